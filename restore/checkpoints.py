@@ -1,0 +1,220 @@
+"""Weights for use (safetensors with a JSON description) apart from the state that a run resumes from."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from restore.errors import RestoreError
+from restore.models import build
+from restore.settings import Settings
+from restore.settings import build as build_settings
+
+FORMAT = 1
+_KEY = "restore"
+
+
+def weights_dir() -> Path:
+    """Where the package keeps the weights that it ships."""
+    return Path(__file__).parent / "weights"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Shipped models: name -> file, sorted by name."""
+    return {p.stem: p for p in sorted(weights_dir().glob("*.safetensors"))}
+
+
+def find_weights(name_or_path: str) -> Path:
+    """A weights file: a bare name is one of the package's, anything with a slash or a suffix is a path.
+
+    Raises:
+        RestoreError: neither; the nearest known name is given.
+    """
+    if name_or_path in shipped_weights():
+        return shipped_weights()[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix or path.name != name_or_path:
+        if path.is_file():
+            return path
+        raise RestoreError("there is no such weights file", where=path)
+    known = list(shipped_weights())
+    near = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
+    raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
+
+
+class Description(Settings):
+    """What a weights file says of itself, as JSON under the one metadata key `restore`."""
+
+    format: int = FORMAT
+    builder: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    purpose: str = ""
+    needs_mask: bool
+    multiple: int = Field(default=1, ge=1)
+    minimum: int = Field(default=1, ge=1)
+    scale: int = Field(default=1, ge=1)
+    overlap_px: int = Field(default=0, ge=0)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside, sync, rename: the old file stays whole until the new one is.
+
+    Raises:
+        RestoreError: a full disk, missing permission; what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RestoreError(f"cannot be written: {error.strerror}", where=path, exit_code=1) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
+    """Write a generator's weights in half precision, with what is needed to build and run it.
+
+    Args:
+        path: `NAME.safetensors`.
+        state: the state dict; floating tensors are rounded to float16.
+        description: goes along as JSON.
+    """
+    half = {k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
+    write_atomically(path, save(half, {_KEY: description.model_dump_json()}))
+
+
+def read_description(path: Path) -> Description:
+    """The description of a weights file, without reading the weights.
+
+    Raises:
+        RestoreError: not a whole safetensors file, or not one of this package's.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise RestoreError(
+            "these weights carry no description of their network",
+            where=path,
+            hint="only weights written by `restore train` or `restore export`, or a pix2pix *_net_G.pth, can be opened",
+        )
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise RestoreError("the description inside these weights is not JSON", where=path) from error
+    description = build_settings(Description, values, where=path)
+    if description.format != FORMAT:
+        raise RestoreError(
+            f"these weights are of format {description.format}; this version reads {FORMAT}",
+            where=path,
+            hint="install a newer restore-toolkit",
+        )
+    return description
+
+
+def read_weights(path: Path) -> tuple[Description, dict[str, Tensor]]:
+    """Description and float32 state dict of a weights file (nothing in it can run code)."""
+    description = read_description(path)
+    with _opened(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    return description, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_generator(path: Path) -> tuple[nn.Module, Description]:
+    """Build the network that a weights file describes and fill it, in eval mode, on the CPU.
+
+    Raises:
+        RestoreError: the weights do not fit the network that they describe.
+    """
+    description, state = read_weights(path)
+    model = build(description.builder, description.args, where=str(path))
+    load_strictly(model, state, path)
+    return model.eval(), description
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
+    """`load_state_dict`, with a message in words where keys or shapes differ."""
+    own = model.state_dict()
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or unexpected or shapes:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} missing (first: {missing[0]})")
+        if unexpected:
+            parts.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+        if shapes:
+            k = shapes[0]
+            parts.append(
+                f"{len(shapes)} of another shape (first: {k}, {tuple(state[k].shape)} for {tuple(own[k].shape)})"
+            )
+        raise RestoreError(f"weights of another architecture: {', '.join(parts)}", where=where)
+    model.load_state_dict(dict(state))
+
+
+def read_torch_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a `.pth`/`.pt` file, read with `weights_only`: anything that could run code is refused.
+
+    Raises:
+        RestoreError: not such a file, or it holds more than tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RestoreError("there is no such file", where=path) from error
+    except Exception as error:  # the unpickler raises whatever the bytes suggest
+        reason = " ".join(str(error).split())[:120]
+        raise RestoreError(f"cannot be opened as plain weights: {reason}", where=path) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise RestoreError("this file holds something else than a state dict of tensors", where=path)
+    return state
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Everything for an exact resume in one file: tensors as they are, and plain facts as JSON."""
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(path, save(plain, {_KEY: json.dumps(facts)}))
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_state` wrote.
+
+    Raises:
+        RestoreError: the file is damaged.
+    """
+    with _opened(path) as file:
+        facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if not isinstance(facts, dict):
+        raise RestoreError("this is not the state of a training run", where=path)
+    return tensors, facts
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError as error:
+        raise RestoreError("there is no such file", where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise RestoreError(
+            f"not a whole safetensors file ({' '.join(str(error).split())[:80]})",
+            where=path,
+            hint="copy or download it again",
+        ) from error

@@ -1,0 +1,368 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from restore import __version__
+from restore.errors import RestoreError, printable
+
+if TYPE_CHECKING:
+    from restore.train.loop import Report
+
+MaskMissing = Literal["fail", "skip", "clean"]
+Metadata = Literal["keep", "strip"]
+
+app = typer.Typer(
+    name="restore",
+    help="Repair damaged photographs, score the results, and train the networks that do it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 all done; 1 some files failed (the rest done); 2 the command was wrong, nothing written; "
+    "3 training diverged; 130 interrupted.",
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
+Precision = Annotated[
+    str, typer.Option(help="auto (half precision where the processor is fast at it), fp32, bf16 or fp16.")
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of masks under the pictures' names, white = missing.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"restore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fix(
+    input: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures (with its subfolders).")],
+    output: Annotated[Path, typer.Argument(help="Where the repaired pictures go: same tree, names and formats.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from `restore models`, or a weights file. Default: inpaint with masks, photo without."
+        ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="What to fill, white = repair: a folder (x.png or x_mask.png), one file for all, or `alpha`."
+        ),
+    ] = None,
+    mask_invert: Annotated[bool, typer.Option("--mask-invert", help="Black = repair instead.")] = False,
+    mask_dilate: Annotated[int, typer.Option(min=0, help="Widen the masks by this many pixels.")] = 0,
+    mask_missing: Annotated[
+        MaskMissing,
+        typer.Option(help="A picture without a mask: fail, skip, or clean (nothing to repair: it is copied)."),
+    ] = "fail",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Leave outputs that exist, do the rest: goes on after a stop."),
+    ] = False,
+    include: Annotated[list[str] | None, typer.Option(help="Only files that match this glob (repeatable).")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out files that match this glob (repeatable).")
+    ] = None,
+    ext: Annotated[
+        str | None, typer.Option(help="Write png, jpg, webp or tiff instead of the source's format.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(help="Added to every output's name, before its extension.")] = "",
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="JPEG and WebP quality. Default: the source's.")
+    ] = None,
+    metadata: Annotated[
+        Metadata, typer.Option(help="keep or strip EXIF and XMP; the colour profile always stays.")
+    ] = "keep",
+    tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    log: Annotated[Path | None, typer.Option(help="Write a JSON line per file here, as it is done.")] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
+) -> None:
+    """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
+    from restore.repair import plan_fix
+
+    plan = plan_fix(
+        input, output,
+        masks=masks, mask_invert=mask_invert, mask_missing=mask_missing,
+        overwrite=overwrite, skip_existing=skip_existing,
+        include=tuple(include or ()), exclude=tuple(exclude or ()), ext=ext, suffix=suffix,
+    )  # fmt: skip
+    if dry_run:
+        for line in plan.lines():
+            typer.echo(line)
+        return
+
+    from restore.repair import run_fix
+    from restore.restorers.open import open_restorer
+
+    restorer = open_restorer(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
+    with _Progress("repairing", len(plan.jobs)) as bar:
+        summary = run_fix(
+            plan, restorer,
+            mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
+            log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
+        )  # fmt: skip
+    for line in summary.lines():
+        _say(line)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command("eval")
+def evaluate(
+    restored: Annotated[Path, typer.Argument(help="Folder of restored pictures.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of the true pictures, under the same relative names.")],
+    masks: Masks = None,
+    metrics: Annotated[str, typer.Option(help="Which scores, comma-separated: psnr, ssim, lpips.")] = "psnr,ssim,lpips",
+    convention: Annotated[
+        str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-studio.")
+    ] = "skimage",
+    csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write conventions, summary and scores per picture as JSON.")
+    ] = None,
+    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    lpips_weights: Annotated[
+        Path | None,
+        typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Score restored pictures against the true ones, per picture and in the mean, with every convention named."""
+    from restore.evaluate.report import report_table
+    from restore.evaluate.score import score_folders
+
+    with _Progress("scoring", None) as bar:
+        report = score_folders(
+            restored, reference,
+            masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()], convention=convention,
+            lpips_net=lpips_net, lpips_weights=lpips_weights, device=device, progress=bar.at,
+        )  # fmt: skip
+    if csv is not None:
+        report.write_csv(csv)
+    if json_file is not None:
+        report.write_json(json_file)
+    table = report_table(report)
+    _print_table(tuple(table.columns), [tuple(row) for row in table.rows])
+    for line in report.problems():
+        _say(printable(line))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A shipped config's name (photo, inpaint, ...) or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Change any key: data.batch=4 total_steps=1000."),
+    ] = None,
+) -> None:
+    """Train a network. The same command goes on where a stopped run left off; Ctrl-C saves first."""
+    from restore.train.config import load_train_config
+    from restore.train.loop import train as run_training
+
+    settings = load_train_config(config, list(overrides or ()))
+    with _TrainingDisplay(settings.total_steps) as display:
+        result = run_training(settings, display.report)
+    scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
+    if not result.finished:
+        _say(f"stopped at step {result.step}; the same command goes on from there")
+        raise typer.Exit(130)
+    _say(f"finished; best at step {result.best.get('step')}: {scores}")
+    typer.echo(printable(result.out / "best.safetensors"))
+
+
+@app.command()
+def degrade(
+    clean_dir: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
+    out_dir: Annotated[Path, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")],
+    damage: Annotated[str, typer.Option(help="A named damage (see `configs/damage`) or a YAML file.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
+    from restore.datasets.damaged import write_damaged
+
+    with _Progress("damaging", None) as bar:
+        summary = write_damaged(
+            clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
+        )
+    for line in summary.lines():
+        _say(line)
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("data/samples"),
+    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network.")
+    ] = None,
+) -> None:
+    """Damage, repair and score the photographs that come with scikit-image, and write a before/after sheet."""
+    from restore.demo import make_demo
+
+    sheet = make_demo(out, typer.echo, lpips_net, lpips_weights)
+    typer.echo(f"\nbefore and after: {printable(sheet)}")
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List what can repair pictures: purpose, size, needs a mask or not."""
+    from restore.restorers.open import list_restorers
+
+    infos = list_restorers()
+    if as_json:
+        typer.echo(json.dumps([vars(info) for info in infos], indent=1))
+        return
+    rows = [
+        (
+            i.name,
+            "yes" if i.needs_mask else "no",
+            "-" if i.size_mb is None else f"{i.size_mb:.1f} MB",
+            i.purpose,
+        )
+        for i in infos
+    ]
+    _print_table(("model", "mask", "size", "purpose"), rows)
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, processor features, weights and LPIPS backbones: what a report of a fault needs."""
+    from restore.doctor import examine
+
+    _print_table(("what", "found"), examine())
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns on stdout, aligned, the last one free to run on: readable, and easy to cut."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header) - 1)]
+    for row in [header, *rows]:
+        line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths))
+        typer.echo(f"{line}  {row[-1]}".rstrip())
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+class _Progress:
+    """A progress bar on stderr, where that is a terminal."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def at(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
+class _TrainingDisplay:
+    """A progress bar with losses, images/s and time left on a terminal; plain lines elsewhere."""
+
+    def __init__(self, total_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        from restore.train.loop import Report
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[losses]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=total_steps, losses="")
+        self.report: Report = Report(say=self._line, logged=self._logged, validated=self._validated)
+
+    def __enter__(self) -> _TrainingDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _line(self, line: str) -> None:
+        self._console.print(line, markup=False)
+
+    def _logged(self, step: int, total: int, values: dict[str, float]) -> None:
+        shown = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
+        losses = " ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f" | {values['images_per_second']:.1f} images/s"
+        self._bar.update(self._task, completed=step, losses=losses)
+        if not self._console.is_terminal:
+            left = (total - step) / max(values["images_per_second"], 1e-9)
+            self._line(f"step {step}/{total} {losses}" + (f" lr {values['lr']:.2g}" if left else ""))
+
+    def _validated(self, step: int, scores: dict[str, float], best: bool) -> None:
+        text = " ".join(f"{k} {v:.4f}" for k, v in scores.items())
+        self._line(f"validation at step {step}: {text}{' (best)' if best else ''}")
+
+
+def main() -> None:
+    """Entry point: user errors become one line, never a traceback (unless `--debug`)."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except RestoreError as error:
+        if debug:
+            raise
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # `restore models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"error: this should not have happened: {type(error).__name__}: {error}; --debug shows where")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

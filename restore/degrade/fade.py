@@ -1,0 +1,59 @@
+"""Fading and colour cast: one smooth curve per channel for the whole picture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from restore.degrade.random import between, uniform
+from restore.degrade.step import Params, Range, Step, within
+
+
+class Fade(Step):
+    """Contrast, saturation and colour as dyes lose them: black lifts, white yellows, the middle shifts.
+
+    y = black + (white − black)·x^gamma in each channel, after pulling x towards its gray by `saturation`.
+    Rising everywhere, hence one smooth curve that can be undone.
+
+    Attributes:
+        black: what black becomes (the paper's fog).
+        white: what white becomes.
+        gamma: bends the middle; above 1 darkens.
+        saturation: of what was 1.
+        cast: how far a channel may part from the others: at white, half of it at black, and twice in gamma.
+        warmth: lean of the cast towards yellow-red, from −1 (blue) to 1.
+    """
+
+    name: Literal["fade"] = "fade"
+    black: Annotated[Range, within(0, 0.5)] = (0.02, 0.25)
+    white: Annotated[Range, within(0.5, 1)] = (0.75, 1.0)
+    gamma: Annotated[Range, within(0.3, 3)] = (0.75, 1.3)
+    saturation: Annotated[Range, within(0, 1)] = (0.3, 0.9)
+    cast: Annotated[Range, within(0, 0.3)] = (0.0, 0.1)
+    warmth: Annotated[Range, within(-1, 1)] = (0.0, 1.0)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`black`, `white`, `gamma` per channel, [B, 3] each; `saturation` [B]."""
+        cast = between(keys, 4, self.cast)[:, None]
+        warmth = between(keys, 5, self.warmth)[:, None]
+        lean = warmth.new_tensor([1.0, 0.2, -1.0]) * warmth + 0.4 * (2 * uniform(keys, 6, 3) - 1)
+        shift = cast * lean.clamp(-1, 1)
+        return {
+            "black": (between(keys, 0, self.black)[:, None] + 0.5 * shift).clamp(0, 0.6),
+            "white": (between(keys, 1, self.white)[:, None] + shift.clamp(max=0.0)).clamp(0.4, 1),
+            "gamma": (between(keys, 2, self.gamma)[:, None] - 2 * shift).clamp(0.25, 3.5),
+            "saturation": between(keys, 3, self.saturation),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Fade; the input is clipped to [0, 1] first. See `Step.apply`."""
+        black, white, gamma = (
+            params[name].to(image.dtype).to(image.device)[:, :, None, None] for name in ("black", "white", "gamma")
+        )
+        saturation = params["saturation"].to(image.dtype).to(image.device).reshape(-1, 1, 1, 1)
+        image = image.clamp(0, 1)
+        # ITU-R BT.601 luma, as JPEG has it
+        gray = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
+        image = gray + saturation * (image - gray)
+        return black + (white - black) * image.clamp(0, 1) ** gamma, None

@@ -1,0 +1,49 @@
+"""The one exception that means: the user, not the program, can put this right."""
+
+from __future__ import annotations
+
+import os
+
+
+class RestoreError(Exception):
+    """What failed, in which file or key, and what to try. Printed as one line, without a traceback.
+
+    Args:
+        what: what failed, in plain words.
+        where: the file, folder or config key that it is about.
+        hint: what to do about it.
+        exit_code: 1 something failed while working, 2 the command was wrong and nothing was written,
+            3 training diverged (see `restore --help`).
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | os.PathLike[str] | None = None,
+        hint: str | None = None,
+        exit_code: int = 2,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else printable(where)
+        self.hint = hint
+        self.exit_code = exit_code
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        line = self.what if self.where is None else f"{self.where}: {self.what}"
+        return line if self.hint is None else f"{line}; {self.hint}"
+
+    def __reduce__(self) -> tuple:
+        return _rebuild, (type(self), self.what, self.where, self.hint, self.exit_code)
+
+
+def _rebuild(kind: type, what: str, where: str | None, hint: str | None, exit_code: int) -> RestoreError:
+    return kind(what, where=where, hint=hint, exit_code=exit_code)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that prints on one line of any terminal: odd bytes and control characters escaped."""
+    text = os.fsdecode(os.fspath(path))
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

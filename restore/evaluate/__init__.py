@@ -1,0 +1,1 @@
+"""Scores over folders: pairs, tables, CSV and JSON."""

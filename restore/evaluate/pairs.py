@@ -1,0 +1,121 @@
+"""Which files belong together, and how a pair is read: by relative stem, never by order, never resized."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore.errors import RestoreError
+from restore.evaluate.report import Unmatched
+from restore.images import find_pictures, read_mask, read_picture, stem_key
+from restore.metrics.fidelity import HOLE_THRESHOLD
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Files that belong together; `mask` is None where there is none."""
+
+    name: str
+    restored: Path
+    reference: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pair in memory: float32 3×H×W, sRGB, [0, 1]; mask 1×H×W, or None; `mask_problem` says why not."""
+
+    name: str
+    restored: Tensor
+    reference: Tensor
+    mask: Tensor | None
+    mask_problem: str | None
+
+
+def pair_up(
+    restored_dir: Path, reference_dir: Path, masks_dir: Path | None
+) -> tuple[list[Pair], Unmatched, list[dict[str, str]]]:
+    """Pairs by relative stem, sorted; what has no counterpart; and names that stand for more than one file.
+
+    Raises:
+        RestoreError: no such folder (exit code 2), or no pictures in it (exit code 1).
+    """
+    restored, reference = _by_stem(restored_dir), _by_stem(reference_dir)
+    for folder, found in ((restored_dir, restored), (reference_dir, reference)):
+        if not found:
+            raise RestoreError("there are no pictures in this folder", where=folder, exit_code=1)
+    masks = {} if masks_dir is None else _by_stem(masks_dir)
+    pairs, failed, used, without_mask = [], [], set(), []
+    for name in sorted(restored.keys() & reference.keys()):
+        keys = [key for key in (name, f"{name}_mask") if key in masks]
+        used.update(keys)
+        candidates = [path for key in keys for path in masks[key]]
+        if masks_dir is not None and not candidates:
+            without_mask.append(name)
+        several = next((f for f in (restored[name], reference[name], candidates) if len(f) > 1), None)
+        if several:
+            listed = ", ".join(path.name for path in several)
+            failed.append({"name": name, "reason": f"more than one file has this name: {listed}"})
+            continue
+        mask = masks_dir / candidates[0] if masks_dir is not None and candidates else None
+        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask))
+    unmatched = Unmatched(
+        restored=_without_counterpart(restored, reference),
+        reference=_without_counterpart(reference, restored),
+        masks=_without_counterpart(masks, used),
+        without_mask=without_mask,
+    )
+    return pairs, unmatched, failed
+
+
+def _by_stem(folder: Path) -> dict[str, list[PurePath]]:
+    found: dict[str, list[PurePath]] = defaultdict(list)
+    for path in find_pictures(folder):
+        found[stem_key(path)].append(path)
+    return dict(found)
+
+
+def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]) -> list[str]:
+    return [path.as_posix() for name in sorted(files.keys() - set(others)) for path in files[name]]
+
+
+def _read(path: Path) -> np.ndarray:
+    """A picture as float32, H×W×3, sRGB, [0, 1]; one that is not all numbers has no score."""
+    picture = read_picture(path)
+    if not np.isfinite(picture.pixels).all():
+        raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
+    return np.clip(picture.shown(), 0, 1)
+
+
+def load_pair(pair: Pair) -> Loaded:
+    """Both pictures and the mask, upright, at their full depth.
+
+    Raises:
+        RestoreError: exit code 1: unreadable, of different size, or not all numbers.
+    """
+    restored, reference = _read(pair.restored), _read(pair.reference)
+    if restored.shape != reference.shape:
+        sizes = " but ".join(
+            f"{what} is {x.shape[1]}×{x.shape[0]}" for what, x in (("restored", restored), ("reference", reference))
+        )
+        raise RestoreError(f"the sizes differ: {sizes}", exit_code=1)
+    mask, problem = None, None
+    if pair.mask is not None:
+        try:
+            mask = read_mask(pair.mask, size=(restored.shape[0], restored.shape[1]))
+            if not (mask >= HOLE_THRESHOLD).any():
+                raise RestoreError("the mask has no white: there is no hole to score", where=pair.mask)
+        except RestoreError as error:
+            mask, problem = None, str(error)
+    hole = None if mask is None else torch.from_numpy(mask)[None]
+    return Loaded(pair.name, _as_tensor(restored), _as_tensor(reference), hole, problem)
+
+
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

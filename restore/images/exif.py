@@ -1,0 +1,106 @@
+"""The little of EXIF and XMP that must change when pixels do: orientation, size, and the stale thumbnail.
+
+Everything else stays byte for byte where it was (offsets inside maker notes would not survive a rewrite).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+
+_ORIENTATION, _EXIF_IFD, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
+_PREFIX = b"Exif\0\0"
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([1-8])(?=\s*[\"'<])")
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """The orientation, 1 to 8; 1 where there is none or the block is broken."""
+    for tag, kind, _, at, order in _entries(exif, 0):
+        if tag == _ORIENTATION and kind in (3, 4) and exif is not None:
+            value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
+    """The same block for an upright picture of size (H, W): orientation 1, the new size, no thumbnail."""
+    out = bytearray(exif)
+    exif_ifd = 0
+    for tag, kind, count, at, order in _entries(exif, 0):
+        if tag == _ORIENTATION and kind in (3, 4) and count == 1:
+            struct.pack_into(order + ("H" if kind == 3 else "I"), out, at, 1)
+        elif tag == _EXIF_IFD and kind == 4:
+            exif_ifd = struct.unpack_from(order + "I", exif, at)[0]
+    for tag, kind, count, at, order in _entries(exif, exif_ifd) if exif_ifd else ():
+        if tag in (_WIDTH, _HEIGHT) and kind in (3, 4) and count == 1:
+            value = size[0] if tag == _HEIGHT else size[1]
+            struct.pack_into(order + ("H" if kind == 3 else "I"), out, at, min(value, 65535 if kind == 3 else value))
+    _unlink_thumbnail(out)
+    return bytes(out)
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """The same packet with `tiff:Orientation` 1."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An H×W(×C) array as a person sees it (EXIF 2.32, tag 0x0112), as a view."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def without_prefix(exif: bytes) -> bytes:
+    """The block as the bare TIFF structure that PNG and AVIF want."""
+    return exif[len(_PREFIX) :] if exif.startswith(_PREFIX) else exif
+
+
+def with_prefix(exif: bytes) -> bytes:
+    """The block as JPEG wants it."""
+    return exif if exif.startswith(_PREFIX) else _PREFIX + exif
+
+
+def _layout(exif: bytes | bytearray) -> tuple[int, str, int] | None:
+    """Where the TIFF structure starts, its byte order and its first directory; None where it is broken."""
+    start = len(_PREFIX) if exif[: len(_PREFIX)] == _PREFIX else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(exif[start : start + 4]))
+    if order is None or len(exif) < start + 8:
+        return None
+    return start, order, struct.unpack_from(order + "I", exif, start + 4)[0]
+
+
+def _entries(exif: bytes | bytearray | None, ifd: int) -> list[tuple[int, int, int, int, str]]:
+    """(tag, type, count, position of the value, byte order) of one directory; `ifd` 0 = the first one."""
+    layout = _layout(exif) if exif else None
+    if layout is None or exif is None:
+        return []
+    start, order, first = layout
+    at = start + (ifd or first)
+    if at + 2 > len(exif):
+        return []
+    count = struct.unpack_from(order + "H", exif, at)[0]
+    found = []
+    for here in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", exif, here)
+        found.append((tag, kind, length, here + 8, order))
+    return found
+
+
+def _unlink_thumbnail(exif: bytearray) -> None:
+    layout = _layout(exif)
+    if layout is None:
+        return
+    start, order, first = layout
+    at = start + first
+    if at + 2 > len(exif):
+        return
+    link = at + 2 + 12 * struct.unpack_from(order + "H", exif, at)[0]
+    if link + 4 <= len(exif):
+        struct.pack_into(order + "I", exif, link, 0)

@@ -1,0 +1,110 @@
+"""PNG chunks: those that pyvips does not carry from file to file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from restore.images.exif import without_prefix
+
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+#: Chunks that go from a PNG into the PNG made of it: resolution, how colours are meant, texts, the time.
+_CARRIED = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_TEXT_LIMIT = 16 << 20  # what a compressed text may grow to; a bomb is left packed
+
+
+@dataclass(frozen=True)
+class PngHeader:
+    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw)."""
+
+    exif: bytes | None = None
+    frames: int = 1
+    carried: bytes = b""
+
+
+def read_header(data: bytes) -> PngHeader:
+    """Walk the chunks; a broken tail ends the walk."""
+    exif: bytes | None = None
+    frames, carried = 1, b""
+    for kind, body, raw in _chunks(data):
+        if kind == b"eXIf":
+            exif = body
+        elif kind == b"acTL" and len(body) >= 4:
+            frames = max(struct.unpack_from(">I", body)[0], 1)
+        elif kind in (b"zTXt", b"tEXt") and body.startswith((b"Raw profile type ", b"raw profile type ")):
+            exif = exif or _raw_profile_exif(kind, body)
+        elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
+            carried += raw
+    return PngHeader(exif, frames, carried)
+
+
+def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool) -> bytes:
+    """A PNG with metadata put in behind its header.
+
+    Args:
+        data: a PNG without these chunks.
+        exif: an EXIF block, or None.
+        xmp: an XMP packet, or None.
+        carried: raw chunks of the source (`PngHeader.carried`).
+        has_icc: the PNG holds a profile, beside which no other statement on colour may stand.
+    """
+    if has_icc:
+        carried = b"".join(raw for kind, _, raw in _chunks(data[:8] + carried) if kind not in _COLOUR)
+    if b"pHYs" in carried:
+        data = _without(data, b"pHYs")
+    new = carried
+    if exif:
+        new += _chunk(b"eXIf", without_prefix(exif))
+    if xmp:
+        new += _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + xmp)
+    end_of_header = 8 + 12 + 13
+    return data[:end_of_header] + new + data[end_of_header:]
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(kind, body, raw bytes) of every chunk."""
+    at = 8
+    while at + 12 <= len(data):
+        length = struct.unpack_from(">I", data, at)[0]
+        end = at + 12 + length
+        if end > len(data):
+            return
+        kind = data[at + 4 : at + 8]
+        if kind == b"IDAT":  # large, and never wanted
+            yield kind, b"", b""
+        else:
+            yield kind, data[at + 8 : end - 4], data[at:end]
+        at = end
+
+
+def _without(data: bytes, kind: bytes) -> bytes:
+    at = 8
+    while at + 12 <= len(data):
+        length = struct.unpack_from(">I", data, at)[0]
+        if data[at + 4 : at + 8] == kind:
+            return data[:at] + data[at + 12 + length :]
+        if data[at + 4 : at + 8] == b"IDAT":
+            break
+        at += 12 + length
+    return data
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:
+    """The EXIF block that ImageMagick and older tools write as hexadecimal text."""
+    keyword, _, value = body.partition(b"\0")
+    if keyword.lower() not in (b"raw profile type exif", b"raw profile type app1"):
+        return None
+    try:
+        if kind == b"zTXt":
+            value = zlib.decompressobj().decompress(value[1:], _TEXT_LIMIT)
+        exif = bytes.fromhex(b"".join(value.split()[2:]).decode("ascii"))
+    except (zlib.error, ValueError):
+        return None  # not a block that anybody could read
+    return exif if exif.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")) else None

@@ -1,0 +1,184 @@
+"""Files -> pictures."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from restore.errors import RestoreError
+from restore.images import jpeg, png, tiff
+from restore.images.colour import open_profile
+from restore.images.decode import decode
+from restore.images.decoded import Decoded
+from restore.images.exif import orientation_of, turned, upright_exif, upright_xmp
+from restore.images.picture import Picture
+from restore.images.sniff import format_of
+
+#: A picture that says it has more pixels is refused, unless the caller allows more.
+MAX_PIXELS = 400_000_000
+
+Truncated = Literal["fail", "accept"]
+
+
+def read_picture(
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, truncated: Truncated = "fail"
+) -> Picture:
+    """Read a picture upright, in its own colour space and depth.
+
+    Args:
+        path: a file; its content decides on the format.
+        max_pixels: the largest W·H; checked in the header, before decoding.
+        truncated: `accept` takes what is there of a file cut short.
+
+    Raises:
+        NotAPicture: no image by its content.
+        RestoreError: exit code 1: cannot be read, with the reason.
+    """
+    return picture_from_bytes(read_bytes(path), path, max_pixels=max_pixels, truncated=truncated)
+
+
+def picture_from_bytes(
+    data: bytes,
+    name: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    truncated: Truncated = "fail",
+) -> Picture:
+    """`read_picture` for a file that is in memory already; `name` is for messages and the suffix."""
+    kind = format_of(data, Path(name))
+    tiff_header = tiff.read_header(data) if kind == "tiff" else tiff.TiffHeader()
+    if tiff_header.raw:
+        raise RestoreError(
+            "a camera raw file cannot be read here", where=name, hint="convert it to TIFF first", exit_code=1
+        )
+    try:
+        decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated)
+        return _assembled(data, kind, decoded, tiff_header)
+    except MemoryError as error:
+        raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error
+
+
+def read_mask(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, alpha and profile ignored.
+
+    Args:
+        path: any picture.
+        size: the (H, W) that it must have.
+
+    Raises:
+        RestoreError: unreadable, or of another size.
+    """
+    mask = read_picture(path)
+    if size is not None and mask.size != size:
+        raise RestoreError(
+            f"the mask is {mask.size[1]}×{mask.size[0]}, its picture {size[1]}×{size[0]}",
+            where=path,
+            hint="a mask has exactly the size of the upright picture",
+            exit_code=1,
+        )
+    values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
+    unit = np.divide(values, np.float32(mask.white), dtype=np.float32)
+    return np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
+
+
+def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture as a network would see it in 8 bits: uint8, H×W×3, sRGB, upright; alpha is dropped."""
+    picture = read_picture(path)
+    if picture.pixels.dtype == np.uint8 and picture.profile is None:
+        if picture.gray:
+            return np.repeat(picture.pixels, 3, axis=2)
+        return np.ascontiguousarray(picture.pixels)
+    return np.rint(np.clip(picture.shown(), 0, 1) * 255).astype(np.uint8)
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture as float32, H×W×3, sRGB, [0, 1], at its full depth, upright; alpha is dropped."""
+    return np.clip(read_picture(path).shown(), 0, 1)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        RestoreError: exit code 1: missing, a folder, a pipe, no permission, ...
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise RestoreError("this is not a regular file", where=path, exit_code=1)
+            return stream.read()
+    except MemoryError as error:
+        raise RestoreError("there is not enough memory for this file", where=path, exit_code=1) from error
+    except (OSError, ValueError) as error:
+        code = getattr(error, "errno", None)
+        what = {
+            errno.ENOENT: "there is no such file",
+            errno.EACCES: "no permission to read it",
+            errno.EISDIR: "this is a folder",
+        }.get(code or 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        raise RestoreError(what, where=path, exit_code=1) from error
+
+
+def _assembled(data: bytes, kind: str, decoded: Decoded, tiff_header: tiff.TiffHeader) -> Picture:
+    notes = list(decoded.notes)
+    exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
+    jpeg_header, carried, frames, compression = None, b"", decoded.frames, ""
+    if kind == "jpeg":
+        jpeg_header = jpeg.read_header(data)
+        carried = jpeg_header.carried
+        if xmp and b"hdrgm:" in xmp:
+            notes.append("its gain map for bright screens is left out")
+        elif jpeg_header.several:
+            notes.append("the first picture of several in the file (MPO)")
+    elif kind == "png":
+        png_header = png.read_header(data)
+        exif, carried, frames = png_header.exif, png_header.carried, png_header.frames
+    elif kind == "tiff":
+        exif, carried, compression = tiff_header.exif, tiff_header.carried, tiff_header.compression
+    elif kind == "webp":
+        compression = "lossless" if b"VP8L" in data[12:64] else "lossy"
+    if frames > 1:
+        notes.append(f"first of {frames} {'pages' if kind == 'tiff' else 'frames'}")
+
+    orientation = orientation_of(exif)
+    if kind in ("avif", "heic"):  # the decoder has turned it already, as the format's own tags say
+        orientation = 1
+    elif kind == "tiff" and decoded.orientation is not None:
+        orientation = decoded.orientation
+    values = turned(decoded.values, orientation)
+    dpi = decoded.dpi
+    if orientation >= 5 and dpi is not None:
+        dpi = dpi[::-1]
+    pixels = np.ascontiguousarray(values[:, :, : decoded.channels])
+    alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > decoded.channels else None
+
+    size = (pixels.shape[0], pixels.shape[1])
+    icc = decoded.fields.get("icc-profile-data")
+    if icc is not None:
+        try:
+            open_profile(icc, decoded.channels)
+        except ValueError as error:
+            notes.append(f"{error}: left out, and the picture taken for sRGB")
+            icc = None
+    return Picture(
+        pixels=pixels,
+        alpha=alpha,
+        white=decoded.white,
+        icc=icc,
+        bits=decoded.bits,
+        format=kind,
+        exif=None if exif is None else upright_exif(exif, size),
+        xmp=None if xmp is None else (upright_xmp(xmp) if orientation != 1 else xmp),
+        jpeg=jpeg_header,
+        dpi=dpi,
+        compression=compression,
+        carried=carried,
+        notes=notes,
+    )

@@ -1,0 +1,146 @@
+"""TIFF tags that pyvips neither reads nor writes: EXIF, GPS and captions."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+_EXIF_IFD, _GPS_IFD, _IPTC = 34665, 34853, 33723
+# Baseline tags that describe the picture and not its layout: description, maker, model, software, date,
+# artist, host, copyright.
+_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
+_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW, _DNG_VERSION = 32803, 34892, 50706
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What stands in the first directory beside the layout.
+
+    Attributes:
+        exif: descriptive tags, EXIF and GPS as one EXIF block, or None.
+        compression: `none`, `lzw`, `deflate`, or "" for any other.
+        raw: a camera raw file in TIFF's clothing.
+        carried: the IPTC record, raw.
+    """
+
+    exif: bytes | None = None
+    compression: str = ""
+    raw: bool = False
+    carried: bytes = b""
+
+
+def read_header(data: bytes) -> TiffHeader:
+    """Parse the first directory; a broken one gives an empty header (the decoder will say what is wrong)."""
+    try:
+        return _read(data)
+    except Exception:  # a hostile directory can fail anywhere in Pillow's parser; its tags are then lost
+        return TiffHeader()
+
+
+def with_tags(data: bytes, *, exif: bytes | None, carried: bytes) -> bytes:
+    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in.
+
+    The first directory is written anew at the end; pixels and all else stay where they are.
+
+    Raises:
+        ValueError: the EXIF block is broken.
+    """
+    if data[:4] != b"II*\0" or not (exif or carried):
+        return data
+    out = bytearray(data + b"\0" * (len(data) % 2))
+    first = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, first)[0]
+    entries = {
+        struct.unpack_from("<H", data, at)[0]: bytes(data[at : at + 12])
+        for at in range(first + 2, first + 2 + 12 * count, 12)
+    }
+    following = data[first + 2 + 12 * count : first + 6 + 12 * count]
+    if exif:
+        block = _loaded(exif)
+        for tag in _DESCRIPTIVE:
+            if isinstance(block.get(tag), str):
+                value = block[tag].encode("utf-8", "surrogateescape") + b"\0"
+                entries[tag] = _entry(out, tag, 2, len(value), value)
+        for tag in (_EXIF_IFD, _GPS_IFD):
+            values = block.get_ifd(tag)
+            if values:
+                out += b"\0" * (len(out) % 2)
+                at = len(out)
+                out += _directory(values, at)
+                entries[tag] = struct.pack("<HHII", tag, 4, 1, at)
+    if carried:
+        entries[_IPTC] = _entry(out, _IPTC, 7, len(carried), carried)
+    out += b"\0" * (len(out) % 2)
+    struct.pack_into("<I", out, 4, len(out))
+    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
+    return bytes(out)
+
+
+def _read(data: bytes) -> TiffHeader:
+    if data[2:3] in (b"+",) or data[3:4] == b"+":
+        return TiffHeader()  # BigTIFF: pyvips reads it, its tags are not carried
+    stream = io.BytesIO(data)
+    first = ImageFileDirectory_v2(data[:8])
+    stream.seek(first.next)
+    first.load(stream)
+    compression = first.get(259, 1)
+    photometric = first.get(262)
+    caption = first.get(_IPTC, b"")
+    return TiffHeader(
+        exif=_exif(first, stream, data[:8]),
+        compression=_COMPRESSIONS.get(compression, ""),
+        raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in first,
+        carried=caption if isinstance(caption, bytes) else b"",
+    )
+
+
+def _exif(first: ImageFileDirectory_v2, stream: io.BytesIO, head: bytes) -> bytes | None:
+    block = Image.Exif()
+    found = False
+    for tag in _DESCRIPTIVE:
+        if isinstance(first.get(tag), str):
+            block[tag], found = first[tag], True
+    for tag in (_EXIF_IFD, _GPS_IFD):
+        at = first.get(tag)
+        if isinstance(at, int) and at:
+            stream.seek(at)
+            inner = ImageFileDirectory_v2(head, group=tag)
+            inner.load(stream)
+            block.get_ifd(tag).update(dict(inner))
+            found = True
+    return block.tobytes() if found else None
+
+
+def _loaded(exif: bytes) -> Image.Exif:
+    block = Image.Exif()
+    try:
+        block.load(exif)
+        block.get_ifd(_EXIF_IFD)
+        block.get_ifd(_GPS_IFD)
+    except Exception as error:  # Pillow's parser raises a dozen kinds
+        raise ValueError("the EXIF block is broken") from error
+    return block
+
+
+def _directory(values: dict[int, Any], at: int) -> bytes:
+    directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    for tag, value in values.items():
+        if not isinstance(value, dict):
+            directory[tag] = value
+    return directory.tobytes(at)
+
+
+def _entry(out: bytearray, tag: int, kind: int, count: int, value: bytes) -> bytes:
+    """A directory entry; a value over four bytes is appended to `out` first."""
+    if len(value) <= 4:
+        return struct.pack("<HHI4s", tag, kind, count, value)
+    out += b"\0" * (len(out) % 2)
+    at = len(out)
+    out += value
+    return struct.pack("<HHII", tag, kind, count, at)

@@ -1,0 +1,43 @@
+"""The few parts that the networks are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3×3, no normalisation: what a tile sees is what the whole picture sees.
+
+    Normalisation is left out as in EDSR (Lim et al. 2017) and DRUNet (Zhang et al. 2021); the second convolution starts
+    at a tenth of the usual size, so that a deep stack begins close to the identity.
+
+    Args:
+        width: channels in and out.
+        dilation: of both convolutions; larger ones look further for the same cost.
+    """
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.act = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        nn.init.kaiming_normal_(self.conv1.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.conv2.weight, nonlinearity="relu")
+        self.conv2.weight.data.mul_(0.1)
+        for name, values in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W -> B×C×H×W."""
+        return x + self.conv2(self.act(self.conv1(x)))
+
+
+def down(wide_in: int, wide_out: int) -> nn.Module:
+    """Half the size by a 2×2 convolution of stride 2: every input pixel counts once."""
+    return nn.Conv2d(wide_in, wide_out, 2, stride=2)
+
+
+def up(wide_in: int, wide_out: int) -> nn.Module:
+    """Twice the size by a 1×1 convolution and a pixel shuffle (Shi et al. 2016): no checkerboard from overlaps."""
+    return nn.Sequential(nn.Conv2d(wide_in, wide_out * 4, 1), nn.PixelShuffle(2))

@@ -1,0 +1,111 @@
+"""The discriminator of pix2pix, and the initialisation that it and its generator are trained from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+
+class PatchGAN(nn.Module):
+    """Says of every patch whether it is real, given what it was made from (Isola et al. 2017, section 3.2.2).
+
+    With three layers a logit sees 70×70 pixels: 256² gives 30×30 logits, 128² gives 14×14; the smallest input
+    is 24². Parameter names are the reference's (`model.0.weight`, …), with and without norm; `spectral_norm`
+    renames weights as `torch.nn.utils.parametrizations` does.
+
+    Args:
+        in_channels: channels of condition and picture together (6 beside `pix2pix`; 7 with a mask).
+        ndf: channels of the first layer; they double up to eight times that.
+        n_layers: layers of stride 2 (3 is the 70×70 one).
+        spectral_norm: divide every weight by its largest singular value (Miyato et al. 2018).
+        norm: "batch" as published; or "none": a picture's logits do not depend on the rest of its batch.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 6,
+        ndf: int = 64,
+        n_layers: int = 3,
+        spectral_norm: bool = False,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        if norm not in ("batch", "none"):
+            raise ValueError(f'norm is "batch" or "none", not {norm!r}')
+        if min(in_channels, ndf, n_layers) < 1:
+            raise ValueError("in_channels, ndf and n_layers are numbers from 1 up")
+
+        def convolution(inside: int, outside: int, stride: int, bias: bool) -> nn.Module:
+            layer = nn.Conv2d(inside, outside, kernel_size=4, stride=stride, padding=1, bias=bias)
+            return parametrizations.spectral_norm(layer) if spectral_norm else layer
+
+        layers = [convolution(in_channels, ndf, stride=2, bias=True), nn.LeakyReLU(0.2, inplace=True)]
+        width = ndf
+        for depth in range(1, n_layers + 1):
+            wider = ndf * min(2**depth, 8)
+            layers += [
+                convolution(width, wider, stride=2 if depth < n_layers else 1, bias=norm == "none"),
+                nn.BatchNorm2d(wider) if norm == "batch" else nn.Identity(),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            width = wider
+        layers.append(convolution(width, 1, stride=1, bias=True))
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Judge a batch.
+
+        Args:
+            x: float, B×in_channels×H×W in [-1, 1], condition first, picture last; H and W ≥ 24 with 3 layers.
+            features: also return what every hidden layer said, for feature matching (pix2pixHD, eq. 4).
+
+        Returns:
+            Logits B×1×H'×W' (no sigmoid), high where it looks real; with `features` also the list of
+            activations, shallow to deep, each after its LeakyReLU.
+        """
+        seen: list[Tensor] = []
+        for layer in self.model:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                seen.append(x)
+        return (x, seen) if features else x
+
+
+@torch.no_grad()
+def init_weights(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the weights as pix2pix does: convolutions N(0, 0.02), batch norms N(1, 0.02), biases 0. In place.
+
+    Args:
+        module: on the CPU where `generator` is a CPU generator (move it to its device afterwards).
+        generator: makes the draw repeatable; None uses torch's global one.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            if parametrize.is_parametrized(layer, "weight"):
+                _init_spectral(layer, generator)
+            else:
+                layer.weight.normal_(0.0, 0.02, generator=generator)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.weight.normal_(1.0, 0.02, generator=generator)
+        else:
+            continue
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _init_spectral(layer: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the weight behind a spectral norm, and let the norm's singular vectors find it."""
+    chain = layer.get_submodule("parametrizations.weight")
+    chain.get_parameter("original").normal_(0.0, 0.02, generator=generator)
+    for buffer in chain.buffers():
+        vector = torch.empty_like(buffer).normal_(generator=generator)
+        buffer.copy_(vector / vector.norm())
+    was_training = layer.training
+    layer.train()
+    for _ in range(15):  # every look at the weight in training mode is one power iteration; 15 as torch starts with
+        _ = layer.weight
+    layer.train(was_training)

@@ -1,0 +1,192 @@
+"""The generator of pix2pix, layer by layer and name by name, so that published weights load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from restore.errors import RestoreError
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the reference turns pictures gray for one input channel
+
+
+class Pix2Pix(nn.Module):
+    """The U-Net of Isola et al. 2017 (appendix 6.1.1): 8 downs for 256×256, 7 for 128×128.
+
+    Every convolution is 4×4 with stride 2, down to 1×1 and up again, with skips. Parameter names are those of
+    the reference's PyTorch code. An output pixel sees hundreds of pixels around it (all of the picture with
+    `norm="instance"`): not tileable.
+
+    Args:
+        num_downs: how often the side is halved (at least 5; 8 is U-Net-256, 7 is U-Net-128).
+        ngf: channels of the outermost layer.
+        input_nc: 3, or 1 (the picture is shown as luma), or 4 (picture and mask).
+        output_nc: 3, or 1 (repeated in the three channels).
+        norm: "batch", or "instance" (non-affine, no running statistics, every convolution with a bias).
+        dropout: 0.5 after the up-norm of the blocks between the innermost and the fourth.
+
+    Attributes:
+        multiple: height and width must divide by it.
+        minimum: smallest side, in pixels.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        num_downs: int = 8,
+        ngf: int = 64,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        norm: str = "batch",
+        dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 5 <= num_downs <= 12 or ngf < 1:
+            raise ValueError(f"num_downs is 5 to 12 and ngf is 1 or more, not {num_downs} and {ngf}")
+        if input_nc not in (1, 3, 4) or output_nc not in (1, 3):
+            raise ValueError(f"input_nc is 1, 3 or 4, output_nc 1 or 3, not {input_nc} and {output_nc}")
+        if norm not in ("batch", "instance"):
+            raise ValueError(f'norm is "batch" or "instance", not {norm!r}')
+        self.input_nc = input_nc
+        self.multiple = self.minimum = 2**num_downs
+        widths = [ngf * min(2**depth, 8) for depth in range(num_downs)]
+        block = _Block(widths[-2], widths[-1], None, norm)
+        for depth in range(num_downs - 2, 0, -1):
+            block = _Block(widths[depth - 1], widths[depth], block, norm, dropout=dropout and depth >= 4)
+        self.model = _Outermost(input_nc, output_nc, ngf, block, bias=norm == "instance")
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Repair a batch.
+
+        Args:
+            image: float, B×3×H×W, nominally [0, 1], sRGB; H and W divide by `multiple`.
+            mask: float, B×1×H×W, 1 = missing; what it hides (> 0) is shown to the network as mid-gray.
+
+        Returns:
+            B×3×H×W in [0, 1] (the network's tanh).
+        """
+        if mask is not None:
+            image = torch.where(mask > 0, image.new_full((), 0.5), image)
+        if self.input_nc == 1:
+            image = (image * image.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        elif self.input_nc == 4:
+            image = torch.cat([image, image.new_zeros(image[:, :1].shape) if mask is None else mask], 1)
+        out = self.model(image * 2 - 1) * 0.5 + 0.5
+        return out.expand(-1, 3, -1, -1)
+
+
+def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLike[str]) -> Pix2Pix:
+    """Build the network that a published `*_net_G.pth` holds, and load it strictly.
+
+    Args:
+        state: parameter names and tensors, as the reference saves them, with or without the `module.` of
+            `DataParallel`. Old files (running statistics beside instance norms, batch norms without their
+            count of batches) are taken as the reference takes them.
+        where: the file it came from, for the error.
+
+    Returns:
+        The network in eval mode, float32, on the CPU, without dropout.
+
+    Raises:
+        RestoreError: it is no pix2pix U-Net, or has parts missing, unexpected or of another shape, by name.
+    """
+    prefix = "module." if state and all(str(key).startswith("module.") for key in state) else ""
+    weights = {str(key)[len(prefix) :]: value for key, value in state.items()}
+    hint = "what opens this way is a `*_net_G.pth` made by pix2pix with `--netG unet_256` or `unet_128`"
+    for key in ("model.model.0.weight", "model.model.1.model.1.weight", "model.model.3.weight"):
+        if not isinstance(weights.get(key), Tensor) or weights[key].ndim != 4:
+            raise RestoreError(f"not a pix2pix U-Net: no weights named {key}", where=where, hint=hint)
+    args = _infer_args(weights)
+    try:
+        network = Pix2Pix(**args, dropout=False)
+    except ValueError as error:
+        raise RestoreError(f"a pix2pix U-Net that cannot be used here: {error}", where=where) from error
+    expected = network.state_dict()
+    for key in [key for key in expected if key.endswith("num_batches_tracked")]:
+        weights.setdefault(key, expected[key])
+    if args["norm"] == "instance":
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        weights = {key: value for key, value in weights.items() if not key.endswith(statistics)}
+    problems = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - expected.keys()),
+        "of another shape": [k for k in expected if k in weights and _shape(weights[k]) != _shape(expected[k])],
+    }
+    if any(problems.values()):
+        named = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in problems.items() if keys)
+        raise RestoreError(f"not the weights of a pix2pix U-Net ({named})", where=where, hint=hint)
+    network.load_state_dict(weights, strict=True)
+    return network.eval()
+
+
+def _infer_args(weights: Mapping[str, Tensor]) -> dict:
+    """The constructor arguments, read off the names and shapes."""
+    num_downs, block = 2, "model.model.1.model"
+    while f"{block}.5.weight" in weights:
+        num_downs, block = num_downs + 1, f"{block}.3.model"
+    return {
+        "num_downs": num_downs,
+        "ngf": weights["model.model.0.weight"].shape[0],
+        "input_nc": weights["model.model.0.weight"].shape[1],
+        "output_nc": weights["model.model.3.weight"].shape[1],
+        "norm": "instance" if "model.model.1.model.1.bias" in weights else "batch",
+    }
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _shortened(keys: list[str], shown: int = 4) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
+
+
+class _Outermost(nn.Module):
+    def __init__(self, input_nc: int, output_nc: int, ngf: int, inner: nn.Module, bias: bool) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(input_nc, ngf, 4, 2, 1, bias=bias),
+            inner,
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(ngf * 2, output_nc, 4, 2, 1),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class _Block(nn.Module):
+    """Down, whatever is inside, and up; what came in goes out beside it, first (B×2·outer×H×W).
+
+    The order of layers gives the names: with an inner block `model.{1,2,5,6}`, innermost `model.{1,3,4}`.
+    """
+
+    def __init__(self, outer: int, inner: int, inside: nn.Module | None, norm: str, dropout: bool = False) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        layers: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
+        if inside is not None:
+            layers += [_norm(norm, inner), inside]
+        up = inner if inside is None else inner * 2
+        layers += [
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(up, outer, 4, 2, 1, bias=bias),
+            _norm(norm, outer),
+        ]
+        if dropout:
+            layers.append(nn.Dropout(0.5))
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.model(x)], 1)
+
+
+def _norm(norm: str, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)

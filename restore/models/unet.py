@@ -1,0 +1,93 @@
+"""The default conditional generator: a residual U-Net that takes a picture of any size, with or without a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from restore.models.blocks import ResidualBlock, down, up
+from restore.models.pullpush import pull_push
+
+
+class UNet(nn.Module):
+    """Residual U-Net: RGB (+ mask) in, RGB out, fully convolutional, no normalisation.
+
+    Encoder and decoder have the same number of residual blocks on each level; skips are added, not concatenated, as
+    in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The output is the input (with 0.5 under the
+    mask) plus what the network says, added in float32. With `prefill`, holes are first filled smoothly from their
+    surroundings (`pull_push`), so that the network only adds what a smooth filling lacks: it learns several times
+    faster, and colours reach across holes that are larger than its field.
+
+    Args:
+        widths: channels per level, from full size down; each level is half the size of the one before.
+        blocks: residual blocks per level; the last is the bottom's, all others count once down and once up.
+        dilations: of the bottom's blocks in turn (repeated if shorter); above 1 where large holes are to be crossed.
+        mask: whether the network is shown a mask as its fourth channel.
+        prefill: whether holes are filled smoothly first, instead of with 0.5.
+
+    Attributes:
+        multiple: height and width must divide by it.
+        minimum: smallest side, in pixels.
+        tileable: false with `prefill`, whose filling depends on where the picture begins.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        blocks: Sequence[int] = (1, 1, 1, 3),
+        dilations: Sequence[int] = (1,),
+        mask: bool = True,
+        prefill: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks) or not widths or not dilations:
+            raise ValueError(f"widths and blocks need one number per level, not {len(widths)} and {len(blocks)}")
+        if min(widths) < 1 or min(blocks) < 1 or min(dilations) < 1:
+            raise ValueError("widths, blocks and dilations are numbers from 1 up")
+        self.mask, self.prefill, self.tileable = mask, prefill, not prefill
+        self.multiple = self.minimum = 2 ** (len(widths) - 1)
+        self.head = nn.Conv2d(4 if mask else 3, widths[0], 3, padding=1)
+        self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
+        for level, (width, count) in enumerate(zip(widths[:-1], blocks[:-1])):
+            self.encoder.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
+            self.downs.append(down(width, widths[level + 1]))
+            self.ups.append(up(widths[level + 1], width))
+            self.decoder.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
+        self.bottom = nn.Sequential(
+            *(ResidualBlock(widths[-1], dilations[i % len(dilations)]) for i in range(blocks[-1]))
+        )
+        self.tail = nn.Conv2d(widths[0], 3, 3, padding=1)
+        # A network that has not learned yet leaves the picture almost as it is.
+        self.tail.weight.data.mul_(0.1)
+        self.tail.get_parameter("bias").data.zero_()
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Repair a batch.
+
+        Args:
+            image: B×3×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
+            mask: B×1×H×W, 1 = missing; None means nothing is missing. Not used by a network built with `mask=False`.
+
+        Returns:
+            float32, B×3×H×W, not clamped.
+        """
+        if mask is not None:
+            image = torch.where(mask > 0, 0.5, image)
+            if self.prefill:
+                with torch.autocast(image.device.type, enabled=False):
+                    image = pull_push(image.float(), (mask <= 0).float())
+        x = image - 0.5
+        if self.mask:
+            x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
+        x = self.head(x)
+        skips = []
+        for blocks, shrink in zip(self.encoder, self.downs):
+            x = blocks(x)
+            skips.append(x)
+            x = shrink(x)
+        x = self.bottom(x)
+        for level in reversed(range(len(skips))):
+            x = self.decoder[level](self.ups[level](x) + skips[level])
+        return image.float() + self.tail(x).float()

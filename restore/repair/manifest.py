@@ -1,0 +1,101 @@
+"""The log of a run: one JSON object per file, written as it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+from restore.errors import RestoreError
+
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one file. The fields are the manifest's keys.
+
+    Attributes:
+        input, output: paths.
+        status: `done`: the output is complete; `skipped`: nothing was to be done;
+            `failed`: nothing was written.
+        reason: why it was skipped or failed, or what was special; empty otherwise.
+        seconds: wall time spent on this file alone, without waiting for its turn.
+        model: the restorer's name, None where none ran.
+        model_sha256: of the weights' file, None for what has none.
+        settings: the options that decide the result.
+        input_sha256, output_sha256: of the files; None where there is none.
+        changed_share: pixels that differ from the input's, of all.
+        warnings: what the user should know about this file.
+    """
+
+    input: str
+    output: str
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+    model: str | None = None
+    model_sha256: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    input_sha256: str | None = None
+    output_sha256: str | None = None
+    changed_share: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Manifest:
+    """A JSON-lines file that is added to; earlier runs' lines stay. Not safe for several threads at once.
+
+    Args:
+        path: the file; None writes nothing.
+
+    Raises:
+        RestoreError: exit code 2; it cannot be written to, or holds something that is no manifest.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: IO[str] | None = None
+        if path is None:
+            return
+        try:
+            if path.is_file():
+                with open(path, "rb") as existing:
+                    start = existing.read(1)
+                    if start and start != b"{":
+                        raise RestoreError("exists and is no manifest", where=path, hint="give --log another name")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a", encoding="utf-8")
+        except OSError as error:
+            raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
+        self._end_torn_line(path)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is written at all."""
+        return self._file is not None
+
+    def _end_torn_line(self, path: Path) -> None:
+        """A run that was killed may have left half a line; the next one starts on its own."""
+        with open(path, "rb") as existing:
+            if existing.seek(0, os.SEEK_END):
+                existing.seek(-1, os.SEEK_END)
+                if existing.read(1) != b"\n" and self._file is not None:
+                    self._file.write("\n")
+
+    def write(self, record: Record) -> None:
+        """Add a line; it is in the system's hands when this returns."""
+        if self._file is not None:
+            self._file.write(json.dumps(asdict(record)) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()

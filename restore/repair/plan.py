@@ -1,0 +1,261 @@
+"""What `fix` is going to do, settled and checked before the first pixel is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from restore.errors import RestoreError, printable
+from restore.images import PICTURE_SUFFIXES, UNREADABLE_SUFFIXES, find_pictures, format_of
+from restore.repair.masks import MaskMissing, MaskSource, pair_masks
+from restore.repair.targets import (
+    EXTENSIONS,
+    check_folder_target,
+    check_input,
+    check_writable,
+    new_format,
+    renamed,
+    single_target,
+)
+
+Action = Literal["repair", "unmasked", "skip", "fail"]
+
+
+class _AnySuffix(frozenset[str]):
+    """Lists every file: a picture under a strange name is not to be left behind in silence."""
+
+    def __contains__(self, suffix: object) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture: from where, to where, and what is to happen.
+
+    Attributes:
+        source: the picture.
+        target: where the result goes; differs from every other job's and is no file that is read.
+        mask: its mask's file, or None (no masks, or the picture's own alpha).
+        action: `repair`; `unmasked`: it has no mask and counts as clean; `skip`, `fail`: it is not even read.
+        reason: why it is skipped or fails.
+        format: to write; None: the source's own, whatever its name says.
+    """
+
+    source: Path
+    target: Path
+    mask: Path | None = None
+    action: Action = "repair"
+    reason: str = ""
+    format: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `run_fix` will do, in order. Making it writes nothing.
+
+    Attributes:
+        input, output: as the user gave them.
+        single: the input is one file.
+        jobs: one per picture, sorted by path.
+        masks: where masks come from, None without masks.
+        unmatched_masks: mask files that belong to no picture.
+        warnings: things that the user should know, one line each.
+    """
+
+    input: Path
+    output: Path
+    single: bool
+    jobs: list[Job]
+    masks: MaskSource | None = None
+    unmatched_masks: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """One line per job, as `--dry-run` shows it."""
+        lines = []
+        for job in self.jobs:
+            line = f"{printable(job.source)} -> {printable(job.target)}"
+            if job.action in ("skip", "fail"):
+                line = f"{printable(job.source)}: {'skipped' if job.action == 'skip' else 'fails'}: {job.reason}"
+            elif job.action == "unmasked":
+                line += " (no mask: counts as clean)"
+            elif job.mask is not None:
+                line += f" (mask {printable(job.mask)})"
+            lines.append(line)
+        return lines
+
+
+def plan_fix(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    masks: str | os.PathLike[str] | None = None,
+    mask_invert: bool = False,
+    mask_missing: MaskMissing = "fail",
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    include: Collection[str] = (),
+    exclude: Collection[str] = (),
+    ext: str | None = None,
+    suffix: str = "",
+) -> Plan:
+    """List the pictures, pair their masks, settle the outputs' names, and refuse what could lose anything.
+
+    Args:
+        input: a picture, or a folder (recursive; hidden files are left out).
+        output: for a folder: a folder, made if missing. For a picture: a file with a picture's suffix, or a
+            folder (existing, or ending in a slash).
+        masks: a folder (paired by relative stem: `x.png` or `x_mask.png`), one file for all pictures, or the
+            word `alpha` (transparent = repair). In mask files white = repair.
+        mask_invert: black = repair (with `alpha`: opaque = repair).
+        mask_missing: what a picture without a mask is: `fail`, `skip`, or `clean` (nothing to repair).
+        overwrite: replace outputs that exist.
+        skip_existing: leave pictures alone whose output exists.
+        include, exclude: globs on relative paths, for folders.
+        ext: write `png`, `jpg`, `webp` or `tiff` instead of each picture's own format.
+        suffix: goes between an output's stem and its extension.
+
+    Raises:
+        RestoreError: exit code 2; nothing has been written. The input is missing, unreadable or holds no
+            picture; the output is the input, inside it, or of the wrong kind; two pictures would get one
+            name; outputs exist and neither flag is given; masks are missing; the output cannot be written to.
+    """
+    source, target = Path(input), Path(output)
+    if overwrite and skip_existing:
+        raise RestoreError("--overwrite and --skip-existing exclude each other", hint="give one of them")
+    if "/" in suffix or os.sep in suffix or "\0" in suffix:
+        raise RestoreError("a suffix is part of a file name, without slashes", where=suffix)
+    if ext is not None and ext.lower().removeprefix(".") not in EXTENSIONS:
+        raise RestoreError(f"cannot write {ext!r}", where="--ext", hint=f"one of {', '.join(EXTENSIONS)}")
+    extension = None if ext is None else EXTENSIONS[ext.lower().removeprefix(".")]
+    check_input(source)
+    mask_source = None if masks is None else MaskSource.open(masks, invert=mask_invert, missing=mask_missing)
+
+    single = not source.is_dir()
+    if single:
+        folder, names = source.parent, [Path(source.name)]
+        everything = names
+        goal = single_target(source, output, suffix=suffix, extension=extension)
+        check_writable(goal.parent)
+        jobs = [Job(source, goal, format=new_format(source, goal))]
+    else:
+        folder = source
+        check_folder_target(source, target)
+        check_writable(target)
+        everything = find_pictures(source, suffixes=_AnySuffix())
+        names = (
+            find_pictures(source, include=include, exclude=exclude, suffixes=_AnySuffix())
+            if include or exclude
+            else everything
+        )
+        if mask_source is not None:
+            names = mask_source.without_masks(source, names, everything)
+            everything = mask_source.without_masks(source, everything, everything)
+        jobs = [_job(source, target, name, suffix, extension) for name in names]
+        if all(job.action == "skip" for job in jobs):
+            narrowed = " that --include and --exclude leave" if len(everything) > len(names) else ""
+            raise RestoreError(f"no pictures{narrowed} in this folder", where=source)
+
+    unmatched: list[Path] = []
+    if mask_source is not None:
+        masks_of, unmatched = pair_masks(mask_source, folder, names, everything)
+        jobs = [
+            job if job.action == "skip" else _with_mask(job, masks_of[name], mask_source)
+            for job, name in zip(jobs, names)
+        ]
+        if single:
+            unmatched = []
+    _refuse_collisions(jobs)
+    jobs = _settle_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
+    warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
+    return Plan(source, target, single, jobs, mask_source, unmatched, warnings)
+
+
+def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:
+    goal = renamed(name, suffix, extension)
+    job = Job(source / name, target / goal, format=new_format(name, goal))
+    if name.suffix.lower() in PICTURE_SUFFIXES | UNREADABLE_SUFFIXES or _is_picture(job.source):
+        return job
+    return replace(job, action="skip", reason="no picture by its content")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file whose name does not say so holds a picture that can be read."""
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            format_of(file.read(1024), path)
+    except RestoreError:
+        return False
+    except OSError:  # not known; reading it will tell why
+        return True
+    return True
+
+
+def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
+    if len(masks) > 1:
+        named = " and ".join(printable(mask) for mask in masks)
+        return replace(job, action="fail", reason=f"has more than one mask: {named}; leave one")
+    if masks:
+        return replace(job, mask=masks[0])
+    if source.alpha:
+        return job
+    return replace(job, **source.when_missing())
+
+
+def _refuse_collisions(jobs: Iterable[Job]) -> None:
+    """No two outputs of one name, no output that is also read, no output that is a folder."""
+    read: set[str] = set()
+    for job in jobs:
+        for path in (job.source, job.mask):
+            if path is not None:
+                read.add(os.path.realpath(path))
+                read.add(os.path.join(os.path.realpath(path.parent), path.name))
+    folders: dict[Path, tuple[str, bool]] = {}
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        if job.action == "skip":
+            continue
+        parent = job.target.parent
+        if parent not in folders:
+            folders[parent] = (os.path.realpath(parent), _ignores_case(parent))
+        real, ignores_case = folders[parent]
+        place = os.path.join(real, job.target.name)
+        if place in read:
+            raise RestoreError(
+                "this output would replace a file that is read",
+                where=job.target,
+                hint="choose another output folder",
+            )
+        if job.target.is_dir():
+            raise RestoreError("a folder stands where this output goes", where=job.target)
+        other = taken.setdefault(place.lower() if ignores_case else place, job)
+        if other is not job:
+            raise RestoreError(
+                f"{printable(other.source)} and {printable(job.source)} would both be written here",
+                where=job.target,
+                hint="rename one of them, or repair them apart with --exclude",
+            )
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether `A` and `a` are one file there, as on most disks of macOS and Windows."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    swapped = folder.with_name(folder.name.swapcase()) if folder.name else folder
+    return swapped != folder and swapped.exists() and os.path.samefile(swapped, folder)
+
+
+def _settle_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> list[Job]:
+    if overwrite:
+        return jobs
+    existing = {job.target for job in jobs if job.action not in ("skip", "fail") and os.path.lexists(job.target)}
+    if existing and not skip_existing:
+        first = next(job.target for job in jobs if job.target in existing)
+        more = f" (and {len(existing) - 1} more outputs)" if len(existing) > 1 else ""
+        raise RestoreError(f"exists already{more}", where=first, hint="--overwrite replaces, --skip-existing goes on")
+    return [replace(job, action="skip", reason="the output exists") if job.target in existing else job for job in jobs]

@@ -1,0 +1,158 @@
+"""What came of a run, and why files failed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restore.errors import RestoreError, printable
+from restore.repair.manifest import Manifest, Record, Status
+from restore.repair.plan import Job
+
+Progress = Callable[[Record, int, int], None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be repaired, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Summary:
+    """What came of a run.
+
+    Attributes:
+        total: files in the plan.
+        done: outputs that are complete, with those that were copied.
+        copied: of these, byte for byte, because there was nothing to repair.
+        skipped: reasons and how many files each concerned.
+        failed: in the order of the plan.
+        warnings: one line each, with the file's name.
+        seconds: wall time.
+        stopped: why the run ended early, "" if it did not.
+        interrupted: it ended early by Ctrl-C.
+    """
+
+    total: int
+    done: int = 0
+    copied: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str = ""
+    interrupted: bool = False
+    unmatched_masks: int = 0
+
+    @property
+    def not_started(self) -> int:
+        """Files that an early end left as they were."""
+        return self.total - self.done - sum(self.skipped.values()) - len(self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 1 files failed, masks are of no picture, or the run stopped early; 130 interrupted."""
+        if self.interrupted:
+            return 130
+        return 1 if self.failed or self.unmatched_masks or self.stopped else 0
+
+    def lines(self) -> list[str]:
+        """The summary as text, failures last."""
+        lines = [*self.warnings]
+        parts = [f"{self.done} done" + (f" ({self.copied} copied, nothing to repair)" if self.copied else "")]
+        parts += [f"{count} skipped: {reason}" for reason, count in self.skipped.items()]
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        parts += [f"{self.not_started} not started"] if self.not_started else []
+        lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s")
+        if self.stopped or self.interrupted:
+            lines.append(f"stopped: {self.stopped or 'interrupted'}; the same command with --skip-existing goes on")
+        return lines + [f"failed: {printable(failure.path)}: {failure.reason}" for failure in self.failed]
+
+
+class Ledger:
+    """Where every file's fate is entered, once, from whichever thread: counted, logged, told.
+
+    Args:
+        summary: counts.
+        manifest: logs.
+        settings: stands in every line of the manifest.
+        progress: called with the record, the number of files finished and the total; by one thread at a time.
+        fail_fast: the first failure stops the run.
+    """
+
+    def __init__(
+        self,
+        summary: Summary,
+        manifest: Manifest,
+        settings: dict[str, Any],
+        progress: Progress | None = None,
+        fail_fast: bool = False,
+    ) -> None:
+        self.summary, self.manifest, self.settings = summary, manifest, settings
+        self._progress, self._fail_fast = progress, fail_fast
+        self._lock = threading.Lock()
+
+    def finish(self, job: Job, status: Status, reason: str, **facts: Any) -> None:
+        """Enter a file; `facts` are further fields of its `Record`."""
+        record = Record(os.fspath(job.source), os.fspath(job.target), status, reason, settings=self.settings, **facts)
+        with self._lock:
+            summary = self.summary
+            if status == "done":
+                summary.done += 1
+                summary.copied += record.model is None
+            elif status == "skipped":
+                summary.skipped[reason] = summary.skipped.get(reason, 0) + 1
+            else:
+                summary.failed.append(Failure(job.source, reason))
+                if self._fail_fast:
+                    summary.stopped = summary.stopped or "at the first failure, as asked"
+            summary.warnings += [f"{printable(job.source)}: {note}" for note in record.warnings]
+            try:
+                self.manifest.write(record)
+            except OSError as error:
+                summary.stopped = f"the log cannot be written: {error.strerror}"
+            if self._progress is not None:
+                self._progress(record, summary.total - summary.not_started, summary.total)
+
+    def fail(self, job: Job, error: Exception) -> None:
+        """Enter a file that failed; a full disk also stops the run."""
+        if not isinstance(error, (RestoreError, OSError, MemoryError)):
+            logger.debug("%s", printable(job.source), exc_info=error)
+        self.finish(job, "failed", reason_of(error, job))
+        if disk_is_full(error):
+            self.summary.stopped = self.summary.stopped or "the disk is full"
+
+
+def reason_of(error: Exception, job: Job) -> str:
+    """Why a file failed, in one line; other files that are to blame are named."""
+    if isinstance(error, RestoreError):
+        own = error.where in (None, printable(job.source), printable(job.target))
+        line = error.what if own else f"{error.where}: {error.what}"
+        return line if error.hint is None else f"{line}; {error.hint}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; close other programs, or try a smaller --tile"
+    if isinstance(error, FileNotFoundError):
+        return "vanished meanwhile"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]} (--debug shows more)"
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that there is no room left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False

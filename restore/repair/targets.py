@@ -1,0 +1,98 @@
+"""Where outputs go and what they are called; everything here refuses, and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from restore.errors import RestoreError
+from restore.images import FORMAT_OF_SUFFIX
+
+#: What `--ext` knows, and the suffix that it gives.
+EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+
+
+def check_input(source: Path) -> None:
+    """That there is something to read."""
+    try:
+        source.stat()
+    except OSError as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        what = "there is no such file or folder" if missing else f"cannot be read: {error.strerror}"
+        raise RestoreError(what, where=source) from error
+    if source.is_dir():
+        if not os.access(source, os.R_OK | os.X_OK):
+            raise RestoreError("no permission to read this folder", where=source)
+    elif not source.is_file():
+        raise RestoreError("neither a file nor a folder", where=source)
+    elif not os.access(source, os.R_OK):
+        raise RestoreError("no permission to read this file", where=source)
+
+
+def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, extension: str | None) -> Path:
+    """Where the result of one file goes: into a folder under its own name, or to the file that is named."""
+    text, target = os.fspath(output), Path(output)
+    if target.is_dir() or text.endswith(("/", os.sep)):
+        if target.exists() and not target.is_dir():
+            raise RestoreError("is a file, not a folder", where=target, hint="leave out the slash at the end")
+        target = target / renamed(Path(source.name), suffix, extension)
+    else:
+        if target.suffix.lower() not in FORMAT_OF_SUFFIX:
+            if not target.suffix:
+                hint = "end it with a slash for a folder, or with .png, .jpg, .tiff or .webp for a file"
+                raise RestoreError("a file or a folder?", where=target, hint=hint)
+            raise RestoreError(
+                f"cannot write files of the kind {target.suffix!r}",
+                where=target,
+                hint=f"one of {' '.join(sorted(FORMAT_OF_SUFFIX))}",
+            )
+        if suffix:
+            raise RestoreError("--suffix is for folders; this output has its name", where=target)
+        if extension is not None and FORMAT_OF_SUFFIX[target.suffix.lower()] != FORMAT_OF_SUFFIX[extension]:
+            raise RestoreError(f"--ext {extension[1:]} contradicts the output's name", where=target)
+    if target.exists() and os.path.samefile(source, target):
+        raise RestoreError("the output is the input itself", where=target, hint="choose another name")
+    return target
+
+
+def check_folder_target(source: Path, target: Path) -> None:
+    """That a folder's results go to a folder, which is neither the input nor inside it, by whatever name."""
+    if target.is_dir():
+        pass
+    elif target.exists():
+        raise RestoreError("the input is a folder, and the output is a file", where=target, hint="name a folder")
+    elif target.suffix.lower() in FORMAT_OF_SUFFIX:
+        raise RestoreError(
+            "the input is a folder, and the output looks like a file", where=target, hint="name a folder"
+        )
+    real = Path(os.path.realpath(target))
+    for folder in (real, *real.parents):
+        if folder.exists() and os.path.samefile(folder, source):
+            what = "the output folder is the input folder" if folder == real else "the output is inside the input"
+            raise RestoreError(what, where=target, hint="choose a folder beside it")
+
+
+def check_writable(folder: Path) -> None:
+    """That the output folder can be made or written to, as far as asking tells."""
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RestoreError("is a file where a folder is needed", where=existing, hint="choose another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
+
+
+def renamed(name: Path, suffix: str, extension: str | None) -> Path:
+    """The relative output path. A suffix that says the wanted format stays; so does an unknown one."""
+    ending, known = name.suffix, FORMAT_OF_SUFFIX.get(name.suffix.lower())
+    if extension is not None and known not in (None, FORMAT_OF_SUFFIX[extension]):
+        ending = extension
+    return name if not suffix and ending == name.suffix else name.with_name(f"{name.stem}{suffix}{ending}")
+
+
+def new_format(name: Path, target: Path) -> str | None:
+    """What to write where the target's suffix differs from the source's; None keeps the source's format."""
+    if name.suffix.lower() == target.suffix.lower():
+        return None
+    return FORMAT_OF_SUFFIX[target.suffix.lower()]

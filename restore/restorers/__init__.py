@@ -1,0 +1,1 @@
+"""Everything that repairs an image, behind one contract (`base.Restorer`)."""

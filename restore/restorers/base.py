@@ -1,0 +1,101 @@
+"""The contract that `fix`, `eval`, `bench` and everything else rests on: a restorer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a restorer asks of its input.
+
+    Attributes:
+        needs_mask: it fills holes; without a mask there is nothing for it to do.
+        multiple: height and width must divide by it (the contract pads; callers need not).
+        minimum: smallest height and width in pixels (likewise).
+        scale: output side / input side.
+        tileable: an output pixel depends only on input pixels within `overlap_px` of it. What is not tileable
+            runs on crops around the holes with generous context.
+        overlap_px: measured: how far, in input pixels, a change at a tile's edge is seen.
+    """
+
+    needs_mask: bool
+    multiple: int = 1
+    minimum: int = 1
+    scale: int = 1
+    tileable: bool = True
+    overlap_px: int = 0
+
+
+class Restorer(ABC):
+    """`restorer(image, mask) -> image`, whatever is behind it.
+
+    Attributes:
+        name: how the user calls it (`photo`, `telea`, or the file's path).
+        purpose: one line for `restore models`.
+        needs: what it asks of its input.
+        device: where it computes; inputs may lie elsewhere.
+        precision: `fp32`, `bf16` or `fp16`.
+        sha256: of its weights' file, in hex; None for methods without weights.
+    """
+
+    name: str
+    purpose: str
+    needs: Needs
+    device: torch.device = torch.device("cpu")
+    precision: str = "fp32"
+    sha256: str | None = None
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Repair a batch.
+
+        Args:
+            image: float32, B×3×H×W, sRGB, nominally [0, 1] (unclipped noise may leave it), any H and W ≥ 1.
+                Values under the mask are ignored.
+            mask: float32, B×1×H×W, 1 = missing, 0 = known; None where `needs.needs_mask` is false.
+
+        Returns:
+            float32, B×3×(H·scale)×(W·scale), [0, 1] or NaN, on the device of `image`. With a mask and scale 1, pixels
+            where the mask is 0 are those of `image`, and a soft mask blends.
+        """
+        height, width = image.shape[-2:]
+        if self.needs.needs_mask and mask is None:
+            mask = image.new_zeros(image.shape[0], 1, height, width)
+        if self.needs.needs_mask and mask is not None:
+            hidden = torch.where(mask > 0, image.new_zeros(()), image)
+        else:
+            hidden = image
+        padded, padded_mask = self._pad(hidden, mask)
+        out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
+        # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
+        out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
+        if self.needs.needs_mask and mask is not None and self.needs.scale == 1:
+            # `where` keeps known pixels exact, and non-finite values under the mask out of the sum
+            return torch.where(mask > 0, mask * out + (1 - mask) * torch.where(mask < 1, image, out), image).clamp(0, 1)
+        return out
+
+    @abstractmethod
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """As `__call__`, with H and W already allowed and hidden pixels already zero; the range is not yet clamped."""
+
+    def in_precision(self, precision: str) -> Restorer:
+        """The same restorer computing in `fp32`, `bf16` or `fp16`; what has one precision only returns itself."""
+        return self
+
+    def _pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        height, width = image.shape[-2:]
+        multiple = self.needs.multiple
+        bottom = -(-max(height, self.needs.minimum) // multiple) * multiple - height
+        right = -(-max(width, self.needs.minimum) // multiple) * multiple - width
+        if not bottom and not right:
+            return image, mask
+        # Reflection is what trained networks like best; it cannot reach further than the picture is large.
+        mode = "reflect" if bottom < height and right < width else "replicate"
+        image = F.pad(image, (0, right, 0, bottom), mode=mode)
+        return image, None if mask is None else F.pad(mask, (0, right, 0, bottom), mode=mode)

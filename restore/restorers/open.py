@@ -1,0 +1,58 @@
+"""A name or a path -> a restorer."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from restore.checkpoints import find_weights, read_description, shipped_weights
+from restore.devices import pick_device, pick_precision
+from restore.errors import RestoreError
+from restore.restorers.base import Restorer
+from restore.restorers.classical import CLASSICAL
+from restore.restorers.trained import open_trained
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A line of `restore models`: `size_mb` is None for methods without weights."""
+
+    name: str
+    purpose: str
+    needs_mask: bool
+    size_mb: float | None
+
+
+def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> Restorer:
+    """Open whatever repairs pictures: a shipped model, a classical method, or a weights file.
+
+    Args:
+        name_or_path: a name of `restore models`, or a path to `.safetensors` or a pix2pix `.pth`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        RestoreError: no such model, device or precision, or a file that cannot be read.
+    """
+    place = pick_device(device)
+    exactness = pick_precision(precision, place)
+    if name_or_path in CLASSICAL:
+        return CLASSICAL[name_or_path]()
+    is_name = "/" not in name_or_path and "\\" not in name_or_path and "." not in name_or_path
+    if is_name and name_or_path not in shipped_weights():
+        known = [info.name for info in list_restorers()]
+        near = difflib.get_close_matches(name_or_path, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
+        raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
+    return open_trained(name_or_path, find_weights(name_or_path), place, exactness)
+
+
+def list_restorers() -> list[ModelInfo]:
+    """Everything that can be opened by name: shipped weights first, then the classical methods."""
+    infos = []
+    for name, path in shipped_weights().items():
+        description = read_description(path)
+        infos.append(ModelInfo(name, description.purpose, description.needs_mask, path.stat().st_size / 1e6))
+    for name, method in CLASSICAL.items():
+        infos.append(ModelInfo(name, method.purpose, method.needs.needs_mask, None))
+    return infos

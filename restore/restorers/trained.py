@@ -1,0 +1,94 @@
+"""A trained network behind the contract."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from restore.checkpoints import Description, load_generator, read_torch_state
+from restore.devices import autocast
+from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
+from restore.restorers.base import Needs, Restorer
+
+
+class Trained(Restorer):
+    """A generator and how it is run.
+
+    Args:
+        name: how the user calls it.
+        model: the generator, in eval mode.
+        needs: what it asks of its input.
+        purpose: one line.
+        device: where it runs; pictures may come from elsewhere and go back there.
+        precision: `fp32`, `bf16` or `fp16`, by autocast.
+        sha256: of the weights' file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        needs: Needs,
+        purpose: str,
+        device: torch.device,
+        precision: str,
+        sha256: str | None = None,
+    ) -> None:
+        self.sha256 = sha256
+        self.name, self.needs, self.purpose = name, needs, purpose
+        self.device, self.precision = device, precision
+        # channels_last is what half precision runs fastest in; in fp32 on a CPU it is slower
+        self._format = torch.contiguous_format if precision == "fp32" and device.type == "cpu" else torch.channels_last
+        self.model = model.eval().requires_grad_(False).to(device).to(memory_format=self._format)
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        shown = image.to(self.device).contiguous(memory_format=self._format)
+        hidden = None if mask is None else mask.to(self.device)
+        with autocast(self.device, self.precision):
+            return self.model(shown, hidden).float().to(image.device)
+
+    def in_precision(self, precision: str) -> Trained:
+        """The same network run in another precision (it is shared, not copied)."""
+        return Trained(self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
+
+
+def open_trained(name: str, path: Path, device: torch.device, precision: str) -> Trained:
+    """A restorer from a weights file: this package's `.safetensors`, or a published pix2pix `*_net_G.pth`.
+
+    Raises:
+        RestoreError: it cannot be read, or holds another architecture.
+    """
+    digest = sha256_of(path)
+    if path.suffix.lower() in (".pth", ".pt"):
+        model = pix2pix_from_state_dict(read_torch_state(path), path)
+        return Trained(name, model, pix2pix_needs(model), "published pix2pix generator", device, precision, digest)
+    generator, description = load_generator(path)
+    return Trained(name, generator, needs_of(description, generator), description.purpose, device, precision, digest)
+
+
+def sha256_of(path: Path) -> str | None:
+    """The SHA-256 of a file in hex; None where it cannot be read (opening it says why)."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def needs_of(description: Description, model: nn.Module | None = None) -> Needs:
+    """What a weights file's description asks for; networks that normalise per picture are not tiled."""
+    return Needs(
+        needs_mask=description.needs_mask,
+        multiple=description.multiple,
+        minimum=description.minimum,
+        scale=description.scale,
+        tileable=bool(getattr(model, "tileable", True)),
+        overlap_px=description.overlap_px,
+    )
+
+
+def pix2pix_needs(model: Pix2Pix) -> Needs:
+    """What a published generator asks for; its field is the whole of its training size, hence no tiles."""
+    return Needs(needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=False)

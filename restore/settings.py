@@ -1,0 +1,177 @@
+"""YAML and `key=value` overrides -> a validated config. An unknown key is an error that names the nearest."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from restore.errors import RestoreError
+
+
+class Settings(BaseModel):
+    """Base of every config: frozen, and no key but the declared ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats (`1e-4` is a number), and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def configs_dir() -> Path:
+    """The folder with `train/` and `damage/`: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def find_config(name_or_path: str | Path, kind: str) -> Path:
+    """A config file by path, or by bare name among the shipped `configs/<kind>/`.
+
+    Args:
+        name_or_path: `photo`, or `some/where.yaml` (anything with a suffix or a slash is a path).
+        kind: `train` or `damage`.
+
+    Raises:
+        RestoreError: there is no such file; the shipped names are listed.
+    """
+    text = str(name_or_path)
+    if "/" in text or "\\" in text or text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if path.is_file():
+            return path
+        raise RestoreError("there is no such config file", where=path)
+    path = configs_dir() / kind / f"{text}.yaml"
+    if path.is_file():
+        return path
+    known = config_names(kind)
+    near = difflib.get_close_matches(text, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RestoreError(f"no {kind} config is called {text!r}", hint=f"{hint}known: {', '.join(known)}")
+
+
+def config_names(kind: str) -> list[str]:
+    """Names of the configs that come with the package, sorted."""
+    return sorted(p.stem for p in (configs_dir() / kind).glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file as plain Python values.
+
+    Raises:
+        RestoreError: unreadable, or not YAML; the line is named.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RestoreError(f"this is not valid YAML: {' '.join(str(error).split())}", where=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RestoreError(f"cannot be read as text: {error}", where=path) from error
+
+
+def build(kind: type[S], values: Any, *, where: str | Path, overrides: Iterable[str] = ()) -> S:
+    """Validate `values` (with `a.b=value` overrides laid over them) as a config of the given kind.
+
+    Raises:
+        RestoreError: one line that names the first wrong key, and the nearest known one where it is unknown.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise RestoreError("a config is a mapping of keys to values", where=where)
+    merged: dict[str, Any] = _copied(values)
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise _as_restore_error(kind, error, where) from error
+
+
+def load(kind: type[S], path: Path, overrides: Iterable[str] = ()) -> S:
+    """`build` from a YAML file."""
+    return build(kind, read_yaml(path), where=path, overrides=overrides)
+
+
+def _copied(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {str(k): _copied(v) for k, v in values.items()}
+    if isinstance(values, list):
+        return [_copied(v) for v in values]
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RestoreError("an override reads key=value", where=override, hint="for example total_steps=1000")
+    try:
+        value = yaml.load(text, Loader=_Loader) if text else None
+    except yaml.YAMLError as error:
+        raise RestoreError("the value is not valid YAML", where=override) from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        if not isinstance(inner, dict):
+            inner = values[parent] = {}
+        values = inner
+    values[last] = value
+
+
+def _as_restore_error(kind: type[BaseModel], error: ValidationError, where: str | Path) -> RestoreError:
+    # A misspelt key is often the cause of a missing one: it comes first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    location = ".".join(str(part) for part in first["loc"])
+    more = error.error_count() - 1
+    also = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location, known_keys(kind), n=1, cutoff=0.5) or difflib.get_close_matches(
+            location.rpartition(".")[2], [k.rpartition(".")[2] for k in known_keys(kind)], n=1, cutoff=0.5
+        )
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known_keys(kind))}"
+        return RestoreError(f"unknown key {location!r}{also}", where=where, hint=hint)
+    if first["type"] == "missing":
+        return RestoreError(f"the key {location!r} is missing{also}", where=where, hint=f"add {location}=...")
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+    what = f"{location}{given}: {message}{also}" if location else f"{message}{also}"
+    return RestoreError(what, where=where)
+
+
+def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """All keys of a config, dotted, in order."""
+    keys: list[str] = []
+    for name, field in kind.model_fields.items():
+        keys.append(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += known_keys(inner, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,1 @@
+"""Training a generator (and its discriminator) on synthetic or real pairs."""

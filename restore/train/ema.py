@@ -1,0 +1,31 @@
+"""The running average of the weights: what is validated, kept and shipped."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """Exponential moving average of a network's parameters; buffers (BatchNorm's statistics) are copied.
+
+    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the first steps' noise is soon forgotten.
+
+    Args:
+        model: the network to follow; it is copied once.
+        decay: share of the old average kept per step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after `step` (counted from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for own, theirs in zip(self.model.buffers(), model.buffers()):
+            own.copy_(theirs)

@@ -1,0 +1,176 @@
+"""From a picture's own values to sRGB and back, against LittleCMS."""
+
+import io
+
+import numpy as np
+import pytest
+import pyvips
+from PIL import Image, ImageCms
+
+from restore.images import Picture
+from restore.images.colour import _TableProfile, open_profile
+from tests.images.profiles import ADOBE_RGB, PROPHOTO, matrix_profile
+
+RNG = np.random.default_rng(1)
+
+
+def p3():
+    image = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_transform("p3")
+    return bytes(image.get("icc-profile-data"))
+
+
+PROFILES = {"p3": p3(), "adobe": matrix_profile(*ADOBE_RGB), "prophoto": matrix_profile(*PROPHOTO)}
+
+
+def by_littlecms(values, icc):
+    """uint8 RGB -> uint8 sRGB, relative colorimetric."""
+    out = ImageCms.profileToProfile(
+        Image.fromarray(values),
+        io.BytesIO(icc),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+    )
+    return np.asarray(out)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_shown_agrees_with_littlecms(name):
+    values = RNG.integers(0, 256, (64, 64, 3), np.uint8)
+    shown = Picture(values, icc=PROFILES[name]).shown()
+    assert shown.dtype == np.float32
+    assert np.abs(shown * 255 - by_littlecms(values, PROFILES[name])).max() <= 1.5
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_picture_repaired_into_itself_is_itself(name, dtype):
+    values = RNG.random((32, 48, 3))
+    white = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
+    values = (values * white).astype(dtype)
+    picture = Picture(values, icc=PROFILES[name], white=white)
+    out = picture.with_repaired(picture.shown()).pixels
+    assert out.dtype == dtype
+    assert np.abs(out.astype(float) - values).max() <= (1e-6 if dtype == np.float32 else 0)
+
+
+def test_a_repair_in_gamut_is_seen_as_it_was_meant():
+    picture = Picture(
+        RNG.integers(90, 160, (32, 32, 3), np.uint8).astype(np.uint16) * 257,
+        icc=PROFILES["adobe"],
+        white=65535.0,
+    )
+    wanted = np.clip(picture.shown() + 0.1, 0, 1)
+    assert np.abs(picture.with_repaired(wanted).shown() - wanted).max() < 4 / 65535 * 2
+
+
+def test_colours_outside_srgb_survive_a_small_change():
+    green = np.zeros((8, 8, 3), np.uint8)
+    green[..., 1] = 250
+    picture = Picture(green, icc=PROFILES["p3"])
+    shown = picture.shown()
+    out = picture.with_repaired(np.clip(shown - 0.01, 0, 1)).pixels
+    # sRGB's own green is (0.46, 0.99, 0.30) in P3: nothing like it may come out.
+    assert np.abs(out.astype(int) - green).max() < 16
+
+
+def test_what_was_painted_over_leaves_no_shadow():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255  # a mark outside sRGB
+    picture = Picture(red, icc=PROFILES["p3"])
+    out = picture.with_repaired(np.full((8, 8, 3), 0.5, np.float32), np.ones((8, 8), np.float32)).pixels
+    assert np.abs(out.astype(int) - 128).max() <= 1
+
+
+def test_gray_with_a_profile_agrees_with_littlecms():
+    icc = matrix_profile(None, 1.8)
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = Picture(ramp[:, :, None], icc=icc)
+    assert picture.profile is not None
+    # Pillow has no gray -> RGB through a gray profile: the definition itself is the reference.
+    linear = (ramp / 255) ** (round(1.8 * 256) / 256)
+    expected = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(picture.shown() - expected[:, :, None]).max() < 2e-5
+    assert np.array_equal(picture.with_repaired(picture.shown()).pixels, picture.pixels)
+
+
+def test_a_profile_for_another_kind_of_picture_is_refused():
+    cmyk = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_transform("cmyk")
+    with pytest.raises(ValueError, match="CMYK"):
+        open_profile(bytes(cmyk.get("icc-profile-data")), 3)
+    with pytest.raises(ValueError, match="broken"):
+        open_profile(b"rubbish" * 30, 3)
+
+
+def test_the_way_of_table_profiles_agrees_with_the_way_of_matrices():
+    table, matrix = _TableProfile(PROFILES["adobe"], 3), open_profile(PROFILES["adobe"], 3)
+    assert matrix is not None
+    srgb = RNG.random((2000, 3)).astype(np.float32)
+    own = matrix.from_srgb(srgb)
+    # LittleCMS resamples at 16 bits: dark and saturated colours are a few hundredths off, most are not.
+    for ours, theirs in ((srgb, table.to_srgb(own)), (own, table.from_srgb(srgb))):
+        difference = np.abs(ours - theirs)
+        assert np.median(difference) < 1e-3
+        assert np.quantile(difference, 0.95) < 0.01
+
+
+def test_srgb_profiles_take_the_short_way():
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    values = RNG.integers(0, 256, (5, 6, 3), np.uint8)
+    picture = Picture(values, icc=icc)
+    assert picture.profile is None
+    assert np.array_equal(picture.shown(), values.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_depth_and_gray_survive(dtype, channels):
+    top = np.iinfo(dtype).max
+    every = np.linspace(0, top, 65536).astype(dtype).reshape(256, 256, 1).repeat(channels, 2)
+    picture = Picture(every, white=float(top))
+    out = picture.with_repaired(picture.shown())
+    assert out.pixels.dtype == dtype
+    assert np.array_equal(out.pixels, every)
+
+
+def test_where_the_weight_is_zero_nothing_changes_and_in_between_it_blends():
+    values = RNG.integers(0, 65536, (40, 40, 3)).astype(np.uint16)
+    picture = Picture(values, alpha=values[:, :, 0].copy(), white=65535.0)
+    weight = np.zeros((40, 40), np.float32)
+    weight[10:20, 10:20] = 1
+    weight[10:20, 20:30] = 0.5
+    out = picture.with_repaired(np.full((40, 40, 3), 0.25, np.float32), weight)
+    assert np.array_equal(out.pixels[weight == 0], values[weight == 0])
+    assert np.abs(out.pixels[weight == 1] - 0.25 * 65535.0).max() <= 0.51
+    half = (values[weight == 0.5] + 0.25 * 65535) / 2
+    assert np.abs(out.pixels[weight == 0.5] - half).max() <= 0.51
+    assert out.alpha is picture.alpha
+
+
+def test_an_enlarged_repair_takes_alpha_along():
+    alpha = np.zeros((10, 12), np.uint8)
+    alpha[:, 6:] = 255
+    picture = Picture(RNG.integers(0, 256, (10, 12, 3), np.uint8), alpha=alpha)
+    out = picture.with_repaired(np.full((20, 24, 3), 0.5, np.float32))
+    assert out.size == (20, 24)
+    assert out.alpha is not None
+    assert out.alpha.shape == (20, 24)
+    assert (out.alpha[:, :10] == 0).all()
+    assert (out.alpha[:, 14:] == 255).all()
+
+
+def test_values_that_are_no_numbers_do_not_spread():
+    values = np.full((4, 4, 3), 0.5, np.float32)
+    values[0, 0] = np.nan
+    values[0, 1] = np.inf
+    shown = Picture(values, white=1.0).shown()
+    assert np.isfinite(shown).all()
+    assert (shown[1:] == 0.5).all()
+
+
+def test_wrong_shapes_are_refused():
+    picture = Picture(np.zeros((4, 5, 3), np.uint8))
+    with pytest.raises(ValueError, match="H×W×3"):
+        picture.with_repaired(np.zeros((4, 5, 1), np.float32))
+    with pytest.raises(ValueError, match="weight"):
+        picture.with_repaired(np.zeros((4, 5, 3), np.float32), np.zeros((5, 4), np.float32))

@@ -1,0 +1,92 @@
+"""The default generator: any size, a gradient everywhere, within its budget."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from restore.errors import RestoreError
+from restore.models import BUILDERS, build, count_parameters
+from restore.models.overlap import measure_overlap_px
+from restore.models.pullpush import pull_push
+from restore.models.unet import UNet
+from restore.train.config import load_train_config
+
+SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 40), (52, 36)])
+@pytest.mark.parametrize("prefill", [False, True])
+def test_takes_any_size_that_divides(size: tuple[int, int], prefill: bool) -> None:
+    model = UNet(**SMALL, prefill=prefill)
+    mask = torch.zeros(2, 1, *size)
+    mask[..., :2] = 1
+    out = model(torch.rand(2, 3, *size), mask)
+    assert out.shape == (2, 3, *size)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_every_parameter_gets_a_gradient(prefill: bool) -> None:
+    model = UNet(**SMALL, prefill=prefill)
+    mask = (torch.rand(2, 1, 32, 32) > 0.7).float()
+    model(torch.rand(2, 3, 32, 32), mask).square().mean().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_what_lies_under_the_mask_is_never_seen() -> None:
+    model = UNet(**SMALL).eval()
+    image, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    mask[..., 8:16, 8:16] = 1
+    other = torch.where(mask > 0, torch.rand_like(image), image)
+    assert torch.equal(model(image, mask), model(other, mask))
+
+
+def test_one_picture_does_not_depend_on_its_neighbours() -> None:
+    model = UNet(**SMALL).eval()
+    images = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["photo", "inpaint"])
+def test_shipped_networks_stay_within_their_budget(name: str) -> None:
+    config = load_train_config(name, [])
+    model = build(config.model.builder, config.model.args)
+    assert isinstance(model, UNet)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.rand(1, 3, 256, 256), torch.zeros(1, 1, 256, 256))
+    assert 4e6 <= count_parameters(model) <= 6e6
+    assert counter.get_total_flops() / 2 <= 20e9
+
+
+def test_pull_push_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    plane = ((x + y) / 126)[None, None].expand(1, 3, -1, -1)
+    known = torch.ones(1, 1, 64, 64)
+    known[..., 24:40, 24:40] = 0
+    filled = pull_push(plane * known, known)
+    assert torch.equal(filled * known, plane * known)
+    error = (filled - plane).abs()[..., 24:40, 24:40]
+    assert error.mean() < 0.02
+
+
+def test_pull_push_of_nothing_known_is_finite() -> None:
+    assert pull_push(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0).all()
+
+
+def test_overlap_is_what_a_change_is_seen_over() -> None:
+    torch.manual_seed(0)
+    blur = torch.nn.Conv2d(3, 3, 11, padding=5)
+
+    class Blur(torch.nn.Module):
+        def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            return blur(image)
+
+    assert measure_overlap_px(Blur(), torch.rand(1, 3, 64, 64), None) == 5
+
+
+def test_unknown_builder_and_argument_name_the_known_ones() -> None:
+    with pytest.raises(RestoreError, match=", ".join(BUILDERS)):
+        build("unett", {})
+    with pytest.raises(RestoreError, match="did you mean 'widths'"):
+        build("unet", {"width": [8]})

@@ -1,0 +1,97 @@
+"""Folders of small pictures, and restorers that do something simple enough to check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from restore.restorers.base import Needs, Restorer
+
+
+class Inverter(Restorer):
+    """Without a mask; what it did is seen in every pixel."""
+
+    name, purpose = "inverter", "test"
+    needs = Needs(needs_mask=False)
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        self.calls.append((image.shape[-2], image.shape[-1]))
+        return 1 - image
+
+
+class Identity(Inverter):
+    name = "identity"
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        self.calls.append((image.shape[-2], image.shape[-1]))
+        return image
+
+
+class Filler(Inverter):
+    """Fills holes with white."""
+
+    name = "filler"
+    needs = Needs(needs_mask=True)
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        self.calls.append((image.shape[-2], image.shape[-1]))
+        return image.new_ones(image.shape)
+
+
+def photo(height: int, width: int, seed: int = 0, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
+    """Noise that stays clear of white and black, so that a filled or inverted pixel differs from the source."""
+    limit = np.iinfo(dtype).max
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(limit // 16, limit // 4, shape, dtype=dtype, endpoint=False)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def load(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def hole(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """A mask, white in boxes of (top, left, bottom, right)."""
+    mask = np.zeros((height, width), np.uint8)
+    for top, left, bottom, right in boxes:
+        mask[top:bottom, left:right] = 255
+    return mask
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and its bytes: to see that nothing was touched."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors gain nothing from more, and lose much where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """in/a.png, in/sub/b.png, in/sub/deep/c.jpg"""
+    save(tmp_path / "in/a.png", photo(20, 30, 1))
+    save(tmp_path / "in/sub/b.png", photo(7, 5, 2))
+    save(tmp_path / "in/sub/deep/c.jpg", photo(16, 16, 3), quality=95)
+    return tmp_path / "in"

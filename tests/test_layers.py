@@ -1,0 +1,58 @@
+"""A file imports only from lower layers, or from its own folder."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "restore"
+
+LAYERS = {
+    "__init__": 0, "errors": 0, "settings": 0.5,  # settings says what is wrong by errors
+    "devices": 1, "images": 1, "tiling": 1, "degrade": 1, "models": 1, "metrics": 1,
+    "losses": 2, "datasets": 2, "checkpoints": 2,
+    "restorers": 3, "train": 3,
+    "repair": 4, "evaluate": 4,
+    "doctor": 5, "demo": 5,
+    "cli": 6,
+}  # fmt: skip
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    """The part of the layer table that a file belongs to: its folder, or itself."""
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported_units(path: Path) -> set[str]:
+    units = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "restore":
+                known = len(parts) > 1 and parts[1] in LAYERS
+                units.add(parts[1] if known else "__init__")
+    return units
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    own = unit_of(path)
+    assert own in LAYERS, f"{own} has no layer: add it to the list, with a reason"
+    for unit in imported_units(path) - {own}:
+        assert LAYERS[unit] < LAYERS[own], f"{own} (layer {LAYERS[own]}) imports {unit} (layer {LAYERS[unit]})"
+
+
+def test_no_file_is_named_for_nothing() -> None:
+    names = {p.stem for p in modules()} | {p.parent.name for p in modules()}
+    assert not names & {"utils", "util", "common", "core", "helpers", "misc"}
