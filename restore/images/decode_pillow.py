@@ -100,7 +100,7 @@ def _from_pillow(image: Image.Image, frames: int) -> Decoded:
         orientation=orientation,
         frames=frames,
         fields={key: value for key, value in fields.items() if value},
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and 0.3 < min(dpi) and max(dpi) < 250_000 else None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0.3 and max(dpi) < 250_000 else None,
         notes=notes,
     )
 

@@ -1,0 +1,178 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+from skimage import data as pictures
+
+from restore.cli import app
+from restore.images import read_rgb8, save_png
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "restore.cli", *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    )
+
+
+def commands() -> dict[str, typer.core.TyperCommand]:
+    return typer.main.get_command(app).commands
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clean photographs, one of them in a subfolder."""
+    root = tmp_path_factory.mktemp("pictures") / "clean"
+    save_png(root / "cat.png", np.ascontiguousarray(pictures.chelsea()[50:114, 100:180]))
+    (root / "sub").mkdir()
+    save_png(root / "sub" / "cup.png", np.ascontiguousarray(pictures.coffee()[50:114, 100:180]))
+    return root
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> None:
+    command = commands()[name]
+    assert command.help
+    assert f"restore {name}" in README
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
+        if parameter.param_type_name == "option":
+            for option in parameter.opts:
+                assert f"`{option}`" in README, f"{option} of `restore {name}` is not in the README"
+
+
+def test_readme_names_no_command_or_option_that_is_not_there() -> None:
+    known = {option for c in commands().values() for p in c.params for option in p.opts}
+    known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
+    known |= {"--lpips-weights", "--limit", "--only"}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert used <= known, used - known
+
+
+def test_help_answers_at_once_and_without_torch() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = restore("--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert "fix" in done.stdout
+    probe = "import sys, restore.cli; print([m for m in ('torch', 'cv2', 'numpy', 'skimage', 'pyvips') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_version_and_doctor() -> None:
+    assert re.match(r"restore \d+\.\d+", restore("--version").stdout)
+    found = restore("doctor").stdout
+    for word in ("torch", "processor", "CUDA", "LPIPS squeeze", "weights photo", "weights inpaint"):
+        assert word in found
+
+
+def test_models_are_listed_with_what_they_need() -> None:
+    infos = {info["name"]: info for info in json.loads(restore("models", "--json").stdout)}
+    assert {"photo", "inpaint", "telea", "navier-stokes", "biharmonic", "nlmeans", "tv"} <= infos.keys()
+    assert infos["inpaint"]["needs_mask"]
+    assert not infos["photo"]["needs_mask"]
+    assert max(info["size_mb"] or 0 for info in infos.values()) <= 12
+
+
+def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
+    done = restore("degrade", folder, tmp_path / "d", "--damage", "inpaint-thin", "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    damaged, masks = tmp_path / "d" / "damaged", tmp_path / "d" / "masks"
+
+    fixed = restore("fix", damaged, tmp_path / "out", "--masks", masks, "--log", tmp_path / "log.jsonl")
+    assert fixed.returncode == 0, fixed.stderr
+    assert fixed.stdout == "", "stdout is data; there is none"
+    assert (tmp_path / "out" / "sub" / "cup.png").exists()
+    for name in ("cat.png", "sub/cup.png"):
+        before, after, mask = read_rgb8(damaged / name), read_rgb8(tmp_path / "out" / name), read_rgb8(masks / name)
+        assert np.array_equal(before[mask == 0], after[mask == 0]), "known pixels are equal"
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["status"] for line in lines} == {"done"}
+    assert {line["model"] for line in lines} == {"inpaint"}
+
+    scores = {}
+    for part in (damaged, tmp_path / "out"):
+        done = restore(
+            "eval", part, folder, "--metrics", "psnr,ssim", "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv"
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "s.json").read_text())
+        scores[part.name] = report["summary"]["psnr"]["mean"]
+        assert [image["name"] for image in report["images"]] == ["cat", "sub/cup"]
+        assert report["convention"]
+    assert scores["out"] > scores["damaged"] + 3
+    assert (tmp_path / "s.csv").read_text().startswith("name,psnr,ssim")
+
+
+def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) -> None:
+    done = restore("fix", folder / "cat.png", tmp_path / "out.png", "--log", tmp_path / "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "log.jsonl").read_text())["model"] == "photo"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("fix", "nowhere", "out"), 2, "nowhere"),
+        (("fix", "{folder}", "{folder}"), 2, "{folder}"),
+        (("fix", "{folder}", "{folder}/inside"), 2, "inside"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "foto"), 2, "did you mean 'photo'"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "{folder}/cat.png"), 2, "cat.png"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "{tmp}/none"), 2, "none"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "telea"), 2, "--masks"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
+        (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
+        (("fix", "{folder}", "{tmp}/o", "--tile", "small"), 2, "small"),
+        (("fix", "{folder}", "{tmp}/o", "--quality", "101"), 2, "101"),
+        (("fix", "{folder}", "{tmp}/o", "--overwrit"), 2, "--overwrit"),
+        (("eval", "{folder}", "nowhere"), 2, "nowhere"),
+        (("eval", "{folder}", "{folder}", "--metrics", "psnrr"), 2, "psnrr"),
+        (("eval", "{folder}", "{folder}", "--convention", "mine"), 2, "mine"),
+        (("train", "phot"), 2, "did you mean 'photo'"),
+        (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
+        (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
+        (("degrade", "{folder}", "{tmp}/o", "--damage", "scrach"), 2, "did you mean 'scratch'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, code: int, words: str) -> None:
+    filled = [str(a).format(folder=folder, tmp=tmp_path) for a in args]
+    done = restore(*filled)
+    assert done.returncode == code, done.stderr
+    assert words.format(folder=folder, tmp=tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+    assert sorted(p.name for p in folder.rglob("*.png")) == ["cat.png", "cup.png"]
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in restore("--debug", "fix", "nowhere", "out").stderr
+
+
+def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (source / "notes.txt").write_text("not a picture")
+    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    done = restore("fix", source, tmp_path / "out")
+    assert done.returncode == 1
+    assert (tmp_path / "out" / "good.png").exists()
+    assert "a_broken.png" in done.stderr.splitlines()[-1]
+    assert "1 skipped" in done.stderr
