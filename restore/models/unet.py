@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.models.blocks import ResidualBlock, down, up
-from restore.models.pullpush import pull_push
+from restore.models.membrane import membrane
 
 
 class UNet(nn.Module):
@@ -17,7 +17,7 @@ class UNet(nn.Module):
     Encoder and decoder have the same number of residual blocks on each level; skips are added, not concatenated, as
     in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The output is the input (with 0.5 under the
     mask) plus what the network says, added in float32. With `prefill`, holes are first filled smoothly from their
-    surroundings (`pull_push`), so that the network only adds what a smooth filling lacks: it learns several times
+    surroundings (`membrane`), so that the network only adds what a smooth filling lacks: it learns several times
     faster, and colours reach across holes that are larger than its field.
 
     Args:
@@ -77,7 +77,7 @@ class UNet(nn.Module):
             image = torch.where(mask > 0, 0.5, image)
             if self.prefill:
                 with torch.autocast(image.device.type, enabled=False):
-                    image = pull_push(image.float(), (mask <= 0).float())
+                    image = membrane(image.float(), (mask <= 0).float())
         x = image - 0.5
         if self.mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from restore.errors import RestoreError
 from restore.models import BUILDERS, build, count_parameters
 from restore.models.overlap import measure_overlap_px
-from restore.models.pullpush import pull_push
+from restore.models.membrane import membrane
 from restore.models.unet import UNet
 from restore.train.config import load_train_config
 
@@ -59,19 +59,19 @@ def test_shipped_networks_stay_within_their_budget(name: str) -> None:
     assert counter.get_total_flops() / 2 <= 20e9
 
 
-def test_pull_push_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> None:
+def test_the_membrane_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> None:
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     plane = ((x + y) / 126)[None, None].expand(1, 3, -1, -1)
     known = torch.ones(1, 1, 64, 64)
     known[..., 24:40, 24:40] = 0
-    filled = pull_push(plane * known, known)
+    filled = membrane(plane * known, known)
     assert torch.equal(filled * known, plane * known)
     error = (filled - plane).abs()[..., 24:40, 24:40]
     assert error.mean() < 0.02
 
 
-def test_pull_push_of_nothing_known_is_finite() -> None:
-    assert pull_push(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0).all()
+def test_the_membrane_of_nothing_known_is_finite() -> None:
+    assert membrane(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0).all()
 
 
 def test_overlap_is_what_a_change_is_seen_over() -> None:
