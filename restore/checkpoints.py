@@ -88,16 +88,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
-    """Write a generator's weights in half precision, with what is needed to build and run it.
+def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:
+    """Write a generator's weights, in half precision unless told otherwise, with what is needed to build and run it.
 
     Args:
         path: `NAME.safetensors`.
-        state: the state dict; floating tensors are rounded to float16.
+        state: the state dict.
         description: goes along as JSON.
+        half: floating tensors are rounded to float16; False keeps them as they are.
     """
-    half = {k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
-    write_atomically(path, save(half, {_KEY: description.model_dump_json()}))
+    stored = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+    plain = {k: v.detach().cpu().contiguous() for k, v in stored.items()}
+    write_atomically(path, save(plain, {_KEY: description.model_dump_json()}))
 
 
 def read_description(path: Path) -> Description:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer.main
+import yaml
 from skimage import data as pictures
 
 from restore.cli import app
@@ -35,8 +37,8 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clean photographs, one of them in a subfolder."""
     root = tmp_path_factory.mktemp("pictures") / "clean"
+    (root / "sub").mkdir(parents=True)
     save_png(root / "cat.png", np.ascontiguousarray(pictures.chelsea()[50:114, 100:180]))
-    (root / "sub").mkdir()
     save_png(root / "sub" / "cup.png", np.ascontiguousarray(pictures.coffee()[50:114, 100:180]))
     return root
 
@@ -71,7 +73,8 @@ def test_help_answers_at_once_and_without_torch() -> None:
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0
         assert "fix" in done.stdout
-    probe = "import sys, restore.cli; print([m for m in ('torch', 'cv2', 'numpy', 'skimage', 'pyvips') if m in sys.modules])"
+    heavy = ("torch", "cv2", "numpy", "skimage", "pyvips")
+    probe = f"import sys, restore.cli; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert loaded.stdout.strip() == "[]"
 
@@ -140,7 +143,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
         (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
         (("fix", "{folder}", "{tmp}/o", "--tile", "small"), 2, "small"),
-        (("fix", "{folder}", "{tmp}/o", "--quality", "101"), 2, "101"),
+        (("fix", "{folder}", "{tmp}/o", "--quality", "101"), 2, "--quality"),
         (("fix", "{folder}", "{tmp}/o", "--overwrit"), 2, "--overwrit"),
         (("eval", "{folder}", "nowhere"), 2, "nowhere"),
         (("eval", "{folder}", "{folder}", "--metrics", "psnrr"), 2, "psnrr"),
@@ -148,6 +151,10 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("train", "phot"), 2, "did you mean 'photo'"),
         (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
         (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
+        (("train",), 2, "name a config (colorize, inpaint, photo, pix2pix)"),
+        (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),
+        (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "holds a unet"),
+        (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),
         (("degrade", "{folder}", "{tmp}/o", "--damage", "scrach"), 2, "did you mean 'scratch'"),
     ],
 )
@@ -159,6 +166,41 @@ def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, 
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing is written"
     assert sorted(p.name for p in folder.rglob("*.png")) == ["cat.png", "cup.png"]
+
+
+def test_a_dry_run_prints_a_config_and_trains_nothing(folder: Path, tmp_path: Path) -> None:
+    done = restore(
+        "train", "photo", f"data.folders=[{folder}]", "data.patch=32", "data.batch=1", "data.validation_size=32",
+        "lpips_net=none", "device=cpu", f"out={tmp_path}/run", "--dry-run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["data"]["patch"] == 32
+    assert "# time, about: " in done.stdout
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["dry_run.png"]
+
+
+def test_the_schema_knows_every_key_of_a_config() -> None:
+    done = restore("train", "--schema")
+    assert done.returncode == 0, done.stderr
+    schema = json.loads(done.stdout)
+    assert {"total_steps", "data", "optimizer", "keep"} <= schema["properties"].keys()
+    assert "side_by_side" in schema["$defs"]["DataConfig"]["properties"]
+    assert schema["additionalProperties"] is False
+
+
+def test_weights_are_exported_and_named(folder: Path, tmp_path: Path) -> None:
+    from restore.models.pix2pix import Pix2Pix
+
+    torch.save(Pix2Pix(num_downs=5, ngf=4).state_dict(), tmp_path / "small_net_G.pth")
+    done = restore("export", tmp_path / "small_net_G.pth", tmp_path / "small.safetensors", "--format", "safetensors")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/small.safetensors\n"
+    back = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    assert back.stdout == f"{tmp_path}/back/latest_net_G.pth\n"
+    assert "there is no discriminator" in back.stderr
+    again = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
 
 
 def test_debug_shows_the_traceback() -> None:

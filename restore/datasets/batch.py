@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.datasets.folder import PictureStore
-from restore.datasets.sampler import CropPlan, draw, shared_key, step_keys
+from restore.datasets.sampler import CropPlan, make_wish, shrink
+from restore.datasets.store import Store
 from restore.degrade import Damage
 from restore.degrade.random import key
 
@@ -20,48 +20,66 @@ _VALIDATION = 3  # what a key is for: apart from those of training steps
 
 @dataclass(frozen=True)
 class Batch:
-    """Float32 on one device: `damaged` and `clean` B×3×H×W in [0, 1], `mask` B×1×H×W with 1 = missing."""
+    """Float32 on one device: `damaged` and `clean` B×3×H×W in [0, 1], `mask` B×1×H×W with 1 = missing.
+
+    `keys`, int64[B] on the CPU, are what everything random about each image hangs on.
+    """
 
     damaged: Tensor
     mask: Tensor
     clean: Tensor
+    keys: Tensor
+
+    def parts(self, count: int) -> list[Batch]:
+        """The same images in `count` equal batches, in order; nothing is copied.
+
+        Raises:
+            ValueError: they cannot be parted equally.
+        """
+        size, rest = divmod(len(self.keys), count)
+        if rest:
+            raise ValueError(f"{len(self.keys)} images in {count} parts")
+        tensors = (self.damaged, self.mask, self.clean, self.keys)
+        return [Batch(*one) for one in zip(*(t.split(size) for t in tensors))]
 
 
-class SyntheticPairs:
-    """Clean pictures, damaged on their device in a way that (seed, step, index) alone decide.
-
-    Args:
-        store: the clean pictures, three channels.
-        plan: how crops are drawn.
-        damage: what happens to them.
-    """
-
-    def __init__(self, store: PictureStore, plan: CropPlan, damage: Damage) -> None:
-        self.store, self.plan, self.damage = store, plan, damage
-
-    def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
-        """Images `first` … `first + count - 1` of a step."""
-        keys_ = step_keys(seed, step, count, first)
-        clean = draw(self.store, self.plan, keys_, shared_key(seed, step))
-        damaged, mask = self.damage.apply(clean, self.damage.sample(keys_, (self.plan.patch, self.plan.patch)))
-        return Batch(damaged, mask, clean)
-
-
-class RealPairs:
-    """Pictures that come as pairs, held as six channels: damaged, then clean.
+class Source:
+    """Where training batches come from; (seed, step, index) alone decide every image.
 
     Args:
-        store: the pairs, six channels.
-        plan: how crops are drawn; both halves are cut alike.
+        store: clean pictures of three channels; or pairs of six, damaged, then clean.
+        plan: how crops are drawn; both halves of a pair are cut alike.
+        damage: what happens to clean pictures, on their device; None for pairs.
+        fingerprint: of the files; see `folder.fingerprint`.
     """
 
-    def __init__(self, store: PictureStore, plan: CropPlan) -> None:
-        self.store, self.plan = store, plan
+    def __init__(self, store: Store, plan: CropPlan, damage: Damage | None, fingerprint: str = "") -> None:
+        self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
 
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
-        """Images `first` … `first + count - 1` of a step; nothing is missing."""
-        both = draw(self.store, self.plan, step_keys(seed, step, count, first), shared_key(seed, step))
-        return Batch(both[:, :3], torch.zeros_like(both[:, :1]), both[:, 3:])
+        """Images `first` … `first + count - 1` of a step.
+
+        Raises:
+            RestoreError: a file has vanished, or cannot be read in time.
+        """
+        return self.start(seed, [step], count, first)()[0]
+
+    def start(self, seed: int, steps: Sequence[int], count: int, first: int = 0) -> Callable[[], list[Batch]]:
+        """`batch` for several steps, damaged together: files are asked for now; calling the result finishes them."""
+        wishes = [make_wish(self.plan, seed, step, count, first) for step in steps]
+        crops = [self.store.start(wish) for wish in wishes]
+
+        def finish() -> list[Batch]:
+            pixels = torch.cat([shrink(get(), self.plan.patch) for get in crops])
+            return self._batch(pixels, torch.cat([wish.keys for wish in wishes])).parts(len(steps))
+
+        return finish
+
+    def _batch(self, pixels: Tensor, keys: Tensor) -> Batch:
+        if self.damage is None:
+            return Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], keys)
+        damaged, mask = self.damage.apply(pixels, self.damage.sample(keys, (self.plan.patch, self.plan.patch)))
+        return Batch(damaged, mask, pixels, keys)
 
 
 def validation_batches(
@@ -75,7 +93,8 @@ def validation_batches(
     """The fixed validation set, one picture a batch: centre crops, damaged by a key of the file's name alone.
 
     Args:
-        names, pictures: files and their H×W×3 (clean) or H×W×6 (damaged, then clean) uint8 pixels.
+        names, pictures: files and their H×W×3 (clean) or H×W×6 (damaged, then clean) uint8 pixels, no side shorter
+            than `multiple`.
         size: largest side of the crop.
         multiple: sides are cut to a multiple of this.
         damage: None for real pairs.
@@ -84,15 +103,13 @@ def validation_batches(
     batches = []
     for name, picture in zip(names, pictures):
         height, width = (min(size, side) // multiple * multiple for side in picture.shape[:2])
-        if not height or not width:
-            continue
         top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
         cut = np.ascontiguousarray(picture[top : top + height, left : left + width])
         pixels = torch.from_numpy(cut).permute(2, 0, 1)[None].to(device).float().div_(255)
+        key_ = torch.tensor([key(_VALIDATION, name.stem)])
         if damage is None:
-            batches.append(Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:]))
+            batches.append(Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], key_))
         else:
-            key_ = torch.tensor([key(_VALIDATION, name.stem)])
             damaged, mask = damage.apply(pixels, damage.sample(key_, (height, width)))
-            batches.append(Batch(damaged, mask, pixels))
+            batches.append(Batch(damaged, mask, pixels, key_))
     return batches

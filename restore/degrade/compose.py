@@ -27,6 +27,7 @@ from torch import Tensor
 
 from restore.degrade.blur import Blur, MotionBlur
 from restore.degrade.fade import Fade
+from restore.degrade.grayscale import Grayscale
 from restore.degrade.jpeg import Jpeg
 from restore.degrade.masks import Boxes, Strokes
 from restore.degrade.noise import Noise, Quantize
@@ -47,6 +48,7 @@ STEPS: dict[str, type[Step]] = {
     "jpeg": Jpeg,
     "downscale": Downscale,
     "fade": Fade,
+    "grayscale": Grayscale,
     "scratch": Scratch,
     "hair": Hair,
     "dust": Dust,

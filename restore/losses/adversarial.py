@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ADVERSARIAL = ("vanilla", "lsgan", "hinge")
+ADVERSARIAL = ("vanilla", "lsgan", "hinge", "wgan-gp")
 
 
 def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
     """What D minimises, given its logits for true and for repaired pictures.
 
     `vanilla`: binary cross-entropy (Goodfellow et al. 2014), halved as in pix2pix; `lsgan`: least squares (Mao et al.
-    2017), halved likewise; `hinge` (Lim and Ye 2017).
+    2017), halved likewise; `hinge` (Lim and Ye 2017); `wgan-gp`: the Wasserstein critic (Arjovsky et al. 2017), which
+    needs `gradient_penalty` beside it.
     """
     if kind == "vanilla":
         return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
     if kind == "lsgan":
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return fake.mean() - real.mean()
 
 
 def generator_loss(kind: str, fake: Tensor) -> Tensor:
@@ -28,3 +34,39 @@ def generator_loss(kind: str, fake: Tensor) -> Tensor:
     if kind == "lsgan":
         return (fake - 1).square().mean()
     return -fake.mean()
+
+
+def accuracy(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of patches that D tells right, of real ones and of repaired ones; 0.5 each is a draw."""
+    if kind == "lsgan":
+        threshold = torch.full_like(real.mean(), 0.5)
+    elif kind == "wgan-gp":  # a critic has no zero: halfway between the two means
+        threshold = (real.mean() + fake.mean()) / 2
+    else:
+        threshold = torch.zeros_like(real.mean())
+    return (real > threshold).float().mean(), (fake < threshold).float().mean()
+
+
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """How far D's slope is from 1 between a real and a repaired picture (Gulrajani et al. 2017, eq. 3, without λ).
+
+    Args:
+        discriminator: B×C×H×W -> logits; must not normalise over the batch.
+        real, fake: what D is shown, B×C×H×W.
+        mix: B×1×1×1 in [0, 1], where between the two to look.
+    """
+    between = torch.lerp(fake.detach(), real.detach(), mix).requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """½‖∇D‖² on real pictures (Mescheder et al. 2018, eq. 9, without γ): keeps D from growing without end."""
+    shown = real.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(shown).sum(), shown, create_graph=True)
+    return 0.5 * slope.square().flatten(1).sum(dim=1).mean()
+
+
+def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Mean L1 distance of D's activations on both, over its layers (Wang et al. 2018, pix2pixHD, eq. 4)."""
+    return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake)]).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -16,11 +15,13 @@ def pixel_loss(kind: str, output: Tensor, clean: Tensor, mask: Tensor, hole_weig
         hole_weight: 1 treats hole and rest alike.
 
     Returns:
-        A scalar, divided by the sum of the weights: its size does not depend on how much is missing.
+        A scalar: every picture's error divided by the sum of its weights, so that its size does not depend on how
+        much is missing, averaged over the batch, so that it does not depend on how a batch is split.
     """
     difference = output - clean
     error = difference.abs() if kind == "l1" else (difference.square() + 1e-6).sqrt()
     if hole_weight == 1:
         return error.mean()
     weight = 1 + (hole_weight - 1) * mask
-    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp(min=torch.finfo(error.dtype).tiny)
+    per_picture = (error.mean(dim=1, keepdim=True) * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+    return per_picture.mean()

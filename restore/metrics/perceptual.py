@@ -95,7 +95,7 @@ class Lpips:
             return nothing, None if mask is None else nothing
         device = next(self.module.parameters()).device
         with _full_precision(device):
-            layers = self._layers(a.to(device).float(), b.to(device).float())
+            layers = self.layers(a.to(device).float(), b.to(device).float())
             whole = torch.stack([layer.mean(dim=(1, 2, 3)) for layer in layers]).sum(dim=0)
             if mask is None:
                 return _exact(whole), None
@@ -125,7 +125,7 @@ class Lpips:
             "minimum_px": self.minimum_px,
         }
 
-    def _layers(self, a: Tensor, b: Tensor) -> list[Tensor]:
+    def layers(self, a: Tensor, b: Tensor) -> list[Tensor]:
         """Weighted differences of every layer, B×1×h×w: eq. 1 of the paper before the mean over positions."""
         if a.shape[1] == 1:
             a, b = a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1)

@@ -31,10 +31,13 @@ class Pix2Pix(nn.Module):
     Attributes:
         multiple: height and width must divide by it.
         minimum: smallest side, in pixels.
+        tileable: false; see above.
 
     Raises:
         ValueError: an argument out of range.
     """
+
+    tileable = False
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
     for key in ("model.model.0.weight", "model.model.1.model.1.weight", "model.model.3.weight"):
         if not isinstance(weights.get(key), Tensor) or weights[key].ndim != 4:
             raise RestoreError(f"not a pix2pix U-Net: no weights named {key}", where=where, hint=hint)
-    args = _infer_args(weights)
+    args = infer_args(weights)
     try:
         network = Pix2Pix(**args, dropout=False)
     except ValueError as error:
@@ -124,7 +127,7 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
     return network.eval()
 
 
-def _infer_args(weights: Mapping[str, Tensor]) -> dict:
+def infer_args(weights: Mapping[str, Tensor]) -> dict:
     """The constructor arguments, read off the names and shapes."""
     num_downs, block = 2, "model.model.1.model"
     while f"{block}.5.weight" in weights:

@@ -16,16 +16,17 @@ class Ema:
     Args:
         model: the network to follow; it is copied once.
         decay: share of the old average kept per step.
+        from_trained: the network was trained before, so that its first weights are worth keeping: no low start.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, *, from_trained: bool = False) -> None:
+        self.decay, self.from_trained = decay, from_trained
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after `step` (counted from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = self.decay if self.from_trained else min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for own, theirs in zip(self.model.buffers(), model.buffers()):
             own.copy_(theirs)

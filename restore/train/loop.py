@@ -11,27 +11,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from lightning_fabric import Fabric
 
-from restore.checkpoints import Description, find_weights, load_strictly, read_weights, save_weights
-from restore.datasets.batch import Batch, RealPairs, SyntheticPairs, validation_batches
-from restore.datasets.folder import PictureFiles, PictureStore, read_pictures, split_files
-from restore.datasets.pairs import match_folders, pair_reader, picture_reader, side_by_side_reader
-from restore.datasets.sampler import CropPlan
-from restore.degrade import Damage, damage_from, load_damage
-from restore.devices import autocast, pick_device, pick_precision
+from restore.checkpoints import save_weights
+from restore.datasets.stream import BatchStream
 from restore.errors import RestoreError
-from restore.images import save_png
-from restore.metrics import score_batch
-from restore.metrics.perceptual import Lpips, open_lpips
-from restore.models import build, count_parameters
-from restore.models.overlap import measure_overlap_px
-from restore.train.config import OptimizerConfig, TrainConfig
+from restore.models import count_parameters
+from restore.train.config import TrainConfig
 from restore.train.ema import Ema
+from restore.train.follower import Follower
 from restore.train.run import RunFolder, Savable
-from restore.train.step import Player, train_step
+from restore.train.setup import (
+    build_networks,
+    describe,
+    make_player,
+    open_data,
+    open_fabric,
+    open_perceptual,
+    open_scoring,
+    sees_mask,
+    set_rates,
+    settle_precision,
+)
+from restore.train.step import Rules, train_step
+from restore.train.validation import better, sample_grid, validate
+from restore.train.watch import Watch
 
 
 @dataclass
@@ -45,12 +50,21 @@ class Report:
 
 @dataclass
 class Result:
-    """How a run ended: `finished`, or stopped by a signal (`interrupted`) with its state saved."""
+    """How a run ended.
+
+    Attributes:
+        out: its folder.
+        step: the last one.
+        finished: all steps were made, or `early_stop` ended it; otherwise a signal did, with the state saved.
+        best: step and scores of `best.safetensors`.
+        leads: this process is the one that writes and speaks.
+    """
 
     out: Path
     step: int
     finished: bool
     best: dict[str, float] = field(default_factory=dict)
+    leads: bool = True
 
 
 def train(config: TrainConfig, report: Report | None = None) -> Result:
@@ -58,7 +72,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
 
     Args:
         config: with `out` settled (see `load_train_config`).
-        report: called as the run goes.
+        report: called as the run goes, in the process that leads.
 
     Returns:
         How it ended; `best.safetensors` and `last/` lie in `config.out`.
@@ -67,261 +81,122 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
         RestoreError: wrong data or settings (exit code 2), training diverged (3).
     """
     assert config.out is not None
-    report = report or Report()
-    device = pick_device(config.device)
-    precision = pick_precision(config.precision, device)
-    memory_format = torch.channels_last if device.type == "cuda" or precision == "bf16" else torch.contiguous_format
-    torch.manual_seed(config.seed)
 
-    # The networks. Only weights start from torch's generator; everything that a step draws hangs on its number.
-    generator = build(config.model.builder, config.model.args, where="model")
-    sees_mask = bool(getattr(generator, "mask", False))
-    if config.init is not None:
-        initialise(generator, config.init)
-    plays = config.loss.adversarial != "none"
-    channels = 7 if sees_mask else 6
-    discriminator = (
-        build(
-            config.discriminator.builder,
-            {"in_channels": channels, **config.discriminator.args},
-            where="discriminator",
-        )
-        if plays
-        else None
-    )
-    multiple = int(getattr(generator, "multiple", 1))
-    if config.data.patch % multiple:
-        raise RestoreError(f"must divide by {multiple} for this model", where=f"data.patch = {config.data.patch}")
+    # The devices. With several, every process runs all of this; the first one writes and speaks.
+    fabric = open_fabric(config)
+    fabric.launch()
+    device, leads = fabric.device, fabric.is_global_zero
+    precision = settle_precision(config, device)
+    report = report if report is not None and leads else Report()
 
-    # The pictures, as uint8 on the device, and the fixed validation set.
-    damage = open_damage(config)
-    source, validation = open_data(config, damage, multiple, device, report.say)
-    lpips = open_perceptual(config, device, report.say)
-
-    # Optimizers, the running average, and the state of an earlier start.
-    generator.to(device).to(memory_format=memory_format)
-    ema = Ema(generator, config.ema)
-    g = player(generator, config.optimizer, config.optimizer.lr, device, precision)
+    # The networks, the pictures, and the fixed validation set.
+    generator, discriminator = build_networks(config)
+    source, validation = open_data(config, generator, device, report.say)
+    lpips = open_scoring(config, device, report.say)
+    perceptual = open_perceptual(config, device)
+    rules = Rules(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment, perceptual)
+    g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
-        discriminator.to(device).to(memory_format=memory_format)
-        rate = config.optimizer.lr_discriminator or config.optimizer.lr
-        d = player(discriminator, config.optimizer, rate, device, precision)
-    run = RunFolder(config.out)
-    try:
+        d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
+    ema = Ema(generator, config.ema, from_trained=config.init is not None)
+    watch = Watch(config.watch, config.loss.adversarial, config.out)
+
+    with RunFolder(config.out) if leads else Follower(config.out) as run:
+        # Where the folder stands.
         run.check(config)
-        parts: dict[str, Savable] = {"g": g.model, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
+        fabric.barrier()
+        parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if d is not None:
-            parts |= {"d": d.model, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
-        facts = run.load(parts) or {"step": 0, "best": {}}
-        start, best = int(facts["step"]), dict(facts["best"])
+            parts |= {"d": d.network, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
+        facts = run.load(parts) or {"step": 0, "best": {}, "without_better": 0}
+        if facts.get("pictures", source.fingerprint) != source.fingerprint:
+            raise RestoreError(
+                "the training pictures are not those that this run began with",
+                where=config.out,
+                hint="choose another out=",
+            )
+        start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         run.forget_after(start)
         report.say(
             f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
-            f"{count_parameters(generator) / 1e6:.2f} M parameters, {len(source.store)} pictures, {device}, {precision}"
+            f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
 
-        with stop_requests() as stop_requested:
-            step, clock, timed_from = start, time.perf_counter(), start
+        share = config.data.batch // fabric.world_size
+        stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
+        step, clock, timed_from, last = start, time.perf_counter(), start, start == config.total_steps
+        with stop_requests() as stop_requested, stream:
             while step < config.total_steps:
-                batch = source.batch(config.seed, step, config.data.batch)
-                set_rates(g, d, config.optimizer, step, config.total_steps)
-                playing = d if step >= config.loss.adversarial_start else None
+                # This process's share of the step's images, in parts.
+                batches = next(stream).parts(config.accumulate)
+
+                # D steps, then G (see step.py); then the average follows.
+                set_rates(g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
+                adversary = d if step >= config.loss.adversarial_start else None
                 terms = train_step(
-                    g, playing, batch,
-                    loss=config.loss, optimizer=config.optimizer, precision=precision, with_mask=sees_mask,
+                    g, adversary, batches, rules,
+                    d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
                 )  # fmt: skip
-                ema.update(g.model, step)
+                ema.update(g.network, step)
+                watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 
                 last = step == config.total_steps
-                stopping = stop_requested.is_set()
+                stopping = anywhere(fabric, stop_requested.is_set())
                 if step % config.log_every == 0 or last:
-                    values = finite({name: float(value) for name, value in terms.items()}, step, run.path)
-                    speed = (step - timed_from) * config.data.batch / (time.perf_counter() - clock)
-                    values |= {"images_per_second": speed, "lr": g.optimizer.param_groups[0]["lr"]}
-                    run.log({"step": step, **values})
+                    values = {k: float(v) for k, v in mean_over_processes(fabric, terms).items()}
+                    values |= watch.diversity()
+                    skipped, in_a_row = (int(max(p.skipped[i] for p in (g, d) if p is not None)) for i in (0, 1))
+                    watch.look(step, values, in_a_row)
+                    values |= {"skipped": skipped, "lr": g.optimizer.param_groups[0]["lr"]}
+                    values["images_per_second"] = (
+                        (step - timed_from) * config.data.batch / (time.perf_counter() - clock)
+                    )
+                    run.log({"step": step, **{k: v for k, v in values.items() if math.isfinite(v)}})
                     report.logged(step, config.total_steps, values)
                 if (step % config.validate_every == 0 and not stopping) or last:
                     pause = time.perf_counter()
-                    scores = validate(
-                        ema.model, validation, lpips, run.path / "samples" / f"step_{step:07d}.png", precision
-                    )
+                    scores = validate(ema.model, validation, lpips, precision, fabric)
                     is_best = better(scores, best, config.best_by)
+                    without_better = 0 if is_best else without_better + 1
                     if is_best:
                         best = {"step": step, **scores}
-                        save_weights(
-                            run.best,
-                            ema.model.state_dict(),
-                            describe(config, ema.model, sees_mask, validation),
-                        )
+                    if leads:
+                        sample_grid(ema.model, validation, precision, run.path / "samples" / f"step_{step:07d}.png")
+                        if is_best:
+                            save_weights(run.best, ema.model.state_dict(), describe(config, ema.model, validation))
                     run.log({"step": step, **{f"validation_{k}": v for k, v in scores.items()}})
+                    run.draw_curves()
                     report.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
-                if step % config.save_every == 0 or last or stopping:
-                    finite({name: float(value) for name, value in terms.items()}, step, run.path)
-                    run.save(parts, {"step": step, "best": best})
-                if stopping and not last:
-                    return Result(run.path, step, finished=False, best=best)
-        return Result(run.path, step, finished=True, best=best)
-    finally:
-        run.close()
+                    if config.early_stop is not None and without_better >= config.early_stop and not last:
+                        report.say(f"stopped early: {without_better} validations without a better {config.best_by}")
+                        last = True
+                if (step % config.save_every == 0 or last or stopping) and g.skipped[1] == 0:
+                    run.save(
+                        parts,
+                        {"step": step, "best": best, "without_better": without_better, "pictures": source.fingerprint},
+                    )
+                if last or stopping:
+                    break
+        return Result(run.path, step, last, best, leads)
 
 
-def player(model: nn.Module, config: OptimizerConfig, rate: float, device: torch.device, precision: str) -> Player:
-    """A network with AdamW (fused where the device has it) and a scaler that works only in fp16."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    optimizer.param_groups[0]["full_rate"] = rate
-    return Player(model, optimizer, torch.amp.GradScaler(device.type, enabled=precision == "fp16"))
+def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Scalars averaged over all processes, in one exchange."""
+    if fabric.world_size == 1:
+        return terms
+    together = fabric.all_reduce(torch.stack([terms[name].float() for name in terms]), reduce_op="mean")
+    assert isinstance(together, torch.Tensor)
+    return dict(zip(terms, together))
 
 
-def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, total: int) -> None:
-    """The learning rates of a step: a function of its number, so there is no schedule to save."""
-    factor = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    share = step / total
-    if config.schedule == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * share))
-    elif config.schedule == "linear":
-        factor *= min(1.0, 2 * (1 - share))
-    for one in (g, d):
-        if one is not None:
-            for group in one.optimizer.param_groups:
-                group["lr"] = group["full_rate"] * factor
-
-
-def initialise(model: nn.Module, name_or_path: str) -> None:
-    """Fill a new network from a model's name or a weights file."""
-    path = find_weights(name_or_path)
-    load_strictly(model, read_weights(path)[1], path)
-
-
-def open_damage(config: TrainConfig) -> Damage | None:
-    """The damage that a config names or spells out; None for real pairs."""
-    if config.damage is None:
-        return None
-    return load_damage(config.damage) if isinstance(config.damage, str) else damage_from(config.damage, "damage")
-
-
-def open_data(
-    config: TrainConfig,
-    damage: Damage | None,
-    multiple: int,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> tuple[SyntheticPairs | RealPairs, list[Batch]]:
-    """Read the pictures: the source of training batches, and the validation batches."""
-    data = config.data
-    if data.folders:
-        folders, read = list(data.folders), picture_reader(data.resize)
-    elif data.side_by_side is not None:
-        folders, read = [data.side_by_side], side_by_side_reader(data.direction, data.resize)
-    else:
-        assert data.input is not None
-        assert data.target is not None
-        folders, read = [data.input], pair_reader(match_folders(data.input, data.target), data.resize)
-    files: PictureFiles = split_files(folders, data.validation_percent)
-    trained_on, pictures = read_pictures(files.training, read, on_error=data.on_error, report=say)
-    names, held_out = read_pictures(files.validation[: data.validation_count], read, on_error=data.on_error, report=say)
-    if not names:  # a handful of pictures: score on the training set rather than not at all, and say so
-        names, held_out = trained_on[: data.validation_count], pictures[: data.validation_count]
-        say("no picture fell to validation: scores are on training pictures (more pictures would help)")
-    store = PictureStore(pictures, device)
-    say(f"{len(store)} pictures to train on, {store.nbytes / 2**20:.0f} MB on {device}; {len(names)} to validate on")
-    plan = CropPlan(data.patch, data.scale, data.flip, data.rotate)
-    source = RealPairs(store, plan) if damage is None else SyntheticPairs(store, plan, damage)
-    return source, validation_batches(names, held_out, data.validation_size, multiple, damage, device)
-
-
-def open_perceptual(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> Lpips | None:
-    """LPIPS for validation where its backbone can be had; otherwise None, and said (unless `best_by` rests on it)."""
-    if config.lpips_net == "none":
-        return None
-    try:
-        return open_lpips(config.lpips_net, weights=config.lpips_weights, device=device)
-    except RestoreError as error:
-        if config.best_by == "lpips" or config.lpips_weights is not None:
-            raise
-        say(f"validating without LPIPS: {error}")
-        return None
-
-
-@torch.inference_mode()
-def validate(
-    model: nn.Module, batches: list[Batch], lpips: Lpips | None, grid: Path, precision: str, shown: int = 6
-) -> dict[str, float]:
-    """Mean per-picture scores of the averaged weights, and a PNG of damaged | output | clean for the first pictures."""
-    totals: dict[str, list[float]] = {}
-    rows: list[list[Tensor]] = []
-    for batch in batches:
-        with autocast(batch.clean.device, precision):
-            output = model(batch.damaged, batch.mask).float().clamp(0, 1)
-        if getattr(model, "mask", False):
-            output = torch.where(batch.mask > 0, output, batch.damaged)
-        output = (output * 255).round() / 255
-        for name, values in score_batch(output, batch.clean, lpips=lpips).items():
-            totals.setdefault(name, []).extend(values.tolist())
-        if len(rows) < shown:
-            rows.append([batch.damaged, output, batch.clean])
-    save_grid(grid, rows)
-    return {name: float(np.mean([v for v in values if math.isfinite(v)])) for name, values in totals.items()}
-
-
-def save_grid(path: Path, rows: list[list[Tensor]]) -> None:
-    """Pictures of 1×3×H×W in rows, on white, as a PNG."""
-    height = max(p.shape[-2] for row in rows for p in row) + 4
-    width = max(p.shape[-1] for row in rows for p in row) + 4
-    sheet = np.full((height * len(rows), width * len(rows[0]), 3), 255, np.uint8)
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            pixels = (picture[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            sheet[y * height : y * height + pixels.shape[0], x * width : x * width + pixels.shape[1]] = pixels
-    save_png(path, sheet)
-
-
-def better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:
-    """Whether these scores beat the best so far (a first score beats nothing, a NaN never does)."""
-    now, before = scores.get(by, math.nan), best.get(by)
-    if before is None or by == "last":
-        return True
-    return now < before if by == "lpips" else now > before
-
-
-def describe(config: TrainConfig, model: nn.Module, sees_mask: bool, validation: list[Batch]) -> Description:
-    """What the weights file says of itself; how far the network sees is measured on validation pictures."""
-    widest = max(validation, key=lambda b: b.clean.shape[-1])
-    mask = widest.mask if sees_mask else None
-    return Description(
-        builder=config.model.builder,
-        args=config.model.args,
-        purpose=config.model.purpose or f"trained on {config.damage if isinstance(config.damage, str) else 'pairs'}",
-        needs_mask=sees_mask,
-        multiple=int(getattr(model, "multiple", 1)),
-        minimum=int(getattr(model, "minimum", 1)),
-        overlap_px=measure_overlap_px(model, widest.damaged.float(), mask),
-    )
-
-
-def finite(values: dict[str, float], step: int, out: Path) -> dict[str, float]:
-    """The values as they are.
-
-    Raises:
-        RestoreError: one of them is not a number any more (exit code 3); the last saved state is untouched.
-    """
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise RestoreError(
-            f"training diverged at step {step}: {', '.join(wrong)} is not a number",
-            where=out,
-            hint="start again from the last state with a lower optimizer.lr, or with optimizer.clip_norm=1",
-            exit_code=3,
-        )
-    return values
+def anywhere(fabric: Fabric, here: bool) -> bool:
+    """Whether something holds in any process."""
+    if fabric.world_size == 1:
+        return here
+    return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum"))
 
 
 @contextmanager

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from restore import __version__
 from restore.checkpoints import read_state, save_state, write_atomically
 from restore.errors import RestoreError
 from restore.settings import read_yaml
 from restore.train.config import FREE_ON_RESUME, TrainConfig
+from restore.train.curves import draw_curves
+from restore.train.environment import environment
 
 Savable = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json`, `metrics.jsonl`, `samples/`, `best.safetensors`, `last/state.safetensors`.
+    """A run's folder, locked against a second process until it is closed. A context manager.
+
+    `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, `curves.png`, `samples/`, `best.safetensors`,
+    `last/state.safetensors`; with `keep: N` also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last:
+    copied to `last/state.safetensors`, one of them is where the run goes on from. `tensorboard/` where that is
+    installed.
 
     Args:
         path: made if it is not there.
@@ -31,6 +39,10 @@ class RunFolder:
     Raises:
         RestoreError: it cannot be made, or another process trains in it.
     """
+
+    _keep = 0
+    _saved_step: int | None = None  # of last/, as far as this process knows
+    _board: Any = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,12 +55,26 @@ class RunFolder:
             raise RestoreError(f"cannot be written: {error.strerror}", where=path) from error
         _lock(self._lock, path)
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if isinstance(error, RestoreError) and _disk_is_full(error):
+            error.hint = self._what_is_safe()
+
     def close(self) -> None:
         """Let others in."""
+        if self._board is not None:
+            self._board.close()
         self._lock.close()
 
     def check(self, config: TrainConfig) -> None:
         """Write the resolved config; where a run has begun here already, see that this is the same one.
+
+        What a process that was killed while writing left behind is removed.
 
         Raises:
             RestoreError: the folder holds a run of another config; the differing keys are listed.
@@ -65,11 +91,16 @@ class RunFolder:
                     where=self.path,
                     hint="choose another out=, or use the same values",
                 )
+        for folder in (self.path, self.path / "samples", self.state.parent):
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink(missing_ok=True)
         write_atomically(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
-        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
+        found = environment(config.device, config.precision)
+        write_atomically(self.path / "environment.json", json.dumps(found, indent=1).encode())
+        self._keep = config.keep
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`, and tell TensorBoard."""
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
@@ -77,9 +108,23 @@ class RunFolder:
             raise RestoreError(
                 f"cannot be written: {error.strerror}", where=self.path / "metrics.jsonl", exit_code=1
             ) from error
+        self._show(values)
+
+    def _show(self, values: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
+        for name, value in values.items():
+            if name != "step":
+                group = "validation" if name.startswith("validation_") else "training"
+                self._board.add_scalar(f"{group}/{name.removeprefix('validation_')}", value, values["step"])
+
+    def draw_curves(self) -> None:
+        """Bring `curves.png` up to date with `metrics.jsonl`."""
+        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of `metrics.jsonl` that a resumed run will write again."""
+        """Drop the lines of `metrics.jsonl` that a resumed run will write again, and have TensorBoard forget them."""
+        self._board = open_board(self.path / "tensorboard", step)
         file = self.path / "metrics.jsonl"
         if file.exists():
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
@@ -91,7 +136,10 @@ class RunFolder:
         parts: Mapping[str, Savable],
         facts: Mapping[str, Any],
     ) -> None:
-        """Write everything an exact resume needs, replacing what was there only when it is whole."""
+        """Write everything an exact resume needs, replacing what was there only when it is whole.
+
+        The state before goes to `checkpoints/` where the config says `keep`.
+        """
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for name, part in parts.items():
@@ -102,13 +150,45 @@ class RunFolder:
                     tensors |= {f"{name}.{index}.{k}": v for k, v in values.items()}
             else:
                 plain[name] = part.state_dict()
-        save_state(self.state, tensors, {**facts, "plain": plain})
+        kept = self._keep_previous() if self._keep else None
+        try:
+            save_state(self.state, tensors, {**facts, "plain": plain})
+        except RestoreError:
+            if kept is not None:
+                kept.unlink(missing_ok=True)  # it is last/ still
+            raise
+        self._saved_step = int(facts["step"])
+        self._drop_oldest(self._saved_step)
+
+    def _keep_previous(self) -> Path | None:
+        """Give the state that is about to be replaced a second name; its bytes are not copied where links work."""
+        if self._saved_step is None or not self.state.exists():
+            return None
+        kept = self.path / "checkpoints" / f"step_{self._saved_step:07d}.safetensors"
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            kept.unlink(missing_ok=True)
+            try:
+                os.link(self.state, kept)
+            except OSError:
+                shutil.copyfile(self.state, kept)
+        except OSError as error:
+            kept.unlink(missing_ok=True)
+            raise RestoreError(f"cannot be written: {error.strerror}", where=kept, exit_code=1) from error
+        return kept
+
+    def _drop_oldest(self, newest: int) -> None:
+        files = (self.path / "checkpoints").glob("step_*.safetensors")
+        older = sorted((step, file) for file in files if (step := _step_of(file)) is not None and step < newest)
+        for _, file in older[: len(older) - self._keep] if len(older) > self._keep else []:
+            file.unlink(missing_ok=True)
 
     def load(self, parts: Mapping[str, Savable]) -> dict[str, Any] | None:
         """Fill the parts from the last state; returns the facts saved with it, or None where there is no state yet."""
         if not self.state.exists():
             return None
         tensors, facts = read_state(self.state)
+        self._saved_step = int(facts["step"])
         for name, part in parts.items():
             own = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
             if isinstance(part, nn.Module):
@@ -123,35 +203,50 @@ class RunFolder:
                 part.load_state_dict(facts["plain"][name])
         return facts
 
+    def _what_is_safe(self) -> str:
+        free = f"{shutil.disk_usage(self.path).free / 1e6:.1f} MB are free"
+        if self._saved_step is None or not self.state.exists():
+            return f"{free}; nothing had been saved yet: make room and start again"
+        size = self.state.stat().st_size / 1e6
+        return (
+            f"the state of step {self._saved_step} is whole in last/: make room ({free}, a state takes {size:.1f} MB), "
+            "and the same command goes on from there"
+        )
+
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
     """The config as plain values, every default written out."""
     return config.model_dump(mode="json")
 
 
-def environment() -> dict[str, Any]:
-    """What the run was made with."""
-    return {
-        "restore": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
+def open_board(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that forgets what an earlier start told it after `step`; None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _flat(values: Any, free: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if not prefix and key in free:
+        if prefix + key in free:
             continue
         if isinstance(value, dict):
-            flat |= _flat(value, prefix=f"{prefix}{key}.")
+            flat |= _flat(value, free, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _step_of(file: Path) -> int | None:
+    digits = file.stem.removeprefix("step_")
+    return int(digits) if digits.isdigit() else None
+
+
+def _disk_is_full(error: RestoreError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _lock(file: Any, path: Path) -> None:

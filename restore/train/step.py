@@ -2,94 +2,219 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.datasets.batch import Batch
+from restore.degrade.random import uniform
 from restore.devices import autocast
-from restore.losses.adversarial import discriminator_loss, generator_loss
+from restore.losses.adversarial import (
+    accuracy,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    gradient_penalty,
+    r1_penalty,
+)
+from restore.losses.augment import augmented
 from restore.losses.pixel import pixel_loss
-from restore.train.config import LossConfig, OptimizerConfig
+from restore.train.config import LossConfig
+
+_MIX = 2101  # stream of the hash that says where the gradient penalty looks
 
 
 @dataclass
 class Player:
-    """A network with its optimizer, and with its gradient scaler where fp16 needs one."""
+    """A network that plays: what is called, what is saved, and how it descends.
 
-    model: nn.Module
+    Attributes:
+        network: the network itself: what is saved and averaged.
+        bare: the same, perhaps compiled: for passes whose gradients are not its own.
+        forward: the same, spread over devices: for passes whose gradients are.
+        optimizer: of its parameters; fused, so that a step with a gradient that is no number does nothing, unasked.
+        scaler: of the loss; scales in fp16, and everywhere finds gradients that are no numbers.
+        clip_norm: largest gradient norm, or None.
+        scales: whether the scaler scales.
+        skipped: int64[2] on the device: steps that did nothing, and how many of these in a row until now.
+    """
+
+    network: nn.Module
+    bare: Callable[..., Any]
+    forward: Any
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    clip_norm: float | None = None
+    scales: bool = False
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
 
-    def descend(self, loss: Tensor, clip_norm: float | None = None) -> Tensor:
-        """Backward and one update; returns the norm of the gradient before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+    def step(self) -> Tensor:
+        """Apply the gradients that have been collected; returns their norm before clipping."""
         self.scaler.unscale_(self.optimizer)
-        limit = float("inf") if clip_norm is None else clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        limit = float("inf") if self.clip_norm is None else self.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit, foreach=True)
+        bad = (~norm.isfinite()).to(self.skipped.dtype)
+        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
         self.scaler.step(self.optimizer)
-        self.scaler.update()
+        # Outside fp16 nothing is to be scaled, whatever was found.
+        self.scaler.update(None if self.scales else 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
 
-def shown_to_discriminator(batch: Batch, picture: Tensor, with_mask: bool) -> Tensor:
+@dataclass(frozen=True)
+class Rules:
+    """What a step needs to know beside its batch.
+
+    Attributes:
+        fabric: spreads the backward passes over devices.
+        loss: of the config.
+        precision: `fp32`, `bf16` or `fp16`, for autocast.
+        with_mask: D is shown the mask, and judges only what a user would see: known pixels are the source's.
+        augment: kinds of augmentation of what D sees.
+        perceptual: the perceptual loss, or None.
+    """
+
+    fabric: Fabric
+    loss: LossConfig
+    precision: str
+    with_mask: bool
+    augment: tuple[str, ...] = ()
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tensor:
     """Condition first, picture last, in [-1, 1]: damaged (0.5 under the mask), the mask if there is one, picture."""
     condition = torch.where(batch.mask > 0, 0.5, batch.damaged)
-    parts = [condition, batch.mask, picture] if with_mask else [condition, picture]
-    return torch.cat(parts, dim=1) * 2 - 1
+    parts = [condition, batch.mask, picture] if rules.with_mask else [condition, picture]
+    shown = torch.cat(parts, dim=1) * 2 - 1
+    if not rules.augment:
+        return shown
+    return augmented(shown, batch.keys, rules.augment, pictures=(0, shown.shape[1] - 3))
 
 
 def train_step(
-    generator: Player,
-    discriminator: Player | None,
-    batch: Batch,
-    *,
-    loss: LossConfig,
-    optimizer: OptimizerConfig,
-    precision: str,
-    with_mask: bool,
+    g: Player, d: Player | None, batches: list[Batch], rules: Rules, *, d_steps: int = 1, penalise: bool = True
 ) -> dict[str, Tensor]:
-    """Update D (where it plays already), then G, on one batch.
+    """Update D (where it plays already), then G.
 
     Args:
-        generator: G, whose forward is (image, mask) -> image.
-        discriminator: D; None before the adversary starts, or where there is none.
-        batch: on the networks' device.
-        loss, optimizer: of the config.
-        precision: `fp32`, `bf16` or `fp16`, for autocast.
-        with_mask: whether D is shown the mask.
+        g: the generator, whose forward is (image, mask) -> image.
+        d: the discriminator; None before the adversary starts, or where there is none.
+        batches: the step's images on this device, in as many parts as gradients are accumulated over.
+        rules: see there.
+        d_steps: how often D steps before G does.
+        penalise: whether this step pays the R1 penalty.
 
     Returns:
-        Scalars by name, detached: `pixel`, `g_norm`, and with D `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake`.
+        Scalars by name, detached, means over the parts: `pixel`, `g_norm`; with D also `g_adversarial`, `d`, `d_norm`,
+        `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`; and every other term that is asked for.
     """
-    cast = autocast(batch.clean.device, precision)
     terms: dict[str, Tensor] = {}
+    share = 1 / len(batches)
+    # One forward pass serves D and G; where gradients are accumulated it is made twice, to hold one part at a time.
+    once = [forward(g, batches[0], rules)] if len(batches) == 1 else None
 
-    with cast:
-        output = generator.model(batch.damaged, batch.mask)
-    # D judges what a user would see: with a mask, known pixels are the source's.
-    judged = torch.where(batch.mask > 0, output, batch.damaged) if with_mask else output
+    # D learns to tell true pictures from repaired ones.
+    for _ in range(d_steps if d is not None else 0):
+        assert d is not None
+        d.network.requires_grad_(True)
+        for i, batch in enumerate(batches):
+            with torch.no_grad():
+                output = once[i].detach() if once else forward(g, batch, rules)
+            with rules.fabric.no_backward_sync(d.forward, enabled=i < len(batches) - 1):
+                loss, found = judge(d, batch, output, rules, penalise)
+                rules.fabric.backward(d.scaler.scale(loss * share))
+            _add(terms, found, share)
+        terms["d_norm"] = d.step()
 
-    if discriminator is not None:
-        discriminator.model.requires_grad_(True)
-        with cast:
-            real = discriminator.model(shown_to_discriminator(batch, batch.clean, with_mask)).float()
-            fake = discriminator.model(shown_to_discriminator(batch, judged.detach(), with_mask)).float()
-        d_loss = discriminator_loss(loss.adversarial, real, fake)
-        terms["d_norm"] = discriminator.descend(d_loss)
-        terms |= {"d": d_loss, "d_real": real.mean(), "d_fake": fake.mean()}
+    # G learns to repair, and to pass for true.
+    if d is not None:
+        d.network.requires_grad_(False)
+    for i, batch in enumerate(batches):
+        with rules.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
+            loss, found = repair(once[i] if once else forward(g, batch, rules), d, batch, rules)
+            rules.fabric.backward(g.scaler.scale(loss * share))
+        _add(terms, found, share)
+    terms["g_norm"] = g.step()
+    return terms
 
-    pixel = pixel_loss(loss.pixel, output.float(), batch.clean, batch.mask, loss.hole_weight)
-    g_loss = loss.pixel_weight * pixel
-    terms["pixel"] = pixel
-    if discriminator is not None:
-        discriminator.model.requires_grad_(False)
-        with cast:
-            fake = discriminator.model(shown_to_discriminator(batch, judged, with_mask)).float()
-        adversarial = generator_loss(loss.adversarial, fake)
-        g_loss = g_loss + loss.adversarial_weight * adversarial
-        terms["g_adversarial"] = adversarial
-    terms["g_norm"] = generator.descend(g_loss, optimizer.clip_norm)
-    return {name: value.detach() for name, value in terms.items()}
+
+def forward(g: Player, batch: Batch, rules: Rules) -> Tensor:
+    """G's output, float32."""
+    with autocast(batch.clean.device, rules.precision):
+        return g.forward(batch.damaged, batch.mask).float()
+
+
+def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """D's loss on one batch, and its terms."""
+    kind = rules.loss.adversarial
+    true = shown_to_discriminator(batch, batch.clean, rules)
+    made = shown_to_discriminator(batch, seen(batch, output, rules), rules)
+    with autocast(batch.clean.device, rules.precision):
+        real, fake = d.forward(true).float(), d.forward(made).float()
+    loss = discriminator_loss(kind, real, fake)
+    right = accuracy(kind, real.detach(), fake.detach())
+    terms = {
+        "d": loss,
+        "d_real": real.mean(),
+        "d_fake": fake.mean(),
+        "d_accuracy_real": right[0],
+        "d_accuracy_fake": right[1],
+    }
+    if kind == "wgan-gp":
+        mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(true.device)
+        terms["d_gradient_penalty"] = gradient_penalty(d.forward, true, made, mix)
+        loss = loss + rules.loss.gradient_penalty * terms["d_gradient_penalty"]
+    if rules.loss.r1 > 0 and penalise:
+        terms["d_r1"] = r1_penalty(d.forward, true)
+        # Paid every so many steps, so many times as dearly (Karras et al. 2020, section 3.1, "lazy regularization").
+        loss = loss + rules.loss.r1 * rules.loss.r1_every * terms["d_r1"]
+    return loss, terms
+
+
+def repair(output: Tensor, d: Player | None, batch: Batch, rules: Rules) -> tuple[Tensor, dict[str, Tensor]]:
+    """G's loss for its output on one batch, and its terms."""
+    config = rules.loss
+    terms = {"pixel": pixel_loss(config.pixel, output, batch.clean, batch.mask, config.hole_weight)}
+    loss = config.pixel_weight * terms["pixel"]
+    judged = seen(batch, output, rules)
+    if d is not None:
+        made = shown_to_discriminator(batch, judged, rules)
+        with autocast(batch.clean.device, rules.precision):
+            if config.feature_matching > 0:
+                fake, ours = d.bare(made, features=True)
+                with torch.no_grad():
+                    _, theirs = d.bare(shown_to_discriminator(batch, batch.clean, rules), features=True)
+                terms["g_features"] = feature_matching(theirs, ours).float()
+                loss = loss + config.feature_matching * terms["g_features"]
+            else:
+                fake = d.bare(made)
+        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float())
+        loss = loss + config.adversarial_weight * terms["g_adversarial"]
+    if rules.perceptual is not None:
+        with autocast(batch.clean.device, rules.precision):
+            terms["g_perceptual"] = rules.perceptual(judged, batch.clean).float()
+        loss = loss + config.perceptual_weight * terms["g_perceptual"]
+    terms["output_thumbnail"], terms["clean_thumbnail"] = (
+        nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (judged.detach(), batch.clean)
+    )
+    return loss, terms
+
+
+def seen(batch: Batch, output: Tensor, rules: Rules) -> Tensor:
+    """What a user would see of an output."""
+    return torch.where(batch.mask > 0, output, batch.damaged) if rules.with_mask else output
+
+
+def _add(terms: dict[str, Tensor], found: dict[str, Tensor], share: float) -> None:
+    for name, value in found.items():
+        value = value.detach()
+        if value.ndim:
+            terms[name] = value
+        else:
+            terms[name] = terms.get(name, torch.zeros_like(value)) + share * value

@@ -10,7 +10,7 @@ from restore.settings import config_names, configs_dir
 
 NAMED = config_names("damage")
 PROMISED = {"inpaint-thin", "inpaint-medium", "inpaint-thick", "noise", "jpeg", "blur", "downscale"}
-PROMISED |= {"scratch", "fade", "old-photo", "mixed"}
+PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "mixed"}
 
 
 def pictures(count: int, height: int, width: int) -> torch.Tensor:

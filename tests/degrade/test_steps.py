@@ -110,6 +110,27 @@ def test_a_shifted_jpeg_grid_starts_elsewhere() -> None:
     torch.testing.assert_close(moved[..., 5:53, 3:51], cut[..., :48, :48], rtol=0, atol=1e-6)
 
 
+def test_grayscale_is_the_luma_of_pillow() -> None:
+    clean = photograph(40, 50)
+    out = damaged([{"name": "grayscale"}], clean)[0]
+    pixels = Image.fromarray((clean[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    reference = torch.from_numpy(np.array(pixels.convert("L")).astype(np.float32) / 255)
+    assert torch.equal(out[:, 0], out[:, 1])
+    assert torch.equal(out[:, 0], out[:, 2])
+    torch.testing.assert_close(out[0, 0], reference, rtol=0, atol=0.51 / 255)
+
+
+def test_films_see_colours_each_in_its_own_way_and_gray_as_it_is() -> None:
+    gray = torch.full((200, 3, 1, 1), 0.25)
+    torch.testing.assert_close(damaged([{"name": "grayscale", "lean": 1}], gray)[0], gray)
+    red = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1).expand(200, -1, -1, -1)
+    full, half = (damaged([{"name": "grayscale", "lean": lean}], red)[0][:, 0].flatten() for lean in (1, 0.5))
+    assert full.min() < 0.05
+    assert full.max() > 0.8
+    assert full.mean() == pytest.approx(1 / 3, abs=0.06)
+    torch.testing.assert_close(half, 0.5 * full + 0.5 * 0.299)
+
+
 def test_gaussian_blur_is_that_of_scikit_image() -> None:
     clean = photograph(60, 70)
     for sigma in (0.5, 1.7):

@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restore.errors import RestoreError
 from restore.models import BUILDERS, build, count_parameters
-from restore.models.overlap import measure_overlap_px
 from restore.models.membrane import membrane
+from restore.models.overlap import measure_overlap_px
 from restore.models.unet import UNet
 from restore.train.config import load_train_config
 

@@ -12,26 +12,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from skimage import data as pictures
 
 from restore.checkpoints import load_generator, read_description
 from restore.errors import RestoreError
 from restore.images import read_rgb8, save_png
 from restore.settings import build
-from restore.train.config import TrainConfig, load_train_config
+from restore.train.config import TrainConfig
 from restore.train.ema import Ema
 from restore.train.loop import Report, train
 
 SMALL_NET = {"builder": "unet", "args": {"widths": [8, 12, 16], "blocks": [1, 1, 1]}}
-
-
-@pytest.fixture(scope="session")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few photographs, two of which fall to validation at 50 %."""
-    folder = tmp_path_factory.mktemp("clean")
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        save_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:220, 100:280]))
-    return folder
 
 
 def config(clean: Path, out: Path, **changes: object) -> TrainConfig:
@@ -259,14 +249,3 @@ def test_ema_follows_slowly_and_starts_fast() -> None:
         model.weight.data.fill_(2.0)
         ema.update(model, step)
     assert ema.model.weight.item() == pytest.approx(2 - 1.1 * 0.9**3)
-
-
-@pytest.mark.parametrize("name", ["photo", "inpaint"])
-def test_shipped_configs_train_for_a_step(clean: Path, tmp_path: Path, name: str) -> None:
-    settings = load_train_config(
-        name,
-        [f"data.folders=[{clean}]", f"out={tmp_path / name}", "total_steps=1", "data.batch=1", "data.patch=32",
-         "data.validation_count=1", "data.validation_size=64", "device=cpu", "precision=fp32",
-         "loss.adversarial_start=0", "lpips_net=none"],
-    )  # fmt: skip
-    assert train(settings).finished

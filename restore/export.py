@@ -1,0 +1,171 @@
+"""Weights for other programs, and theirs for this one: pix2pix's `.pth` files and described `.safetensors`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from restore.checkpoints import (
+    Description,
+    find_weights,
+    read_description,
+    read_state,
+    read_torch_state,
+    read_weights,
+    save_weights,
+    write_atomically,
+)
+from restore.errors import RestoreError
+from restore.models.pix2pix import infer_args, pix2pix_from_state_dict
+
+Format = Literal["pix2pix", "safetensors"]
+G_ENDING, D_ENDING = "_net_G.pth", "_net_D.pth"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and a line for whatever was not, with the reason."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Weights with their description; `d` are the discriminator's, where the source holds them."""
+
+    path: Path
+    description: Description
+    g: Mapping[str, Tensor]
+    d: Mapping[str, Tensor] | None = None
+    half: bool = True  # published weights are kept in float32: they open as exactly what they were
+
+
+def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = False) -> Exported:
+    """Write weights in another format.
+
+    Args:
+        source: a run's folder (its `best.safetensors`, and D from `last/`), a state of a run (`last/state.safetensors`
+            or one of `checkpoints/`: the averaged weights, and D), a weights file or a shipped model's name, or a
+            published pix2pix `*_net_G.pth`.
+        out: for `pix2pix` a folder, which gets `latest_net_G.pth` and `latest_net_D.pth` as the reference code looks
+            for them, or a file `NAME_net_G.pth`; for `safetensors` a file.
+        format: `pix2pix` (state dicts in the reference code's names) or `safetensors` (with a description).
+        overwrite: replace files that exist.
+
+    Raises:
+        RestoreError: no such source; another architecture than pix2pix; a file is in the way or cannot be written.
+    """
+    opened = _open(Path(source), str(source))
+    if format == "pix2pix":
+        return _write_pix2pix(opened, out, overwrite)
+    if out.suffix != ".safetensors":
+        raise RestoreError("a weights file ends with .safetensors", where=out)
+    _refuse([out], overwrite)
+    save_weights(out, opened.g, opened.description, half=opened.half)
+    return Exported((out,))
+
+
+def _open(path: Path, name: str) -> _Source:
+    if path.is_dir():
+        return _open_run(path)
+    if path.suffix.lower() in (".pth", ".pt"):
+        return _open_published(path)
+    run = path.parent.parent
+    if path.suffix == ".safetensors" and path.parent.name in ("last", "checkpoints") and (run / "config.yaml").exists():
+        tensors, _ = read_state(path)
+        described = read_description(_best(run))
+        return _Source(path, described, _part(tensors, "ema"), _part(tensors, "d") or None)
+    weights = find_weights(name)
+    return _Source(weights, *read_weights(weights))
+
+
+def _open_run(folder: Path) -> _Source:
+    best, state = _best(folder), folder / "last" / "state.safetensors"
+    description, g = read_weights(best)
+    d = _part(read_state(state)[0], "d") if state.exists() else {}
+    return _Source(best, description, g, d or None)
+
+
+def _best(run: Path) -> Path:
+    best = run / "best.safetensors"
+    if not best.is_file():
+        raise RestoreError(
+            "this folder holds no best.safetensors", where=run, hint="a run writes it at its first validation"
+        )
+    return best
+
+
+def _open_published(path: Path) -> _Source:
+    network = pix2pix_from_state_dict(read_torch_state(path), path)
+    state = network.state_dict()
+    description = Description(
+        builder="pix2pix",
+        args=infer_args(state),
+        purpose="published pix2pix generator",
+        needs_mask=False,
+        multiple=network.multiple,
+        minimum=network.minimum,
+    )
+    return _Source(path, description, state, half=False)
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
+    if source.description.builder != "pix2pix":
+        raise RestoreError(
+            f"holds a {source.description.builder}, which pix2pix's code cannot open",
+            where=source.path,
+            hint="only models with builder: pix2pix can be exported in this format",
+        )
+    if out.suffix == ".pth" and not out.name.endswith(G_ENDING):
+        raise RestoreError(f"a file for pix2pix's code ends with {G_ENDING}", where=out, hint="or name a folder")
+    g_file = out if out.suffix == ".pth" else out / f"latest{G_ENDING}"
+    d_file = g_file.with_name(g_file.name.removesuffix(G_ENDING) + D_ENDING)
+    reason = _why_not(source)
+    files = [g_file] if reason else [g_file, d_file]
+    _refuse(files, overwrite)
+    write_atomically(g_file, _torch_bytes(source.g))
+    if reason:
+        return Exported((g_file,), (f"no {d_file.name}: {reason}",))
+    assert source.d is not None
+    write_atomically(d_file, _torch_bytes(source.d))
+    return Exported((g_file, d_file))
+
+
+def _why_not(source: _Source) -> str | None:
+    """Why the discriminator cannot go along; None where it can."""
+    if source.d is None:
+        return "there is no discriminator beside these weights"
+    if any("parametrizations" in name for name in source.d):
+        return "pix2pix's code has no spectral norm"
+    if "model.2.bias" in source.d:
+        return "pix2pix's discriminator has a batch norm after every inner convolution, this one has none"
+    args: dict[str, Any] = source.description.args
+    channels = args.get("input_nc", 3) + args.get("output_nc", 3)
+    if source.d["model.0.weight"].shape[1] != channels:
+        return f"pix2pix's code shows it {channels} channels, this one sees {source.d['model.0.weight'].shape[1]}"
+    return None
+
+
+def _refuse(files: list[Path], overwrite: bool) -> None:
+    for file in files:
+        if file.exists() and not overwrite:
+            raise RestoreError("is there already", where=file, hint="choose another name, or add --overwrite")
+
+
+def _torch_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict as `torch.save` writes it: float32 tensors by name, nothing else."""
+    plain = {k: (v.float() if v.is_floating_point() else v).detach().cpu().clone() for k, v in state.items()}
+    file = io.BytesIO()
+    torch.save(plain, file)
+    return file.getvalue()

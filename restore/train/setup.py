@@ -1,0 +1,225 @@
+"""What a run is made of, put together from its config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import nn
+
+from restore.checkpoints import Description, find_weights, load_strictly, read_weights
+from restore.datasets.batch import Batch, Source
+from restore.datasets.source import open_source
+from restore.degrade import Damage, damage_from, load_damage
+from restore.devices import pick_device, pick_precision
+from restore.errors import RestoreError
+from restore.losses.perceptual import PerceptualLoss
+from restore.metrics.perceptual import Lpips, open_lpips
+from restore.models import build
+from restore.models.overlap import measure_overlap_px
+from restore.models.patchgan import init_weights
+from restore.train.config import OptimizerConfig, TrainConfig
+from restore.train.step import Player
+
+_INIT_WARMUP_STEPS = 100  # a fresh optimizer knows nothing of good weights: it takes them in gently
+_HANG_MINUTES = 10
+
+
+def open_fabric(config: TrainConfig) -> Fabric:
+    """The devices of a run, and how they talk to each other.
+
+    Raises:
+        RestoreError: no such device, or fewer than asked for.
+    """
+    device = pick_device(config.device)
+    processes = config.devices * config.nodes
+    if device.type == "cuda" and config.devices > torch.cuda.device_count():
+        raise RestoreError(
+            f"{torch.cuda.device_count()} CUDA device(s) found", where=f"devices = {config.devices}", hint="lower it"
+        )
+    if device.type == "mps" and processes > 1:
+        raise RestoreError("MPS has one device", where=f"devices = {config.devices}", hint="lower it")
+    # Buffers stay each process's own: what is sent in the middle of a step would break the second pass through D.
+    strategy: Any = (
+        DDPStrategy(broadcast_buffers=False, timeout=timedelta(minutes=_HANG_MINUTES)) if processes > 1 else "auto"
+    )
+    which: Any = [device.index or 0] if device.type == "cuda" and processes == 1 else config.devices
+    return Fabric(accelerator=device.type, devices=which, num_nodes=config.nodes, strategy=strategy)
+
+
+def settle_precision(config: TrainConfig, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16` for autocast; and whether float32 products may use TF32 on this device.
+
+    Raises:
+        RestoreError: a precision that the device does not have.
+    """
+    if config.precision == "tf32" and device.type != "cuda":
+        raise RestoreError("only NVIDIA GPUs have it", where="precision = tf32", hint="use auto")
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
+
+
+def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module | None]:
+    """G, and D where one plays. Only weights start from torch's generator, seeded here.
+
+    Raises:
+        RestoreError: arguments that do not build, or `init` weights that do not fit.
+    """
+    torch.manual_seed(config.seed)
+    generator = build(config.model.builder, config.model.args, where="model")
+    if config.model.builder == "pix2pix":
+        init_weights(generator)
+    if config.init is not None:
+        path = find_weights(config.init)
+        load_strictly(generator, with_mask_channel(read_weights(path)[1], generator), path)
+    multiple = int(getattr(generator, "multiple", 1))
+    if config.data.patch % multiple:
+        raise RestoreError(f"must divide by {multiple} for this model", where=f"data.patch = {config.data.patch}")
+    if config.loss.adversarial == "none":
+        return generator, None
+    args = {"in_channels": 7 if sees_mask(generator) else 6, **config.discriminator.args}
+    discriminator = build(config.discriminator.builder, args, where="discriminator")
+    init_weights(discriminator)
+    if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
+        raise RestoreError(
+            "wgan-gp looks at one picture at a time", where="discriminator.args.norm = batch", hint="set it to none"
+        )
+    return generator, discriminator
+
+
+def with_mask_channel(state: dict[str, torch.Tensor], generator: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a U-Net without a mask, fit for one with: the new input channel counts for nothing yet.
+
+    What a network learned of pictures while cleaning them helps when it is to fill holes.
+    """
+    head = state.get("head.weight")
+    own = generator.state_dict().get("head.weight")
+    if head is None or own is None or own.shape[1] != head.shape[1] + 1 or not sees_mask(generator):
+        return state
+    return {**state, "head.weight": torch.cat([head, torch.zeros_like(head[:, :1])], dim=1)}
+
+
+def sees_mask(generator: nn.Module) -> bool:
+    """Whether a generator is told what is missing."""
+    return bool(getattr(generator, "mask", False))
+
+
+def make_player(
+    network: nn.Module, fabric: Fabric, config: TrainConfig, precision: str, *, is_discriminator: bool
+) -> Player:
+    """A network on its device, with its optimizer and scaler, compiled and spread as the config says."""
+    optimizer = config.optimizer
+    device = fabric.device
+    # channels_last is what half precision and tensor cores want; in fp32 on a CPU it is slower.
+    fast = device.type == "cuda" or precision in ("bf16", "fp16")
+    network.to(device).to(memory_format=torch.channels_last if fast else torch.contiguous_format)
+    rate, betas, clip = optimizer.lr, optimizer.betas, optimizer.clip_norm
+    if is_discriminator:
+        rate = optimizer.lr_discriminator or rate
+        betas = optimizer.betas_discriminator or betas
+        clip = optimizer.clip_norm_discriminator
+    bare: Any = torch.compile(network) if config.compile else network
+    descent = torch.optim.AdamW(
+        network.parameters(),
+        lr=rate,
+        betas=betas,
+        weight_decay=optimizer.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    descent.param_groups[0]["full_rate"] = rate
+    scales = precision == "fp16"
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14 if scales else 1.0)
+    player = Player(network, bare, fabric.setup_module(bare), descent, scaler, clip, scales)
+    player.skipped = player.skipped.to(device)
+    return player
+
+
+def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, total: int, fresh: bool) -> None:
+    """The learning rates of a step: a function of its number, so there is no schedule to save.
+
+    Args:
+        g, d: whose rates to set.
+        config: schedule and warm-up.
+        step: from 0.
+        total: steps of the run.
+        fresh: weights came from `init`, so that there is a warm-up even where the config has none.
+    """
+    warmup = config.warmup_steps or (_INIT_WARMUP_STEPS if fresh else 0)
+    factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    share = step / total
+    if config.schedule == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * share))
+    elif config.schedule == "linear":
+        factor *= min(1.0, 2 * (1 - share))
+    for one in (g, d):
+        if one is not None:
+            for group in one.optimizer.param_groups:
+                group["lr"] = group["full_rate"] * factor
+
+
+def open_damage(config: TrainConfig) -> Damage | None:
+    """The damage that a config names or spells out; None for real pairs."""
+    if config.damage is None:
+        return None
+    return load_damage(config.damage) if isinstance(config.damage, str) else damage_from(config.damage, "damage")
+
+
+def open_scoring(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> Lpips | None:
+    """LPIPS for validation where its backbone can be had; otherwise None, and said (unless `best_by` rests on it)."""
+    if config.lpips_net == "none":
+        return None
+    try:
+        return open_lpips(config.lpips_net, weights=config.lpips_weights, device=device)
+    except RestoreError as error:
+        if config.best_by == "lpips" or config.lpips_weights is not None:
+            raise
+        say(f"validating without LPIPS: {error}")
+        return None
+
+
+def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss | None:
+    """The perceptual loss, if the config asks for one.
+
+    Raises:
+        RestoreError: its backbone cannot be had.
+    """
+    loss = config.loss
+    if loss.perceptual == "none":
+        return None
+    return PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, device)
+
+
+def describe(config: TrainConfig, model: nn.Module, validation: list[Batch]) -> Description:
+    """What the weights file says of itself; how far the network sees is measured on a validation picture."""
+    widest = max(validation, key=lambda b: b.clean.shape[-1])
+    masked = sees_mask(model)
+    return Description(
+        builder=config.model.builder,
+        args=config.model.args,
+        purpose=config.model.purpose or f"trained on {config.damage if isinstance(config.damage, str) else 'pairs'}",
+        needs_mask=masked,
+        multiple=int(getattr(model, "multiple", 1)),
+        minimum=int(getattr(model, "minimum", 1)),
+        overlap_px=measure_overlap_px(model, widest.damaged.float(), widest.mask if masked else None),
+    )
+
+
+def open_data(
+    config: TrainConfig, generator: nn.Module, device: torch.device, say: Callable[[str], None]
+) -> tuple[Source, list[Batch]]:
+    """Find the pictures: the source of training batches, and the validation batches."""
+    return open_source(
+        config.data,
+        open_damage(config),
+        multiple=int(getattr(generator, "multiple", 1)),
+        minimum=int(getattr(generator, "minimum", 1)),
+        device=device,
+        say=say,
+        processes=config.devices,
+    )

@@ -1,0 +1,109 @@
+"""A watch on the adversary: what a person would look at in the curves, and a plain word when it goes wrong."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from restore.errors import RestoreError
+from restore.train.config import WatchConfig
+
+_REMEMBERED = 8  # steps whose first picture is compared with the others'
+
+
+class Watch:
+    """Counts what looks wrong at every log line, and stops a run that goes nowhere.
+
+    Args:
+        config: the limits.
+        adversarial: the kind of adversary; a Wasserstein critic's answers have no scale and are not watched.
+        out: the run's folder, for the message.
+    """
+
+    def __init__(self, config: WatchConfig, adversarial: str, out: Path) -> None:
+        self.config, self.adversarial, self.out = config, adversarial, out
+        self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
+        self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
+        self._in_a_row: dict[str, int] = {}
+        self._best_pixel = math.inf
+
+    def see(self, output: Tensor, clean: Tensor) -> None:
+        """Remember the thumbnails of a step's first picture, as the network made it and as it is."""
+        self._outputs.append(output)
+        self._cleans.append(clean)
+
+    def diversity(self) -> dict[str, float]:
+        """How much outputs of different inputs differ, as a share of how much the clean pictures do; 1 is healthy.
+
+        Returns:
+            Under `diversity`; nothing before enough pictures have been seen, or where the clean ones are all alike.
+        """
+        if len(self._outputs) < _REMEMBERED:
+            return {}
+        ours, theirs = (torch.cat(list(seen)).std(dim=0).mean() for seen in (self._outputs, self._cleans))
+        return {"diversity": float(ours / theirs)} if theirs > 0 else {}
+
+    def look(self, step: int, values: dict[str, float], skipped_in_a_row: int) -> None:
+        """Look at a log line.
+
+        Args:
+            step: of the log line.
+            values: its values, `diversity` among them.
+            skipped_in_a_row: steps until now that did nothing, because a gradient was no number.
+
+        Raises:
+            RestoreError: exit code 3: the run goes nowhere, and why.
+        """
+        limits = self.config
+        if skipped_in_a_row >= limits.nonfinite_steps:
+            self._stop(
+                step,
+                f"the gradients of the last {skipped_in_a_row} steps were not numbers",
+                "lower optimizer.lr, set optimizer.clip_norm=1, or use precision=fp32",
+            )
+        diversity = values.get("diversity", 1.0)
+        self._count("diversity", limits.diversity > 0 and diversity < limits.diversity)
+        if self._held("diversity"):
+            self._stop(
+                step,
+                f"the generator collapsed: different inputs give almost the same picture (diversity {diversity:.2g})",
+                "lower loss.adversarial_weight or optimizer.lr, or start the adversary later",
+            )
+        if "d" not in values:
+            return
+        self._best_pixel = min(self._best_pixel, values["pixel"])
+        rise = values["pixel"] / max(self._best_pixel, 1e-8)
+        self._count("rise", limits.pixel_rise > 0 and rise > limits.pixel_rise)
+        if self._held("rise"):
+            self._stop(
+                step,
+                f"the adversary destroys the picture: the pixel loss is {rise:.1f} times what it was",
+                "lower loss.adversarial_weight or optimizer.lr_discriminator, or set loss.r1=10",
+            )
+        size = max(abs(values["d_real"]), abs(values["d_fake"]))
+        watched = limits.logits > 0 and self.adversarial != "wgan-gp"
+        self._count("logits", watched and size > limits.logits)
+        if self._held("logits"):
+            self._stop(
+                step,
+                f"the discriminator ran away: its answers are {size:.3g} in size and teach the generator nothing",
+                "lower optimizer.lr_discriminator, or set discriminator.args.spectral_norm=true or loss.r1=10",
+            )
+
+    def _count(self, what: str, wrong: bool) -> None:
+        self._in_a_row[what] = self._in_a_row.get(what, 0) + 1 if wrong else 0
+
+    def _held(self, what: str) -> bool:
+        return self._in_a_row[what] >= self.config.patience
+
+    def _stop(self, step: int, what: str, hint: str) -> None:
+        raise RestoreError(
+            f"stopped at step {step}: {what}",
+            where=self.out,
+            hint=f"{hint}; the last saved state and the best weights are in place",
+            exit_code=3,
+        )
