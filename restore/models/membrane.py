@@ -21,7 +21,7 @@ def membrane(image: Tensor, known: Tensor) -> Tensor:
         known: float32, B×1×H×W, 1 = known, 0 = missing.
 
     Returns:
-        B×C×H×W: `image` where known, smooth inside holes; 0 where a picture has no known pixel at all.
+        B×C×H×W: `image` where known, smooth inside holes; 0.5 where a picture has no known pixel at all.
     """
     colours, weights = [image * known], [known]
     while max(weights[-1].shape[-2:]) > 1:
@@ -31,7 +31,7 @@ def membrane(image: Tensor, known: Tensor) -> Tensor:
     for colour, weight in zip(reversed(colours), reversed(weights)):
         own = colour / weight.clamp(min=1e-8)
         if weight.shape[-2:] == (1, 1):
-            guess = own
+            guess = torch.where(weight > 0, own, 0.5)
             continue
         unknown = weight < 0.25
         guess = F.interpolate(guess, size=colour.shape[-2:], mode="bilinear", align_corners=False)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+
+from restore.models.unet import UNet
 
 QUARTER_STEP = 0.25 / 255
 
@@ -24,6 +29,10 @@ def measure_overlap_px(model: nn.Module, image: Tensor, mask: Tensor | None, tol
     Returns:
         Pixels. Where the change is seen up to the far edge, the width of the picture: do not tile.
     """
+    run: Callable[..., Tensor] = model
+    if mask is not None and isinstance(model, UNet):
+        # The filling is done on the whole picture before it is tiled.
+        image, run = model.fill(image, mask), partial(model, filled=True)
     cut = image.shape[-1] // 4
     reach = 0
     for flip in (False, True):
@@ -31,7 +40,7 @@ def measure_overlap_px(model: nn.Module, image: Tensor, mask: Tensor | None, tol
         m = mask.flip(-1) if flip and mask is not None else mask
         b = torch.cat([a[..., -cut:].flip(-2), a[..., cut:]], dim=-1)
         n = None if m is None else torch.cat([m[..., -cut:].flip(-2), m[..., cut:]], dim=-1)
-        difference = (model(a, m) - model(b, n)).abs().float()[..., cut:].amax(dim=(0, 1, 2))
+        difference = (run(a, m) - run(b, n)).abs().float()[..., cut:].amax(dim=(0, 1, 2))
         seen = (difference > tolerance).nonzero()
         if len(seen):
             reach = max(reach, int(seen[-1]) + 1)

@@ -30,7 +30,6 @@ class UNet(nn.Module):
     Attributes:
         multiple: height and width must divide by it.
         minimum: smallest side, in pixels.
-        tileable: false with `prefill`, whose filling depends on where the picture begins.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class UNet(nn.Module):
             raise ValueError(f"widths and blocks need one number per level, not {len(widths)} and {len(blocks)}")
         if min(widths) < 1 or min(blocks) < 1 or min(dilations) < 1:
             raise ValueError("widths, blocks and dilations are numbers from 1 up")
-        self.mask, self.prefill, self.tileable = mask, prefill, not prefill
+        self.mask, self.prefill = mask, prefill
         self.multiple = self.minimum = 2 ** (len(widths) - 1)
         self.head = nn.Conv2d(4 if mask else 3, widths[0], 3, padding=1)
         self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
@@ -63,21 +62,30 @@ class UNet(nn.Module):
         self.tail.weight.data.mul_(0.1)
         self.tail.get_parameter("bias").data.zero_()
 
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        """What the network starts from: B×3×H×W, float32, holes filled smoothly (`prefill`) or with 0.5.
+
+        It looks across the whole picture and costs little; `forward` does it unless told that it was done, so that a
+        picture can be filled whole and then repaired in tiles.
+        """
+        if not self.prefill:
+            return torch.where(mask > 0, 0.5, image)
+        with torch.autocast(image.device.type, enabled=False):
+            return membrane(torch.where(mask > 0, 0.5, image).float(), (mask <= 0).float())
+
+    def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
 
         Args:
             image: B×3×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
             mask: B×1×H×W, 1 = missing; None means nothing is missing. Not used by a network built with `mask=False`.
+            filled: `image` comes from `fill`.
 
         Returns:
             float32, B×3×H×W, not clamped.
         """
-        if mask is not None:
-            image = torch.where(mask > 0, 0.5, image)
-            if self.prefill:
-                with torch.autocast(image.device.type, enabled=False):
-                    image = membrane(image.float(), (mask <= 0).float())
+        if mask is not None and not filled:
+            image = self.fill(image, mask)
         x = image - 0.5
         if self.mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)

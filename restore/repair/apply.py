@@ -113,20 +113,20 @@ def regions(hole: npt.NDArray[np.bool_], needs: Needs) -> Iterator[Region]:
 def _run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
     """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
     needs = restorer.needs
+    whole = restorer.prepare(image[None], None if hole is None else hole[None])[0]
 
     def restored(tile: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None and not bool(mask.any()):
             return tile
-        given = mask if needs.needs_mask else None
-        out = restorer(tile, given)
+        out = restorer(tile, mask, prepared=True)
         if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
             say(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
-            out = restorer.in_precision("fp32")(tile, given)
+            out = restorer.in_precision("fp32")(tile, mask, prepared=True)
         return out
 
     return run_tiled(
         restored,
-        (image, hole),
+        (whole, hole),
         tile_px=tile_px if needs.tileable else 0,
         overlap_px=needs.overlap_px,
         scale=needs.scale,

@@ -51,14 +51,22 @@ class Restorer(ABC):
     precision: str = "fp32"
     sha256: str | None = None
 
+    def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """What has to look at the whole picture, and is cheap, before it may be cut into tiles.
+
+        Args, and the picture returned, as in `__call__`; hidden pixels are 0.5 or a first guess.
+        """
+        return image if mask is None else torch.where(mask > 0, 0.5, image)
+
     @torch.inference_mode()
-    def __call__(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def __call__(self, image: Tensor, mask: Tensor | None = None, *, prepared: bool = False) -> Tensor:
         """Repair a batch.
 
         Args:
             image: float32, B×3×H×W, sRGB, nominally [0, 1] (unclipped noise may leave it), any H and W ≥ 1.
                 Values under the mask are ignored.
-            mask: float32, B×1×H×W, 1 = missing, 0 = known; None where `needs.needs_mask` is false.
+            mask: float32, B×1×H×W, 1 = missing, 0 = known; or None. A restorer that needs none sees 0.5 there.
+            prepared: `image` is cut from what `prepare` returned.
 
         Returns:
             float32, B×3×(H·scale)×(W·scale), [0, 1] or NaN, on the device of `image`. With a mask and scale 1, pixels
@@ -67,11 +75,8 @@ class Restorer(ABC):
         height, width = image.shape[-2:]
         if self.needs.needs_mask and mask is None:
             mask = image.new_zeros(image.shape[0], 1, height, width)
-        if self.needs.needs_mask and mask is not None:
-            hidden = torch.where(mask > 0, image.new_zeros(()), image)
-        else:
-            hidden = image
-        padded, padded_mask = self._pad(hidden, mask)
+        shown = image if prepared else self.prepare(image, mask)
+        padded, padded_mask = self._pad(shown, mask if self.needs.needs_mask else None)
         out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
         # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
         out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
@@ -82,7 +87,7 @@ class Restorer(ABC):
 
     @abstractmethod
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """As `__call__`, with H and W already allowed and hidden pixels already zero; the range is not yet clamped."""
+        """As `__call__`, of what `prepare` returned, with H and W already allowed; the range is not yet clamped."""
 
     def in_precision(self, precision: str) -> Restorer:
         """The same restorer computing in `fp32`, `bf16` or `fp16`; what has one precision only returns itself."""

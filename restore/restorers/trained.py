@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from restore.checkpoints import Description, load_generator, read_torch_state
 from restore.devices import autocast
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
+from restore.models.unet import UNet
 from restore.restorers.base import Needs, Restorer
 
 
@@ -44,10 +45,18 @@ class Trained(Restorer):
         self._format = torch.contiguous_format if precision == "fp32" and device.type == "cpu" else torch.channels_last
         self.model = model.eval().requires_grad_(False).to(device).to(memory_format=self._format)
 
+    def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """Fill holes as the network was trained to see them; see `Restorer.prepare`."""
+        if mask is None or not isinstance(self.model, UNet):
+            return super().prepare(image, mask)
+        return self.model.fill(image, mask)
+
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         shown = image.to(self.device).contiguous(memory_format=self._format)
         hidden = None if mask is None else mask.to(self.device)
         with autocast(self.device, self.precision):
+            if isinstance(self.model, UNet):
+                return self.model(shown, hidden, filled=True).float().to(image.device)
             return self.model(shown, hidden).float().to(image.device)
 
     def in_precision(self, precision: str) -> Trained:

@@ -70,8 +70,8 @@ def test_the_membrane_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> N
     assert error.mean() < 0.02
 
 
-def test_the_membrane_of_nothing_known_is_finite() -> None:
-    assert membrane(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0).all()
+def test_the_membrane_of_nothing_known_is_gray() -> None:
+    assert membrane(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0.5).all()
 
 
 def test_overlap_is_what_a_change_is_seen_over() -> None:
