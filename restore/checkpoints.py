@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
+from restore.files import write_atomically
 from restore.models import build
 from restore.settings import Settings
 from restore.settings import build as build_settings
@@ -66,26 +65,6 @@ class Description(Settings):
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)
     overlap_px: int = Field(default=0, ge=0)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename: the old file stays whole until the new one is.
-
-    Raises:
-        RestoreError: a full disk, missing permission; what was there before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RestoreError(f"cannot be written: {error.strerror}", where=path, exit_code=1) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:

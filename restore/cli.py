@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -98,11 +99,20 @@ def fix(
     tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
-    log: Annotated[Path | None, typer.Option(help="Write a JSON line per file here, as it is done.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Write a JSON line per file here, as it is done; - is stdout.")
+    ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
 ) -> None:
     """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
+    if masks is None:
+        for option, given in (
+            ("--mask-invert", mask_invert), ("--mask-dilate", mask_dilate), ("--mask-missing", mask_missing != "fail"),
+        ):  # fmt: skip
+            if given:
+                raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
+
     from restore.repair import plan_fix
 
     plan = plan_fix(
@@ -140,9 +150,10 @@ def evaluate(
     convention: Annotated[
         str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-studio.")
     ] = "skimage",
-    csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV; - is stdout.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write conventions, summary and scores per picture as JSON.")
+        Path | None,
+        typer.Option("--json", help="Write conventions, summary and scores per picture as JSON; - is stdout."),
     ] = None,
     lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
     lpips_weights: Annotated[
@@ -152,6 +163,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score restored pictures against the true ones, per picture and in the mean, with every convention named."""
+    from restore.evaluate.target import check_targets
+
+    json_target, csv_target = check_targets(json_file, csv)
+
     from restore.evaluate.report import report_table
     from restore.evaluate.score import score_folders
 
@@ -161,14 +176,15 @@ def evaluate(
             masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()], convention=convention,
             lpips_net=lpips_net, lpips_weights=lpips_weights, device=device, progress=bar.at,
         )  # fmt: skip
-    if csv is not None:
-        report.write_csv(csv)
-    if json_file is not None:
-        report.write_json(json_file)
     table = report_table(report)
-    _print_table(tuple(table.columns), [tuple(row) for row in table.rows])
+    taken = any(target is not None and target.path is None for target in (json_target, csv_target))
+    _print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
     for line in report.problems():
         _say(printable(line))
+    if csv_target is not None:
+        report.write_csv(csv_target)
+    if json_target is not None:
+        report.write_json(json_target)
     raise typer.Exit(report.exit_code)
 
 
@@ -310,12 +326,12 @@ def doctor() -> None:
     _print_table(("what", "found"), examine())
 
 
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns on stdout, aligned, the last one free to run on: readable, and easy to cut."""
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err: bool = False) -> None:
+    """Columns on stdout (or stderr), aligned, the last one free to run on: readable, and easy to cut."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header) - 1)]
     for row in [header, *rows]:
         line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths))
-        typer.echo(f"{line}  {row[-1]}".rstrip())
+        typer.echo(f"{line}  {row[-1]}".rstrip(), err=err)
 
 
 def _say(line: str) -> None:
@@ -390,17 +406,26 @@ class _TrainingDisplay:
 
 
 def main() -> None:
-    """Entry point: user errors become one line, never a traceback (unless `--debug`)."""
-    debug = "--debug" in sys.argv
+    """Entry point: user errors become one line, never a traceback (unless `--debug`, which may stand anywhere)."""
+    arguments, debug = _without_debug(sys.argv[1:])
+    if debug:
+        _log_to_stderr()
+    # The others of several processes meet the same errors as the first, which tells them.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        app(standalone_mode=True)
+        if first:
+            app(arguments)
+        else:
+            sys.exit(app(arguments, standalone_mode=False))
     except RestoreError as error:
         if debug:
             raise
-        _say(f"error: {error}")
+        if first:
+            _say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except (KeyboardInterrupt, typer.Abort):
+        if first:
+            _say("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `restore models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -408,8 +433,26 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _say(f"error: this should not have happened: {type(error).__name__}: {error}; --debug shows where")
+        code = getattr(error, "exit_code", None)
+        if code is not None and not first:  # a wrong option, which the first process tells
+            sys.exit(code)
+        where = "" if first else f" in process {os.environ['LOCAL_RANK']}"  # it may be this one's alone
+        _say(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(1)
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without `--debug`, and whether it was among them. What follows `--` is no option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end
+
+
+def _log_to_stderr() -> None:
+    """Everything that the package notes on the way, with tracebacks of files that failed unexpectedly."""
+    logger = logging.getLogger("restore")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.DEBUG)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 
 from restore.degrade import Damage, key, load_damage
 from restore.errors import RestoreError, printable
+from restore.files import check_writable
 from restore.images import find_pictures, read_rgb8, save_png, stem_key
 
 
@@ -72,8 +73,8 @@ def write_damaged(
         Counts, and the files that failed; one bad file does not stop the rest.
 
     Raises:
-        RestoreError: nothing was written: no pictures, two that would get one name, outputs that exist, or an
-            output folder that lies in the clean one.
+        RestoreError: nothing was written: no pictures, two that would get one name, outputs that exist, an
+            output folder that lies in the clean one, is a file, or cannot be written to.
     """
     clean_dir, out_dir = Path(clean_dir), Path(out_dir)
     damage = damage if isinstance(damage, Damage) else load_damage(damage)
@@ -85,8 +86,11 @@ def write_damaged(
     folders = {"damaged": out_dir / "damaged", "masks": out_dir / "masks"}
     _refuse_nesting(clean_dir, out_dir, folders.values())
     _refuse_collisions(clean_dir, pictures)
+    written = [folders["damaged"], *([folders["masks"]] if damage.hides else [])]
     if not overwrite:
-        _refuse_existing(pictures, folders["damaged"], *([folders["masks"]] if damage.hides else []))
+        _refuse_existing(pictures, *written)
+    for folder in dict.fromkeys((output / relative).parent for output in written for relative in pictures):
+        check_writable(folder)
 
     started = time.monotonic()
     summary = DamagedSummary(damage.name)

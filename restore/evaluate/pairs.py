@@ -44,12 +44,12 @@ def pair_up(
     """Pairs by relative stem, sorted; what has no counterpart; and names that stand for more than one file.
 
     Raises:
-        RestoreError: no such folder (exit code 2), or no pictures in it (exit code 1).
+        RestoreError: exit code 2; no such folder, or no pictures in it.
     """
     restored, reference = _by_stem(restored_dir), _by_stem(reference_dir)
     for folder, found in ((restored_dir, restored), (reference_dir, reference)):
         if not found:
-            raise RestoreError("there are no pictures in this folder", where=folder, exit_code=1)
+            raise RestoreError("there are no pictures in this folder", where=folder)
     masks = {} if masks_dir is None else _by_stem(masks_dir)
     pairs, failed, used, without_mask = [], [], set(), []
     for name in sorted(restored.keys() & reference.keys()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restore.checkpoints import write_atomically
+from restore.evaluate.target import ReportTarget
 
 TITLES = {
     "psnr": "PSNR (dB)",
@@ -134,20 +134,21 @@ class Report:
             "failed": self.failed,
         }
 
-    def write_json(self, path: Path) -> None:
-        """Write `to_json` in one step: a reader sees the old file or the new one, never half of it.
+    def write_json(self, target: Path | ReportTarget) -> None:
+        """Write `to_json`; a reader of a file sees the old one or the new one, never half of it.
 
         Raises:
-            RestoreError: it cannot be written.
+            RestoreError: it cannot be written, or is something else than a report (see `ReportTarget`).
         """
         text = json.dumps(self.to_json(), indent=2, allow_nan=False)
-        write_atomically(path, f"{text}\n".encode())
+        place = target if isinstance(target, ReportTarget) else ReportTarget.check(target, "json")
+        place.write(f"{text}\n".encode())
 
-    def write_csv(self, path: Path) -> None:
+    def write_csv(self, target: Path | ReportTarget) -> None:
         """One line per pair: name, every metric (`inf`; empty where there is none), a note that says why.
 
         Raises:
-            RestoreError: it cannot be written.
+            RestoreError: as `write_json`.
         """
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -159,7 +160,8 @@ class Report:
         for failure in self.failed:
             if failure["name"] not in scored:
                 writer.writerow([failure["name"], *("" for _ in self.metrics), failure["reason"]])
-        write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        place = target if isinstance(target, ReportTarget) else ReportTarget.check(target, "csv")
+        place.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
     def problems(self) -> list[str]:
         """What a person must know beside the table, one line each: failures, files without a counterpart."""

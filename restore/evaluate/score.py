@@ -41,6 +41,7 @@ def score_folders(
     border_px: int = 0,
     lpips_net: str = "alex",
     lpips_weights: Path | None = None,
+    lpips: Lpips | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -57,6 +58,7 @@ def score_folders(
         lpips_net: `alex`, `vgg` or `squeeze`.
         lpips_weights: the backbone's file; None: torch.hub's cache, or a download. Where that fails LPIPS is
             reported as unavailable, with the reason, and the other scores stand.
+        lpips: opened already; then the two before say nothing.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: called with (pairs done, pairs in all) after every batch.
 
@@ -65,13 +67,19 @@ def score_folders(
 
     Raises:
         RestoreError: exit code 2: unknown metric, convention, network or device, unusable `lpips_weights`, no
-            such folder; exit code 1: a folder without pictures.
+            such folder, or no pictures in it.
     """
     wanted = _checked_metrics(metrics)
     how = replace(find_convention(convention), border_px=border_px)
     where = pick_device(device)
     pairs, unmatched, failed = pair_up(Path(restored_dir), Path(reference_dir), masks)
-    lpips, why_not = _open_lpips(lpips_net, lpips_weights, where) if "lpips" in wanted else (None, None)
+    why_not = None
+    if "lpips" not in wanted:
+        lpips = None
+    elif lpips is not None:
+        lpips = lpips.to(where)
+    else:
+        lpips, why_not = _open_lpips(lpips_net, lpips_weights, where)
 
     columns = [
         *wanted,

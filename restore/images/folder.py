@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from restore.errors import RestoreError
+from restore.files import absent
 from restore.images.sniff import PICTURE_SUFFIXES
 
 
@@ -34,7 +35,7 @@ def find_pictures(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise RestoreError("there is no such folder", where=root)
+        raise RestoreError(absent(root, "folder"), where=root)
     found = [
         path
         for path in _walk(root)

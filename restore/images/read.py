@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from restore.errors import RestoreError
+from restore.files import absent
 from restore.images import jpeg, png, tiff
 from restore.images.colour import open_profile
 from restore.images.decode import decode
@@ -119,7 +120,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None)
         what = {
-            errno.ENOENT: "there is no such file",
+            errno.ENOENT: absent(path, "file"),
             errno.EACCES: "no permission to read it",
             errno.EISDIR: "this is a folder",
         }.get(code or 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from restore.errors import RestoreError
+from restore.files import write_atomically
 from restore.images.encode import encode
 from restore.images.picture import Picture
 from restore.images.sniff import FORMAT_OF_SUFFIX
-
-#: Names of files that are being written begin and end like this; what is left of a killed run can be swept.
-TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".restore-", ".tmp"
 
 Metadata = Literal["keep", "strip"]
 
@@ -80,40 +75,9 @@ def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file atomically: a temporary name in the same folder, synced, then renamed.
+    """Write a file atomically into a folder that is there.
 
     Raises:
         RestoreError: exit code 1; nothing of the attempt is left.
     """
-    target = Path(path)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    try:
-        # 0o666 is narrowed by the user's umask, as for any new file.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        raise _cannot_write(error, target) from error
-
-
-def _cannot_write(error: OSError | ValueError, path: Path) -> RestoreError:
-    code = getattr(error, "errno", None)
-    what = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EACCES: "no permission to write here",
-        errno.EPERM: "no permission to write here",
-        errno.EROFS: "this disk is read-only",
-        errno.ENOENT: "there is no such folder",
-        errno.ENOTDIR: "there is no such folder",
-        errno.EISDIR: "a folder of this name is in the way",
-        errno.ENAMETOOLONG: "the name is too long",
-    }.get(code or 0, f"cannot be written: {getattr(error, 'strerror', None) or error}")
-    return RestoreError(what, where=path, exit_code=1)
+    write_atomically(path, data, parents=False)

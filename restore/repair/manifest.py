@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,7 @@ class Manifest:
     """A JSON-lines file that is added to; earlier runs' lines stay. Not safe for several threads at once.
 
     Args:
-        path: the file; None writes nothing.
+        path: the file; `-` is standard output; None writes nothing.
 
     Raises:
         RestoreError: exit code 2; it cannot be written to, or holds something that is no manifest.
@@ -58,7 +59,11 @@ class Manifest:
 
     def __init__(self, path: Path | None) -> None:
         self._file: IO[str] | None = None
+        self._closes = False
         if path is None:
+            return
+        if os.fspath(path) == "-":
+            self._file = sys.stdout
             return
         try:
             if path.is_file():
@@ -67,10 +72,11 @@ class Manifest:
                     if start and start != b"{":
                         raise RestoreError("exists and is no manifest", where=path, hint="give --log another name")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a", encoding="utf-8")
+            self._file, self._closes = open(path, "a", encoding="utf-8"), True
         except OSError as error:
             raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
-        self._end_torn_line(path)
+        if path.is_file():
+            self._end_torn_line(path)
 
     @property
     def is_open(self) -> bool:
@@ -97,5 +103,5 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
+        if self._file is not None and self._closes:
             self._file.close()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from restore.errors import RestoreError, printable
+from restore.files import check_writable
 from restore.images import PICTURE_SUFFIXES, UNREADABLE_SUFFIXES, find_pictures, format_of
 from restore.repair.masks import MaskMissing, MaskSource, pair_masks
 from restore.repair.targets import (
     EXTENSIONS,
     check_folder_target,
     check_input,
-    check_writable,
     new_format,
     renamed,
     single_target,
@@ -155,6 +155,8 @@ def plan_fix(
             names = mask_source.without_masks(source, names, everything)
             everything = mask_source.without_masks(source, everything, everything)
         jobs = [_job(source, target, name, suffix, extension) for name in names]
+        for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
+            check_writable(parent)
         if all(job.action == "skip" for job in jobs):
             narrowed = " that --include and --exclude leave" if len(everything) > len(names) else ""
             raise RestoreError(f"no pictures{narrowed} in this folder", where=source)

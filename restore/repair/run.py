@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.errors import RestoreError
+from restore.files import sweep_leftovers
 from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
-from restore.repair.outputs import Metadata, sweep_leftovers
+from restore.repair.outputs import Metadata
 from restore.repair.plan import Job, Plan, plan_fix
 from restore.repair.stages import Loaded, Options, Stages
 from restore.repair.summary import Ledger, Progress, Summary
@@ -55,7 +56,7 @@ def run_fix(
         tile: `auto`, 0 (never), or the largest side of a tile in pixels.
         quality: of JPEG and WebP, 1 to 100; None: the source's.
         metadata: `keep` or `strip` EXIF and XMP.
-        log: a file that gets a JSON line per file (see `Record`); lines that are there stay.
+        log: a file that gets a JSON line per file (see `Record`); lines that are there stay. `-`: standard output.
         progress: called after every file with its record, the number finished and the total; from several
             threads, but never by two at once.
         fail_fast: stop after the first failure.

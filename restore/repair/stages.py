@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
+from restore.files import write_atomically
 from restore.images import NotAPicture, Picture, picture_from_bytes, read_bytes
 from restore.repair.masks import effective_mask
-from restore.repair.outputs import Metadata, encoded, publish
+from restore.repair.outputs import Metadata, encoded
 from restore.repair.plan import Job, Plan
 from restore.repair.summary import Ledger
 
@@ -198,7 +199,7 @@ class Stages:
                     metadata=self.options.metadata,
                 )
                 loaded.notes += notes
-            publish(job.target, data, loaded.stat)
+            write_atomically(job.target, data, like=loaded.stat)
             digest = hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None
         except Exception as error:
             self.ledger.fail(job, error)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.errors import RestoreError, printable
+from restore.files import absent
 from restore.repair.manifest import Manifest, Record, Status
 from restore.repair.plan import Job
 
@@ -143,7 +144,7 @@ def reason_of(error: Exception, job: Job) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or try a smaller --tile"
     if isinstance(error, FileNotFoundError):
-        return "vanished meanwhile"
+        return absent(job.source, "file") if os.path.islink(job.source) else "vanished meanwhile"
     if isinstance(error, OSError):
         return f"{error.strerror or error}"
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]} (--debug shows more)"

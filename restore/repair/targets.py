@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from restore.errors import RestoreError
+from restore.files import absent
 from restore.images import FORMAT_OF_SUFFIX
 
 #: What `--ext` knows, and the suffix that it gives.
@@ -18,7 +19,7 @@ def check_input(source: Path) -> None:
         source.stat()
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        what = "there is no such file or folder" if missing else f"cannot be read: {error.strerror}"
+        what = absent(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
         raise RestoreError(what, where=source) from error
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
@@ -70,17 +71,6 @@ def check_folder_target(source: Path, target: Path) -> None:
         if folder.exists() and os.path.samefile(folder, source):
             what = "the output folder is the input folder" if folder == real else "the output is inside the input"
             raise RestoreError(what, where=target, hint="choose a folder beside it")
-
-
-def check_writable(folder: Path) -> None:
-    """That the output folder can be made or written to, as far as asking tells."""
-    existing = folder
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise RestoreError("is a file where a folder is needed", where=existing, hint="choose another output")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
 
 
 def renamed(name: Path, suffix: str, extension: str | None) -> Path:

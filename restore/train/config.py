@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from restore.datasets.config import DataConfig
 from restore.models import DISCRIMINATORS, GENERATORS
 from restore.settings import Settings, find_config, load
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkConfig(Settings):
@@ -44,6 +46,8 @@ class DiscriminatorConfig(NetworkConfig):
     def _known(self) -> DiscriminatorConfig:
         if self.builder not in DISCRIMINATORS:
             raise ValueError(f"no discriminator is called {self.builder!r} (known: {', '.join(DISCRIMINATORS)})")
+        if "in_channels" in self.args:
+            raise ValueError("leave args.in_channels out: it is settled by what the discriminator is shown")
         return self
 
 
@@ -52,7 +56,10 @@ class LossConfig(Settings):
 
     pixel: Literal["l1", "charbonnier"] = "l1"  # charbonnier is smooth at zero; elsewhere the same
     pixel_weight: float = Field(1.0, ge=0)  # pix2pix: 100
-    hole_weight: float = Field(1.0, gt=0)  # how much more a pixel in the hole counts than one outside
+    # How much more a pixel in the hole counts than one outside. .inf looks at the hole alone: right where known
+    # pixels are the source's anyway; with 20 the zero error outside held a network at its first guess for a
+    # thousand steps.
+    hole_weight: float = Field(1.0, gt=0)
     # The adversary. hinge with spectral norm is the steadiest; vanilla is pix2pix's; lsgan is gentler where D wins;
     # wgan-gp for when the others collapse: slower, and D must not have batch norm.
     adversarial: Literal["none", "vanilla", "lsgan", "hinge", "wgan-gp"] = "none"
@@ -75,8 +82,8 @@ class OptimizerConfig(Settings):
 
     lr: float = Field(2e-4, gt=0)  # of G
     lr_discriminator: float | None = Field(None, gt=0)  # a faster D (TTUR) for when it lags behind; None: as G's
-    betas: tuple[float, float] = (0.9, 0.99)  # of G; pix2pix: [0.5, 0.999]
-    betas_discriminator: tuple[float, float] | None = None  # None: as G's; [0, 0.99] suits wgan-gp
+    betas: tuple[Beta, Beta] = (0.9, 0.99)  # of G; pix2pix: [0.5, 0.999]
+    betas_discriminator: tuple[Beta, Beta] | None = None  # None: as G's; [0, 0.99] suits wgan-gp
     weight_decay: float = Field(0.0, ge=0)  # against overfitting on few pictures
     clip_norm: float | None = Field(None, gt=0)  # largest gradient norm of G, against single bad batches; None: any
     clip_norm_discriminator: float | None = Field(None, gt=0)  # likewise of D
@@ -93,6 +100,9 @@ class WatchConfig(Settings):
     patience: int = Field(5, ge=1)  # so many log lines in a row that look collapsed
     diversity: float = Field(0.1, ge=0, lt=1)  # outputs differ less than this share of how clean pictures do; 0: off
     pixel_rise: float = Field(4.0, ge=0)  # pixel loss so many times its best since D plays; 0: off
+    # D's filters are so many times their size at the start: it learns faster than G can follow; 0: off. Seen: at usual
+    # rates 1.0 after 20 steps, at a hundred times the rate 6 after 50. Raise it for very long runs.
+    growth: float = Field(5.0, ge=0)
     logits: float = Field(200.0, ge=0)  # D's answers grow beyond this (wgan-gp's have no scale: not watched); 0: off
 
 

@@ -35,6 +35,7 @@ from restore.train.setup import (
     settle_precision,
 )
 from restore.train.step import Rules, train_step
+from restore.train.trial import Trial
 from restore.train.validation import better, sample_grid, validate
 from restore.train.watch import Watch
 
@@ -78,7 +79,8 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
         How it ended; `best.safetensors` and `last/` lie in `config.out`.
 
     Raises:
-        RestoreError: wrong data or settings (exit code 2), training diverged (3).
+        RestoreError: wrong data or settings (exit code 2), a batch that does not fit or a full disk (1), training
+            diverged (3).
     """
     assert config.out is not None
 
@@ -90,7 +92,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
     report = report if report is not None and leads else Report()
 
     # The networks, the pictures, and the fixed validation set.
-    generator, discriminator = build_networks(config)
+    generator, discriminator = build_networks(config, begins=not RunFolder.has_state(config.out))
     source, validation = open_data(config, generator, device, report.say)
     lpips = open_scoring(config, device, report.say)
     perceptual = open_perceptual(config, device)
@@ -100,7 +102,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
     if discriminator is not None:
         d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
-    watch = Watch(config.watch, config.loss.adversarial, config.out)
+    watch = Watch(config.watch, config.loss.adversarial, config.out, discriminator)
 
     with RunFolder(config.out) if leads else Follower(config.out) as run:
         # Where the folder stands.
@@ -125,28 +127,29 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
 
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
-        step, clock, timed_from, last = start, time.perf_counter(), start, start == config.total_steps
+        step, clock, timed_from = start, time.perf_counter(), start
+        last = start >= config.total_steps or went_nowhere(config, without_better)
+        trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
         with stop_requests() as stop_requested, stream:
-            while step < config.total_steps:
-                # This process's share of the step's images, in parts.
-                batches = next(stream).parts(config.accumulate)
-
-                # D steps, then G (see step.py); then the average follows.
+            while not last:
+                # D steps, then G (see step.py), on this process's share of the images, in parts; the average follows.
                 set_rates(g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
                 adversary = d if step >= config.loss.adversarial_start else None
-                terms = train_step(
-                    g, adversary, batches, rules,
-                    d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
-                )  # fmt: skip
+                with trial.fits(exit_code=1):
+                    terms = train_step(
+                        g, adversary, next(stream).parts(config.accumulate), rules,
+                        d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
+                    )  # fmt: skip
                 ema.update(g.network, step)
                 watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 
                 last = step == config.total_steps
                 stopping = anywhere(fabric, stop_requested.is_set())
-                if step % config.log_every == 0 or last:
+                to_validate = step % config.validate_every == 0 or last
+                if step % config.log_every == 0 or to_validate:
                     values = {k: float(v) for k, v in mean_over_processes(fabric, terms).items()}
-                    values |= watch.diversity()
+                    values |= watch.diversity() | watch.growth()
                     skipped, in_a_row = (int(max(p.skipped[i] for p in (g, d) if p is not None)) for i in (0, 1))
                     watch.look(step, values, in_a_row)
                     values |= {"skipped": skipped, "lr": g.optimizer.param_groups[0]["lr"]}
@@ -155,7 +158,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                     )
                     run.log({"step": step, **{k: v for k, v in values.items() if math.isfinite(v)}})
                     report.logged(step, config.total_steps, values)
-                if (step % config.validate_every == 0 and not stopping) or last:
+                if to_validate:
                     pause = time.perf_counter()
                     scores = validate(ema.model, validation, lpips, precision, fabric)
                     is_best = better(scores, best, config.best_by)
@@ -166,21 +169,29 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                         sample_grid(ema.model, validation, precision, run.path / "samples" / f"step_{step:07d}.png")
                         if is_best:
                             save_weights(run.best, ema.model.state_dict(), describe(config, ema.model, validation))
-                    run.log({"step": step, **{f"validation_{k}": v for k, v in scores.items()}})
+                    run.log({"step": step, **{f"validation_{k}": v for k, v in scores.items() if math.isfinite(v)}})
                     run.draw_curves()
                     report.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
-                    if config.early_stop is not None and without_better >= config.early_stop and not last:
+                    if went_nowhere(config, without_better) and not last:
                         report.say(f"stopped early: {without_better} validations without a better {config.best_by}")
                         last = True
-                if (step % config.save_every == 0 or last or stopping) and g.skipped[1] == 0:
+                # Best weights never lie in a folder without a state that they belong to.
+                due = step % config.save_every == 0 or (bool(best) and not run.saved)
+                # While steps are skipped, the state before is the good one, unless this is the end.
+                if last or stopping or (due and all(p.skipped[1] == 0 for p in (g, d) if p is not None)):
                     run.save(
                         parts,
                         {"step": step, "best": best, "without_better": without_better, "pictures": source.fingerprint},
                     )
-                if last or stopping:
+                if stopping:
                     break
         return Result(run.path, step, last, best, leads)
+
+
+def went_nowhere(config: TrainConfig, without_better: int) -> bool:
+    """Whether `early_stop` ends the run."""
+    return config.early_stop is not None and without_better >= config.early_stop
 
 
 def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

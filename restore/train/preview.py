@@ -14,8 +14,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from restore.datasets.batch import Batch, Source
-from restore.datasets.stream import BatchStream
+from restore.datasets.batch import Batch
 from restore.errors import RestoreError, printable
 from restore.models import count_parameters
 from restore.train.config import TrainConfig
@@ -29,13 +28,12 @@ from restore.train.setup import (
     open_perceptual,
     open_scoring,
     sees_mask,
-    set_rates,
     settle_precision,
 )
-from restore.train.step import Player, Rules, shown_to_discriminator, train_step
+from restore.train.step import Rules, shown_to_discriminator
+from restore.train.trial import Trial
 from restore.train.validation import save_grid, validate
 
-_MEASURED_SECONDS, _MOST_STEPS, _LEAST_STEPS = 2.0, 100, 2
 _SHOWN = 16
 
 
@@ -105,7 +103,7 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
     )
 
     ema = Ema(generator, config.ema)
-    trial = _Trial(config, source, rules, g, d, ema, share // config.accumulate)
+    trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
     before, playing = _timed(trial, min(config.loss.adversarial_start, config.total_steps) if d else 0)
     started = time.perf_counter()
     validate(ema.model, validation[:1], scoring, precision, fabric)
@@ -147,75 +145,10 @@ def count_macs(forward: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-@dataclass
-class _Trial:
-    """Steps that are made to be measured, and forgotten."""
-
-    config: TrainConfig
-    source: Source
-    rules: Rules
-    g: Player
-    d: Player | None
-    ema: Ema
-    part: int
-
-    def step(self, step: int, d: Player | None, batch: Batch) -> None:
-        """One step as the loop makes it."""
-        config = self.config
-        batches = batch.parts(config.accumulate)
-        set_rates(self.g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
-        train_step(self.g, d, batches, self.rules, d_steps=config.discriminator.steps, penalise=step == 0)
-        self.ema.update(self.g.network, step)
-
-    def seconds(self, d: Player | None) -> float:
-        """The time of one step, after a first one that warms up caches, allocators and compilers."""
-        count = self.part * self.config.accumulate
-        with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
-            self.step(0, d, next(stream))
-            _wait(self.source.store.device)
-            made, start = 0, time.perf_counter()
-            while made < _LEAST_STEPS or (made < _MOST_STEPS and time.perf_counter() - start < _MEASURED_SECONDS):
-                made += 1
-                self.step(made, d, next(stream))
-                _wait(self.source.store.device)
-            return (time.perf_counter() - start) / made
-
-    def largest(self) -> int:
-        """How many images at a time do fit, by halving; 0 where not even one does."""
-        part = self.part // 2
-        while part:
-            try:
-                self.step(0, self.d, self.source.batch(self.config.seed, 0, part * self.config.accumulate))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                part //= 2
-            else:
-                return part
-        return 0
-
-
-def _timed(trial: _Trial, steps_alone: int) -> tuple[float, float]:
+def _timed(trial: Trial, steps_alone: int) -> tuple[float, float]:
     """Seconds of a step before D joins (0 where it plays at once), and of one with D."""
-    try:
+    with trial.fits(exit_code=2):
         return (trial.seconds(None) if steps_alone else 0.0), trial.seconds(trial.d)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        cause = error
-    fits, side = trial.largest(), trial.config.data.patch
-    tried = trial.part * trial.config.accumulate
-    hint = f"{fits} at a time would: set accumulate={-(-tried // fits)}, or a smaller data.batch" if fits else None
-    raise RestoreError(
-        f"a batch of {trial.part} × {side}² does not fit on {trial.rules.fabric.device}",
-        where=f"data.batch = {trial.config.data.batch}, data.patch = {side}",
-        hint=hint or "not even one image does: set a smaller data.patch",
-    ) from cause
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; PyTorch has no class of its own for that on a CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _network_line(name: str, builder: str, network: nn.Module, forward: Callable[[], Tensor], side: int) -> str:
@@ -237,13 +170,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RestoreError(f"cannot be written: {error.strerror}", where=path) from error
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _peak_memory(device: torch.device) -> str:

@@ -15,8 +15,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from restore.checkpoints import read_state, save_state, write_atomically
+from restore.checkpoints import read_state, save_state
 from restore.errors import RestoreError
+from restore.files import write_atomically
 from restore.settings import read_yaml
 from restore.train.config import FREE_ON_RESUME, TrainConfig
 from restore.train.curves import draw_curves
@@ -49,7 +50,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.state = path / "last" / "state.safetensors"
         try:
-            (path / "samples").mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "w")
         except OSError as error:
             raise RestoreError(f"cannot be written: {error.strerror}", where=path) from error
@@ -74,23 +75,30 @@ class RunFolder:
     def check(self, config: TrainConfig) -> None:
         """Write the resolved config; where a run has begun here already, see that this is the same one.
 
-        What a process that was killed while writing left behind is removed.
+        What a process that was killed while writing left behind is removed. A run that was killed before its first
+        state was saved starts again.
 
         Raises:
-            RestoreError: the folder holds a run of another config; the differing keys are listed.
+            RestoreError: the folder holds a run of another config (the differing keys are listed), or files that are
+                not this run's and would be replaced.
         """
         wanted = resolved(config)
         file = self.path / "config.yaml"
-        if self.state.exists() and file.exists():
-            there, here = (_flat(values, FREE_ON_RESUME) for values in (read_yaml(file), wanted))
-            differing = [k for k in {**there, **here} if there.get(k) != here.get(k)]
-            if differing:
-                listed = "; ".join(f"{k} was {there.get(k)}, is {here.get(k)}" for k in differing[:5])
+        if file.exists():
+            self._refuse_another_config(read_yaml(file), wanted)
+        if not self.state.exists():
+            owner = () if file.exists() else ("metrics.jsonl",)
+            foreign = [name for name in (*owner, self.best.name) if (self.path / name).exists()]
+            if foreign:
                 raise RestoreError(
-                    f"holds a run of another config ({listed})",
+                    f"holds {' and '.join(foreign)}, which would be replaced, but no state to go on from in last/",
                     where=self.path,
-                    hint="choose another out=, or use the same values",
+                    hint="choose another out=, or move them away",
                 )
+        try:
+            (self.path / "samples").mkdir(exist_ok=True)
+        except OSError as error:
+            raise RestoreError(f"cannot be written: {error.strerror}", where=self.path / "samples") from error
         for folder in (self.path, self.path / "samples", self.state.parent):
             for torn in folder.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
@@ -98,6 +106,18 @@ class RunFolder:
         found = environment(config.device, config.precision)
         write_atomically(self.path / "environment.json", json.dumps(found, indent=1).encode())
         self._keep = config.keep
+
+    def _refuse_another_config(self, found: Any, wanted: dict[str, Any]) -> None:
+        there, here = (_flat(v, FREE_ON_RESUME) for v in (found if isinstance(found, dict) else {}, wanted))
+        differing = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+        if differing:
+            listed = "; ".join(f"{k} was {there.get(k)}, is {here.get(k)}" for k in differing[:5])
+            raise RestoreError(
+                f"holds a run of another config ({listed})",
+                where=self.path,
+                hint="choose another out=, or use the same values"
+                + ("" if self.state.exists() else ", or move its config.yaml away: no state of it was saved"),
+            )
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`, and tell TensorBoard."""
@@ -182,6 +202,16 @@ class RunFolder:
         older = sorted((step, file) for file in files if (step := _step_of(file)) is not None and step < newest)
         for _, file in older[: len(older) - self._keep] if len(older) > self._keep else []:
             file.unlink(missing_ok=True)
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.state.exists()
+
+    @staticmethod
+    def has_state(path: Path) -> bool:
+        """Whether a run can go on in this folder."""
+        return (path / "last" / "state.safetensors").exists()
 
     def load(self, parts: Mapping[str, Savable]) -> dict[str, Any] | None:
         """Fill the parts from the last state; returns the facts saved with it, or None where there is no state yet."""

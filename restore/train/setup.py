@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
-from restore.checkpoints import Description, find_weights, load_strictly, read_weights
+from restore.checkpoints import Description, find_weights, load_strictly, read_torch_state, read_weights
 from restore.datasets.batch import Batch, Source
 from restore.datasets.source import open_source
 from restore.degrade import Damage, damage_from, load_damage
@@ -23,6 +25,7 @@ from restore.metrics.perceptual import Lpips, open_lpips
 from restore.models import build
 from restore.models.overlap import measure_overlap_px
 from restore.models.patchgan import init_weights
+from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.train.config import OptimizerConfig, TrainConfig
 from restore.train.step import Player
 
@@ -65,32 +68,72 @@ def settle_precision(config: TrainConfig, device: torch.device) -> str:
     return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
 
 
-def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module | None]:
+def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[nn.Module, nn.Module | None]:
     """G, and D where one plays. Only weights start from torch's generator, seeded here.
 
+    Args:
+        config: names them.
+        begins: False where a saved state is to fill them: `init` is then no longer needed.
+
     Raises:
-        RestoreError: arguments that do not build, or `init` weights that do not fit.
+        RestoreError: arguments that do not build, `init` weights that do not fit, or a patch too small for a network.
     """
     torch.manual_seed(config.seed)
     generator = build(config.model.builder, config.model.args, where="model")
     if config.model.builder == "pix2pix":
         init_weights(generator)
-    if config.init is not None:
+    if config.init is not None and begins:
         path = find_weights(config.init)
-        load_strictly(generator, with_mask_channel(read_weights(path)[1], generator), path)
+        load_strictly(generator, with_mask_channel(read_initial(path), generator), path)
     multiple = int(getattr(generator, "multiple", 1))
     if config.data.patch % multiple:
         raise RestoreError(f"must divide by {multiple} for this model", where=f"data.patch = {config.data.patch}")
+    if config.data.patch < smallest_side(generator):
+        raise RestoreError(
+            f"must be at least {smallest_side(generator)} for this model", where=f"data.patch = {config.data.patch}"
+        )
     if config.loss.adversarial == "none":
         return generator, None
-    args = {"in_channels": 7 if sees_mask(generator) else 6, **config.discriminator.args}
+    channels = 7 if sees_mask(generator) else 6
+    args = {**config.discriminator.args, "in_channels": channels}
     discriminator = build(config.discriminator.builder, args, where="discriminator")
     init_weights(discriminator)
+    _refuse_small_patch(discriminator, channels, config.data.patch, multiple)
     if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
         raise RestoreError(
             "wgan-gp looks at one picture at a time", where="discriminator.args.norm = batch", hint="set it to none"
         )
     return generator, discriminator
+
+
+def read_initial(path: Path) -> dict[str, torch.Tensor]:
+    """The weights that `init` names: this package's, or a published pix2pix `*_net_G.pth`."""
+    if path.suffix.lower() in (".pth", ".pt"):
+        return pix2pix_from_state_dict(read_torch_state(path), path).state_dict()
+    return read_weights(path)[1]
+
+
+def smallest_side(generator: nn.Module) -> int:
+    """The smallest side that a generator takes as it is, without padding."""
+    multiple = int(getattr(generator, "multiple", 1))
+    return -(-int(getattr(generator, "minimum", 1)) // multiple) * multiple
+
+
+def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, multiple: int) -> None:
+    judge = copy.deepcopy(discriminator).eval().to("meta")
+
+    def judges(side: int) -> bool:
+        try:
+            judge(torch.empty(1, channels, side, side, device="meta"))
+        except RuntimeError:  # a layer would have no output
+            return False
+        return True
+
+    if judges(patch):
+        return
+    enough = next((side for side in range(patch, 4097, multiple) if judges(side)), None)
+    hint = f"{enough} is enough, or set discriminator.args.n_layers lower"
+    raise RestoreError("too small for this discriminator", where=f"data.patch = {patch}", hint=hint)
 
 
 def with_mask_channel(state: dict[str, torch.Tensor], generator: nn.Module) -> dict[str, torch.Tensor]:
@@ -218,7 +261,7 @@ def open_data(
         config.data,
         open_damage(config),
         multiple=int(getattr(generator, "multiple", 1)),
-        minimum=int(getattr(generator, "minimum", 1)),
+        minimum=smallest_side(generator),
         device=device,
         say=say,
         processes=config.devices,

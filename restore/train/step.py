@@ -55,8 +55,10 @@ class Player:
     def step(self) -> Tensor:
         """Apply the gradients that have been collected; returns their norm before clipping."""
         self.scaler.unscale_(self.optimizer)
-        limit = float("inf") if self.clip_norm is None else self.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit, foreach=True)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip_norm, norm, foreach=True)
         bad = (~norm.isfinite()).to(self.skipped.dtype)
         self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
         self.scaler.step(self.optimizer)
@@ -64,6 +66,10 @@ class Player:
         self.scaler.update(None if self.scales else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def running(self) -> list[Tensor]:
+        """What passes leave behind in the network itself: running statistics, singular vectors."""
+        return [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,9 @@ def train_step(
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
+    players = [g] if d is None else [g, d]
+    running = [buffer for player in players for buffer in player.running()]
+    before = _flat(running) if running else None
     # One forward pass serves D and G; where gradients are accumulated it is made twice, to hold one part at a time.
     once = [forward(g, batches[0], rules)] if len(batches) == 1 else None
 
@@ -141,7 +150,19 @@ def train_step(
             rules.fabric.backward(g.scaler.scale(loss * share))
         _add(terms, found, share)
     terms["g_norm"] = g.step()
+
+    # A step that was skipped leaves no trace: what is no number would stay in running statistics for good.
+    if before is not None:
+        skipped = torch.stack([player.skipped[1] for player in players]).amax() > 0
+        kept = torch.where(skipped, before, _flat(running))
+        parts = kept.split([buffer.numel() for buffer in running])
+        torch._foreach_copy_(running, [part.view_as(buffer) for part, buffer in zip(parts, running)])
     return terms
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    """A copy of all values in one tensor."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def forward(g: Player, batch: Batch, rules: Rules) -> Tensor:

@@ -43,22 +43,26 @@ def validate(
         fabric: who shares the work.
 
     Returns:
-        `psnr`, `ssim`, with `lpips` where it can be had. Identical pictures (infinite PSNR) are left out of the mean.
+        `psnr`, `ssim`, with `lpips` where it can be had. Identical pictures (infinite PSNR) are left out of the mean
+        (infinite where all are); NaN where an output is.
     """
     names = ["psnr", "ssim"] + (["lpips"] if lpips is not None else [])
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=fabric.device)
     for batch in batches[fabric.global_rank :: fabric.world_size]:
         scores = score_batch(repaired(model, batch, precision), batch.clean, lpips=lpips)
         for i, name in enumerate(names):
-            finite = scores[name][scores[name].isfinite()]
-            sums[0, i] += finite.sum().to(sums.device)
-            sums[1, i] += len(finite)
+            # LPIPS is NaN where a picture is too small for it; elsewhere NaN means weights that are no good, and stays.
+            unscored = scores[name].isnan() if name == "lpips" else scores[name].isinf()
+            counted = scores[name][~unscored]
+            sums[0, i] += counted.sum().to(sums.device)
+            sums[1, i] += len(counted)
     if fabric.world_size > 1:
         everywhere = fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(everywhere, Tensor)
         sums = everywhere
     totals, counts = sums.tolist()
-    return {name: total / count if count else math.nan for name, total, count in zip(names, totals, counts)}
+    empty = {"psnr": math.inf, "ssim": math.nan, "lpips": math.nan}
+    return {name: total / count if count else empty[name] for name, total, count in zip(names, totals, counts)}
 
 
 def sample_grid(model: nn.Module, batches: list[Batch], precision: str, path: Path) -> None:
@@ -80,8 +84,10 @@ def save_grid(path: Path, rows: list[list[Tensor]]) -> None:
 
 
 def better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:
-    """Whether these scores beat the best so far (a first score beats nothing, a NaN never does)."""
-    now, before = scores.get(by, math.nan), best.get(by)
+    """Whether these scores beat the best so far: the first do, `last` always does, a NaN never."""
+    now, before = scores.get("psnr" if by == "last" else by, math.nan), best.get(by)
+    if math.isnan(now):
+        return False
     if before is None or by == "last":
         return True
     return now < before if by == "lpips" else now > before

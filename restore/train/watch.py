@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restore.errors import RestoreError
 from restore.train.config import WatchConfig
@@ -22,10 +22,15 @@ class Watch:
         config: the limits.
         adversarial: the kind of adversary; a Wasserstein critic's answers have no scale and are not watched.
         out: the run's folder, for the message.
+        discriminator: as it starts, before a saved state fills it; None where there is none.
     """
 
-    def __init__(self, config: WatchConfig, adversarial: str, out: Path) -> None:
+    def __init__(
+        self, config: WatchConfig, adversarial: str, out: Path, discriminator: nn.Module | None = None
+    ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
+        self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
+        self._size_at_start = self._size()
         self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
@@ -47,12 +52,19 @@ class Watch:
         ours, theirs = (torch.cat(list(seen)).std(dim=0).mean() for seen in (self._outputs, self._cleans))
         return {"diversity": float(ours / theirs)} if theirs > 0 else {}
 
+    def growth(self) -> dict[str, float]:
+        """The size (norm) of D's filters as a multiple of that at the start, under `d_growth`; nothing without D."""
+        return {"d_growth": self._size() / self._size_at_start} if self._filters else {}
+
+    def _size(self) -> float:
+        return float(torch.nn.utils.get_total_norm([p.detach() for p in self._filters])) if self._filters else 0.0
+
     def look(self, step: int, values: dict[str, float], skipped_in_a_row: int) -> None:
         """Look at a log line.
 
         Args:
             step: of the log line.
-            values: its values, `diversity` among them.
+            values: its values, `diversity` and `d_growth` among them.
             skipped_in_a_row: steps until now that did nothing, because a gradient was no number.
 
         Raises:
@@ -83,6 +95,15 @@ class Watch:
                 step,
                 f"the adversary destroys the picture: the pixel loss is {rise:.1f} times what it was",
                 "lower loss.adversarial_weight or optimizer.lr_discriminator, or set loss.r1=10",
+            )
+        grown = values.get("d_growth", 1.0)
+        self._count("growth", limits.growth > 0 and grown > limits.growth)
+        if self._held("growth"):
+            self._stop(
+                step,
+                f"the discriminator ran away: its filters grew to {grown:.1f} times their size, faster than the "
+                "generator can follow",
+                "lower optimizer.lr_discriminator",
             )
         size = max(abs(values["d_real"]), abs(values["d_fake"]))
         watched = limits.logits > 0 and self.adversarial != "wgan-gp"

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,23 @@ def test_a_damage_made_in_code_serves_too(clean: Path, tmp_path: Path) -> None:
     damage = damage_from([{"name": "noise", "sigma": 0}], "nothing")
     write_damaged(clean, tmp_path / "out", damage)
     assert (np.array(Image.open(tmp_path / "out/damaged/a.png")) == np.array(Image.open(clean / "a.png"))).all()
+
+
+def test_places_that_cannot_be_written_to_are_refused_before_anything_is(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for folder, inside in (("one", "damaged"), ("two", "masks"), ("three", "damaged/deep")):
+        (tmp_path / folder / inside).parent.mkdir(parents=True)
+        (tmp_path / folder / inside).touch()
+    for out in ("file", "file/in", "one", "two", "three"):
+        before = files(tmp_path)
+        with pytest.raises(RestoreError, match="is a file where a folder is needed") as caught:
+            write_damaged(clean, tmp_path / out, "inpaint-thin", overwrite=True)
+        assert caught.value.exit_code == 2
+        assert files(tmp_path) == before
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
+    with pytest.raises(RestoreError, match="no permission to write"):
+        write_damaged(clean, tmp_path / "new", "noise")
+    assert not (tmp_path / "new").exists()

@@ -12,7 +12,7 @@ from restore.errors import RestoreError
 from restore.images import read_rgb8, save_png
 from restore.models import build as build_network
 from restore.settings import build, load
-from restore.train import preview as preview_module
+from restore.train import trial as trial_module
 from restore.train.config import TrainConfig
 from restore.train.preview import count_macs, duration, preview
 
@@ -40,7 +40,7 @@ def config(clean: Path, out: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview_module, "_MEASURED_SECONDS", 0)
+    monkeypatch.setattr(trial_module, "MEASURED_SECONDS", 0)
 
 
 def test_all_it_prints_is_a_config_that_means_the_same(clean: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_work_of_pix2pix_is_the_published_number() -> None:
 
 
 def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview_module._Trial, "seconds", lambda trial, d: 2.0 if d is None else 3.0)
+    monkeypatch.setattr(trial_module.Trial, "seconds", lambda trial, d: 2.0 if d is None else 3.0)
     found = preview(config(clean, tmp_path / "run", validate_every=1000))
     assert found.seconds == pytest.approx(400 * 2 + 600 * 3, abs=60)  # and a validation
     assert any("40 min" in fact or "44 min" in fact or "43 min" in fact for fact in found.facts)
@@ -93,11 +93,11 @@ def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch:
 def test_a_batch_that_does_not_fit_says_what_would(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: preview_module._Trial, number: int, d: object, batch: Batch) -> None:
+    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch) -> None:
         if len(batch.keys) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(preview_module._Trial, "step", step)
+    monkeypatch.setattr(trial_module.Trial, "step", step)
     with pytest.raises(RestoreError) as error:
         preview(config(clean, tmp_path / "run"))
     assert "a batch of 4 × 32² does not fit on cpu" in str(error.value)
@@ -107,10 +107,10 @@ def test_a_batch_that_does_not_fit_says_what_would(
 def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: preview_module._Trial, number: int, d: object, batch: Batch) -> None:
+    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(preview_module._Trial, "step", step)
+    monkeypatch.setattr(trial_module.Trial, "step", step)
     with pytest.raises(RuntimeError, match="shapes differ"):
         preview(config(clean, tmp_path / "run"))
 

@@ -1,0 +1,143 @@
+"""Files that are there whole or not at all; what killed runs have left of theirs; where files can be written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from restore.errors import RestoreError
+
+#: Names of files that are being written begin and end like this; what is left of a killed run can be swept.
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".restore-", ".tmp"
+
+logger = logging.getLogger(__name__)
+
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def write_atomically(
+    path: str | os.PathLike[str], data: bytes, *, like: os.stat_result | None = None, parents: bool = True
+) -> None:
+    """Write beside, sync, rename: what has its name is complete, and the old file stays whole until the new one is.
+
+    Args:
+        path: the file.
+        data: all of it.
+        like: gives its permissions and its modification time, before the rename; None: those of any new file.
+        parents: make missing folders.
+
+    Raises:
+        RestoreError: exit code 1, with the `OSError` as its cause; nothing of the attempt is left, and what was there
+            before is untouched.
+    """
+    target = Path(path)
+    unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
+    try:
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if like is not None:
+                _make_alike(temporary, like)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
+
+
+def why_not_written(error: OSError | ValueError) -> str:
+    """What stands in the way of writing, in words."""
+    code = getattr(error, "errno", None)
+    return {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission to write here",
+        errno.EPERM: "no permission to write here",
+        errno.EROFS: "this disk is read-only",
+        errno.ENOENT: "there is no such folder",
+        errno.ENOTDIR: "there is no such folder",
+        errno.EISDIR: "a folder of this name is in the way",
+        errno.ENAMETOOLONG: "the name is too long",
+    }.get(code or 0, f"cannot be written: {getattr(error, 'strerror', None) or error}")
+
+
+def check_writable(folder: Path) -> None:
+    """That a folder is there, or can be made, and can be written to, as far as asking tells. Writes nothing.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RestoreError("is a file where a folder is needed", where=existing, hint="choose another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
+
+
+def absent(path: str | os.PathLike[str], kind: str) -> str:
+    """What to say where there is no file or folder: a link that leads nowhere is called that.
+
+    Args:
+        path: what was asked for.
+        kind: what it should have been: `file`, `folder`, ...
+    """
+    return "a dangling link: what it points to is not there" if os.path.islink(path) else f"there is no such {kind}"
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove temporary files that dead runs have left in a folder: those of this machine's processes that are no
+    more, others after a day (another machine may be writing here too). Returns how many.
+    """
+    swept = 0
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
+        machine, _, rest = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")
+        process = rest.partition("-")[0]
+        try:
+            if machine == _machine() and process.isdecimal():
+                abandoned = int(process) == os.getpid() or not _is_alive(int(process))
+            else:
+                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+            if abandoned:
+                path.unlink()
+                swept += 1
+        except OSError as error:  # gone meanwhile, or not ours: in nobody's way
+            logger.debug("%s: not swept: %s", path, error)
+    return swept
+
+
+def _make_alike(path: Path, like: os.stat_result) -> None:
+    try:
+        os.chmod(path, like.st_mode & 0o777)
+        os.utime(path, ns=(like.st_atime_ns, like.st_mtime_ns))
+    except PermissionError as error:  # FAT and some network disks have neither; the content matters more
+        logger.debug("%s: %s", path, error)
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # there, signal 0 would end it; and an open file cannot be removed anyway
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
