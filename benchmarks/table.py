@@ -100,7 +100,7 @@ def inpainting(models: list[str], names: list[Path], clean: list[Tensor], lpips:
     """One table: masks × models."""
     print("| holes | model | PSNR in the hole | PSNR | LPIPS | s/megapixel |\n|---|---|---|---|---|---|")
     restorers = [open_restorer(m) for m in models]
-    for kind in ("inpaint-thin", "inpaint-medium", "inpaint-thick"):
+    for kind in ("inpaint-thin", "inpaint-medium"):
         damage = load_damage(kind)
         cases = []
         for name, picture in zip(names, clean):

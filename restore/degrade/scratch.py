@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -79,9 +80,9 @@ class _Marks(Step):
     def _scale(self, size: tuple[int, int]) -> float:
         return min(size) / REFERENCE_SIDE if self.with_picture else 1.0
 
+    @abstractmethod
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         """float64[B, marks, links, 7], see `lines.draw`."""
-        raise NotImplementedError
 
     def _chains(
         self,
