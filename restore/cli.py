@@ -210,7 +210,9 @@ def train(
     from restore.train.config import TrainConfig, load_train_config
 
     if schema:
-        typer.echo(json.dumps(TrainConfig.model_json_schema(), indent=1))
+        from restore.settings import json_schema
+
+        typer.echo(json.dumps(json_schema(TrainConfig), indent=1))
         return
     if config is None:
         from restore.settings import config_names

@@ -15,9 +15,9 @@ from restore.errors import RestoreError
 
 
 class Settings(BaseModel):
-    """Base of every config: frozen, and no key but the declared ones."""
+    """Base of every config: frozen, and no key but the declared ones. The text below a key describes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 S = TypeVar("S", bound=Settings)
@@ -175,3 +175,20 @@ def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             keys += known_keys(inner, f"{prefix}{name}.")
     return keys
+
+
+def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a config, every description in one line, however it is wrapped in the source."""
+    schema: dict[str, Any] = _unwrapped(kind.model_json_schema())
+    return schema
+
+
+def _unwrapped(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_unwrapped(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: " ".join(part.split()) if name == "description" and isinstance(part, str) else _unwrapped(part)
+        for name, part in schema.items()
+    }

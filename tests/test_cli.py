@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,22 @@ def section(command: str) -> str:
     if command not in SECTIONS:
         return README
     return re.split(r"^## ", README.split(f"\n## {SECTIONS[command]}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def described_keys(schema: object, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every property in a JSON schema, however deep, by where it stands, with its description."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from described_keys(part, at)
+    elif isinstance(schema, dict):
+        for name, part in schema.get("properties", {}).items():
+            yield ".".join((*at, name)), part.get("description", "")
+            yield from described_keys(part, (*at, name))
+        for name, part in schema.get("$defs", {}).items():
+            yield from described_keys(part, (*at, name))
+        for name, part in schema.items():
+            if name not in ("properties", "$defs"):
+                yield from described_keys(part, at)
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
@@ -208,6 +225,15 @@ def test_the_schema_knows_every_key_of_a_config() -> None:
     assert {"total_steps", "data", "optimizer", "keep"} <= schema["properties"].keys()
     assert "side_by_side" in schema["$defs"]["DataConfig"]["properties"]
     assert schema["additionalProperties"] is False
+
+
+def test_the_schema_says_of_every_key_what_it_is_and_when_to_touch_it() -> None:
+    described = dict(described_keys(json.loads(restore("train", "--schema").stdout)))
+    named = {".".join(at.split(".")[-2:]) for at in described}
+    expected = {"total_steps", "data", "LossConfig.r1", "WatchConfig.growth", "DataConfig.scale", "Folder.weight"}
+    assert expected <= named, expected - named
+    assert {at for at, text in described.items() if not text.strip()} == set()
+    assert {at for at, text in described.items() if "\n" in text} == set(), "editors show a line as a paragraph"
 
 
 def test_weights_are_exported_and_named(folder: Path, tmp_path: Path) -> None:

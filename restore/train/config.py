@@ -1,4 +1,7 @@
-"""What a training config may say. Every key is here, with the reason to touch it."""
+"""What a training config may say. Every key is here, with the reason to touch it.
+
+The text below a key is its description in the JSON schema (`restore train --schema`).
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,20 @@ class NetworkConfig(Settings):
     """A network: a builder's name and its arguments."""
 
     builder: str
+    """Which kind of network."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """The builder's arguments, as its class in `restore/models/` explains them; what is left out keeps its default.
+    Touch them for a larger, smaller or steadier network.
+    """
 
 
 class ModelConfig(NetworkConfig):
     """The generator. `purpose` is the line that `restore models` shows."""
 
     builder: str = "unet"
+    """The kind of generator: `unet` takes any size, with or without a mask; `pix2pix` is the published network."""
     purpose: str = ""
+    """One line that goes into the weights file, for `restore models` to show. Empty: what it was trained on."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelConfig:
@@ -38,9 +47,13 @@ class DiscriminatorConfig(NetworkConfig):
     """The discriminator; its input channels are settled by what it is shown."""
 
     builder: str = "patchgan"
-    steps: int = Field(1, ge=1)  # of D for each of G: 5 with wgan-gp, more than 1 where D lags behind
-    # Of what D sees, real and repaired alike, so that it cannot learn few pictures by heart: for under 1000 pictures.
+    """The kind of discriminator; `patchgan` is the only one."""
+    steps: int = Field(1, ge=1)
+    """Steps of D for each of G: 5 with wgan-gp, more than 1 where D lags behind."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
+    """Changes to what D sees, real and repaired alike, so that it cannot learn few pictures by heart: for under 1000
+    pictures.
+    """
 
     @model_validator(mode="after")
     def _known(self) -> DiscriminatorConfig:
@@ -54,90 +67,170 @@ class DiscriminatorConfig(NetworkConfig):
 class LossConfig(Settings):
     """What G minimises: the sum of its terms, each times its weight."""
 
-    pixel: Literal["l1", "charbonnier"] = "l1"  # charbonnier is smooth at zero; elsewhere the same
-    pixel_weight: float = Field(1.0, ge=0)  # pix2pix: 100
-    # How much more a pixel in the hole counts than one outside. .inf looks at the hole alone: right where known
-    # pixels are the source's anyway; with 20 the zero error outside held a network at its first guess for a
-    # thousand steps.
+    pixel: Literal["l1", "charbonnier"] = "l1"
+    """How far the output is from the clean picture. charbonnier is smooth at zero, elsewhere the same as l1; pix2pix:
+    l1.
+    """
+    pixel_weight: float = Field(1.0, ge=0)
+    """Weight of the pixel loss: raise it where an adversary makes things up; pix2pix: 100."""
     hole_weight: float = Field(1.0, gt=0)
-    # The adversary. hinge with spectral norm is the steadiest; vanilla is pix2pix's; lsgan is gentler where D wins;
-    # wgan-gp for when the others collapse: slower, and D must not have batch norm.
+    """How much more a pixel in the hole counts than one outside. .inf looks at the hole alone: right where known
+    pixels are the source's anyway; with 20 the zero error outside held a network at its first guess for a thousand
+    steps.
+    """
     adversarial: Literal["none", "vanilla", "lsgan", "hinge", "wgan-gp"] = "none"
-    adversarial_weight: float = Field(0.01, ge=0)  # pix2pix: 1 beside pixel_weight 100
-    adversarial_start: int = Field(0, ge=0)  # steps of pixel loss alone before D joins: D then sees sensible pictures
-    gradient_penalty: float = Field(10.0, ge=0)  # of wgan-gp; the paper's 10 rarely needs touching
-    r1: float = Field(0.0, ge=0)  # slope of D on real pictures; try 1 to 10 where D grows without end
-    r1_every: int = Field(16, ge=1)  # steps between two payments of r1, each so many times as dear: saves time
-    feature_matching: float = Field(0.0, ge=0)  # G matches D's activations: steadier; try 10 x adversarial_weight
-    # Distance in the features of a recognition network: textures instead of blur. lpips has learned weights, features
-    # is the plain distance. Score with another backbone than you train with.
+    """The adversary. hinge with spectral norm is the steadiest; vanilla is pix2pix's; lsgan is gentler where D wins;
+    wgan-gp for when the others collapse: slower, and D must not have batch norm.
+    """
+    adversarial_weight: float = Field(0.01, ge=0)
+    """Weight of the adversary in G's loss: more for texture, less where it makes things up; pix2pix: 1 beside
+    pixel_weight 100.
+    """
+    adversarial_start: int = Field(0, ge=0)
+    """Steps of pixel loss alone before D joins: D then sees sensible pictures."""
+    gradient_penalty: float = Field(10.0, ge=0)
+    """Weight of the gradient penalty of wgan-gp; the paper's 10 rarely needs touching."""
+    r1: float = Field(0.0, ge=0)
+    """Weight of the penalty on D's slope at real pictures: try 1 to 10 where D grows without end; 0: off."""
+    r1_every: int = Field(16, ge=1)
+    """Steps between two payments of `r1`, each so many times as dear: saves time; 1 pays at every step."""
+    feature_matching: float = Field(0.0, ge=0)
+    """Weight of G's matching D's activations, for steadier training: try 10 × adversarial_weight; 0: off."""
     perceptual: Literal["none", "lpips", "features"] = "none"
+    """Distance in the features of a recognition network: textures instead of blur. lpips has learned weights,
+    features is the plain distance.
+    """
     perceptual_weight: float = Field(0.1, ge=0)
+    """Weight of the perceptual loss: more for texture, less where it draws patterns that are not there."""
     perceptual_net: Literal["alex", "vgg", "squeeze"] = "vgg"
-    perceptual_weights: Path | None = None  # the backbone as a file, where it cannot be downloaded
+    """The recognition network of `perceptual`. Score with another one (`lpips_net`) than you train with."""
+    perceptual_weights: Path | None = None
+    """ImageNet weights of `perceptual_net` as a file, where they cannot be downloaded; null: downloaded."""
 
 
 class OptimizerConfig(Settings):
     """AdamW for both networks."""
 
-    lr: float = Field(2e-4, gt=0)  # of G
-    lr_discriminator: float | None = Field(None, gt=0)  # a faster D (TTUR) for when it lags behind; None: as G's
-    betas: tuple[Beta, Beta] = (0.9, 0.99)  # of G; pix2pix: [0.5, 0.999]
-    betas_discriminator: tuple[Beta, Beta] | None = None  # None: as G's; [0, 0.99] suits wgan-gp
-    weight_decay: float = Field(0.0, ge=0)  # against overfitting on few pictures
-    clip_norm: float | None = Field(None, gt=0)  # largest gradient norm of G, against single bad batches; None: any
-    clip_norm_discriminator: float | None = Field(None, gt=0)  # likewise of D
-    # cosine falls to zero, the best for a fixed budget; linear is flat for one half, then falls, as pix2pix; constant
-    # for runs without an end.
+    lr: float = Field(2e-4, gt=0)
+    """Learning rate of G at its highest: lower it where the loss jumps or steps are skipped."""
+    lr_discriminator: float | None = Field(None, gt=0)
+    """Learning rate of D at its highest: a faster D (TTUR) for when it lags behind; null: as G's."""
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """How much of AdamW's two running averages of G's gradients is kept per step: a lower first one where an adversary
+    makes training swing; pix2pix: [0.5, 0.999].
+    """
+    betas_discriminator: tuple[Beta, Beta] | None = None
+    """The same for D; null: as G's; [0, 0.99] suits wgan-gp."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Pull of both networks' weights towards zero, against overfitting on few pictures; 0: none."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest gradient norm of G, against single bad batches; null: any."""
+    clip_norm_discriminator: float | None = Field(None, gt=0)
+    """Largest gradient norm of D, against single bad batches; null: any."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)  # the rate rises from zero: for large rates, and after `init`
+    """How the rate falls over the run. cosine falls to zero, the best for a fixed budget; linear is flat for one half,
+    then falls, as pix2pix; constant for runs without an end.
+    """
+    warmup_steps: int = Field(0, ge=0)
+    """Steps in which the rate rises from zero: for large rates. After `init` there are 100 where this says 0."""
 
 
 class WatchConfig(Settings):
     """When a run is stopped because it goes nowhere. Counts are of log lines, except `nonfinite_steps`."""
 
-    nonfinite_steps: int = Field(20, ge=1)  # so many steps in a row whose gradient is no number (each is skipped)
-    patience: int = Field(5, ge=1)  # so many log lines in a row that look collapsed
-    diversity: float = Field(0.1, ge=0, lt=1)  # outputs differ less than this share of how clean pictures do; 0: off
-    pixel_rise: float = Field(4.0, ge=0)  # pixel loss so many times its best since D plays; 0: off
-    # D's filters are so many times their size at the start: it learns faster than G can follow; 0: off. Seen: at usual
-    # rates 1.0 after 20 steps, at a hundred times the rate 6 after 50. Raise it for very long runs.
+    nonfinite_steps: int = Field(20, ge=1)
+    """Stop after so many steps in a row whose gradient is no number (each is skipped); fp16 skips some at the start."""
+    patience: int = Field(5, ge=1)
+    """Stop after so many log lines in a row that look collapsed: raise it where a run would have recovered."""
+    diversity: float = Field(0.1, ge=0, lt=1)
+    """Collapsed: outputs differ less than this share of how clean pictures do. Lower it where repaired pictures are
+    alike by right; 0: off.
+    """
+    pixel_rise: float = Field(4.0, ge=0)
+    """Collapsed: the pixel loss is so many times its best since D plays. Raise it where the adversary may cost more;
+    0: off.
+    """
     growth: float = Field(5.0, ge=0)
-    logits: float = Field(200.0, ge=0)  # D's answers grow beyond this (wgan-gp's have no scale: not watched); 0: off
+    """Collapsed: D's filters are so many times their size of fifty log lines ago, so that it learns faster than G can
+    follow; 0: off. Seen: at usual rates 1.0 after 20 steps, at a hundred times the rate 6 after 50.
+    """
+    logits: float = Field(200.0, ge=0)
+    """Collapsed: D's answers grow beyond this (wgan-gp's have no scale: not watched). Raise it where G still learns;
+    0: off.
+    """
 
 
 class TrainConfig(Settings):
     """A whole run."""
 
-    out: Path | None = None  # None: runs/<config name>
+    out: Path | None = None
+    """The run's folder: name another one to start anew instead of going on. null: runs/<config name>."""
     seed: int = Field(0, ge=0)
+    """What all randomness follows from: change it for a second run that differs by chance alone."""
     total_steps: int = Field(..., ge=1)
-    init: str | None = None  # start from these weights (a model's name or a file) with a fresh optimizer
-    device: str = "auto"  # cuda without a number takes `devices` of them
-    devices: int = Field(1, ge=1)  # GPUs (or processes, on a CPU) that share each batch
-    nodes: int = Field(1, ge=1)  # machines; started on each by torchrun or the like
-    # tf32: float32 with fast matrix products, on NVIDIA; auto: bf16 where it is fast, else fp32
+    """Steps of the whole run, of `data.batch` crops each. A finished run goes on when it is raised."""
+    init: str | None = None
+    """Start from these weights, with a fresh optimizer, to save time or to fit them to other pictures: a model's name,
+    a weights file, or a pix2pix `*_net_G.pth`. null: from nothing.
+    """
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, cuda:N or mps: touch it where several GPUs are there, or one that
+    others need. cuda without a number takes `devices` of them.
+    """
+    devices: int = Field(1, ge=1)
+    """GPUs (or processes, on a CPU) of a machine that share each batch: as many as there are, for speed."""
+    nodes: int = Field(1, ge=1)
+    """Machines that share each batch, for speed; the command is started on each by torchrun or the like."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Numbers that the networks compute with: fp32 where steps are skipped or results are compared. tf32: float32 with
+    fast matrix products, on NVIDIA; auto: bf16 where it is fast, fp16 on other NVIDIA GPUs, else fp32.
+    """
     data: DataConfig
-    damage: str | list[Any] | dict[str, Any] | None = None  # a named damage, a file, or the steps themselves
+    """Where pictures come from, and what is cut out of them: the first thing to set."""
+    damage: str | list[Any] | dict[str, Any] | None = None
+    """What is to be repaired: a named damage, a file, or the steps themselves. Clean folders need one; real pairs
+    (null) are damaged already.
+    """
     model: ModelConfig = ModelConfig()
+    """The generator, the network that repairs: touch it for a larger or smaller one, or one without a mask."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The network that judges, where `loss.adversarial` asks for one: touch it where it lags behind or runs away."""
     loss: LossConfig = LossConfig()
+    """What the generator minimises: touch it to trade fidelity for texture."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """How both networks descend: touch it where the loss jumps, or stands still."""
     watch: WatchConfig = WatchConfig()
-    accumulate: int = Field(1, ge=1)  # a batch in so many parts, one after the other: for batches that do not fit
-    compile: bool = False  # torch.compile both networks: minutes at the start, then faster on a GPU
-    ema: float = Field(0.999, ge=0, lt=1)  # decay a step of the weights that are scored and shipped
-    # The validation score that `best.safetensors` is chosen by; `last` takes the newest: an adversary lowers PSNR while
-    # pictures get better.
+    """When a run is stopped because it goes nowhere: touch it where a healthy run is stopped."""
+    accumulate: int = Field(1, ge=1)
+    """A batch in so many parts, one after the other: for batches that do not fit."""
+    compile: bool = False
+    """torch.compile both networks: minutes at the start, then faster on a GPU."""
+    cuda_graph: bool = True
+    """On one GPU, record a step once and launch it whole: small steps are several times as fast, and the same; false
+    where memory is short.
+    """
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay a step of the average of the weights that is scored and shipped: less for short runs; 0: the newest
+    weights.
+    """
     best_by: Literal["psnr", "ssim", "lpips", "last"] = "psnr"
-    lpips_net: Literal["none", "alex", "vgg", "squeeze"] = "alex"  # backbone of validation's LPIPS
-    lpips_weights: Path | None = None  # the backbone as a file, where it cannot be downloaded
+    """The validation score that `best.safetensors` is chosen by; last takes the newest: an adversary lowers PSNR while
+    pictures get better.
+    """
+    lpips_net: Literal["none", "alex", "vgg", "squeeze"] = "alex"
+    """Backbone of validation's LPIPS: another one than the loss has; none saves its time and download."""
+    lpips_weights: Path | None = None
+    """ImageNet weights of `lpips_net` as a file, where they cannot be downloaded; null: downloaded."""
     log_every: int = Field(20, ge=1)
+    """Steps between two log lines, at each of which `watch` looks too: lower it to see more of a short run."""
     validate_every: int = Field(500, ge=1)
-    early_stop: int | None = Field(None, ge=1)  # validations in a row without a better `best_by` score; None: never
+    """Steps between two validations, where `best.safetensors` is chosen: raise it where scoring takes long."""
+    early_stop: int | None = Field(None, ge=1)
+    """Stop after so many validations in a row without a better `best_by` score; null: never."""
     save_every: int = Field(500, ge=1)
-    keep: int = Field(0, ge=0)  # older states beside last/, newest first: each can be gone back to, or exported
+    """Steps between two saved states: what a crash may cost (Ctrl-C saves first)."""
+    keep: int = Field(0, ge=0)
+    """Older states kept beside last/, newest first: each can be gone back to, or exported, and takes as much disk."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -159,6 +252,7 @@ FREE_ON_RESUME = (
     "device",
     "devices",
     "nodes",
+    "cuda_graph",
     "data.cache",
     "early_stop",
     "log_every",
