@@ -6,17 +6,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from restore import __version__
+from restore.display import Progress, TrainingDisplay, print_table, say
 from restore.errors import RestoreError, printable
-
-if TYPE_CHECKING:
-    from restore.train.loop import Report
 
 MaskMissing = Literal["fail", "skip", "clean"]
 Metadata = Literal["keep", "strip"]
@@ -130,14 +127,14 @@ def fix(
     from restore.restorers.open import open_restorer
 
     restorer = open_restorer(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
-    with _Progress("repairing", len(plan.jobs)) as bar:
+    with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, restorer,
             mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
         )  # fmt: skip
     for line in summary.lines():
-        _say(line)
+        say(line)
     raise typer.Exit(summary.exit_code)
 
 
@@ -170,7 +167,7 @@ def evaluate(
     from restore.evaluate.report import report_table
     from restore.evaluate.score import score_folders
 
-    with _Progress("scoring", None) as bar:
+    with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,
             masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()], convention=convention,
@@ -178,9 +175,9 @@ def evaluate(
         )  # fmt: skip
     table = report_table(report)
     taken = any(target is not None and target.path is None for target in (json_target, csv_target))
-    _print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
+    print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
     for line in report.problems():
-        _say(printable(line))
+        say(printable(line))
     if csv_target is not None:
         report.write_csv(csv_target)
     if json_target is not None:
@@ -222,20 +219,20 @@ def train(
     if dry_run:
         from restore.train.preview import preview
 
-        typer.echo(preview(settings, _say).text(), nl=False)
+        typer.echo(preview(settings, say).text(), nl=False)
         return
 
     from restore.train.loop import train as run_training
 
-    with _TrainingDisplay(settings.total_steps) as display:
+    with TrainingDisplay(settings.total_steps) as display:
         result = run_training(settings, display.report)
     if not result.leads:
         raise typer.Exit(0 if result.finished else 130)
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:
-        _say(f"stopped at step {result.step}; the same command goes on from there")
+        say(f"stopped at step {result.step}; the same command goes on from there")
         raise typer.Exit(130)
-    _say(f"finished; best at step {result.best.get('step')}: {scores}")
+    say(f"finished; best at step {result.best.get('step')}: {scores}")
     typer.echo(printable(result.out / "best.safetensors"))
 
 
@@ -256,7 +253,7 @@ def export(
 
     written = write(source, out, format, overwrite=overwrite)
     for line in written.notes:
-        _say(line)
+        say(line)
     for file in written.files:
         typer.echo(printable(file))
 
@@ -273,12 +270,12 @@ def degrade(
     """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
     from restore.datasets.damaged import write_damaged
 
-    with _Progress("damaging", None) as bar:
+    with Progress("damaging", None) as bar:
         summary = write_damaged(
             clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
         )
     for line in summary.lines():
-        _say(line)
+        say(line)
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -317,7 +314,7 @@ def models(
         )
         for i in infos
     ]
-    _print_table(("model", "mask", "size", "purpose"), rows)
+    print_table(("model", "mask", "size", "purpose"), rows)
 
 
 @app.command()
@@ -325,86 +322,7 @@ def doctor() -> None:
     """Print versions, devices, processor features, weights and LPIPS backbones: what a report of a fault needs."""
     from restore.doctor import examine
 
-    _print_table(("what", "found"), examine())
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err: bool = False) -> None:
-    """Columns on stdout (or stderr), aligned, the last one free to run on: readable, and easy to cut."""
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header) - 1)]
-    for row in [header, *rows]:
-        line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths))
-        typer.echo(f"{line}  {row[-1]}".rstrip(), err=err)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-class _Progress:
-    """A progress bar on stderr, where that is a terminal."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task(what, total=total)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def at(self, done: int, total: int) -> None:
-        """So many of so many are done."""
-        self._bar.update(self._task, completed=done, total=total)
-
-
-class _TrainingDisplay:
-    """A progress bar with losses, images/s and time left on a terminal; plain lines elsewhere."""
-
-    def __init__(self, total_steps: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        from restore.train.loop import Report
-
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar = Progress(
-            TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[losses]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=total_steps, losses="")
-        self.report: Report = Report(say=self._line, logged=self._logged, validated=self._validated)
-
-    def __enter__(self) -> _TrainingDisplay:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def _line(self, line: str) -> None:
-        self._console.print(line, markup=False)
-
-    def _logged(self, step: int, total: int, values: dict[str, float]) -> None:
-        shown = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
-        losses = " ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f" | {values['images_per_second']:.1f} images/s"
-        self._bar.update(self._task, completed=step, losses=losses)
-        if not self._console.is_terminal:
-            left = (total - step) / max(values["images_per_second"], 1e-9)
-            self._line(f"step {step}/{total} {losses}" + (f" lr {values['lr']:.2g}" if left else ""))
-
-    def _validated(self, step: int, scores: dict[str, float], best: bool) -> None:
-        text = " ".join(f"{k} {v:.4f}" for k, v in scores.items())
-        self._line(f"validation at step {step}: {text}{' (best)' if best else ''}")
+    print_table(("what", "found"), examine())
 
 
 def main() -> None:
@@ -423,11 +341,11 @@ def main() -> None:
         if debug:
             raise
         if first:
-            _say(f"error: {error}")
+            say(f"error: {error}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         if first:
-            _say("interrupted")
+            say("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `restore models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -439,7 +357,7 @@ def main() -> None:
         if code is not None and not first:  # a wrong option, which the first process tells
             sys.exit(code)
         where = "" if first else f" in process {os.environ['LOCAL_RANK']}"  # it may be this one's alone
-        _say(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
+        say(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(1)
 
 
