@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restore.datasets.sampler import CropPlan, make_wish, shrink
-from restore.datasets.store import Store
+from restore.datasets.store import Store, to_device
 from restore.degrade import Damage
 from restore.degrade.random import key
 
@@ -22,7 +22,8 @@ _VALIDATION = 3  # what a key is for: apart from those of training steps
 class Batch:
     """Float32 on one device: `damaged` and `clean` B×3×H×W in [0, 1], `mask` B×1×H×W with 1 = missing.
 
-    `keys`, int64[B] on the CPU, are what everything random about each image hangs on.
+    `keys`, int64[B], are what everything random about each image hangs on: with the rest on a CUDA device, so that a
+    step waits for nothing; else on the CPU.
     """
 
     damaged: Tensor
@@ -76,10 +77,11 @@ class Source:
         return finish
 
     def _batch(self, pixels: Tensor, keys: Tensor) -> Batch:
+        there = to_device(keys, pixels.device) if pixels.is_cuda else keys
         if self.damage is None:
-            return Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], keys)
+            return Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], there)
         damaged, mask = self.damage.apply(pixels, self.damage.sample(keys, (self.plan.patch, self.plan.patch)))
-        return Batch(damaged, mask, pixels, keys)
+        return Batch(damaged, mask, pixels, there)
 
 
 def validation_batches(

@@ -7,9 +7,11 @@ batches on a stream of its own, several steps in one go, since small batches cos
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -17,8 +19,8 @@ import torch
 
 from restore.datasets.batch import Batch, Source
 
-_TOGETHER_PIXELS = 64 * 128 * 128  # damaged in one go on a GPU: enough to fill it
-_TOGETHER_STEPS = 16
+_TOGETHER_PIXELS = 256 * 128 * 128  # damaged in one go on a GPU: enough to fill it, and to be ahead of small steps
+_TOGETHER_STEPS = 32
 
 
 def steps_together(source: Source, count: int) -> int:
@@ -52,6 +54,7 @@ class BatchStream(Iterator[Batch]):
         self._ahead = 2 + -(-2 * source.store.threads // images) if source.store.threads else 1 + self._cuda
         self._worker = ThreadPoolExecutor(1, "batches") if self._cuda else None
         self._side = torch.cuda.Stream(self._device) if self._cuda else None
+        self._making = threading.Lock()
         self._waiting: deque[Callable[[], list[Batch]]] = deque()
         self._ready: deque[Batch] = deque()
         # Steps that are damaged together are always the same ones: 0 to n - 1, n to 2 n - 1, ...
@@ -85,6 +88,10 @@ class BatchStream(Iterator[Batch]):
             self._worker.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
 
+    def paused(self) -> AbstractContextManager[Any]:
+        """A context in which no batch is being made on the device."""
+        return self._making
+
     def _ask(self) -> None:
         while len(self._waiting) < self._ahead:
             steps = range(self._next_group * self._together, (self._next_group + 1) * self._together)
@@ -101,13 +108,13 @@ class BatchStream(Iterator[Batch]):
             here = torch.cuda.current_stream(self._device)
             here.wait_event(done)
             for batch in batches:
-                for tensor in (batch.damaged, batch.mask, batch.clean):
+                for tensor in (batch.damaged, batch.mask, batch.clean, batch.keys):
                     tensor.record_stream(here)  # its memory is not given away before this stream is through with it
             return batches
 
         return wait
 
     def _make(self, finish: Callable[[], list[Batch]]) -> tuple[list[Batch], Any]:
-        with torch.cuda.device(self._device), torch.cuda.stream(self._side):
+        with self._making, torch.cuda.device(self._device), torch.cuda.stream(self._side):
             batches = finish()
             return batches, torch.cuda.current_stream(self._device).record_event()

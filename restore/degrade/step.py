@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 from restore.settings import Settings
@@ -44,6 +44,8 @@ class Step(Settings):
         weight: how often it is taken, relative to the others of its `one_of`; no meaning elsewhere.
         marks: it hides pixels, and returns a mask of them.
     """
+
+    model_config = ConfigDict(use_attribute_docstrings=False)  # nobody asks for a step's schema
 
     name: str
     probability: Share = 1.0

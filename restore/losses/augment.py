@@ -27,7 +27,7 @@ def augmented(shown: Tensor, keys: Tensor, kinds: Sequence[str], pictures: Seque
     Returns:
         The same shape; gradients flow through.
     """
-    chance = uniform(keys.cpu(), _STREAM, 7).float().to(shown.device)
+    chance = uniform(keys, _STREAM, 7).float().to(shown.device)
     draw = [chance[:, i].reshape(-1, 1, 1, 1) for i in range(chance.shape[1])]
     if "color" in kinds:
         changed = [shown]

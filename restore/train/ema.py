@@ -28,5 +28,5 @@ class Ema:
         """Take in the weights after `step` (counted from 0)."""
         decay = self.decay if self.from_trained else min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for own, theirs in zip(self.model.buffers(), model.buffers()):
-            own.copy_(theirs)
+        if buffers := list(model.buffers()):
+            torch._foreach_copy_(list(self.model.buffers()), buffers)

@@ -16,11 +16,13 @@ from lightning_fabric import Fabric
 
 from restore.checkpoints import save_weights
 from restore.datasets.stream import BatchStream
+from restore.degrade import key
 from restore.errors import RestoreError
 from restore.models import count_parameters
 from restore.train.config import TrainConfig
 from restore.train.ema import Ema
 from restore.train.follower import Follower
+from restore.train.graph import stepper
 from restore.train.run import RunFolder, Savable
 from restore.train.setup import (
     build_networks,
@@ -34,10 +36,12 @@ from restore.train.setup import (
     set_rates,
     settle_precision,
 )
-from restore.train.step import Rules, train_step
+from restore.train.step import Rules
 from restore.train.trial import Trial
 from restore.train.validation import better, sample_grid, validate
 from restore.train.watch import Watch
+
+_DROPOUT = 4  # what a key is for: apart from those of pictures
 
 
 @dataclass
@@ -102,7 +106,6 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
     if discriminator is not None:
         d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
-    watch = Watch(config.watch, config.loss.adversarial, config.out, discriminator)
 
     with RunFolder(config.out) if leads else Follower(config.out) as run:
         # Where the folder stands.
@@ -120,23 +123,31 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
             )
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         run.forget_after(start)
+        watch = Watch(config.watch, config.loss.adversarial, config.out, discriminator)
         report.say(
             f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
 
+        if not start:  # what there is to improve upon
+            scores = validate(ema.model, validation, lpips, precision, fabric)
+            run.log({"step": 0, **validation_line(scores)})
+            report.validated(0, scores, False)
+
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
+        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused, say=report.say)
         step, clock, timed_from = start, time.perf_counter(), start
         last = start >= config.total_steps or went_nowhere(config, without_better)
         trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
         with stop_requests() as stop_requested, stream:
             while not last:
                 # D steps, then G (see step.py), on this process's share of the images, in parts; the average follows.
+                torch.manual_seed(key(config.seed, _DROPOUT, step, fabric.global_rank))
                 set_rates(g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
                 adversary = d if step >= config.loss.adversarial_start else None
                 with trial.fits(exit_code=1):
-                    terms = train_step(
+                    terms = make_step(
                         g, adversary, next(stream).parts(config.accumulate), rules,
                         d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
                     )  # fmt: skip
@@ -152,7 +163,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                     values |= watch.diversity() | watch.growth()
                     skipped, in_a_row = (int(max(p.skipped[i] for p in (g, d) if p is not None)) for i in (0, 1))
                     watch.look(step, values, in_a_row)
-                    values |= {"skipped": skipped, "lr": g.optimizer.param_groups[0]["lr"]}
+                    values |= {"skipped": skipped, "lr": float(g.optimizer.param_groups[0]["lr"])}
                     values["images_per_second"] = (
                         (step - timed_from) * config.data.batch / (time.perf_counter() - clock)
                     )
@@ -169,7 +180,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                         sample_grid(ema.model, validation, precision, run.path / "samples" / f"step_{step:07d}.png")
                         if is_best:
                             save_weights(run.best, ema.model.state_dict(), describe(config, ema.model, validation))
-                    run.log({"step": step, **{f"validation_{k}": v for k, v in scores.items() if math.isfinite(v)}})
+                    run.log({"step": step, **validation_line(scores)})
                     run.draw_curves()
                     report.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
@@ -187,6 +198,11 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 if stopping:
                     break
         return Result(run.path, step, last, best, leads)
+
+
+def validation_line(scores: dict[str, float]) -> dict[str, float]:
+    """What `metrics.jsonl` says of a validation."""
+    return {f"validation_{name}": value for name, value in scores.items() if math.isfinite(value)}
 
 
 def went_nowhere(config: TrainConfig, without_better: int) -> bool:

@@ -148,7 +148,7 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         if file.exists():
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+            kept = [line for line in lines if step and json.loads(line).get("step", 0) <= step]
             write_atomically(file, "".join(line + "\n" for line in kept).encode())
 
     def save(

@@ -56,7 +56,7 @@ def open_fabric(config: TrainConfig) -> Fabric:
 
 
 def settle_precision(config: TrainConfig, device: torch.device) -> str:
-    """`fp32`, `bf16` or `fp16` for autocast; and whether float32 products may use TF32 on this device.
+    """`fp32`, `bf16` or `fp16` for autocast; tells an NVIDIA GPU whether float32 products may use TF32.
 
     Raises:
         RestoreError: a precision that the device does not have.
@@ -65,6 +65,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> str:
         raise RestoreError("only NVIDIA GPUs have it", where="precision = tf32", hint="use auto")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+        torch.backends.cudnn.benchmark = True  # batches are all of one size
     return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
 
 
@@ -168,13 +169,16 @@ def make_player(
         betas = optimizer.betas_discriminator or betas
         clip = optimizer.clip_norm_discriminator
     bare: Any = torch.compile(network) if config.compile else network
+    on_cuda = device.type == "cuda"  # where a step may be recorded, its rate must be read from the device
     descent = torch.optim.AdamW(
         network.parameters(),
-        lr=rate,
+        lr=torch.tensor(rate, device=device) if on_cuda else rate,
         betas=betas,
         weight_decay=optimizer.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
+        fused=on_cuda or device.type == "cpu",
+        capturable=on_cuda,
     )
+    descent._warned_capturable_if_run_uncaptured = True  # the first steps are not
     descent.param_groups[0]["full_rate"] = rate
     scales = precision == "fp16"
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14 if scales else 1.0)
@@ -203,7 +207,11 @@ def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, t
     for one in (g, d):
         if one is not None:
             for group in one.optimizer.param_groups:
-                group["lr"] = group["full_rate"] * factor
+                rate = group["full_rate"] * factor
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
 
 def open_damage(config: TrainConfig) -> Damage | None:

@@ -33,7 +33,8 @@ class Player:
     """A network that plays: what is called, what is saved, and how it descends.
 
     Attributes:
-        network: the network itself: what is saved and averaged.
+        network: the network itself: what is saved and averaged; and for passes that are differentiated twice, which
+            compiled code cannot be.
         bare: the same, perhaps compiled: for passes whose gradients are not its own.
         forward: the same, spread over devices: for passes whose gradients are.
         optimizer: of its parameters; fused, so that a step with a gradient that is no number does nothing, unasked.
@@ -60,12 +61,17 @@ class Player:
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip_norm, norm, foreach=True)
         bad = (~norm.isfinite()).to(self.skipped.dtype)
-        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
+        self.skipped.copy_(torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad]))
         self.scaler.step(self.optimizer)
         # Outside fp16 nothing is to be scaled, whatever was found.
         self.scaler.update(None if self.scales else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def start_again(self) -> None:
+        """Forget a step that broke off in the middle."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.update(self.scaler.get_scale())
 
     def running(self) -> list[Tensor]:
         """What passes leave behind in the network itself: running statistics, singular vectors."""
@@ -189,10 +195,10 @@ def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool)
     }
     if kind == "wgan-gp":
         mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(true.device)
-        terms["d_gradient_penalty"] = gradient_penalty(d.forward, true, made, mix)
+        terms["d_gradient_penalty"] = gradient_penalty(d.network, true, made, mix)
         loss = loss + rules.loss.gradient_penalty * terms["d_gradient_penalty"]
     if rules.loss.r1 > 0 and penalise:
-        terms["d_r1"] = r1_penalty(d.forward, true)
+        terms["d_r1"] = r1_penalty(d.network, true)
         # Paid every so many steps, so many times as dearly (Karras et al. 2020, section 3.1, "lazy regularization").
         loss = loss + rules.loss.r1 * rules.loss.r1_every * terms["d_r1"]
     return loss, terms

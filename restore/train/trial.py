@@ -15,11 +15,13 @@ from restore.datasets.stream import BatchStream
 from restore.errors import RestoreError
 from restore.train.config import TrainConfig
 from restore.train.ema import Ema
+from restore.train.graph import Step, stepper
 from restore.train.setup import set_rates
 from restore.train.step import Player, Rules, train_step
 
 MEASURED_SECONDS = 2.0
 _MOST_STEPS, _LEAST_STEPS = 100, 2
+_WARM_UP_STEPS = 20  # on a GPU: past the first payments of r1, so that steps with and without it are recorded
 
 
 @dataclass
@@ -39,25 +41,29 @@ class Trial:
     ema: Ema
     part: int
 
-    def step(self, step: int, d: Player | None, batch: Batch) -> None:
-        """One step as the loop makes it."""
+    def step(self, step: int, d: Player | None, batch: Batch, make_step: Step | None = None) -> None:
+        """One step as the loop makes it; by `train_step` where nothing else is given."""
         config = self.config
         batches = batch.parts(config.accumulate)
         set_rates(self.g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
-        train_step(self.g, d, batches, self.rules, d_steps=config.discriminator.steps, penalise=step == 0)
+        penalise = step % config.loss.r1_every == 0
+        (make_step or train_step)(self.g, d, batches, self.rules, d_steps=config.discriminator.steps, penalise=penalise)
         self.ema.update(self.g.network, step)
 
     def seconds(self, d: Player | None) -> float:
-        """The time of one step, after a first one that warms up caches, allocators and compilers."""
-        count = self.part * self.config.accumulate
+        """The time of one step, after some that warm up caches, allocators and compilers."""
+        count, device = self.part * self.config.accumulate, self.source.store.device
         with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
-            self.step(0, d, next(stream))
-            wait(self.source.store.device)
+            make_step = stepper(self.rules, device, wanted=self.config.cuda_graph, paused=stream.paused)
+            warm_up = _WARM_UP_STEPS if device.type == "cuda" else 1
+            for step in range(warm_up):
+                self.step(step, d, next(stream), make_step)
+            wait(device)
             made, start = 0, time.perf_counter()
             while made < _LEAST_STEPS or (made < _MOST_STEPS and time.perf_counter() - start < MEASURED_SECONDS):
+                self.step(warm_up + made, d, next(stream), make_step)
                 made += 1
-                self.step(made, d, next(stream))
-                wait(self.source.store.device)
+                wait(device)
             return (time.perf_counter() - start) / made
 
     def largest(self) -> int:

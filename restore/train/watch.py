@@ -13,6 +13,7 @@ from restore.errors import RestoreError
 from restore.train.config import WatchConfig
 
 _REMEMBERED = 8  # steps whose first picture is compared with the others'
+_LINES = 50  # D's size is compared with that of so many log lines ago: over a long run, any D grows
 
 
 class Watch:
@@ -22,7 +23,7 @@ class Watch:
         config: the limits.
         adversarial: the kind of adversary; a Wasserstein critic's answers have no scale and are not watched.
         out: the run's folder, for the message.
-        discriminator: as it starts, before a saved state fills it; None where there is none.
+        discriminator: as it starts or goes on; None where there is none.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Watch:
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
-        self._size_at_start = self._size()
+        self._sizes = deque([self._size()], maxlen=_LINES + 1)
         self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
@@ -38,8 +39,8 @@ class Watch:
 
     def see(self, output: Tensor, clean: Tensor) -> None:
         """Remember the thumbnails of a step's first picture, as the network made it and as it is."""
-        self._outputs.append(output)
-        self._cleans.append(clean)
+        self._outputs.append(output.clone())
+        self._cleans.append(clean.clone())
 
     def diversity(self) -> dict[str, float]:
         """How much outputs of different inputs differ, as a share of how much the clean pictures do; 1 is healthy.
@@ -53,8 +54,14 @@ class Watch:
         return {"diversity": float(ours / theirs)} if theirs > 0 else {}
 
     def growth(self) -> dict[str, float]:
-        """The size (norm) of D's filters as a multiple of that at the start, under `d_growth`; nothing without D."""
-        return {"d_growth": self._size() / self._size_at_start} if self._filters else {}
+        """The size (norm) of D's filters as a multiple of that fifty log lines ago (or at the start), under `d_growth`.
+
+        Called once a log line; nothing without D.
+        """
+        if not self._filters:
+            return {}
+        self._sizes.append(self._size())
+        return {"d_growth": self._sizes[-1] / self._sizes[0]}
 
     def _size(self) -> float:
         return float(torch.nn.utils.get_total_norm([p.detach() for p in self._filters])) if self._filters else 0.0
@@ -101,8 +108,8 @@ class Watch:
         if self._held("growth"):
             self._stop(
                 step,
-                f"the discriminator ran away: its filters grew to {grown:.1f} times their size, faster than the "
-                "generator can follow",
+                f"the discriminator ran away: within {_LINES} log lines its filters grew to {grown:.1f} times their "
+                "size, faster than the generator can follow",
                 "lower optimizer.lr_discriminator",
             )
         size = max(abs(values["d_real"]), abs(values["d_fake"]))

@@ -93,7 +93,7 @@ def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch:
 def test_a_batch_that_does_not_fit_says_what_would(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch) -> None:
+    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch, *how: object) -> None:
         if len(batch.keys) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -107,7 +107,7 @@ def test_a_batch_that_does_not_fit_says_what_would(
 def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch) -> None:
+    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch, *how: object) -> None:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(trial_module.Trial, "step", step)

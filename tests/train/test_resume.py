@@ -74,6 +74,21 @@ def test_a_stop_costs_nothing(clean: Path, tmp_path: Path, monkeypatch: pytest.M
     assert_same_end(whole, parts)
 
 
+def test_dropout_goes_on_where_it_was(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {
+        "model": {"builder": "pix2pix", "args": {"num_downs": 6, "ngf": 4}}, "damage": [{"name": "noise"}],
+        "data": small(clean, patch=64), "loss": {}, **QUICK,
+    }  # fmt: skip
+    whole, parts = (config(clean, tmp_path / name, **changes) for name in ("whole", "parts"))
+    train(whole)
+    asked = iter([False, True])
+    monkeypatch.setattr(loop_module, "anywhere", lambda fabric, here: next(asked, False))
+    assert train(parts).step == 2
+    torch.rand(1)  # something else draws meanwhile
+    assert train(parts).finished
+    assert_same_end(whole, parts)
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "best.safetensors", "metrics.jsonl"])
 def test_files_of_something_else_are_not_replaced(clean: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()

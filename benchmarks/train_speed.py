@@ -1,0 +1,389 @@
+"""Speed of training: the loop as everybody writes it beside `restore train`, on the same networks and damage.
+
+    python benchmarks/train_speed.py [FOLDER] [--device auto] [--seconds S] [--rounds N] [--only PART ...]
+
+The usual loop: float32, contiguous tensors, files decoded and damaged one by one on the CPU in a DataLoader with a
+worker per core, Adam and the running average tensor by tensor, one kernel launch after the other (PyTorch's own
+defaults, TF32 in convolutions among them). Ours: `restore train` itself (its loop, its log, its watch), with the
+settings it chooses by itself; on a GPU also with `compile: true`. Both play the published pix2pix at 256² (U-Net-256
+and PatchGAN), and the `unet` of `photo` at 128² without a discriminator; both damage clean photographs as `photo` does.
+
+Images/s are the median over log lines after a warm-up. Peak memory is the process's own (workers of the usual loop not
+counted), on a GPU what its tensors took. Start-up is from the call to the first finished step. Each measurement runs in
+a process of its own, the two loops in turn, and is repeated `--rounds` times: medians are shown. Without FOLDER,
+pictures are cut from the photographs that scikit-image ships. Prints Markdown.
+
+Parts: `models` (batch 1, 8, on a GPU 64), `growth` (batch, patch, number of images), `live` (a step with live pictures
+and damage over one with a repeated batch; within one process, in turn).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from restore.datasets.stream import BatchStream
+from restore.degrade import Damage, key
+from restore.devices import pick_device
+from restore.images import find_pictures
+from restore.train.config import TrainConfig, load_train_config
+from restore.train.ema import Ema
+from restore.train.graph import stepper
+from restore.train.loop import Report, train
+from restore.train.setup import (
+    build_networks,
+    make_player,
+    open_damage,
+    open_data,
+    open_fabric,
+    sees_mask,
+    settle_precision,
+)
+from restore.train.step import Rules
+from restore.train.trial import Trial, wait
+
+PATCH = {"pix2pix": 256, "unet": 128}
+LOG_EVERY = {"cpu": 1, "cuda": 10}
+
+
+class Enough(Exception):
+    """As long as was asked for."""
+
+
+def settings(model: str, folder: Path, out: Path, device: str, **changes: Any) -> TrainConfig:
+    """The shipped config of a model, on clean photographs with `photo`'s damage, without end and without stops."""
+    photo = load_train_config("photo", [])
+    values = (photo if model == "unet" else load_train_config("pix2pix", [])).model_dump()
+    values |= {"out": out, "device": device, "precision": "auto", "damage": photo.damage, "total_steps": 10**6}
+    values |= {"lpips_net": "none", "validate_every": 10**7, "save_every": 10**7}
+    values |= {"log_every": LOG_EVERY[torch.device(device).type], "ema": 0.999}
+    data = {"folders": [str(folder)], "scale": (0.5, 1.0), "patch": PATCH[model], "validation_count": 1}
+    values["data"] = data | {name: changes.pop(name) for name in ("batch", "patch") if name in changes}
+    return TrainConfig.model_validate(values | changes)
+
+
+class Photographs(Dataset):
+    """Files, decoded, cut, mirrored and damaged one by one, as a worker of a DataLoader does."""
+
+    def __init__(self, folder: Path, damage: Damage, patch: int) -> None:
+        self.files = [folder / name for name in find_pictures(folder)]
+        self.damage, self.patch = damage, patch
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        random = np.random.default_rng(index)
+        picture = cv2.cvtColor(cv2.imread(str(self.files[random.integers(len(self.files))])), cv2.COLOR_BGR2RGB)
+        scale = random.uniform(0.5, 1)
+        side = round(self.patch / scale)
+        if min(picture.shape[:2]) < side:
+            grow = side / min(picture.shape[:2])
+            size = (max(side, round(picture.shape[1] * grow)), max(side, round(picture.shape[0] * grow)))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+        y, x = (random.integers(length - side + 1) for length in picture.shape[:2])
+        crop = cv2.resize(picture[y : y + side, x : x + side], (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+        crop = crop[:, ::-1] if random.random() < 0.5 else crop
+        clean = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255
+        damaged, mask = self.damage(clean[None], torch.tensor([key(0, index)]))
+        return damaged[0], mask[0], clean
+
+
+def usual_loop(config: TrainConfig, seconds: float, device: torch.device) -> dict[str, float]:
+    """Train as everybody writes it; returns what was measured."""
+    begun = time.perf_counter()
+    g, d = (None if network is None else network.to(device) for network in build_networks(config))
+    assert g is not None
+    average = [p.detach().clone() for p in g.parameters()]
+    plain: Any = {"lr": 2e-4, "betas": (0.5, 0.999), "foreach": False, "fused": False}
+    descent_g = torch.optim.Adam(g.parameters(), **plain)
+    descent_d = None if d is None else torch.optim.Adam(d.parameters(), **plain)
+    damage = open_damage(config)
+    assert damage is not None
+    loader = DataLoader(
+        Photographs(config.data.folders[0].path, damage, config.data.patch),
+        batch_size=config.data.batch, num_workers=os.cpu_count() or 1, pin_memory=device.type == "cuda", shuffle=True,
+    )  # fmt: skip
+    marks: list[tuple[int, float]] = []
+    first = 0.0
+    for step, batch in enumerate(loader, 1):
+        damaged, mask, clean = (t.to(device, non_blocking=True) for t in batch)
+        output = g(damaged, mask)
+        if d is not None and descent_d is not None:
+            d.requires_grad_(True)
+            descent_d.zero_grad()
+            fake = d(torch.cat([damaged, output.detach()], dim=1))
+            real = d(torch.cat([damaged, clean], dim=1))
+            loss_d = 0.5 * (bce(fake, 0.0) + bce(real, 1.0))
+            loss_d.backward()
+            descent_d.step()
+            d.requires_grad_(False)
+        descent_g.zero_grad()
+        loss = config.loss.pixel_weight * F.l1_loss(output, clean)
+        if d is not None:
+            loss = loss + bce(d(torch.cat([damaged, output], dim=1)), 1.0)
+        loss.backward()
+        descent_g.step()
+        with torch.no_grad():
+            for own, theirs in zip(average, g.parameters()):
+                own.mul_(0.999).add_(theirs, alpha=0.001)
+        if step == 1:
+            wait(device)
+            first = time.perf_counter() - begun
+        if step % config.log_every == 0:
+            loss.item()
+            marks.append((step, time.perf_counter()))
+            if enough(marks, seconds):
+                break
+    return result(marks, config, first)
+
+
+def bce(logits: Tensor, label: float) -> Tensor:
+    """Binary cross-entropy against one label, as pix2pix's GANLoss."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def our_loop(config: TrainConfig, seconds: float) -> dict[str, float]:
+    """Run `restore train`; returns what was measured."""
+    begun = time.perf_counter()
+    marks: list[tuple[int, float]] = []
+    first: list[float] = []
+
+    def logged(step: int, total: int, values: dict[str, float]) -> None:
+        first.append(time.perf_counter() - begun)
+        marks.append((step, time.perf_counter()))
+        if enough(marks, seconds):
+            raise Enough
+
+    with contextlib.suppress(Enough):
+        train(config, Report(logged=logged))
+    return result(marks, config, first[0])
+
+
+def enough(marks: list[tuple[int, float]], seconds: float) -> bool:
+    """Whether what comes after the warm-up (the first log lines) has lasted as long as it should."""
+    return len(marks) > 5 and marks[-1][1] - marks[2][1] > seconds
+
+
+def result(marks: list[tuple[int, float]], config: TrainConfig, first: float) -> dict[str, float]:
+    """Images/s after the warm-up, and the peak of memory."""
+    speeds = [
+        (s2 - s1) * config.data.batch / (t2 - t1) for (s1, t1), (s2, t2) in itertools.pairwise(marks[2:]) if t2 > t1
+    ]
+    return {"images_per_second": statistics.median(speeds), "peak_bytes": peak(), "first_step_seconds": first}
+
+
+def peak() -> float:
+    """The most memory that this process has held: on a GPU its tensors there, else all of it."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def live(config: TrainConfig, seconds: float) -> dict[str, float]:
+    """A step with live pictures and damage over one with a repeated batch, in turn, several times each."""
+    fabric = open_fabric(config)
+    device = fabric.device
+    precision = settle_precision(config, device)
+    generator, discriminator = build_networks(config)
+    source, _ = open_data(config, generator, device, lambda line: None)
+    rules = Rules(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment)
+    g = make_player(generator, fabric, config, precision, is_discriminator=False)
+    d = None
+    if discriminator is not None:
+        d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
+    trial = Trial(config, source, rules, g, d, Ema(generator, config.ema), config.data.batch)
+    with BatchStream(source, seed=0, start=0, count=config.data.batch) as stream:
+        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused)
+        same = next(stream)
+        for step in range(2 if device.type == "cpu" else 40):
+            trial.step(step, d, next(stream), make_step)
+        ratios, steps, speeds = [], 1, []
+        for turn in range(9):
+            times = []
+            for repeated in (True, False) if turn % 2 else (False, True):
+                wait(device)
+                start = time.perf_counter()
+                for step in range(steps):
+                    trial.step(step + 1, d, same if repeated else next(stream), make_step)
+                wait(device)
+                times.append((repeated, (time.perf_counter() - start) / steps))
+            by = dict(times)
+            if turn:  # the first settles how many steps a turn has
+                ratios.append(by[False] / by[True])
+                speeds.append(config.data.batch / by[False])
+            else:
+                steps = max(1, round(seconds / 8 / max(by.values())))
+    return {"ratio": statistics.median(ratios), "images_per_second": statistics.median(speeds)}
+
+
+def measure(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> dict[str, float]:
+    """One measurement, here and now."""
+    values = dict(cell)
+    kind, model = values.pop("kind"), values.pop("model")
+    if images := values.pop("images", None):
+        folder = subset(folder, images)
+    with tempfile.TemporaryDirectory() as out:
+        config = settings(model, folder, Path(out), device, **values)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if kind == "usual":
+            return usual_loop(config, seconds, torch.device(device))
+        return live(config, seconds) if kind == "live" else our_loop(config, seconds)
+
+
+def subset(folder: Path, images: int) -> Path:
+    """A folder with so many pictures, linked; the same ones again and again where there are not enough."""
+    files = [(folder / name).resolve() for name in find_pictures(folder)]
+    linked = folder.parent / f"{folder.name}_{images}"
+    if not linked.exists():
+        linked.mkdir()
+        for i in range(images):
+            (linked / f"{i:06d}{files[i % len(files)].suffix}").symlink_to(files[i % len(files)])
+    return linked
+
+
+def apart(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    call = [sys.executable, __file__, str(folder), "--device", device, "--seconds", str(seconds)]
+    done = subprocess.run([*call, "--cell", json.dumps(cell)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{cell}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def several(
+    cells: list[dict[str, Any]], folder: Path, device: str, seconds: float, rounds: int
+) -> list[dict[str, float]]:
+    """Measure the cells in turn, so many times; the median of each figure."""
+    found: list[list[dict[str, float]]] = [[] for _ in cells]
+    for _ in range(rounds):
+        for cell, its in zip(cells, found):
+            its.append(apart(cell, folder, device, seconds))
+    return [{name: statistics.median(one[name] for one in its) for name in its[0]} for its in found]
+
+
+def row(label: str, usual: dict[str, float], ours: dict[str, float], compiled: dict[str, float] | None) -> str:
+    """One line of a table."""
+    cells = [f"{usual['images_per_second']:.3g}", f"{ours['images_per_second']:.3g}"]
+    cells += [f"**{ours['images_per_second'] / usual['images_per_second']:.2f} ×**"]
+    if compiled is not None:
+        cells += [f"{compiled['images_per_second'] / usual['images_per_second']:.2f} ×" if compiled else ""]
+    cells += [f"{usual['peak_bytes'] / 2**30:.2f}", f"{ours['peak_bytes'] / 2**30:.2f}"]
+    cells += [f"{usual['first_step_seconds']:.1f}", f"{ours['first_step_seconds']:.1f}"]
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def header(label: str, with_compile: bool) -> str:
+    """The head of a table."""
+    names = [label, "usual, images/s", "restore", "ratio", *(["ratio, compiled"] if with_compile else [])]
+    names += ["usual, GB", "restore", "usual, s to step 1", "restore"]
+    return "| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|"
+
+
+def sample_pictures(folder: Path, count: int = 100) -> None:
+    """Photographs of 512 px as JPEG, cut from those that scikit-image ships."""
+    from skimage import data
+
+    sources = [
+        getattr(data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket", "cat", "immunohistochemistry")
+    ]
+    random = np.random.default_rng(0)
+    for i in range(count):
+        picture = sources[i % len(sources)]
+        y, x = (int(random.integers(length // 8 + 1)) for length in picture.shape[:2])
+        cut = cv2.resize(picture[y:, x:], (512, 512), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{i:04d}.jpg"), cut[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+def cases(parts: set[str], cuda: bool) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """Which table, the label, the cell, and whether it is measured compiled too."""
+    if "models" in parts:
+        for model in PATCH:
+            for batch in (1, 8, 64) if cuda else (1, 8):
+                yield "model, batch", f"{model}, {batch}", {"model": model, "batch": batch}, cuda and batch != 1
+    if "growth" in parts:
+        for batch in (2, 16, 256) if cuda else (2, 4, 16):
+            yield "unet, batch", f"{batch} × 128²", {"model": "unet", "batch": batch}, False
+        for patch in (64, 192, 256):
+            yield "unet, patch", f"8 × {patch}²", {"model": "unet", "batch": 8, "patch": patch}, False
+        for images in (100, 1000, 4000):
+            cell = {"model": "unet", "batch": 8, "images": images}
+            yield "unet, 8 × 128², number of images", f"{images}", cell, False
+
+
+def report(folder: Path, device: str, seconds: float, rounds: int, parts: set[str]) -> None:
+    """Measure and print all tables."""
+    cuda = torch.device(device).type == "cuda"
+    name = (
+        torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    print(f"torch {torch.__version__}, {name}, {len(find_pictures(folder))} pictures\n", flush=True)
+    shown = ""
+    for table, label, cell, compiled in cases(parts, cuda):
+        if table != shown:
+            print(("\n" if shown else "") + header(table, cuda), flush=True)
+            shown = table
+        kinds = [cell | {"kind": "usual"}, cell | {"kind": "ours"}]
+        kinds += [cell | {"kind": "ours", "compile": True}] if compiled else []
+        found = several(kinds, folder, device, seconds, rounds)
+        print(row(label, found[0], found[1], (found[2] if compiled else {}) if cuda else None), flush=True)
+    if "live" in parts:
+        print(
+            "\n| model, batch | live images/s | live step over one with a repeated batch |\n|---|---|---|", flush=True
+        )
+        for model in PATCH:
+            for batch in (1, 8, 64) if cuda else (1, 8):
+                cell = {"kind": "live", "model": model, "batch": batch}
+                (found_live,) = several([cell], folder, device, seconds, rounds)
+                figures = f"{found_live['images_per_second']:.3g} | {found_live['ratio']:.3f}"
+                print(f"| {model}, {batch} | {figures} |", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="clean photographs; default: cut from scikit-image's")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, help="of each measurement after the warm-up (CPU 12, GPU 2)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is repeated, in turn")
+    parser.add_argument("--only", nargs="+", choices=("models", "growth", "live"))
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    device = str(pick_device(args.device))
+    seconds = args.seconds or (12.0 if device == "cpu" else 2.0)
+    if args.cell:
+        print(json.dumps(measure(json.loads(args.cell), args.folder, device, seconds)))
+        return
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work) / "pictures"
+        if args.folder is None:
+            folder.mkdir()
+            sample_pictures(folder)
+        else:
+            folder.symlink_to(args.folder.resolve())
+        report(folder, device, seconds, args.rounds, set(args.only or ("models", "growth", "live")))
+
+
+if __name__ == "__main__":
+    main()
