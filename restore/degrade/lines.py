@@ -47,20 +47,27 @@ def draw(segments: Tensor, size: tuple[int, int], device: torch.device | str, *,
     left, top = left[seen].to(torch.int64), top[seen].to(torch.int64)
     window_w = _rounded_up(right[seen].to(torch.int64) - left + 1, width)
     window_h = _rounded_up(bottom[seen].to(torch.int64) - top + 1, height)
+    if torch.device(device).type == "cuda":  # there, launches cost more than pixels: fewer kinds of windows
+        window_w = window_h = torch.maximum(window_w, window_h)
+        window_w, window_h = window_w.clamp(max=width), window_h.clamp(max=height)
     left, top = torch.minimum(left, width - window_w), torch.minimum(top, height - window_h)
 
+    # Windows of like size lie together, so that what is sent to the device is sent once.
+    kind, order = torch.sort(window_h * (width + 1) + window_w, stable=True)
+    left, top, table = left[order], top[order], table[order]
+    starts = ((owner[order] * height + top) * width + left).to(device)
+    numbers = _relative(table, left, top).to(device)
     at_once = _PIXELS_AT_ONCE.get(torch.device(device).type, 1 << 20)
-    kinds, kind = torch.unique(window_h * (width + 1) + window_w, return_inverse=True)
-    for i, code in enumerate(kinds.tolist()):
+    first = 0
+    for code, count in zip(*(t.tolist() for t in torch.unique_consecutive(kind, return_counts=True))):
         h, w = divmod(code, width + 1)
-        chosen = (kind == i).nonzero()[:, 0]
-        for part in chosen.split(max(1, at_once // (h * w))):
-            start = (owner[part] * height + top[part]) * width + left[part]
-            origin = torch.stack([left[part], top[part]], 1)
-            values = _coverage(table[part], origin, (h, w), device, softness)
-            rows = torch.arange(h, device=device)[:, None] * width + torch.arange(w, device=device)
-            index = start.to(device)[:, None, None] + rows
+        rows = torch.arange(h, device=device)[:, None] * width + torch.arange(w, device=device)
+        for at in range(first, first + count, step := max(1, at_once // (h * w))):
+            part = slice(at, min(at + step, first + count))
+            values = _coverage(numbers[:, part], (h, w), softness)
+            index = starts[part, None, None] + rows
             canvas.scatter_reduce_(0, index.reshape(-1), values.reshape(-1), "amax")
+        first += count
     return canvas.reshape(batch, 1, height, width)
 
 
@@ -70,31 +77,30 @@ def _rounded_up(length: Tensor, limit: int) -> Tensor:
     return powers.clamp(min=8).clamp(max=limit)
 
 
-def _coverage(
-    table: Tensor, origin: Tensor, window: tuple[int, int], device: torch.device | str, softness: float
-) -> Tensor:
+def _relative(table: Tensor, left: Tensor, top: Tensor) -> Tensor:
+    """What `_coverage` needs of each segment, float32[8, n].
+
+    Relative to the window's corner, so that float32 is exact enough at any picture size.
+    """
+    dx, dy = table[:, BX] - table[:, AX], table[:, BY] - table[:, AY]
+    numbers = [
+        table[:, AX] - left,
+        table[:, AY] - top,
+        dx,
+        dy,
+        1 / (dx.square() + dy.square()).clamp(min=1e-9),
+        table[:, RADIUS_A],
+        table[:, RADIUS_B] - table[:, RADIUS_A],
+        table[:, OPACITY],
+    ]
+    return torch.stack(numbers).to(torch.float32)
+
+
+def _coverage(numbers: Tensor, window: tuple[int, int], softness: float) -> Tensor:
     """Opacity of each segment in its window, float32 n×h×w."""
-    # relative to the window's corner, so that float32 is exact enough at any picture size
-    a = table[:, [AX, AY]] - origin
-    along = table[:, [BX, BY]] - table[:, [AX, AY]]
-    length2 = along.square().sum(1).clamp(min=1e-9)
-    radius_step = table[:, RADIUS_B] - table[:, RADIUS_A]
-    numbers = torch.stack(
-        [
-            a[:, 0],
-            a[:, 1],
-            along[:, 0],
-            along[:, 1],
-            1 / length2,
-            table[:, RADIUS_A],
-            radius_step,
-            table[:, OPACITY],
-        ]
-    )
-    numbers = numbers.to(torch.float32).to(device)[:, :, None, None]
-    ax, ay, dx, dy, per_length2, radius, more, opacity = numbers.unbind(0)
-    x = torch.arange(window[1], device=device, dtype=torch.float32) - ax
-    y = torch.arange(window[0], device=device, dtype=torch.float32)[:, None] - ay
+    ax, ay, dx, dy, per_length2, radius, more, opacity = numbers[:, :, None, None].unbind(0)
+    x = torch.arange(window[1], device=numbers.device, dtype=torch.float32) - ax
+    y = torch.arange(window[0], device=numbers.device, dtype=torch.float32)[:, None] - ay
     t = ((x * dx + y * dy) * per_length2).clamp_(0, 1)
     distance2 = (x - t * dx).square_() + (y - t * dy).square_()
     reach = radius + more * t
