@@ -2,15 +2,17 @@
 
     python benchmarks/adversaries.py FOLDER --lpips-weights FILE [--steps 300] [--device auto]
 
-`photo`'s unet and damage; the adversary joins after a third of the steps, with a weight at which it has a say. "Start" is the
-network before its first step, on validation pictures that are never trained on. A run whose watch speaks is named with
-its words. The last run gives D a hundred times its rate: the watch should speak, and the exit code be 3. Prints Markdown.
+`photo`'s unet and damage; the adversary joins after a third of the steps, with a weight at which it has a say. "Start"
+is the network before its first step, on validation pictures that are never trained on. A run whose watch speaks is
+named with its words. In the last runs D has a hundred times its rate: the watch should speak, and the exit code be 3.
+Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -51,9 +53,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    print("| adversary | PSNR, start → end | LPIPS, start → end | all finite | D right, real / repaired | watch |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for name, game in [*GAMES.items(), ("vanilla, D's rate × 100", GAMES["vanilla"])]:
+    columns = [
+        "adversary",
+        "PSNR, start → end",
+        "LPIPS",
+        "all finite",
+        "D right, real / repaired",
+        "sensitivity",
+        "watch",
+    ]
+    print("| " + " | ".join(columns) + " |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    wild = {f"{name}, D's rate × 100": game for name, game in GAMES.items()}
+    for name, game in (GAMES | wild).items():
         seen: list[dict[str, float]] = []
         scores: list[dict[str, float]] = []
         report = Report(
@@ -73,7 +85,11 @@ def main() -> None:
             for key, digits in (("psnr", 2), ("lpips", 4))
         )
         right = " / ".join(f"{seen[-1].get(f'd_accuracy_{side}', math.nan):.2f}" for side in ("real", "fake"))
-        print(f"| {name} | {psnr} | {lpips} | {'yes' if finite else 'NO'} | {right} | {words} |", flush=True)
+        sensitivity = f"{statistics.median(values['d_sensitivity'] for values in seen if 'd' in values):.2f}"
+        print(
+            f"| {name} | {psnr} | {lpips} | {'yes' if finite else 'NO'} | {right} | {sensitivity} | {words} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

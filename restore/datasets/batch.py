@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from restore.datasets.sampler import CropPlan, make_wish, shrink
-from restore.datasets.store import Store, to_device
+from restore.datasets.store import Store
 from restore.degrade import Damage
+from restore.degrade.device import to_device
 from restore.degrade.random import key
 
 _VALIDATION = 3  # what a key is for: apart from those of training steps

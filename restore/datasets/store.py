@@ -16,6 +16,7 @@ from torch import Tensor
 
 from restore.datasets.intake import Intake
 from restore.datasets.sampler import Shares, Wish
+from restore.degrade.device import to_device
 from restore.errors import RestoreError
 
 _ATTEMPTS = 10_000
@@ -204,11 +205,6 @@ def mirrored(position: Tensor, size: Tensor) -> Tensor:
     period = (2 * (size - 1)).clamp(min=1)
     position = position.remainder(period)
     return torch.where(position < size, position, period - position)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device that nobody waits for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _line(backwards: Tensor, side: int) -> Tensor:

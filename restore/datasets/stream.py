@@ -20,7 +20,7 @@ import torch
 from restore.datasets.batch import Batch, Source
 
 _TOGETHER_PIXELS = 256 * 128 * 128  # damaged in one go on a GPU: enough to fill it, and to be ahead of small steps
-_TOGETHER_STEPS = 32
+_TOGETHER_STEPS = 256
 
 
 def steps_together(source: Source, count: int) -> int:

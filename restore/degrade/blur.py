@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.random import between
 from restore.degrade.step import Params, Range, Step, within
 
@@ -60,7 +61,8 @@ class MotionBlur(Step):
         padded = F.pad(image, (radius,) * 4, mode="replicate")
         # one call per picture: a grouped convolution may sum in another order for another batch size
         blurred = [
-            F.conv2d(one[:, None], kernel.to(image.device)[None, None])[:, 0] for one, kernel in zip(padded, kernels)
+            F.conv2d(one[:, None], to_device(kernel, image.device)[None, None])[:, 0]
+            for one, kernel in zip(padded, kernels)
         ]
         return torch.stack(blurred), None
 
@@ -96,7 +98,7 @@ def filtered(padded: Tensor, taps: Tensor) -> Tensor:
     """
     count = taps.shape[1]
     height, width = padded.shape[-2] - count + 1, padded.shape[-1] - count + 1
-    weights = taps.to(padded.device).reshape(taps.shape[0], count, 1, 1, 1)
+    weights = to_device(taps, padded.device).reshape(taps.shape[0], count, 1, 1, 1)
     rows = padded[..., :height, :] * weights[:, 0]
     for i in range(1, count):
         rows.addcmul_(padded[..., i : i + height, :], weights[:, i])

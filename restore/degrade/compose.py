@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degrade.blur import Blur, MotionBlur
+from restore.degrade.device import to_device
 from restore.degrade.fade import Fade
 from restore.degrade.grayscale import Grayscale
 from restore.degrade.jpeg import Jpeg
@@ -249,7 +250,7 @@ def _apply(image: Tensor, sampled: Sampled) -> tuple[Tensor, Tensor]:
             image, marked = it.step.apply(image, it.params)
             mask = mask if marked is None else torch.maximum(mask, marked)
             continue
-        index = it.index.to(image.device)
+        index = to_device(it.index, image.device)
         part, marked = it.step.apply(image.index_select(0, index), it.params)
         image = image.index_copy(0, index, part)
         if marked is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.random import between, uniform
 from restore.degrade.step import Params, Range, Step, within
 
@@ -49,9 +50,10 @@ class Fade(Step):
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
         """Fade; the input is clipped to [0, 1] first. See `Step.apply`."""
         black, white, gamma = (
-            params[name].to(image.dtype).to(image.device)[:, :, None, None] for name in ("black", "white", "gamma")
+            to_device(params[name].to(image.dtype), image.device)[:, :, None, None]
+            for name in ("black", "white", "gamma")
         )
-        saturation = params["saturation"].to(image.dtype).to(image.device).reshape(-1, 1, 1, 1)
+        saturation = to_device(params["saturation"].to(image.dtype), image.device).reshape(-1, 1, 1, 1)
         image = image.clamp(0, 1)
         # ITU-R BT.601 luma, as JPEG has it
         gray = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.random import between, uniform
 from restore.degrade.step import Params, Range, Step, within
 
@@ -34,5 +35,5 @@ class Grayscale(Step):
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
         """Take the colours away; see `Step.apply`."""
-        weights = params["weights"].to(torch.float32).to(image.device).to(image.dtype)[:, :, None, None]
+        weights = to_device(params["weights"].to(torch.float32), image.device).to(image.dtype)[:, :, None, None]
         return (image * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous(), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.random import happens, integers
 from restore.degrade.step import Params, Range, Share, Step, within
 
@@ -57,7 +59,7 @@ class Jpeg(Step):
         for halved in (False, True):
             index = (params["halved"] == halved).nonzero()[:, 0]
             if len(index):
-                on_device = index.to(image.device)
+                on_device = to_device(index, image.device)
                 # by the settings, not by this batch, so that a picture's edges never depend on its neighbours
                 start = (params["top"][index], params["left"][index]) if self.shifted > 0 else None
                 out[on_device] = jpeg(image[on_device], params["quality"][index], halved=halved, start=start)
@@ -95,7 +97,7 @@ def jpeg(image: Tensor, quality: Tensor, *, halved: bool, start: tuple[Tensor, T
     luma = _blocks_there_and_back(luma, luminance)
     if halved:
         # libjpeg's h2v2_downsample: the mean of four, rounded with an alternating bias of 1 and 2 quarters
-        bias = torch.tensor([0.25, 0.5], device=image.device).repeat(columns // 4)
+        bias = to_device(torch.tensor([0.25, 0.5]), image.device).repeat(columns // 4)
         chroma = torch.floor(F.avg_pool2d(chroma, 2) + bias[: columns // 2])
         chroma = _enlarged(_blocks_there_and_back(chroma, chrominance))
     else:
@@ -116,10 +118,16 @@ def quantisation_tables(quality: int) -> tuple[list[list[int]], list[list[int]]]
 
 
 def _tables(quality: Tensor) -> tuple[Tensor, Tensor]:
-    both = [quantisation_tables(q) for q in quality.tolist()]
-    luminance = torch.tensor([b[0] for b in both], dtype=torch.float32).reshape(-1, 64)
-    chrominance = torch.tensor([b[1] for b in both], dtype=torch.float32).reshape(-1, 64)
-    return luminance, chrominance
+    luminance, chrominance = _all_tables()
+    return luminance[quality], chrominance[quality]
+
+
+@functools.cache
+def _all_tables() -> tuple[Tensor, Tensor]:
+    """Both tables at every quality, float32 101×64 each; that of 0 is never asked for."""
+    both = [quantisation_tables(max(1, quality)) for quality in range(101)]
+    luminance, chrominance = (torch.tensor([b[i] for b in both], dtype=torch.float32) for i in (0, 1))
+    return luminance.reshape(-1, 64), chrominance.reshape(-1, 64)
 
 
 def _to_ycc(rgb: Tensor) -> Tensor:
@@ -137,8 +145,8 @@ def _to_rgb(ycc: Tensor) -> Tensor:
 
 def _cut(image: Tensor, height: int, width: int, top: Tensor, left: Tensor) -> Tensor:
     """A window of each picture from (top, left) on, edges repeated outside; B×C×height×width."""
-    y = (torch.arange(height) + top[:, None]).clamp(0, image.shape[-2] - 1).to(image.device)
-    x = (torch.arange(width) + left[:, None]).clamp(0, image.shape[-1] - 1).to(image.device)
+    y = to_device((torch.arange(height) + top[:, None]).clamp(0, image.shape[-2] - 1), image.device)
+    x = to_device((torch.arange(width) + left[:, None]).clamp(0, image.shape[-1] - 1), image.device)
     which = torch.arange(image.shape[0], device=image.device)
     return image.permute(0, 2, 3, 1)[which[:, None, None], y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 
@@ -154,15 +162,16 @@ def _blocks_there_and_back(plane: Tensor, table: Tensor) -> Tensor:
     blocks = plane.reshape(batch, channels, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
     # float64 where there is any: a matrix product in float32 may run in TF32, too coarse to be rounded after
     dtype = torch.float32 if plane.device.type == "mps" else torch.float64
-    basis = _basis().to(plane.device, dtype)
+    basis = to_device(_basis().to(dtype), plane.device)
     coefficients = (blocks.reshape(-1, 64).to(dtype) - 128) @ basis.T
-    step = table.to(plane.device, dtype)[:, None, :]
+    step = to_device(table.to(dtype), plane.device)[:, None, :]
     quantised = (coefficients.reshape(batch, -1, 64) / step).round_() * step
     values = (quantised.reshape(-1, 64) @ basis + 128).round_().clamp_(0, 255).to(plane.dtype)
     blocks = values.reshape(batch, channels, height // 8, width // 8, 8, 8)
     return blocks.permute(0, 1, 2, 4, 3, 5).reshape(batch, channels, height, width)
 
 
+@functools.cache
 def _basis() -> Tensor:
     """The 2-D DCT-II of an 8×8 block as an orthonormal 64×64 matrix (T.81, A.3.3)."""
     n = torch.arange(8, dtype=torch.float64)

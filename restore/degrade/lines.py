@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from restore.degrade.device import to_device
+
 # the columns of a table of segments, float64[B, N, 7]
 AX, AY, BX, BY, RADIUS_A, RADIUS_B, OPACITY = range(7)
 COLUMNS = 7
@@ -55,8 +57,8 @@ def draw(segments: Tensor, size: tuple[int, int], device: torch.device | str, *,
     # Windows of like size lie together, so that what is sent to the device is sent once.
     kind, order = torch.sort(window_h * (width + 1) + window_w, stable=True)
     left, top, table = left[order], top[order], table[order]
-    starts = ((owner[order] * height + top) * width + left).to(device)
-    numbers = _relative(table, left, top).to(device)
+    starts = to_device((owner[order] * height + top) * width + left, device)
+    numbers = to_device(_relative(table, left, top), device)
     at_once = _PIXELS_AT_ONCE.get(torch.device(device).type, 1 << 20)
     first = 0
     for code, count in zip(*(t.tolist() for t in torch.unique_consecutive(kind, return_counts=True))):

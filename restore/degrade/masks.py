@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.lines import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
 from restore.degrade.random import derived, integers, uniform
 from restore.degrade.step import Params, Range, Share, Step, within
@@ -141,7 +142,7 @@ class Boxes(_Holes):
         """Draw the holes; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
-        return self._painted(image, _boxes_mask(params["boxes"].to(image.device), y, x))
+        return self._painted(image, _boxes_mask(to_device(params["boxes"], image.device), y, x))
 
     def _boxes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         scale = min(size) / REFERENCE_SIDE

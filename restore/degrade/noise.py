@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from restore.degrade.blur import filtered, gaussian_taps
+from restore.degrade.device import to_device
 from restore.degrade.random import between, derived, field_normal, happens
 from restore.degrade.step import Params, Range, Share, Step, column, within
 
@@ -65,7 +66,7 @@ class Noise(Step):
         shape = (3, height + 2 * radius, width + 2 * radius)
         field = field_normal(params["key"], 0, shape, image.device)
         if bool(params["gray"].any()):
-            field = torch.where(params["gray"].to(image.device).reshape(-1, 1, 1, 1), field[:, :1], field)
+            field = torch.where(to_device(params["gray"], image.device).reshape(-1, 1, 1, 1), field[:, :1], field)
         if radius:
             # independent samples of variance 1, weighted by w, sum to variance Σw²; both passes scale back
             field = filtered(field, (taps / taps.square().sum(1, keepdim=True).sqrt()))

@@ -14,14 +14,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from restore.degrade.device import to_device
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 _ALL = (1 << 64) - 1
 _CHUNK = 1 << 20
+_FEW = 1 << 14
+_U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
 def key(seed: int, *parts: int | str) -> int:
@@ -137,7 +142,7 @@ def _field_bits(
     keys: Tensor, stream: int, half: int, device: torch.device | str
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Two int64[B, n] of 24 random bits from one 64-bit hash each, in chunks that bound the memory."""
-    start = derived(keys, stream).to(device)[:, None]
+    start = to_device(derived(keys, stream), device)[:, None]
     for first in range(0, half, _CHUNK):
         last = min(first + _CHUNK, half)
         positions = torch.arange(first, last, dtype=torch.int64, device=device) * _signed(_GOLDEN)
@@ -152,6 +157,11 @@ def _mix(value: int) -> int:
 
 
 def _mix_tensor(value: Tensor) -> Tensor:
+    if value.device.type == "cpu" and value.numel() <= _FEW:  # where calls cost more than numbers, numpy's cost less
+        bits = value.contiguous().numpy().view(np.uint64)
+        bits = (bits ^ (bits >> _U30)) * np.uint64(_FIRST)
+        bits = (bits ^ (bits >> _U27)) * np.uint64(_SECOND)
+        return torch.from_numpy((bits ^ (bits >> _U31)).view(np.int64))
     # int64 tensors wrap around on overflow; `>>` keeps the sign, so the bits that come in are masked off
     value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _signed(_FIRST)
     value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _signed(_SECOND)

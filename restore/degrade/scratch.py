@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.degrade.lines import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, draw
 from restore.degrade.masks import REFERENCE_SIDE
 from restore.degrade.random import between, derived, field_uniform, integers, uniform
@@ -71,7 +72,7 @@ class _Marks(Step):
         grain = 0.75 + 0.25 * field_uniform(params["key"], 0, (1, height, width), image.device)
         covers = layers.reshape(-1, 2, height, width) * grain
         covers = covers.masked_fill_(covers < _FAINTEST, 0.0)
-        tones = params["tones"].to(torch.float32).to(image.device)[..., None, None]
+        tones = to_device(params["tones"].to(torch.float32), image.device)[..., None, None]
         for layer in (0, 1):
             # not `lerp`: where nothing covers, the pixel stays the same to the last bit
             image = image + covers[:, layer, None] * (tones[:, layer] - image)

@@ -10,6 +10,7 @@ import torch
 from pydantic import BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
+from restore.degrade.device import to_device
 from restore.settings import Settings
 
 Range = tuple[float, float]
@@ -80,4 +81,4 @@ class Step(Settings):
 
 def column(values: Tensor, image: Tensor) -> Tensor:
     """One number per picture as B×1×1×1, in the dtype and on the device of `image`."""
-    return values.to(torch.float32).to(image.device).to(image.dtype).reshape(-1, 1, 1, 1)
+    return to_device(values.to(torch.float32), image.device).to(image.dtype).reshape(-1, 1, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,25 @@ def accuracy(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     else:
         threshold = torch.zeros_like(real.mean())
     return (real > threshold).float().mean(), (fake < threshold).float().mean()
+
+
+def sensitivity(real: Tensor, fake: Tensor, clean: Tensor, repaired: Tensor) -> Tensor:
+    """How much D looks at what it judges.
+
+    The difference of its answers to the clean and the repaired version of the same patches, in units of how answers
+    differ from place to place; over that of the pictures, in the same units.
+
+    Args:
+        real, fake: D's logits, of the same shape.
+        clean, repaired: what they are about, B×3×H×W.
+
+    Returns:
+        A scalar. Around 1 for a D that learns, and not far below for one that has learned nothing yet; near 0 for one
+        that gives the same answers whatever it sees. NaN where the pictures are the same.
+    """
+    answers = (real - fake).abs().mean() / real.std(correction=0).clamp(min=1e-12)
+    pictures = (clean - repaired).abs().mean() / clean.std(correction=0).clamp(min=1e-12)
+    return torch.where(pictures > 1e-5, answers / pictures, math.nan)
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -150,10 +150,16 @@ class WatchConfig(Settings):
     """Collapsed: the pixel loss is so many times its best since D plays. Raise it where the adversary may cost more;
     0: off.
     """
-    growth: float = Field(5.0, ge=0)
-    """Collapsed: D's filters are so many times their size of fifty log lines ago, so that it learns faster than G can
-    follow; 0: off. Seen: at usual rates 1.0 after 20 steps, at a hundred times the rate 6 after 50.
+    growth: float = Field(1.25, ge=0)
+    """Runs away: D's filters are so many times their size of 2 × `patience` log lines ago: faster than G can follow;
+    0: off. Seen: 1.00 to 1.06 at usual rates, 1.3 to 27 at a hundred times D's rate.
     """
+    blind: float = Field(0.1, ge=0, lt=1)
+    """Collapsed: D's sensitivity, in the median of `patience` log lines, is less: it gives the same answers whatever it
+    sees; 0: off. Seen: 0.2 to 2 at usual rates, 0.01 to 0.1 at a hundred times D's rate.
+    """
+    slope: float = Field(10.0, ge=0)
+    """Runs away: the gradient penalty of wgan-gp is more, before its weight; 0: off. Healthy: below 1."""
     logits: float = Field(200.0, ge=0)
     """Collapsed: D's answers grow beyond this (wgan-gp's have no scale: not watched). Raise it where G still learns;
     0: off.

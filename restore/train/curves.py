@@ -25,6 +25,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "accuracy of D": ("d_accuracy_real", "d_accuracy_fake"),
     "gradient norms": ("g_norm", "d_norm"),
     "diversity of outputs": ("diversity",),
+    "D's sensitivity": ("d_sensitivity",),
     "growth of D's filters": ("d_growth",),
     "skipped steps": ("skipped",),
     "learning rate": ("lr",),

@@ -159,8 +159,8 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 stopping = anywhere(fabric, stop_requested.is_set())
                 to_validate = step % config.validate_every == 0 or last
                 if step % config.log_every == 0 or to_validate:
-                    values = {k: float(v) for k, v in mean_over_processes(fabric, terms).items()}
-                    values |= watch.diversity() | watch.growth()
+                    values = mean_over_processes(fabric, terms) | watch.diversity()
+                    values |= {} if adversary is None else watch.growth()
                     skipped, in_a_row = (int(max(p.skipped[i] for p in (g, d) if p is not None)) for i in (0, 1))
                     watch.look(step, values, in_a_row)
                     values |= {"skipped": skipped, "lr": float(g.optimizer.param_groups[0]["lr"])}
@@ -210,13 +210,14 @@ def went_nowhere(config: TrainConfig, without_better: int) -> bool:
     return config.early_stop is not None and without_better >= config.early_stop
 
 
-def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Scalars averaged over all processes, in one exchange."""
-    if fabric.world_size == 1:
-        return terms
-    together = fabric.all_reduce(torch.stack([terms[name].float() for name in terms]), reduce_op="mean")
-    assert isinstance(together, torch.Tensor)
-    return dict(zip(terms, together))
+def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Scalars averaged over all processes, in one exchange, and fetched in one go."""
+    together = torch.stack([terms[name].float() for name in terms])
+    if fabric.world_size > 1:
+        mean = fabric.all_reduce(together, reduce_op="mean")
+        assert isinstance(mean, torch.Tensor)
+        together = mean
+    return dict(zip(terms, together.tolist()))
 
 
 def anywhere(fabric: Fabric, here: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -39,6 +40,7 @@ def open_fabric(config: TrainConfig) -> Fabric:
     Raises:
         RestoreError: no such device, or fewer than asked for.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it tells of devices, this package settles
     device = pick_device(config.device)
     processes = config.devices * config.nodes
     if device.type == "cuda" and config.devices > torch.cuda.device_count():
@@ -181,7 +183,7 @@ def make_player(
     descent._warned_capturable_if_run_uncaptured = True  # the first steps are not
     descent.param_groups[0]["full_rate"] = rate
     scales = precision == "fp16"
-    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14 if scales else 1.0)
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
     player = Player(network, bare, fabric.setup_module(bare), descent, scaler, clip, scales)
     player.skipped = player.skipped.to(device)
     return player

@@ -20,6 +20,7 @@ from restore.losses.adversarial import (
     generator_loss,
     gradient_penalty,
     r1_penalty,
+    sensitivity,
 )
 from restore.losses.augment import augmented
 from restore.losses.pixel import pixel_loss
@@ -37,10 +38,11 @@ class Player:
             compiled code cannot be.
         bare: the same, perhaps compiled: for passes whose gradients are not its own.
         forward: the same, spread over devices: for passes whose gradients are.
-        optimizer: of its parameters; fused, so that a step with a gradient that is no number does nothing, unasked.
-        scaler: of the loss; scales in fp16, and everywhere finds gradients that are no numbers.
+        optimizer: AdamW of its parameters; fused where it can be: then the device skips a step whose gradient is no
+            number, and nobody waits.
+        scaler: of the loss; of use in fp16.
         clip_norm: largest gradient norm, or None.
-        scales: whether the scaler scales.
+        scales: whether the scaler is of use.
         skipped: int64[2] on the device: steps that did nothing, and how many of these in a row until now.
     """
 
@@ -55,23 +57,30 @@ class Player:
 
     def step(self) -> Tensor:
         """Apply the gradients that have been collected; returns their norm before clipping."""
-        self.scaler.unscale_(self.optimizer)
+        if self.scales:
+            self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip_norm, norm, foreach=True)
         bad = (~norm.isfinite()).to(self.skipped.dtype)
         self.skipped.copy_(torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad]))
-        self.scaler.step(self.optimizer)
-        # Outside fp16 nothing is to be scaled, whatever was found.
-        self.scaler.update(None if self.scales else 1.0)
+        if self.scales:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self.optimizer.defaults["fused"]:
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bad:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def start_again(self) -> None:
         """Forget a step that broke off in the middle."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.update(self.scaler.get_scale())
+        if self.scales:
+            self.scaler.update(self.scaler.get_scale())
 
     def running(self) -> list[Tensor]:
         """What passes leave behind in the network itself: running statistics, singular vectors."""
@@ -124,7 +133,8 @@ def train_step(
 
     Returns:
         Scalars by name, detached, means over the parts: `pixel`, `g_norm`; with D also `g_adversarial`, `d`, `d_norm`,
-        `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`; and every other term that is asked for.
+        `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`, `d_sensitivity`; and every other term
+        that is asked for.
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
@@ -186,12 +196,14 @@ def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool)
         real, fake = d.forward(true).float(), d.forward(made).float()
     loss = discriminator_loss(kind, real, fake)
     right = accuracy(kind, real.detach(), fake.detach())
+    pictures = true[:, -3:], made[:, -3:]
     terms = {
         "d": loss,
         "d_real": real.mean(),
         "d_fake": fake.mean(),
         "d_accuracy_real": right[0],
         "d_accuracy_fake": right[1],
+        "d_sensitivity": sensitivity(real.detach(), fake.detach(), *pictures),
     }
     if kind == "wgan-gp":
         mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(true.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from restore.errors import RestoreError
 from restore.train.config import WatchConfig
 
 _REMEMBERED = 8  # steps whose first picture is compared with the others'
-_LINES = 50  # D's size is compared with that of so many log lines ago: over a long run, any D grows
 
 
 class Watch:
@@ -31,11 +31,12 @@ class Watch:
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
-        self._sizes = deque([self._size()], maxlen=_LINES + 1)
+        self._sizes = deque([self._size()], maxlen=2 * config.patience + 1)
         self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
         self._best_pixel = math.inf
+        self._sensitivity: deque[float] = deque(maxlen=config.patience)
 
     def see(self, output: Tensor, clean: Tensor) -> None:
         """Remember the thumbnails of a step's first picture, as the network made it and as it is."""
@@ -54,9 +55,9 @@ class Watch:
         return {"diversity": float(ours / theirs)} if theirs > 0 else {}
 
     def growth(self) -> dict[str, float]:
-        """The size (norm) of D's filters as a multiple of that fifty log lines ago (or at the start), under `d_growth`.
+        """The size (norm) of D's filters as a multiple of that 2 × `patience` log lines ago, under `d_growth`.
 
-        Called once a log line; nothing without D.
+        Called once a log line while D plays; nothing where there is none.
         """
         if not self._filters:
             return {}
@@ -108,9 +109,27 @@ class Watch:
         if self._held("growth"):
             self._stop(
                 step,
-                f"the discriminator ran away: within {_LINES} log lines its filters grew to {grown:.1f} times their "
-                "size, faster than the generator can follow",
+                f"the discriminator ran away: within {2 * limits.patience} log lines its filters grew to {grown:.2f} "
+                "times their size; what it had learned is gone, faster than the generator can follow",
                 "lower optimizer.lr_discriminator",
+            )
+        if not math.isnan(values["d_sensitivity"]):
+            self._sensitivity.append(values["d_sensitivity"])
+        middle = statistics.median(self._sensitivity) if self._sensitivity else 1.0
+        if len(self._sensitivity) == limits.patience and middle < limits.blind:
+            self._stop(
+                step,
+                "the discriminator collapsed: it gives the same answers to true and to repaired pictures (sensitivity "
+                f"{middle:.2g}) and teaches the generator nothing",
+                "lower optimizer.lr_discriminator",
+            )
+        penalty = values.get("d_gradient_penalty", 0.0)
+        self._count("slope", limits.slope > 0 and penalty > limits.slope)
+        if self._held("slope"):
+            self._stop(
+                step,
+                f"the discriminator ran away: its slope is out of hand (gradient penalty {penalty:.3g})",
+                "lower optimizer.lr_discriminator, or raise loss.gradient_penalty",
             )
         size = max(abs(values["d_real"]), abs(values["d_fake"]))
         watched = limits.logits > 0 and self.adversarial != "wgan-gp"

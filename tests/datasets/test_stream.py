@@ -18,9 +18,9 @@ from restore.errors import RestoreError
 CPU = torch.device("cpu")
 
 
-def source(folder: Path, cache: str) -> Source:
+def source(folder: Path, cache: str, device: torch.device = CPU) -> Source:
     config = DataConfig(folders=[folder], patch=32, scale=(0.5, 1), rotate=True, validation_percent=20, cache=cache)
-    return open_source(config, load_damage("mixed"), multiple=4, device=CPU, say=lambda line: None)[0]
+    return open_source(config, load_damage("mixed"), multiple=4, device=device, say=lambda line: None)[0]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -113,9 +113,7 @@ def test_an_error_of_a_reader_reaches_the_step(folder: Path, tmp_path: Path) -> 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("cache", ["device", "memory", "none"])
 def test_on_a_gpu_a_step_sees_the_same_wherever_the_stream_starts(folder: Path, cache: str) -> None:
-    config = DataConfig(folders=[folder], patch=32, scale=(0.5, 1), validation_percent=20, cache=cache)
-    device = torch.device("cuda", 0)
-    pictures = open_source(config, load_damage("mixed"), multiple=4, device=device, say=lambda line: None)[0]
+    pictures = source(folder, cache, torch.device("cuda", 0))
     with BatchStream(pictures, seed=4, start=0, count=3) as stream:
         all_steps = [next(stream) for _ in range(25)]
     with BatchStream(pictures, seed=4, start=5, count=3) as stream:

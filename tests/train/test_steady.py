@@ -116,7 +116,7 @@ def test_every_adversarial_loss_trains_on_finite_numbers_and_the_watch_is_silent
         loss={"adversarial": adversarial, "r1": 1.0, "r1_every": 4, "feature_matching": 0.1},
     )  # fmt: skip
     assert train(settings, Report(logged=lambda step, total, values: seen.append(values))).finished
-    assert {"d", "d_r1", "d_growth", "g_features", "g_adversarial"} <= set(seen[-1] | seen[-4])
+    assert {"d", "d_r1", "d_sensitivity", "g_features", "g_adversarial"} <= set(seen[-1] | seen[-4])
     assert all(math.isfinite(v) for values in seen for v in values.values())
     assert seen[-1]["skipped"] == 0
 
