@@ -7,6 +7,7 @@ batches on a stream of its own, several steps in one go, since small batches cos
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from restore.datasets.batch import Batch, Source
 
 _TOGETHER_PIXELS = 256 * 128 * 128  # damaged in one go on a GPU: enough to fill it, and to be ahead of small steps
 _TOGETHER_STEPS = 256
+_SWITCH_SECONDS = 1e-4
 
 
 def steps_together(source: Source, count: int) -> int:
@@ -54,6 +56,10 @@ class BatchStream(Iterator[Batch]):
         self._ahead = 2 + -(-2 * source.store.threads // images) if source.store.threads else 1 + self._cuda
         self._worker = ThreadPoolExecutor(1, "batches") if self._cuda else None
         self._side = torch.cuda.Stream(self._device) if self._cuda else None
+        # Two threads give work to the GPU, and the one that trains must not wait for the other's turn to end.
+        self._switch_seconds = sys.getswitchinterval()
+        if self._cuda:
+            sys.setswitchinterval(min(self._switch_seconds, _SWITCH_SECONDS))
         self._making = threading.Lock()
         self._waiting: deque[Callable[[], list[Batch]]] = deque()
         self._ready: deque[Batch] = deque()
@@ -84,6 +90,7 @@ class BatchStream(Iterator[Batch]):
 
     def close(self) -> None:
         """Drop what is being prepared."""
+        sys.setswitchinterval(self._switch_seconds)
         if self._worker is not None:
             self._worker.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()

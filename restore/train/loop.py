@@ -36,7 +36,7 @@ from restore.train.setup import (
     set_rates,
     settle_precision,
 )
-from restore.train.step import Rules
+from restore.train.step import Player, Rules
 from restore.train.trial import Trial
 from restore.train.validation import better, sample_grid, validate
 from restore.train.watch import Watch
@@ -159,11 +159,10 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 stopping = anywhere(fabric, stop_requested.is_set())
                 to_validate = step % config.validate_every == 0 or last
                 if step % config.log_every == 0 or to_validate:
-                    values = mean_over_processes(fabric, terms) | watch.diversity()
-                    values |= {} if adversary is None else watch.growth()
-                    skipped, in_a_row = (int(max(p.skipped[i] for p in (g, d) if p is not None)) for i in (0, 1))
-                    watch.look(step, values, in_a_row)
-                    values |= {"skipped": skipped, "lr": float(g.optimizer.param_groups[0]["lr"])}
+                    terms |= watch.diversity() | ({} if adversary is None else watch.growth())
+                    values = mean_over_processes(fabric, terms | skipped_steps(g, d))
+                    watch.look(step, values, int(values.pop("skipped_in_a_row")))
+                    values["lr"] = g.optimizer.param_groups[0]["rate"]
                     values["images_per_second"] = (
                         (step - timed_from) * config.data.batch / (time.perf_counter() - clock)
                     )
@@ -198,6 +197,12 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 if stopping:
                     break
         return Result(run.path, step, last, best, leads)
+
+
+def skipped_steps(g: Player, d: Player | None) -> dict[str, torch.Tensor]:
+    """How many steps did nothing, in all and in a row until now, of the network of which there were more."""
+    most = torch.stack([player.skipped for player in (g, d) if player is not None]).amax(dim=0)
+    return {"skipped": most[0], "skipped_in_a_row": most[1]}
 
 
 def validation_line(scores: dict[str, float]) -> dict[str, float]:

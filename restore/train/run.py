@@ -229,6 +229,7 @@ class RunFolder:
                     index, _, key = k.partition(".")
                     state.setdefault(int(index), {})[key] = v
                 part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+                _lay_alike(part)
             elif facts["plain"].get(name):
                 part.load_state_dict(facts["plain"][name])
         return facts
@@ -242,6 +243,14 @@ class RunFolder:
             f"the state of step {self._saved_step} is whole in last/: make room ({free}, a state takes {size:.1f} MB), "
             "and the same command goes on from there"
         )
+
+
+def _lay_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Lay an optimizer's loaded averages out in memory as its parameters are: fused kernels read both side by side."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:

@@ -209,11 +209,11 @@ def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, t
     for one in (g, d):
         if one is not None:
             for group in one.optimizer.param_groups:
-                rate = group["full_rate"] * factor
+                group["rate"] = group["full_rate"] * factor
                 if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].fill_(rate)
+                    group["lr"].fill_(group["rate"])
                 else:
-                    group["lr"] = rate
+                    group["lr"] = group["rate"]
 
 
 def open_damage(config: TrainConfig) -> Damage | None:

@@ -14,6 +14,7 @@ from restore.errors import RestoreError
 from restore.train.config import WatchConfig
 
 _REMEMBERED = 8  # steps whose first picture is compared with the others'
+_PATIENT_STEPS = 500  # for a network to make different pictures of different inputs
 
 
 class Watch:
@@ -31,11 +32,12 @@ class Watch:
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
-        self._sizes = deque([self._size()], maxlen=2 * config.patience + 1)
+        self._sizes = deque([self._size()] if self._filters else [], maxlen=2 * config.patience + 1)
         self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
         self._best_pixel = math.inf
+        self._was_diverse = False
         self._sensitivity: deque[float] = deque(maxlen=config.patience)
 
     def see(self, output: Tensor, clean: Tensor) -> None:
@@ -43,18 +45,18 @@ class Watch:
         self._outputs.append(output.clone())
         self._cleans.append(clean.clone())
 
-    def diversity(self) -> dict[str, float]:
+    def diversity(self) -> dict[str, Tensor]:
         """How much outputs of different inputs differ, as a share of how much the clean pictures do; 1 is healthy.
 
         Returns:
-            Under `diversity`; nothing before enough pictures have been seen, or where the clean ones are all alike.
+            Under `diversity`; nothing before enough pictures have been seen; 1 where the clean ones are all alike.
         """
         if len(self._outputs) < _REMEMBERED:
             return {}
         ours, theirs = (torch.cat(list(seen)).std(dim=0).mean() for seen in (self._outputs, self._cleans))
-        return {"diversity": float(ours / theirs)} if theirs > 0 else {}
+        return {"diversity": torch.where(theirs > 0, ours / theirs, 1.0)}
 
-    def growth(self) -> dict[str, float]:
+    def growth(self) -> dict[str, Tensor]:
         """The size (norm) of D's filters as a multiple of that 2 × `patience` log lines ago, under `d_growth`.
 
         Called once a log line while D plays; nothing where there is none.
@@ -64,8 +66,8 @@ class Watch:
         self._sizes.append(self._size())
         return {"d_growth": self._sizes[-1] / self._sizes[0]}
 
-    def _size(self) -> float:
-        return float(torch.nn.utils.get_total_norm([p.detach() for p in self._filters])) if self._filters else 0.0
+    def _size(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.detach() for p in self._filters])
 
     def look(self, step: int, values: dict[str, float], skipped_in_a_row: int) -> None:
         """Look at a log line.
@@ -86,7 +88,9 @@ class Watch:
                 "lower optimizer.lr, set optimizer.clip_norm=1, or use precision=fp32",
             )
         diversity = values.get("diversity", 1.0)
-        self._count("diversity", limits.diversity > 0 and diversity < limits.diversity)
+        # A network that has not learned anything yet makes the same of everything, too.
+        self._was_diverse |= diversity >= limits.diversity or step > _PATIENT_STEPS
+        self._count("diversity", self._was_diverse and limits.diversity > 0 and diversity < limits.diversity)
         if self._held("diversity"):
             self._stop(
                 step,

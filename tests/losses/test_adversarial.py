@@ -12,6 +12,7 @@ from restore.losses.adversarial import (
     generator_loss,
     gradient_penalty,
     r1_penalty,
+    sensitivity,
 )
 
 REAL, FAKE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
@@ -77,3 +78,16 @@ def test_a_discriminator_that_tells_all_is_always_right(kind: str) -> None:
     assert [float(r) for r in right] == [1, 1]
     wrong = accuracy(kind, torch.tensor([-2.0, -3.0]), torch.tensor([1.0, 2.0]))
     assert [float(r) for r in wrong] == [0, 0]
+
+
+def test_a_critic_that_sees_is_sensitive_and_a_blind_one_is_not() -> None:
+    clean, repaired = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+
+    def answers(picture: torch.Tensor) -> torch.Tensor:
+        return picture.mean(dim=1, keepdim=True)
+
+    assert sensitivity(answers(clean), answers(repaired), clean, repaired).item() == pytest.approx(1.0, rel=0.2)
+    place = torch.rand(2, 1, 16, 16)
+    blind = sensitivity(place, place + 0.001 * answers(repaired), clean, repaired)
+    assert blind.item() < 0.01
+    assert sensitivity(place, place, clean, clean).isnan()

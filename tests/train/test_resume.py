@@ -41,8 +41,9 @@ def assert_same_end(one: TrainConfig, other: TrainConfig) -> None:
         assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
-def test_kill_9_between_two_saves_costs_nothing(clean: Path, tmp_path: Path) -> None:
-    whole, parts = (config(clean, tmp_path / name, **QUICK) for name in ("whole", "parts"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_kill_9_between_two_saves_costs_nothing(clean: Path, tmp_path: Path, precision: str) -> None:
+    whole, parts = (config(clean, tmp_path / name, precision=precision, **QUICK) for name in ("whole", "parts"))
     train(whole)
     (tmp_path / "small.yaml").write_text(parts.model_dump_json())
     done = subprocess.run(

@@ -1,0 +1,78 @@
+"""What the watch makes of a run's numbers."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from restore.errors import RestoreError
+from restore.train.config import WatchConfig
+from restore.train.watch import Watch
+
+HEALTHY = {"pixel": 0.05, "d": 0.69, "d_real": 0.1, "d_fake": -0.1, "d_sensitivity": 0.8, "d_growth": 1.01}
+
+
+def looked(watch: Watch, lines: int, **changes: float) -> None:
+    for line in range(lines):
+        watch.look(20 * line, {**HEALTHY, "diversity": 0.9, **changes}, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"d_sensitivity": 0.05}, r"gives the same answers .* \(sensitivity 0.05\).*lower optimizer.lr_discriminator"),
+        ({"d_growth": 2.0}, "its filters grew to 2.00 times their size"),
+        ({"d_gradient_penalty": 1e5}, r"its slope is out of hand \(gradient penalty 1e\+05\)"),
+        ({"d_fake": -1e4}, "its answers are 1e"),
+        ({"diversity": 0.01}, "different inputs give almost the same picture"),
+    ],
+)
+def test_what_goes_wrong_for_five_log_lines_is_called_out(changes: dict[str, float], words: str) -> None:
+    watch = Watch(WatchConfig(), "vanilla", Path("runs/x"))
+    looked(watch, 3)
+    looked(watch, 4 if "d_sensitivity" not in changes else 2, **changes)
+    with pytest.raises(RestoreError, match=words) as error:
+        looked(watch, 3, **changes)
+    assert error.value.exit_code == 3
+
+
+def test_a_pixel_loss_that_rises_is_the_adversarys_work() -> None:
+    watch = Watch(WatchConfig(), "vanilla", Path("runs/x"))
+    looked(watch, 3)
+    with pytest.raises(RestoreError, match="the pixel loss is 6"):
+        looked(watch, 5, pixel=0.3)
+
+
+def test_a_healthy_run_and_single_bad_lines_pass() -> None:
+    watch = Watch(WatchConfig(), "wgan-gp", Path("runs/x"))
+    for _ in range(10):
+        looked(watch, 4, d_real=1e4, d_sensitivity=math.nan)
+        looked(watch, 2, d_sensitivity=0.01, d_growth=9.0, diversity=0.0, pixel=9.0)
+        looked(watch, 4)
+
+
+def test_a_network_that_has_learned_nothing_yet_is_given_time() -> None:
+    looked(Watch(WatchConfig(), "vanilla", Path("runs/x")), 20, diversity=0.01)
+    with pytest.raises(RestoreError, match="generator collapsed"):
+        looked(Watch(WatchConfig(), "vanilla", Path("runs/x")), 40, diversity=0.01)
+
+
+def test_growth_is_that_of_the_last_ten_log_lines() -> None:
+    d = nn.Conv2d(1, 1, 3)
+    watch = Watch(WatchConfig(), "vanilla", Path("runs/x"), d)
+    d.weight.data.mul_(2)
+    assert float(watch.growth()["d_growth"]) == pytest.approx(2.0)
+    grown = [float(watch.growth()["d_growth"]) for _ in range(10)]
+    assert grown[-2:] == pytest.approx([2.0, 1.0])
+    assert watch.diversity() == {}
+
+
+def test_diversity_is_that_of_the_outputs_over_that_of_the_clean_pictures() -> None:
+    watch = Watch(WatchConfig(), "vanilla", Path("runs/x"))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        clean = torch.rand(1, 3, 8, 8, generator=generator)
+        watch.see(0.5 + 0.1 * clean, clean)
+    assert float(watch.diversity()["diversity"]) == pytest.approx(0.1, rel=1e-3)
