@@ -37,7 +37,6 @@ class Watch:
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
         self._best_pixel = math.inf
-        self._was_diverse = False
         self._sensitivity: deque[float] = deque(maxlen=config.patience)
 
     def see(self, output: Tensor, clean: Tensor) -> None:
@@ -88,9 +87,9 @@ class Watch:
                 "lower optimizer.lr, set optimizer.clip_norm=1, or use precision=fp32",
             )
         diversity = values.get("diversity", 1.0)
-        # A network that has not learned anything yet makes the same of everything, too.
-        self._was_diverse |= diversity >= limits.diversity or step > _PATIENT_STEPS
-        self._count("diversity", self._was_diverse and limits.diversity > 0 and diversity < limits.diversity)
+        # A network that has not learned much yet makes the same of everything, too.
+        alike = step > _PATIENT_STEPS and diversity < limits.diversity
+        self._count("diversity", limits.diversity > 0 and alike)
         if self._held("diversity"):
             self._stop(
                 step,
