@@ -9,6 +9,8 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from restore.errors import RestoreError
@@ -37,15 +39,23 @@ def write_atomically(
             before is untouched.
     """
     target = Path(path)
-    unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
+    with replacing(target, like=like, parents=parents) as temporary, open(temporary, "xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(target: Path, *, like: os.stat_result | None = None, parents: bool = True) -> Iterator[Path]:
+    """A name beside a file, for it to be written under; at the end it is synced and takes the file's name.
+
+    Arguments and errors as for `write_atomically`; where the block fails, nothing of it is left.
+    """
+    temporary = temporary_beside(target)
     try:
         if parents:
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             if like is not None:
                 _make_alike(temporary, like)
@@ -55,6 +65,12 @@ def write_atomically(
             raise
     except (OSError, ValueError) as error:
         raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
+
+
+def temporary_beside(target: Path) -> Path:
+    """A name in a file's folder that nobody uses, and that the next run sweeps if this process is killed."""
+    unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+    return target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
 
 
 def why_not_written(error: OSError | ValueError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,57 @@ def run_tiled(
     if single:
         tensors = [None if t is None else t.unsqueeze(0) for t in tensors]
     height, width = first.shape[-2:]
+    whole: list[Tensor] = []
+
+    def put(top: int, band: Tensor) -> None:
+        if band.shape[-2] == height * scale:
+            whole[:] = [band]
+            return
+        if top == 0:
+            whole[:] = [band.new_zeros(*band.shape[:-2], height * scale, width * scale)]
+        whole[0][..., top : top + band.shape[-2], :] = band
+
+    run_banded(
+        f,
+        lambda start, stop: [None if t is None else t[..., start:stop, :] for t in tensors],
+        put,
+        size=(height, width),
+        tile_px=tile_px,
+        overlap_px=overlap_px,
+        scale=scale,
+        multiple=multiple,
+        on_smaller=on_smaller,
+    )
+    return whole[0].squeeze(0) if single else whole[0]
+
+
+@torch.inference_mode()
+def run_banded(
+    f: Callable[..., Tensor],
+    read: Callable[[int, int], Sequence[Tensor | None]],
+    write: Callable[[int, Tensor], None],
+    *,
+    size: tuple[int, int],
+    tile_px: int,
+    overlap_px: int,
+    scale: int = 1,
+    multiple: int = 1,
+    on_smaller: Callable[[int], None] | None = None,
+) -> None:
+    """`run_tiled` for a picture that is never in memory as a whole: rows come and go; the same values, bit for bit.
+
+    Args:
+        f, tile_px, overlap_px, scale, multiple, on_smaller: see `run_tiled`.
+        read: (start, stop) -> these rows of the inputs, B×C×(stop - start)×W each, on one device. Rows are asked for
+            from the top down, each once or twice.
+        write: (top, B×C'×h×(W·scale)) takes finished rows of the output from `top` on, from the top down without gaps.
+            Where memory does not suffice it all begins again at 0.
+        size: (H, W) of the inputs.
+
+    Raises:
+        RestoreError: out of memory even with the smallest tile.
+    """
+    height, width = size
     smallest = smallest_tile(overlap_px, multiple)
     wanted = max(height, width) if tile_px <= 0 else min(max(tile_px, smallest), max(height, width))
     tile = wanted
@@ -67,7 +118,8 @@ def run_tiled(
         rows = _layout(height, tile, overlap_px, scale, multiple)
         columns = _layout(width, tile, overlap_px, scale, multiple)
         try:
-            out = _run(f, tensors, rows, columns, scale)
+            for top, band in _bands(f, read, rows, columns, scale):
+                write(top, band)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -85,7 +137,6 @@ def run_tiled(
         tile = max(tile // 2, smallest)
     if tile < wanted and on_smaller is not None:
         on_smaller(tile)
-    return out.squeeze(0) if single else out
 
 
 def smallest_tile(overlap_px: int, multiple: int = 1) -> int:
@@ -192,28 +243,32 @@ def _layout(length: int, tile: int, overlap: int, scale: int, multiple: int) -> 
     return spans
 
 
-def _run(
+def _bands(
     f: Callable[..., Tensor],
-    tensors: list[Tensor | None],
+    read: Callable[[int, int], Sequence[Tensor | None]],
     rows: list[_Span],
     columns: list[_Span],
     scale: int,
-) -> Tensor:
-    home = next(t.device for t in tensors if t is not None)
-    whole: Tensor | None = None
-    for row in rows:
+) -> Iterator[tuple[int, Tensor]]:
+    """Finished rows of the output, from the top down: (first row, B×C'×h×W')."""
+    pending: Tensor | None = None  # sums of rows from `top` on, to which a later row of tiles may add
+    top = 0
+    for number, row in enumerate(rows):
+        tensors = read(row.start, row.stop)
+        home = next(t.device for t in tensors if t is not None)
         for column in columns:
-            window = (..., slice(row.start, row.stop), slice(column.start, column.stop))
+            window = (..., slice(column.start, column.stop))
             out = f(*(None if t is None else t[window] for t in tensors))
             expected = ((row.stop - row.start) * scale, (column.stop - column.start) * scale)
             if out.shape[-2:] != expected:
                 raise ValueError(f"a tile came back as {tuple(out.shape[-2:])}, not {expected}")
             out = out.to(home, torch.promote_types(out.dtype, torch.float32))
             if len(rows) == len(columns) == 1:
-                return out
-            if whole is None:
-                size = (rows[-1].trusted_stop, columns[-1].trusted_stop)
-                whole = out.new_zeros(*out.shape[:-2], *size)
+                yield 0, out
+                return
+            if column is columns[0]:
+                pending = _longer(pending, out, row.trusted_stop - top, columns[-1].trusted_stop)
+            assert pending is not None
             # Only what is trusted is looked at: what lies outside may even be infinite.
             counts = out[
                 ...,
@@ -223,9 +278,19 @@ def _run(
             weight = row.weight[:, None] * column.weight
             place = (
                 ...,
-                slice(row.trusted_start, row.trusted_stop),
+                slice(row.trusted_start - top, row.trusted_stop - top),
                 slice(column.trusted_start, column.trusted_stop),
             )
-            whole[place].add_(counts * weight.to(counts))
-    assert whole is not None  # a picture has at least one tile
-    return whole
+            pending[place].add_(counts * weight.to(counts))
+        assert pending is not None  # a row has at least one tile
+        done = (rows[number + 1].trusted_start if number + 1 < len(rows) else row.trusted_stop) - top
+        yield top, pending[..., :done, :]
+        pending, top = pending[..., done:, :], top + done
+
+
+def _longer(pending: Tensor | None, like: Tensor, height: int, width: int) -> Tensor:
+    """Sums so far, with room for `height` rows in all."""
+    longer = like.new_zeros(*like.shape[:-2], height, width)
+    if pending is not None:
+        longer[..., : pending.shape[-2], :] = pending
+    return longer

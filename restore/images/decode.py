@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,12 +84,42 @@ def reason_of(error: Exception) -> str:
     return "; ".join(list(parts)[:2]) or "broken data"
 
 
-def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Decoded:
-    load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load_buffer")
-    image = load(data, access="sequential", fail_on=fail_on)
+@dataclass(frozen=True)
+class Facts:
+    """What stands in a file beside the pixels; see `Decoded`."""
+
+    fields: dict[str, bytes]
+    dpi: tuple[float, float] | None
+    frames: int
+    bits: int | None
+    orientation: int | None
+
+
+def opened(source: bytes | Path, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Any:
+    """A pyvips image of a file's first picture, whose rows are decoded when they are asked for, from the top down.
+
+    Args:
+        source: the whole file, or its path.
+        kind: one of `VIPS_FORMATS`.
+        name: for messages.
+        max_pixels: a picture that says it is larger is refused.
+        fail_on: the least that ends decoding: `none`, `truncated`, `error` or `warning`.
+
+    Raises:
+        TooLarge, pyvips.Error, UnicodeDecodeError.
+    """
+    in_memory = isinstance(source, bytes)
+    load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
+    where = source if in_memory else os.fspath(source)
+    image = load(where, access="sequential", fail_on=fail_on)
     check_size(image.width, image.height, max_pixels, name)
     if kind == "tiff":  # the size is settled: the loader's own limits would refuse large strips
-        image = load(data, access="sequential", fail_on=fail_on, unlimited=True)
+        image = load(where, access="sequential", fail_on=fail_on, unlimited=True)
+    return image
+
+
+def facts_of(image: Any) -> Facts:
+    """What an opened picture tells beside its pixels."""
     present = set(image.get_fields())
 
     def value(key: str) -> Any:
@@ -99,9 +131,15 @@ def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int,
     dpi = None
     if value("resolution-unit") in ("in", "cm") and all(0.01 < x < 10_000 for x in (image.xres, image.yres)):
         dpi = (round(image.xres * 25.4, 4), round(image.yres * 25.4, 4))
-    frames, bits, orientation = value("n-pages"), value("bits-per-sample"), value("orientation")
+    bits = value("bits-per-sample")
+    return Facts(found, dpi, int(value("n-pages") or 1), int(bits) if bits else None, value("orientation"))
+
+
+def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Decoded:
+    image = opened(data, kind, name, max_pixels, fail_on)
+    facts = facts_of(image)
     notes: list[str] = []
-    image, colour = _to_rgb_or_gray(image, found, notes)
+    image, colour = to_rgb_or_gray(image, facts.fields, notes)
     values, white = _numbers(image, notes)
     channels = 3 if values.shape[2] >= 3 else 1
     if colour is not None:
@@ -112,18 +150,22 @@ def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int,
     return Decoded(
         values=values,
         channels=channels,
-        bits=int(bits) if bits else values.dtype.itemsize * 8,
+        bits=facts.bits or values.dtype.itemsize * 8,
         white=white,
-        orientation=orientation,
-        frames=int(frames or 1),
-        fields=found,
-        dpi=dpi,
+        orientation=facts.orientation,
+        frames=facts.frames,
+        fields=facts.fields,
+        dpi=facts.dpi,
         notes=notes,
     )
 
 
-def _to_rgb_or_gray(image: Any, found: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
-    """CMYK and Lab -> sRGB. A profile that was used up leaves `found`."""
+def to_rgb_or_gray(image: Any, found: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
+    """CMYK and Lab -> sRGB. A profile that was used up leaves `found`.
+
+    Returns:
+        The image, and how many of its channels are colour where that is known now.
+    """
     if image.interpretation == "cmyk" and image.bands >= 4:
         deep = image.format != "uchar"
         own = "through its profile" if "icc-profile-data" in found else "through a standard profile (it has none)"

@@ -17,14 +17,14 @@ from restore.images.decode import reason_of
 from restore.images.exif import with_prefix
 from restore.images.picture import Picture
 
-_QUALITY = 90  # where the source tells none
+DEFAULT_QUALITY = 90  # where the source tells none
 _SEGMENT = 65533  # bytes that a JPEG segment holds
 _PILLOW_ONLY = {"bmp": "BMP", "tga": "TGA", "pcx": "PCX", "ico": "ICO", "ppm": "PPM", "sgi": "SGI"}
 #: Formats that can be written. HEIC cannot: its encoder is not among the libraries that come along.
 WRITABLE_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", *_PILLOW_ONLY))
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
 _DEEP = ("png", "tiff", "avif")
-_PNG_LEVEL = 3  # a third of level 6's time, for some 7 % more bytes
+PNG_LEVEL = 3  # a third of level 6's time, for some 7 % more bytes
 
 
 def encode(
@@ -106,7 +106,7 @@ def _jpeg(picture: Picture, quality: int | None, notes: list[str]) -> bytes:
         if gray_to_colour:
             options = {"quality": source.quality}
     else:
-        options["quality"] = quality or _QUALITY
+        options["quality"] = quality or DEFAULT_QUALITY
     if not picture.gray:
         named = source.subsampling if source is not None else ""
         options["subsampling"] = named if named in ("4:4:4", "4:2:2", "4:2:0") else "4:4:4" if named else "4:2:0"
@@ -134,7 +134,7 @@ def _jpeg(picture: Picture, quality: int | None, notes: list[str]) -> bytes:
 
 def _png(picture: Picture, _quality: int | None, _notes: list[str]) -> bytes:
     # One filter for all rows: "all" is twice as slow for the same size (measured on photographs).
-    data = _as_vips(picture, icc=picture.icc).pngsave_buffer(compression=_PNG_LEVEL, filter="up", keep="icc")
+    data = _as_vips(picture, icc=picture.icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
     return png.with_chunks(
         bytes(data), exif=picture.exif, xmp=picture.xmp, carried=picture.carried, has_icc=bool(picture.icc)
     )
@@ -158,7 +158,7 @@ def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
 def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     lossless = quality is None and (picture.compression == "lossless" or picture.format in ("png", "gif", "bmp"))
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
-    options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or _QUALITY}
+    options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or DEFAULT_QUALITY}
     if picture.icc:
         options["icc_profile"] = picture.icc
     if picture.exif:
@@ -179,7 +179,7 @@ def _heif(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     return bytes(
         image.heifsave_buffer(
             compression="hevc" if picture.format == "heic" else "av1",
-            Q=quality or _QUALITY,
+            Q=quality or DEFAULT_QUALITY,
             bitdepth=(10 if picture.bits == 10 else 12) if deep else 8,
             subsample_mode="off",
             effort=3,  # 4 takes six times as long for the same size (measured on photographs)
@@ -193,13 +193,20 @@ def _as_vips(picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = 
         values = np.concatenate([values, picture.alpha[:, :, None]], axis=2)
     values = np.ascontiguousarray(values)
     height, width, bands = values.shape
-    deep = values.dtype == np.uint16
     names = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
     image = pyvips.Image.new_from_memory(values, width, height, bands, names[values.dtype.name])
+    return described(image, picture, icc=icc, xmp=xmp, exif=exif)
+
+
+def described(
+    image: Any, picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None
+) -> Any:
+    """A pyvips image that says what its numbers mean, and carries metadata."""
+    deep = picture.pixels.dtype == np.uint16
     if picture.gray:
         interpretation = "grey16" if deep else "b-w"
     else:
-        interpretation = "rgb16" if deep else "scrgb" if values.dtype == np.float32 else "srgb"
+        interpretation = "rgb16" if deep else "scrgb" if picture.pixels.dtype == np.float32 else "srgb"
     image = image.copy(interpretation=interpretation)
     if picture.dpi:
         image = image.copy(xres=picture.dpi[0] / 25.4, yres=picture.dpi[1] / 25.4)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from restore.images.exif import with_prefix
+
 # ITU-T T.81 annex K.1, in zigzag order as DQT stores it; libjpeg scales these by its quality setting.
 _LUMA = np.array(
     [16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40, 26, 24, 22, 22, 24, 49, 35, 37, 29, 40,
@@ -16,6 +18,7 @@ _LUMA = np.array(
 )  # fmt: skip
 
 
+_SEGMENT_BYTES = 65533  # that one segment holds
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -84,6 +87,20 @@ def with_segments(data: bytes, carried: bytes) -> bytes:
             break
         at = here + 4 + len(body)
     return data[:at] + carried + data[at:]
+
+
+def metadata_segments(exif: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
+    """EXIF and XMP as raw APP1 segments; what is too large for one is left out, and noted."""
+    segments = b""
+    for what, body in (
+        ("EXIF block", exif and with_prefix(exif)),
+        ("XMP packet", xmp and b"http://ns.adobe.com/xap/1.0/\0" + xmp),
+    ):
+        if body and len(body) > _SEGMENT_BYTES:
+            notes.append(f"the {what} is too large for a JPEG and left out")
+        elif body:
+            segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    return segments
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def picture_from_bytes(
         )
     try:
         decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated)
-        return _assembled(data, kind, decoded, tiff_header)
+        return assembled(data, kind, decoded, tiff_header)
     except MemoryError as error:
         raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error
 
@@ -127,7 +127,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise RestoreError(what, where=path, exit_code=1) from error
 
 
-def _assembled(data: bytes, kind: str, decoded: Decoded, tiff_header: tiff.TiffHeader) -> Picture:
+def assembled(
+    data: Any, kind: str, decoded: Decoded, tiff_header: tiff.TiffHeader, *, size: tuple[int, int] | None = None
+) -> Picture:
+    """What was decoded, upright, with what else stands in the file.
+
+    Args:
+        data: the whole file, as bytes or mapped into memory.
+        kind: its format.
+        decoded: its channels.
+        tiff_header: of a TIFF.
+        size: the (H, W) of the upright picture, where `decoded` holds none of its rows.
+    """
     notes = list(decoded.notes)
     exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
     jpeg_header, carried, frames, compression = None, b"", decoded.frames, ""
@@ -160,7 +171,7 @@ def _assembled(data: bytes, kind: str, decoded: Decoded, tiff_header: tiff.TiffH
     pixels = np.ascontiguousarray(values[:, :, : decoded.channels])
     alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > decoded.channels else None
 
-    size = (pixels.shape[0], pixels.shape[1])
+    size = size or (pixels.shape[0], pixels.shape[1])
     icc = decoded.fields.get("icc-profile-data")
     if icc is not None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -35,8 +35,12 @@ class TiffHeader:
     carried: bytes = b""
 
 
-def read_header(data: bytes) -> TiffHeader:
-    """Parse the first directory; a broken one gives an empty header (the decoder will say what is wrong)."""
+def read_header(data: Any) -> TiffHeader:
+    """Parse the first directory; a broken one gives an empty header (the decoder will say what is wrong).
+
+    Args:
+        data: the file, as bytes or mapped into memory.
+    """
     try:
         return _read(data)
     except Exception:  # a hostile directory can fail anywhere in Pillow's parser; its tags are then lost
@@ -51,16 +55,21 @@ def with_tags(data: bytes, *, exif: bytes | None, carried: bytes) -> bytes:
     Raises:
         ValueError: the EXIF block is broken.
     """
-    if data[:4] != b"II*\0" or not (exif or carried):
-        return data
-    out = bytearray(data + b"\0" * (len(data) % 2))
-    first = struct.unpack_from("<I", data, 4)[0]
-    count = struct.unpack_from("<H", data, first)[0]
-    entries = {
-        struct.unpack_from("<H", data, at)[0]: bytes(data[at : at + 12])
-        for at in range(first + 2, first + 2 + 12 * count, 12)
-    }
-    following = data[first + 2 + 12 * count : first + 6 + 12 * count]
+    file = io.BytesIO(data)
+    add_tags(file, exif=exif, carried=carried)
+    return file.getvalue()
+
+
+def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes) -> None:
+    """`with_tags` for a file that is open for reading and writing, which is never in memory as a whole."""
+    if file.read(4) != b"II*\0" or not (exif or carried):
+        return
+    (first,) = struct.unpack("<I", file.read(4))
+    file.seek(first)
+    (count,) = struct.unpack("<H", file.read(2))
+    table, following = file.read(12 * count), file.read(4)
+    entries = {struct.unpack_from("<H", table, at)[0]: table[at : at + 12] for at in range(0, len(table), 12)}
+    out = _Tail(file.seek(0, 2))
     if exif:
         block = _loaded(exif)
         for tag in _DESCRIPTIVE:
@@ -70,22 +79,39 @@ def with_tags(data: bytes, *, exif: bytes | None, carried: bytes) -> bytes:
         for tag in (_EXIF_IFD, _GPS_IFD):
             values = block.get_ifd(tag)
             if values:
-                out += b"\0" * (len(out) % 2)
-                at = len(out)
-                out += _directory(values, at)
+                at = out.end
+                out.append(_directory(values, at))
                 entries[tag] = struct.pack("<HHII", tag, 4, 1, at)
     if carried:
         entries[_IPTC] = _entry(out, _IPTC, 7, len(carried), carried)
-    out += b"\0" * (len(out) % 2)
-    struct.pack_into("<I", out, 4, len(out))
-    out += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
-    return bytes(out)
+    directory = out.append(
+        struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
+    )
+    file.write(b"".join(out.pieces))
+    file.seek(4)
+    file.write(struct.pack("<I", directory))
 
 
-def _read(data: bytes) -> TiffHeader:
+class _Tail:
+    """What is put at the end of a file; every piece begins at an even place."""
+
+    def __init__(self, length: int) -> None:
+        self.pieces = [b"\0"] if length % 2 else []
+        self.end = length + length % 2
+
+    def append(self, piece: bytes) -> int:
+        """Take a piece; returns where it lies."""
+        at = self.end
+        padded = piece + b"\0" * (len(piece) % 2)
+        self.pieces.append(padded)
+        self.end += len(padded)
+        return at
+
+
+def _read(data: Any) -> TiffHeader:
     if data[2:3] in (b"+",) or data[3:4] == b"+":
         return TiffHeader()  # BigTIFF: pyvips reads it, its tags are not carried
-    stream = io.BytesIO(data)
+    stream: Any = data if hasattr(data, "seek") else io.BytesIO(data)  # a mapped file is not copied
     first = ImageFileDirectory_v2(data[:8])
     stream.seek(first.next)
     first.load(stream)
@@ -136,11 +162,8 @@ def _directory(values: dict[int, Any], at: int) -> bytes:
     return directory.tobytes(at)
 
 
-def _entry(out: bytearray, tag: int, kind: int, count: int, value: bytes) -> bytes:
+def _entry(out: _Tail, tag: int, kind: int, count: int, value: bytes) -> bytes:
     """A directory entry; a value over four bytes is appended to `out` first."""
     if len(value) <= 4:
         return struct.pack("<HHI4s", tag, kind, count, value)
-    out += b"\0" * (len(out) % 2)
-    at = len(out)
-    out += value
-    return struct.pack("<HHII", tag, kind, count, at)
+    return struct.pack("<HHII", tag, kind, count, out.append(value))

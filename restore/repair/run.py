@@ -17,7 +17,7 @@ from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
 from restore.repair.outputs import Metadata
 from restore.repair.plan import Job, Plan, plan_fix
-from restore.repair.stages import Loaded, Options, Stages
+from restore.repair.stages import Huge, Loaded, Options, Stages
 from restore.repair.summary import Ledger, Progress, Summary
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _stream(
 ) -> None:
     """Jobs through the stages in order; what waits between them is bounded in number and in pixels."""
     to_read = deque(jobs)
-    reads: deque[Future[Loaded | None]] = deque()
+    reads: deque[Future[Loaded | Huge | None]] = deque()
     writes: deque[tuple[Future[None], int]] = deque()
 
     def pixels_waiting() -> int:
@@ -177,6 +177,8 @@ def _stream(
         while to_read and len(reads) < _WAITING_PICTURES and (not reads or pixels_waiting() < _WAITING_PIXELS):
             reads.append(reading.submit(stages.load, to_read.popleft()))
         loaded = reads.popleft().result()
+        if isinstance(loaded, Huge):
+            loaded = stages.repair_in_bands(loaded)
         if loaded is None:
             continue
         repaired = stages.repair(loaded)

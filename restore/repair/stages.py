@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
-from restore.images import NotAPicture, Picture, picture_from_bytes, read_bytes
+from restore.images import MAX_PIXELS, NotAPicture, Picture, picture_from_bytes, read_bytes
 from restore.repair.masks import effective_mask
 from restore.repair.outputs import Metadata, encoded
 from restore.repair.plan import Job, Plan
@@ -76,6 +76,14 @@ class Loaded:
         return self.picture.size[0] * self.picture.size[1]
 
 
+@dataclass(frozen=True)
+class Huge:
+    """A picture that is not held in memory: it goes through all stages in bands when its turn comes."""
+
+    job: Job
+    pixels: int = 0
+
+
 class Stages:
     """What happens to each picture of a run.
 
@@ -108,8 +116,53 @@ class Stages:
             if one is not None
         }
 
-    def load(self, job: Job) -> Loaded | None:
+    def load(self, job: Job) -> Loaded | Huge | None:
         """Read a picture and its mask; None if that already decided its fate."""
+        from restore.repair.huge import goes_in_bands, is_huge
+
+        if self.plan.masks is None and goes_in_bands(self.restorer) and is_huge(job.source):
+            return Huge(job)
+        return self._load(job)
+
+    def repair_in_bands(self, huge: Huge) -> Loaded | None:
+        """All three stages of a picture that is not held in memory; what has to be is loaded, and returned."""
+        from restore.repair.huge import repair_in_bands
+
+        job, started = huge.job, time.monotonic()
+        notes: list[str] = []
+        try:
+            done = repair_in_bands(
+                job.source,
+                job.target,
+                self.restorer,
+                format=job.format,
+                tile_px=self.tiles[id(self.restorer)],
+                quality=self.options.quality,
+                metadata=self.options.metadata,
+                max_pixels=MAX_PIXELS,
+                truncated="fail",
+                say=notes.append,
+            )
+        except Exception as error:
+            self.ledger.fail(job, error)
+            return None
+        if done is None:
+            return self._load(job)
+        self.ledger.finish(
+            job,
+            "done",
+            "",
+            seconds=time.monotonic() - started,
+            model=self.restorer.name,
+            model_sha256=self.restorer.sha256,
+            input_sha256=done.input_sha256,
+            output_sha256=done.output_sha256,
+            changed_share=done.changed_share,
+            warnings=[*done.notes, *notes],
+        )
+        return None
+
+    def _load(self, job: Job) -> Loaded | None:
         started = time.monotonic()
         try:
             before = os.stat(job.source)

@@ -1,0 +1,266 @@
+"""Pictures too large for memory: their rows on the disk, read and written in bands."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from restore.errors import RestoreError
+from restore.images import jpeg, png, tiff
+from restore.images.decode import facts_of, opened, reason_of, to_rgb_or_gray
+from restore.images.decoded import Decoded
+from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described
+from restore.images.exif import orientation_of
+from restore.images.picture import Picture
+from restore.images.read import assembled
+from restore.images.sniff import format_of
+
+#: Formats that can be read and written without being in memory as a whole.
+SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
+_DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
+_VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
+_CLASSIC_TIFF_BYTES = 3_500_000_000
+_HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before its pixels has room
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Rows of a picture in a file, one after the other, and nothing else.
+
+    Attributes:
+        path: the file.
+        size: (H, W).
+        bands: channels, alpha among them.
+        dtype: uint8 or uint16.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    bands: int
+    dtype: np.dtype
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` - 1: (stop - start)×W×bands."""
+        row = self.size[1] * self.bands
+        values = np.fromfile(self.path, self.dtype, (stop - start) * row, offset=start * row * self.dtype.itemsize)
+        return values.reshape(stop - start, self.size[1], self.bands)
+
+    def write(self, top: int, values: np.ndarray) -> None:
+        """Put rows in place, from `top` on; the file grows as they come."""
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
+            file.seek(top * self.size[1] * self.bands * self.dtype.itemsize)
+            file.write(np.ascontiguousarray(values, self.dtype).data)
+
+    def image(self, *, access: str = "sequential") -> Any:
+        """The file as a pyvips image."""
+        height, width = self.size
+        kind = _VIPS_TYPES[self.dtype]
+        return pyvips.Image.rawload(os.fspath(self.path), width, height, self.bands, format=kind, access=access)
+
+
+@dataclass(frozen=True)
+class SpooledPicture:
+    """A picture whose pixels lie in a spool, upright.
+
+    Attributes:
+        header: everything but the pixels, of which it has no row.
+        spool: the pixels, alpha last.
+    """
+
+    header: Picture
+    spool: Spool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.spool.size
+
+    def band(self, start: int, stop: int) -> Picture:
+        """Rows `start` to `stop` - 1 as a picture."""
+        values = self.spool.read(start, stop)
+        channels = self.header.pixels.shape[2]
+        alpha = None if self.header.alpha is None else np.ascontiguousarray(values[:, :, channels])
+        return replace(self.header, pixels=np.ascontiguousarray(values[:, :, :channels]), alpha=alpha)
+
+    def put(self, top: int, band: Picture) -> None:
+        """Write rows, from `top` on."""
+        values = band.pixels
+        if band.alpha is not None:
+            values = np.concatenate([values, band.alpha[:, :, None]], axis=2)
+        self.spool.write(top, values)
+
+    def fits(self, kind: str) -> bool:
+        """Whether `write_spooled` can write it in this format."""
+        plain = self.header.alpha is None and self.spool.dtype == np.uint8
+        return kind in SPOOLED_FORMATS and (kind != "jpeg" or (plain and max(self.size) <= 65535))
+
+
+def pixels_in_header(path: Path) -> int:
+    """W·H as a file's header tells; 0 where it cannot be told without decoding."""
+    try:
+        image = pyvips.Image.new_from_file(os.fspath(path), access="sequential")
+    except (pyvips.Error, UnicodeDecodeError):
+        pyvips.vips_lib.vips_error_clear()
+        return 0
+    return int(image.height) * int(image.width)
+
+
+def spool_picture(source: Path, spool: Path, *, max_pixels: int, truncated: str = "fail") -> SpooledPicture | None:
+    """Decode a picture into a spool, in bands.
+
+    Args:
+        source: the file.
+        spool: where the rows go. Where the picture has to be turned, that file is written twice.
+        max_pixels, truncated: as for `read_picture`.
+
+    Returns:
+        None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers.
+
+    Raises:
+        RestoreError: exit code 1: cannot be decoded, with the reason; too large; the disk is full.
+    """
+    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        kind = format_of(data[:1024], source)
+        if kind not in SPOOLED_FORMATS:
+            return None
+        tiff_header = tiff.read_header(data) if kind == "tiff" else tiff.TiffHeader()
+        if tiff_header.raw:
+            return None
+        notes: list[str] = []
+        try:
+            image = opened(source, kind, source, max_pixels, "none" if truncated == "accept" else "error")
+            facts = facts_of(image)
+            image, colour = to_rgb_or_gray(image, facts.fields, notes)
+            channels = colour or (3 if image.bands >= 3 else 1)
+            if str(image.format) not in _DTYPES or image.bands > channels + 1:
+                return None
+            rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
+            image.rawsave(os.fspath(spool))
+            turn = facts.orientation if kind == "tiff" else orientation_of(facts.fields.get("exif-data"))
+            rows = _upright(rows, turn or 1)
+        except (pyvips.Error, UnicodeDecodeError) as error:
+            raise RestoreError(
+                f"the {kind.upper()} cannot be decoded: {reason_of(error)}",
+                where=source,
+                hint="the file is damaged or cut short, or the disk is full",
+                exit_code=1,
+            ) from error
+        decoded = Decoded(
+            values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
+            channels=channels,
+            bits=facts.bits or rows.dtype.itemsize * 8,
+            white=float(np.iinfo(rows.dtype).max),
+            orientation=facts.orientation,
+            frames=facts.frames,
+            fields=facts.fields,
+            dpi=facts.dpi,
+            notes=notes,
+        )
+        header = assembled(data, kind, decoded, tiff_header, size=rows.size)
+    empty = np.empty((0, rows.size[1], channels), rows.dtype)  # turned empty rows have become columns
+    return SpooledPicture(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
+
+
+def write_spooled(
+    picture: SpooledPicture, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
+) -> list[str]:
+    """Encode a picture from its spool into a file, in bands.
+
+    Args:
+        picture: for which `fits(kind)` holds.
+        path: the file to write.
+        kind: its format.
+        name: for messages.
+        quality: of a JPEG; None: the source's.
+        metadata: `keep` or `strip`.
+
+    Returns:
+        Notes on what could not be kept.
+
+    Raises:
+        RestoreError: exit code 1: cannot be written, with the reason.
+    """
+    head = picture.header
+    if metadata == "strip":
+        head = replace(head, exif=None, xmp=None, carried=b"")
+    if kind != head.format:
+        head = replace(head, carried=b"")
+    notes: list[str] = []
+    image = described(picture.spool.image(), head, icc=head.icc, xmp=head.xmp if kind == "tiff" else None)
+    try:
+        if kind == "tiff":
+            compression = head.compression if head.format == "tiff" and head.compression else "deflate"
+            size = picture.spool.size[0] * picture.spool.size[1] * picture.spool.bands * picture.spool.dtype.itemsize
+            big = size > _CLASSIC_TIFF_BYTES
+            image.tiffsave(os.fspath(path), compression=compression, predictor="horizontal", bigtiff=big)
+            if big and (head.exif or head.carried):
+                notes.append("a TIFF of this size is written without EXIF")
+            with open(path, "r+b") as file:
+                tiff.add_tags(file, exif=head.exif, carried=head.carried)
+        elif kind == "png":
+            image.pngsave(os.fspath(path), compression=PNG_LEVEL, filter="up", keep="icc")
+            _rewrite_head(path, lambda data: png.with_chunks(
+                data, exif=head.exif, xmp=head.xmp, carried=head.carried, has_icc=bool(head.icc)
+            ))  # fmt: skip
+        else:
+            source = head.jpeg
+            level = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
+            sampled = source is None or source.subsampling == "4:2:0"
+            image.jpegsave(
+                os.fspath(path), Q=level, keep="icc", subsample_mode="on" if sampled else "off",
+                interlace=bool(source is not None and source.progressive),
+            )  # fmt: skip
+            if quality is None and source is not None:
+                notes.append(f"a picture of this size is compressed at quality {level}, not by its own tables")
+            segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.carried
+            _rewrite_head(path, lambda data: jpeg.with_segments(data, segments))
+    except (pyvips.Error, UnicodeDecodeError) as error:
+        reason: Any = reason_of(error)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+    else:
+        return notes
+    raise RestoreError(
+        f"cannot be written as {kind.upper()}: {reason}", where=name, hint="is the disk full?", exit_code=1
+    )
+
+
+def _upright(rows: Spool, orientation: int) -> Spool:
+    """The spool turned as a person sees it, under the same name."""
+    if orientation == 1:
+        return rows
+    image = rows.image(access="random").copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    image = image.autorot()
+    turned = replace(rows, path=rows.path.with_name(rows.path.name + "2"), size=(image.height, image.width))
+    try:
+        image.rawsave(os.fspath(turned.path))
+        os.replace(turned.path, rows.path)
+    finally:
+        turned.path.unlink(missing_ok=True)
+    return replace(turned, path=rows.path)
+
+
+def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change what stands at the beginning of a file; the rest is copied behind it."""
+    with open(path, "rb") as source:
+        head = source.read(_HEAD_BYTES)
+        changed = change(head)
+        if changed == head:
+            return
+        other = path.with_name(path.name + "2")
+        try:
+            with open(other, "wb") as target:
+                target.write(changed)
+                shutil.copyfileobj(source, target, 1 << 22)
+            os.replace(other, path)
+        finally:
+            other.unlink(missing_ok=True)
