@@ -79,13 +79,16 @@ def main() -> None:
                 train(config, report)
             except RestoreError as error:
                 words = f"exit code {error.exit_code}: {error.what} ({error.hint})"
+        if not seen:
+            raise SystemExit(f"{name}: {words}")
         finite = all(math.isfinite(v) for values in seen for v in values.values()) and not seen[-1]["skipped"]
         psnr, lpips = (
             " → ".join(f"{one[key]:.{digits}f}" for one in (scores[0], scores[-1]) if key in one)
             for key, digits in (("psnr", 2), ("lpips", 4))
         )
         right = " / ".join(f"{seen[-1].get(f'd_accuracy_{side}', math.nan):.2f}" for side in ("real", "fake"))
-        sensitivity = f"{statistics.median(values['d_sensitivity'] for values in seen if 'd' in values):.2f}"
+        sensitive = [values["d_sensitivity"] for values in seen if "d" in values] or [math.nan]
+        sensitivity = f"{statistics.median(sensitive):.2f}"
         print(
             f"| {name} | {psnr} | {lpips} | {'yes' if finite else 'NO'} | {right} | {sensitivity} | {words} |",
             flush=True,

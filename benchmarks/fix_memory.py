@@ -43,8 +43,8 @@ def picture(path: Path, megapixels: float) -> None:
     from skimage import data
 
     photo = pyvips.Image.new_from_array(data.coffee())
-    height = round((megapixels * 1e6 / 1.5) ** 0.5)
-    width = round(height * 1.5)
+    height = int((megapixels * 1e6 / 1.5) ** 0.5)
+    width = int(height * 1.5)
     image = photo.replicate(-(-width // photo.width), -(-height // photo.height)).crop(0, 0, width, height)
     image.copy(interpretation="srgb").write_to_file(str(path))
 

@@ -121,7 +121,7 @@ def usual_loop(config: TrainConfig, seconds: float, device: torch.device) -> dic
     assert damage is not None
     loader = DataLoader(
         Photographs(config.data.folders[0].path, damage, config.data.patch),
-        batch_size=config.data.batch, num_workers=os.cpu_count() or 1, pin_memory=device.type == "cuda", shuffle=True,
+        batch_size=config.data.batch, num_workers=os.cpu_count() or 1, pin_memory=device.type == "cuda",
     )  # fmt: skip
     marks: list[tuple[int, float]] = []
     first = 0.0
@@ -152,7 +152,7 @@ def usual_loop(config: TrainConfig, seconds: float, device: torch.device) -> dic
             first = first or marks[0][1] - begun
             if enough(marks, seconds):
                 break
-    return result(marks, config, first)
+    return result(marks, config, first, device)
 
 
 def bce(logits: Tensor, label: float) -> Tensor:
@@ -174,7 +174,7 @@ def our_loop(config: TrainConfig, seconds: float) -> dict[str, float]:
 
     with contextlib.suppress(Enough):
         train(config, Report(logged=logged))
-    return result(marks, config, first[0])
+    return result(marks, config, first[0], torch.device(config.device))
 
 
 def enough(marks: list[tuple[int, float]], seconds: float) -> bool:
@@ -182,17 +182,17 @@ def enough(marks: list[tuple[int, float]], seconds: float) -> bool:
     return len(marks) > 5 and marks[-1][1] - marks[2][1] > seconds
 
 
-def result(marks: list[tuple[int, float]], config: TrainConfig, first: float) -> dict[str, float]:
+def result(marks: list[tuple[int, float]], config: TrainConfig, first: float, device: torch.device) -> dict[str, float]:
     """Images/s after the warm-up, and the peak of memory."""
     speeds = [
         (s2 - s1) * config.data.batch / (t2 - t1) for (s1, t1), (s2, t2) in itertools.pairwise(marks[2:]) if t2 > t1
     ]
-    return {"images_per_second": statistics.median(speeds), "peak_bytes": peak(), "first_line_seconds": first}
+    return {"images_per_second": statistics.median(speeds), "peak_bytes": peak(device), "first_line_seconds": first}
 
 
-def peak() -> float:
+def peak(device: torch.device) -> float:
     """The most memory that this process has held: on a GPU its tensors there, else all of it."""
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())
     import resource
 

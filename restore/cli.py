@@ -226,8 +226,10 @@ def train(
 
     with TrainingDisplay(settings.total_steps) as display:
         result = run_training(settings, display.report)
-    if not result.leads:
-        raise typer.Exit(0 if result.finished else 130)
+    if (
+        not result.leads
+    ):  # the first process tells how it ended; another's complaint would have it killed while it saves
+        raise typer.Exit(0)
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:
         say(f"stopped at step {result.step}; the same command goes on from there")

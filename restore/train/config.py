@@ -151,12 +151,12 @@ class WatchConfig(Settings):
     0: off.
     """
     growth: float = Field(1.25, ge=0)
-    """Runs away: D's filters are so many times their size of 2 × `patience` log lines ago: faster than G can follow;
-    0: off. Seen: 1.00 to 1.06 at usual rates, 1.3 to 27 at a hundred times D's rate.
+    """Runs away: D's filters are so many times their size of 200 steps ago: faster than G can follow; 0: off. Seen:
+    1.00 to 1.06 at usual rates, 1.3 to 27 at a hundred times D's rate.
     """
     blind: float = Field(0.1, ge=0, lt=1)
     """Collapsed: D's sensitivity, in the median of `patience` log lines, is less: it gives the same answers whatever it
-    sees; 0: off. Seen: 0.2 to 2 at usual rates, 0.01 to 0.1 at a hundred times D's rate.
+    sees; 0: off. Seen: 0.2 and more at usual rates, 0.01 to 0.1 at a hundred times D's rate.
     """
     slope: float = Field(10.0, ge=0)
     """Runs away: the gradient penalty of wgan-gp is more, before its weight; 0: off. Healthy: below 1."""
@@ -212,8 +212,8 @@ class TrainConfig(Settings):
     compile: bool = False
     """torch.compile both networks: minutes at the start, then faster on a GPU."""
     cuda_graph: bool = True
-    """On one GPU, record a step once and launch it whole: small steps are several times as fast, and the same; false
-    where memory is short.
+    """On one GPU, record a step once and launch it whole: small steps are several times as fast, and the same up to
+    rounding; false where memory is short.
     """
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay a step of the average of the weights that is scored and shipped: less for short runs; 0: the newest
@@ -260,9 +260,7 @@ FREE_ON_RESUME = (
     "nodes",
     "cuda_graph",
     "data.cache",
-    "early_stop",
     "log_every",
-    "validate_every",
     "save_every",
     "keep",
     "total_steps",

@@ -1,7 +1,8 @@
 """The step as one launch: on a GPU, a small step costs more in launches than in arithmetic.
 
 A CUDA graph records what a step launches, once; replaying it costs one launch, whatever the networks (see "CUDA graphs"
-in PyTorch's notes on CUDA semantics). Same kernels, same order, same numbers.
+in PyTorch's notes on CUDA semantics). Same kernels in the same order: the same numbers, up to what these kernels differ
+by from run to run.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class Recorder:
             for player in (g, d):
                 if player is not None:
                     player.start_again()
-            reason = " ".join(str(error).split())[:120]
+            memory = isinstance(error, torch.OutOfMemoryError)
+            reason = "there is no memory for it" if memory else " ".join(str(error).split())[:120]
+            self._recordings.clear()
             self._say(f"steps are launched kernel by kernel, since they cannot be recorded (cuda_graph): {reason}")
             return None
         self._pool = graph.pool()

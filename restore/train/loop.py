@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 
 from restore.checkpoints import save_weights
 from restore.datasets.stream import BatchStream
@@ -23,6 +23,7 @@ from restore.train.config import TrainConfig
 from restore.train.ema import Ema
 from restore.train.follower import Follower
 from restore.train.graph import stepper
+from restore.train.processes import agree, anywhere, by_leader, mean_over_processes
 from restore.train.run import RunFolder, Savable
 from restore.train.setup import (
     build_networks,
@@ -42,6 +43,7 @@ from restore.train.validation import better, sample_grid, validate
 from restore.train.watch import Watch
 
 _DROPOUT = 4  # what a key is for: apart from those of pictures
+_ASK_EVERY = 10  # steps between two questions to all processes whether one was asked to stop
 
 
 @dataclass
@@ -87,6 +89,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
             diverged (3).
     """
     assert config.out is not None
+    out = config.out
 
     # The devices. With several, every process runs all of this; the first one writes and speaks.
     fabric = open_fabric(config)
@@ -107,10 +110,9 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
         d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
 
-    with RunFolder(config.out) if leads else Follower(config.out) as run:
+    with by_leader(fabric, lambda: RunFolder(out)) or Follower(out) as run:
         # Where the folder stands.
-        run.check(config)
-        fabric.barrier()
+        by_leader(fabric, lambda: run.check(config))
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if d is not None:
             parts |= {"d": d.network, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
@@ -122,17 +124,15 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 hint="choose another out=",
             )
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
+        if fabric.broadcast(start) != start:
+            raise RestoreError("not every machine sees this run's state", where=out, hint="put out= on a shared disk")
         run.forget_after(start)
-        watch = Watch(config.watch, config.loss.adversarial, config.out, discriminator)
+        begins = max(start, config.loss.adversarial_start)
+        watch = Watch(config.watch, config.loss.adversarial, out, discriminator, begins)
         report.say(
             f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
-
-        if not start:  # what there is to improve upon
-            scores = validate(ema.model, validation, lpips, precision, fabric)
-            run.log({"step": 0, **validation_line(scores)})
-            report.validated(0, scores, False)
 
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
@@ -141,6 +141,10 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
         last = start >= config.total_steps or went_nowhere(config, without_better)
         trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
         with stop_requests() as stop_requested, stream:
+            if not start:  # what there is to improve upon
+                scores = validate(ema.model, validation, lpips, precision, fabric)
+                run.log({"step": 0, **validation_line(scores)})
+                report.validated(0, scores, False)
             while not last:
                 # D steps, then G (see step.py), on this process's share of the images, in parts; the average follows.
                 torch.manual_seed(key(config.seed, _DROPOUT, step, fabric.global_rank))
@@ -156,10 +160,11 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 step += 1
 
                 last = step == config.total_steps
-                stopping = anywhere(fabric, stop_requested.is_set())
+                ask = fabric.world_size == 1 or step % _ASK_EVERY == 0 or last
+                stopping = ask and anywhere(fabric, stop_requested.is_set())
                 to_validate = step % config.validate_every == 0 or last
                 if step % config.log_every == 0 or to_validate:
-                    terms |= watch.diversity() | ({} if adversary is None else watch.growth())
+                    terms |= watch.diversity() | ({} if adversary is None else watch.growth(step))
                     values = mean_over_processes(fabric, terms | skipped_steps(g, d))
                     watch.look(step, values, int(values.pop("skipped_in_a_row")))
                     values["lr"] = g.optimizer.param_groups[0]["rate"]
@@ -170,17 +175,21 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                     report.logged(step, config.total_steps, values)
                 if to_validate:
                     pause = time.perf_counter()
+                    agree(fabric, g.network, ema.model)
                     scores = validate(ema.model, validation, lpips, precision, fabric)
                     is_best = better(scores, best, config.best_by)
                     without_better = 0 if is_best else without_better + 1
                     if is_best:
                         best = {"step": step, **scores}
-                    if leads:
+
+                    def show(step: int = step, scores: dict[str, float] = scores, is_best: bool = is_best) -> None:
                         sample_grid(ema.model, validation, precision, run.path / "samples" / f"step_{step:07d}.png")
                         if is_best:
                             save_weights(run.best, ema.model.state_dict(), describe(config, ema.model, validation))
-                    run.log({"step": step, **validation_line(scores)})
-                    run.draw_curves()
+                        run.log({"step": step, **validation_line(scores)})
+                        run.draw_curves()
+
+                    by_leader(fabric, show)
                     report.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
                     if went_nowhere(config, without_better) and not last:
@@ -190,10 +199,14 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 due = step % config.save_every == 0 or (bool(best) and not run.saved)
                 # While steps are skipped, the state before is the good one, unless this is the end.
                 if last or stopping or (due and all(p.skipped[1] == 0 for p in (g, d) if p is not None)):
-                    run.save(
-                        parts,
-                        {"step": step, "best": best, "without_better": without_better, "pictures": source.fingerprint},
-                    )
+                    agree(fabric, ema.model, *(player.network for player in (g, d) if player is not None))
+                    facts = {
+                        "step": step,
+                        "best": best,
+                        "without_better": without_better,
+                        "pictures": source.fingerprint,
+                    }
+                    by_leader(fabric, partial(run.save, parts, facts))
                 if stopping:
                     break
         return Result(run.path, step, last, best, leads)
@@ -213,23 +226,6 @@ def validation_line(scores: dict[str, float]) -> dict[str, float]:
 def went_nowhere(config: TrainConfig, without_better: int) -> bool:
     """Whether `early_stop` ends the run."""
     return config.early_stop is not None and without_better >= config.early_stop
-
-
-def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Scalars averaged over all processes, in one exchange, and fetched in one go."""
-    together = torch.stack([terms[name].float() for name in terms])
-    if fabric.world_size > 1:
-        mean = fabric.all_reduce(together, reduce_op="mean")
-        assert isinstance(mean, torch.Tensor)
-        together = mean
-    return dict(zip(terms, together.tolist()))
-
-
-def anywhere(fabric: Fabric, here: bool) -> bool:
-    """Whether something holds in any process."""
-    if fabric.world_size == 1:
-        return here
-    return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum"))
 
 
 @contextmanager

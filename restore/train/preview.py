@@ -93,7 +93,8 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
 
     one = Batch(first.damaged[:1], first.mask[:1], first.clean[:1], first.keys[:1])
     side = config.data.patch
-    facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.damaged, one.mask), side)]
+    told = one.mask if rules.with_mask else None
+    facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.damaged, told), side)]
     if discriminator is not None:
         seen = shown_to_discriminator(one, one.clean, rules)
         facts.append(_network_line("D", config.discriminator.builder, discriminator, lambda: discriminator(seen), side))

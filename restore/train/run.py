@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from restore.checkpoints import read_state, save_state
 from restore.errors import RestoreError
-from restore.files import write_atomically
+from restore.files import sweep_leftovers, write_atomically
 from restore.settings import read_yaml
 from restore.train.config import FREE_ON_RESUME, TrainConfig
 from restore.train.curves import draw_curves
@@ -100,8 +100,7 @@ class RunFolder:
         except OSError as error:
             raise RestoreError(f"cannot be written: {error.strerror}", where=self.path / "samples") from error
         for folder in (self.path, self.path / "samples", self.state.parent):
-            for torn in folder.glob(".*.tmp"):
-                torn.unlink(missing_ok=True)
+            sweep_leftovers(folder)
         write_atomically(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
         found = environment(config.device, config.precision)
         write_atomically(self.path / "environment.json", json.dumps(found, indent=1).encode())

@@ -47,6 +47,8 @@ def open_fabric(config: TrainConfig) -> Fabric:
         raise RestoreError(
             f"{torch.cuda.device_count()} CUDA device(s) found", where=f"devices = {config.devices}", hint="lower it"
         )
+    if device.type == "cuda" and device.index and config.devices > 1:
+        raise RestoreError("several devices are counted from the first", where=f"device = {config.device}", hint="cuda")
     if device.type == "mps" and processes > 1:
         raise RestoreError("MPS has one device", where=f"devices = {config.devices}", hint="lower it")
     # Buffers stay each process's own: what is sent in the middle of a step would break the second pass through D.

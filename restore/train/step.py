@@ -95,7 +95,8 @@ class Rules:
         fabric: spreads the backward passes over devices.
         loss: of the config.
         precision: `fp32`, `bf16` or `fp16`, for autocast.
-        with_mask: D is shown the mask, and judges only what a user would see: known pixels are the source's.
+        with_mask: G is told what is missing. Then D is shown the mask, too, and judges only what a user would see:
+            known pixels are the source's. Without, both see the damage as it is.
         augment: kinds of augmentation of what D sees.
         perceptual: the perceptual loss, or None.
     """
@@ -109,9 +110,10 @@ class Rules:
 
 
 def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tensor:
-    """Condition first, picture last, in [-1, 1]: damaged (0.5 under the mask), the mask if there is one, picture."""
-    condition = torch.where(batch.mask > 0, 0.5, batch.damaged)
-    parts = [condition, batch.mask, picture] if rules.with_mask else [condition, picture]
+    """Condition first, picture last, in [-1, 1]: damaged (0.5 under a mask that is told), that mask, picture."""
+    parts = [batch.damaged, picture]
+    if rules.with_mask:
+        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, picture]
     shown = torch.cat(parts, dim=1) * 2 - 1
     if not rules.augment:
         return shown
@@ -182,9 +184,9 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 
 
 def forward(g: Player, batch: Batch, rules: Rules) -> Tensor:
-    """G's output, float32."""
+    """G's output, float32. A generator that is told of no mask sees the damage, as it will when it is used."""
     with autocast(batch.clean.device, rules.precision):
-        return g.forward(batch.damaged, batch.mask).float()
+        return g.forward(batch.damaged, batch.mask if rules.with_mask else None).float()
 
 
 def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool) -> tuple[Tensor, dict[str, Tensor]]:

@@ -106,7 +106,8 @@ class Trial:
         alone = self.rules.fabric.world_size == 1
         fits, side = self.largest() if alone else 0, self.config.data.patch
         tried = self.part * self.config.accumulate
-        hint = f"{fits} at a time would: set accumulate={-(-tried // max(fits, 1))}, or a smaller data.batch"
+        parts = next((n for n in range(-(-tried // max(fits, 1)), tried) if tried % n == 0), tried)
+        hint = f"{fits} at a time would: set accumulate={parts}, or a smaller data.batch"
         if not fits:
             hint = "not even one image does: set a smaller data.patch" if alone else "set a larger accumulate"
         raise RestoreError(

@@ -23,9 +23,10 @@ _GAP_PX = 4
 @torch.no_grad()
 def repaired(model: nn.Module, batch: Batch, precision: str) -> Tensor:
     """What a user would get: clamped, rounded to 8 bits, known pixels the source's where a mask is seen."""
+    told = bool(getattr(model, "mask", False))
     with autocast(batch.clean.device, precision):
-        output = model(batch.damaged, batch.mask).float().clamp(0, 1)
-    if getattr(model, "mask", False):
+        output = model(batch.damaged, batch.mask if told else None).float().clamp(0, 1)
+    if told:
         output = torch.where(batch.mask > 0, output, batch.damaged)
     return (output * 255).round() / 255
 

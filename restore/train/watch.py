@@ -14,6 +14,7 @@ from restore.errors import RestoreError
 from restore.train.config import WatchConfig
 
 _REMEMBERED = 8  # steps whose first picture is compared with the others'
+_GROWTH_STEPS = 200  # over a long run, any D grows
 _PATIENT_STEPS = 500  # for a network to make different pictures of different inputs
 
 
@@ -25,17 +26,24 @@ class Watch:
         adversarial: the kind of adversary; a Wasserstein critic's answers have no scale and are not watched.
         out: the run's folder, for the message.
         discriminator: as it starts or goes on; None where there is none.
+        begins: the step at which it does.
     """
 
     def __init__(
-        self, config: WatchConfig, adversarial: str, out: Path, discriminator: nn.Module | None = None
+        self,
+        config: WatchConfig,
+        adversarial: str,
+        out: Path,
+        discriminator: nn.Module | None = None,
+        begins: int = 0,
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
-        self._sizes = deque([self._size()] if self._filters else [], maxlen=2 * config.patience + 1)
+        self._sizes: deque[tuple[int, Tensor]] = deque([(begins, self._size())] if self._filters else [])
         self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._in_a_row: dict[str, int] = {}
+        self._pixels: deque[float] = deque(maxlen=4 * config.patience)
         self._best_pixel = math.inf
         self._sensitivity: deque[float] = deque(maxlen=config.patience)
 
@@ -55,15 +63,18 @@ class Watch:
         ours, theirs = (torch.cat(list(seen)).std(dim=0).mean() for seen in (self._outputs, self._cleans))
         return {"diversity": torch.where(theirs > 0, ours / theirs, 1.0)}
 
-    def growth(self) -> dict[str, Tensor]:
-        """The size (norm) of D's filters as a multiple of that 2 × `patience` log lines ago, under `d_growth`.
+    def growth(self, step: int) -> dict[str, Tensor]:
+        """The size (norm) of D's filters as a multiple of that 200 steps ago (or when D began), under `d_growth`.
 
-        Called once a log line while D plays; nothing where there is none.
+        Called at log lines while D plays; where these lie further apart, it is the rate of growth. Nothing without D.
         """
         if not self._filters:
             return {}
-        self._sizes.append(self._size())
-        return {"d_growth": self._sizes[-1] / self._sizes[0]}
+        self._sizes.append((step, self._size()))
+        while len(self._sizes) > 2 and step - self._sizes[1][0] >= _GROWTH_STEPS:
+            self._sizes.popleft()
+        (then, before), (_, now) = self._sizes[0], self._sizes[-1]
+        return {"d_growth": (now / before) ** min(1.0, _GROWTH_STEPS / max(step - then, 1))}
 
     def _size(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.detach() for p in self._filters])
@@ -98,10 +109,13 @@ class Watch:
             )
         if "d" not in values:
             return
-        self._best_pixel = min(self._best_pixel, values["pixel"])
-        rise = values["pixel"] / max(self._best_pixel, 1e-8)
-        self._count("rise", limits.pixel_rise > 0 and rise > limits.pixel_rise)
-        if self._held("rise"):
+        # Single batches differ by a factor of ten: only means of many are compared.
+        self._pixels.append(values["pixel"])
+        mean = statistics.fmean(self._pixels)
+        if len(self._pixels) == self._pixels.maxlen:
+            self._best_pixel = min(self._best_pixel, mean)
+        rise = mean / max(self._best_pixel, 1e-8)
+        if limits.pixel_rise > 0 and rise > limits.pixel_rise:
             self._stop(
                 step,
                 f"the adversary destroys the picture: the pixel loss is {rise:.1f} times what it was",
@@ -112,8 +126,8 @@ class Watch:
         if self._held("growth"):
             self._stop(
                 step,
-                f"the discriminator ran away: within {2 * limits.patience} log lines its filters grew to {grown:.2f} "
-                "times their size; what it had learned is gone, faster than the generator can follow",
+                f"the discriminator ran away: within {_GROWTH_STEPS} steps its filters grew to {grown:.2f} times their "
+                "size; what it had learned is gone, faster than the generator can follow",
                 "lower optimizer.lr_discriminator",
             )
         if not math.isnan(values["d_sensitivity"]):

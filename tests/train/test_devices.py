@@ -51,6 +51,8 @@ def test_two_processes_with_half_the_batch_lose_as_one(
     ours, theirs = losses(alone), losses(shared)
     assert len(ours) == len(theirs) == STEPS
     for one, two in zip(ours, theirs):
+        assert one.keys() == two.keys()
+        assert ("d" in one) == (one["step"] > 5)
         for name in ("pixel", "d", "g_adversarial"):
             if name in one:
                 assert two[name] == pytest.approx(one[name], abs=1e-4), f"{name} at step {one['step']}"

@@ -39,8 +39,18 @@ def losses(out: Path) -> list[dict[str, float]]:
 @NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("game", GAMES)
-def test_recorded_steps_lose_as_others_do(clean: Path, tmp_path: Path, game: str, precision: str) -> None:
+def test_recorded_steps_lose_as_others_do(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, precision: str
+) -> None:
     said: list[str] = []
+    replayed = [0]
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        replayed[0] += 1
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
     data = {"folders": [str(clean)], "validation_percent": 50, "validation_size": 64, "patch": 32, "batch": 2}
     changes = {**GAMES[game], "data": data | GAMES[game].get("data", {})}
     for name, recorded in (("one by one", False), ("recorded", True)):
@@ -50,6 +60,7 @@ def test_recorded_steps_lose_as_others_do(clean: Path, tmp_path: Path, game: str
         )  # fmt: skip
         train(settings, Report(say=said.append))
     assert not any("cannot be recorded" in line for line in said), said
+    assert replayed[0] >= 10
     ours, theirs = losses(tmp_path / "recorded"), losses(tmp_path / "one by one")
     tolerance = 1e-3 if precision == "fp32" else 0.03
     for one, two in zip(ours, theirs, strict=True):

@@ -104,11 +104,17 @@ def test_nothing_older_is_kept_unasked(clean: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(clean: Path, tmp_path: Path) -> None:
-    torn = tmp_path / "run" / "last" / ".state.safetensors.0a1b2c3d.tmp"
-    torn.parent.mkdir(parents=True)
-    torn.write_bytes(b"half of")
+    script = (
+        "from pathlib import Path; from restore.files import temporary_beside; print(temporary_beside(Path('x')).name)"
+    )
+    name = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    for folder in ("", "samples", "last"):
+        (tmp_path / "run" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / folder / name).write_bytes(b"half of")
+        (tmp_path / "run" / folder / ".mine.tmp").write_bytes(b"somebody else's")
     train(config(clean, tmp_path / "run", total_steps=1))
-    assert not torn.exists()
+    assert not list((tmp_path / "run").rglob(name))
+    assert len(list((tmp_path / "run").rglob(".mine.tmp"))) == 3
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from restore.checkpoints import load_generator, read_description
 from restore.errors import RestoreError
 from restore.images import read_rgb8, save_png
+from restore.models.unet import UNet
 from restore.settings import build
 from restore.train.config import TrainConfig
 from restore.train.ema import Ema
@@ -249,3 +250,26 @@ def test_ema_follows_slowly_and_starts_fast() -> None:
         model.weight.data.fill_(2.0)
         ema.update(model, step)
     assert ema.model.weight.item() == pytest.approx(2 - 1.1 * 0.9**3)
+
+
+@pytest.mark.parametrize(("masked", "told"), [(True, True), (False, False)])
+def test_a_network_sees_in_training_what_it_will_see_in_use(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masked: bool, told: bool
+) -> None:
+    """A scratch has a mask; a network that is told of none must see the scratch itself, and not gray in its place."""
+    shown: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    forward = UNet.forward
+
+    def seen(self: UNet, image: torch.Tensor, mask: torch.Tensor | None = None, filled: bool = False) -> torch.Tensor:
+        shown.append((image.detach().clone(), mask))
+        return forward(self, image, mask, filled)
+
+    monkeypatch.setattr(UNet, "forward", seen)
+    train(
+        config(
+            clean, tmp_path / "run", damage=[{"name": "scratch", "count": 4}], total_steps=2,
+            model={**SMALL_NET, "args": {**SMALL_NET["args"], "mask": masked}}, loss={"adversarial": "hinge"},
+        )
+    )  # fmt: skip
+    assert all((mask is not None) == told for _, mask in shown)
+    assert len(shown) >= 4
