@@ -397,6 +397,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_does_not_run(
     assert not (tmp_path / "it_ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
 def test_torchscript_is_refused(suffix: str, tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 1), torch.rand(1, 3, 4, 4)), str(tmp_path / f"x{suffix}"))
@@ -447,13 +448,27 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
         opened(str(tmp_path / "x.pkl"))
 
 
-def test_mat_fills_holes_alike_every_time(tmp_path: Path, photograph: torch.Tensor) -> None:
-    extra = pytest.importorskip("spandrel_extra_arches.architectures.MAT")
-    torch.manual_seed(0)
-    torch.save(extra.MAT().state_dict(), tmp_path / "mat.pth")
-    mask = torch.zeros_like(photograph[:, :1])
-    mask[..., 20:50, 30:60] = 1
-    out, again = (opened(str(tmp_path / "mat.pth"))(photograph, mask) for _ in range(2))
+def test_a_network_that_draws_noise_repairs_alike_every_time(tmp_path: Path, photograph: torch.Tensor) -> None:
+    restorer = opened(saved(compact(2), tmp_path / "x.pth"))
+
+    def noisy(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+        return out + torch.randn_like(out) * float(np.random.rand())  # noqa: NPY002 - as MAT does
+
+    plain = restorer(photograph[..., :40, :40])
+    restorer._descriptor.model.register_forward_hook(noisy)
+    out, again = restorer(photograph[..., :40, :40]), restorer(photograph[..., :40, :40])
     assert torch.equal(out, again)
-    known = (mask == 0).expand_as(photograph)
-    assert torch.equal(out[known], photograph[known])
+    assert not torch.equal(out, plain)
+
+
+def test_face_networks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognised = zoo._recognised
+
+    def as_face(path: Path, state: Any) -> Any:
+        descriptor = recognised(path, state)
+        descriptor._purpose = "FaceSR"
+        return descriptor
+
+    monkeypatch.setattr(zoo, "_recognised", as_face)
+    with pytest.raises(RestoreError, match="repairs single faces, cut out and aligned, not pictures"):
+        opened(saved(compact(2), tmp_path / "x.pth"))
