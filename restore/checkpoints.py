@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,8 +114,7 @@ def read_description(path: Path) -> Description:
 def read_weights(path: Path) -> tuple[Description, dict[str, Tensor]]:
     """Description and float32 state dict of a weights file (nothing in it can run code)."""
     description = read_description(path)
-    with _opened(path) as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    state = read_tensors(path)
     return description, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
@@ -156,16 +157,59 @@ def read_torch_state(path: Path) -> dict[str, Tensor]:
     Raises:
         RestoreError: not such a file, or it holds more than tensors.
     """
+    state = read_torch_file(path)
+    if not all(isinstance(v, Tensor) for v in state.values()):
+        raise RestoreError("this file holds something else than a state dict of tensors", where=path)
+    return state
+
+
+def read_torch_file(path: Path) -> dict[Any, Any]:
+    """The dict in a `.pth`, `.pt` or `.ckpt` file: tensors and plain values, maybe nested as training code leaves them.
+
+    Raises:
+        RestoreError: not such a file, TorchScript, or a pickle with anything that could run code (nothing of it runs).
+    """
+    hint = "have whoever made it save the state dict alone, best as .safetensors"
     try:
+        if _is_torchscript(path):
+            raise RestoreError("a TorchScript archive holds code, and is not opened", where=path, hint=hint)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RestoreError("there is no such file", where=path) from error
+    except RestoreError:
+        raise
     except Exception as error:  # the unpickler raises whatever the bytes suggest
-        reason = " ".join(str(error).split())[:120]
+        # torch's own words advise to load it all the same; what is said of the file comes last.
+        told = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
+        code = re.search(r"\bGLOBAL (\S+)", told)
+        if code is not None:
+            reason = f"this file holds more than tensors ({code[1]}), which could run code, and is not opened"
+            raise RestoreError(reason, where=path, hint=hint) from error
+        reason = told.partition(" Check the documentation")[0][:120]
         raise RestoreError(f"cannot be opened as plain weights: {reason}", where=path) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict):
         raise RestoreError("this file holds something else than a state dict of tensors", where=path)
     return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, as stored, whoever wrote it.
+
+    Raises:
+        RestoreError: not a whole safetensors file.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def is_described(path: Path) -> bool:
+    """Whether a safetensors file is one of this package's.
+
+    Raises:
+        RestoreError: not a whole safetensors file.
+    """
+    with _opened(path) as file:
+        return _KEY in (file.metadata() or {})
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -186,6 +230,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(facts, dict):
         raise RestoreError("this is not the state of a training run", where=path)
     return tensors, facts
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Told by the record that torch itself tells it by."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
 def _opened(path: Path) -> Any:

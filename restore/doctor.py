@@ -17,6 +17,7 @@ from restore.metrics.perceptual import lpips_status
 PACKAGES = (
     "torch", "torchvision", "kornia", "opencv-python", "scikit-image", "lpips",
     "pyvips", "pyvips-binary", "pillow", "numpy", "lightning-fabric", "safetensors", "typer",
+    "spandrel", "spandrel_extra_arches",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from restore.images.colour import Profile, open_profile
+from restore.images.exif import upright_exif
 from restore.images.jpeg import JpegHeader
 
 _BLOCK = 1 << 15  # pixels at once, so that intermediates stay in the cache
@@ -171,7 +172,8 @@ class Picture:
             values = values.mean(axis=1, keepdims=True)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
-        return replace(self, pixels=pixels, alpha=alpha)
+        exif = None if self.exif is None else upright_exif(self.exif, (height, width))
+        return replace(self, pixels=pixels, alpha=alpha, exif=exif)
 
 
 def _row_blocks(height: int, width: int) -> list[slice]:

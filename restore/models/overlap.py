@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restore.models.unet import UNet
 
@@ -14,14 +14,19 @@ QUARTER_STEP = 0.25 / 255
 
 
 @torch.no_grad()
-def measure_overlap_px(model: nn.Module, image: Tensor, mask: Tensor | None, tolerance: float = QUARTER_STEP) -> int:
+def measure_overlap_px(
+    model: Callable[[Tensor, Tensor | None], Tensor],
+    image: Tensor,
+    mask: Tensor | None,
+    tolerance: float = QUARTER_STEP,
+) -> int:
     """The distance from a changed region beyond which the output stays the same.
 
     The left quarter of the picture (and of the mask) is replaced by its mirror image turned upside down; the output
     is compared column by column, both ways round.
 
     Args:
-        model: an eval-mode generator; called in float32.
+        model: an eval-mode generator, or a function that gives B×C×H×W for the same; called in float32.
         image: float32, B×3×H×W, [0, 1], real content, H and W multiples of what the model needs; W ≥ 256 to see far.
         mask: float32, B×1×H×W or None.
         tolerance: the largest difference that counts as none, by default a quarter of an 8-bit step.

@@ -127,6 +127,11 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
     return network.eval()
 
 
+def looks_like_pix2pix(state: Mapping[str, object]) -> bool:
+    """Whether a state dict names its parameters as `Pix2Pix` does (they may still not fit)."""
+    return any(str(key).removeprefix("module.").startswith("model.model.1.model.1.") for key in state)
+
+
 def infer_args(weights: Mapping[str, Tensor]) -> dict:
     """The constructor arguments, read off the names and shapes."""
     num_downs, block = 2, "model.model.1.model"

@@ -109,7 +109,13 @@ class Stages:
         self.options, self.ledger = options, ledger
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
         self.tiles = {
-            id(one): auto_tile(1 << 20, 1 << 20, device=getattr(one, "device", "cpu"), overlap_px=one.needs.overlap_px)
+            id(one): auto_tile(
+                1 << 20,
+                1 << 20,
+                device=getattr(one, "device", "cpu"),
+                overlap_px=one.needs.overlap_px,
+                bytes_per_pixel=one.bytes_per_pixel,
+            )
             if str(options.tile) == "auto"
             else int(options.tile)
             for one in (restorer, clean_restorer)

@@ -42,6 +42,7 @@ class Restorer(ABC):
         device: where it computes; inputs may lie elsewhere.
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of its weights' file, in hex; None for methods without weights.
+        bytes_per_pixel: about the most memory that it takes per input pixel, to choose tiles by.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Restorer(ABC):
     device: torch.device = torch.device("cpu")
     precision: str = "fp32"
     sha256: str | None = None
+    bytes_per_pixel: int = 4096
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
         """What has to look at the whole picture, and is cheap, before it may be cut into tiles.

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
-from restore.checkpoints import find_weights, read_description, shipped_weights
+import torch
+
+from restore.checkpoints import (
+    find_weights,
+    is_described,
+    read_description,
+    read_tensors,
+    read_torch_file,
+    shipped_weights,
+)
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
+from restore.models.pix2pix import looks_like_pix2pix
 from restore.restorers.base import Restorer
 from restore.restorers.classical import CLASSICAL
-from restore.restorers.trained import open_trained
+from restore.restorers.trained import TORCH_SUFFIXES, open_trained, sha256_of
+from restore.restorers.zoo import open_foreign
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,8 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
     """Open whatever repairs pictures: a shipped model, a classical method, or a weights file.
 
     Args:
-        name_or_path: a name of `restore models`, or a path to `.safetensors` or a pix2pix `.pth`.
+        name_or_path: a name of `restore models`, or a path: `.safetensors` of this package, a pix2pix `.pth`, or with
+            spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`).
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
@@ -44,7 +57,7 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
         near = difflib.get_close_matches(name_or_path, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
         raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
-    return open_trained(name_or_path, find_weights(name_or_path), place, exactness)
+    return _open_file(name_or_path, find_weights(name_or_path), place, exactness)
 
 
 def list_restorers() -> list[ModelInfo]:
@@ -56,3 +69,22 @@ def list_restorers() -> list[ModelInfo]:
     for name, method in CLASSICAL.items():
         infos.append(ModelInfo(name, method.purpose, method.needs.needs_mask, None))
     return infos
+
+
+def _open_file(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
+    """By what is inside: a description of this package's, pix2pix's names, or else whatever spandrel makes of it."""
+    suffix = path.suffix.lower()
+    if suffix not in (".safetensors", *TORCH_SUFFIXES):
+        raise RestoreError(
+            f"weights end with .safetensors, {', '.join(TORCH_SUFFIXES)}, not {path.suffix!r}",
+            where=path,
+            hint="other formats can hold code, or are not known",
+        )
+    if suffix == ".safetensors":
+        state = None if is_described(path) else read_tensors(path)
+    else:
+        state = read_torch_file(path)
+        state = None if looks_like_pix2pix(state) else state
+    if state is None:
+        return open_trained(name, path, device, precision)
+    return open_foreign(name, path, state, device, precision, sha256_of(path))

@@ -14,6 +14,9 @@ from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.unet import UNet
 from restore.restorers.base import Needs, Restorer
 
+#: What torch.save writes goes by these names.
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+
 
 class Trained(Restorer):
     """A generator and how it is run.
@@ -71,7 +74,7 @@ def open_trained(name: str, path: Path, device: torch.device, precision: str) ->
         RestoreError: it cannot be read, or holds another architecture.
     """
     digest = sha256_of(path)
-    if path.suffix.lower() in (".pth", ".pt"):
+    if path.suffix.lower() in TORCH_SUFFIXES:
         model = pix2pix_from_state_dict(read_torch_state(path), path)
         return Trained(name, model, pix2pix_needs(model), "published pix2pix generator", device, precision, digest)
     generator, description = load_generator(path)
