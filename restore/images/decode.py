@@ -12,6 +12,7 @@ import pyvips
 from restore.errors import RestoreError, printable
 from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
 from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
+from restore.images.png import with_end
 
 # Decoders' murmurs stay off stderr; what matters becomes a note or an error.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
@@ -48,6 +49,8 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
     levels = (("warning",) if kind == "jpeg" else ()) + ("error",) + (("none",) if lenient else ())
     complaint = ""
     for level in levels:
+        if kind == "png" and level == "none":
+            data = with_end(data)
         try:
             decoded = _vips(data, kind, name, max_pixels, level)
         except (pyvips.Error, UnicodeDecodeError) as error:

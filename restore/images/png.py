@@ -64,6 +64,19 @@ def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: 
     return data[:end_of_header] + new + data[end_of_header:]
 
 
+def with_end(data: bytes) -> bytes:
+    """A PNG that was cut inside of its pixels, with that chunk closed: decoders take a chunk whole or not at all."""
+    at = 8
+    while at + 8 <= len(data):
+        length = struct.unpack_from(">I", data, at)[0]
+        if at + 12 + length > len(data):
+            if data[at + 4 : at + 8] != b"IDAT":
+                break
+            return data[:at] + _chunk(b"IDAT", data[at + 8 : at + 8 + length]) + _chunk(b"IEND", b"")
+        at += 12 + length
+    return data
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """(kind, body, raw bytes) of every chunk."""
     at = 8

@@ -456,18 +456,6 @@ def test_the_classical_methods(tmp_path, name):
         assert np.abs(repaired[mask > 0] - array[mask > 0].astype(int)).mean() < 8
 
 
-def test_odd_and_hostile_files_each_end_with_a_fate(tmp_path):
-    odd = Path(__file__).parents[2] / "../shared/data/odd_files"
-    if not odd.is_dir():
-        pytest.skip("the collection is not here")
-    # One folder of each kind of trouble; all of them take too long for every day.
-    for kind in ("exif_orientation", "palette_alpha_bits", "truncated"):
-        summary = fix_folder(odd / kind, tmp_path / kind, Identity())
-        assert summary.not_started == 0
-        assert summary.done > 0 or kind == "truncated"
-        assert not any("unexpected" in failure.reason for failure in summary.failed)
-
-
 # Imports once, then forks a run for every line it reads: before any library has started a thread.
 NURSERY = """
 import os, sys
