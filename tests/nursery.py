@@ -106,6 +106,10 @@ class Run:
             return 0
         return int(children[0]) if children else 0
 
+    def has_begun(self) -> bool:
+        """The work is in its process's hands, or all over."""
+        return bool(self.worker()) or is_dead(self.pid)
+
 
 class Nursery:
     """Starts runs, one at a time.
@@ -149,6 +153,10 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def is_dead(process: int) -> bool:
+    return not alive(process)
 
 
 def until(true: Callable[[], object], seconds: float = 60) -> None:

@@ -424,14 +424,18 @@ def test_leftovers_of_dead_runs_are_swept_and_others_not(pictures, tmp_path):
     gone.wait()
     machine = files._machine()
     dead = out / f".restore-{machine}-{gone.pid}-abc.tmp"
+    killed = subprocess.Popen([sys.executable, "-c", ""])  # and not waited for
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    zombie = out / f".restore-{machine}-{killed.pid}-abc.tmp"
     living = out / f".restore-{machine}-{os.getppid()}-abc.tmp"
     elsewhere = out / f".restore-other-{gone.pid}-abc.tmp"
     old = out / ".restore-other-1-def.tmp"
-    for path in (dead, living, elsewhere, old):
+    for path in (dead, zombie, living, elsewhere, old):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
     fix_folder(pictures, out, Inverter())
-    assert [path.exists() for path in (dead, living, elsewhere, old)] == [False, True, True, False]
+    assert [path.exists() for path in (dead, zombie, living, elsewhere, old)] == [False, False, True, True, False]
+    killed.wait()
 
 
 @pytest.mark.parametrize("name", ["telea", "navier-stokes", "biharmonic", "tv", "nlmeans"])
