@@ -22,7 +22,7 @@ import numpy as np
 
 from restore.files import TEMPORARY_PREFIX
 from restore.images import save_png
-from tests.nursery import Nursery, alive, is_dead, kill, until
+from tests.nursery import Nursery, Run, alive, is_dead, kill, until
 
 
 def make_pictures(folder: Path, count: int, side: int, seed: int = 0) -> None:
@@ -60,6 +60,11 @@ def leftovers(folder: Path) -> list[Path]:
     return list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
 
 
+def has_come_to(run: Run, out: Path, count: int) -> bool:
+    """So many outputs are there, or no more will come."""
+    return sum(1 for _ in out.rglob("*.png")) >= count or is_dead(run.pid)
+
+
 def kill_and_go_on(folder: Path, kills: int, pictures: int, seed: int = 0) -> str:
     """Kill a run so many times at random moments, going on with --skip-existing; then let it end.
 
@@ -71,10 +76,8 @@ def kill_and_go_on(folder: Path, kills: int, pictures: int, seed: int = 0) -> st
     make_pictures(folder / "in", pictures, side=24)
     nursery = Nursery(folder)
     out, log = folder / "out", folder / "log.jsonl"
-    started = time.monotonic()
     whole = nursery.run("fix", folder / "in", folder / "undisturbed")
     assert whole.returncode == 0, whole.stderr
-    undisturbed_seconds = time.monotonic() - started
     expected = contents(folder / "undisturbed")
     assert len(expected) == pictures
     seen_leftovers, mid_run, ended = 0, 0, 0
@@ -83,11 +86,15 @@ def kill_and_go_on(folder: Path, kills: int, pictures: int, seed: int = 0) -> st
     while left:
         run = nursery.start("fix", folder / "in", out, "--skip-existing", "--log", log)
         worker = 0
-        if chance.random() < 0.9:  # otherwise before it has come to anything
+        if chance.random() < 0.95:  # otherwise before it has come to anything
             until(run.has_begun)
             worker = run.worker()
-            time.sleep(chance.random() * 2 * undisturbed_seconds / kills)
-            time.sleep(chance.random() * 0.3)
+            if chance.random() < 0.8:
+                some = len(before) + chance.randint(1, max(2 * pictures // kills, 2))
+                until(partial(has_come_to, run, out, min(some, pictures)))
+                time.sleep(chance.random() * 0.03)
+            else:
+                time.sleep(chance.random())
         if not alive(run.pid):  # done: there has to be something left to do
             assert run.wait().returncode == 0, run.stderr
             ended += 1

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from restore.cli import app
+from restore.images import MAX_PIXELS
 from tests.nursery import RUN, Nursery, alive, until
 from tests.repair.conftest import photo, save, snapshot
 
@@ -68,10 +71,30 @@ def test_crashes_are_one_file_s_failure_each(nursery, tmp_path):
 
 def test_a_decoder_that_hangs_is_given_up(nursery, tmp_path):
     source = folder(tmp_path, "a", "b_hang", "c", "d_slow")
-    done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", "--decode-seconds", "1")
+    done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", "--decode-seconds", 3)
     assert done.returncode == 1, done.stderr
     assert statuses(tmp_path / "log") == {"a": "done", "b_hang": "failed", "c": "done", "d_slow": "done"}
-    assert "b_hang.png: its decoder took longer than 1 seconds; --decode-seconds" in done.stderr
+    assert "b_hang.png: its decoder took longer than 3 seconds; --decode-seconds" in done.stderr
+
+
+def test_limits_reach_the_readers_from_the_command_line(nursery, tmp_path):
+    source = folder(tmp_path, "a", "b")
+    (source / "b.png").write_bytes((source / "b.png").read_bytes()[:-60])
+    small = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 143, "--truncated", "accept")
+    assert small.returncode == 1
+    assert small.stderr.count("12×12 is over the limit of 0.000143 megapixels") == 2
+    strict = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 144)
+    assert "1 done, 1 failed" in strict.stderr
+    lenient = nursery.run("fix", source, tmp_path / "out", "--truncated", "accept", "--overwrite")
+    assert lenient.returncode == 0
+    assert "b.png: damaged data, decoded as far as it goes" in lenient.stderr
+    nonsense = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 0)
+    assert nonsense.returncode == 2
+
+
+def test_the_command_line_s_limit_is_the_library_s():
+    defaults = {parameter.name: parameter.default for parameter in typer.main.get_command(app).commands["fix"].params}
+    assert defaults["max_pixels"] == MAX_PIXELS
 
 
 def test_fail_fast_holds_over_starts(nursery, tmp_path):
