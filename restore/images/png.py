@@ -28,7 +28,7 @@ class PngHeader:
 def read_header(data: bytes) -> PngHeader:
     """Walk the chunks; a broken tail ends the walk."""
     exif: bytes | None = None
-    frames, carried = 1, b""
+    frames, carried = 1, bytearray()  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
             exif = body
@@ -38,7 +38,7 @@ def read_header(data: bytes) -> PngHeader:
             exif = exif or _raw_profile_exif(kind, body)
         elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
             carried += raw
-    return PngHeader(exif, frames, carried)
+    return PngHeader(exif, frames, bytes(carried))
 
 
 def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool) -> bytes:

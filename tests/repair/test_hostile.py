@@ -6,7 +6,9 @@ import csv
 import json
 import random
 import shutil
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,18 @@ def test_damaged_variants_of_every_format_each_have_their_fate(tmp_path, capfd, 
     for record in found.values():
         assert record["status"] == "done" or is_one_line_of_reason(record["reason"]), record
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_flood_of_small_chunks_takes_no_time_of_its_own(tmp_path):
+    """Hundreds of thousands of texts, each of which costs the same: a copy of all before it would make that minutes."""
+    chunk = struct.pack(">I", 3) + b"tEXta\0b" + struct.pack(">I", zlib.crc32(b"tEXta\0b"))
+    segments = {"png": chunk, "jpg": b"\xff\xfe\0\4ab"}
+    for suffix, segment in segments.items():
+        data = save(tmp_path / f"whole/x.{suffix}", photo(8, 8)).read_bytes()
+        start = 33 if suffix == "png" else 2
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"in/x.{suffix}").write_bytes(data[:start] + segment * 300_000 + data[start:])
+    started = time.process_time()
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    assert summary.done == 2, summary.failed
+    assert time.process_time() - started < 15
