@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 # Installed once, and again only when what is asked for changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -16,6 +16,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
+
+# Some ten minutes: a hundred kills at random moments, and a folder of 5,000 pictures with 50 broken ones.
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.soak
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

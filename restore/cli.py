@@ -17,6 +17,7 @@ from restore.errors import RestoreError, printable
 
 MaskMissing = Literal["fail", "skip", "clean"]
 Metadata = Literal["keep", "strip"]
+Truncated = Literal["fail", "accept"]
 
 app = typer.Typer(
     name="restore",
@@ -100,6 +101,15 @@ def fix(
         Path | None, typer.Option(help="Write a JSON line per file here, as it is done; - is stdout.")
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
+    ] = 400_000_000,
+    truncated: Annotated[
+        Truncated, typer.Option(help="A damaged or cut picture: fail, or accept (repair what is there of it).")
+    ] = "fail",
+    decode_seconds: Annotated[
+        float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
+    ] = 300,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
 ) -> None:
     """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
@@ -110,9 +120,14 @@ def fix(
             if given:
                 raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
 
+    from restore.supervise import Watch, supervise
+
+    # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
+    watch = Watch() if dry_run else supervise(decode_seconds, say)
+
     from restore.repair import plan_fix
 
-    plan = plan_fix(
+    plan = watch.plan or plan_fix(
         input, output,
         masks=masks, mask_invert=mask_invert, mask_missing=mask_missing,
         overwrite=overwrite, skip_existing=skip_existing,
@@ -122,6 +137,7 @@ def fix(
         for line in plan.lines():
             typer.echo(line)
         return
+    watch.keep(plan)
 
     from restore.repair import run_fix
     from restore.restorers.open import open_restorer
@@ -132,6 +148,7 @@ def fix(
             plan, restorer,
             mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
+            max_pixels=max_pixels, truncated=truncated, watch=watch,
         )  # fmt: skip
     for line in summary.lines():
         say(line)

@@ -156,4 +156,8 @@ def _is_alive(process: int) -> bool:
         return False
     except PermissionError:  # somebody else's
         return True
-    return True
+    try:  # one that was killed stays in the table until its parent asks for it, and some never do
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):  # no such table on this system
+        return True

@@ -13,7 +13,8 @@ import pyvips
 
 from restore.errors import RestoreError, printable
 from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
-from restore.images.decoded import Decoded, TooLarge, as_uint16, check_size
+from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
+from restore.images.png import with_end
 
 # Decoders' murmurs stay off stderr; what matters becomes a note or an error.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
@@ -22,6 +23,11 @@ pyvips.cache_set_max(0)  # operations on buffers are never repeated: a cache wou
 
 #: Formats that pyvips decodes; Pillow does the rest.
 VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
+#: What a channel takes in memory.
+_BYTES = {
+    "uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8,
+    "complex": 8, "dpcomplex": 16,
+}  # fmt: skip
 _LOADERS = {"avif": "heif", "heic": "heif"}
 
 
@@ -36,15 +42,17 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         truncated: `fail`, or `accept` to take what is there of a damaged file.
 
     Raises:
-        RestoreError: exit code 1, with the decoder's reason.
+        Damaged, TooLarge: exit code 1, with the decoder's reason.
     """
     if kind not in VIPS_FORMATS:
-        return decode_by_pillow(data, kind, name, max_pixels)
+        return decode_by_pillow(data, kind, name, max_pixels, truncated=truncated)
     lenient = truncated == "accept"
     # A JPEG decoder only warns of damaged data: the strict try finds out, the second one takes it as it is.
-    levels = ("none",) if lenient else ("warning", "error") if kind == "jpeg" else ("error",)
+    levels = (("warning",) if kind == "jpeg" else ()) + ("error",) + (("none",) if lenient else ())
     complaint = ""
     for level in levels:
+        if kind == "png" and level == "none":
+            data = with_end(data)
         try:
             decoded = _vips(data, kind, name, max_pixels, level)
         except (pyvips.Error, UnicodeDecodeError) as error:
@@ -63,7 +71,7 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         else:
             decoded.notes.append(f"read by the second decoder ({complaint})")
             return decoded
-    raise RestoreError(
+    raise Damaged(
         f"the {kind.upper()} cannot be decoded: {complaint}",
         where=name,
         hint=None if lenient else "the file is damaged or cut short",
@@ -112,7 +120,8 @@ def opened(source: bytes | Path, kind: str, name: str | os.PathLike[str], max_pi
     load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
     where = source if in_memory else os.fspath(source)
     image = load(where, access="sequential", fail_on=fail_on)
-    check_size(image.width, image.height, max_pixels, name)
+    pixel_bytes = image.bands * _BYTES[image.format]
+    check_size(image.width, image.height, max_pixels, name, pixel_bytes=pixel_bytes)
     if kind == "tiff":  # the size is settled: the loader's own limits would refuse large strips
         image = load(where, access="sequential", fail_on=fail_on, unlimited=True)
     return image

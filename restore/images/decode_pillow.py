@@ -6,6 +6,7 @@ import ctypes
 import io
 import logging
 import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import PIL
 from PIL import Image
 
 from restore.errors import RestoreError, printable
-from restore.images.decoded import Decoded, TooLarge, as_uint16, check_size
+from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
 
 #: Format -> Pillow's names for it.
 PILLOW_NAMES = {
@@ -22,6 +23,9 @@ PILLOW_NAMES = {
     "avif": ("AVIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
     "ppm": ("PPM",), "sgi": ("SGI",),
 }  # fmt: skip
+
+
+_LIMIT = threading.Lock()
 
 
 def _quiet_libtiff() -> None:
@@ -39,31 +43,58 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 
-def decode_by_pillow(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int) -> Decoded:
+def decode_by_pillow(
+    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, *, truncated: str = "fail"
+) -> Decoded:
     """Decode the first picture of a file, mostly to 8 bits.
 
     Raises:
-        RestoreError: exit code 1, with Pillow's reason.
+        Damaged, TooLarge: exit code 1, with Pillow's reason.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=PILLOW_NAMES[kind]) as image:
-            check_size(*image.size, max_pixels, name)
+        with _opened(data, kind) as image:
+            size = image.size
+            check_size(*size, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
-            return _from_pillow(image, frames)
+            try:
+                return _from_pillow(image, frames)
+            except OSError as error:
+                if truncated == "fail":
+                    raise
+                complaint = _reason_of(error)
+        # Pillow takes a cut file only by a switch for the whole process. Black pixels at its end do the same.
+        with _opened(data + bytes(4 * size[0] * size[1]), kind) as image:
+            decoded = _from_pillow(image, frames)
+        decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
+        return decoded
     except RestoreError:
         raise
     except Image.DecompressionBombError as error:
         raise TooLarge("it says it is larger than any picture", where=name, exit_code=1) from error
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
-        reason = printable(" ".join(str(error).split())) or type(error).__name__
-        if "cannot identify" in reason:
-            reason = "broken header"
-        raise RestoreError(
-            f"the {kind.upper()} cannot be decoded: {reason}",
+        raise Damaged(
+            f"the {kind.upper()} cannot be decoded: {_reason_of(error)}",
             where=name,
             hint="the file is damaged or cut short",
             exit_code=1,
         ) from error
+
+
+def _opened(data: bytes, kind: str) -> Image.Image:
+    """Opened without Pillow's own limit on pixels: the caller has one. It is the process's, so others wait."""
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=PILLOW_NAMES[kind])
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _reason_of(error: Exception) -> str:
+    reason = printable(" ".join(str(error).split())) or type(error).__name__
+    return "broken header" if "cannot identify" in reason else reason
 
 
 def _from_pillow(image: Image.Image, frames: int) -> Decoded:

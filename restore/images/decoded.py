@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
@@ -37,23 +38,66 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
 
 
+#: What a pixel takes at most in pictures that are repaired: RGB and alpha in float32.
+_PIXEL_BYTES = 16
+#: Profiles, previews and texts beside the pixels.
+_OTHER_BYTES = 64 << 20
+
+
+class Damaged(RestoreError):
+    """A decoder gave up on it."""
+
+
 class TooLarge(RestoreError):
-    """More pixels than allowed."""
+    """More pixels than allowed.
+
+    Attributes:
+        pixels: the limit that would let it in; 0 where that is not known.
+    """
+
+    pixels = 0
 
 
-def check_size(width: int, height: int, max_pixels: int, name: str | os.PathLike[str]) -> None:
+def check_size(
+    width: int, height: int, max_pixels: int, name: str | os.PathLike[str], *, pixel_bytes: int = _PIXEL_BYTES
+) -> None:
     """Refuse a picture by what its header says.
+
+    Args:
+        width, height: of the picture.
+        max_pixels: the limit.
+        name: for the message.
+        pixel_bytes: what a pixel takes. Where that is more than 16 (many channels), fewer of them are allowed.
 
     Raises:
         TooLarge: exit code 1.
     """
-    if width * height > max_pixels:
-        raise TooLarge(
-            f"{width}×{height} is over the limit of {max_pixels / 1e6:.0f} megapixels",
-            where=name,
-            hint="raise the limit if the file is to be trusted",
-            exit_code=1,
-        )
+    counted = -(-width * height * max(pixel_bytes, _PIXEL_BYTES) // _PIXEL_BYTES)
+    if counted > max_pixels:
+        many = f" of {pixel_bytes} bytes a pixel" if pixel_bytes > _PIXEL_BYTES else ""
+        _refuse(f"{width}×{height}{many}", counted, max_pixels, name)
+
+
+def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> None:
+    """Refuse a file that is larger than the largest allowed picture would be without any compression.
+
+    Raises:
+        TooLarge: exit code 1.
+    """
+    counted = -(-(size - _OTHER_BYTES) // _PIXEL_BYTES)
+    if counted > max_pixels:
+        _refuse(f"a file of {size / 1e9:.1f} GB", counted, max_pixels, name)
+
+
+def _refuse(what: str, counted: int, max_pixels: int, name: str | os.PathLike[str]) -> NoReturn:
+    error = TooLarge(
+        f"{what} is over the limit of {max_pixels / 1e6:g} megapixels",
+        where=name,
+        hint="raise the limit if the file can be trusted",
+        exit_code=1,
+    )
+    error.pixels = counted
+    raise error
 
 
 def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
@@ -18,6 +18,7 @@ def find_pictures(
     include: Collection[str] = (),
     exclude: Collection[str] = (),
     suffixes: Collection[str] = PICTURE_SUFFIXES,
+    on_unlistable: Callable[[Path, str], object] | None = None,
 ) -> list[Path]:
     """All pictures below a folder, by suffix, as paths relative to it, sorted by their bytes.
 
@@ -29,6 +30,8 @@ def find_pictures(
             slash against the relative POSIX path (where `*` also spans slashes).
         exclude: globs of what is left out; stronger than `include`.
         suffixes: lower-case suffixes, with the dot.
+        on_unlistable: told of a folder below that cannot be listed (relative path, reason), unless `exclude` leaves
+            out what is in it; the others go on. None: that is an error.
 
     Raises:
         RestoreError: the folder, or one below it, cannot be listed.
@@ -36,9 +39,19 @@ def find_pictures(
     root = Path(folder)
     if not root.is_dir():
         raise RestoreError(absent(root, "folder"), where=root)
+
+    def fail(error: OSError) -> None:
+        if on_unlistable is None or Path(error.filename) == root:
+            raise RestoreError(
+                f"this folder cannot be listed: {error.strerror}", where=error.filename, exit_code=1
+            ) from error
+        below = Path(error.filename).relative_to(root)
+        if not _matches(below / "any", exclude):
+            on_unlistable(below, f"this folder cannot be listed: {error.strerror}")
+
     found = [
         path
-        for path in _walk(root)
+        for path in _walk(root, fail)
         if path.suffix.lower() in suffixes and (not include or _matches(path, include)) and not _matches(path, exclude)
     ]
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
@@ -49,12 +62,7 @@ def stem_key(relative: str | PurePath) -> str:
     return PurePath(relative).with_suffix("").as_posix()
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise RestoreError(
-            f"this folder cannot be listed: {error.strerror}", where=error.filename, exit_code=1
-        ) from error
-
+def _walk(root: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:
     def identity(path: str) -> tuple[int, int]:
         status = os.stat(path)
         return status.st_dev, status.st_ino

@@ -52,7 +52,7 @@ def read_header(data: bytes) -> JpegHeader:
     tables: dict[int, tuple[int, ...]] = {}
     bits, progressive, rgb, several = 8, False, False, False
     components: list[tuple[int, int, int]] = []
-    carried = b""
+    carried = bytearray()
     for marker, at, body in _segments(data):
         if marker == 0xDB:
             tables.update(_tables(body))
@@ -75,7 +75,7 @@ def read_header(data: bytes) -> JpegHeader:
         progressive=progressive,
         rgb=rgb,
         several=several,
-        carried=carried,
+        carried=bytes(carried),
     )
 
 
@@ -108,7 +108,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
-            at += 1
+            at = data.find(b"\xff", at)
+            if at < 0:
+                return
             continue
         marker = data[at + 1]
         if marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:

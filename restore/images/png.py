@@ -28,7 +28,7 @@ class PngHeader:
 def read_header(data: bytes) -> PngHeader:
     """Walk the chunks; a broken tail ends the walk."""
     exif: bytes | None = None
-    frames, carried = 1, b""
+    frames, carried = 1, bytearray()  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
             exif = body
@@ -38,7 +38,7 @@ def read_header(data: bytes) -> PngHeader:
             exif = exif or _raw_profile_exif(kind, body)
         elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
             carried += raw
-    return PngHeader(exif, frames, carried)
+    return PngHeader(exif, frames, bytes(carried))
 
 
 def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool) -> bytes:
@@ -62,6 +62,19 @@ def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: 
         new += _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + xmp)
     end_of_header = 8 + 12 + 13
     return data[:end_of_header] + new + data[end_of_header:]
+
+
+def with_end(data: bytes) -> bytes:
+    """A PNG that was cut inside of its pixels, with that chunk closed: decoders take a chunk whole or not at all."""
+    at = 8
+    while at + 8 <= len(data):
+        length = struct.unpack_from(">I", data, at)[0]
+        if at + 12 + length > len(data):
+            if data[at + 4 : at + 8] != b"IDAT":
+                break
+            return data[:at] + _chunk(b"IDAT", data[at + 8 : at + 8 + length]) + _chunk(b"IEND", b"")
+        at += 12 + length
+    return data
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:

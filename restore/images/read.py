@@ -64,17 +64,20 @@ def picture_from_bytes(
         raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error
 
 
-def read_mask(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(
+    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, alpha and profile ignored.
 
     Args:
         path: any picture.
         size: the (H, W) that it must have.
+        max_pixels: as in `read_picture`.
 
     Raises:
         RestoreError: unreadable, or of another size.
     """
-    mask = read_picture(path)
+    mask = read_picture(path, max_pixels=max_pixels)
     if size is not None and mask.size != size:
         raise RestoreError(
             f"the mask is {mask.size[1]}×{mask.size[0]}, its picture {size[1]}×{size[0]}",

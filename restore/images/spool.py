@@ -16,7 +16,7 @@ import pyvips
 from restore.errors import RestoreError
 from restore.images import jpeg, png, tiff
 from restore.images.decode import facts_of, opened, reason_of, to_rgb_or_gray
-from restore.images.decoded import Decoded
+from restore.images.decoded import Damaged, Decoded
 from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described
 from restore.images.exif import orientation_of
 from restore.images.picture import Picture
@@ -147,7 +147,7 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, truncated: str 
             turn = facts.orientation if kind == "tiff" else orientation_of(facts.fields.get("exif-data"))
             rows = _upright(rows, turn or 1)
         except (pyvips.Error, UnicodeDecodeError) as error:
-            raise RestoreError(
+            raise Damaged(
                 f"the {kind.upper()} cannot be decoded: {reason_of(error)}",
                 where=source,
                 hint="the file is damaged or cut short, or the disk is full",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.images import Picture, find_pictures, read_mask, stem_key
+from restore.images import MAX_PIXELS, Picture, find_pictures, read_mask, stem_key
 
 MaskMissing = Literal["fail", "skip", "clean"]
 FloatArray = npt.NDArray[np.float32]
@@ -132,7 +132,15 @@ def pair_masks(
     return {name: masks_of.get(stem_key(name), []) for name in pictures}, unmatched
 
 
-def effective_mask(picture: Picture, mask: Path | None, *, invert: bool, dilate_px: int, feather_px: int) -> FloatArray:
+def effective_mask(
+    picture: Picture,
+    mask: Path | None,
+    *,
+    invert: bool,
+    dilate_px: int,
+    feather_px: int,
+    max_pixels: int = MAX_PIXELS,
+) -> FloatArray:
     """The mask that decides: read, inverted, grown, softened.
 
     Args:
@@ -141,6 +149,7 @@ def effective_mask(picture: Picture, mask: Path | None, *, invert: bool, dilate_
         invert: black (with alpha: opaque) means repair.
         dilate_px: grow the hole by so many pixels in all directions.
         feather_px: let the repair fade out over so many pixels around the hole.
+        max_pixels: as in `read_picture`, for the mask's file.
 
     Returns:
         H×W in [0, 1]: 1 = repaired, 0 = known, between = blended.
@@ -149,7 +158,7 @@ def effective_mask(picture: Picture, mask: Path | None, *, invert: bool, dilate_
         RestoreError: the file cannot be read, or is of another size than the picture.
     """
     if mask is not None:
-        weight = read_mask(mask, size=picture.pixels.shape[:2])
+        weight = read_mask(mask, size=picture.pixels.shape[:2], max_pixels=max_pixels)
     else:
         if picture.alpha is None:
             raise RestoreError("has no transparency to take a mask from", exit_code=1)

@@ -59,7 +59,7 @@ class Plan:
     Attributes:
         input, output: as the user gave them.
         single: the input is one file.
-        jobs: one per picture, sorted by path.
+        jobs: one per picture, sorted by path, and then one that fails per folder that cannot be listed.
         masks: where masks come from, None without masks.
         unmatched_masks: mask files that belong to no picture.
         warnings: things that the user should know, one line each.
@@ -135,6 +135,7 @@ def plan_fix(
     mask_source = None if masks is None else MaskSource.open(masks, invert=mask_invert, missing=mask_missing)
 
     single = not source.is_dir()
+    unlistable: dict[Path, str] = {}
     if single:
         folder, names = source.parent, [Path(source.name)]
         everything = names
@@ -145,19 +146,24 @@ def plan_fix(
         folder = source
         check_folder_target(source, target)
         check_writable(target)
-        everything = find_pictures(source, suffixes=_AnySuffix())
-        names = (
-            find_pictures(source, include=include, exclude=exclude, suffixes=_AnySuffix())
-            if include or exclude
-            else everything
-        )
+        everything = find_pictures(source, suffixes=_AnySuffix(), on_unlistable=unlistable.setdefault)
+        names = everything
+        if include or exclude:
+            unlistable.clear()
+            names = find_pictures(
+                source,
+                include=include,
+                exclude=exclude,
+                suffixes=_AnySuffix(),
+                on_unlistable=unlistable.setdefault,
+            )
         if mask_source is not None:
             names = mask_source.without_masks(source, names, everything)
             everything = mask_source.without_masks(source, everything, everything)
         jobs = [_job(source, target, name, suffix, extension) for name in names]
         for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
             check_writable(parent)
-        if all(job.action == "skip" for job in jobs):
+        if all(job.action == "skip" for job in jobs) and not unlistable:
             narrowed = " that --include and --exclude leave" if len(everything) > len(names) else ""
             raise RestoreError(f"no pictures{narrowed} in this folder", where=source)
 
@@ -172,6 +178,7 @@ def plan_fix(
             unmatched = []
     _refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
+    jobs += [Job(source / name, target / name, action="fail", reason=why) for name, why in unlistable.items()]
     warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
     return Plan(source, target, single, jobs, mask_source, unmatched, warnings)
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
-from restore.repair.manifest import Manifest
+from restore.images import MAX_PIXELS
+from restore.images.read import Truncated
+from restore.repair.manifest import Manifest, Record
 from restore.repair.masks import MaskMissing
 from restore.repair.outputs import Metadata
 from restore.repair.plan import Job, Plan, plan_fix
 from restore.repair.stages import Huge, Loaded, Options, Stages
 from restore.repair.summary import Ledger, Progress, Summary
+from restore.supervise import Past, Watch
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
@@ -42,6 +45,9 @@ def run_fix(
     log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     fail_fast: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    truncated: Truncated = "fail",
+    watch: Watch | None = None,
 ) -> Summary:
     """Carry out a plan.
 
@@ -60,12 +66,16 @@ def run_fix(
         progress: called after every file with its record, the number finished and the total; from several
             threads, but never by two at once.
         fail_fast: stop after the first failure.
+        max_pixels: a picture with more of them is refused by what its header says, before it is decoded.
+        truncated: of a damaged or cut picture, `accept` repairs what is there, with a warning; `fail` refuses it.
+        watch: the line to a process that starts this one again if it crashes (see `restore.supervise`).
 
     Raises:
         RestoreError: exit code 2; options out of range, a restorer that needs masks without masks, a log that
             cannot be written. Nothing has been written.
     """
-    options = Options(mask_dilate, mask_feather, tile, quality, metadata)
+    options = Options(mask_dilate, mask_feather, tile, quality, metadata, max_pixels, truncated)
+    watch = watch or Watch()
     if plan.masks is None and restorer.needs.needs_mask:
         raise RestoreError(
             f"{restorer.name} fills holes and has to be told where they are",
@@ -75,14 +85,17 @@ def run_fix(
         raise RestoreError(f"{restorer.name} changes the size; it works on whole pictures", hint="leave out --masks")
     if clean_restorer is not None and clean_restorer.needs.needs_mask:
         raise RestoreError(f"{clean_restorer.name} needs masks", hint="choose a model without for clean pictures")
-    started = time.monotonic()
-    with Manifest(None if log is None else Path(log)) as manifest:
-        summary = Summary(len(plan.jobs), warnings=list(plan.warnings), unmatched_masks=len(plan.unmatched_masks))
-        ledger = Ledger(summary, manifest, _settings(plan, restorer, options), progress, fail_fast)
-        _carry_out(plan, Stages(plan, restorer, clean_restorer, options, ledger), ledger)
+    summary = Summary(len(plan.jobs), warnings=list(plan.warnings), unmatched_masks=len(plan.unmatched_masks))
+    summary.stopped = watch.past.stop
+    try:
+        with Manifest(None if log is None else Path(log)) as manifest:
+            ledger = Ledger(summary, manifest, _settings(plan, restorer, options), progress, fail_fast, watch)
+            _carry_out(plan, Stages(plan, restorer, clean_restorer, options, ledger, watch), ledger, watch.past)
+    finally:
+        watch.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
     summary.failed.sort(key=lambda failure: order[failure.path])
-    summary.seconds = time.monotonic() - started
+    summary.seconds = time.monotonic() - watch.past.started
     return summary
 
 
@@ -139,26 +152,41 @@ def _settings(plan: Plan, restorer: Restorer, options: Options) -> dict[str, Any
     }
 
 
-def _carry_out(plan: Plan, stages: Stages, ledger: Ledger) -> None:
-    for folder in dict.fromkeys(job.target.parent for job in plan.jobs):
-        if folder.is_dir():
-            sweep_leftovers(folder)
-    waiting = []
+def _carry_out(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
+    threads = max(1, min(4, (os.cpu_count() or 2) // 2))
+    try:
+        for folder in dict.fromkeys(job.target.parent for job in plan.jobs):
+            if folder.is_dir():
+                sweep_leftovers(folder)
+        alone, waiting = _enter_what_is_settled(plan, ledger, past)
+        with (
+            ThreadPoolExecutor(threads, "restore-read") as reading,
+            ThreadPoolExecutor(threads, "restore-write") as writing,
+        ):
+            try:
+                for jobs in (*([job] for job in alone), waiting):
+                    _stream(jobs, stages, ledger, reading, writing)
+            finally:
+                reading.shutdown(wait=False, cancel_futures=True)
+    except KeyboardInterrupt:
+        ledger.summary.interrupted = True
+
+
+def _enter_what_is_settled(plan: Plan, ledger: Ledger, past: Past) -> tuple[list[Job], list[Job]]:
+    """Enter the fates that the plan or earlier starts have settled. Returns the jobs to do alone, and all others."""
+    alone: list[Job] = []
+    others: list[Job] = []
     for job in plan.jobs:
-        if job.action in ("skip", "fail"):
+        name = os.fspath(job.source)
+        if name in past.ended:
+            ledger.recall(Record(**past.ended[name]))
+        elif name in past.blamed:
+            ledger.finish(job, "failed", past.blamed[name])
+        elif job.action in ("skip", "fail"):
             ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
         else:
-            waiting.append(job)
-    threads = max(1, min(4, (os.cpu_count() or 2) // 2))
-    with (
-        ThreadPoolExecutor(threads, "restore-read") as reading,
-        ThreadPoolExecutor(threads, "restore-write") as writing,
-    ):
-        try:
-            _stream(waiting, stages, ledger, reading, writing)
-        except KeyboardInterrupt:
-            ledger.summary.interrupted = True
-        reading.shutdown(wait=False, cancel_futures=True)
+            (alone if name in past.suspects else others).append(job)
+    return alone, others
 
 
 def _stream(

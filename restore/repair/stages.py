@@ -14,10 +14,13 @@ import numpy.typing as npt
 from restore.errors import RestoreError
 from restore.files import write_atomically
 from restore.images import MAX_PIXELS, NotAPicture, Picture, picture_from_bytes, read_bytes
+from restore.images.decoded import Damaged, TooLarge, check_bytes
+from restore.images.read import Truncated
 from restore.repair.masks import effective_mask
 from restore.repair.outputs import Metadata, encoded
 from restore.repair.plan import Job, Plan
 from restore.repair.summary import Ledger
+from restore.supervise import Watch
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
@@ -34,6 +37,8 @@ class Options:
     tile: str | int = "auto"
     quality: int | None = None
     metadata: Metadata = "keep"
+    max_pixels: int = MAX_PIXELS
+    truncated: Truncated = "fail"
 
     def __post_init__(self) -> None:
         for name, value, limit in (("dilate", self.mask_dilate, 500), ("feather", self.mask_feather, 500)):
@@ -41,6 +46,10 @@ class Options:
                 raise RestoreError(f"{value} is out of range", where=f"--mask-{name}", hint=f"0 to {limit} pixels")
         if str(self.tile) != "auto" and not str(self.tile).isdecimal():
             raise RestoreError(f"{self.tile!r} is no tile", where="--tile", hint="auto, 0 (never), or a side in pixels")
+        if self.max_pixels < 1:
+            raise RestoreError(f"{self.max_pixels} lets no picture in", where="--max-pixels", hint="1 or more")
+        if self.truncated not in ("fail", "accept"):
+            raise RestoreError(f"cannot be {self.truncated!r}", where="--truncated", hint="fail or accept")
 
 
 @dataclass
@@ -93,6 +102,7 @@ class Stages:
         clean_restorer: repairs what has no mask and counts as clean; None: such pictures are copied.
         options: how.
         ledger: is told every file's fate, once.
+        watch: hears which files are in hand, and which of them are being decoded.
     """
 
     def __init__(
@@ -102,11 +112,12 @@ class Stages:
         clean_restorer: Restorer | None,
         options: Options,
         ledger: Ledger,
+        watch: Watch,
     ) -> None:
         from restore.tiling import auto_tile
 
         self.plan, self.restorer, self.clean_restorer = plan, restorer, clean_restorer
-        self.options, self.ledger = options, ledger
+        self.options, self.ledger, self.watch = options, ledger, watch
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
         self.tiles = {
             id(one): auto_tile(
@@ -126,6 +137,7 @@ class Stages:
         """Read a picture and its mask; None if that already decided its fate."""
         from restore.repair.huge import goes_in_bands, is_huge
 
+        self.watch.begin(os.fspath(job.source))
         if self.plan.masks is None and goes_in_bands(self.restorer) and is_huge(job.source):
             return Huge(job)
         return self._load(job)
@@ -145,12 +157,12 @@ class Stages:
                 tile_px=self.tiles[id(self.restorer)],
                 quality=self.options.quality,
                 metadata=self.options.metadata,
-                max_pixels=MAX_PIXELS,
-                truncated="fail",
+                max_pixels=self.options.max_pixels,
+                truncated=self.options.truncated,
                 say=notes.append,
             )
         except Exception as error:
-            self.ledger.fail(job, error)
+            self.ledger.fail(job, self._with_option(error))
             return None
         if done is None:
             return self._load(job)
@@ -169,14 +181,18 @@ class Stages:
         return None
 
     def _load(self, job: Job) -> Loaded | None:
-        started = time.monotonic()
+        started, name = time.monotonic(), os.fspath(job.source)
         try:
             before = os.stat(job.source)
+            check_bytes(before.st_size, self.options.max_pixels, job.source)
             data = read_bytes(job.source)
             after = os.stat(job.source)
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
-            picture = picture_from_bytes(data, job.source)
+            with self.watch.decoding(name):
+                picture = picture_from_bytes(
+                    data, job.source, max_pixels=self.options.max_pixels, truncated=self.options.truncated
+                )
             masks = self.plan.masks
             if masks is not None and masks.alpha and picture.alpha is None:
                 job = replace(job, **masks.when_missing())
@@ -188,13 +204,15 @@ class Stages:
             if job.action == "unmasked":
                 restorer = self.clean_restorer
             elif masks is not None:
-                weight = effective_mask(
-                    picture,
-                    job.mask,
-                    invert=masks.invert,
-                    dilate_px=self.options.mask_dilate,
-                    feather_px=self.options.mask_feather,
-                )
+                with self.watch.decoding(name):
+                    weight = effective_mask(
+                        picture,
+                        job.mask,
+                        invert=masks.invert,
+                        dilate_px=self.options.mask_dilate,
+                        feather_px=self.options.mask_feather,
+                        max_pixels=self.options.max_pixels,
+                    )
                 restorer = self.restorer if weight.any() else None
             return Loaded(
                 job,
@@ -212,8 +230,16 @@ class Stages:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
             self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
         except Exception as error:
-            self.ledger.fail(job, error)
+            self.ledger.fail(job, self._with_option(error))
         return None
+
+    def _with_option(self, error: Exception) -> Exception:
+        """What is refused unless an option says otherwise names that option."""
+        if isinstance(error, TooLarge) and error.pixels:
+            error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
+        elif isinstance(error, Damaged) and self.options.truncated == "fail":
+            error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
+        return error
 
     def repair(self, loaded: Loaded) -> FloatArray | None:
         """Run the network, in the caller's thread; None if there is nothing to repair, or it failed."""

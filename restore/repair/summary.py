@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from restore.errors import RestoreError, printable
 from restore.files import absent
 from restore.repair.manifest import Manifest, Record, Status
 from restore.repair.plan import Job
+from restore.supervise import Watch
 
 Progress = Callable[[Record, int, int], None]
 
@@ -90,6 +91,7 @@ class Ledger:
         settings: stands in every line of the manifest.
         progress: called with the record, the number of files finished and the total; by one thread at a time.
         fail_fast: the first failure stops the run.
+        watch: hears of every fate, so that a run that is started again knows it.
     """
 
     def __init__(
@@ -99,32 +101,48 @@ class Ledger:
         settings: dict[str, Any],
         progress: Progress | None = None,
         fail_fast: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.summary, self.manifest, self.settings = summary, manifest, settings
         self._progress, self._fail_fast = progress, fail_fast
+        self._watch = watch or Watch()
         self._lock = threading.Lock()
 
     def finish(self, job: Job, status: Status, reason: str, **facts: Any) -> None:
         """Enter a file; `facts` are further fields of its `Record`."""
         record = Record(os.fspath(job.source), os.fspath(job.target), status, reason, settings=self.settings, **facts)
         with self._lock:
-            summary = self.summary
-            if status == "done":
-                summary.done += 1
-                summary.copied += record.model is None
-            elif status == "skipped":
-                summary.skipped[reason] = summary.skipped.get(reason, 0) + 1
-            else:
-                summary.failed.append(Failure(job.source, reason))
-                if self._fail_fast:
-                    summary.stopped = summary.stopped or "at the first failure, as asked"
-            summary.warnings += [f"{printable(job.source)}: {note}" for note in record.warnings]
+            self._count(record)
             try:
                 self.manifest.write(record)
             except OSError as error:
-                summary.stopped = f"the log cannot be written: {error.strerror}"
-            if self._progress is not None:
-                self._progress(record, summary.total - summary.not_started, summary.total)
+                self.summary.stopped = f"the log cannot be written: {error.strerror}"
+            self._watch.end(record.input, asdict(record))
+            self._show(record)
+
+    def recall(self, record: Record) -> None:
+        """Count a file that an earlier start of this run has entered."""
+        with self._lock:
+            self._count(record)
+            self._show(record)
+
+    def _count(self, record: Record) -> None:
+        summary = self.summary
+        if record.status == "done":
+            summary.done += 1
+            summary.copied += record.model is None
+        elif record.status == "skipped":
+            summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
+        else:
+            summary.failed.append(Failure(Path(record.input), record.reason))
+            if self._fail_fast:
+                summary.stopped = summary.stopped or "at the first failure, as asked"
+        summary.warnings += [f"{printable(record.input)}: {note}" for note in record.warnings]
+
+    def _show(self, record: Record) -> None:
+        summary = self.summary
+        if self._progress is not None:
+            self._progress(record, summary.total - summary.not_started, summary.total)
 
     def fail(self, job: Job, error: Exception) -> None:
         """Enter a file that failed; a full disk also stops the run."""

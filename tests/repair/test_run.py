@@ -424,14 +424,18 @@ def test_leftovers_of_dead_runs_are_swept_and_others_not(pictures, tmp_path):
     gone.wait()
     machine = files._machine()
     dead = out / f".restore-{machine}-{gone.pid}-abc.tmp"
+    killed = subprocess.Popen([sys.executable, "-c", ""])  # and not waited for
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    zombie = out / f".restore-{machine}-{killed.pid}-abc.tmp"
     living = out / f".restore-{machine}-{os.getppid()}-abc.tmp"
     elsewhere = out / f".restore-other-{gone.pid}-abc.tmp"
     old = out / ".restore-other-1-def.tmp"
-    for path in (dead, living, elsewhere, old):
+    for path in (dead, zombie, living, elsewhere, old):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
     fix_folder(pictures, out, Inverter())
-    assert [path.exists() for path in (dead, living, elsewhere, old)] == [False, True, True, False]
+    assert [path.exists() for path in (dead, zombie, living, elsewhere, old)] == [False, False, True, True, False]
+    killed.wait()
 
 
 @pytest.mark.parametrize("name", ["telea", "navier-stokes", "biharmonic", "tv", "nlmeans"])
@@ -454,18 +458,6 @@ def test_the_classical_methods(tmp_path, name):
     else:
         np.testing.assert_array_equal(repaired[mask == 0], array[mask == 0])
         assert np.abs(repaired[mask > 0] - array[mask > 0].astype(int)).mean() < 8
-
-
-def test_odd_and_hostile_files_each_end_with_a_fate(tmp_path):
-    odd = Path(__file__).parents[2] / "../shared/data/odd_files"
-    if not odd.is_dir():
-        pytest.skip("the collection is not here")
-    # One folder of each kind of trouble; all of them take too long for every day.
-    for kind in ("exif_orientation", "palette_alpha_bits", "truncated"):
-        summary = fix_folder(odd / kind, tmp_path / kind, Identity())
-        assert summary.not_started == 0
-        assert summary.done > 0 or kind == "truncated"
-        assert not any("unexpected" in failure.reason for failure in summary.failed)
 
 
 # Imports once, then forks a run for every line it reads: before any library has started a thread.
