@@ -15,6 +15,7 @@ from restore.errors import RestoreError, printable
 from restore.files import absent
 from restore.repair.manifest import Manifest, Record, Status
 from restore.repair.plan import Job
+from restore.repair.targets import called
 
 Progress = Callable[[Record, int, int], None]
 
@@ -43,6 +44,9 @@ class Summary:
         seconds: wall time.
         stopped: why the run ended early, "" if it did not.
         interrupted: it ended early by Ctrl-C.
+        unmatched_masks: masks that are of no picture.
+        megapixels: of the sources of outputs that are complete, millions.
+        model, model_sha256, settings: what repaired, as the manifest tells it.
     """
 
     total: int
@@ -55,6 +59,10 @@ class Summary:
     stopped: str = ""
     interrupted: bool = False
     unmatched_masks: int = 0
+    megapixels: float = 0.0
+    model: str = ""
+    model_sha256: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def not_started(self) -> int:
@@ -68,6 +76,19 @@ class Summary:
             return 130
         return 1 if self.failed or self.unmatched_masks or self.stopped else 0
 
+    def facts(self) -> dict[str, Any]:
+        """The summary as JSON holds it, for scripts: paths as they are, whatever their bytes."""
+        known = {name: getattr(self, name) for name in (
+            "total", "done", "copied", "skipped", "not_started", "unmatched_masks", "warnings", "stopped",
+            "interrupted", "exit_code", "model", "model_sha256", "settings",
+        )}  # fmt: skip
+        failed = [{"input": os.fspath(failure.path), "reason": failure.reason} for failure in self.failed]
+        return known | {
+            "failed": failed,
+            "seconds": round(self.seconds, 3),
+            "megapixels": round(self.megapixels, 6),
+        }
+
     def lines(self) -> list[str]:
         """The summary as text, failures last."""
         lines = [*self.warnings]
@@ -78,7 +99,11 @@ class Summary:
         lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s")
         if self.stopped or self.interrupted:
             lines.append(f"stopped: {self.stopped or 'interrupted'}; the same command with --skip-existing goes on")
-        return lines + [f"failed: {printable(failure.path)}: {failure.reason}" for failure in self.failed]
+        return lines + self.failures()
+
+    def failures(self) -> list[str]:
+        """A line for each file that failed."""
+        return [f"failed: {called(failure.path)}: {failure.reason}" for failure in self.failed]
 
 
 class Ledger:
@@ -104,13 +129,14 @@ class Ledger:
         self._progress, self._fail_fast = progress, fail_fast
         self._lock = threading.Lock()
 
-    def finish(self, job: Job, status: Status, reason: str, **facts: Any) -> None:
-        """Enter a file; `facts` are further fields of its `Record`."""
+    def finish(self, job: Job, status: Status, reason: str, *, pixels: int = 0, **facts: Any) -> None:
+        """Enter a file of so many pixels; `facts` are further fields of its `Record`."""
         record = Record(os.fspath(job.source), os.fspath(job.target), status, reason, settings=self.settings, **facts)
         with self._lock:
             summary = self.summary
             if status == "done":
                 summary.done += 1
+                summary.megapixels += pixels / 1e6
                 summary.copied += record.model is None
             elif status == "skipped":
                 summary.skipped[reason] = summary.skipped.get(reason, 0) + 1
@@ -118,7 +144,7 @@ class Ledger:
                 summary.failed.append(Failure(job.source, reason))
                 if self._fail_fast:
                     summary.stopped = summary.stopped or "at the first failure, as asked"
-            summary.warnings += [f"{printable(job.source)}: {note}" for note in record.warnings]
+            summary.warnings += [f"{called(job.source)}: {note}" for note in record.warnings]
             try:
                 self.manifest.write(record)
             except OSError as error:

@@ -42,6 +42,9 @@ class Restorer(ABC):
         device: where it computes; inputs may lie elsewhere.
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of its weights' file, in hex; None for methods without weights.
+        group_px: equal pictures of less than half this many pixels are repaired together, always so many at once as
+            fit into it (places that stay empty are filled up), so that no result depends on a picture's company;
+            0: one by one.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Restorer(ABC):
     device: torch.device = torch.device("cpu")
     precision: str = "fp32"
     sha256: str | None = None
+    group_px: int = 0
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
         """What has to look at the whole picture, and is cheap, before it may be cut into tiles.
