@@ -27,7 +27,7 @@ def check_pipes(plan: Plan, log: str | os.PathLike[str] | None) -> None:
         if log is not None and is_pipe(log):
             raise RestoreError("the picture goes to standard output already", where="--log", hint="name a file")
         if sys.stdout is None or sys.stdout.isatty():
-            raise RestoreError("a terminal cannot show a picture's bytes", where="-", hint="redirect it: > repaired.png")
+            raise RestoreError("a terminal cannot show a picture's file", where="-", hint="redirect it: > fixed.png")
 
 
 def take(source: Path) -> tuple[bytes, os.stat_result | None]:

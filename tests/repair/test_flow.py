@@ -111,7 +111,9 @@ def test_one_that_fails_in_company_fails_alone(tmp_path, monkeypatch):
         save(tmp_path / f"in/{number}.png", photo(8, 8, number))
     save(tmp_path / "in/4_black.png", np.zeros((8, 8, 3), np.uint8))
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Touchy())
-    assert [(failure.path.name, "no numbers" in failure.reason) for failure in summary.failed] == [("4_black.png", True)]
+    assert [(failure.path.name, "no numbers" in failure.reason) for failure in summary.failed] == [
+        ("4_black.png", True)
+    ]
     assert summary.done == 4
     save(tmp_path / "in/4_black.png", np.full((8, 8, 3), 255, np.uint8))
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Touchy(), overwrite=True)
@@ -207,10 +209,10 @@ def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
 
     class Watched(Inverter):
         def _restore(self, image, mask):
-            time.sleep(0.05)
+            time.sleep(0.01)
             return super()._restore(image, mask)
 
-    for name, side, count in (("small", 8, 60), ("large", 1500, 9)):
+    for name, side, count in (("small", 8, 40), ("large", 1100, 7)):
         flat = np.full((side, side), 128, np.uint8)
         for number in range(count):
             save(tmp_path / name / f"{number}.png", flat, compress_level=1)

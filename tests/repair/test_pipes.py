@@ -5,36 +5,44 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import restore.restorers.open as opening
+from restore.cli import main
 from restore.errors import RestoreError
 from restore.repair import plan_fix
-from tests.repair.conftest import hole, load, photo, save
-
-ROOT = Path(__file__).parents[2]
-#: The command line around the test's restorers, for speed.
-PROGRAM = """
-import sys, restore.restorers.open as opening
-from tests.repair.conftest import Filler, Inverter
-opening.open_restorers = lambda name, **options: [Filler() if name == "inpaint" else Inverter()]
-from restore.cli import main
-sys.argv = ["restore", "fix", *sys.argv[1:]]
-main()
-"""
+from tests.repair.conftest import Filler, Inverter, hole, load, photo, save
 
 
-def fix(*arguments: object, given: bytes = b"", folder: Path | None = None, **streams) -> subprocess.CompletedProcess:
-    streams = {"stdout": subprocess.PIPE} | streams
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], input=given, stderr=subprocess.PIPE, cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, **streams,
-    )  # fmt: skip
+@dataclass
+class Done:
+    returncode: object
+    stdout: bytes
+    stderr: bytes
+
+
+@pytest.fixture
+def fix(monkeypatch, capfdbinary):
+    """`restore fix ARGUMENTS` in this process, around the test's restorers, for speed."""
+    monkeypatch.setattr(opening, "open_restorers", lambda name, **_: [Filler() if name == "inpaint" else Inverter()])
+
+    def run(*arguments: object, given: bytes = b"", stdin=None, stdout=None) -> Done:
+        monkeypatch.setattr(sys, "argv", ["restore", "fix", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", stdin or io.TextIOWrapper(io.BytesIO(given)))
+        with monkeypatch.context() as inside:
+            if stdout is not None:
+                inside.setattr(sys, "stdout", stdout)
+            with pytest.raises(SystemExit) as left:
+                main()
+        return Done(left.value.code, *capfdbinary.readouterr())
+
+    return run
 
 
 def file_of(array: np.ndarray, format: str, **options: object) -> bytes:
@@ -47,7 +55,7 @@ def picture_in(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_a_picture_goes_through_a_pipe_in_its_own_format():
+def test_a_picture_goes_through_a_pipe_in_its_own_format(fix):
     array = photo(20, 30)
     done = fix("-", "-", given=file_of(array, "TIFF"))
     assert (done.returncode, done.stderr) == (0, b"")
@@ -57,7 +65,7 @@ def test_a_picture_goes_through_a_pipe_in_its_own_format():
     assert picture_in(as_png.stdout).format == "PNG"
 
 
-def test_files_on_one_side(tmp_path):
+def test_files_on_one_side(fix, tmp_path):
     array = photo(20, 30)
     source = save(tmp_path / "a.png", array)
     np.testing.assert_array_equal(np.asarray(picture_in(fix(source, "-").stdout)), 255 - array)
@@ -70,7 +78,7 @@ def test_files_on_one_side(tmp_path):
     assert b"--overwrite replaces" in again.stderr
 
 
-def test_masks_in_pipes(tmp_path):
+def test_masks_in_pipes(fix, tmp_path):
     array = photo(20, 30, channels=4)
     array[..., 3] = 255
     array[5:9, 5:9, 3] = 0
@@ -101,9 +109,11 @@ def test_masks_in_pipes(tmp_path):
         (("-", "-", "--json"), b"x", 2, "--json: the summary and OUTPUT cannot both go to standard output"),
         (("-", "x.png", "--json", "--log", "-"), b"x", 2, "--json: the summary and --log cannot both"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_is_one_clear_line(tmp_path, arguments, given, code, words):
-    done = fix(*arguments, given=given, folder=tmp_path)
+def test_what_cannot_be_is_one_clear_line(fix, tmp_path, monkeypatch, arguments, given, code, words):
+    monkeypatch.chdir(tmp_path)
+    done = fix(*arguments, given=given)
     assert done.returncode == code, done.stderr
     assert words in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
@@ -111,36 +121,41 @@ def test_what_cannot_be_is_one_clear_line(tmp_path, arguments, given, code, word
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_reads_may_leave():
-    source = file_of(photo(200, 300), "PNG")
+def test_whoever_reads_may_leave(fix):
     reader, writer = os.pipe()
     os.close(reader)
-    done = fix("-", "-", given=source, stdout=writer)
-    os.close(writer)
+    with os.fdopen(writer, "w") as stdout:
+        done = fix("-", "-", given=file_of(photo(200, 300), "PNG"), stdout=stdout)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == ["failed: standard input: whoever was reading has closed it"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_behind_standard_output():
-    with open("/dev/full", "wb") as full:
+def test_a_full_disk_behind_standard_output(fix):
+    with open("/dev/full", "w") as full:
         done = fix("-", "-", given=file_of(photo(8, 8), "PNG"), stdout=full)
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines()[-1] == "failed: standard input: the disk is full"
+    assert done.stderr.decode().splitlines() == ["failed: standard input: the disk is full"]
 
 
-def test_a_terminal_is_no_place_for_pictures(tmp_path):
+def test_a_terminal_is_no_place_for_pictures(fix, tmp_path):
     pty = pytest.importorskip("pty")
     source = save(tmp_path / "a.png", photo(8, 8))
     ours, theirs = pty.openpty()
-    to_it = fix(source, "-", stdout=theirs)
-    assert (to_it.returncode, b"a terminal cannot show" in to_it.stderr) == (2, True)
-    from_it = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "-", "-"], stdin=theirs, capture_output=True, cwd=ROOT, timeout=60
-    )
-    assert (from_it.returncode, b"nothing is piped into" in from_it.stderr) == (2, True)
+    with os.fdopen(theirs, "r+b", buffering=0) as both, io.TextIOWrapper(both) as terminal:
+        to_it = fix(source, "-", stdout=terminal)
+        assert (to_it.returncode, b"a terminal cannot show" in to_it.stderr) == (2, True)
+        from_it = fix("-", "-", stdin=terminal)
+        assert (from_it.returncode, b"nothing is piped into" in from_it.stderr) == (2, True)
     os.close(ours)
-    os.close(theirs)
+
+
+def test_what_never_ends_does_not_fill_the_memory(fix, monkeypatch):
+    monkeypatch.setattr("restore.tiling.free_memory", lambda device: 1 << 22)
+    with open("/dev/zero") as endless:
+        done = fix("-", "-", stdin=endless)
+    assert done.returncode == 1
+    assert b"there is not enough memory for what comes in" in done.stderr
 
 
 def test_a_file_called_minus_is_reached_by_its_folder(tmp_path, monkeypatch):
