@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from restore import __version__
+from restore.completion import damage_names, model_names, train_configs
 from restore.display import Progress, TrainingDisplay, print_table, say
 from restore.errors import RestoreError, printable
 
@@ -55,12 +56,18 @@ def _global_options(
 
 @app.command()
 def fix(
-    input: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures (with its subfolders).")],
-    output: Annotated[Path, typer.Argument(help="Where the repaired pictures go: same tree, names and formats.")],
+    input: Annotated[
+        str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
+    ],
+    output: Annotated[
+        str,
+        typer.Argument(help="Where the repaired pictures go: same tree, names and formats; - is standard output."),
+    ],
     model: Annotated[
         str | None,
         typer.Option(
-            help="A name from `restore models`, or a weights file. Default: inpaint with masks, photo without."
+            help="A name from `restore models`, or a weights file. Default: inpaint with masks, photo without.",
+            autocompletion=model_names,
         ),
     ] = None,
     masks: Annotated[
@@ -95,7 +102,13 @@ def fix(
         Metadata, typer.Option(help="keep or strip EXIF and XMP; the colour profile always stays.")
     ] = "keep",
     tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
-    device: Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or cuda:all share the pictures.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
     precision: Precision = "auto",
     log: Annotated[
         Path | None, typer.Option(help="Write a JSON line per file here, as it is done; - is stdout.")
@@ -111,6 +124,9 @@ def fix(
         float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
     ] = 300,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary (with --dry-run: the plan) as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
     if masks is None:
@@ -119,6 +135,12 @@ def fix(
         ):  # fmt: skip
             if given:
                 raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
+
+    for taker, goal in (("OUTPUT", output), ("--log", str(log))):
+        if as_json and goal == "-" and not dry_run:
+            raise RestoreError(
+                f"the summary and {taker} cannot both go to standard output", where="--json", hint="name a file"
+            )
 
     from restore.supervise import Watch, supervise
 
@@ -134,24 +156,29 @@ def fix(
         include=tuple(include or ()), exclude=tuple(exclude or ()), ext=ext, suffix=suffix,
     )  # fmt: skip
     if dry_run:
-        for line in plan.lines():
+        for line in [json.dumps(plan.facts(), indent=1)] if as_json else plan.lines():
             typer.echo(line)
         return
     watch.keep(plan)
 
+    from restore.devices import limit_threads
     from restore.repair import run_fix
-    from restore.restorers.open import open_restorer
+    from restore.restorers.open import open_restorers
 
-    restorer = open_restorer(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
+    limit_threads()
+    restorers = open_restorers(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
-            plan, restorer,
+            plan, restorers,
             mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
             max_pixels=max_pixels, truncated=truncated, watch=watch,
         )  # fmt: skip
-    for line in summary.lines():
+    # A filter in a pipe that has nothing to complain of says nothing.
+    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.lines():
         say(line)
+    if as_json:
+        typer.echo(json.dumps(summary.facts(), indent=1))
     raise typer.Exit(summary.exit_code)
 
 
@@ -205,7 +232,10 @@ def evaluate(
 @app.command()
 def train(
     config: Annotated[
-        str | None, typer.Argument(help="A shipped config's name (photo, inpaint, ...) or a YAML file.")
+        str | None,
+        typer.Argument(
+            help="A shipped config's name (photo, inpaint, ...) or a YAML file.", autocompletion=train_configs
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -281,7 +311,10 @@ def export(
 def degrade(
     clean_dir: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
     out_dir: Annotated[Path, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")],
-    damage: Annotated[str, typer.Option(help="A named damage (see `configs/damage`) or a YAML file.")],
+    damage: Annotated[
+        str,
+        typer.Option(help="A named damage (see `configs/damage`) or a YAML file.", autocompletion=damage_names),
+    ],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+from pathlib import Path
+
 import torch
 
 from restore.errors import RestoreError
@@ -35,6 +39,64 @@ def pick_device(wish: str = "auto") -> torch.device:
         found = f"{count} CUDA device(s) found" if count else "no CUDA device found"
         raise RestoreError(found, where=f"device {wish}", hint="use auto or cpu; `restore doctor` shows what is there")
     raise RestoreError("no such device", where=f"device {wish}", hint="use auto, cpu, cuda, cuda:N or mps")
+
+
+def pick_devices(wish: str = "auto") -> list[torch.device]:
+    """One device, or several of one kind that share the work.
+
+    Args:
+        wish: as `pick_device` takes it, several of these with commas between, or `cuda:all`. `cpu,cpu` is allowed: two
+            pictures at a time, on half of the cores each.
+
+    Raises:
+        RestoreError: no such device, one GPU named twice, or devices of different kinds.
+    """
+    if wish == "cuda:all":
+        return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick_device("cuda")]
+    parts = wish.split(",")
+    if len(parts) == 1:
+        return [pick_device(wish)]
+    devices = [pick_device(part.strip()) for part in parts]
+    if len({device.type for device in devices}) > 1:
+        raise RestoreError("only devices of one kind share a batch", where=f"device {wish}", hint="name one kind")
+    for number, device in enumerate(devices):
+        if device.type != "cpu" and device in devices[:number]:
+            raise RestoreError(f"{device} is named twice", where=f"device {wish}", hint="name each device once")
+    return devices
+
+
+def usable_cpus() -> int:
+    """Processors that this process may keep busy: its affinity, its container's quota and OMP_NUM_THREADS heeded."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    if quota is not None:
+        limits.append(max(1, math.ceil(quota)))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if wanted.isdecimal() and int(wanted) > 0:
+        limits.append(int(wanted))
+    return min(limits)
+
+
+def limit_threads() -> None:
+    """Let the network use as many threads as there are processors for it; more only wait for each other.
+
+    PyTorch heeds affinity and OMP_NUM_THREADS by itself, but not the quota of a container.
+    """
+    if torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
+
+
+def _cgroup_cpus(root: Path) -> float | None:
+    """How many processors' time a container may use, by either version of control groups; None without a limit."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        share = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max", or none of these files
+        return None
+    return share if share > 0 else None
 
 
 def cpu_has_fast_bf16() -> bool:

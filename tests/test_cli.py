@@ -169,6 +169,10 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--masks", "{tmp}/none"), 2, "none"),
         (("fix", "{folder}", "{tmp}/o", "--model", "telea"), 2, "--masks"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cuda"), 2, "CUDA device"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "cpu,cup"),
+        (("fix", "{folder}", "-"), 2, "does not fit through a pipe"),
+        (("fix", "{folder}/cat.png", "-", "--json"), 2, "cannot both go to standard output"),
         (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
         (("fix", "{folder}", "{tmp}/o", "--tile", "small"), 2, "small"),
         (("fix", "{folder}", "{tmp}/o", "--quality", "101"), 2, "--quality"),
@@ -305,6 +309,61 @@ def test_the_manifest_can_go_to_stdout(folder: Path, tmp_path: Path) -> None:
     done = restore("fix", folder, tmp_path / "out", "--log", "-")
     assert done.returncode == 0, done.stderr
     assert {Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()} == {"cat.png", "cup.png"}
+
+
+def test_the_summary_as_json(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    planned = json.loads(restore("fix", source, tmp_path / "out", "--dry-run", "--json").stdout)
+    assert [Path(job["output"]).name for job in planned["jobs"]] == ["a_broken.png", "good.png"]
+    assert not (tmp_path / "out").exists()
+    done = restore("fix", source, tmp_path / "out", "--model", "tv", "--json")
+    summary = json.loads(done.stdout)
+    assert done.returncode == summary["exit_code"] == 1
+    assert (summary["total"], summary["done"], summary["not_started"]) == (2, 1, 0)
+    assert [Path(failure["input"]).name for failure in summary["failed"]] == ["a_broken.png"]
+    assert summary["failed"][0]["reason"] in done.stderr
+    assert summary["megapixels"] == pytest.approx(64 * 80 / 1e6)
+    assert (summary["model"], summary["settings"]["device"]) == ("tv", "cpu")
+    assert 0 < summary["seconds"] < 60
+
+
+def test_a_picture_through_a_pipe(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "restore.cli", "fix", "-", "-", "--model", "tv", "--ext", "tiff"]
+    with open(folder / "cat.png", "rb") as given:
+        done = subprocess.run(command, stdin=given, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "out.tiff").write_bytes(done.stdout)
+    assert read_rgb8(tmp_path / "out.tiff").shape == (64, 80, 3)
+
+
+def completed(line: str) -> tuple[list[str], list[str]]:
+    """What the shell is offered for the last word of a line, and what heavy had to be imported for it."""
+    program = (
+        "import atexit, sys; sys.argv = ['restore']\n"
+        "heavy = ('torch', 'numpy', 'cv2', 'skimage')\n"
+        "atexit.register(lambda: print([m for m in heavy if m in sys.modules], file=sys.stderr))\n"
+        "from restore.cli import main; main()"
+    )
+    words = {"_RESTORE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | words)
+    return done.stdout.split(), done.stderr.split()
+
+
+def test_the_shell_completes_names_without_loading_anything() -> None:
+    from restore.restorers.open import list_restorers
+
+    models, heavy = completed("restore fix in out --model ")
+    assert set(models) == {info.name for info in list_restorers()}
+    assert heavy == ["[]"]
+    assert completed("restore fix in out --model tel") == (["telea"], ["[]"])
+    assert completed("restore fix in out --model ./my") == ([], ["[]"]), "files are the shell's"
+    damages, heavy = completed("restore degrade in out --damage inp")
+    assert (damages, heavy) == (["inpaint-medium", "inpaint-thick", "inpaint-thin"], ["[]"])
+    configs, heavy = completed("restore train ")
+    assert (set(configs), heavy) == ({path.stem for path in (ROOT / "configs" / "train").glob("*.yaml")}, ["[]"])
 
 
 def test_scores_can_go_to_stdout_and_the_table_steps_aside(folder: Path) -> None:

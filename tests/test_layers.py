@@ -15,7 +15,7 @@ LAYERS = {
     "losses": 2, "datasets": 2, "checkpoints": 2,
     "restorers": 3, "train": 3,
     "repair": 4, "evaluate": 4,
-    "display": 5, "doctor": 5, "demo": 5, "export": 5,
+    "completion": 5, "display": 5, "doctor": 5, "demo": 5, "export": 5,
     "cli": 6,
 }  # fmt: skip
 

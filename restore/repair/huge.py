@@ -27,11 +27,13 @@ class Repaired:
     """What came out.
 
     Attributes:
-        changed_share: of the pixels.
+        pixels: of the picture.
+        changed_share: of them.
         notes: what the user should know.
         input_sha256, output_sha256: of the files.
     """
 
+    pixels: int
     changed_share: float
     notes: list[str]
     input_sha256: str
@@ -97,8 +99,8 @@ def repair_in_bands(
         with replacing(target, like=source.stat()) as temporary:
             notes = write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
             digest = _sha256(temporary)
-        share = changed / (before.size[0] * before.size[1])
-        return Repaired(share, [*before.header.notes, *notes], _sha256(source), digest)
+        pixels = before.size[0] * before.size[1]
+        return Repaired(pixels, changed / pixels, [*before.header.notes, *notes], _sha256(source), digest)
     except OSError as error:
         raise RestoreError(
             f"cannot be repaired by way of the disk: {error.strerror}", where=target, exit_code=1

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
@@ -14,9 +14,13 @@ from restore.images import PICTURE_SUFFIXES, UNREADABLE_SUFFIXES, find_pictures,
 from restore.repair.masks import MaskMissing, MaskSource, pair_masks
 from restore.repair.targets import (
     EXTENSIONS,
+    PIPE,
+    as_path,
+    called,
     check_folder_target,
     check_input,
     new_format,
+    piped_target,
     renamed,
     single_target,
 )
@@ -77,15 +81,35 @@ class Plan:
         """One line per job, as `--dry-run` shows it."""
         lines = []
         for job in self.jobs:
-            line = f"{printable(job.source)} -> {printable(job.target)}"
+            line = f"{called(job.source)} -> {called(job.target, 'standard output')}"
             if job.action in ("skip", "fail"):
-                line = f"{printable(job.source)}: {'skipped' if job.action == 'skip' else 'fails'}: {job.reason}"
+                line = f"{called(job.source)}: {'skipped' if job.action == 'skip' else 'fails'}: {job.reason}"
             elif job.action == "unmasked":
                 line += " (no mask: counts as clean)"
             elif job.mask is not None:
                 line += f" (mask {printable(job.mask)})"
             lines.append(line)
         return lines
+
+    def facts(self) -> dict[str, Any]:
+        """The plan as JSON holds it, for scripts: paths as they are, whatever their bytes."""
+        jobs = [
+            {
+                "input": os.fspath(job.source),
+                "output": os.fspath(job.target),
+                "mask": None if job.mask is None else os.fspath(job.mask),
+                "action": job.action,
+                "reason": job.reason,
+            }
+            for job in self.jobs
+        ]
+        return {
+            "input": os.fspath(self.input),
+            "output": os.fspath(self.output),
+            "jobs": jobs,
+            "unmatched_masks": [os.fspath(mask) for mask in self.unmatched_masks],
+            "warnings": self.warnings,
+        }
 
 
 def plan_fix(
@@ -105,9 +129,9 @@ def plan_fix(
     """List the pictures, pair their masks, settle the outputs' names, and refuse what could lose anything.
 
     Args:
-        input: a picture, or a folder (recursive; hidden files are left out).
+        input: a picture, or a folder (recursive; hidden files are left out); `-` is standard input.
         output: for a folder: a folder, made if missing. For a picture: a file with a picture's suffix, or a
-            folder (existing, or ending in a slash).
+            folder (existing, or ending in a slash); `-` is standard output.
         masks: a folder (paired by relative stem: `x.png` or `x_mask.png`), one file for all pictures, or the
             word `alpha` (transparent = repair). In mask files white = repair.
         mask_invert: black = repair (with `alpha`: opaque = repair).
@@ -123,7 +147,7 @@ def plan_fix(
             picture; the output is the input, inside it, or of the wrong kind; two pictures would get one
             name; outputs exist and neither flag is given; masks are missing; the output cannot be written to.
     """
-    source, target = Path(input), Path(output)
+    source, target = as_path(input), as_path(output)
     if overwrite and skip_existing:
         raise RestoreError("--overwrite and --skip-existing exclude each other", hint="give one of them")
     if "/" in suffix or os.sep in suffix or "\0" in suffix:
@@ -131,12 +155,24 @@ def plan_fix(
     if ext is not None and ext.lower().removeprefix(".") not in EXTENSIONS:
         raise RestoreError(f"cannot write {ext!r}", where="--ext", hint=f"one of {', '.join(EXTENSIONS)}")
     extension = None if ext is None else EXTENSIONS[ext.lower().removeprefix(".")]
-    check_input(source)
+    if source != PIPE:
+        check_input(source)
     mask_source = None if masks is None else MaskSource.open(masks, invert=mask_invert, missing=mask_missing)
 
-    single = not source.is_dir()
+    single = source == PIPE or not source.is_dir()
     unlistable: dict[Path, str] = {}
-    if single:
+    if PIPE in (source, target):
+        if source == PIPE and mask_source is not None and mask_source.folder:
+            raise RestoreError(
+                "what comes from standard input has no name to find its mask by", where=masks, hint="name one mask"
+            )
+        folder, names = source.parent, [Path(source.name)]
+        everything = names
+        goal, kind = piped_target(source, output, suffix=suffix, extension=extension)
+        if goal != PIPE:
+            check_writable(goal.parent)
+        jobs = [Job(source, goal, format=kind)]
+    elif single:
         folder, names = source.parent, [Path(source.name)]
         everything = names
         goal = single_target(source, output, suffix=suffix, extension=extension)
@@ -221,13 +257,13 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
     read: set[str] = set()
     for job in jobs:
         for path in (job.source, job.mask):
-            if path is not None:
+            if path is not None and path != PIPE:
                 read.add(os.path.realpath(path))
                 read.add(os.path.join(os.path.realpath(path.parent), path.name))
     folders: dict[Path, tuple[str, bool]] = {}
     taken: dict[str, Job] = {}
     for job in jobs:
-        if job.action == "skip":
+        if job.action == "skip" or job.target == PIPE:
             continue
         parent = job.target.parent
         if parent not in folders:
@@ -262,7 +298,11 @@ def _ignores_case(folder: Path) -> bool:
 def _settle_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> list[Job]:
     if overwrite:
         return jobs
-    existing = {job.target for job in jobs if job.action not in ("skip", "fail") and os.path.lexists(job.target)}
+    existing = {
+        job.target
+        for job in jobs
+        if job.action not in ("skip", "fail") and job.target != PIPE and os.path.lexists(job.target)
+    }
     if existing and not skip_existing:
         first = next(job.target for job in jobs if job.target in existing)
         more = f" (and {len(existing) - 1} more outputs)" if len(existing) > 1 else ""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +13,26 @@ from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.images import MAX_PIXELS
 from restore.images.read import Truncated
-from restore.repair.manifest import Manifest, Record
+from restore.repair.flow import stream
+from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
 from restore.repair.outputs import Metadata
+from restore.repair.pipes import check_pipes
 from restore.repair.plan import Job, Plan, plan_fix
-from restore.repair.stages import Huge, Loaded, Options, Stages
+from restore.repair.stages import Options, Stages
 from restore.repair.summary import Ledger, Progress, Summary
+from restore.repair.targets import PIPE
 from restore.supervise import Past, Watch
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
-#: Pictures that wait before the network, and likewise behind it.
-_WAITING_PICTURES = 4
-#: How many pixels they may have together before reading pauses (a pixel takes some 30 bytes).
-_WAITING_PIXELS = 48_000_000
-
 
 def run_fix(
     plan: Plan,
-    restorer: Restorer,
+    restorer: Restorer | Sequence[Restorer],
     *,
-    clean_restorer: Restorer | None = None,
+    clean_restorer: Restorer | Sequence[Restorer] | None = None,
     mask_dilate: int = 0,
     mask_feather: int = 0,
     tile: str | int = "auto",
@@ -55,8 +51,9 @@ def run_fix(
 
     Args:
         plan: from `plan_fix`.
-        restorer: what repairs.
-        clean_restorer: repairs pictures that have no mask under `mask_missing="clean"`; None copies them.
+        restorer: what repairs; or the same on several devices, which then share the pictures (`open_restorers`).
+        clean_restorer: repairs pictures that have no mask under `mask_missing="clean"`, on as many devices; None
+            copies them.
         mask_dilate: grow holes by so many pixels.
         mask_feather: fade the repair out over so many pixels around holes.
         tile: `auto`, 0 (never), or the largest side of a tile in pixels.
@@ -76,6 +73,9 @@ def run_fix(
     """
     options = Options(mask_dilate, mask_feather, tile, quality, metadata, max_pixels, truncated)
     watch = watch or Watch()
+    restorers, clean_restorers = _each(restorer), _each(clean_restorer)
+    restorer, clean_restorer = restorers[0], clean_restorers[0] if clean_restorers else None
+    check_pipes(plan, log)
     if plan.masks is None and restorer.needs.needs_mask:
         raise RestoreError(
             f"{restorer.name} fills holes and has to be told where they are",
@@ -85,12 +85,21 @@ def run_fix(
         raise RestoreError(f"{restorer.name} changes the size; it works on whole pictures", hint="leave out --masks")
     if clean_restorer is not None and clean_restorer.needs.needs_mask:
         raise RestoreError(f"{clean_restorer.name} needs masks", hint="choose a model without for clean pictures")
-    summary = Summary(len(plan.jobs), warnings=list(plan.warnings), unmatched_masks=len(plan.unmatched_masks))
+    if clean_restorers and len(clean_restorers) != len(restorers):
+        raise RestoreError("both models have to be on the same devices", where=restorer.name)
+    summary = Summary(
+        len(plan.jobs),
+        warnings=list(plan.warnings),
+        unmatched_masks=len(plan.unmatched_masks),
+        model=restorer.name,
+        model_sha256=restorer.sha256,
+        settings=_settings(plan, restorers, options),
+    )
     summary.stopped = watch.past.stop
     try:
         with Manifest(None if log is None else Path(log)) as manifest:
-            ledger = Ledger(summary, manifest, _settings(plan, restorer, options), progress, fail_fast, watch)
-            _carry_out(plan, Stages(plan, restorer, clean_restorer, options, ledger, watch), ledger, watch.past)
+            ledger = Ledger(summary, manifest, summary.settings, progress, fail_fast, watch)
+            _carry_out(plan, Stages(plan, restorers, clean_restorers, options, ledger, watch), ledger, watch.past)
     finally:
         watch.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
@@ -102,7 +111,7 @@ def run_fix(
 def fix_folder(
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    restorer: Restorer,
+    restorer: Restorer | Sequence[Restorer],
     *,
     masks: str | os.PathLike[str] | None = None,
     mask_invert: bool = False,
@@ -140,34 +149,36 @@ def fix_folder(
     return run_fix(plan, restorer, **options)
 
 
-def _settings(plan: Plan, restorer: Restorer, options: Options) -> dict[str, Any]:
+def _each(given: Restorer | Sequence[Restorer] | None) -> Sequence[Restorer]:
+    """One restorer, several or none as a sequence."""
+    if given is None:
+        return []
+    return given if isinstance(given, Sequence) else [given]
+
+
+def _settings(plan: Plan, restorers: Sequence[Restorer], options: Options) -> dict[str, Any]:
     """What decides the results, as the manifest tells it."""
     masks = plan.masks
     return {
         "masks": None if masks is None else "alpha" if masks.path is None else os.fspath(masks.path),
         "mask_invert": masks is not None and masks.invert,
         **asdict(options),
-        "device": str(restorer.device),
-        "precision": restorer.precision,
+        "device": ",".join(str(one.device) for one in restorers),
+        "precision": restorers[0].precision,
     }
 
 
 def _carry_out(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
-    threads = max(1, min(4, (os.cpu_count() or 2) // 2))
     try:
-        for folder in dict.fromkeys(job.target.parent for job in plan.jobs):
+        for folder in dict.fromkeys(job.target.parent for job in plan.jobs if job.target != PIPE):
             if folder.is_dir():
                 sweep_leftovers(folder)
         alone, waiting = _enter_what_is_settled(plan, ledger, past)
-        with (
-            ThreadPoolExecutor(threads, "restore-read") as reading,
-            ThreadPoolExecutor(threads, "restore-write") as writing,
-        ):
-            try:
-                for jobs in (*([job] for job in alone), waiting):
-                    _stream(jobs, stages, ledger, reading, writing)
-            finally:
-                reading.shutdown(wait=False, cancel_futures=True)
+        if plan.input == PIPE:  # a thread that waits for a pipe could not be interrupted
+            stages.carry_through([*alone, *waiting])
+            return
+        for jobs in (*([job] for job in alone), waiting):
+            stream(jobs, stages, ledger)
     except KeyboardInterrupt:
         ledger.summary.interrupted = True
 
@@ -179,7 +190,7 @@ def _enter_what_is_settled(plan: Plan, ledger: Ledger, past: Past) -> tuple[list
     for job in plan.jobs:
         name = os.fspath(job.source)
         if name in past.ended:
-            ledger.recall(Record(**past.ended[name]))
+            ledger.recall(past.ended[name])
         elif name in past.blamed:
             ledger.finish(job, "failed", past.blamed[name])
         elif job.action in ("skip", "fail"):
@@ -187,33 +198,3 @@ def _enter_what_is_settled(plan: Plan, ledger: Ledger, past: Past) -> tuple[list
         else:
             (alone if name in past.suspects else others).append(job)
     return alone, others
-
-
-def _stream(
-    jobs: list[Job], stages: Stages, ledger: Ledger, reading: ThreadPoolExecutor, writing: ThreadPoolExecutor
-) -> None:
-    """Jobs through the stages in order; what waits between them is bounded in number and in pixels."""
-    to_read = deque(jobs)
-    reads: deque[Future[Loaded | Huge | None]] = deque()
-    writes: deque[tuple[Future[None], int]] = deque()
-
-    def pixels_waiting() -> int:
-        read = (future.result() for future in reads if future.done())
-        return sum(one.pixels for one in read if one is not None) + sum(pixels for _, pixels in writes)
-
-    while (to_read or reads) and not ledger.summary.stopped:
-        while to_read and len(reads) < _WAITING_PICTURES and (not reads or pixels_waiting() < _WAITING_PIXELS):
-            reads.append(reading.submit(stages.load, to_read.popleft()))
-        loaded = reads.popleft().result()
-        if isinstance(loaded, Huge):
-            loaded = stages.repair_in_bands(loaded)
-        if loaded is None:
-            continue
-        repaired = stages.repair(loaded)
-        if repaired is None and loaded.restorer is not None:
-            continue
-        while writes and (writes[0][0].done() or len(writes) >= _WAITING_PICTURES):
-            writes.popleft()[0].result()
-        writes.append((writing.submit(stages.save, loaded, repaired), loaded.pixels))
-    for future, _ in writes:
-        future.result()

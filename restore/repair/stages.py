@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,20 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.files import write_atomically
-from restore.images import MAX_PIXELS, NotAPicture, Picture, picture_from_bytes, read_bytes
+from restore.images import MAX_PIXELS, NotAPicture, Picture, picture_from_bytes
 from restore.images.decoded import Damaged, TooLarge, check_bytes
 from restore.images.read import Truncated
 from restore.repair.masks import effective_mask
 from restore.repair.outputs import Metadata, encoded
+from restore.repair.pipes import put, take
 from restore.repair.plan import Job, Plan
-from restore.repair.summary import Ledger
+from restore.repair.summary import DISK_FULL, Ledger
+from restore.repair.targets import PIPE
 from restore.supervise import Watch
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
 FloatArray = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Loaded:
         job: what is to happen to it.
         data: the file, where it is copied; else empty.
         picture: decoded.
-        stat: the file's, when it was read.
+        stat: the file's, when it was read; None of a pipe.
         restorer: what repairs it; None: there is nothing to repair.
         shown, weight: what the restorer gets.
         input_sha256: of the file, where there is a log.
@@ -71,7 +76,7 @@ class Loaded:
     job: Job
     data: bytes
     picture: Picture
-    stat: os.stat_result
+    stat: os.stat_result | None
     restorer: Restorer | None
     shown: FloatArray | None
     weight: FloatArray | None
@@ -98,8 +103,8 @@ class Stages:
 
     Args:
         plan: the run's.
-        restorer: repairs.
-        clean_restorer: repairs what has no mask and counts as clean; None: such pictures are copied.
+        restorers: repair: the same one on every device that takes part.
+        clean_restorers: repair what has no mask and counts as clean, likewise; empty: such pictures are copied.
         options: how.
         ledger: is told every file's fate, once.
         watch: hears which files are in hand, and which of them are being decoded.
@@ -108,41 +113,47 @@ class Stages:
     def __init__(
         self,
         plan: Plan,
-        restorer: Restorer,
-        clean_restorer: Restorer | None,
+        restorers: Sequence[Restorer],
+        clean_restorers: Sequence[Restorer],
         options: Options,
         ledger: Ledger,
         watch: Watch,
     ) -> None:
-        from restore.tiling import auto_tile
-
-        self.plan, self.restorer, self.clean_restorer = plan, restorer, clean_restorer
+        self.plan, self.restorer = plan, restorers[0]
+        self.clean_restorer = clean_restorers[0] if clean_restorers else None
         self.options, self.ledger, self.watch = options, ledger, watch
+        self.networks = len(restorers)
+        self._twins = {id(twins[0]): twins for twins in (restorers, clean_restorers) if twins}
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
         self.tiles = {
-            id(one): auto_tile(
-                1 << 20,
-                1 << 20,
-                device=getattr(one, "device", "cpu"),
-                overlap_px=one.needs.overlap_px,
-                bytes_per_pixel=one.bytes_per_pixel,
-            )
-            if str(options.tile) == "auto"
-            else int(options.tile)
-            for one in (restorer, clean_restorer)
-            if one is not None
+            key: min(_auto_tile(one) for one in twins) if str(options.tile) == "auto" else int(options.tile)
+            for key, twins in self._twins.items()
         }
+
+    def carry_through(self, jobs: Sequence[Job]) -> None:
+        """One job after the other through all stages, in the caller's thread."""
+        for job in jobs:
+            loaded = self.load(job)
+            if isinstance(loaded, Huge):
+                loaded = self.repair_in_bands(loaded, 0)
+            for one, repaired in self.repair_group([loaded] if loaded else [], 0):
+                self.save(one, repaired)
 
     def load(self, job: Job) -> Loaded | Huge | None:
         """Read a picture and its mask; None if that already decided its fate."""
         from restore.repair.huge import goes_in_bands, is_huge
 
         self.watch.begin(os.fspath(job.source))
-        if self.plan.masks is None and goes_in_bands(self.restorer) and is_huge(job.source):
-            return Huge(job)
+        if PIPE not in (job.source, job.target) and self.plan.masks is None and goes_in_bands(self.restorer):
+            try:
+                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
+                if is_huge(job.source):
+                    return Huge(job)
+            except (OSError, RestoreError):
+                pass  # said below
         return self._load(job)
 
-    def repair_in_bands(self, huge: Huge) -> Loaded | None:
+    def repair_in_bands(self, huge: Huge, network: int) -> Loaded | None:
         """All three stages of a picture that is not held in memory; what has to be is loaded, and returned."""
         from restore.repair.huge import repair_in_bands
 
@@ -152,7 +163,7 @@ class Stages:
             done = repair_in_bands(
                 job.source,
                 job.target,
-                self.restorer,
+                self._twins[id(self.restorer)][network],
                 format=job.format,
                 tile_px=self.tiles[id(self.restorer)],
                 quality=self.options.quality,
@@ -177,18 +188,16 @@ class Stages:
             output_sha256=done.output_sha256,
             changed_share=done.changed_share,
             warnings=[*done.notes, *notes],
+            pixels=done.pixels,
         )
         return None
 
     def _load(self, job: Job) -> Loaded | None:
         started, name = time.monotonic(), os.fspath(job.source)
         try:
-            before = os.stat(job.source)
-            check_bytes(before.st_size, self.options.max_pixels, job.source)
-            data = read_bytes(job.source)
-            after = os.stat(job.source)
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
+            if job.source != PIPE:
+                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
+            data, stat = take(job.source)
             with self.watch.decoding(name):
                 picture = picture_from_bytes(
                     data, job.source, max_pixels=self.options.max_pixels, truncated=self.options.truncated
@@ -218,7 +227,7 @@ class Stages:
                 job,
                 data if restorer is None else b"",
                 picture,
-                after,
+                stat,
                 restorer,
                 None if restorer is None else picture.shown(),
                 weight,
@@ -241,7 +250,67 @@ class Stages:
             error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
         return error
 
-    def repair(self, loaded: Loaded) -> FloatArray | None:
+    def room_for(self, loaded: Loaded) -> int:
+        """How many pictures like this one are repaired at once; 1: it goes alone."""
+        from restore.repair.together import goes_whole, places
+
+        if loaded.restorer is None:
+            return 1
+        count = places(loaded.restorer, *loaded.picture.size, self.tiles[id(loaded.restorer)])
+        return count if count > 1 and goes_whole(loaded.restorer, loaded.weight) else 1
+
+    def go_together(self, first: Loaded, other: Loaded) -> bool:
+        """Whether a picture can be repaired along with one that there is room beside."""
+        return (
+            other.restorer is first.restorer
+            and other.picture.size == first.picture.size
+            and (other.weight is None) == (first.weight is None)
+            and self.room_for(other) > 1
+        )
+
+    def repair_group(self, group: Sequence[Loaded], network: int) -> Iterator[tuple[Loaded, FloatArray | None]]:
+        """Run one of the networks, in the caller's thread.
+
+        Args:
+            group: some that `go_together`, mostly one.
+            network: on which of the devices.
+
+        Yields:
+            What is to be saved: pictures, each with its repair, or None where there is nothing to repair. Those that
+            failed are left out.
+        """
+        together: list[FloatArray | None] = [None] * len(group)
+        room = self.room_for(group[0]) if group else 1
+        if room > 1:
+            together = self._repair_together(group, network, room)
+        for loaded, repaired in zip(group, together):
+            if repaired is None:
+                repaired = self.repair(loaded, network)
+            if repaired is not None or loaded.restorer is None:
+                yield loaded, repaired
+
+    def _repair_together(self, group: Sequence[Loaded], network: int, room: int) -> list[FloatArray | None]:
+        from restore.repair.together import repair_together
+
+        first = group[0]
+        started = time.monotonic()
+        try:
+            results = repair_together(
+                self._twins[id(first.restorer)][network],
+                [loaded.shown for loaded in group if loaded.shown is not None],
+                None if first.weight is None else [loaded.weight for loaded in group if loaded.weight is not None],
+                room,
+            )
+        except Exception as error:  # alone, each picture succeeds or says what is wrong with it
+            logger.debug("%d pictures at once: %s", len(group), error)
+            return [None] * len(group)
+        for loaded, result in zip(group, results):
+            loaded.seconds += (time.monotonic() - started) / len(group)
+            if result is not None:
+                loaded.shown = None
+        return results
+
+    def repair(self, loaded: Loaded, network: int = 0) -> FloatArray | None:
         """Run the network, in the caller's thread; None if there is nothing to repair, or it failed."""
         from restore.repair.apply import repair
 
@@ -250,7 +319,7 @@ class Stages:
         started = time.monotonic()
         try:
             repaired = repair(
-                loaded.restorer,
+                self._twins[id(loaded.restorer)][network],
                 loaded.shown,
                 loaded.weight,
                 tile_px=self.tiles[id(loaded.restorer)],
@@ -265,6 +334,8 @@ class Stages:
 
     def save(self, loaded: Loaded, repaired: FloatArray | None) -> None:
         """Put the repair into the picture and write it; copy the file where there was nothing to repair."""
+        if self.ledger.summary.stopped == DISK_FULL:
+            return
         started = time.monotonic()
         job, before = loaded.job, loaded.picture
         try:
@@ -284,7 +355,7 @@ class Stages:
                     metadata=self.options.metadata,
                 )
                 loaded.notes += notes
-            write_atomically(job.target, data, like=loaded.stat)
+            put(job.target, data, like=loaded.stat)
             digest = hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None
         except Exception as error:
             self.ledger.fail(job, error)
@@ -301,7 +372,20 @@ class Stages:
             output_sha256=digest,
             changed_share=changed,
             warnings=loaded.notes,
+            pixels=loaded.pixels,
         )
+
+
+def _auto_tile(restorer: Restorer) -> int:
+    from restore.tiling import auto_tile
+
+    return auto_tile(
+        1 << 20,
+        1 << 20,
+        device=restorer.device,
+        overlap_px=restorer.needs.overlap_px,
+        bytes_per_pixel=restorer.bytes_per_pixel,
+    )
 
 
 def _opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Picture:

@@ -15,9 +15,13 @@ from restore.errors import RestoreError, printable
 from restore.files import absent
 from restore.repair.manifest import Manifest, Record, Status
 from restore.repair.plan import Job
+from restore.repair.targets import called
 from restore.supervise import Watch
 
 Progress = Callable[[Record, int, int], None]
+
+#: Why a run stops that has found no room left; what has not been written by then is not tried.
+DISK_FULL = "the disk is full"
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,9 @@ class Summary:
         seconds: wall time.
         stopped: why the run ended early, "" if it did not.
         interrupted: it ended early by Ctrl-C.
+        unmatched_masks: masks that are of no picture.
+        megapixels: of the sources of outputs that are complete, millions.
+        model, model_sha256, settings: what repaired, as the manifest tells it.
     """
 
     total: int
@@ -56,6 +63,10 @@ class Summary:
     stopped: str = ""
     interrupted: bool = False
     unmatched_masks: int = 0
+    megapixels: float = 0.0
+    model: str = ""
+    model_sha256: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def not_started(self) -> int:
@@ -69,6 +80,19 @@ class Summary:
             return 130
         return 1 if self.failed or self.unmatched_masks or self.stopped else 0
 
+    def facts(self) -> dict[str, Any]:
+        """The summary as JSON holds it, for scripts: paths as they are, whatever their bytes."""
+        known = {name: getattr(self, name) for name in (
+            "total", "done", "copied", "skipped", "not_started", "unmatched_masks", "warnings", "stopped",
+            "interrupted", "exit_code", "model", "model_sha256", "settings",
+        )}  # fmt: skip
+        failed = [{"input": os.fspath(failure.path), "reason": failure.reason} for failure in self.failed]
+        return known | {
+            "failed": failed,
+            "seconds": round(self.seconds, 3),
+            "megapixels": round(self.megapixels, 6),
+        }
+
     def lines(self) -> list[str]:
         """The summary as text, failures last."""
         lines = [*self.warnings]
@@ -79,7 +103,11 @@ class Summary:
         lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s")
         if self.stopped or self.interrupted:
             lines.append(f"stopped: {self.stopped or 'interrupted'}; the same command with --skip-existing goes on")
-        return lines + [f"failed: {printable(failure.path)}: {failure.reason}" for failure in self.failed]
+        return lines + self.failures()
+
+    def failures(self) -> list[str]:
+        """A line for each file that failed."""
+        return [f"failed: {called(failure.path)}: {failure.reason}" for failure in self.failed]
 
 
 class Ledger:
@@ -108,28 +136,30 @@ class Ledger:
         self._watch = watch or Watch()
         self._lock = threading.Lock()
 
-    def finish(self, job: Job, status: Status, reason: str, **facts: Any) -> None:
-        """Enter a file; `facts` are further fields of its `Record`."""
+    def finish(self, job: Job, status: Status, reason: str, *, pixels: int = 0, **facts: Any) -> None:
+        """Enter a file of so many pixels; `facts` are further fields of its `Record`."""
         record = Record(os.fspath(job.source), os.fspath(job.target), status, reason, settings=self.settings, **facts)
         with self._lock:
-            self._count(record)
+            self._count(record, pixels)
             try:
                 self.manifest.write(record)
             except OSError as error:
                 self.summary.stopped = f"the log cannot be written: {error.strerror}"
-            self._watch.end(record.input, asdict(record))
+            self._watch.end(record.input, {"record": asdict(record), "pixels": pixels})
             self._show(record)
 
-    def recall(self, record: Record) -> None:
+    def recall(self, entry: dict[str, Any]) -> None:
         """Count a file that an earlier start of this run has entered."""
+        record = Record(**entry["record"])
         with self._lock:
-            self._count(record)
+            self._count(record, entry["pixels"])
             self._show(record)
 
-    def _count(self, record: Record) -> None:
+    def _count(self, record: Record, pixels: int) -> None:
         summary = self.summary
         if record.status == "done":
             summary.done += 1
+            summary.megapixels += pixels / 1e6
             summary.copied += record.model is None
         elif record.status == "skipped":
             summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
@@ -137,7 +167,7 @@ class Ledger:
             summary.failed.append(Failure(Path(record.input), record.reason))
             if self._fail_fast:
                 summary.stopped = summary.stopped or "at the first failure, as asked"
-        summary.warnings += [f"{printable(record.input)}: {note}" for note in record.warnings]
+        summary.warnings += [f"{called(Path(record.input))}: {note}" for note in record.warnings]
 
     def _show(self, record: Record) -> None:
         summary = self.summary
@@ -150,7 +180,7 @@ class Ledger:
             logger.debug("%s", printable(job.source), exc_info=error)
         self.finish(job, "failed", reason_of(error, job))
         if disk_is_full(error):
-            self.summary.stopped = self.summary.stopped or "the disk is full"
+            self.summary.stopped = self.summary.stopped or DISK_FULL
 
 
 def reason_of(error: Exception, job: Job) -> str:

@@ -5,12 +5,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.files import absent
 from restore.images import FORMAT_OF_SUFFIX
 
 #: What `--ext` knows, and the suffix that it gives.
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+
+#: Standard input or output in a picture's place.
+PIPE = Path("-")
+
+
+def is_pipe(given: str | os.PathLike[str]) -> bool:
+    """Whether the user means standard input or output, and no file."""
+    return os.fspath(given) == "-"
+
+
+def as_path(given: str | os.PathLike[str]) -> Path:
+    """`-` is a pipe (`PIPE`); `./-` is the file of that name, and gets its folder so that the two differ."""
+    path = Path(given)
+    return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
+
+
+def called(path: Path, pipe: str = "standard input") -> str:
+    """A picture's source (or, with its word for pipes, target) as messages name it."""
+    return pipe if path == PIPE else printable(path)
 
 
 def check_input(source: Path) -> None:
@@ -30,9 +49,28 @@ def check_input(source: Path) -> None:
         raise RestoreError("no permission to read this file", where=source)
 
 
+def piped_target(
+    source: Path, output: str | os.PathLike[str], *, suffix: str, extension: str | None
+) -> tuple[Path, str | None]:
+    """Where one picture goes that comes from a pipe or goes to one, and its format (None: the source's)."""
+    target = as_path(output)
+    if target == PIPE:
+        if source.is_dir():
+            raise RestoreError("a folder does not fit through a pipe", where=source, hint="name a picture")
+        if suffix:
+            raise RestoreError("what goes to standard output has no name", where="--suffix", hint="leave it out")
+        return PIPE, None if extension is None else FORMAT_OF_SUFFIX[extension]
+    if target.is_dir() or os.fspath(output).endswith(("/", os.sep)):
+        raise RestoreError(
+            "a folder, and what comes from standard input has no name", where=output, hint="end it with a name: x.png"
+        )
+    target = single_target(source, output, suffix=suffix, extension=extension)
+    return target, FORMAT_OF_SUFFIX[target.suffix.lower()]
+
+
 def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, extension: str | None) -> Path:
     """Where the result of one file goes: into a folder under its own name, or to the file that is named."""
-    text, target = os.fspath(output), Path(output)
+    text, target = os.fspath(output), as_path(output)
     if target.is_dir() or text.endswith(("/", os.sep)):
         if target.exists() and not target.is_dir():
             raise RestoreError("is a file, not a folder", where=target, hint="leave out the slash at the end")
@@ -51,7 +89,7 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
             raise RestoreError("--suffix is for folders; this output has its name", where=target)
         if extension is not None and FORMAT_OF_SUFFIX[target.suffix.lower()] != FORMAT_OF_SUFFIX[extension]:
             raise RestoreError(f"--ext {extension[1:]} contradicts the output's name", where=target)
-    if target.exists() and os.path.samefile(source, target):
+    if source != PIPE and target.exists() and os.path.samefile(source, target):
         raise RestoreError("the output is the input itself", where=target, hint="choose another name")
     return target
 

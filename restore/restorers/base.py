@@ -43,6 +43,9 @@ class Restorer(ABC):
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of its weights' file, in hex; None for methods without weights.
         bytes_per_pixel: about the most memory that it takes per input pixel, to choose tiles by.
+        group_px: equal pictures of less than half this many pixels are repaired together, always so many at once as
+            fit into it (places that stay empty are filled up), so that no result depends on a picture's company;
+            0: one by one.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Restorer(ABC):
     precision: str = "fp32"
     sha256: str | None = None
     bytes_per_pixel: int = 4096
+    group_px: int = 0
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
         """What has to look at the whole picture, and is cheap, before it may be cut into tiles.

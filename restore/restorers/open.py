@@ -16,7 +16,7 @@ from restore.checkpoints import (
     read_torch_file,
     shipped_weights,
 )
-from restore.devices import pick_device, pick_precision
+from restore.devices import pick_device, pick_devices, pick_precision
 from restore.errors import RestoreError
 from restore.models.pix2pix import looks_like_pix2pix
 from restore.restorers.base import Restorer
@@ -58,6 +58,27 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
         raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
     return _open_file(name_or_path, find_weights(name_or_path), place, exactness)
+
+
+def open_restorers(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> list[Restorer]:
+    """`open_restorer` once for every device, for a batch of pictures that they share.
+
+    Args:
+        name_or_path, precision: as for `open_restorer`.
+        device: likewise, or several: `cuda:0,cuda:1`, `cuda:all` (see `pick_devices`).
+
+    Raises:
+        RestoreError: as `open_restorer` and `pick_devices` do; devices that would compute in different precisions.
+    """
+    places = pick_devices(device)
+    chosen = {pick_precision(precision, place) for place in places}
+    if len(chosen) > 1:
+        raise RestoreError(
+            f"these devices are fastest in different precisions ({', '.join(sorted(chosen))})",
+            where=f"device {device}",
+            hint="choose one with --precision",
+        )
+    return [open_restorer(name_or_path, device=str(place), precision=precision) for place in places]
 
 
 def list_restorers() -> list[ModelInfo]:

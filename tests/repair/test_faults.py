@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.repair import fix_folder, plan_fix, run_fix, stages
+from restore.repair import fix_folder, pipes, plan_fix, run_fix
 from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
@@ -160,7 +160,7 @@ def test_files_that_vanish_between_plan_and_read_fail_alone(pictures, tmp_path):
 
 
 def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path, monkeypatch):
-    read = stages.read_bytes
+    read = pipes.read_bytes
 
     def changing(path):
         data = read(path)
@@ -168,7 +168,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
             path.write_bytes(data + b"more")
         return data
 
-    monkeypatch.setattr(stages, "read_bytes", changing)
+    monkeypatch.setattr(pipes, "read_bytes", changing)
     summary = fix_folder(pictures, tmp_path / "out", Inverter())
     assert reasons(summary) == {"b.png": "the file changed while it was read; run again"}
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/deep/c.jpg"]
