@@ -170,7 +170,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--model", "telea"), 2, "--masks"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cuda"), 2, "CUDA device"),
-        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "cpu,cup"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "device cup: no such device"),
         (("fix", "{folder}", "-"), 2, "does not fit through a pipe"),
         (("fix", "{folder}/cat.png", "-", "--json"), 2, "cannot both go to standard output"),
         (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
