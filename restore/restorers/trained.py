@@ -14,7 +14,7 @@ from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.unet import UNet
 from restore.restorers.base import Needs, Restorer
 
-#: A GPU takes no longer for so many pixels than for a few: it waits for its launches.
+#: Small enough that a GPU spends its time on launches, not on pixels (estimated from launches, not measured).
 GPU_GROUP_PX = 1 << 18
 
 
