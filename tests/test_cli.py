@@ -170,7 +170,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--model", "telea"), 2, "--masks"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cuda"), 2, "CUDA device"),
-        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "cpu,cup"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "device cup: no such device"),
         (("fix", "{folder}", "-"), 2, "does not fit through a pipe"),
         (("fix", "{folder}/cat.png", "-", "--json"), 2, "cannot both go to standard output"),
         (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
@@ -303,6 +303,20 @@ def test_an_empty_folder_is_a_wrong_command_everywhere(folder: Path, tmp_path: P
     ):
         done = restore(*command)
         assert (done.returncode, "no pictures in this folder" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_threads_that_wait_give_way_unless_the_user_has_said(given: dict[str, str], spins: str) -> None:
+    program = (
+        "import atexit, os, sys; sys.argv = ['restore', '--version']\n"
+        "atexit.register(lambda: print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr))\n"
+        "from restore.cli import main; main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean | given)
+    assert done.stderr.split() == ["False", spins]
 
 
 def test_the_manifest_can_go_to_stdout(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small pictures of one size through the network at once: a GPU is as fast with many as with one."""
+"""Small pictures of one size through the network at once, where launches cost more than pixels: on GPUs."""
 
 from __future__ import annotations
 

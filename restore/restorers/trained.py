@@ -16,7 +16,7 @@ from restore.restorers.base import Needs, Restorer
 
 #: What torch.save writes goes by these names.
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
-#: A GPU takes no longer for so many pixels than for a few: it waits for its launches.
+#: Small enough that a GPU spends its time on launches, not on pixels (estimated from launches, not measured).
 GPU_GROUP_PX = 1 << 18
 
 
