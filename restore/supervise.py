@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -114,15 +114,15 @@ class Watch:
 def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
     """Go on in a child process. The caller's own process stays in here, and ends with the work's exit code.
 
-    Ctrl-C and SIGTERM become `KeyboardInterrupt` in the process that works; more of them within a second are the same
-    one (a terminal sends it to both processes, and the parent passes it on).
+    Ctrl-C and SIGTERM become `KeyboardInterrupt` in the process that works, once: a terminal sends it to both, and the
+    parent passes it on. Asked a second time, the parent ends the other process at once.
 
     Args:
         decode_seconds: a file that is in `Watch.decoding` for longer is given up.
         say: told in a line when the work is started again.
     """
     if sys.platform != "linux":
-        _interrupt_by_signals()
+        _interrupt_by_signals(once=False)
         return Watch()
     past, parent = Past(), os.getpid()
     while True:
@@ -132,7 +132,7 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
         if child == 0:
             os.close(reader)
             _die_with(parent)
-            _interrupt_by_signals()
+            _interrupt_by_signals(once=True)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             return Watch(past, writer)
         os.close(writer)
@@ -144,8 +144,8 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         exit_code = attendant.wait(say)
         os.close(reader)
-        if exit_code is not None:
-            sys.exit(exit_code)
+        if exit_code is not None or attendant.interrupted is not None:
+            sys.exit(130 if exit_code is None else exit_code)
 
 
 class _Attendant:
@@ -171,11 +171,12 @@ class _Attendant:
     def pass_on(self, number: int, frame: FrameType | None) -> None:
         """A signal handler: the child has the same wish to fulfil. Who asks twice does not want to wait."""
         now = time.monotonic()
-        if self.interrupted is None:
-            self.interrupted = now
-            os.kill(self.child, number)
-        elif now - self.interrupted > 1:
-            os.kill(self.child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            if self.interrupted is None:
+                self.interrupted = now
+                os.kill(self.child, number)
+            elif now - self.interrupted > 1:
+                os.kill(self.child, signal.SIGKILL)
 
     def wait(self, say: Callable[[str], None]) -> int | None:
         """Until the child has ended. Returns the exit code, or None: start another one, `past` says with what."""
@@ -274,21 +275,19 @@ class _Attendant:
 
 
 class _Interrupt:
-    """A signal handler that interrupts, once in a second."""
+    """A signal handler that interrupts: the first time, or every time."""
 
-    def __init__(self) -> None:
-        self.last = -1.0
+    def __init__(self, once: bool) -> None:
+        self.once, self.done = once, False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if now - self.last < 1:
-            return
-        self.last = now
-        raise KeyboardInterrupt
+        if not (self.once and self.done):
+            self.done = True
+            raise KeyboardInterrupt
 
 
-def _interrupt_by_signals() -> None:
-    handler = _Interrupt()
+def _interrupt_by_signals(*, once: bool) -> None:
+    handler = _Interrupt(once)
     for wish in _WISHES:
         if signal.getsignal(wish) != signal.SIG_IGN:  # what `nohup` and the like have settled
             signal.signal(wish, handler)
