@@ -113,13 +113,13 @@ def pixels_in_header(path: Path) -> int:
     return int(image.height) * int(image.width)
 
 
-def spool_picture(source: Path, spool: Path, *, max_pixels: int, truncated: str = "fail") -> SpooledPicture | None:
+def spool_picture(source: Path, spool: Path, *, max_pixels: int) -> SpooledPicture | None:
     """Decode a picture into a spool, in bands.
 
     Args:
         source: the file.
         spool: where the rows go. Where the picture has to be turned, that file is written twice.
-        max_pixels, truncated: as for `read_picture`.
+        max_pixels: as for `read_picture`.
 
     Returns:
         None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers.
@@ -136,7 +136,7 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, truncated: str 
             return None
         notes: list[str] = []
         try:
-            image = opened(source, kind, source, max_pixels, "none" if truncated == "accept" else "error")
+            image = opened(source, kind, source, max_pixels, "error")
             facts = facts_of(image)
             image, colour = to_rgb_or_gray(image, facts.fields, notes)
             channels = colour or (3 if image.bands >= 3 else 1)

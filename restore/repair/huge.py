@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def repair_in_bands(
     quality: int | None,
     metadata: str,
     max_pixels: int,
-    truncated: str,
+    decoding: AbstractContextManager[None],
     say: Callable[[str], None],
 ) -> Repaired | None:
     """Repair a picture from file to file; the result is that of the picture in memory.
@@ -77,7 +78,8 @@ def repair_in_bands(
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
-        max_pixels, truncated: see `read_picture`.
+        max_pixels: see `read_picture`.
+        decoding: holds while the picture is decoded.
         say: told what goes another way than planned.
 
     Returns:
@@ -89,7 +91,8 @@ def repair_in_bands(
     before_file, after_file = temporary_beside(target), temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        before = spool_picture(source, before_file, max_pixels=max_pixels, truncated=truncated)
+        with decoding:
+            before = spool_picture(source, before_file, max_pixels=max_pixels)
         kind = format or (before.header.format if before is not None else "")
         if before is None or not before.fits(kind):
             return None

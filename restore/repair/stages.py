@@ -143,14 +143,13 @@ class Stages:
         """Read a picture and its mask; None if that already decided its fate."""
         from restore.repair.huge import goes_in_bands, is_huge
 
-        self.watch.begin(os.fspath(job.source))
+        name = os.fspath(job.source)
+        self.watch.begin(name)
         if PIPE not in (job.source, job.target) and self.plan.masks is None and goes_in_bands(self.restorer):
-            try:
-                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
-                if is_huge(job.source):
-                    return Huge(job)
-            except (OSError, RestoreError):
-                pass  # said below
+            with self.watch.decoding(name):  # a header can be hostile too
+                huge = is_huge(job.source)
+            if huge:
+                return Huge(job)
         return self._load(job)
 
     def repair_in_bands(self, huge: Huge, network: int) -> Loaded | None:
@@ -169,9 +168,14 @@ class Stages:
                 quality=self.options.quality,
                 metadata=self.options.metadata,
                 max_pixels=self.options.max_pixels,
-                truncated=self.options.truncated,
+                decoding=self.watch.decoding(os.fspath(job.source)),
                 say=notes.append,
             )
+        except Damaged as error:
+            if self.options.truncated == "accept":  # what is there of it is found out in memory, and said
+                return self._load(job)
+            self.ledger.fail(job, self._with_option(error))
+            return None
         except Exception as error:
             self.ledger.fail(job, self._with_option(error))
             return None

@@ -1,0 +1,34 @@
+"""Limits hold for pictures that go through in bands as for those in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from restore.repair import fix_folder, huge
+from restore.restorers.base import Needs
+from tests.repair.conftest import Identity, photo, save
+
+
+class Tiled(Identity):
+    needs = Needs(needs_mask=False, tileable=True)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_huge(monkeypatch):
+    monkeypatch.setattr(huge, "HUGE_PIXELS", 1000)
+    monkeypatch.setattr(huge, "_HUGE_BYTES", 10)
+
+
+def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
+    save(tmp_path / "in/x.png", photo(600, 600))
+    cut = save(tmp_path / "in/y.png", photo(600, 600))
+    cut.write_bytes(cut.read_bytes()[:-300_000])
+    small = fix_folder(tmp_path / "in", tmp_path / "small", Tiled(), max_pixels=359_999)
+    assert [failure.reason.rpartition(": ")[2] for failure in small.failed] == ["--max-pixels 360000"] * 2
+    strict = fix_folder(tmp_path / "in", tmp_path / "strict", Tiled())
+    assert strict.done == 1
+    assert "--truncated accept takes what is there" in strict.failed[0].reason
+    lenient = fix_folder(tmp_path / "in", tmp_path / "lenient", Tiled(), truncated="accept")
+    assert lenient.done == 2
+    assert len(lenient.warnings) == 1
+    assert "damaged data, decoded as far as it goes" in lenient.warnings[0]
