@@ -11,6 +11,7 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError, printable
+from restore.images.cmyk import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
 from restore.images.decoded import Decoded, TooLarge, as_uint16, check_size
 
@@ -68,9 +69,15 @@ def decode(
     raise RestoreError(
         f"the {kind.upper()} cannot be decoded: {complaint}",
         where=name,
-        hint=None if lenient else "the file is damaged or cut short",
+        hint=_hint(complaint, lenient),
         exit_code=1,
     )
+
+
+def _hint(complaint: str, lenient: bool) -> str | None:
+    if "unsupported" in complaint.lower():
+        return "convert it to TIFF or PNG first"
+    return None if lenient else "the file is damaged or cut short"
 
 
 def reason_of(error: Exception) -> str:
@@ -129,18 +136,15 @@ def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int,
 def _to_rgb_or_gray(image: Any, found: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
     """CMYK and Lab -> sRGB. A profile that was used up leaves `found`."""
     if image.interpretation == "cmyk" and image.bands >= 4:
-        deep = image.format != "uchar"
-        own = "through its profile" if "icc-profile-data" in found else "through a standard profile (it has none)"
+        convert = cmyk8_to_srgb if image.format == "uchar" else cmyk16_to_srgb
+        icc = found.pop("icc-profile-data", None)
+        own = "through its profile" if icc else "through a standard profile (it has none)"
+        image = image.copy_memory()  # read once, as it may have to be converted twice
         try:
-            converted = image.icc_transform(
-                "srgb", embedded=True, input_profile="cmyk", intent="relative", depth=16 if deep else 8
-            )
-        except pyvips.Error:
+            converted = convert(image, icc or pyvips.Image.profile_load("cmyk"))
+        except ValueError:
             own = "through a standard profile (its own is broken)"
-            image = image.copy()
-            image.remove("icc-profile-data")
-            converted = image.icc_transform("srgb", input_profile="cmyk", intent="relative", depth=16 if deep else 8)
-        found.pop("icc-profile-data", None)
+            converted = convert(image, pyvips.Image.profile_load("cmyk"))
         notes.append(f"CMYK converted to RGB {own}")
         return converted, 3
     if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy", "lch"):

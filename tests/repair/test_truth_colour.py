@@ -209,6 +209,40 @@ def test_cmyk_goes_through_its_profile(tmp_path, suffix, icc, ext):
         assert difference.max() <= 1
 
 
+def test_every_mixture_of_inks_agrees_with_littlecms(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (256, 256, 4), np.uint8), "CMYK")
+    (tmp_path / "in").mkdir()
+    noise.save(tmp_path / "in/x.tif", icc_profile=CMYK)
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    assert delta_e(srgb_by_littlecms(noise, CMYK), load(tmp_path / "out/x.tif")).max() <= 1
+
+
+def test_sixteen_bits_of_ink(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (64, 64, 4)).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    image = pyvips.Image.new_from_array(values).copy(interpretation="cmyk")
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", CMYK)
+    image.tiffsave(str(tmp_path / "in/x.tif"))
+    (warning,) = fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings
+    assert "CMYK converted to RGB through its profile" in warning
+    out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif"))
+    assert out.format == "ushort"
+    wanted = image.icc_import(embedded=True, intent="relative", pcs="lab")  # before clipping to sRGB
+    inside = wanted.icc_export(output_profile="srgb", intent="relative", depth=16).numpy() / 65535
+    assert deltaE_ciede2000(rgb2lab(inside), rgb2lab(out.numpy() / 65535)).max() <= 1
+
+
+def test_a_broken_profile_of_inks(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, icc in (("rubbish.tif", b"rubbish" * 40), ("other.jpg", WIDE["p3"])):
+        inks().save(tmp_path / "in" / name, icc_profile=icc)
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
+    assert summary.exit_code == 0
+    assert sum("through a standard profile (its own is broken)" in line for line in summary.warnings) == 2
+    assert delta_e(srgb_by_littlecms(inks(), CMYK), load(tmp_path / "out/rubbish.png")).max() <= 1
+
+
 def test_cmyk_known_pixels_and_an_empty_mask(tmp_path):
     (tmp_path / "in").mkdir()
     inks().save(tmp_path / "in/x.tif", icc_profile=CMYK)
