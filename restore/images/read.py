@@ -16,7 +16,7 @@ from restore.files import absent
 from restore.images import jpeg, png, tiff, tiff_pages, webp
 from restore.images.colour import open_profile
 from restore.images.decode import decode
-from restore.images.decoded import Decoded
+from restore.images.decoded import Decoded, TooLarge
 from restore.images.exif import orientation_of, turned, upright_exif, upright_xmp
 from restore.images.picture import Picture
 from restore.images.sniff import format_of
@@ -59,9 +59,23 @@ def picture_from_bytes(
     kind = format_of(data, Path(name))
     pages = tiff_pages.find_pages(data) if kind == "tiff" else [(0, 0)]
     read: list[Picture] = []
+    room = max_pixels
     for number, at in pages if all_pages else pages[:1]:
-        picture = _page(data, name, kind, number, at, max_pixels=max_pixels, truncated=truncated)
-        max_pixels -= picture.size[0] * picture.size[1]
+        try:
+            picture = _page(data, name, kind, number, at, max_pixels=room, truncated=truncated)
+        except RestoreError as error:
+            if not read:
+                raise
+            what = error.what
+            if isinstance(error, TooLarge):
+                what = f"with it the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
+            raise RestoreError(
+                f"page {len(read) + 1} of {len(pages)}: {what}",
+                where=name,
+                hint="another format than TIFF takes the first page alone (--ext)",
+                exit_code=1,
+            ) from error
+        room -= picture.size[0] * picture.size[1]
         read.append(picture)
     first, *further = read
     if not all_pages and len(pages) > 1:

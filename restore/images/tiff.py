@@ -88,17 +88,16 @@ def with_tags(data: bytes, *, exif: bytes | None, carried: bytes, transparent: b
 
 
 def _read(data: bytes, at: int) -> TiffHeader:
-    if data[2:3] in (b"+",) or data[3:4] == b"+":
-        return TiffHeader()  # BigTIFF: pyvips reads it, its tags are not carried
+    head = data[: 16 if b"+" in data[2:4] else 8]  # a BigTIFF's is longer
     stream = io.BytesIO(data)
-    first = ImageFileDirectory_v2(data[:8])
+    first = ImageFileDirectory_v2(head)
     stream.seek(at)
     first.load(stream)
     compression = first.get(259, 1)
     photometric = first.get(262)
     caption = first.get(_IPTC, b"")
     return TiffHeader(
-        exif=_exif(first, stream, data[:8]),
+        exif=_exif(first, stream, head),
         compression=_COMPRESSIONS.get(compression, ""),
         raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in first,
         carried=caption if isinstance(caption, bytes) else b"",

@@ -11,7 +11,9 @@ import pytest
 import pyvips
 from PIL import Image
 
+from restore.images.webp import is_lossless
 from restore.repair import fix_folder
+from tests.images.profiles import ADOBE_RGB, matrix_profile
 from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save
 
 EVERY = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -73,10 +75,24 @@ def test_tiffs(tmp_path, options, dtype, channels):
     vips(tmp_path / "in/x.tif", values, **options)
     assert fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
     out = raw(tmp_path / "out/x.tif")
+    assert pyvips.Image.new_from_file(str(tmp_path / "out/x.tif")).get_typeof("tile-width") == 0
     assert out.dtype == dtype
     np.testing.assert_array_equal(out, values)
     if options.get("compression") and dtype != np.float32:  # which Pillow does not open
         assert tiff_tag(tmp_path / "out/x.tif", 259) == 5  # compressed as the source
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("icc", [b"", matrix_profile(*ADOBE_RGB), matrix_profile(None, 1.8)], ids=["", "rgb", "gray"])
+def test_webp_stays_lossless_or_lossy_and_gray_looks_the_same(tmp_path, lossless, icc):
+    source = save(tmp_path / "in/x.webp", photo(64, 64) * 3, lossless=lossless, icc_profile=icc)
+    save(tmp_path / "gray/x.png", photo(64, 64, channels=1) * 3)
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), metadata="strip")
+    assert is_lossless((tmp_path / "out/x.webp").read_bytes()) == is_lossless(source.read_bytes()) == lossless
+    difference = np.abs(load(tmp_path / "out/x.webp").astype(int) - load(source))
+    assert difference.max() == 0 if lossless else 0 < difference.mean() < 20
+    fix_folder(tmp_path / "gray", tmp_path / "gray_out", Identity(), ext="webp")
+    np.testing.assert_array_equal(load(tmp_path / "gray_out/x.webp"), np.dstack([load(tmp_path / "gray/x.png")] * 3))
 
 
 def test_float_keeps_what_is_beyond_white_and_black(tmp_path):
@@ -209,6 +225,29 @@ def test_a_channel_that_is_not_said_to_be_alpha_does_not_become_it(tmp_path):
     summary = fix_folder(tmp_path / "in", tmp_path / "png", Identity(), ext="png")
     assert "a further channel, which is not said to be transparency, is left out" in summary.warnings[0]
     np.testing.assert_array_equal(load(tmp_path / "png/x.png"), values[..., :3])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (3, 5), (2, 3)])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_any_size_and_any_hole(tmp_path, suffix, shape):
+    options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    source = load(save(tmp_path / f"in/x.{suffix}", photo(*shape), **options))
+    fix_folder(tmp_path / "in", tmp_path / "same", Identity())
+    np.testing.assert_array_equal(load(tmp_path / f"same/x.{suffix}"), source)
+    for name, box, invert in (
+        ("pixel", (shape[0] - 1, shape[1] - 1, shape[0], shape[1]), False),
+        ("whole", (0, 0, *shape), False),
+        ("other", (0, 0, 1, 1), True),
+    ):
+        mask = hole(*shape, box)
+        save(tmp_path / f"{name}/x.png", mask)
+        out = tmp_path / f"out_{name}"
+        summary = fix_folder(tmp_path / "in", out, Filler(), masks=tmp_path / name, mask_invert=invert)
+        assert (summary.done, summary.exit_code) == (1, 0)
+        expected = source.copy()
+        expected[(mask > 0) != invert] = 255
+        difference = np.abs(load(out / f"x.{suffix}").astype(int) - expected)
+        assert difference.max() <= (3 if suffix == "jpg" else 0)
 
 
 def test_a_float_alpha_in_another_range_is_a_mask_all_the_same(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from restore.images import tiff_pages
+from restore.errors import RestoreError
+from restore.images import picture_from_bytes, tiff_pages
 from restore.repair import fix_folder
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save
@@ -150,6 +151,8 @@ def test_one_broken_page_fails_the_file(tmp_path):
     path.write_bytes(whole)
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
     assert (summary.done, len(summary.failed)) == (0, 1)
+    assert summary.failed[0].reason.startswith("page 3 of 3: the TIFF cannot be decoded")
+    assert "--ext" in summary.failed[0].reason
     assert list((tmp_path / "out").glob("*")) == []
 
 
@@ -165,3 +168,23 @@ def test_one_broken_page_fails_the_file(tmp_path):
 )
 def test_a_chain_that_breaks_or_bites_its_tail_ends(data):
     assert len(tiff_pages.find_pages(data)) == 1
+
+
+def test_the_limit_on_pixels_is_for_all_pages_together(tmp_path):
+    data = write_pages(tmp_path / "x.tif", PAGES).read_bytes()
+    total = sum(page.shape[0] * page.shape[1] for page in PAGES)
+    assert len(picture_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).further) == 2
+    with pytest.raises(RestoreError, match="page 3 of 3: with it the file is over the limit"):
+        picture_from_bytes(data, "x.tif", max_pixels=total - 1, all_pages=True)
+
+
+def test_tags_of_a_big_tiff(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "A maker"
+    exif[0x0112] = 6
+    save(tmp_path / "in/x.tif", PAGES[0], exif=exif, big_tiff=True)
+    assert (tmp_path / "in/x.tif").read_bytes()[:3] == b"II+"
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    with Image.open(tmp_path / "out/x.tif") as image:
+        assert image.tag_v2[271] == "A maker"
+        np.testing.assert_array_equal(np.asarray(image), np.rot90(PAGES[0], -1))
