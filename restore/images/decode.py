@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,8 @@ VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
 _LOADERS = {"avif": "heif", "heic": "heif"}
 
 
-def decode(
-    data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: int, truncated: str, page: int = 0
-) -> Decoded:
-    """Decode one picture of a file.
+def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: int, truncated: str) -> Decoded:
+    """Decode the first picture of a file.
 
     Args:
         data: the whole file.
@@ -36,7 +33,6 @@ def decode(
         name: for messages.
         max_pixels: a picture that says it is larger is refused before it is decoded.
         truncated: `fail`, or `accept` to take what is there of a damaged file.
-        page: which of a TIFF's, counted from 0.
 
     Raises:
         RestoreError: exit code 1, with the decoder's reason.
@@ -49,7 +45,7 @@ def decode(
     complaint = ""
     for level in levels:
         try:
-            decoded = _vips(data, kind, name, max_pixels, level, page)
+            decoded = _vips(data, kind, name, max_pixels, level)
         except (pyvips.Error, UnicodeDecodeError) as error:
             complaint = reason_of(error)
             continue
@@ -58,7 +54,7 @@ def decode(
         return decoded
     if kind in PILLOW_NAMES:
         try:
-            decoded = decode_by_pillow(data, kind, name, max_pixels, page)
+            decoded = decode_by_pillow(data, kind, name, max_pixels)
         except TooLarge:
             raise
         except RestoreError:
@@ -93,8 +89,8 @@ def reason_of(error: Exception) -> str:
     return "; ".join(list(parts)[:2]) or "broken data"
 
 
-def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str, page: int) -> Decoded:
-    load = partial(getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load_buffer"), **{"page": page} if page else {})
+def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Decoded:
+    load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load_buffer")
     image = load(data, access="sequential", fail_on=fail_on)
     check_size(image.width, image.height, max_pixels, name)
     if kind == "tiff":  # the size is settled: the loader's own limits would refuse large strips

@@ -39,16 +39,14 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 
-def decode_by_pillow(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, page: int = 0) -> Decoded:
-    """Decode one picture of a file, mostly to 8 bits.
+def decode_by_pillow(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int) -> Decoded:
+    """Decode the first picture of a file, mostly to 8 bits.
 
     Raises:
         RestoreError: exit code 1, with Pillow's reason.
     """
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_NAMES[kind]) as image:
-            if page:
-                image.seek(page)
             check_size(*image.size, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
             return _from_pillow(image, frames)

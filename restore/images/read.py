@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -57,12 +57,17 @@ def picture_from_bytes(
     `all_pages` also reads the further pages of a TIFF, into `Picture.further`; `max_pixels` holds for all together.
     """
     kind = format_of(data, Path(name))
-    pages = tiff_pages.find_pages(data) if kind == "tiff" else [(0, 0)]
+    pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
+    # One copy for all pages, which is bytes to those that only read it.
+    page_alone = bytearray(data) if len(pages) > 1 else None
     read: list[Picture] = []
     room = max_pixels
-    for number, at in pages if all_pages else pages[:1]:
+    for at in pages if all_pages else pages[:1]:
+        if page_alone is not None:
+            tiff_pages.show_page(page_alone, at)
+            data = cast(bytes, page_alone)
         try:
-            picture = _page(data, name, kind, number, at, max_pixels=room, truncated=truncated)
+            picture = _page(data, name, kind, at, max_pixels=room, truncated=truncated)
         except RestoreError as error:
             if not read:
                 raise
@@ -86,16 +91,16 @@ def picture_from_bytes(
 
 
 def _page(
-    data: bytes, name: str | os.PathLike[str], kind: str, number: int, at: int, *, max_pixels: int, truncated: Truncated
+    data: bytes, name: str | os.PathLike[str], kind: str, at: int, *, max_pixels: int, truncated: Truncated
 ) -> Picture:
-    """One page: the directory of this number, which stands there."""
+    """The first picture of a file; `at` is where its directory stands in a TIFF."""
     tiff_header = tiff.read_header(data, at) if kind == "tiff" else tiff.TiffHeader()
     if tiff_header.raw:
         raise RestoreError(
             "a camera raw file cannot be read here", where=name, hint="convert it to TIFF first", exit_code=1
         )
     try:
-        decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated, page=number)
+        decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated)
         return _assembled(data, kind, decoded, tiff_header)
     except MemoryError as error:
         raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error

@@ -88,7 +88,7 @@ def with_tags(data: bytes, *, exif: bytes | None, carried: bytes, transparent: b
 
 
 def _read(data: bytes, at: int) -> TiffHeader:
-    head = data[: 16 if b"+" in data[2:4] else 8]  # a BigTIFF's is longer
+    head = bytes(data[: 16 if b"+" in data[2:4] else 8])  # a BigTIFF's is longer
     stream = io.BytesIO(data)
     first = ImageFileDirectory_v2(head)
     stream.seek(at)

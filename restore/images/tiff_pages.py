@@ -13,21 +13,35 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _MOST_PAGES = 10_000
 
 
-def find_pages(data: bytes) -> list[tuple[int, int]]:
-    """Which directories of a TIFF are pages; thumbnails, smaller copies and masks are none.
+def find_pages(data: bytes) -> list[int]:
+    """Where the directories of a TIFF stand that are pages; thumbnails, smaller copies and masks are none.
 
-    Returns:
-        (number of the directory, from 0; its position in the file). The first directory always is a page. A broken
-        chain ends where it breaks, or where it bites its tail.
+    The first directory always is one. A broken chain ends where it breaks, or where it bites its tail.
     """
-    pages = []
+    pages: list[int] = []
     try:
-        for number, (at, page) in enumerate(_directories(data)):
-            if page or not number:
-                pages.append((number, at))
+        for at, page, _ in _directories(data):
+            if page or not pages:
+                pages.append(at)
     except (struct.error, OverflowError):  # it points behind the file's end
         pass
-    return pages or [(0, 0)]
+    return pages or [0]
+
+
+def show_page(file: bytearray, at: int) -> None:
+    """Make one page the only one of a file: decoders walk the whole chain for every page, which takes long with many.
+
+    Args:
+        file: the TIFF; its header is pointed to the page, and the page's link is cut.
+        at: from `find_pages`.
+    """
+    order, big = _kind(file)
+    struct.pack_into(order + ("Q" if big else "I"), file, 8 if big else 4, at)
+    try:
+        _, _, link = next(_directories(file))
+        struct.pack_into(order + ("Q" if big else "I"), file, link, 0)
+    except (struct.error, OverflowError, StopIteration):  # the decoder will say what is wrong
+        pass
 
 
 def joined(pages: list[bytes]) -> bytes:
@@ -78,10 +92,14 @@ def _shift(out: bytearray, at: int, base: int) -> int:
     return position
 
 
-def _directories(data: bytes) -> Iterator[tuple[int, bool]]:
-    """Of every directory its position, and whether it is a page."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
+def _kind(data: bytes | bytearray) -> tuple[str, bool]:
+    """Byte order, and whether it is a BigTIFF."""
+    return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+
+
+def _directories(data: bytes | bytearray) -> Iterator[tuple[int, bool, int]]:
+    """Of every directory its position, whether it is a page, and where its link to the next one stands."""
+    order, big = _kind(data)
     entry, count_code, word = (20, "Q", "Q") if big else (12, "H", "I")
     at = struct.unpack_from(order + word, data, 8 if big else 4)[0]
     seen: set[int] = set()
@@ -98,5 +116,5 @@ def _directories(data: bytes) -> Iterator[tuple[int, bool]]:
                 break
             if tag > _OLD_SUBFILE_TYPE:  # in rising order
                 break
-        yield at, page
+        yield at, page, first + entry * count
         at = struct.unpack_from(order + word, data, first + entry * count)[0]
