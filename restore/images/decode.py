@@ -12,6 +12,7 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError, printable
+from restore.images.cmyk import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
 from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
 from restore.images.png import with_end
@@ -71,12 +72,16 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         else:
             decoded.notes.append(f"read by the second decoder ({complaint})")
             return decoded
-    raise Damaged(
-        f"the {kind.upper()} cannot be decoded: {complaint}",
-        where=name,
-        hint=None if lenient else "the file is damaged or cut short",
-        exit_code=1,
-    )
+    hint = _hint(complaint, lenient)
+    # Only damage can be looked past: a kind that is not known stays unknown.
+    kind_of_error = Damaged if hint is None or "damaged" in hint else RestoreError
+    raise kind_of_error(f"the {kind.upper()} cannot be decoded: {complaint}", where=name, hint=hint, exit_code=1)
+
+
+def _hint(complaint: str, lenient: bool) -> str | None:
+    if "unsupported" in complaint.lower():
+        return "convert it to TIFF or PNG first"
+    return None if lenient else "the file is damaged or cut short"
 
 
 def reason_of(error: Exception) -> str:
@@ -103,7 +108,9 @@ class Facts:
     orientation: int | None
 
 
-def opened(source: bytes | Path, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Any:
+def opened(
+    source: bytes | bytearray | Path, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str
+) -> Any:
     """A pyvips image of a file's first picture, whose rows are decoded when they are asked for, from the top down.
 
     Args:
@@ -116,9 +123,9 @@ def opened(source: bytes | Path, kind: str, name: str | os.PathLike[str], max_pi
     Raises:
         TooLarge, pyvips.Error, UnicodeDecodeError.
     """
-    in_memory = isinstance(source, bytes)
+    in_memory = not isinstance(source, Path)
     load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
-    where = source if in_memory else os.fspath(source)
+    where: Any = source if in_memory else str(source)
     image = load(where, access="sequential", fail_on=fail_on)
     pixel_bytes = image.bands * _BYTES[image.format]
     check_size(image.width, image.height, max_pixels, name, pixel_bytes=pixel_bytes)
@@ -176,18 +183,15 @@ def to_rgb_or_gray(image: Any, found: dict[str, bytes], notes: list[str]) -> tup
         The image, and how many of its channels are colour where that is known now.
     """
     if image.interpretation == "cmyk" and image.bands >= 4:
-        deep = image.format != "uchar"
-        own = "through its profile" if "icc-profile-data" in found else "through a standard profile (it has none)"
+        convert = cmyk8_to_srgb if image.format == "uchar" else cmyk16_to_srgb
+        icc = found.pop("icc-profile-data", None)
+        own = "through its profile" if icc else "through a standard profile (it has none)"
+        image = image.copy_memory()  # read once, as it may have to be converted twice
         try:
-            converted = image.icc_transform(
-                "srgb", embedded=True, input_profile="cmyk", intent="relative", depth=16 if deep else 8
-            )
-        except pyvips.Error:
+            converted = convert(image, icc or pyvips.Image.profile_load("cmyk"))
+        except ValueError:
             own = "through a standard profile (its own is broken)"
-            image = image.copy()
-            image.remove("icc-profile-data")
-            converted = image.icc_transform("srgb", input_profile="cmyk", intent="relative", depth=16 if deep else 8)
-        found.pop("icc-profile-data", None)
+            converted = convert(image, pyvips.Image.profile_load("cmyk"))
         notes.append(f"CMYK converted to RGB {own}")
         return converted, 3
     if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy", "lch"):

@@ -12,7 +12,7 @@ import pyvips
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.images import jpeg, png, tiff
+from restore.images import jpeg, png, tiff, tiff_pages
 from restore.images.decode import reason_of
 from restore.images.exif import with_prefix
 from restore.images.picture import Picture
@@ -48,11 +48,16 @@ def encode(
     try:
         if kind == "ico" and max(picture.size) > 256:
             raise ValueError("icons have at most 256×256 pixels")
+        if picture.further and kind == "tiff":
+            pages = [_tiff(_fitted(page, kind, notes), quality, notes) for page in (picture, *picture.further)]
+            return tiff_pages.joined(pages), list(dict.fromkeys(notes))
         picture = _fitted(picture, kind, notes)
         if kind in encoders:
             return encoders[kind](picture, quality, notes), notes
         if kind in _PILLOW_ONLY:
-            options = {"sizes": [picture.size[::-1]]} if kind == "ico" else {}
+            options: dict[str, Any] = {"sizes": [picture.size[::-1]]} if kind == "ico" else {}
+            if kind in ("bmp", "pcx") and picture.dpi:
+                options["dpi"] = picture.dpi
             return _by_pillow(picture, _PILLOW_ONLY[kind], options), notes
     except (pyvips.Error, UnicodeDecodeError) as error:
         reason: Any = reason_of(error)
@@ -65,12 +70,22 @@ def encode(
     )
 
 
+def stripped(picture: Picture) -> Picture:
+    """The picture without EXIF, XMP, captions and texts; what says how its colours are meant stays."""
+    carried = png.colour_chunks(picture.carried) if picture.format == "png" else b""
+    further = tuple(stripped(page) for page in picture.further)
+    return replace(picture, exif=None, xmp=None, carried=carried, further=further)
+
+
 def _fitted(picture: Picture, kind: str, notes: list[str]) -> Picture:
     """The picture as far as the format can hold it: depth, alpha, gray."""
     if picture.gray and picture.icc and kind in ("webp", "avif", "heic"):  # they store gray as colour
         empty = np.zeros((*picture.size, 3), picture.pixels.dtype)
         in_srgb = Picture(empty, white=picture.white).with_repaired(picture.shown())
         picture = replace(picture, pixels=in_srgb.pixels, icc=None)
+    if picture.alpha is not None and not picture.transparent and kind != "tiff":
+        notes.append("a further channel, which is not said to be transparency, is left out")
+        picture = replace(picture, alpha=None)
     pixels, alpha, white = picture.pixels, picture.alpha, picture.white
     if pixels.dtype == np.float32 and kind != "tiff":
         notes.append("floating point rounded to 16 bits" if kind in _DEEP else "floating point rounded to 8 bits")
@@ -149,10 +164,15 @@ def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
         bigtiff=picture.pixels.nbytes > 3_500_000_000,
     )
     try:
-        return tiff.with_tags(bytes(data), exif=picture.exif, carried=picture.carried)
+        return _with_tags(bytes(data), picture, picture.exif)
     except ValueError:
         notes.append("the EXIF block is broken and left out")
-        return bytes(data)
+        return _with_tags(bytes(data), picture, None)
+
+
+def _with_tags(data: bytes, picture: Picture, exif: bytes | None) -> bytes:
+    transparent = picture.alpha is None or picture.transparent
+    return tiff.with_tags(data, exif=exif, carried=picture.carried, transparent=transparent)
 
 
 def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
@@ -169,8 +189,33 @@ def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
 
 
 def _gif(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
+    exact = _palette_image(picture)
+    if exact is not None:
+        stream = io.BytesIO()
+        exact.save(stream, "GIF")
+        return stream.getvalue()
     notes.append("a GIF holds 256 colours: they may all have moved a little")
     return bytes(_as_vips(picture).gifsave_buffer(dither=0, effort=5))
+
+
+def _palette_image(picture: Picture) -> Image.Image | None:
+    """The picture in a palette of its own colours, or None where 256 are not enough (or transparency is soft)."""
+    rgb = np.repeat(picture.pixels, 3 // picture.pixels.shape[2], axis=2).astype(np.uint32)
+    codes = rgb[:, :, 0] << 16 | rgb[:, :, 1] << 8 | rgb[:, :, 2]
+    clear = None if picture.alpha is None else picture.alpha == 0
+    if clear is not None and picture.alpha is not None:
+        if not (clear | (picture.alpha == 255)).all():
+            return None
+        codes[clear] = 1 << 24  # one entry for all that cannot be seen
+    colours, places = np.unique(codes, return_inverse=True)
+    if len(colours) > 256:
+        return None
+    image = Image.fromarray(places.reshape(codes.shape).astype(np.uint8))
+    palette = np.stack([colours >> 16 & 255, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8)
+    image.putpalette(palette.tobytes())
+    if colours[-1] == 1 << 24:
+        image.info["transparency"] = len(colours) - 1
+    return image
 
 
 def _heif(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:

@@ -10,9 +10,15 @@ import struct
 
 import numpy as np
 
-_ORIENTATION, _EXIF_IFD, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+# ImageWidth and ImageLength of the first directory, PixelXDimension and PixelYDimension of EXIF's own.
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+_THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([1-8])(?=\s*[\"'<])")
+_XMP_SIZE = re.compile(
+    rb"((?:tiff:Image(?:Width|Length)|exif:Pixel[XY]Dimension)(?:\s*=\s*[\"']|\s*>)\s*)(\d{1,9})(?=\s*[\"'<])"
+)
 
 
 def orientation_of(exif: bytes | None) -> int:
@@ -33,17 +39,33 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
             struct.pack_into(order + ("H" if kind == 3 else "I"), out, at, 1)
         elif tag == _EXIF_IFD and kind == 4:
             exif_ifd = struct.unpack_from(order + "I", exif, at)[0]
-    for tag, kind, count, at, order in _entries(exif, exif_ifd) if exif_ifd else ():
-        if tag in (_WIDTH, _HEIGHT) and kind in (3, 4) and count == 1:
-            value = size[0] if tag == _HEIGHT else size[1]
-            struct.pack_into(order + ("H" if kind == 3 else "I"), out, at, min(value, 65535 if kind == 3 else value))
-    _unlink_thumbnail(out)
+    for directory in (0, exif_ifd) if exif_ifd else (0,):
+        for tag, kind, count, at, order in _entries(exif, directory):
+            if tag in (*_WIDTHS, *_HEIGHTS) and kind in (3, 4) and count == 1:
+                value = size[0] if tag in _HEIGHTS else size[1]
+                struct.pack_into(
+                    order + ("H" if kind == 3 else "I"), out, at, min(value, 65535 if kind == 3 else value)
+                )
+    _remove_thumbnail(out)
     return bytes(out)
 
 
-def upright_xmp(xmp: bytes) -> bytes:
-    """The same packet with `tiff:Orientation` 1."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+def upright_xmp(xmp: bytes, size: tuple[int, int], *, turned: bool) -> bytes:
+    """The same packet for an upright picture of size (H, W): the new size, no thumbnail.
+
+    `turned` pixels also have `tiff:Orientation` 1; where they lie as before, so does what a packet alone says of it.
+    """
+
+    def sized(found: re.Match[bytes]) -> bytes:
+        high = b"Length" in found[1] or b"PixelY" in found[1]
+        return found[1] + str(size[0] if high else size[1]).encode()
+
+    for name in (b"xmp:Thumbnails", b"xap:Thumbnails"):
+        begin, end = xmp.find(b"<" + name), xmp.find(b"</" + name + b">")
+        if 0 <= begin < end:
+            xmp = xmp[:begin] + xmp[end + len(name) + 3 :]
+    xmp = _XMP_SIZE.sub(sized, xmp)
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if turned else xmp
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -93,7 +115,8 @@ def _entries(exif: bytes | bytearray | None, ifd: int) -> list[tuple[int, int, i
     return found
 
 
-def _unlink_thumbnail(exif: bytearray) -> None:
+def _remove_thumbnail(exif: bytearray) -> None:
+    """Unlink the second directory, and wipe out the old JPEG that it tells of."""
     layout = _layout(exif)
     if layout is None:
         return
@@ -102,5 +125,22 @@ def _unlink_thumbnail(exif: bytearray) -> None:
     if at + 2 > len(exif):
         return
     link = at + 2 + 12 * struct.unpack_from(order + "H", exif, at)[0]
-    if link + 4 <= len(exif):
-        struct.pack_into(order + "I", exif, link, 0)
+    if link + 4 > len(exif):
+        return
+    second = struct.unpack_from(order + "I", exif, link)[0]
+    struct.pack_into(order + "I", exif, link, 0)
+    if not second:
+        return
+    told = {
+        tag: struct.unpack_from(order + "I", exif, where)[0]
+        for tag, kind, count, where, _ in _entries(exif, second)
+        if tag in (_THUMBNAIL_AT, _THUMBNAIL_LENGTH) and kind == 4 and count == 1
+    }
+    begin = start + told.get(_THUMBNAIL_AT, 0)
+    end = begin + told.get(_THUMBNAIL_LENGTH, 0)
+    if exif[begin : begin + 2] != b"\xff\xd8" or end > len(exif):  # not what it says: it may be anything
+        return
+    if end >= len(exif) - 1:
+        del exif[begin:]
+    else:
+        exif[begin:end] = bytes(end - begin)

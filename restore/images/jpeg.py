@@ -20,6 +20,8 @@ _LUMA = np.array(
 
 _SEGMENT_BYTES = 65533  # that one segment holds
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_THUMBNAILS = (0x0409, 0x040C)  # Photoshop's resources that show the picture as it was
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class JpegHeader:
         progressive: several scans.
         rgb: stored as RGB and not as luma and chroma.
         several: more pictures follow (a multi-picture file).
-        carried: segments worth keeping that are neither EXIF, XMP nor ICC (IPTC captions, comments), raw.
+        carried: segments worth keeping that are neither EXIF, XMP nor ICC (IPTC captions, comments), raw, without
+            Photoshop's thumbnails.
     """
 
     bits: int = 8
@@ -52,7 +55,7 @@ def read_header(data: bytes) -> JpegHeader:
     tables: dict[int, tuple[int, ...]] = {}
     bits, progressive, rgb, several = 8, False, False, False
     components: list[tuple[int, int, int]] = []
-    carried = bytearray()
+    carried, resources = bytearray(), bytearray()
     for marker, at, body in _segments(data):
         if marker == 0xDB:
             tables.update(_tables(body))
@@ -63,8 +66,11 @@ def read_header(data: bytes) -> JpegHeader:
             components = [(t[1] >> 4, t[1] & 15, t[2]) for t in triples if len(t) == 3]
         elif marker == 0xE2 and body.startswith(b"MPF\0"):
             several = True
+        elif marker == 0xED and body.startswith(_PHOTOSHOP):
+            resources += body[len(_PHOTOSHOP) :]
         elif marker in (0xED, 0xFE) or (marker == 0xE1 and body.startswith(_EXTENDED_XMP)):
             carried += data[at : at + 4 + len(body)]
+    carried += _photoshop_segments(bytes(resources))
     used = list(dict.fromkeys(table for _, _, table in components))
     found = tuple(tables[i] for i in used if i in tables)
     return JpegHeader(
@@ -121,6 +127,28 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         length = struct.unpack_from(">H", data, at + 2)[0]
         yield marker, at, data[at + 4 : at + 2 + max(length, 2)]
         at += 2 + max(length, 2)
+
+
+def _photoshop_segments(resources: bytes) -> bytes:
+    """Photoshop's resources (IPTC among them) as segments again, without thumbnails.
+
+    "8BIM", number, a Pascal string and a length, each padded to even (Adobe Photoshop File Formats, 2019). What
+    cannot be parsed stays as it is.
+    """
+    kept, at = b"", 0
+    while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
+        number = struct.unpack_from(">H", resources, at + 4)[0]
+        size_at = at + 6 + (resources[at + 6] + 2) // 2 * 2
+        if size_at + 4 > len(resources):
+            break
+        end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
+        if number not in _THUMBNAILS:
+            kept += resources[at:end]
+        at = end
+    kept += resources[at:]
+    room = 65533 - len(_PHOTOSHOP)
+    parts = [_PHOTOSHOP + kept[i : i + room] for i in range(0, len(kept), room)]
+    return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)
 
 
 def _tables(body: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from restore.images.colour import Profile, open_profile
-from restore.images.exif import upright_exif
+from restore.images.exif import upright_exif, upright_xmp
 from restore.images.jpeg import JpegHeader
 
 _BLOCK = 1 << 15  # pixels at once, so that intermediates stay in the cache
@@ -33,6 +33,9 @@ class Picture:
         dpi: resolution across and down in pixels per inch, where the file states one.
         compression: of a TIFF (`none`, `lzw`, `deflate`) or a WebP (`lossless`, `lossy`); else "".
         carried: raw pieces of the file that go into an output of the same format.
+        transparent: False where `alpha` is a channel of a TIFF that does not say what it is.
+        turned: the pixels lie otherwise than in the file, as its orientation tag asked.
+        further: the pages after the first, of a TIFF that was read whole.
         notes: what the user should be told, like "first of 12 frames".
     """
 
@@ -48,6 +51,9 @@ class Picture:
     dpi: tuple[float, float] | None = None
     compression: str = ""
     carried: bytes = b""
+    transparent: bool = True
+    turned: bool = False
+    further: tuple[Picture, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -136,7 +142,7 @@ class Picture:
     ) -> np.ndarray:
         """N×C source values, N×3 repaired sRGB and N weights (None = 1) -> N×C values of the source."""
         if profile is None:
-            values = repaired if source.shape[1] == 3 else repaired.mean(axis=1, keepdims=True)
+            values = repaired if source.shape[1] == 3 else _mean(repaired)
             if weight is None and source.dtype != np.float32:
                 return _as_type(values * np.float32(self.white), source.dtype)
             before = self._unit(source)
@@ -169,11 +175,18 @@ class Picture:
         if profile is not None:
             values = profile.from_srgb(values)
         elif self.gray:
-            values = values.mean(axis=1, keepdims=True)
+            values = _mean(values)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
         exif = None if self.exif is None else upright_exif(self.exif, (height, width))
-        return replace(self, pixels=pixels, alpha=alpha, exif=exif)
+        xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), turned=False)
+        return replace(self, pixels=pixels, alpha=alpha, exif=exif, xmp=xmp)
+
+
+def _mean(rgb: np.ndarray) -> np.ndarray:
+    """N×3 -> N×1; of three equal numbers exactly that number, which a sum over three is not."""
+    first = rgb[:, :1]
+    return first + (rgb[:, 1:] - first).sum(axis=1, keepdims=True) / np.float32(3)
 
 
 def _row_blocks(height: int, width: int) -> list[slice]:

@@ -18,17 +18,18 @@ _TEXT_LIMIT = 16 << 20  # what a compressed text may grow to; a bomb is left pac
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw)."""
+    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw), whether a profile."""
 
     exif: bytes | None = None
     frames: int = 1
     carried: bytes = b""
+    has_icc: bool = False
 
 
 def read_header(data: bytes) -> PngHeader:
     """Walk the chunks; a broken tail ends the walk."""
     exif: bytes | None = None
-    frames, carried = 1, bytearray()  # bytes would be copied with every one of a million chunks
+    frames, carried, has_icc = 1, bytearray(), False  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
             exif = body
@@ -36,9 +37,13 @@ def read_header(data: bytes) -> PngHeader:
             frames = max(struct.unpack_from(">I", body)[0], 1)
         elif kind in (b"zTXt", b"tEXt") and body.startswith((b"Raw profile type ", b"raw profile type ")):
             exif = exif or _raw_profile_exif(kind, body)
+            if body[17:].startswith(b"iptc\0"):
+                carried += raw
+        elif kind == b"iCCP":
+            has_icc = True
         elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
             carried += raw
-    return PngHeader(exif, frames, bytes(carried))
+    return PngHeader(exif, frames, bytes(carried), has_icc)
 
 
 def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool) -> bytes:
@@ -75,6 +80,19 @@ def with_end(data: bytes) -> bytes:
             return data[:at] + _chunk(b"IDAT", data[at + 8 : at + 8 + length]) + _chunk(b"IEND", b"")
         at += 12 + length
     return data
+
+
+def turned_resolution(carried: bytes) -> bytes:
+    """Carried chunks for a picture that was turned onto its side: across and down change places."""
+    return b"".join(
+        _chunk(kind, body[4:8] + body[:4] + body[8:]) if kind == b"pHYs" else raw
+        for kind, body, raw in _chunks(bytes(8) + carried)
+    )
+
+
+def colour_chunks(carried: bytes) -> bytes:
+    """Of carried chunks those without which the picture would look otherwise, and its resolution."""
+    return b"".join(raw for kind, _, raw in _chunks(bytes(8) + carried) if kind in (*_COLOUR, b"pHYs"))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:

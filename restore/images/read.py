@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from restore.errors import RestoreError
 from restore.files import absent
-from restore.images import jpeg, png, tiff
+from restore.images import jpeg, png, tiff, tiff_pages, webp
 from restore.images.colour import open_profile
 from restore.images.decode import decode
-from restore.images.decoded import Decoded
+from restore.images.decoded import Decoded, TooLarge
 from restore.images.exif import orientation_of, turned, upright_exif, upright_xmp
 from restore.images.picture import Picture
 from restore.images.sniff import format_of
@@ -49,10 +50,51 @@ def picture_from_bytes(
     *,
     max_pixels: int = MAX_PIXELS,
     truncated: Truncated = "fail",
+    all_pages: bool = False,
 ) -> Picture:
-    """`read_picture` for a file that is in memory already; `name` is for messages and the suffix."""
+    """`read_picture` for a file that is in memory already; `name` is for messages and the suffix.
+
+    `all_pages` also reads the further pages of a TIFF, into `Picture.further`; `max_pixels` holds for all together.
+    """
     kind = format_of(data, Path(name))
-    tiff_header = tiff.read_header(data) if kind == "tiff" else tiff.TiffHeader()
+    pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
+    # One copy for all pages, which is bytes to those that only read it.
+    page_alone = bytearray(data) if len(pages) > 1 else None
+    read: list[Picture] = []
+    room = max_pixels
+    for at in pages if all_pages else pages[:1]:
+        if page_alone is not None:
+            tiff_pages.show_page(page_alone, at)
+            data = cast(bytes, page_alone)
+        try:
+            picture = _page(data, name, kind, at, max_pixels=room, truncated=truncated)
+        except RestoreError as error:
+            if not read:
+                raise
+            what = error.what
+            if isinstance(error, TooLarge):
+                what = f"with it the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
+            raise RestoreError(
+                f"page {len(read) + 1} of {len(pages)}: {what}",
+                where=name,
+                hint="another format than TIFF takes the first page alone (--ext)",
+                exit_code=1,
+            ) from error
+        room -= picture.size[0] * picture.size[1]
+        read.append(picture)
+    first, *further = read
+    if not all_pages and len(pages) > 1:
+        first.notes.append(f"first of {len(pages)} pages")
+    for page, picture in enumerate(further, start=2):
+        first.notes.extend(f"page {page}: {note}" for note in picture.notes)
+    return replace(first, further=tuple(further))
+
+
+def _page(
+    data: bytes, name: str | os.PathLike[str], kind: str, at: int, *, max_pixels: int, truncated: Truncated
+) -> Picture:
+    """The first picture of a file; `at` is where its directory stands in a TIFF."""
+    tiff_header = tiff.read_header(data, at) if kind == "tiff" else tiff.TiffHeader()
     if tiff_header.raw:
         raise RestoreError(
             "a camera raw file cannot be read here", where=name, hint="convert it to TIFF first", exit_code=1
@@ -155,12 +197,17 @@ def assembled(
     elif kind == "png":
         png_header = png.read_header(data)
         exif, carried, frames = png_header.exif, png_header.carried, png_header.frames
+        if png_header.has_icc and "icc-profile-data" not in decoded.fields:
+            notes.append("the colour profile is broken: left out, and the picture taken for sRGB")
     elif kind == "tiff":
         exif, carried, compression = tiff_header.exif, tiff_header.carried, tiff_header.compression
+        frames = 1
     elif kind == "webp":
-        compression = "lossless" if b"VP8L" in data[12:64] else "lossy"
+        compression = "lossless" if webp.is_lossless(data) else "lossy"
+    elif kind == "avif" and b"avis" in data[8:32] and frames == 1:
+        notes.append("the first frame of an animation")
     if frames > 1:
-        notes.append(f"first of {frames} {'pages' if kind == 'tiff' else 'frames'}")
+        notes.append(f"first of {frames} frames")
 
     orientation = orientation_of(exif)
     if kind in ("avif", "heic"):  # the decoder has turned it already, as the format's own tags say
@@ -171,6 +218,8 @@ def assembled(
     dpi = decoded.dpi
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
+    if orientation >= 5 and kind == "png":
+        carried = png.turned_resolution(carried)
     pixels = np.ascontiguousarray(values[:, :, : decoded.channels])
     alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > decoded.channels else None
 
@@ -190,10 +239,12 @@ def assembled(
         bits=decoded.bits,
         format=kind,
         exif=None if exif is None else upright_exif(exif, size),
-        xmp=None if xmp is None else (upright_xmp(xmp) if orientation != 1 else xmp),
+        xmp=None if xmp is None else upright_xmp(xmp, size, turned=orientation != 1),
         jpeg=jpeg_header,
         dpi=dpi,
         compression=compression,
         carried=carried,
+        transparent=tiff_header.extra != 0,
+        turned=orientation != 1,
         notes=notes,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError
-from restore.images import jpeg, png, tiff
+from restore.images import jpeg, png, tiff, tiff_pages
 from restore.images.decode import facts_of, opened, reason_of, to_rgb_or_gray
 from restore.images.decoded import Damaged, Decoded
 from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described
@@ -100,6 +100,8 @@ class SpooledPicture:
     def fits(self, kind: str) -> bool:
         """Whether `write_spooled` can write it in this format."""
         plain = self.header.alpha is None and self.spool.dtype == np.uint8
+        if self.header.alpha is not None and not self.header.transparent and kind != "tiff":
+            return False
         return kind in SPOOLED_FORMATS and (kind != "jpeg" or (plain and max(self.size) <= 65535))
 
 
@@ -131,8 +133,9 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int) -> SpooledPictu
         kind = format_of(data[:1024], source)
         if kind not in SPOOLED_FORMATS:
             return None
-        tiff_header = tiff.read_header(data) if kind == "tiff" else tiff.TiffHeader()
-        if tiff_header.raw:
+        pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
+        tiff_header = tiff.read_header(data, pages[0]) if kind == "tiff" else tiff.TiffHeader()
+        if tiff_header.raw or len(pages) > 1:
             return None
         notes: list[str] = []
         try:
@@ -204,7 +207,8 @@ def write_spooled(
             if big and (head.exif or head.carried):
                 notes.append("a TIFF of this size is written without EXIF")
             with open(path, "r+b") as file:
-                tiff.add_tags(file, exif=head.exif, carried=head.carried)
+                seen = head.alpha is None or head.transparent
+                tiff.add_tags(file, exif=head.exif, carried=head.carried, transparent=seen)
         elif kind == "png":
             image.pngsave(os.fspath(path), compression=PNG_LEVEL, filter="up", keep="icc")
             _rewrite_head(path, lambda data: png.with_chunks(

@@ -7,10 +7,11 @@ import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_EXIF_IFD, _GPS_IFD, _IPTC = 34665, 34853, 33723
+_EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES = 34665, 34853, 33723, 338
 # Baseline tags that describe the picture and not its layout: description, maker, model, software, date,
 # artist, host, copyright.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
@@ -27,28 +28,31 @@ class TiffHeader:
         compression: `none`, `lzw`, `deflate`, or "" for any other.
         raw: a camera raw file in TIFF's clothing.
         carried: the IPTC record, raw.
+        extra: what the first channel after the colours is: 0 not said, 1 and 2 transparency; None: no such tag.
     """
 
     exif: bytes | None = None
     compression: str = ""
     raw: bool = False
     carried: bytes = b""
+    extra: int | None = None
 
 
-def read_header(data: Any) -> TiffHeader:
-    """Parse the first directory; a broken one gives an empty header (the decoder will say what is wrong).
+def read_header(data: Any, at: int) -> TiffHeader:
+    """Parse the directory there; a broken one gives an empty header (the decoder will say what is wrong).
 
     Args:
         data: the file, as bytes or mapped into memory.
+        at: where the directory stands.
     """
     try:
-        return _read(data)
+        return _read(data, at)
     except Exception:  # a hostile directory can fail anywhere in Pillow's parser; its tags are then lost
         return TiffHeader()
 
 
-def with_tags(data: bytes, *, exif: bytes | None, carried: bytes) -> bytes:
-    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in.
+def with_tags(data: bytes, *, exif: bytes | None, carried: bytes, transparent: bool = True) -> bytes:
+    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in; `transparent`: its alpha is alpha.
 
     The first directory is written anew at the end; pixels and all else stay where they are.
 
@@ -56,13 +60,13 @@ def with_tags(data: bytes, *, exif: bytes | None, carried: bytes) -> bytes:
         ValueError: the EXIF block is broken.
     """
     file = io.BytesIO(data)
-    add_tags(file, exif=exif, carried=carried)
+    add_tags(file, exif=exif, carried=carried, transparent=transparent)
     return file.getvalue()
 
 
-def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes) -> None:
+def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes, transparent: bool = True) -> None:
     """`with_tags` for a file that is open for reading and writing, which is never in memory as a whole."""
-    if file.read(4) != b"II*\0" or not (exif or carried):
+    if file.read(4) != b"II*\0" or not (exif or carried or not transparent):
         return
     (first,) = struct.unpack("<I", file.read(4))
     file.seek(first)
@@ -82,6 +86,8 @@ def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes) -> None:
                 at = out.end
                 out.append(_directory(values, at))
                 entries[tag] = struct.pack("<HHII", tag, 4, 1, at)
+    if not transparent:
+        entries[_EXTRA_SAMPLES] = _entry(out, _EXTRA_SAMPLES, 3, 1, b"\0\0")
     if carried:
         entries[_IPTC] = _entry(out, _IPTC, 7, len(carried), carried)
     directory = out.append(
@@ -108,21 +114,21 @@ class _Tail:
         return at
 
 
-def _read(data: Any) -> TiffHeader:
-    if data[2:3] in (b"+",) or data[3:4] == b"+":
-        return TiffHeader()  # BigTIFF: pyvips reads it, its tags are not carried
+def _read(data: Any, at: int) -> TiffHeader:
+    head = bytes(data[: 16 if b"+" in data[2:4] else 8])  # a BigTIFF's is longer
     stream: Any = data if hasattr(data, "seek") else io.BytesIO(data)  # a mapped file is not copied
-    first = ImageFileDirectory_v2(data[:8])
-    stream.seek(first.next)
+    first = ImageFileDirectory_v2(head)
+    stream.seek(at)
     first.load(stream)
     compression = first.get(259, 1)
     photometric = first.get(262)
     caption = first.get(_IPTC, b"")
     return TiffHeader(
-        exif=_exif(first, stream, data[:8]),
+        exif=_exif(first, stream, head),
         compression=_COMPRESSIONS.get(compression, ""),
         raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in first,
         carried=caption if isinstance(caption, bytes) else b"",
+        extra=next(iter(np.atleast_1d(first.get(_EXTRA_SAMPLES, ())).tolist()), None),
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from restore.files import write_atomically
-from restore.images.encode import encode
+from restore.images.encode import encode, stripped
 from restore.images.picture import Picture
 from restore.images.sniff import FORMAT_OF_SUFFIX
 
@@ -42,7 +41,7 @@ def write_picture(
         RestoreError: exit code 1: no room, no permission, or a picture that the format cannot hold.
     """
     if metadata == "strip":
-        picture = replace(picture, exif=None, xmp=None, carried=b"")
+        picture = stripped(picture)
     kind = format or FORMAT_OF_SUFFIX.get(Path(path).suffix.lower(), picture.format)
     data, notes = encode(picture, kind, path, quality=quality)
     write_bytes(path, data)

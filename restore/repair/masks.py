@@ -162,9 +162,8 @@ def effective_mask(
     else:
         if picture.alpha is None:
             raise RestoreError("has no transparency to take a mask from", exit_code=1)
-        alpha = picture.alpha
-        full = np.iinfo(alpha.dtype).max if np.issubdtype(alpha.dtype, np.integer) else 1
-        weight = np.clip(1 - alpha.astype(np.float32) / np.float32(full), 0, 1)
+        opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
+        weight = np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
     if invert:
         weight = 1 - weight
     if not (dilate_px or feather_px) or not weight.any():

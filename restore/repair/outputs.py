@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from restore.images import Picture
-from restore.images.encode import encode
+from restore.images.encode import encode, stripped
 
 Metadata = Literal["keep", "strip"]
 
@@ -28,5 +27,5 @@ def encoded(
         RestoreError: exit code 1: the format cannot hold this picture.
     """
     if metadata == "strip":
-        picture = replace(picture, exif=None, xmp=None, carried=b"")
+        picture = stripped(picture)
     return encode(picture, format, target, quality=quality)

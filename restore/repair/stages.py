@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +63,7 @@ class Loaded:
 
     Attributes:
         job: what is to happen to it.
-        data: the file, where it is copied; else empty.
+        data: the file, where it may be copied; else empty.
         picture: decoded.
         stat: the file's, when it was read; None of a pipe.
         restorer: what repairs it; None: there is nothing to repair.
@@ -71,6 +71,8 @@ class Loaded:
         input_sha256: of the file, where there is a log.
         notes: what the user should know, growing on the way.
         seconds: spent on it so far.
+        further_weights: where to repair the further pages of a TIFF; None everywhere.
+        further: these pages, repaired.
     """
 
     job: Job
@@ -83,11 +85,13 @@ class Loaded:
     input_sha256: str | None
     notes: list[str]
     seconds: float
+    further_weights: list[FloatArray | None] = field(default_factory=list)
+    further: tuple[Picture, ...] = ()
 
     @property
     def pixels(self) -> int:
-        """Its size."""
-        return self.picture.size[0] * self.picture.size[1]
+        """Its size, with all pages."""
+        return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.further))
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,11 @@ class Stages:
             data, stat = take(job.source)
             with self.watch.decoding(name):
                 picture = picture_from_bytes(
-                    data, job.source, max_pixels=self.options.max_pixels, truncated=self.options.truncated
+                    data,
+                    job.source,
+                    max_pixels=self.options.max_pixels,
+                    truncated=self.options.truncated,
+                    all_pages=job.format in (None, "tiff"),
                 )
             masks = self.plan.masks
             if masks is not None and masks.alpha and picture.alpha is None:
@@ -212,32 +220,37 @@ class Stages:
             if job.action in ("skip", "fail"):
                 self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
-            weight = None
+            weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
             restorer: Restorer | None = self.restorer
             if job.action == "unmasked":
                 restorer = self.clean_restorer
             elif masks is not None:
                 with self.watch.decoding(name):
-                    weight = effective_mask(
-                        picture,
-                        job.mask,
-                        invert=masks.invert,
-                        dilate_px=self.options.mask_dilate,
-                        feather_px=self.options.mask_feather,
-                        max_pixels=self.options.max_pixels,
-                    )
-                restorer = self.restorer if weight.any() else None
+                    given = [
+                        effective_mask(
+                            page,
+                            job.mask,
+                            invert=masks.invert,
+                            dilate_px=self.options.mask_dilate,
+                            feather_px=self.options.mask_feather,
+                            max_pixels=self.options.max_pixels,
+                        )
+                        for page in (picture, *picture.further)
+                    ]
+                restorer = self.restorer if any(weight.any() for weight in given) else None
+                weights = [*given]
             return Loaded(
                 job,
-                data if restorer is None else b"",
+                data if restorer is None or _would_suffer(picture) else b"",
                 picture,
                 stat,
                 restorer,
                 None if restorer is None else picture.shown(),
-                weight,
+                weights[0],
                 hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
                 list(picture.notes),
                 time.monotonic() - started,
+                weights[1:],
             )
         except NotAPicture as error:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
@@ -258,7 +271,7 @@ class Stages:
         """How many pictures like this one are repaired at once; 1: it goes alone."""
         from restore.repair.together import goes_whole, places
 
-        if loaded.restorer is None:
+        if loaded.restorer is None or loaded.picture.further:
             return 1
         count = places(loaded.restorer, *loaded.picture.size, self.tiles[id(loaded.restorer)])
         return count if count > 1 and goes_whole(loaded.restorer, loaded.weight) else 1
@@ -322,12 +335,12 @@ class Stages:
             return None
         started = time.monotonic()
         try:
-            repaired = repair(
-                self._twins[id(loaded.restorer)][network],
-                loaded.shown,
-                loaded.weight,
-                tile_px=self.tiles[id(loaded.restorer)],
-                say=loaded.notes.append,
+            one = self._twins[id(loaded.restorer)][network]
+            tile = self.tiles[id(loaded.restorer)]
+            repaired = repair(one, loaded.shown, loaded.weight, tile_px=tile, say=loaded.notes.append)
+            loaded.further = tuple(
+                self._put_in(page, repair(one, page.shown(), weight, tile_px=tile, say=loaded.notes.append), weight)
+                for page, weight in zip(loaded.picture.further, loaded.further_weights)
             )
         except Exception as error:
             self.ledger.fail(loaded.job, error)
@@ -345,12 +358,13 @@ class Stages:
         try:
             after, changed = before, 0.0
             if repaired is not None:
-                after = before.with_repaired(repaired, loaded.weight)
-                if self.plan.masks is not None and self.plan.masks.alpha:
-                    after = _opaque_where_repaired(after, loaded.weight)
+                after = replace(self._put_in(before, repaired, loaded.weight), further=loaded.further)
                 changed = _changed_share(before, after)
             data, kind = loaded.data, job.format or before.format
-            if repaired is not None or kind != before.format or self.options.metadata != "keep":
+            same = repaired is None or (
+                bool(data) and changed == 0 and after.alpha is before.alpha and self.options.quality is None
+            )
+            if not same or kind != before.format or self.options.metadata != "keep":
                 data, notes = encoded(
                     after,
                     job.target,
@@ -368,7 +382,7 @@ class Stages:
         self.ledger.finish(
             job,
             "done",
-            "" if ran is not None else "nothing to repair",
+            "nothing to repair" if ran is None else "nothing was changed" if data is loaded.data else "",
             seconds=loaded.seconds + time.monotonic() - started,
             model=None if ran is None else ran.name,
             model_sha256=None if ran is None else ran.sha256,
@@ -378,6 +392,20 @@ class Stages:
             warnings=loaded.notes,
             pixels=loaded.pixels,
         )
+
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None) -> Picture:
+        after = picture.with_repaired(repaired, weight)
+        if self.plan.masks is not None and self.plan.masks.alpha:
+            after = _opaque_where_repaired(after, weight)
+        return after
+
+
+def _would_suffer(picture: Picture) -> bool:
+    """Whether writing it again would cost quality, and it is in its file as it goes out: then, where the model
+    changed nothing, the file itself is the better output.
+    """
+    lossy = picture.format == "jpeg" or picture.compression == "lossy"
+    return lossy and not picture.turned and not picture.notes
 
 
 def _auto_tile(restorer: Restorer) -> int:
@@ -402,9 +430,13 @@ def _opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Pictu
 
 
 def _changed_share(before: Picture, after: Picture) -> float:
-    if before.pixels.shape != after.pixels.shape:
-        return 1.0
-    changed = before.pixels[:, :, 0] != after.pixels[:, :, 0]
-    for channel in range(1, before.pixels.shape[2]):
-        changed |= before.pixels[:, :, channel] != after.pixels[:, :, channel]
-    return float(changed.mean())
+    """Of all pixels, on all pages."""
+    count, total = 0, 0
+    for old, new in zip((before, *before.further), (after, *after.further)):
+        if old.pixels.shape != new.pixels.shape:
+            return 1.0
+        changed = old.pixels[:, :, 0] != new.pixels[:, :, 0]
+        for channel in range(1, old.pixels.shape[2]):
+            changed |= old.pixels[:, :, channel] != new.pixels[:, :, channel]
+        count, total = count + int(np.count_nonzero(changed)), total + changed.size
+    return count / total
