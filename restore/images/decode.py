@@ -125,7 +125,7 @@ def opened(
     """
     in_memory = not isinstance(source, Path)
     load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
-    where: Any = source if in_memory else str(source)
+    where: Any = os.fsencode(source) if isinstance(source, Path) else source
     image = load(where, access="sequential", fail_on=fail_on)
     pixel_bytes = image.bands * _BYTES[image.format]
     check_size(image.width, image.height, max_pixels, name, pixel_bytes=pixel_bytes)

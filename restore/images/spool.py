@@ -63,7 +63,7 @@ class Spool:
         """The file as a pyvips image."""
         height, width = self.size
         kind = _VIPS_TYPES[self.dtype]
-        return pyvips.Image.rawload(os.fspath(self.path), width, height, self.bands, format=kind, access=access)
+        return pyvips.Image.rawload(os.fsencode(self.path), width, height, self.bands, format=kind, access=access)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class SpooledPicture:
 def pixels_in_header(path: Path) -> int:
     """W·H as a file's header tells; 0 where it cannot be told without decoding."""
     try:
-        image = pyvips.Image.new_from_file(os.fspath(path), access="sequential")
+        image = pyvips.Image.new_from_file(os.fsencode(path), access="sequential")
     except (pyvips.Error, UnicodeDecodeError):
         pyvips.vips_lib.vips_error_clear()
         return 0
@@ -146,7 +146,7 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int) -> SpooledPictu
             if str(image.format) not in _DTYPES or image.bands > channels + 1:
                 return None
             rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
-            image.rawsave(os.fspath(spool))
+            image.rawsave(os.fsencode(spool))
             turn = facts.orientation if kind == "tiff" else orientation_of(facts.fields.get("exif-data"))
             rows = _upright(rows, turn or 1)
         except (pyvips.Error, UnicodeDecodeError) as error:
@@ -203,14 +203,14 @@ def write_spooled(
             compression = head.compression if head.format == "tiff" and head.compression else "deflate"
             size = picture.spool.size[0] * picture.spool.size[1] * picture.spool.bands * picture.spool.dtype.itemsize
             big = size > _CLASSIC_TIFF_BYTES
-            image.tiffsave(os.fspath(path), compression=compression, predictor="horizontal", bigtiff=big)
+            image.tiffsave(os.fsencode(path), compression=compression, predictor="horizontal", bigtiff=big)
             if big and (head.exif or head.carried):
                 notes.append("a TIFF of this size is written without EXIF")
             with open(path, "r+b") as file:
                 seen = head.alpha is None or head.transparent
                 tiff.add_tags(file, exif=head.exif, carried=head.carried, transparent=seen)
         elif kind == "png":
-            image.pngsave(os.fspath(path), compression=PNG_LEVEL, filter="up", keep="icc")
+            image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
             _rewrite_head(path, lambda data: png.with_chunks(
                 data, exif=head.exif, xmp=head.xmp, carried=head.carried, has_icc=bool(head.icc)
             ))  # fmt: skip
@@ -219,7 +219,7 @@ def write_spooled(
             level = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
             sampled = source is None or source.subsampling == "4:2:0"
             image.jpegsave(
-                os.fspath(path), Q=level, keep="icc", subsample_mode="on" if sampled else "off",
+                os.fsencode(path), Q=level, keep="icc", subsample_mode="on" if sampled else "off",
                 interlace=bool(source is not None and source.progressive),
             )  # fmt: skip
             if quality is None and source is not None:
@@ -246,7 +246,7 @@ def _upright(rows: Spool, orientation: int) -> Spool:
     image = image.autorot()
     turned = replace(rows, path=rows.path.with_name(rows.path.name + "2"), size=(image.height, image.width))
     try:
-        image.rawsave(os.fspath(turned.path))
+        image.rawsave(os.fsencode(turned.path))
         os.replace(turned.path, rows.path)
     finally:
         turned.path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A picture that goes through in bands comes out as one that is in memory."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,14 @@ def test_memory_that_does_not_suffice_makes_the_tiles_smaller(tmp_path: Path) ->
     assert (first.done, second.done) == (1, 1)
     one, two = (read_picture(tmp_path / way / "a.png").pixels.astype(int) for way in ("one", "two"))
     assert np.abs(one - two).max() <= 1
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "näme [1].png".encode(), b"new\nline.tif"])
+def test_any_name_will_do(name: bytes, tmp_path: Path) -> None:
+    save(tmp_path / "x", photo(150, 90), format="PNG" if name.endswith(b"png") else "TIFF")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "x").rename(tmp_path / "in" / os.fsdecode(name))
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Smoother())
+    assert (summary.done, summary.failed) == (1, [])
+    assert [os.fsencode(p.name) for p in (tmp_path / "out").iterdir()] == [name]
