@@ -121,7 +121,7 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
         decode_seconds: a file that is in `Watch.decoding` for longer is given up.
         say: told in a line when the work is started again.
     """
-    if sys.platform != "linux" or "torch" in sys.modules:  # its threads, and their locks, would not survive a fork
+    if sys.platform != "linux":
         _interrupt_by_signals(once=False)
         return Watch()
     past, parent = Past(), os.getpid()

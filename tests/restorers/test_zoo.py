@@ -16,6 +16,7 @@ from skimage import data
 from torch import nn
 from typer.testing import CliRunner
 
+import restore.supervise as supervising
 from restore.cli import app
 from restore.errors import RestoreError
 from restore.repair import fix_folder
@@ -307,7 +308,11 @@ def test_too_little_memory_for_the_whole_picture_is_told_and_got_round(
     assert told == ["memory did not suffice; went on with tiles of 330 pixels"]
 
 
-def test_a_picture_with_alpha_is_enlarged_from_the_command_line(tmp_path: Path) -> None:
+def test_a_picture_with_alpha_is_enlarged_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This process has threads, which a fork would not take along.
+    monkeypatch.setattr(supervising, "supervise", lambda seconds, say: supervising.Watch())
     rgba = np.dstack([data.chelsea()[:30, :40], np.full((30, 40), 255, np.uint8)])
     rgba[:, 20:, 3] = 0
     (tmp_path / "in").mkdir()
