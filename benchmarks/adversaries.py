@@ -1,6 +1,6 @@
 """A short run of every adversarial loss on photographs, and one that is made to collapse.
 
-    python benchmarks/adversaries.py FOLDER --lpips-weights FILE [--steps 300] [--device auto]
+    python benchmarks/adversaries.py FOLDER --lpips-weights FILE [--steps 120] [--device auto]
 
 `photo`'s unet and damage; the adversary joins after a third of the steps, with a weight at which it has a say. "Start"
 is the network before its first step, on validation pictures that are never trained on. A run whose watch speaks is
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lpips-weights", type=Path)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     columns = [
