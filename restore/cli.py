@@ -273,9 +273,8 @@ def train(
 
     with TrainingDisplay(settings.total_steps) as display:
         result = run_training(settings, display.report)
-    if (
-        not result.leads
-    ):  # the first process tells how it ended; another's complaint would have it killed while it saves
+    if not result.leads:
+        # The first process tells how it ended; another's complaint would have it killed while it saves.
         raise typer.Exit(0)
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:

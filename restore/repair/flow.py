@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
+from restore.repair.loaded import FloatArray, Huge, Loaded
 from restore.repair.plan import Job
-from restore.repair.stages import FloatArray, Huge, Loaded, Stages
+from restore.repair.stages import Stages
 
 if TYPE_CHECKING:
     from restore.repair.summary import Ledger

@@ -16,10 +16,11 @@ from restore.images.read import Truncated
 from restore.repair.flow import stream
 from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
+from restore.repair.options import Options
 from restore.repair.outputs import Metadata
 from restore.repair.pipes import check_pipes
 from restore.repair.plan import Job, Plan, plan_fix
-from restore.repair.stages import Options, Stages
+from restore.repair.stages import Stages
 from restore.repair.summary import Ledger, Progress, Summary
 from restore.repair.targets import PIPE
 from restore.supervise import Past, Watch

@@ -7,18 +7,15 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from restore.errors import RestoreError
-from restore.images import MAX_PIXELS, NotAPicture, Picture, picture_from_bytes
+from restore.images import NotAPicture, Picture, picture_from_bytes
 from restore.images.decoded import Damaged, TooLarge, check_bytes
-from restore.images.read import Truncated
+from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired, would_suffer
 from restore.repair.masks import effective_mask
-from restore.repair.outputs import Metadata, encoded
+from restore.repair.options import Options
+from restore.repair.outputs import encoded
 from restore.repair.pipes import put, take
 from restore.repair.plan import Job, Plan
 from restore.repair.summary import DISK_FULL, Ledger
@@ -28,78 +25,7 @@ from restore.supervise import Watch
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
-FloatArray = npt.NDArray[np.float32]
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How pictures are repaired and written; see `run_fix`."""
-
-    mask_dilate: int = 0
-    mask_feather: int = 0
-    tile: str | int = "auto"
-    quality: int | None = None
-    metadata: Metadata = "keep"
-    max_pixels: int = MAX_PIXELS
-    truncated: Truncated = "fail"
-
-    def __post_init__(self) -> None:
-        for name, value, limit in (("dilate", self.mask_dilate, 500), ("feather", self.mask_feather, 500)):
-            if not 0 <= value <= limit:
-                raise RestoreError(f"{value} is out of range", where=f"--mask-{name}", hint=f"0 to {limit} pixels")
-        if str(self.tile) != "auto" and not str(self.tile).isdecimal():
-            raise RestoreError(f"{self.tile!r} is no tile", where="--tile", hint="auto, 0 (never), or a side in pixels")
-        if self.max_pixels < 1:
-            raise RestoreError(f"{self.max_pixels} lets no picture in", where="--max-pixels", hint="1 or more")
-        if self.truncated not in ("fail", "accept"):
-            raise RestoreError(f"cannot be {self.truncated!r}", where="--truncated", hint="fail or accept")
-
-
-@dataclass
-class Loaded:
-    """A picture on its way through the stages.
-
-    Attributes:
-        job: what is to happen to it.
-        data: the file, where it may be copied; else empty.
-        picture: decoded.
-        stat: the file's, when it was read; None of a pipe.
-        restorer: what repairs it; None: there is nothing to repair.
-        shown, weight: what the restorer gets.
-        input_sha256: of the file, where there is a log.
-        notes: what the user should know, growing on the way.
-        seconds: spent on it so far.
-        further_weights: where to repair the further pages of a TIFF; None everywhere.
-        further: these pages, repaired.
-    """
-
-    job: Job
-    data: bytes
-    picture: Picture
-    stat: os.stat_result | None
-    restorer: Restorer | None
-    shown: FloatArray | None
-    weight: FloatArray | None
-    input_sha256: str | None
-    notes: list[str]
-    seconds: float
-    further_weights: list[FloatArray | None] = field(default_factory=list)
-    further: tuple[Picture, ...] = ()
-
-    @property
-    def pixels(self) -> int:
-        """Its size, with all pages."""
-        return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.further))
-
-
-@dataclass(frozen=True)
-class Huge:
-    """A picture that is not held in memory: it goes through all stages in bands when its turn comes."""
-
-    job: Job
-    pixels: int = 0
 
 
 class Stages:
@@ -241,7 +167,7 @@ class Stages:
                 weights = [*given]
             return Loaded(
                 job,
-                data if restorer is None or _would_suffer(picture) else b"",
+                data if restorer is None or would_suffer(picture) else b"",
                 picture,
                 stat,
                 restorer,
@@ -359,7 +285,7 @@ class Stages:
             after, changed = before, 0.0
             if repaired is not None:
                 after = replace(self._put_in(before, repaired, loaded.weight), further=loaded.further)
-                changed = _changed_share(before, after)
+                changed = changed_share(before, after)
             data, kind = loaded.data, job.format or before.format
             same = repaired is None or (
                 bool(data) and changed == 0 and after.alpha is before.alpha and self.options.quality is None
@@ -396,16 +322,8 @@ class Stages:
     def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None) -> Picture:
         after = picture.with_repaired(repaired, weight)
         if self.plan.masks is not None and self.plan.masks.alpha:
-            after = _opaque_where_repaired(after, weight)
+            after = opaque_where_repaired(after, weight)
         return after
-
-
-def _would_suffer(picture: Picture) -> bool:
-    """Whether writing it again would cost quality, and it is in its file as it goes out: then, where the model
-    changed nothing, the file itself is the better output.
-    """
-    lossy = picture.format == "jpeg" or picture.compression == "lossy"
-    return lossy and not picture.turned and not picture.notes
 
 
 def _auto_tile(restorer: Restorer) -> int:
@@ -418,25 +336,3 @@ def _auto_tile(restorer: Restorer) -> int:
         overlap_px=restorer.needs.overlap_px,
         bytes_per_pixel=restorer.bytes_per_pixel,
     )
-
-
-def _opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Picture:
-    """Alpha said where to repair, and has done its work: left transparent, the repair could not be seen."""
-    if picture.alpha is None or weight is None:
-        return picture
-    alpha = picture.alpha.copy()
-    alpha[weight > 0] = picture.white
-    return replace(picture, alpha=alpha)
-
-
-def _changed_share(before: Picture, after: Picture) -> float:
-    """Of all pixels, on all pages."""
-    count, total = 0, 0
-    for old, new in zip((before, *before.further), (after, *after.further)):
-        if old.pixels.shape != new.pixels.shape:
-            return 1.0
-        changed = old.pixels[:, :, 0] != new.pixels[:, :, 0]
-        for channel in range(1, old.pixels.shape[2]):
-            changed |= old.pixels[:, :, channel] != new.pixels[:, :, channel]
-        count, total = count + int(np.count_nonzero(changed)), total + changed.size
-    return count / total

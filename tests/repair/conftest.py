@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +98,16 @@ def pictures(tmp_path: Path) -> Path:
     save(tmp_path / "in/sub/b.png", photo(7, 5, 2))
     save(tmp_path / "in/sub/deep/c.jpg", photo(16, 16, 3), quality=95)
     return tmp_path / "in"
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user without rights: root may read and write everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)

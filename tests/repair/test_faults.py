@@ -17,7 +17,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.repair import fix_folder, pipes, plan_fix, run_fix
-from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save, snapshot
+from tests.repair.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
 
@@ -53,15 +53,9 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def nobody() -> Iterator[None]:
-    """For root, permissions are no obstacle: become somebody else for a while."""
-    if os.geteuid() != 0:
+    """For root, permissions are no obstacle: be somebody else for a test."""
+    with as_nobody():
         yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 def reasons(summary) -> dict[str, str]:

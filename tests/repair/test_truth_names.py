@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from restore.errors import RestoreError
 from restore.repair import fix_folder, plan_fix
-from tests.repair.conftest import Filler, Inverter, hole, load, photo, save, snapshot
+from tests.repair.conftest import Filler, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 NAMES = [
     b"with space.png", b" leading space.png", b"trailing space .png", b"new\nline.png", b"tab\t.png",
@@ -116,19 +115,6 @@ def test_names_that_collide_are_refused_before_anything_is_written(tmp_path, ext
     assert not (tmp_path / "out").exists()
 
 
-@contextmanager
-def nobody():
-    """As a user without rights: root may read and write everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
 @pytest.fixture
 def public():
     """A folder that others can get at, which pytest's is not."""
@@ -143,18 +129,18 @@ def test_a_folder_that_may_not_be_written_to(public):
     fix_folder(public / "in", public / "warm", Inverter())  # whatever is imported late is read now
     (public / "in").chmod(0o555)
     (public / "in/a.png").chmod(0o444)
-    with nobody():
+    with as_nobody():
         assert fix_folder(public / "in", public / "out", Inverter()).exit_code == 0
     (public / "shut").mkdir(mode=0o555)
     (public / "shut").chmod(0o555)
     for output in (public / "shut", public / "shut/new/deep"):
-        with nobody(), pytest.raises(RestoreError, match="no permission to write in this folder") as caught:
+        with as_nobody(), pytest.raises(RestoreError, match="no permission to write in this folder") as caught:
             fix_folder(public / "in", output, Inverter())
         assert caught.value.exit_code == 2
     assert list((public / "shut").iterdir()) == []
     (public / "in").chmod(0o755)
     save(public / "in/secret.png", photo(4, 4)).chmod(0)
-    with nobody():
+    with as_nobody():
         summary = fix_folder(public / "in", public / "again", Inverter())
     assert summary.done == 1
     assert [failure.reason for failure in summary.failed] == ["no permission to read it"]
