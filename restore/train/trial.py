@@ -21,7 +21,7 @@ from restore.train.step import Player, Rules, train_step
 
 MEASURED_SECONDS = 2.0
 _MOST_STEPS, _LEAST_STEPS = 100, 2
-_WARM_UP_STEPS = 20  # on a GPU: past the first payments of r1, so that steps with and without it are recorded
+_WARM_UP_STEPS = 20  # on a GPU: past the steps that are made one by one, and the recording
 
 
 @dataclass
