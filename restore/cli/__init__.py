@@ -1,0 +1,6 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `--help` answers at once."""
+
+from restore.cli.entry import main
+from restore.cli.program import app
+
+__all__ = ["app", "main"]

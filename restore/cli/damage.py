@@ -1,0 +1,52 @@
+"""`restore degrade` and `restore demo`: pictures damaged on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore.cli.program import app
+from restore.completion import damage_names
+from restore.display import Progress, say
+from restore.errors import printable
+
+
+@app.command()
+def degrade(
+    clean_dir: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
+    out_dir: Annotated[Path, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")],
+    damage: Annotated[
+        str,
+        typer.Option(help="A named damage (see `configs/damage`) or a YAML file.", autocompletion=damage_names),
+    ],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
+    from restore.datasets.damaged import write_damaged
+
+    with Progress("damaging", None) as bar:
+        summary = write_damaged(
+            clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
+        )
+    for line in summary.lines():
+        say(line)
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("data/samples"),
+    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network.")
+    ] = None,
+) -> None:
+    """Damage, repair and score the photographs that come with scikit-image, and write a before/after sheet."""
+    from restore.demo import make_demo
+
+    sheet = make_demo(out, typer.echo, lpips_net, lpips_weights)
+    typer.echo(f"\nbefore and after: {printable(sheet)}")

@@ -1,0 +1,59 @@
+"""`restore eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore.cli.program import Device, Masks, app
+from restore.display import Progress, print_table, say
+from restore.errors import printable
+
+
+@app.command("eval")
+def evaluate(
+    restored: Annotated[Path, typer.Argument(help="Folder of restored pictures.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of the true pictures, under the same relative names.")],
+    masks: Masks = None,
+    metrics: Annotated[str, typer.Option(help="Which scores, comma-separated: psnr, ssim, lpips.")] = "psnr,ssim,lpips",
+    convention: Annotated[
+        str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-studio.")
+    ] = "skimage",
+    csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV; - is stdout.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write conventions, summary and scores per picture as JSON; - is stdout."),
+    ] = None,
+    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    lpips_weights: Annotated[
+        Path | None,
+        typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Score restored pictures against the true ones, per picture and in the mean, with every convention named."""
+    from restore.evaluate.target import check_targets
+
+    json_target, csv_target = check_targets(json_file, csv)
+
+    from restore.evaluate.report import report_table
+    from restore.evaluate.score import score_folders
+
+    with Progress("scoring", None) as bar:
+        report = score_folders(
+            restored, reference,
+            masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()], convention=convention,
+            lpips_net=lpips_net, lpips_weights=lpips_weights, device=device, progress=bar.at,
+        )  # fmt: skip
+    table = report_table(report)
+    taken = any(target is not None and target.path is None for target in (json_target, csv_target))
+    print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
+    for line in report.problems():
+        say(printable(line))
+    if csv_target is not None:
+        report.write_csv(csv_target)
+    if json_target is not None:
+        report.write_json(json_target)
+    raise typer.Exit(report.exit_code)

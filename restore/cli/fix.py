@@ -1,0 +1,146 @@
+"""`restore fix`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from restore.cli.program import Precision, app
+from restore.completion import model_names
+from restore.display import Progress, say
+from restore.errors import RestoreError
+
+MaskMissing = Literal["fail", "skip", "clean"]
+Metadata = Literal["keep", "strip"]
+Truncated = Literal["fail", "accept"]
+
+
+@app.command()
+def fix(
+    input: Annotated[
+        str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
+    ],
+    output: Annotated[
+        str,
+        typer.Argument(help="Where the repaired pictures go: same tree, names and formats; - is standard output."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from `restore models`, or a weights file. Default: inpaint with masks, photo without.",
+            autocompletion=model_names,
+        ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="What to fill, white = repair: a folder (x.png or x_mask.png), one file for all, or `alpha`."
+        ),
+    ] = None,
+    mask_invert: Annotated[bool, typer.Option("--mask-invert", help="Black = repair instead.")] = False,
+    mask_dilate: Annotated[int, typer.Option(min=0, help="Widen the masks by this many pixels.")] = 0,
+    mask_missing: Annotated[
+        MaskMissing,
+        typer.Option(help="A picture without a mask: fail, skip, or clean (nothing to repair: it is copied)."),
+    ] = "fail",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Leave outputs that exist, do the rest: goes on after a stop."),
+    ] = False,
+    include: Annotated[list[str] | None, typer.Option(help="Only files that match this glob (repeatable).")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out files that match this glob (repeatable).")
+    ] = None,
+    ext: Annotated[
+        str | None, typer.Option(help="Write png, jpg, webp or tiff instead of the source's format.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(help="Added to every output's name, before its extension.")] = "",
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="JPEG and WebP quality. Default: the source's.")
+    ] = None,
+    metadata: Annotated[
+        Metadata, typer.Option(help="keep or strip EXIF and XMP; the colour profile always stays.")
+    ] = "keep",
+    tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or cuda:all share the pictures.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
+    precision: Precision = "auto",
+    log: Annotated[
+        Path | None, typer.Option(help="Write a JSON line per file here, as it is done; - is stdout.")
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
+    ] = 400_000_000,
+    truncated: Annotated[
+        Truncated, typer.Option(help="A damaged or cut picture: fail, or accept (repair what is there of it).")
+    ] = "fail",
+    decode_seconds: Annotated[
+        float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
+    ] = 300,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary (with --dry-run: the plan) as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
+    if masks is None:
+        for option, given in (
+            ("--mask-invert", mask_invert), ("--mask-dilate", mask_dilate), ("--mask-missing", mask_missing != "fail"),
+        ):  # fmt: skip
+            if given:
+                raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
+
+    for taker, goal in (("OUTPUT", output), ("--log", str(log))):
+        if as_json and goal == "-" and not dry_run:
+            raise RestoreError(
+                f"the summary and {taker} cannot both go to standard output", where="--json", hint="name a file"
+            )
+
+    from restore.supervise import Watch, supervise
+
+    # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
+    watch = Watch() if dry_run else supervise(decode_seconds, say)
+
+    from restore.repair import plan_fix
+
+    plan = watch.plan or plan_fix(
+        input, output,
+        masks=masks, mask_invert=mask_invert, mask_missing=mask_missing,
+        overwrite=overwrite, skip_existing=skip_existing,
+        include=tuple(include or ()), exclude=tuple(exclude or ()), ext=ext, suffix=suffix,
+    )  # fmt: skip
+    if dry_run:
+        for line in [json.dumps(plan.facts(), indent=1)] if as_json else plan.lines():
+            typer.echo(line)
+        return
+    watch.keep(plan)
+
+    from restore.devices import limit_threads
+    from restore.repair import run_fix
+    from restore.restorers.open import open_restorers
+
+    limit_threads()
+    restorers = open_restorers(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
+    with Progress("repairing", len(plan.jobs)) as bar:
+        summary = run_fix(
+            plan, restorers,
+            mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
+            log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
+            max_pixels=max_pixels, truncated=truncated, watch=watch,
+        )  # fmt: skip
+    # A filter in a pipe that has nothing to complain of says nothing.
+    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.lines():
+        say(line)
+    if as_json:
+        typer.echo(json.dumps(summary.facts(), indent=1))
+    raise typer.Exit(summary.exit_code)

@@ -1,0 +1,43 @@
+"""The command line's beginning: the program, what holds for every command, and options that several share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore import __version__
+
+app = typer.Typer(
+    name="restore",
+    help="Repair damaged photographs, score the results, and train the networks that do it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 all done; 1 some files failed (the rest done); 2 the command was wrong, nothing written; "
+    "3 training diverged; 130 interrupted.",
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
+Precision = Annotated[
+    str, typer.Option(help="auto (half precision where the processor is fast at it), fp32, bf16 or fp16.")
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of masks under the pictures' names, white = missing.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"restore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+) -> None:
+    pass
