@@ -172,7 +172,7 @@ def free_memory(device: torch.device | str) -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    limits = [_sysconf_memory()]
+    limits = [half_of_memory()]
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
@@ -194,7 +194,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
-def _sysconf_memory() -> int:
+def half_of_memory() -> int:
     """Half of the installed memory, or 2 GiB where the system does not say."""
     if hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

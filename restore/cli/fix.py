@@ -80,7 +80,7 @@ def fix(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
-    ] = 400_000_000,
+    ] = 1_000_000_000,
     truncated: Annotated[
         Truncated, typer.Option(help="A damaged or cut picture: fail, or accept (repair what is there of it).")
     ] = "fail",

@@ -120,13 +120,28 @@ def read_mask(
         RestoreError: unreadable, or of another size.
     """
     mask = read_picture(path, max_pixels=max_pixels)
-    if size is not None and mask.size != size:
+    if size is not None:
+        check_mask_size(mask.size, size, path)
+    return as_mask(mask)
+
+
+def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | os.PathLike[str]) -> None:
+    """That a mask of (H, W) `found` has its picture's size.
+
+    Raises:
+        RestoreError: exit code 1; it has another.
+    """
+    if found != size:
         raise RestoreError(
-            f"the mask is {mask.size[1]}×{mask.size[0]}, its picture {size[1]}×{size[0]}",
-            where=path,
+            f"the mask is {found[1]}×{found[0]}, its picture {size[1]}×{size[0]}",
+            where=name,
             hint="a mask has exactly the size of the upright picture",
             exit_code=1,
         )
+
+
+def as_mask(mask: Picture) -> np.ndarray:
+    """A picture as a mask: float32, H×W, [0, 1], white = 1."""
     values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
     unit = np.divide(values, np.float32(mask.white), dtype=np.float32)
     return np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -28,6 +29,7 @@ SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
 _DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
 _CLASSIC_TIFF_BYTES = 3_500_000_000
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before its pixels has room
 
 
@@ -47,17 +49,26 @@ class Spool:
     bands: int
     dtype: np.dtype
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop` - 1: (stop - start)×W×bands."""
-        row = self.size[1] * self.bands
-        values = np.fromfile(self.path, self.dtype, (stop - start) * row, offset=start * row * self.dtype.itemsize)
-        return values.reshape(stop - start, self.size[1], self.bands)
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """A part: (rows)×(columns)×bands."""
+        height, width = self.size
+        if (columns.start, columns.stop) == (0, width):  # without mapping pages, which would count as resident
+            row = width * self.bands
+            count, offset = (rows.stop - rows.start) * row, rows.start * row * self.dtype.itemsize
+            return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(-1, width, self.bands)
+        return np.array(np.memmap(self.path, self.dtype, "r", shape=(height, width, self.bands))[rows, columns])
 
-    def write(self, top: int, values: np.ndarray) -> None:
-        """Put rows in place, from `top` on; the file grows as they come."""
-        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.seek(top * self.size[1] * self.bands * self.dtype.itemsize)
-            file.write(np.ascontiguousarray(values, self.dtype).data)
+    def write(self, rows: slice, columns: slice, values: np.ndarray) -> None:
+        """Put a part in place. Whole rows may also come from the top down into a file that grows with them."""
+        height, width = self.size
+        if (columns.start, columns.stop) == (0, width):
+            with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
+                file.seek(rows.start * width * self.bands * self.dtype.itemsize)
+                file.write(np.ascontiguousarray(values, self.dtype).data)
+            return
+        whole = np.memmap(self.path, self.dtype, "r+", shape=(height, width, self.bands))
+        whole[rows, columns] = values
+        whole.flush()
 
     def image(self, *, access: str = "sequential") -> Any:
         """The file as a pyvips image."""
@@ -83,19 +94,19 @@ class SpooledPicture:
         """(H, W)."""
         return self.spool.size
 
-    def band(self, start: int, stop: int) -> Picture:
-        """Rows `start` to `stop` - 1 as a picture."""
-        values = self.spool.read(start, stop)
+    def part(self, rows: slice, columns: slice) -> Picture:
+        """A part as a picture."""
+        values = self.spool.read(rows, columns)
         channels = self.header.pixels.shape[2]
         alpha = None if self.header.alpha is None else np.ascontiguousarray(values[:, :, channels])
         return replace(self.header, pixels=np.ascontiguousarray(values[:, :, :channels]), alpha=alpha)
 
-    def put(self, top: int, band: Picture) -> None:
-        """Write rows, from `top` on."""
-        values = band.pixels
-        if band.alpha is not None:
-            values = np.concatenate([values, band.alpha[:, :, None]], axis=2)
-        self.spool.write(top, values)
+    def put(self, rows: slice, columns: slice, part: Picture) -> None:
+        """Write a part; see `Spool.write`."""
+        values = part.pixels
+        if part.alpha is not None:
+            values = np.concatenate([values, part.alpha[:, :, None]], axis=2)
+        self.spool.write(rows, columns, values)
 
     def fits(self, kind: str) -> bool:
         """Whether `write_spooled` can write it in this format."""
@@ -115,19 +126,21 @@ def pixels_in_header(path: Path) -> int:
     return int(image.height) * int(image.width)
 
 
-def spool_picture(source: Path, spool: Path, *, max_pixels: int) -> SpooledPicture | None:
+def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -> SpooledPicture | None:
     """Decode a picture into a spool, in bands.
 
     Args:
         source: the file.
         spool: where the rows go. Where the picture has to be turned, that file is written twice.
         max_pixels: as for `read_picture`.
+        times: how often the raw picture will be on that disk.
 
     Returns:
         None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers.
 
     Raises:
-        RestoreError: exit code 1: cannot be decoded, with the reason; too large; the disk is full.
+        RestoreError: exit code 1: cannot be decoded, with the reason; too large, for the disk as well.
+        OSError: the disk is full, or cannot be written to.
     """
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         kind = format_of(data[:1024], source)
@@ -146,14 +159,18 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int) -> SpooledPictu
             if str(image.format) not in _DTYPES or image.bands > channels + 1:
                 return None
             rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
+            _check_room(spool.parent, rows, times, source)
             image.rawsave(os.fsencode(spool))
             turn = facts.orientation if kind == "tiff" else orientation_of(facts.fields.get("exif-data"))
             rows = _upright(rows, turn or 1)
         except (pyvips.Error, UnicodeDecodeError) as error:
+            reason = reason_of(error)
+            if _NO_ROOM in reason:
+                raise OSError(errno.ENOSPC, _NO_ROOM, os.fspath(spool)) from error
             raise Damaged(
-                f"the {kind.upper()} cannot be decoded: {reason_of(error)}",
+                f"the {kind.upper()} cannot be decoded: {reason}",
                 where=source,
-                hint="the file is damaged or cut short, or the disk is full",
+                hint="the file is damaged or cut short",
                 exit_code=1,
             ) from error
         decoded = Decoded(
@@ -190,6 +207,7 @@ def write_spooled(
 
     Raises:
         RestoreError: exit code 1: cannot be written, with the reason.
+        OSError: the disk is full, or cannot be written to.
     """
     head = picture.header
     if metadata == "strip":
@@ -227,14 +245,31 @@ def write_spooled(
             segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.carried
             _rewrite_head(path, lambda data: jpeg.with_segments(data, segments))
     except (pyvips.Error, UnicodeDecodeError) as error:
-        reason: Any = reason_of(error)
-    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        if _NO_ROOM in reason:
+            raise OSError(errno.ENOSPC, _NO_ROOM, os.fspath(path)) from error
+        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
+    except ValueError as error:
         reason = " ".join(str(error).split())
-    else:
-        return notes
-    raise RestoreError(
-        f"cannot be written as {kind.upper()}: {reason}", where=name, hint="is the disk full?", exit_code=1
-    )
+        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
+    return notes
+
+
+def _check_room(folder: Path, rows: Spool, times: int, name: Path) -> None:
+    """That a disk has room for the raw picture, so that it is not filled in vain.
+
+    Raises:
+        RestoreError: exit code 1.
+    """
+    height, width = rows.size
+    needed, free = times * height * width * rows.bands * rows.dtype.itemsize, shutil.disk_usage(folder).free
+    if needed > free:
+        raise RestoreError(
+            f"{width}×{height} takes {needed / 1e9:.1f} GB of disk space for a while, and {free / 1e9:.1f} GB are free",
+            where=name,
+            hint="make room there, or choose another output folder",
+            exit_code=1,
+        )
 
 
 def _upright(rows: Spool, orientation: int) -> Spool:

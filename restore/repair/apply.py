@@ -21,7 +21,8 @@ FloatArray = npt.NDArray[np.float32]
 SMALL_PIXELS = 1 << 20
 #: A hole is shown with at least so much of its surroundings.
 CONTEXT_PX = 128
-_BLOCK_PX = 64
+#: Holes are told apart by blocks of this side.
+BLOCK_PX = 64
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,29 @@ class Region:
 
     Attributes:
         rows, columns: the crop.
-        own: H'×W' of the crop, True where a hole is this region's to repair.
+        owned: which blocks of 64×64 pixels are its own; None: everything is.
+        offset: (rows, columns) of the first block in the crop.
     """
 
     rows: slice
     columns: slice
-    own: npt.NDArray[np.bool_]
+    owned: npt.NDArray[np.bool_] | None = None
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H', W') of the crop."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def own(self, hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Of the crop's hole, H'×W', what is this region's to repair."""
+        if self.owned is None:
+            return hole
+        own: npt.NDArray[np.bool_] = np.zeros(self.size, bool)
+        inside = own[self.offset[0] :, self.offset[1] :]
+        mine = np.kron(self.owned, np.ones((BLOCK_PX, BLOCK_PX), bool))[: inside.shape[0], : inside.shape[1]]
+        inside[: mine.shape[0], : mine.shape[1]] = mine
+        return own & hole
 
 
 @torch.inference_mode()
@@ -65,57 +83,80 @@ def repair(
     """
     image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
     if weight is None:
-        out = _run(restorer, image, None, tile_px, say)
+        out = run(restorer, image, None, tile_px, say)
     else:
-        hole = torch.from_numpy((weight > 0)[None].astype(np.float32))
+        hole = weight > 0
+        mask = torch.from_numpy(hole[None].astype(np.float32))
         out = image.clone()
-        for region in regions(weight > 0, restorer.needs):
+        for region in regions(hole_blocks(hole), (hole.shape[0], hole.shape[1]), restorer.needs):
             part = (slice(None), region.rows, region.columns)
-            repaired = _run(restorer, image[part], hole[part], tile_px, say)
-            out[part] = torch.where(torch.from_numpy(region.own), repaired, out[part])
-    if not bool(torch.isfinite(out).all()):
-        raise RestoreError("the model gave values that are no numbers", hint="try --precision fp32", exit_code=1)
+            repaired = run(restorer, image[part], mask[part], tile_px, say)
+            out[part] = torch.where(torch.from_numpy(region.own(hole[part[1:]])), repaired, out[part])
+    check_numbers(out)
     return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
 
 
-def regions(hole: npt.NDArray[np.bool_], needs: Needs) -> Iterator[Region]:
+def hole_blocks(hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether there is a hole in each block of 64×64 pixels: H×W -> ⌈H/64⌉×⌈W/64⌉."""
+    height, width = hole.shape
+    down, across = -(-height // BLOCK_PX), -(-width // BLOCK_PX)
+    padded = np.pad(hole, ((0, down * BLOCK_PX - height), (0, across * BLOCK_PX - width)))
+    blocks: npt.NDArray[np.bool_] = np.asarray(padded.reshape(down, BLOCK_PX, across, BLOCK_PX).any(axis=(1, 3)))
+    return blocks
+
+
+def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: Needs) -> Iterator[Region]:
     """Crops that show every hole with its surroundings; holes near each other share one.
+
+    Args:
+        blocks: where the holes are, see `hole_blocks`.
+        size: (H, W) of the picture.
+        needs: of the restorer that is shown them.
 
     A crop starts at a multiple of the restorer's `multiple`, so that a network with strides sees the same
     grid as in the whole picture. A restorer that cannot be tiled sees small pictures whole. Around a hole at least
     half its length is shown.
     """
-    height, width = hole.shape
-    if not hole.any():
+    height, width = size
+    if not blocks.any():
         return
     if not needs.tileable and (height * width <= SMALL_PIXELS or not needs.needs_mask):
-        yield Region(slice(0, height), slice(0, width), hole)
+        yield Region(slice(0, height), slice(0, width))
         return
     context = max(CONTEXT_PX, needs.overlap_px)
-    down, across = -(-height // _BLOCK_PX), -(-width // _BLOCK_PX)
-    padded = np.pad(hole, ((0, down * _BLOCK_PX - height), (0, across * _BLOCK_PX - width)))
-    blocks = padded.reshape(down, _BLOCK_PX, across, _BLOCK_PX).any(axis=(1, 3))
     labels, _ = ndimage.label(ndimage.binary_dilation(blocks, np.ones((3, 3))), np.ones((3, 3)))
     labels *= blocks
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        top, bottom, left, right = (int(edge) * _BLOCK_PX for side in box for edge in (side.start, side.stop))
+        top, bottom, left, right = (int(edge) * BLOCK_PX for side in box for edge in (side.start, side.stop))
         around = max(context, max(bottom - top, right - left) // 2)
         first_row, first_column = (max(edge - around, 0) // needs.multiple * needs.multiple for edge in (top, left))
-        rows = slice(first_row, min(bottom + around, height))
-        columns = slice(first_column, min(right + around, width))
-        own = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
-        mine = np.kron(labels[box] == label, np.ones((_BLOCK_PX, _BLOCK_PX), bool))
-        inside = own[top - first_row : bottom - first_row, left - first_column : right - first_column]
-        inside[:] = mine[: inside.shape[0], : inside.shape[1]]
-        yield Region(rows, columns, own & hole[rows, columns])
+        yield Region(
+            slice(first_row, min(bottom + around, height)),
+            slice(first_column, min(right + around, width)),
+            labels[box] == label,
+            (top - first_row, left - first_column),
+        )
 
 
-def _run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
+def run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
     """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
     needs = restorer.needs
     whole = restorer.prepare(image[None], None if hole is None else hole[None])[0]
+    return run_tiled(
+        tile_by_tile(restorer, say),
+        (whole, hole),
+        tile_px=tile_px if needs.tileable else 0,
+        overlap_px=needs.overlap_px,
+        scale=needs.scale,
+        multiple=needs.multiple,
+        on_smaller=told_of_smaller_tiles(say),
+    )
 
-    def restored(tile: Tensor, mask: Tensor | None) -> Tensor:
+
+def tile_by_tile(restorer: Restorer, say: Callable[[str], None]) -> Callable[..., Tensor]:
+    """(prepared tile, mask or None) -> its repair; in fp32 where half precision gives values that are no numbers."""
+
+    def restored(tile: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None and not bool(mask.any()):
             return tile
         out = restorer(tile, mask, prepared=True)
@@ -124,12 +165,19 @@ def _run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, s
             out = restorer.in_precision("fp32")(tile, mask, prepared=True)
         return out
 
-    return run_tiled(
-        restored,
-        (whole, hole),
-        tile_px=tile_px if needs.tileable else 0,
-        overlap_px=needs.overlap_px,
-        scale=needs.scale,
-        multiple=needs.multiple,
-        on_smaller=lambda tile: say(f"memory did not suffice; went on with tiles of {tile} pixels"),
-    )
+    return restored
+
+
+def told_of_smaller_tiles(say: Callable[[str], None]) -> Callable[[int], None]:
+    """What `run_tiled` calls where memory did not suffice."""
+    return lambda tile: say(f"memory did not suffice; went on with tiles of {tile} pixels")
+
+
+def check_numbers(repaired: Tensor) -> None:
+    """That a repair holds numbers.
+
+    Raises:
+        RestoreError: exit code 1; it does not.
+    """
+    if not bool(torch.isfinite(repaired).all()):
+        raise RestoreError("the model gave values that are no numbers", hint="try --precision fp32", exit_code=1)

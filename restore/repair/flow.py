@@ -118,7 +118,7 @@ class _Flow:
             if self._stopped():
                 return []
             if isinstance(loaded, Huge):
-                loaded = self._stages.repair_in_bands(loaded, network)
+                loaded = self._stages.repair_in_parts(loaded, network)
             if loaded is not None:
                 break
         group = [loaded]
@@ -152,7 +152,7 @@ class _Flow:
         """Start reading as far as there is room; called again whenever a picture has been read."""
         with self._lock:
             while self._to_read and not self._stopped() and self._has_room():
-                read = self._reading.submit(self._stages.load, self._to_read.popleft())
+                read = self._reading.submit(self._stages.reader.load, self._to_read.popleft())
                 self._reads.append(read)
                 read.add_done_callback(lambda _: self._read_ahead())
 

@@ -1,11 +1,12 @@
-"""Pictures too large for memory: decoded, repaired and encoded in bands, by way of the disk."""
+"""Pictures too large for memory: decoded, repaired and encoded in parts, by way of the disk."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from restore.errors import RestoreError
-from restore.files import replacing, temporary_beside
-from restore.images.spool import Spool, SpooledPicture, pixels_in_header, spool_picture, write_spooled
+from restore.files import replacing, temporary_beside, why_not_written
+from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture, write_spooled
+from restore.repair.apply import check_numbers, regions, run, tile_by_tile, told_of_smaller_tiles
+from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
+from restore.repair.loaded import opaque_where_repaired, would_suffer
 from restore.restorers.base import Restorer
 from restore.tiling import run_banded
 
-#: From here on a picture goes through in bands; in memory a pixel takes some 30 bytes.
+#: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
 HUGE_PIXELS = 40_000_000
 _HUGE_BYTES = 1_000_000  # a smaller file is not asked how large its picture is
 
@@ -29,22 +33,28 @@ class Repaired:
 
     Attributes:
         pixels: of the picture.
-        changed_share: of them.
+        ran: the restorer did; else there was nothing to repair.
+        changed_share: of the pixels.
+        copied: the file went out byte for byte.
         notes: what the user should know.
         input_sha256, output_sha256: of the files.
     """
 
     pixels: int
+    ran: bool
     changed_share: float
+    copied: bool
     notes: list[str]
     input_sha256: str
     output_sha256: str
 
 
-def goes_in_bands(restorer: Restorer) -> bool:
-    """Whether a restorer can repair a picture band by band."""
+def goes_in_parts(restorer: Restorer, *, masked: bool) -> bool:
+    """Whether a restorer can repair a picture of which it never sees the whole: in bands, or around its holes."""
     needs = restorer.needs
-    return needs.tileable and not needs.needs_mask and needs.scale == 1
+    if needs.scale != 1:
+        return False
+    return needs.tileable or needs.needs_mask if masked else needs.tileable and not needs.needs_mask
 
 
 def is_huge(source: Path) -> bool:
@@ -55,10 +65,11 @@ def is_huge(source: Path) -> bool:
         return False
 
 
-def repair_in_bands(
+def repair_in_parts(
     source: Path,
     target: Path,
     restorer: Restorer,
+    mask: MaskOf | None,
     *,
     format: str | None,
     tile_px: int,
@@ -74,79 +85,128 @@ def repair_in_bands(
 
     Args:
         source, target: files; the target is written atomically.
-        restorer: tileable, of scale 1, without a mask.
+        restorer: one that `goes_in_parts`.
+        mask: where to repair; None everywhere.
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
         max_pixels: see `read_picture`.
-        decoding: holds while the picture is decoded.
+        decoding: holds while files are decoded.
         say: told what goes another way than planned.
 
     Returns:
-        None where this picture has to be in memory (see `spool_picture`).
+        None where this picture has to be in memory: see `spool_picture`; and where one hole with its surroundings is
+        too large by itself.
 
     Raises:
         RestoreError: exit code 1, with the reason.
     """
-    before_file, after_file = temporary_beside(target), temporary_beside(target)
+    spools = [temporary_beside(target) for _ in range(3)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with decoding:
-            before = spool_picture(source, before_file, max_pixels=max_pixels)
-        kind = format or (before.header.format if before is not None else "")
-        if before is None or not before.fits(kind):
+            before = spool_picture(source, spools[0], max_pixels=max_pixels, times=2)
+            kind = format or (before.header.format if before is not None else "")
+            if before is None or not before.fits(kind):
+                return None
+            where = None if mask is None else open_mask(mask, before, spools[2], max_pixels=max_pixels)
+        if mask is not None and where is None:
             return None
-        rows = Spool(after_file, before.size, before.spool.bands, before.spool.dtype)
-        after = SpooledPicture(before.header, rows)
-        changed = _through(restorer, before, after, tile_px, say)
+        after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
+        if where is None:
+            ran, changed = True, _in_bands(restorer, before, after, tile_px, say)
+        else:
+            found = _around_holes(restorer, before, after, where, tile_px, say)
+            if found is None:
+                return None
+            ran, changed = found
+        notes = [*before.header.notes]
+        as_it_is = kind == before.header.format and metadata == "keep"
+        if ran and (changed or not would_suffer(before.header) or quality is not None):
+            as_it_is = False
         with replacing(target, like=source.stat()) as temporary:
-            notes = write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
+            if as_it_is:
+                shutil.copyfile(source, temporary)
+            else:
+                notes += write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
             digest = _sha256(temporary)
         pixels = before.size[0] * before.size[1]
-        return Repaired(pixels, changed / pixels, [*before.header.notes, *notes], _sha256(source), digest)
+        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, _sha256(source), digest)
     except OSError as error:
-        raise RestoreError(
-            f"cannot be repaired by way of the disk: {error.strerror}", where=target, exit_code=1
-        ) from error
+        raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
     finally:
-        before_file.unlink(missing_ok=True)
-        after_file.unlink(missing_ok=True)
+        for spool in spools:
+            spool.unlink(missing_ok=True)
 
 
-def _through(
+@torch.inference_mode()
+def _in_bands(
     restorer: Restorer, before: SpooledPicture, after: SpooledPicture, tile_px: int, say: Callable[[str], None]
 ) -> int:
-    """Repair all bands; returns how many pixels changed."""
+    """Repair the whole picture; returns how many pixels changed."""
     changed: dict[int, int] = {}
+    across = slice(0, before.size[1])
 
     def read(start: int, stop: int) -> list[Tensor | None]:
-        shown = before.band(start, stop).shown()
-        return [torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))[None]]
-
-    def restored(tile: Tensor) -> Tensor:
-        out = restorer(tile, None, prepared=True)
-        if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
-            say(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
-            out = restorer.in_precision("fp32")(tile, None, prepared=True)
-        if not bool(torch.isfinite(out).all()):
-            raise RestoreError("the model gave values that are no numbers", hint="try --precision fp32", exit_code=1)
-        return out
+        return [_as_tensor(before.part(slice(start, stop), across).shown())[None]]
 
     def write(top: int, band: Tensor) -> None:
         if top == 0:
             changed.clear()
-        source = before.band(top, top + band.shape[-2])
+        check_numbers(band)
+        rows = slice(top, top + band.shape[-2])
+        source = before.part(rows, across)
         repaired = source.with_repaired(np.ascontiguousarray(band[0].numpy().transpose(1, 2, 0)))
-        after.put(top, repaired)
+        after.put(rows, across, repaired)
         changed[top] = int((source.pixels != repaired.pixels).any(axis=2).sum())
 
     needs = restorer.needs
     run_banded(
-        restored, read, write,
+        tile_by_tile(restorer, say), read, write,
         size=before.size, tile_px=tile_px, overlap_px=needs.overlap_px, multiple=needs.multiple,
-        on_smaller=lambda tile: say(f"memory did not suffice; went on with tiles of {tile} pixels"),
+        on_smaller=told_of_smaller_tiles(say),
     )  # fmt: skip
     return sum(changed.values())
+
+
+@torch.inference_mode()
+def _around_holes(
+    restorer: Restorer,
+    before: SpooledPicture,
+    after: SpooledPicture,
+    where: HugeMask,
+    tile_px: int,
+    say: Callable[[str], None],
+) -> tuple[bool, int] | None:
+    """Repair the holes, each on a crop; returns whether there were any, and how many pixels changed.
+
+    None where a crop is huge itself; nothing has been done then.
+    """
+    crops = list(regions(where.blocks(), before.size, restorer.needs))
+    if any(crop.size[0] * crop.size[1] > HUGE_PIXELS for crop in crops):
+        return None
+    shutil.copyfile(before.spool.path, after.spool.path)
+    changed = 0
+    for crop in crops:
+        source, weight = before.part(crop.rows, crop.columns), where.weight(crop.rows, crop.columns)
+        hole = weight > 0
+        mask = torch.from_numpy(hole[None].astype(np.float32))
+        out = run(restorer, _as_tensor(source.shown()), mask, tile_px, say)
+        check_numbers(out)
+        # Beside its own holes a crop may show parts of others'.
+        mine = np.where(crop.own(hole), weight, np.float32(0))
+        repaired = after.part(crop.rows, crop.columns).with_repaired(
+            np.ascontiguousarray(out.numpy().transpose(1, 2, 0)), mine
+        )
+        if where.of_alpha:
+            repaired = opaque_where_repaired(repaired, mine)
+        after.put(crop.rows, crop.columns, repaired)
+        changed += int(((source.pixels != repaired.pixels).any(axis=2) & (mine > 0)).sum())
+    return bool(crops), changed
+
+
+def _as_tensor(shown: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
 
 
 def _sha256(path: Path) -> str:

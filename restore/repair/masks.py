@@ -158,12 +158,31 @@ def effective_mask(
         RestoreError: the file cannot be read, or is of another size than the picture.
     """
     if mask is not None:
-        weight = read_mask(mask, size=picture.pixels.shape[:2], max_pixels=max_pixels)
+        weight = read_mask(mask, size=picture.size, max_pixels=max_pixels)
     else:
-        if picture.alpha is None:
-            raise RestoreError("has no transparency to take a mask from", exit_code=1)
-        opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
-        weight = np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
+        weight = transparency(picture)
+    return shaped(weight, invert=invert, dilate_px=dilate_px, feather_px=feather_px)
+
+
+def transparency(picture: Picture) -> FloatArray:
+    """A picture's alpha as a mask: H×W in [0, 1], 1 = transparent.
+
+    Raises:
+        RestoreError: it has none.
+    """
+    if picture.alpha is None:
+        raise RestoreError("has no transparency to take a mask from", exit_code=1)
+    opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
+    return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
+
+
+def reach_px(dilate_px: int, feather_px: int) -> int:
+    """How far `shaped` looks."""
+    return dilate_px + 2 * feather_px + 2
+
+
+def shaped(weight: FloatArray, *, invert: bool, dilate_px: int, feather_px: int) -> FloatArray:
+    """A mask (H×W in [0, 1]) inverted, grown and softened; see `effective_mask`."""
     if invert:
         weight = 1 - weight
     if not (dilate_px or feather_px) or not weight.any():
@@ -175,7 +194,7 @@ def _grown(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
     """Dilation by a disc, then a ramp; in 16-bit integers, so that what is known stays exactly zero."""
     import cv2
 
-    reach = dilate_px + 2 * feather_px + 2
+    reach = reach_px(dilate_px, feather_px)
     rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
     top, left = max(rows[0] - reach, 0), max(columns[0] - reach, 0)
     part = np.s_[top : rows[-1] + 1 + reach, left : columns[-1] + 1 + reach]

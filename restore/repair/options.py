@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from restore.errors import RestoreError
-from restore.images import MAX_PIXELS
 from restore.images.read import Truncated
 from restore.repair.outputs import Metadata
+
+#: What is too large for memory goes through in parts, so that more is allowed than where pictures are read as a whole.
+MAX_PIXELS = 1_000_000_000
 
 
 @dataclass(frozen=True)

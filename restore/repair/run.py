@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
-from restore.images import MAX_PIXELS
 from restore.images.read import Truncated
 from restore.repair.flow import stream
 from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
-from restore.repair.options import Options
+from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.outputs import Metadata
 from restore.repair.pipes import check_pipes
 from restore.repair.plan import Job, Plan, plan_fix

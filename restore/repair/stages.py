@@ -10,16 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from restore.images import NotAPicture, Picture, picture_from_bytes
-from restore.images.decoded import Damaged, TooLarge, check_bytes
-from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired, would_suffer
-from restore.repair.masks import effective_mask
+from restore.images import Picture
+from restore.images.decoded import Damaged
+from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
 from restore.repair.options import Options
 from restore.repair.outputs import encoded
-from restore.repair.pipes import put, take
+from restore.repair.pipes import put
 from restore.repair.plan import Job, Plan
+from restore.repair.reading import Reader
 from restore.repair.summary import DISK_FULL, Ledger
-from restore.repair.targets import PIPE
 from restore.supervise import Watch
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class Stages:
         self.plan, self.restorer = plan, restorers[0]
         self.clean_restorer = clean_restorers[0] if clean_restorers else None
         self.options, self.ledger, self.watch = options, ledger, watch
+        self.reader = Reader(plan, self.restorer, self.clean_restorer, options, ledger, watch)
         self.networks = len(restorers)
         self._twins = {id(twins[0]): twins for twins in (restorers, clean_restorers) if twins}
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
@@ -63,38 +63,32 @@ class Stages:
     def carry_through(self, jobs: Sequence[Job]) -> None:
         """One job after the other through all stages, in the caller's thread."""
         for job in jobs:
-            loaded = self.load(job)
+            loaded = self.reader.load(job)
             if isinstance(loaded, Huge):
-                loaded = self.repair_in_bands(loaded, 0)
+                loaded = self.repair_in_parts(loaded, 0)
             for one, repaired in self.repair_group([loaded] if loaded else [], 0):
                 self.save(one, repaired)
 
-    def load(self, job: Job) -> Loaded | Huge | None:
-        """Read a picture and its mask; None if that already decided its fate."""
-        from restore.repair.huge import goes_in_bands, is_huge
-
-        name = os.fspath(job.source)
-        self.watch.begin(name)
-        if PIPE not in (job.source, job.target) and self.plan.masks is None and goes_in_bands(self.restorer):
-            with self.watch.decoding(name):  # a header can be hostile too
-                huge = is_huge(job.source)
-            if huge:
-                return Huge(job)
-        return self._load(job)
-
-    def repair_in_bands(self, huge: Huge, network: int) -> Loaded | None:
+    def repair_in_parts(self, huge: Huge, network: int) -> Loaded | None:
         """All three stages of a picture that is not held in memory; what has to be is loaded, and returned."""
-        from restore.repair.huge import repair_in_bands
+        from restore.repair.huge import repair_in_parts
+        from restore.repair.huge_masks import MaskOf
 
         job, started = huge.job, time.monotonic()
+        restorer, masks = self.reader.restorer_of(job), self.plan.masks
+        assert restorer is not None
+        mask = None
+        if masks is not None and self.reader.is_masked(job):
+            mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
         notes: list[str] = []
         try:
-            done = repair_in_bands(
+            done = repair_in_parts(
                 job.source,
                 job.target,
-                self._twins[id(self.restorer)][network],
+                self._twins[id(restorer)][network],
+                mask,
                 format=job.format,
-                tile_px=self.tiles[id(self.restorer)],
+                tile_px=self.tiles[id(restorer)],
                 quality=self.options.quality,
                 metadata=self.options.metadata,
                 max_pixels=self.options.max_pixels,
@@ -103,21 +97,21 @@ class Stages:
             )
         except Damaged as error:
             if self.options.truncated == "accept":  # what is there of it is found out in memory, and said
-                return self._load(job)
-            self.ledger.fail(job, self._with_option(error))
+                return self.reader.load_whole(job)
+            self.ledger.fail(job, self.reader.with_option(error))
             return None
         except Exception as error:
-            self.ledger.fail(job, self._with_option(error))
+            self.ledger.fail(job, self.reader.with_option(error))
             return None
         if done is None:
-            return self._load(job)
+            return self.reader.load_whole(job)
         self.ledger.finish(
             job,
             "done",
-            "",
+            "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
             seconds=time.monotonic() - started,
-            model=self.restorer.name,
-            model_sha256=self.restorer.sha256,
+            model=restorer.name if done.ran else None,
+            model_sha256=restorer.sha256 if done.ran else None,
             input_sha256=done.input_sha256,
             output_sha256=done.output_sha256,
             changed_share=done.changed_share,
@@ -125,73 +119,6 @@ class Stages:
             pixels=done.pixels,
         )
         return None
-
-    def _load(self, job: Job) -> Loaded | None:
-        started, name = time.monotonic(), os.fspath(job.source)
-        try:
-            if job.source != PIPE:
-                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
-            data, stat = take(job.source)
-            with self.watch.decoding(name):
-                picture = picture_from_bytes(
-                    data,
-                    job.source,
-                    max_pixels=self.options.max_pixels,
-                    truncated=self.options.truncated,
-                    all_pages=job.format in (None, "tiff"),
-                )
-            masks = self.plan.masks
-            if masks is not None and masks.alpha and picture.alpha is None:
-                job = replace(job, **masks.when_missing())
-            if job.action in ("skip", "fail"):
-                self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
-                return None
-            weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
-            restorer: Restorer | None = self.restorer
-            if job.action == "unmasked":
-                restorer = self.clean_restorer
-            elif masks is not None:
-                with self.watch.decoding(name):
-                    given = [
-                        effective_mask(
-                            page,
-                            job.mask,
-                            invert=masks.invert,
-                            dilate_px=self.options.mask_dilate,
-                            feather_px=self.options.mask_feather,
-                            max_pixels=self.options.max_pixels,
-                        )
-                        for page in (picture, *picture.further)
-                    ]
-                restorer = self.restorer if any(weight.any() for weight in given) else None
-                weights = [*given]
-            return Loaded(
-                job,
-                data if restorer is None or would_suffer(picture) else b"",
-                picture,
-                stat,
-                restorer,
-                None if restorer is None else picture.shown(),
-                weights[0],
-                hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
-                list(picture.notes),
-                time.monotonic() - started,
-                weights[1:],
-            )
-        except NotAPicture as error:
-            # A stranger in a folder is passed over; a file that was asked for by name is not.
-            self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
-        except Exception as error:
-            self.ledger.fail(job, self._with_option(error))
-        return None
-
-    def _with_option(self, error: Exception) -> Exception:
-        """What is refused unless an option says otherwise names that option."""
-        if isinstance(error, TooLarge) and error.pixels:
-            error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
-        elif isinstance(error, Damaged) and self.options.truncated == "fail":
-            error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
-        return error
 
     def room_for(self, loaded: Loaded) -> int:
         """How many pictures like this one are repaired at once; 1: it goes alone."""

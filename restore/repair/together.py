@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from restore.repair.apply import regions
+from restore.repair.apply import hole_blocks, regions
 from restore.restorers.base import Restorer
 
 FloatArray = npt.NDArray[np.float32]
@@ -28,8 +28,8 @@ def goes_whole(restorer: Restorer, weight: FloatArray | None) -> bool:
     """Whether a picture with these holes is shown to the restorer as a whole, and not by a crop for each hole."""
     if weight is None:
         return True
-    shown = list(regions(weight > 0, restorer.needs))
-    return len(shown) == 1 and shown[0].own.shape == weight.shape
+    size = weight.shape[0], weight.shape[1]
+    return [region.size for region in regions(hole_blocks(weight > 0), size, restorer.needs)] == [size]
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from restore.repair import apply
-from restore.repair.apply import regions, repair
+from restore.repair.apply import hole_blocks, regions, repair
 from restore.restorers.base import Needs, Restorer
 
 
@@ -69,10 +69,11 @@ def test_every_hole_belongs_to_one_region_and_is_shown_with_its_surroundings():
         hole = generator.random((1500, 1111)) < 3e-6
         hole[generator.integers(1500), :400] = True
         total = np.zeros(hole.shape, int)
-        for region in regions(hole, Needs(needs_mask=True, multiple=16, tileable=tileable)):
+        for region in regions(hole_blocks(hole), hole.shape, Needs(needs_mask=True, multiple=16, tileable=tileable)):
+            own = region.own(hole[region.rows, region.columns])
             assert (region.rows.start % 16, region.columns.start % 16) == (0, 0)
-            total[region.rows, region.columns] += region.own
-            rows, columns = np.nonzero(region.own)
+            total[region.rows, region.columns] += own
+            rows, columns = np.nonzero(own)
             for near, far, length in ((rows, region.rows, 1500), (columns, region.columns, 1111)):
                 assert far.start == 0 or near.min() >= 128
                 assert far.stop == length or far.stop - (far.start + near.max()) > 128

@@ -195,7 +195,7 @@ def test_a_file_of_zeros_larger_than_any_picture_is_not_read(tmp_path):
         file.truncate(1 << 40)
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
     assert summary.done == 1
-    assert reasons(summary)["b.png"].startswith("a file of 1099.5 GB is over the limit of 400 megapixels")
+    assert reasons(summary)["b.png"].startswith("a file of 1099.5 GB is over the limit of 1000 megapixels")
 
 
 def test_many_channels_count_as_many_pixels(tmp_path):

@@ -1,0 +1,142 @@
+"""The first stage of a picture: read, with its mask, and its fate settled where that is all there is to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from restore.images import NotAPicture, picture_from_bytes
+from restore.images.decoded import Damaged, TooLarge, check_bytes
+from restore.repair.loaded import FloatArray, Huge, Loaded, would_suffer
+from restore.repair.masks import effective_mask
+from restore.repair.options import Options
+from restore.repair.pipes import take
+from restore.repair.plan import Job, Plan
+from restore.repair.summary import Ledger
+from restore.repair.targets import PIPE
+from restore.supervise import Watch
+
+if TYPE_CHECKING:
+    from restore.restorers.base import Restorer
+
+_PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
+
+
+class Reader:
+    """What reads the pictures of a run; see `Stages`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        restorer: Restorer,
+        clean_restorer: Restorer | None,
+        options: Options,
+        ledger: Ledger,
+        watch: Watch,
+    ) -> None:
+        self.plan, self.restorer, self.clean_restorer = plan, restorer, clean_restorer
+        self.options, self.ledger, self.watch = options, ledger, watch
+
+    def load(self, job: Job) -> Loaded | Huge | None:
+        """Read a picture and its mask; None if that already decided its fate."""
+        from restore.repair.huge import goes_in_parts, is_huge
+
+        name = os.fspath(job.source)
+        self.watch.begin(name)
+        restorer, masked = self.restorer_of(job), self.is_masked(job)
+        if restorer is not None and PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
+            with self.watch.decoding(name):  # a header can be hostile too
+                huge = is_huge(job.source)
+            if huge:
+                return Huge(job)
+        return self.load_whole(job)
+
+    def restorer_of(self, job: Job) -> Restorer | None:
+        """What repairs a job's picture, as far as the plan tells; None: it is copied."""
+        return self.clean_restorer if job.action == "unmasked" else self.restorer
+
+    def is_masked(self, job: Job) -> bool:
+        """Whether it is repaired where a mask says."""
+        return self.plan.masks is not None and job.action != "unmasked"
+
+    def load_whole(self, job: Job) -> Loaded | None:
+        """As `load`, into memory whatever its size."""
+        started, name = time.monotonic(), os.fspath(job.source)
+        try:
+            if job.source != PIPE:
+                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
+            data, stat = take(job.source)
+            with self.watch.decoding(name):
+                picture = picture_from_bytes(
+                    data,
+                    job.source,
+                    max_pixels=min(self.options.max_pixels, _pixels_for_memory()),
+                    truncated=self.options.truncated,
+                    all_pages=job.format in (None, "tiff"),
+                )
+            masks = self.plan.masks
+            if masks is not None and masks.alpha and picture.alpha is None:
+                job = replace(job, **masks.when_missing())
+            if job.action in ("skip", "fail"):
+                self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
+                return None
+            weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
+            restorer: Restorer | None = self.restorer
+            if job.action == "unmasked":
+                restorer = self.clean_restorer
+            elif masks is not None:
+                with self.watch.decoding(name):
+                    given = [
+                        effective_mask(
+                            page,
+                            job.mask,
+                            invert=masks.invert,
+                            dilate_px=self.options.mask_dilate,
+                            feather_px=self.options.mask_feather,
+                            max_pixels=self.options.max_pixels,
+                        )
+                        for page in (picture, *picture.further)
+                    ]
+                restorer = self.restorer if any(weight.any() for weight in given) else None
+                weights = [*given]
+            return Loaded(
+                job,
+                data if restorer is None or would_suffer(picture) else b"",
+                picture,
+                stat,
+                restorer,
+                None if restorer is None else picture.shown(),
+                weights[0],
+                hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
+                list(picture.notes),
+                time.monotonic() - started,
+                weights[1:],
+            )
+        except NotAPicture as error:
+            # A stranger in a folder is passed over; a file that was asked for by name is not.
+            self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
+        except Exception as error:
+            self.ledger.fail(job, self.with_option(error))
+        return None
+
+    def with_option(self, error: Exception) -> Exception:
+        """What is refused unless an option says otherwise names that option."""
+        if isinstance(error, TooLarge) and 0 < error.pixels <= self.options.max_pixels:
+            gigabytes = error.pixels * _PIXEL_BYTES / 1e9
+            error.what = f"has to be in memory as a whole, and takes about {gigabytes:.1f} GB: more than there is"
+            error.hint = "convert it to a plain TIFF, or use a machine with more memory"
+        elif isinstance(error, TooLarge) and error.pixels:
+            error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
+        elif isinstance(error, Damaged) and self.options.truncated == "fail":
+            error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
+        return error
+
+
+def _pixels_for_memory() -> int:
+    """The largest picture that can be in memory as a whole while it is repaired."""
+    from restore.tiling import free_memory, half_of_memory
+
+    return max(free_memory("cpu"), half_of_memory()) // _PIXEL_BYTES
