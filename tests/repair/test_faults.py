@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +19,6 @@ from restore.repair import fix_folder, pipes, plan_fix, run_fix
 from tests.repair.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no mount here")
-    if mounted.returncode != 0:
-        pytest.skip("no right to mount a disk here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from restore.repair import fix_folder, huge
@@ -32,3 +33,21 @@ def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
     assert lenient.done == 2
     assert len(lenient.warnings) == 1
     assert "damaged data, decoded as far as it goes" in lenient.warnings[0]
+
+
+def test_a_disk_without_room_for_the_raw_picture_is_not_filled(tmp_path, disk):
+    save(tmp_path / "in/large.png", np.kron(photo(75, 75), np.ones((16, 16, 1), np.uint8)))
+    save(tmp_path / "in/small.png", photo(60, 60))
+    summary = fix_folder(tmp_path / "in", disk / "out", Tiled())
+    assert (summary.done, summary.stopped) == (1, "")
+    assert "1200×1200 takes 0.0 GB of disk space for a while, and 0.0 GB are free" in summary.failed[0].reason
+
+
+def test_a_disk_that_is_full_in_the_end_stops_the_run(tmp_path, disk):
+    for name in "abc":
+        save(tmp_path / f"in/{name}.png", photo(600, 600))
+    (disk / "filler").write_bytes(bytes(1_500_000))
+    summary = fix_folder(tmp_path / "in", disk / "out", Tiled())
+    assert (summary.done, summary.stopped) == (0, "the disk is full")
+    assert [failure.reason for failure in summary.failed] == ["the disk is full"]
+    assert not list((disk / "out").iterdir())
