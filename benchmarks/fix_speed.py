@@ -156,11 +156,18 @@ def main() -> None:
         if options.folder is None:
             in_own_process("pictures", options, folder, Path(scratch))
         options.folder = folder
-        rows = {"its network alone": in_own_process("network", options, folder, Path(scratch))}
         options.out = Path(scratch, "fixed")
-        rows = {"`restore fix`": whole_command(options)} | rows
-        if not options.no_usual:
-            rows["the usual way"] = in_own_process("usual", options, folder, Path(scratch, "usual"))
+        ways = {
+            "`restore fix`": lambda: whole_command(options),
+            "its network alone": lambda: in_own_process("network", options, folder, Path(scratch)),
+            "the usual way": lambda: in_own_process("usual", options, folder, Path(scratch, "usual")),
+        }
+        if options.no_usual:
+            del ways["the usual way"]
+        rows = {}
+        for name, measure in ways.items():
+            rows[name] = measure()
+            print(f"{name}: {rows[name]['seconds']:.1f} s", file=sys.stderr, flush=True)
         print_tables(rows, count=sum(1 for _ in folder.iterdir()))
 
 
