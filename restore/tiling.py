@@ -72,7 +72,7 @@ def run_tiled(
 
     run_banded(
         f,
-        lambda start, stop: [None if t is None else t[..., start:stop, :] for t in tensors],
+        lambda rows, columns: [None if t is None else t[..., rows, columns] for t in tensors],
         put,
         size=(height, width),
         tile_px=tile_px,
@@ -87,7 +87,7 @@ def run_tiled(
 @torch.inference_mode()
 def run_banded(
     f: Callable[..., Tensor],
-    read: Callable[[int, int], Sequence[Tensor | None]],
+    read: Callable[[slice, slice], Sequence[Tensor | None]],
     write: Callable[[int, Tensor], None],
     *,
     size: tuple[int, int],
@@ -101,8 +101,8 @@ def run_banded(
 
     Args:
         f, tile_px, overlap_px, scale, multiple, on_smaller: see `run_tiled`.
-        read: (start, stop) -> these rows of the inputs, B×C×(stop - start)×W each, on one device. Rows are asked for
-            from the top down, each once or twice.
+        read: (rows, columns) -> this part of the inputs, B×C×h×w each, on one device. Parts are asked for from the
+            top down, overlapping.
         write: (top, B×C'×h×(W·scale)) takes finished rows of the output from `top` on, from the top down without gaps.
             Where memory does not suffice it all begins again at 0.
         size: (H, W) of the inputs.
@@ -245,7 +245,7 @@ def _layout(length: int, tile: int, overlap: int, scale: int, multiple: int) -> 
 
 def _bands(
     f: Callable[..., Tensor],
-    read: Callable[[int, int], Sequence[Tensor | None]],
+    read: Callable[[slice, slice], Sequence[Tensor | None]],
     rows: list[_Span],
     columns: list[_Span],
     scale: int,
@@ -254,11 +254,10 @@ def _bands(
     pending: Tensor | None = None  # sums of rows from `top` on, to which a later row of tiles may add
     top = 0
     for number, row in enumerate(rows):
-        tensors = read(row.start, row.stop)
-        home = next(t.device for t in tensors if t is not None)
         for column in columns:
-            window = (..., slice(column.start, column.stop))
-            out = f(*(None if t is None else t[window] for t in tensors))
+            tensors = read(slice(row.start, row.stop), slice(column.start, column.stop))
+            home = next(t.device for t in tensors if t is not None)
+            out = f(*tensors)
             expected = ((row.stop - row.start) * scale, (column.stop - column.start) * scale)
             if out.shape[-2:] != expected:
                 raise ValueError(f"a tile came back as {tuple(out.shape[-2:])}, not {expected}")
@@ -284,8 +283,9 @@ def _bands(
             pending[place].add_(counts * weight.to(counts))
         assert pending is not None  # a row has at least one tile
         done = (rows[number + 1].trusted_start if number + 1 < len(rows) else row.trusted_stop) - top
-        yield top, pending[..., :done, :]
-        pending, top = pending[..., done:, :], top + done
+        finished, pending, top = pending[..., :done, :], pending[..., done:, :].clone(), top + done
+        yield top - done, finished
+        del finished  # before the next row's sums are made
 
 
 def _longer(pending: Tensor | None, like: Tensor, height: int, width: int) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError, printable
+from restore.images import heic
 from restore.images.cmyk import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
 from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
@@ -62,6 +63,8 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         if complaint:
             decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
         return decoded
+    if kind == "heic" and not heic.available():
+        raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=heic.ADVICE, exit_code=1)
     if kind in PILLOW_NAMES:
         try:
             decoded = decode_by_pillow(data, kind, name, max_pixels)
@@ -70,7 +73,8 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         except RestoreError:
             pass  # the first decoder's reason is the better one
         else:
-            decoded.notes.append(f"read by the second decoder ({complaint})")
+            if kind != "heic":  # for which it is the usual one
+                decoded.notes.append(f"read by the second decoder ({complaint})")
             return decoded
     hint = _hint(complaint, lenient)
     # Only damage can be looked past: a kind that is not known stays unknown.

@@ -20,7 +20,7 @@ from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_
 #: Format -> Pillow's names for it.
 PILLOW_NAMES = {
     "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
-    "avif": ("AVIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
+    "avif": ("AVIF",), "heic": ("HEIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
     "ppm": ("PPM",), "sgi": ("SGI",),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pyvips
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.images import jpeg, png, tiff, tiff_pages
+from restore.images import heic, jpeg, png, tiff, tiff_pages
 from restore.images.decode import reason_of
 from restore.images.exif import with_prefix
 from restore.images.picture import Picture
@@ -41,7 +41,7 @@ def encode(
         "tiff": _tiff,
         "webp": _webp,
         "avif": _heif,
-        "heic": _heif,
+        "heic": _heic,
         "gif": _gif,
     }
     notes: list[str] = []
@@ -223,13 +223,21 @@ def _heif(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     image = _as_vips(picture, icc=picture.icc, xmp=picture.xmp, exif=picture.exif)
     return bytes(
         image.heifsave_buffer(
-            compression="hevc" if picture.format == "heic" else "av1",
+            compression="av1",
             Q=quality or DEFAULT_QUALITY,
             bitdepth=(10 if picture.bits == 10 else 12) if deep else 8,
             subsample_mode="off",
             effort=3,  # 4 takes six times as long for the same size (measured on photographs)
         )
     )
+
+
+def _heic(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
+    if not heic.available():
+        raise ValueError(heic.ADVICE)
+    options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444}
+    blocks = {"exif": picture.exif and with_prefix(picture.exif), "xmp": picture.xmp, "icc_profile": picture.icc}
+    return _by_pillow(picture, "HEIF", options | {key: block for key, block in blocks.items() if block})
 
 
 def _as_vips(picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None) -> Any:

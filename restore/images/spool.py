@@ -30,6 +30,7 @@ _DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(
 _VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
 _CLASSIC_TIFF_BYTES = 3_500_000_000
 _NO_ROOM = os.strerror(errno.ENOSPC)
+_STRIPS = 64  # each an open file while a picture is written
 _HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before its pixels has room
 
 
@@ -72,9 +73,19 @@ class Spool:
 
     def image(self, *, access: str = "sequential") -> Any:
         """The file as a pyvips image."""
-        height, width = self.size
-        kind = _VIPS_TYPES[self.dtype]
-        return pyvips.Image.rawload(os.fsencode(self.path), width, height, self.bands, format=kind, access=access)
+        if access != "sequential":
+            return self._strip(0, self.size[0], access)
+        # As one image the file would be mapped as a whole while it is read, and count as resident memory.
+        step = max(-(-self.size[0] // _STRIPS), 1)
+        strips = [self._strip(top, min(step, self.size[0] - top), access) for top in range(0, self.size[0], step)]
+        return pyvips.Image.arrayjoin(strips, across=1).crop(0, 0, self.size[1], self.size[0])
+
+    def _strip(self, top: int, height: int, access: str) -> Any:
+        offset = top * self.size[1] * self.bands * self.dtype.itemsize
+        return pyvips.Image.rawload(
+            os.fsencode(self.path), self.size[1], height, self.bands,
+            format=_VIPS_TYPES[self.dtype], access=access, offset=offset,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from restore.tiling import run_banded
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
 HUGE_PIXELS = 40_000_000
+_STRIP_PIXELS = 2_000_000  # that are put back into their own colours at once
 _HUGE_BYTES = 1_000_000  # a smaller file is not asked how large its picture is
 
 
@@ -146,19 +147,22 @@ def _in_bands(
     """Repair the whole picture; returns how many pixels changed."""
     changed: dict[int, int] = {}
     across = slice(0, before.size[1])
+    step = max(_STRIP_PIXELS // before.size[1], 1)
 
-    def read(start: int, stop: int) -> list[Tensor | None]:
-        return [_as_tensor(before.part(slice(start, stop), across).shown())[None]]
+    def read(rows: slice, columns: slice) -> list[Tensor | None]:
+        return [_as_tensor(before.part(rows, columns).shown())[None]]
 
     def write(top: int, band: Tensor) -> None:
         if top == 0:
             changed.clear()
-        check_numbers(band)
-        rows = slice(top, top + band.shape[-2])
-        source = before.part(rows, across)
-        repaired = source.with_repaired(np.ascontiguousarray(band[0].numpy().transpose(1, 2, 0)))
-        after.put(rows, across, repaired)
-        changed[top] = int((source.pixels != repaired.pixels).any(axis=2).sum())
+        for start in range(0, band.shape[-2], step):
+            strip = band[0, :, start : start + step]
+            check_numbers(strip)
+            rows = slice(top + start, top + start + strip.shape[-2])
+            source = before.part(rows, across)
+            repaired = source.with_repaired(np.ascontiguousarray(strip.numpy().transpose(1, 2, 0)))
+            after.put(rows, across, repaired)
+            changed[rows.start] = int((source.pixels != repaired.pixels).any(axis=2).sum())
 
     needs = restorer.needs
     run_banded(
