@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -11,7 +12,48 @@ from restore.metrics.fidelity import CONVENTIONS, SSIM_MINIMUM_PX, Convention, f
 if TYPE_CHECKING:
     from restore.metrics.perceptual import Lpips
 
-__all__ = ["CONVENTIONS", "SSIM_MINIMUM_PX", "Convention", "find_convention", "psnr", "score_batch", "ssim"]
+__all__ = [
+    "CONVENTIONS",
+    "METRICS",
+    "SSIM_MINIMUM_PX",
+    "Convention",
+    "Metric",
+    "find_convention",
+    "psnr",
+    "score_batch",
+    "ssim",
+]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a report must know of a metric.
+
+    Attributes:
+        title: at the head of its column, with the unit.
+        decimals: how many are shown.
+        better: which values are the good ones.
+        masked: it is of the hole or its edge, and has no value without a mask.
+    """
+
+    title: str
+    decimals: int
+    better: Literal["higher", "lower"]
+    masked: bool = False
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", 2, "higher"),
+    "ssim": Metric("SSIM", 4, "higher"),
+    "ms_ssim": Metric("MS-SSIM", 4, "higher"),
+    "lpips": Metric("LPIPS", 4, "lower"),
+    "delta_e": Metric("ΔE2000", 2, "lower"),
+    "psnr_hole": Metric("PSNR in the hole (dB)", 2, "higher", masked=True),
+    "lpips_hole": Metric("LPIPS in the hole", 4, "lower", masked=True),
+    "seam": Metric("seam", 4, "lower", masked=True),
+    "seam_ratio": Metric("seam / true gradient", 2, "lower", masked=True),
+}
+"""Every metric of one picture by the name it has in reports, in the order of the columns."""
 
 
 def score_batch(
