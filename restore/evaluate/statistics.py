@@ -40,3 +40,8 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def interval_or_none(values: Sequence[float]) -> list[float] | None:
+    """`bootstrap_interval` for a report: None where nothing can be said."""
+    return list(bootstrap_interval(values)) if len(values) > 1 else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONVENTIONS",
+    "FID",
     "METRICS",
     "MS_SSIM_MINIMUM_PX",
     "SSIM_MINIMUM_PX",
@@ -62,6 +63,9 @@ METRICS = {
     "seam_ratio": Metric("seam / true gradient", 2, "lower", masked=True),
 }
 """Every metric of one picture by the name it has in reports, in the order of the columns."""
+
+FID = "fid"
+"""What can be asked for beside them: one number for a set of pictures, from `restore.metrics.frechet`."""
 
 
 def score_batch(
