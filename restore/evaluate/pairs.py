@@ -113,9 +113,10 @@ def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]
 def _read(path: Path) -> np.ndarray:
     """A picture as float32, H×W×3, sRGB, [0, 1]; one that is not all numbers has no score."""
     picture = read_picture(path)
-    if not np.isfinite(picture.pixels).all():
+    if picture.pixels.dtype == np.float32 and not np.isfinite(picture.pixels).all():
         raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
-    return np.clip(picture.shown(), 0, 1)
+    shown = picture.shown()
+    return np.clip(shown, 0, 1, out=shown)
 
 
 def load_pair(pair: Pair) -> Loaded:

@@ -12,7 +12,7 @@ HOLE_THRESHOLD = 0.5
 
 
 # Pixels that are worked on at once: on a processor they should fit its cache, on a GPU fill it.
-_STRIP_PX_CPU, _STRIP_PX_GPU = 2**15, 2**23
+_STRIP_PX_CPU, _STRIP_PX_GPU = 2**14, 2**23
 
 
 def channels(x: Tensor, colour: str) -> Tensor:

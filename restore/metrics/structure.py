@@ -91,19 +91,26 @@ def _maps(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool) -> t
     # Sum and difference instead of x and y: var(x) + var(y) = (var(s) + var(d)) / 2 and 2 cov(x, y) =
     # (var(s) − var(d)) / 2, likewise for the means. Four filters instead of five, and near 1 the score comes
     # from the small d alone, so that float32 is enough. The shift keeps E[s²] − E[s]² from cancelling.
-    total, difference = x + y, x - y
-    shift = total.mean(dim=(-2, -1), keepdim=True)
-    total = total - shift
-    stack = torch.stack([total, difference, total.square(), difference.square()])
-    mean_total, mean_difference, square_total, square_difference = _filtered(stack, taps)
+    maps = x.new_empty(4, *x.shape)
+    torch.add(x, y, out=maps[0])
+    torch.sub(x, y, out=maps[1])
+    shift = maps[0].mean(dim=(-2, -1), keepdim=True)
+    maps[0] -= shift
+    torch.mul(maps[:2], maps[:2], out=maps[2:])
+    mean_total, mean_difference, square_total, square_difference = _filtered(maps, taps)
     count = len(taps) ** 2
     norm = count / (count - 1) if sample_covariance else 1.0
-    var_total = norm * (square_total - mean_total.square())
-    var_difference = norm * (square_difference - mean_difference.square())
-    mean_total = mean_total + shift
-    luminance = 1 - mean_difference.square() / ((mean_total.square() + mean_difference.square()) / 2 + K1**2)
-    structure = 1 - var_difference / ((var_total + var_difference) / 2 + K2**2)
+    var_total = square_total.addcmul_(mean_total, mean_total, value=-1).mul_(norm)
+    var_difference = square_difference.addcmul_(mean_difference, mean_difference, value=-1).mul_(norm)
+    mean_total += shift
+    luminance = _share(mean_total.square_(), mean_difference.square_(), K1**2)
+    structure = _share(var_total, var_difference, K2**2)
     return luminance, structure
+
+
+def _share(total: Tensor, difference: Tensor, constant: float) -> Tensor:
+    """1 − d / ((t + d) / 2 + c), in place."""
+    return total.add_(difference).div_(2).add_(constant).reciprocal_().mul_(difference).neg_().add_(1)
 
 
 def _window_taps(convention: Convention) -> list[float]:
@@ -119,8 +126,9 @@ def _filtered(x: Tensor, taps: list[float]) -> Tensor:
     for dim in (-2, -1):
         length = x.shape[dim] - 2 * radius
         out = x.narrow(dim, radius, length) * taps[radius]
+        pair = torch.empty_like(out)
         for near in range(radius):
-            pair = x.narrow(dim, near, length) + x.narrow(dim, 2 * radius - near, length)
+            torch.add(x.narrow(dim, near, length), x.narrow(dim, 2 * radius - near, length), out=pair)
             out.add_(pair, alpha=taps[near])
         x = out
     return x

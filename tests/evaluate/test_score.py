@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+import tifffile
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -22,6 +23,7 @@ from restore.evaluate.score import score_folders
 from restore.evaluate.statistics import bootstrap_interval
 from restore.evaluate.table import report_table
 from restore.metrics import CONVENTIONS
+from restore.metrics.frechet import FrechetDistance
 
 WEIGHTS = Path(__file__).parents[2] / "../shared/data/weights/squeezenet1_1_fp16.safetensors"
 FIDELITY = ("psnr", "ssim")
@@ -109,15 +111,79 @@ def test_scores_do_not_depend_on_the_format_or_depth_of_the_same_values(tmp_path
     for suffix in ("png", "tif", "bmp"):
         save(tmp_path / f"r/{suffix}.{suffix}", damaged)
         save(tmp_path / f"t/{suffix}.{suffix}", clean)
-    gray = [i[..., 0] for i in (damaged, clean)]
-    for name, scale, dtype in (("8", 1, np.uint8), ("16", 257, np.uint16)):
-        for folder, pixels in zip("rt", gray):
-            save(tmp_path / folder / f"gray{name}.png", pixels.astype(dtype) * dtype(scale))
-    by_name = {
-        image.name: image.scores for image in score_folders(tmp_path / "r", tmp_path / "t", metrics=FIDELITY).images
-    }
+    for folder, pixels in zip("rt", (damaged, clean)):
+        tifffile.imwrite(tmp_path / folder / "deep.tif", pixels.astype(np.uint16) * np.uint16(257), photometric="rgb")
+        tifffile.imwrite(tmp_path / folder / "float.tif", pixels.astype(np.float32) / 255, photometric="rgb")
+        for name, scale, dtype in (("8", 1, np.uint8), ("16", 257, np.uint16)):
+            save(tmp_path / folder / f"gray{name}.png", pixels[..., 0].astype(dtype) * dtype(scale))
+    report = score_folders(tmp_path / "r", tmp_path / "t", metrics=("psnr", "ssim", "delta_e"))
+    assert report.problems() == []
+    by_name = {image.name: image.scores for image in report.images}
     assert by_name["png"] == by_name["tif"] == by_name["bmp"]
-    assert by_name["gray16"] == pytest.approx(by_name["gray8"], abs=1e-6)
+    assert by_name["deep"] == pytest.approx(by_name["png"], abs=1e-5)
+    assert by_name["float"] == pytest.approx(by_name["png"], abs=1e-5)
+    assert by_name["gray16"] == pytest.approx(by_name["gray8"], abs=1e-5)
+
+
+def test_scores_and_their_summary_do_not_depend_on_the_order_of_the_files(folders, tmp_path: Path) -> None:
+    renamed = {"a": "z", "c": "y", "deep/b": "deep/a"}
+    for folder in folders:
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            name = renamed[path.relative_to(folder).with_suffix("").as_posix()]
+            target = tmp_path / "renamed" / folder.name / f"{name}{path.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    before = score_folders(*folders, metrics=FIDELITY)
+    after = score_folders(tmp_path / "renamed/restored", tmp_path / "renamed/reference", metrics=FIDELITY)
+    assert {renamed[image.name]: image.scores for image in before.images} == {i.name: i.scores for i in after.images}
+    lines = [report.summary()["psnr"] for report in (before, after)]
+    assert lines[0]["interval"] == lines[1]["interval"]
+    assert lines[0]["mean"] == pytest.approx(lines[1]["mean"], rel=1e-14)
+
+
+class Colours:
+    """In place of FID's network: six features, the mean and the deviation of every channel."""
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pictures.double().mean((2, 3)), pictures.double().std((2, 3))], 1)
+
+    def describe(self) -> dict[str, object]:
+        return {"features": "colours"}
+
+
+def test_fid_is_one_number_for_the_two_sets_and_another_for_the_baseline(folders, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(wanted, "open_inception", lambda *_: Colours())
+    monkeypatch.setattr(score, "FrechetDistance", lambda: FrechetDistance(6))
+    restored, reference = folders
+    save(restored / "size.png", picture(40, 50))
+    save(reference / "size.png", picture(40, 49))
+    report = score_folders(restored, reference, metrics=["psnr", "fid"], baseline_dir=reference)
+    expected = FrechetDistance(6)
+    for name, other in (("a.png", "a.png"), ("c.bmp", "c.png"), ("deep/b.png", "deep/b.tif")):
+        pair = [
+            torch.from_numpy(loaded(*where).copy()).permute(2, 0, 1)[None] / 255
+            for where in ((restored, name), (reference, other))
+        ]
+        expected.add(*(Colours().features(x) for x in pair))
+    out = report.to_json()
+    assert out["sets"]["fid"] == {"value": pytest.approx(expected.value(), rel=1e-5), "pictures": 3}
+    assert out["baseline"]["sets"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    assert out["convention"]["fid"] == {"features": "colours"}
+    assert report_table(report).rows[1][0] == "FID"
+    report.write_json(tmp_path / "s.json")
+    report.write_json(tmp_path / "s.json")
+
+
+def test_fid_without_its_weights_says_so_and_counts_since_it_was_asked_for(folders, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RestoreError("no weights", hint="give some", exit_code=1)
+
+    monkeypatch.setattr(wanted, "open_inception", refuse)
+    report = score_folders(*folders, metrics=["psnr", "fid"])
+    assert report.exit_code == 1
+    assert report.to_json()["sets"]["fid"] == {"value": None, "pictures": 0, "unavailable": "no weights; give some"}
+    assert report_table(report).rows[1] == ["FID", "-", "-", "-", "0", "no weights; give some"]
+    assert report.summary()["psnr"]["count"] == 3
 
 
 def test_files_without_a_counterpart_are_named_on_both_sides(folders) -> None:
