@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,8 @@ class Report:
         for metric in self.metrics:
             values = {image.name: image.scores[metric] for image in self.images if metric in image.scores}
             finite = {name: value for name, value in values.items() if math.isfinite(value)}
-            sign = 1 if METRICS[metric].better == "higher" else -1
-            worst = sorted(finite, key=lambda name, finite=finite, sign=sign: sign * finite[name])[:WORST]  # type: ignore[misc]
+            largest_first = METRICS[metric].better == "lower"
+            worst = sorted(finite.items(), key=itemgetter(1), reverse=largest_first)[:WORST]
             out[metric] = {
                 "mean": statistics.fmean(finite.values()) if finite else None,
                 "median": statistics.median(finite.values()) if finite else None,
@@ -110,7 +111,7 @@ class Report:
                 "count": len(finite),
                 "infinite": len(values) - len(finite),
                 "excluded": len(self.images) - len(values),
-                "worst": [{"name": name, "value": finite[name]} for name in worst],
+                "worst": [{"name": name, "value": value} for name, value in worst],
             }
             if metric in self.unavailable:
                 out[metric]["unavailable"] = self.unavailable[metric]
