@@ -51,7 +51,7 @@ def test_what_is_no_report_is_never_replaced(report: Report, tmp_path: Path, con
 
 
 def test_reports_of_every_shape_are_known_and_nothing_beside_them(tmp_path: Path) -> None:
-    plain = dict.fromkeys(JSON_KEYS, {})
+    plain = {key: {} for key in JSON_KEYS}
     file = tmp_path / "s.json"
     for further in ({}, {"baseline": {}}, {"sets": {}}, {"sets": {}, "baseline": {}}):
         file.write_text(json.dumps(plain | further))
