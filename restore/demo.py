@@ -15,7 +15,8 @@ from restore.datasets.damaged import write_damaged
 from restore.devices import pick_device
 from restore.errors import RestoreError
 from restore.evaluate.report import Report
-from restore.evaluate.score import METRICS, score_folders
+from restore.evaluate.score import score_folders
+from restore.evaluate.wanted import DEFAULT_METRICS
 from restore.files import check_writable
 from restore.images import read_rgb8, save_png
 from restore.metrics.perceptual import Lpips, lpips_status, open_lpips
@@ -83,7 +84,9 @@ def make_demo(
             raise RestoreError("; ".join(summary.lines()), where=folder, exit_code=summary.exit_code)
         say(f"restore eval {folder / 'repaired'} {out / 'clean'}")
         damaged, repaired = (
-            score_folders(folder / part, out / "clean", metrics=METRICS if lpips else ("psnr", "ssim"), lpips=lpips)
+            score_folders(
+                folder / part, out / "clean", metrics=DEFAULT_METRICS if lpips else ("psnr", "ssim"), lpips=lpips
+            )
             for part in ("damaged", "repaired")
         )
         rows.append((task, damaged, repaired))

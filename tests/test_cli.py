@@ -190,7 +190,11 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("demo", "{folder}"), 2, "something else than a demonstration"),
         (("eval", "{folder}", "nowhere"), 2, "nowhere"),
         (("eval", "{folder}", "{folder}", "--metrics", "psnrr"), 2, "psnrr"),
+        (("eval", "{folder}", "{folder}", "--metrics", "seam"), 2, "give --masks"),
         (("eval", "{folder}", "{folder}", "--convention", "mine"), 2, "mine"),
+        (("eval", "{folder}", "{folder}", "--border", "-1"), 2, "--border"),
+        (("eval", "{folder}", "{folder}", "--baseline", "nowhere"), 2, "nowhere"),
+        (("eval", "{folder}", "{folder}", "--metrics", "fid", "--fid-weights", "{folder}/cat.png"), 2, "cat.png"),
         (("train", "phot"), 2, "did you mean 'photo'"),
         (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
         (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
@@ -294,11 +298,10 @@ def test_a_dangling_link_is_called_that(folder: Path, tmp_path: Path) -> None:
         assert "link.png: a dangling link" in done.stderr
 
 
-def test_an_empty_folder_is_a_wrong_command_everywhere(folder: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_a_wrong_command(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for command in (
         ("fix", tmp_path / "empty", tmp_path / "out"),
-        ("eval", folder, tmp_path / "empty", "--metrics", "psnr"),
         ("degrade", tmp_path / "empty", tmp_path / "out", "--damage", "noise"),
     ):
         done = restore(*command)
@@ -386,6 +389,35 @@ def test_scores_can_go_to_stdout_and_the_table_steps_aside(folder: Path) -> None
     assert "PSNR (dB)" in done.stderr
     by_name = restore("eval", folder, folder, "--metrics", "psnr", "--csv", "/dev/stdout")
     assert by_name.stdout.startswith("name,psnr,note\ncat,inf,")
+
+
+def test_an_empty_folder_is_a_report_without_scores(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = restore("eval", tmp_path / "empty", folder, "--metrics", "psnr")
+    assert done.returncode == 1
+    assert f"{tmp_path}/empty: there are no pictures in this folder" in done.stderr
+    assert "2 without a counterpart" in done.stderr
+    assert done.stdout.splitlines()[1].split()[:3] == ["PSNR", "(dB)", "-"]
+
+
+def test_scores_beside_those_of_a_baseline(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cat.png", "sub/cup.png"):
+        clean = read_rgb8(folder / name)
+        for part, sigma in (("better", 5), ("worse", 20)):
+            noisy = np.clip(clean + random.normal(0, sigma, clean.shape), 0, 255).astype(np.uint8)
+            (tmp_path / part / name).parent.mkdir(parents=True, exist_ok=True)
+            save_png(tmp_path / part / name, noisy)
+    command = ("eval", tmp_path / "better", folder, "--baseline", tmp_path / "worse", "--metrics", "psnr,ssim")
+    done = restore(*command, "--border", 4)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 (100 %)" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert done.stdout == restore(*command, "--border", 4).stdout, "the same numbers in every run"
+    (tmp_path / "worse" / "cat.png").unlink()
+    done = restore(*command)
+    assert done.returncode == 1
+    assert "cat: not in the baseline" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

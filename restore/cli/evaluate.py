@@ -16,11 +16,24 @@ from restore.errors import printable
 def evaluate(
     restored: Annotated[Path, typer.Argument(help="Folder of restored pictures.")],
     reference: Annotated[Path, typer.Argument(help="Folder of the true pictures, under the same relative names.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Folder to compare with, picture by picture: the damaged pictures, or another method's."),
+    ] = None,
     masks: Masks = None,
-    metrics: Annotated[str, typer.Option(help="Which scores, comma-separated: psnr, ssim, lpips.")] = "psnr,ssim,lpips",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Which scores, comma-separated: psnr, ssim, ms_ssim, lpips, delta_e, fid; with --masks also "
+            "psnr_hole, lpips_hole, seam, seam_ratio."
+        ),
+    ] = "psnr,ssim,lpips",
     convention: Annotated[
-        str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-studio.")
+        str, typer.Option(help="How scores of pixels are computed: skimage, matlab or y-studio.")
     ] = "skimage",
+    border: Annotated[
+        int, typer.Option(min=0, help="Leave out so many rows and columns at every side of scores of pixels.")
+    ] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV; - is stdout.")] = None,
     json_file: Annotated[
         Path | None,
@@ -31,6 +44,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network."),
     ] = None,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="Weights of FID's network as a file, for machines without a network.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Score restored pictures against the true ones, per picture and in the mean, with every convention named."""
@@ -38,18 +54,21 @@ def evaluate(
 
     json_target, csv_target = check_targets(json_file, csv)
 
-    from restore.evaluate.report import report_table
     from restore.evaluate.score import score_folders
+    from restore.evaluate.table import report_tables
 
     with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,
-            masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()], convention=convention,
-            lpips_net=lpips_net, lpips_weights=lpips_weights, device=device, progress=bar.at,
+            baseline_dir=baseline, masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+            convention=convention, border_px=border, lpips_net=lpips_net, lpips_weights=lpips_weights,
+            fid_weights=fid_weights, device=device, progress=bar.at,
         )  # fmt: skip
-    table = report_table(report)
     taken = any(target is not None and target.path is None for target in (json_target, csv_target))
-    print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
+    for number, table in enumerate(report_tables(report)):
+        if number:
+            typer.echo(err=taken)
+        print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
     for line in report.problems():
         say(printable(line))
     if csv_target is not None:

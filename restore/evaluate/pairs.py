@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.evaluate.report import Unmatched
 from restore.images import find_pictures, read_mask, read_picture, stem_key
-from restore.metrics.fidelity import HOLE_THRESHOLD
+from restore.metrics.pixels import HOLE_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Files that belong together; `mask` is None where there is none."""
+    """Files that belong together; `mask` is None where there is none, `what` the first picture is."""
 
     name: str
     restored: Path
     reference: Path
     mask: Path | None
+    what: str = "restored"
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,39 @@ class Loaded:
     mask_problem: str | None
 
 
-def pair_up(
-    restored_dir: Path, reference_dir: Path, masks_dir: Path | None
-) -> tuple[list[Pair], Unmatched, list[dict[str, str]]]:
-    """Pairs by relative stem, sorted; what has no counterpart; and names that stand for more than one file.
+@dataclass(frozen=True)
+class Paired:
+    """What `pair_up` found.
+
+    Attributes:
+        pairs: sorted by name.
+        unmatched: files without a counterpart.
+        failed: `{"name", "reason"}` of names that stand for more than one file.
+    """
+
+    pairs: list[Pair]
+    unmatched: Unmatched
+    failed: list[dict[str, str]]
+
+    def only(self, others: Paired) -> Paired:
+        """Without the pairs whose names are not among `others`."""
+        names = {pair.name for pair in others.pairs}
+        return replace(self, pairs=[pair for pair in self.pairs if pair.name in names])
+
+
+def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, what: str = "restored") -> Paired:
+    """Pairs by relative stem.
+
+    Args:
+        restored_dir: pictures.
+        reference_dir: the true ones.
+        masks_dir: their masks, or None.
+        what: the first are called in complaints.
 
     Raises:
-        RestoreError: exit code 2; no such folder, or no pictures in it.
+        RestoreError: exit code 2; no such folder.
     """
     restored, reference = _by_stem(restored_dir), _by_stem(reference_dir)
-    for folder, found in ((restored_dir, restored), (reference_dir, reference)):
-        if not found:
-            raise RestoreError("there are no pictures in this folder", where=folder)
     masks = {} if masks_dir is None else _by_stem(masks_dir)
     pairs, failed, used, without_mask = [], [], set(), []
     for name in sorted(restored.keys() & reference.keys()):
@@ -64,14 +86,17 @@ def pair_up(
             failed.append({"name": name, "reason": f"more than one file has this name: {listed}"})
             continue
         mask = masks_dir / candidates[0] if masks_dir is not None and candidates else None
-        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask))
+        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask, what))
     unmatched = Unmatched(
         restored=_without_counterpart(restored, reference),
         reference=_without_counterpart(reference, restored),
         masks=_without_counterpart(masks, used),
         without_mask=without_mask,
+        empty=[
+            printable(folder) for folder, found in ((restored_dir, restored), (reference_dir, reference)) if not found
+        ],
     )
-    return pairs, unmatched, failed
+    return Paired(pairs, unmatched, failed)
 
 
 def _by_stem(folder: Path) -> dict[str, list[PurePath]]:
@@ -88,9 +113,10 @@ def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]
 def _read(path: Path) -> np.ndarray:
     """A picture as float32, H×W×3, sRGB, [0, 1]; one that is not all numbers has no score."""
     picture = read_picture(path)
-    if not np.isfinite(picture.pixels).all():
+    if picture.pixels.dtype == np.float32 and not np.isfinite(picture.pixels).all():
         raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
-    return np.clip(picture.shown(), 0, 1)
+    shown = picture.shown()
+    return np.clip(shown, 0, 1, out=shown)
 
 
 def load_pair(pair: Pair) -> Loaded:
@@ -102,7 +128,7 @@ def load_pair(pair: Pair) -> Loaded:
     restored, reference = _read(pair.restored), _read(pair.reference)
     if restored.shape != reference.shape:
         sizes = " but ".join(
-            f"{what} is {x.shape[1]}×{x.shape[0]}" for what, x in (("restored", restored), ("reference", reference))
+            f"{what} is {x.shape[1]}×{x.shape[0]}" for what, x in ((pair.what, restored), ("reference", reference))
         )
         raise RestoreError(f"the sizes differ: {sizes}", exit_code=1)
     mask, problem = None, None

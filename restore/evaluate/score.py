@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from restore.devices import pick_device
-from restore.errors import RestoreError
-from restore.evaluate.pairs import Loaded, Pair, load_pair, pair_up
+from restore.evaluate.ahead import batches, in_order
+from restore.evaluate.compare import compare
+from restore.evaluate.pairs import Loaded, Paired, load_pair, pair_up
 from restore.evaluate.report import ImageScores, Report
-from restore.metrics import SSIM_MINIMUM_PX, Convention, find_convention, score_batch
-from restore.metrics.fidelity import HOLE_THRESHOLD
-from restore.metrics.perceptual import LPIPS_NETS, Lpips, open_lpips
-
-METRICS = ("psnr", "ssim", "lpips")
-"""What can be asked for. With masks, `psnr_hole` and `lpips_hole` come with `psnr` and `lpips`."""
+from restore.evaluate.wanted import DEFAULT_METRICS, Wanted, open_wanted
+from restore.metrics import MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, find_convention, score_batch
+from restore.metrics.frechet import FrechetDistance
+from restore.metrics.perceptual import Lpips
 
 _READERS_FOR_GPU = 4
-_READ_AHEAD = 2  # pairs that may wait, beside those being worked on
-_BATCH_PIXELS_GPU = 2**22
-
-T = TypeVar("T")
 
 
 def score_folders(
     restored_dir: Path,
     reference_dir: Path,
     *,
+    baseline_dir: Path | None = None,
     masks: Path | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     convention: str = "skimage",
     border_px: int = 0,
     lpips_net: str = "alex",
     lpips_weights: Path | None = None,
     lpips: Lpips | None = None,
+    fid_weights: Path | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -50,59 +44,84 @@ def score_folders(
     Args:
         restored_dir: restored pictures, in any folder structure.
         reference_dir: the true ones, in the same structure.
+        baseline_dir: other pictures in that structure (the damaged ones, or another method's), scored likewise and
+            compared picture by picture.
         masks: folder of masks (`x.png` or `x_mask.png` for the picture `x`; white = hole): scores inside the
-            hole come in addition. None: whole pictures only.
-        metrics: some of `METRICS`.
+            hole and of its seam come in addition. None: whole pictures only.
+        metrics: some of `metrics.METRICS`, and `fid`.
         convention: a name in `metrics.CONVENTIONS`.
-        border_px: rows and columns left out at every side of PSNR and SSIM.
+        border_px: rows and columns left out at every side of all scores of pixels.
         lpips_net: `alex`, `vgg` or `squeeze`.
         lpips_weights: the backbone's file; None: torch.hub's cache, or a download. Where that fails LPIPS is
             reported as unavailable, with the reason, and the other scores stand.
         lpips: opened already; then the two before say nothing.
+        fid_weights: the file of FID's network; None as for `lpips_weights`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: called with (pairs done, pairs in all) after every batch.
+        progress: called with (pairs done, pairs in all) after every pair.
 
     Returns:
-        The report. Files without a counterpart, unreadable ones, and pairs of different size are named in it.
+        The report. Empty folders, files without a counterpart, unreadable ones, and pairs of different size are named
+        in it.
 
     Raises:
-        RestoreError: exit code 2: unknown metric, convention, network or device, unusable `lpips_weights`, no
-            such folder, or no pictures in it.
+        RestoreError: exit code 2: unknown metric, convention, network or device, unusable weights, or no such folder.
     """
-    wanted = _checked_metrics(metrics)
-    how = replace(find_convention(convention), border_px=border_px)
     where = pick_device(device)
-    pairs, unmatched, failed = pair_up(Path(restored_dir), Path(reference_dir), masks)
-    why_not = None
-    if "lpips" not in wanted:
-        lpips = None
-    elif lpips is not None:
-        lpips = lpips.to(where)
-    else:
-        lpips, why_not = _open_lpips(lpips_net, lpips_weights, where)
+    wanted = open_wanted(
+        metrics, replace(find_convention(convention), border_px=border_px), where,
+        masked=masks is not None, lpips=lpips, lpips_net=lpips_net, lpips_weights=lpips_weights,
+        fid_weights=fid_weights,
+    )  # fmt: skip
+    paired = pair_up(Path(restored_dir), Path(reference_dir), masks)
+    others = None
+    if baseline_dir is not None:
+        others = pair_up(Path(baseline_dir), Path(reference_dir), masks, what="baseline").only(paired)
+    total = len(paired.pairs) + (len(others.pairs) if others else 0)
+    count = iter(range(1, total + 1))
 
-    columns = [
-        *wanted,
-        *(f"{metric}_hole" for metric in ("psnr", "lpips") if masks is not None and metric in wanted),
-    ]
+    def done() -> None:
+        at = next(count)
+        if progress is not None:
+            progress(at, total)
+
+    report = _scored(paired, wanted, where, done)
+    if baseline_dir is not None and others is not None:
+        report.baseline = compare(report, _scored(others, wanted, where, done), baseline_dir)
+    return report
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch's scores, and its features where FID is wanted: float64, B×2048, of restored and reference."""
+
+    images: list[ImageScores]
+    features: tuple[Tensor, Tensor] | None
+
+
+def _scored(paired: Paired, wanted: Wanted, device: torch.device, done: Callable[[], None]) -> Report:
     report = Report(
-        convention=_described(how, columns, lpips, lpips_net),
-        metrics=tuple(columns),
-        unmatched=unmatched,
-        failed=failed,
-        unavailable={column: why_not for column in columns if why_not and column.startswith("lpips")},
+        convention=wanted.described(),
+        metrics=wanted.columns,
+        unmatched=paired.unmatched,
+        failed=paired.failed,
+        unavailable=wanted.unavailable,
     )
-    scorer = _Scorer(report.metrics, frozenset(report.unavailable), how, lpips, where)
-    scored: Iterator[list[ImageScores]]
-    if where.type == "cpu":
+    scorer = _Scorer(wanted, device)
+    scored: Iterator[_Batch]
+    if device.type == "cpu":
         # Pictures in parallel, each on one thread: quicker than every step of one picture on all threads.
         workers = torch.get_num_threads()
-        scored = _in_order(lambda pair: scorer([load_pair(pair)]), pairs, workers, failed, progress)
+        scored = in_order(lambda pair: scorer([load_pair(pair)]), paired.pairs, workers, report.failed, done)
     else:
-        scored = map(scorer, _batches(_in_order(load_pair, pairs, _READERS_FOR_GPU, failed, progress)))
-    for images in scored:
-        report.images += images
-        failed += [{"name": image.name, "reason": image.problem} for image in images if image.problem]
+        scored = map(scorer, batches(in_order(load_pair, paired.pairs, _READERS_FOR_GPU, report.failed, done)))
+    distance = None if wanted.inception is None else FrechetDistance()
+    for batch in scored:
+        report.images += batch.images
+        report.failed += [{"name": image.name, "reason": image.problem} for image in batch.images if image.problem]
+        if distance is not None and batch.features is not None:
+            distance.add(*batch.features)
+    if distance is not None:
+        report.fid = (distance.value(), distance.pictures)
     return report
 
 
@@ -110,127 +129,57 @@ def score_folders(
 class _Scorer:
     """Scores batches of pairs of one size; `unavailable` metrics need no reason per picture."""
 
-    metrics: tuple[str, ...]
-    unavailable: frozenset[str]
-    convention: Convention
-    lpips: Lpips | None
+    wanted: Wanted
     device: torch.device
 
-    def __call__(self, batch: list[Loaded]) -> list[ImageScores]:
+    def __call__(self, batch: list[Loaded]) -> _Batch:
+        wanted = self.wanted
         restored = torch.stack([pair.restored for pair in batch]).to(self.device)
         reference = torch.stack([pair.reference for pair in batch]).to(self.device)
         masks = [pair.mask for pair in batch if pair.mask is not None]
         mask = torch.stack(masks).to(self.device) if masks else None
+        features = None
         try:
             scores = score_batch(
-                restored, reference, mask, self.lpips, metrics=self.metrics, convention=self.convention
+                restored, reference, mask, wanted.lpips, metrics=wanted.columns, convention=wanted.convention
             )
+            if wanted.inception is not None:
+                features = wanted.inception.features(restored), wanted.inception.features(reference)
         except torch.OutOfMemoryError:
             if len(batch) > 1:
-                return [scores for pair in batch for scores in self([pair])]
+                return self._one_by_one(batch)
             reason = f"{self.device} has not enough memory for it; try --device cpu"
-            return [ImageScores(batch[0].name, {}, dict.fromkeys(self.metrics, reason), reason)]
+            return _Batch([ImageScores(batch[0].name, {}, dict.fromkeys(wanted.columns, reason), reason)], None)
         values = {metric: score.tolist() for metric, score in scores.items()}
-        return [self._of_one(pair, {m: values[m][i] for m in values}) for i, pair in enumerate(batch)]
+        return _Batch([self._of_one(pair, {m: values[m][i] for m in values}) for i, pair in enumerate(batch)], features)
+
+    def _one_by_one(self, batch: list[Loaded]) -> _Batch:
+        parts = [self([pair]) for pair in batch]
+        features = [part.features for part in parts if part.features is not None]
+        together = (torch.cat([f[0] for f in features]), torch.cat([f[1] for f in features])) if features else None
+        return _Batch([image for part in parts for image in part.images], together)
 
     def _of_one(self, pair: Loaded, values: dict[str, float]) -> ImageScores:
-        found = {m: values[m] for m in self.metrics if m in values and not math.isnan(values[m])}
-        missing = [m for m in self.metrics if m not in found and m not in self.unavailable]
+        columns = self.wanted.columns
+        found = {m: values[m] for m in columns if m in values and not math.isnan(values[m])}
+        missing = [m for m in columns if m not in found and m not in self.wanted.unavailable]
         return ImageScores(pair.name, found, {m: self._why_none(m, pair) for m in missing}, pair.mask_problem)
 
     def _why_none(self, metric: str, pair: Loaded) -> str:
-        side = min(pair.restored.shape[-2:])
-        ssim_minimum = SSIM_MINIMUM_PX + 2 * self.convention.border_px
-        if metric.endswith("_hole") and pair.mask is None:
+        side, border_px = min(pair.restored.shape[-2:]), self.wanted.convention.border_px
+        if metric in ("psnr_hole", "lpips_hole", "seam", "seam_ratio") and pair.mask is None:
             return "the mask cannot be used" if pair.mask_problem else "no mask"
-        if metric == "ssim" and side < ssim_minimum:
-            return f"smaller than {ssim_minimum} px"
-        if metric.startswith("lpips") and self.lpips is not None and side < self.lpips.minimum_px:
-            return f"smaller than {self.lpips.minimum_px} px"
-        return "nothing is left within the border" if metric.startswith("psnr") else "not a finite number"
-
-
-def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    known = f"known: {', '.join(METRICS)}"
-    for metric in metrics:
-        if metric not in METRICS:
-            near = difflib.get_close_matches(metric, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}? {known}" if near else known
-            raise RestoreError(f"no metric is called {metric!r}", hint=hint)
-    if not metrics:
-        raise RestoreError("no metric is asked for", hint=known)
-    return tuple(metric for metric in METRICS if metric in metrics)
-
-
-def _open_lpips(net: str, weights: Path | None, device: torch.device) -> tuple[Lpips | None, str | None]:
-    """LPIPS, or why there is none. What the user named explicitly must work."""
-    try:
-        return open_lpips(net, weights, device), None
-    except RestoreError as error:
-        if weights is not None or net not in LPIPS_NETS:
-            raise
-        return None, str(error)
-
-
-def _described(how: Convention, columns: Sequence[str], lpips: Lpips | None, net: str) -> dict[str, Any]:
-    known = how.describe()
-    known["lpips"] = {"backbone": net} if lpips is None else lpips.describe()
-    inside = {
-        "psnr_hole": f"pixels where the mask is at least {HOLE_THRESHOLD}",
-        "lpips_hole": f"spatial map averaged over pixels where the mask is at least {HOLE_THRESHOLD}",
-    }
-    described: dict[str, Any] = {"name": how.name, "pairing": "relative path without the last suffix"}
-    for column in columns:
-        described[column] = dict(known[column.removesuffix("_hole")])
-        if column in inside:
-            described[column]["region"] = inside[column]
-    return described
-
-
-def _in_order(
-    work: Callable[[Pair], T],
-    pairs: Sequence[Pair],
-    workers: int,
-    failed: list[dict[str, str]],
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[T]:
-    """`work` on every pair by threads, a few ahead; results in order, pairs that cannot be used to `failed`."""
-    waiting: deque[tuple[int, Pair, Future[T]]] = deque()
-
-    def next_result() -> Iterator[T]:
-        number, pair, future = waiting.popleft()
-        try:
-            yield future.result()
-        except RestoreError as error:
-            failed.append({"name": pair.name, "reason": str(error)})
-        if progress is not None:
-            progress(number, len(pairs))
-
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for number, pair in enumerate(pairs, 1):
-            waiting.append((number, pair, pool.submit(work, pair)))
-            if len(waiting) >= workers + _READ_AHEAD:
-                yield from next_result()
-        while waiting:
-            yield from next_result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the workers' number has become that of threads to come
-
-
-def _batches(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
-    """Consecutive pairs of one size, all with a mask or all without, as many as a GPU is glad of."""
-    batch: list[Loaded] = []
-    for pair in loaded:
-        full = (len(batch) + 1) * pair.restored[0].numel() > _BATCH_PIXELS_GPU
-        other = batch and (
-            pair.restored.shape != batch[0].restored.shape or (pair.mask is None) != (batch[0].mask is None)
+        smallest = {"ssim": SSIM_MINIMUM_PX + 2 * border_px, "ms_ssim": MS_SSIM_MINIMUM_PX + 2 * border_px}
+        if self.wanted.lpips is not None:
+            smallest |= dict.fromkeys(("lpips", "lpips_hole"), self.wanted.lpips.minimum_px)
+        if side < smallest.get(metric, 0):
+            return f"smaller than {smallest[metric]} px"
+        if metric in ("psnr", "psnr_hole", "delta_e"):
+            return "nothing is left within the border"
+        if metric == "seam":
+            return "the hole is all of the picture"
+        return (
+            "the true picture is flat across the hole's edge, or there is none"
+            if metric == "seam_ratio"
+            else "not a finite number"
         )
-        if batch and (full or other):
-            yield batch
-            batch = []
-        batch.append(pair)
-    if batch:
-        yield batch

@@ -16,7 +16,10 @@ from restore.files import why_not_written, write_atomically
 Kind = Literal["json", "csv"]
 
 JSON_KEYS = ("convention", "summary", "images", "unmatched", "failed")
-"""The keys of a report as JSON; by them an earlier one is known, which a new one may replace."""
+"""The keys of every report as JSON; by them an earlier one is known, which a new one may replace."""
+
+FURTHER_JSON_KEYS = ("sets", "baseline")
+"""Those of some reports."""
 
 STDOUT = "-"
 
@@ -134,4 +137,4 @@ def _is_report(path: Path, kind: Kind) -> bool:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError):  # unreadable, or no JSON: then it is none of ours
         return False
-    return isinstance(values, dict) and set(JSON_KEYS) == values.keys()
+    return isinstance(values, dict) and set(JSON_KEYS) <= values.keys() <= {*JSON_KEYS, *FURTHER_JSON_KEYS}

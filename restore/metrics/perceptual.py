@@ -6,17 +6,9 @@ Metric", CVPR 2018; version 0.1 of the weights.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import pickle
-import re
-import socket
-import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore.errors import RestoreError
-from restore.metrics.fidelity import HOLE_THRESHOLD
+from restore.metrics.networks import cache_of, downloaded, full_precision, read_tensors
+from restore.metrics.pixels import HOLE_THRESHOLD, exact
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 
@@ -33,8 +26,6 @@ LPIPS_NETS = ("alex", "vgg", "squeeze")
 _ARCHITECTURE = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 _PUBLISHED = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 _MINIMUM_PX = {"alex": 31, "vgg": 16, "squeeze": 17}
-
-_SECONDS_WITHOUT_AN_ANSWER = 10.0
 
 
 @dataclass(frozen=True)
@@ -94,16 +85,16 @@ class Lpips:
             nothing = torch.full((len(a),), math.nan, dtype=torch.float64)
             return nothing, None if mask is None else nothing
         device = next(self.module.parameters()).device
-        with _full_precision(device):
+        with full_precision(device):
             layers = self.layers(a.to(device).float(), b.to(device).float())
             whole = torch.stack([layer.mean(dim=(1, 2, 3)) for layer in layers]).sum(dim=0)
             if mask is None:
-                return _exact(whole), None
+                return exact(whole), None
             size = (a.shape[-2], a.shape[-1])
             spatial = sum(F.interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers)
             hole = (mask.to(device) >= HOLE_THRESHOLD).float()
             inside = (spatial * hole).sum(dim=(1, 2, 3)) / hole.sum(dim=(1, 2, 3))
-            return _exact(whole), _exact(inside)
+            return exact(whole), exact(inside)
 
     def to(self, device: torch.device | str) -> Lpips:
         """Move to a device. Returns itself."""
@@ -151,9 +142,13 @@ def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.dev
     """
     if net not in LPIPS_NETS:
         raise RestoreError(f"no LPIPS network is called {net!r}", hint=f"known: {', '.join(LPIPS_NETS)}")
-    path = _downloaded(net) if weights is None else Path(weights)
+    if weights is None:
+        url = next(backbone.url for backbone in lpips_status() if backbone.net == net)
+        path = downloaded(url, f"the LPIPS backbone {net!r}", "--lpips-weights")
+    else:
+        path = Path(weights)
     hint = "delete it, then it is downloaded again" if weights is None else f"give torchvision's {_ARCHITECTURE[net]}"
-    features = _features(net, _read_tensors(path, hint), path, hint)
+    features = _features(net, read_tensors(path, hint), path, hint)
     return Lpips(net, path, _module(net, features)).to(device)
 
 
@@ -164,68 +159,9 @@ def lpips_status() -> list[Backbone]:
     backbones = []
     for net in LPIPS_NETS:
         url = getattr(torchvision.models, _PUBLISHED[net]).IMAGENET1K_V1.url
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+        cache = cache_of(url)
         backbones.append(Backbone(net, url, cache, cache.is_file()))
     return backbones
-
-
-def _downloaded(net: str) -> Path:
-    """The backbone's file in torch.hub's cache, downloaded if it is not there yet."""
-    backbone = next(b for b in lpips_status() if b.net == net)
-    if backbone.at_hand:
-        return backbone.cache
-    published_hash = re.search(r"-([0-9a-f]{8,})\.", backbone.cache.name)
-    timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS_WITHOUT_AN_ANSWER)
-    try:
-        backbone.cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(
-            backbone.url,
-            os.fspath(backbone.cache),
-            hash_prefix=published_hash.group(1) if published_hash else None,
-            progress=sys.stderr.isatty(),
-        )
-    except (OSError, HTTPException, RuntimeError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise RestoreError(
-            f"the LPIPS backbone {net!r} is not on this machine, and {backbone.url} gave no file: {reason}",
-            hint=f"give one with --lpips-weights FILE, or put it into {backbone.cache.parent}",
-            exit_code=1,
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout_before)
-    return backbone.cache
-
-
-def _read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
-    """A state dict from safetensors or from a PyTorch file; nothing in it can run code."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle's dialects
-            state = load_file(path) if is_safetensors else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RestoreError("this is no file of weights alone; nothing else is loaded", where=path, hint=hint) from error
-    except OSError as error:
-        raise RestoreError(f"cannot be read: {error.strerror or error}", where=path, hint=hint) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        EOFError,
-    ) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RestoreError(f"the weights are damaged: {reason}", where=path, hint=hint) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RestoreError("this is not a state dict", where=path, hint=hint)
-    return state
 
 
 def _features(net: str, state: dict[str, Tensor], path: Path, hint: str) -> dict[str, Tensor]:
@@ -266,19 +202,3 @@ def _module(net: str, features: dict[str, Tensor]) -> Any:
 def _normalised(features: Tensor) -> Tensor:
     """Unit length over the channels at every position."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
-
-
-@contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast of a caller, and no TF32: a score must not depend on the device."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":  # the switch is the whole process's: on a CPU leave it alone
-            tf32 = torch.backends.cudnn.allow_tf32
-            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
-            torch.backends.cudnn.allow_tf32 = False
-        yield
-
-
-def _exact(x: Tensor) -> Tensor:
-    return (x.cpu() if x.device.type == "mps" else x).double()

@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+import tifffile
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from restore.errors import RestoreError
-from restore.evaluate import score
+from restore.evaluate import score, wanted
+from restore.evaluate.ahead import batches
 from restore.evaluate.pairs import load_pair, pair_up
-from restore.evaluate.report import report_table
 from restore.evaluate.score import score_folders
+from restore.evaluate.statistics import bootstrap_interval
+from restore.evaluate.table import report_table
 from restore.metrics import CONVENTIONS
+from restore.metrics.frechet import FrechetDistance
 
 WEIGHTS = Path(__file__).parents[2] / "../shared/data/weights/squeezenet1_1_fp16.safetensors"
 FIDELITY = ("psnr", "ssim")
@@ -80,9 +84,11 @@ def test_the_summary_is_the_mean_of_the_pictures_and_never_pooled(folders) -> No
     assert report.summary()["psnr"] == {
         "mean": pytest.approx(sum(values) / 3),
         "median": sorted(values)[1],
+        "interval": pytest.approx(bootstrap_interval(values)),
         "count": 3,
         "infinite": 0,
         "excluded": 0,
+        "worst": [{"name": name, "value": value} for value, name in sorted(zip(values, ["a", "c", "deep/b"]))],
     }
 
 
@@ -105,15 +111,79 @@ def test_scores_do_not_depend_on_the_format_or_depth_of_the_same_values(tmp_path
     for suffix in ("png", "tif", "bmp"):
         save(tmp_path / f"r/{suffix}.{suffix}", damaged)
         save(tmp_path / f"t/{suffix}.{suffix}", clean)
-    gray = [i[..., 0] for i in (damaged, clean)]
-    for name, scale, dtype in (("8", 1, np.uint8), ("16", 257, np.uint16)):
-        for folder, pixels in zip("rt", gray):
-            save(tmp_path / folder / f"gray{name}.png", pixels.astype(dtype) * dtype(scale))
-    by_name = {
-        image.name: image.scores for image in score_folders(tmp_path / "r", tmp_path / "t", metrics=FIDELITY).images
-    }
+    for folder, pixels in zip("rt", (damaged, clean)):
+        tifffile.imwrite(tmp_path / folder / "deep.tif", pixels.astype(np.uint16) * np.uint16(257), photometric="rgb")
+        tifffile.imwrite(tmp_path / folder / "float.tif", pixels.astype(np.float32) / 255, photometric="rgb")
+        for name, scale, dtype in (("8", 1, np.uint8), ("16", 257, np.uint16)):
+            save(tmp_path / folder / f"gray{name}.png", pixels[..., 0].astype(dtype) * dtype(scale))
+    report = score_folders(tmp_path / "r", tmp_path / "t", metrics=("psnr", "ssim", "delta_e"))
+    assert report.problems() == []
+    by_name = {image.name: image.scores for image in report.images}
     assert by_name["png"] == by_name["tif"] == by_name["bmp"]
-    assert by_name["gray16"] == pytest.approx(by_name["gray8"], abs=1e-6)
+    assert by_name["deep"] == pytest.approx(by_name["png"], abs=1e-5)
+    assert by_name["float"] == pytest.approx(by_name["png"], abs=1e-5)
+    assert by_name["gray16"] == pytest.approx(by_name["gray8"], abs=1e-5)
+
+
+def test_scores_and_their_summary_do_not_depend_on_the_order_of_the_files(folders, tmp_path: Path) -> None:
+    renamed = {"a": "z", "c": "y", "deep/b": "deep/a"}
+    for folder in folders:
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            name = renamed[path.relative_to(folder).with_suffix("").as_posix()]
+            target = tmp_path / "renamed" / folder.name / f"{name}{path.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    before = score_folders(*folders, metrics=FIDELITY)
+    after = score_folders(tmp_path / "renamed/restored", tmp_path / "renamed/reference", metrics=FIDELITY)
+    assert {renamed[image.name]: image.scores for image in before.images} == {i.name: i.scores for i in after.images}
+    lines = [report.summary()["psnr"] for report in (before, after)]
+    assert lines[0]["interval"] == lines[1]["interval"]
+    assert lines[0]["mean"] == pytest.approx(lines[1]["mean"], rel=1e-14)
+
+
+class Colours:
+    """In place of FID's network: six features, the mean and the deviation of every channel."""
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pictures.double().mean((2, 3)), pictures.double().std((2, 3))], 1)
+
+    def describe(self) -> dict[str, object]:
+        return {"features": "colours"}
+
+
+def test_fid_is_one_number_for_the_two_sets_and_another_for_the_baseline(folders, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(wanted, "open_inception", lambda *_: Colours())
+    monkeypatch.setattr(score, "FrechetDistance", lambda: FrechetDistance(6))
+    restored, reference = folders
+    save(restored / "size.png", picture(40, 50))
+    save(reference / "size.png", picture(40, 49))
+    report = score_folders(restored, reference, metrics=["psnr", "fid"], baseline_dir=reference)
+    expected = FrechetDistance(6)
+    for name, other in (("a.png", "a.png"), ("c.bmp", "c.png"), ("deep/b.png", "deep/b.tif")):
+        pair = [
+            torch.from_numpy(loaded(*where).copy()).permute(2, 0, 1)[None] / 255
+            for where in ((restored, name), (reference, other))
+        ]
+        expected.add(*(Colours().features(x) for x in pair))
+    out = report.to_json()
+    assert out["sets"]["fid"] == {"value": pytest.approx(expected.value(), rel=1e-5), "pictures": 3}
+    assert out["baseline"]["sets"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    assert out["convention"]["fid"] == {"features": "colours"}
+    assert report_table(report).rows[1][0] == "FID"
+    report.write_json(tmp_path / "s.json")
+    report.write_json(tmp_path / "s.json")
+
+
+def test_fid_without_its_weights_says_so_and_counts_since_it_was_asked_for(folders, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RestoreError("no weights", hint="give some", exit_code=1)
+
+    monkeypatch.setattr(wanted, "open_inception", refuse)
+    report = score_folders(*folders, metrics=["psnr", "fid"])
+    assert report.exit_code == 1
+    assert report.to_json()["sets"]["fid"] == {"value": None, "pictures": 0, "unavailable": "no weights; give some"}
+    assert report_table(report).rows[1] == ["FID", "-", "-", "-", "0", "no weights; give some"]
+    assert report.summary()["psnr"]["count"] == 3
 
 
 def test_files_without_a_counterpart_are_named_on_both_sides(folders) -> None:
@@ -133,7 +203,7 @@ def test_nothing_in_common_is_a_report_without_scores(tmp_path: Path) -> None:
     report = score_folders(tmp_path / "r", tmp_path / "t", metrics=FIDELITY)
     assert report.exit_code == 1
     assert report.to_json()["summary"]["psnr"]["mean"] is None
-    assert report_table(report).rows[0][:4] == ["PSNR (dB)", "-", "-", "0"]
+    assert report_table(report).rows[0][:5] == ["PSNR (dB)", "-", "-", "-", "0"]
 
 
 def test_one_bad_pair_is_named_and_the_others_are_scored(folders, tmp_path: Path) -> None:
@@ -196,7 +266,7 @@ def masked(folders, tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_the_hole_is_scored_apart_from_the_whole(masked) -> None:
     restored, reference, masks = masked
     report = score_folders(restored, reference, masks=masks, metrics=FIDELITY)
-    assert report.metrics == ("psnr", "ssim", "psnr_hole")
+    assert report.metrics == ("psnr", "ssim", "psnr_hole", "seam")
     assert report.exit_code == 0
     a, b = (loaded(folder, "a.png")[10:20, 5:30] for folder in (restored, reference))
     assert report.images[0].scores["psnr_hole"] == pytest.approx(peak_signal_noise_ratio(b, a), abs=1e-4)
@@ -227,12 +297,16 @@ def test_lpips_from_a_file_names_its_backbone(masked) -> None:
     save(reference / "tiny.png", picture(12, 30, at=40))
     save(masks / "tiny.png", np.full((12, 30), 255, np.uint8))
     report = score_folders(restored, reference, masks=masks, lpips_net="squeeze", lpips_weights=WEIGHTS)
-    assert report.metrics == ("psnr", "ssim", "lpips", "psnr_hole", "lpips_hole")
+    assert report.metrics == ("psnr", "ssim", "lpips", "psnr_hole", "lpips_hole", "seam")
     assert report.convention["lpips"]["backbone"] == "squeeze"
     assert report.convention["lpips"]["weights"] == WEIGHTS.name
     noise = {image.name: image.scores.get("lpips") for image in report.images}
     assert 0 < noise["a"] < noise["deep/b"]
-    assert report.images[-1].excluded == {"lpips": "smaller than 17 px", "lpips_hole": "smaller than 17 px"}
+    assert report.images[-1].excluded == {
+        "lpips": "smaller than 17 px",
+        "lpips_hole": "smaller than 17 px",
+        "seam": "the hole is all of the picture",
+    }
     assert report.exit_code == 0
 
 
@@ -242,18 +316,20 @@ def test_without_a_backbone_the_column_says_why_and_the_other_scores_stand(
     def refuse(*_: object) -> None:
         raise RestoreError("no backbone", hint="give one", exit_code=1)
 
-    monkeypatch.setattr(score, "open_lpips", refuse)
+    monkeypatch.setattr(wanted, "open_lpips", refuse)
     report = score_folders(*folders)
     assert report.to_json()["summary"]["lpips"] == {
         "mean": None,
         "median": None,
+        "interval": None,
         "count": 0,
         "infinite": 0,
         "excluded": 3,
+        "worst": [],
         "unavailable": "no backbone; give one",
     }
     assert report.convention["lpips"] == {"backbone": "alex"}
-    assert report_table(report).rows[2] == ["LPIPS", "-", "-", "0", "no backbone; give one"]
+    assert report_table(report).rows[2] == ["LPIPS", "-", "-", "-", "0", "no backbone; give one"]
     assert report.summary()["ssim"]["count"] == 3
     assert report.exit_code == 0
     report.write_csv(tmp_path / "out.csv")
@@ -271,18 +347,20 @@ def test_json_has_the_documented_layout(masked, tmp_path: Path) -> None:
     out = json.loads((tmp_path / "deep/out.json").read_text())
     assert list(out) == ["convention", "summary", "images", "unmatched", "failed"]
     assert out["convention"]["name"] == "y-studio"
-    assert set(out["convention"]) == {"name", "pairing", "psnr", "ssim", "psnr_hole"}
+    assert set(out["convention"]) == {"name", "pairing", "psnr", "ssim", "psnr_hole", "seam", "interval"}
+    assert out["convention"]["interval"]["resamples"] == 10_000
     for metric in ("psnr", "ssim", "psnr_hole"):
         assert {"colour", "data_range", "border_px", "region"} <= set(out["convention"][metric])
         assert out["convention"][metric]["border_px"] == 2
-    assert list(out["images"][0]) == ["name", "psnr", "ssim", "psnr_hole"]
-    assert set(out["unmatched"]) == {"restored", "reference", "masks", "without_mask"}
+    assert list(out["images"][0]) == ["name", "psnr", "ssim", "psnr_hole", "seam"]
+    assert set(out["unmatched"]) == {"restored", "reference", "masks", "without_mask", "empty"}
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["out.json"]
 
 
 def test_wrong_wishes_are_refused_with_what_is_known(folders, tmp_path: Path) -> None:
     for wish, expected in (
-        ({"metrics": ["psnr", "sim"]}, "did you mean 'ssim'. known: psnr, ssim, lpips"),
+        ({"metrics": ["psnr", "sim"]}, "did you mean 'ssim'. known: psnr, ssim, ms_ssim, lpips"),
+        ({"metrics": ["seam"]}, "give --masks"),
         ({"metrics": []}, "known: psnr"),
         ({"convention": "ipol"}, "skimage, matlab, y-studio"),
         ({"lpips_net": "resnet"}, "alex, vgg, squeeze"),
@@ -295,12 +373,28 @@ def test_wrong_wishes_are_refused_with_what_is_known(folders, tmp_path: Path) ->
         assert caught.value.exit_code == 2
 
 
-def test_a_missing_or_empty_folder_is_named(folders, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for folder in ("absent", "empty"):
-        with pytest.raises(RestoreError, match=folder) as caught:
-            score_folders(folders[0], tmp_path / folder)
+def test_a_missing_folder_is_a_wrong_command(folders, tmp_path: Path) -> None:
+    for given in ({}, {"baseline_dir": tmp_path / "absent"}):
+        with pytest.raises(RestoreError, match="absent") as caught:
+            score_folders(folders[0], folders[1] if given else tmp_path / "absent", **given)
         assert caught.value.exit_code == 2
+
+
+def test_an_empty_folder_is_named_with_all_that_has_no_counterpart_in_it(folders, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    report = score_folders(tmp_path / "empty", folders[1], metrics=FIDELITY)
+    assert report.exit_code == 1
+    assert report.problems() == [
+        f"{tmp_path}/empty: there are no pictures in this folder",
+        "a.png: reference without a restored picture",
+        "c.png: reference without a restored picture",
+        "deep/b.tif: reference without a restored picture",
+        "in the table: 0 pairs; not in it: 3 without a counterpart",
+    ]
+
+
+def scorer() -> score._Scorer:
+    return score._Scorer(wanted.Wanted(FIDELITY, CONVENTIONS["skimage"]), torch.device("cpu"))
 
 
 def test_pairs_scored_as_batches_get_the_same_scores(folders) -> None:
@@ -308,11 +402,10 @@ def test_pairs_scored_as_batches_get_the_same_scores(folders) -> None:
     save(folders[0] / "a2.png", loaded(folders[0], "a.png"))
     save(folders[1] / "a2.png", loaded(folders[1], "a.png"))
     together = score_folders(*folders, metrics=FIDELITY)
-    pairs = [load_pair(pair) for pair in pair_up(*folders, None)[0]]
-    batches = list(score._batches(pairs))
-    assert [[pair.name for pair in batch] for batch in batches] == [["a", "a2"], ["c"], ["deep/b"]]
-    scorer = score._Scorer(FIDELITY, frozenset(), CONVENTIONS["skimage"], None, torch.device("cpu"))
-    by_batch = {image.name: image.scores for batch in batches for image in scorer(batch)}
+    pairs = [load_pair(pair) for pair in pair_up(*folders, None).pairs]
+    found = list(batches(pairs))
+    assert [[pair.name for pair in batch] for batch in found] == [["a", "a2"], ["c"], ["deep/b"]]
+    by_batch = {image.name: image.scores for batch in found for image in scorer()(batch).images}
     assert {image.name: pytest.approx(image.scores, abs=1e-9) for image in together.images} == by_batch
     assert all(pytest.approx(image.scores, abs=1e-9) == by_batch[image.name] for image in alone.images)
 
@@ -331,9 +424,8 @@ def test_what_a_device_has_no_memory_for_is_tried_alone_and_then_named(folders, 
 
     real = score.score_batch
     monkeypatch.setattr(score, "score_batch", scarce)
-    pairs = [load_pair(pair) for pair in pair_up(*folders, None)[0]]
-    scorer = score._Scorer(FIDELITY, frozenset(), CONVENTIONS["skimage"], None, torch.device("cpu"))
-    assert all(set(image.scores) == set(FIDELITY) for image in scorer([pairs[0], pairs[2]]))
+    pairs = [load_pair(pair) for pair in pair_up(*folders, None).pairs]
+    assert all(set(image.scores) == set(FIDELITY) for image in scorer()([pairs[0], pairs[2]]).images)
     report = score_folders(*folders, metrics=FIDELITY, device="cpu")
     assert [failure["name"] for failure in report.failed] == ["c"]
     assert "not enough memory" in report.failed[0]["reason"]

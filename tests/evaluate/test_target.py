@@ -50,6 +50,16 @@ def test_what_is_no_report_is_never_replaced(report: Report, tmp_path: Path, con
     assert file.read_bytes() == content
 
 
+def test_reports_of_every_shape_are_known_and_nothing_beside_them(tmp_path: Path) -> None:
+    plain = {key: {} for key in JSON_KEYS}
+    file = tmp_path / "s.json"
+    for further in ({}, {"baseline": {}}, {"sets": {}}, {"sets": {}, "baseline": {}}):
+        file.write_text(json.dumps(plain | further))
+        assert ReportTarget.check(file, "json").whole
+    file.write_text(json.dumps(plain | {"mine": 1}))
+    assert "is no JSON report" in refused(file, "json")
+
+
 def test_one_kind_is_no_report_of_the_other(report: Report, tmp_path: Path) -> None:
     report.write_json(tmp_path / "s")
     assert "is no CSV report" in refused(tmp_path / "s", "csv")

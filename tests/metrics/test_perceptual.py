@@ -19,7 +19,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from restore.errors import RestoreError
-from restore.metrics import perceptual, score_batch
+from restore.metrics import networks, score_batch
 from restore.metrics.perceptual import Lpips, lpips_status, open_lpips
 
 WEIGHTS = Path(__file__).parents[2] / "../shared/data/weights/squeezenet1_1_fp16.safetensors"
@@ -67,6 +67,17 @@ def test_scores_equal_the_packages_own(squeeze: Lpips, pair, monkeypatch) -> Non
     expected = reference(*batch, normalize=True).flatten().double()
     torch.testing.assert_close(squeeze(*batch), expected, atol=1e-6, rtol=0)
     assert 0.05 < expected.min() < expected.max() < 1
+
+
+@needs_weights
+def test_scores_are_torchmetrics_too(squeeze: Lpips, pair, monkeypatch) -> None:
+    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity, lpips
+
+    backbone = torchvision.models.squeezenet1_1()
+    backbone.load_state_dict({k: v.float() for k, v in load_file(WEIGHTS).items()})
+    monkeypatch.setattr(lpips, "_get_tv_model_features", lambda *_: backbone.features)
+    expected = learned_perceptual_image_patch_similarity(*pair, net_type="squeeze", normalize=True)
+    assert squeeze(*pair).item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 @needs_weights
@@ -185,7 +196,7 @@ def test_a_download_happens_once_and_is_checked(no_network: Path, tmp_path: Path
 def test_a_server_that_never_answers_is_given_up(no_network: Path, monkeypatch) -> None:
     import socket
 
-    monkeypatch.setattr(perceptual, "_SECONDS_WITHOUT_AN_ANSWER", 0.2)
+    monkeypatch.setattr(networks, "_SECONDS_WITHOUT_AN_ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(RestoreError, match="timed out"):

@@ -1,0 +1,101 @@
+"""How the scores of pixels are computed, by name: colour, window, border."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from restore.errors import RestoreError
+
+K1, K2 = 0.01, 0.03
+"""Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", IEEE TIP 13 (2004), section III.C."""
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment" (2003), section 3.2."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the scores of pixels are computed. A score without its convention is noise.
+
+    Attributes:
+        name: what `--convention` calls it.
+        psnr_colour: what PSNR compares: `rgb`, or `y-studio`: Y' of BT.601 in studio swing, not rounded.
+        ssim_colour: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
+        window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
+        sample_covariance: covariances are divided by N − 1 instead of by N.
+        border_px: rows and columns left out at every side, of PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
+    """
+
+    name: str
+    psnr_colour: Literal["rgb", "y-studio"] = "rgb"
+    ssim_colour: Literal["rgb", "gray-8bit", "y-studio"] = "rgb"
+    window: Literal["gaussian", "uniform"] = "gaussian"
+    sample_covariance: bool = False
+    border_px: int = 0
+
+    def describe(self) -> dict[str, dict[str, object]]:
+        """The conventions of `psnr`, `ssim`, `ms_ssim` and `delta_e` as plain values, for reports."""
+        window = "11x11 Gaussian, sigma 1.5" if self.window == "gaussian" else "7x7 uniform"
+        structure: dict[str, object] = {
+            "colour": _COLOUR_WORDS[self.ssim_colour],
+            "data_range": 1.0,
+            "window": window,
+            "covariance": "sample" if self.sample_covariance else "population",
+            "k1": K1,
+            "k2": K2,
+            "border_px": self.border_px,
+            "region": "where the window lies inside the picture",
+        }
+        scales = {
+            "scales": list(SCALE_WEIGHTS),
+            "downsampling": "means of 2x2 pixels",
+            "negative": "a scale's mean below 0 counts as 0",
+        }
+        return {
+            "psnr": {
+                "colour": _COLOUR_WORDS[self.psnr_colour],
+                "data_range": 1.0,
+                "border_px": self.border_px,
+                "region": "whole picture",
+                "error": "mean over pixels and channels, per image",
+            },
+            "ssim": structure,
+            "ms_ssim": structure | scales,
+            "delta_e": {
+                "formula": "CIEDE2000, kL = kC = kH = 1",
+                "colour": "CIELAB of sRGB, D65, 2 degree observer",
+                "border_px": self.border_px,
+                "region": "whole picture",
+                "error": "mean over pixels, per image",
+            },
+        }
+
+
+CONVENTIONS = {
+    "skimage": Convention("skimage"),
+    "matlab": Convention("matlab", ssim_colour="gray-8bit"),
+    "y-studio": Convention("y-studio", psnr_colour="y-studio", ssim_colour="y-studio"),
+}
+"""`skimage`: RGB, as scikit-image with the settings of Wang et al. `matlab`: PSNR over RGB, SSIM on rounded
+gray, as Wang's `ssim_index.m`. `y-studio`: both on studio-swing luma, as in super-resolution papers."""
+
+_COLOUR_WORDS = {
+    "rgb": "sRGB, all channels",
+    "gray-8bit": "BT.601 luma of sRGB, rounded to 8 bits",
+    "y-studio": "Y of YCbCr BT.601, studio swing 16-235 of 255, not rounded",
+}
+
+
+def find_convention(name: str) -> Convention:
+    """A convention by name.
+
+    Raises:
+        RestoreError: no such convention; the known ones are named.
+    """
+    if name in CONVENTIONS:
+        return CONVENTIONS[name]
+    near = difflib.get_close_matches(name, CONVENTIONS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RestoreError(f"no convention is called {name!r}", hint=f"{hint}known: {', '.join(CONVENTIONS)}")
