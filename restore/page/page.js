@@ -85,8 +85,7 @@ function arrange() {
     list.order.sort((a, b) => compare(a, b) || a - b);
   }
   byId("body").replaceChildren(...list.order.map((index) => elements[index]));
-  const all = page.rows.length;
-  byId("shown").textContent = list.order.length === all ? `${all}` : `${list.order.length} of ${all}`;
+  byId("shown").textContent = `${list.order.length} of ${page.rows.length}`;
   byId("empty").hidden = list.order.length > 0;
   for (const header of byId("head").children) {
     if (!header.dataset.key) continue;

@@ -112,11 +112,11 @@ const viewer = (() => {
     if (!dialog.open || !seen) return;
     const [width, height] = seen.size;
     const room = stage.getBoundingClientRect();
-    const fit = Math.min(room.width / width, room.height / height, 8);
+    const fit = Math.min(room.width / width, room.height / height, 4);
     const scale = state.zoom === "fit" ? fit : Number(state.zoom) / devicePixelRatio;
     canvas.style.width = `${Math.max(Math.round(width * scale), 1)}px`;
     canvas.style.height = `${Math.max(Math.round(height * scale), 1)}px`;
-    canvas.classList.toggle("sharp", scale * devicePixelRatio >= 2);
+    canvas.classList.toggle("sharp", Number(state.zoom) >= 2);
     stage.classList.toggle("zoomed", state.zoom !== "fit");
     byId("zoom").value = state.zoom;
   }

@@ -7,12 +7,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from restore.files import replacing, write_atomically
+from restore.errors import RestoreError
+from restore.files import replacing, temporary_beside, why_not_written, write_atomically
 from restore.page.folder import ASSETS, DATA, GENERATOR, INDEX, PICTURES, abandon_page, begin_page, check_page_folder
 from restore.page.previews import ERROR_GAIN, Previews, write_previews
 from restore.page.rows import Column, Row, Table, plain_score, visible
@@ -64,15 +66,15 @@ def write_page(
             "reference": None if reference is None else visible(reference),
             "gain": ERROR_GAIN,
         }
-        count = 0
         (place / PICTURES).mkdir(exist_ok=True)
-        with replacing(place / DATA) as temporary, open(temporary, "x", encoding="ascii") as data:
-            data.write(f"window.PAGE = {_json(head)};\nwindow.PAGE.rows = [\n")
+        with _Lines(place / DATA) as data:
+            data.add(f"window.PAGE = {_json(head)};\nwindow.PAGE.rows = [\n")
+            count = 0
             for count, facts in enumerate(_facts_of_rows(rows, columns, place, reference), start=1):
-                data.write(f"{_json(facts)},\n")
+                data.add(f"{_json(facts)},\n")
                 if progress is not None:
                     progress(count)
-            data.write("];\n")
+            data.add("];\n")
         for name in ASSETS:
             write_atomically(place / name, (_HERE / name).read_bytes())
         write_atomically(place / INDEX, _index(title, tables, notes, count).encode())
@@ -80,6 +82,39 @@ def write_page(
         abandon_page(place)
         raise
     return place / INDEX
+
+
+class _Lines:
+    """A text file that is added to, and takes its name when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.temporary = path, temporary_beside(path)
+
+    def __enter__(self) -> _Lines:
+        with self._telling():
+            self.file = open(self.temporary, "x", encoding="ascii")
+        return self
+
+    def add(self, text: str) -> None:
+        with self._telling():
+            self.file.write(text)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            with self._telling():
+                self.file.close()
+            if kind is None:
+                with replacing(self.path) as synced:
+                    os.replace(self.temporary, synced)
+        finally:
+            self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RestoreError(why_not_written(error), where=self.path, exit_code=1) from error
 
 
 def _facts_of_rows(
