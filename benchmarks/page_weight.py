@@ -82,12 +82,12 @@ def main() -> None:
         print(f"without the pictures  {own / 1e6:.2f} MB")
         ready, loaded, read = [], [], []
         for _ in range(given.times):
-            with opened(index) as page:
+            with started() as browser, opened(browser, index) as page:
                 page.wait_for_timeout(500)
                 timing = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
                 ready.append(timing["domContentLoadedEventEnd"])
                 loaded.append(timing["loadEventEnd"])
-                files = {Path(request.url).name for request in page.requests}
+                files = {Path(url).name for url in page.requests}
                 read.append(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name in files))
         print(f"DOMContentLoaded      {statistics.median(ready):.0f} ms")
         print(f"load                  {statistics.median(loaded):.0f} ms")

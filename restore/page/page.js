@@ -40,7 +40,7 @@ function thumbnailOf(row) {
 }
 
 function rowElement(row, index) {
-  const name = element("bdi", { class: "name" }, row.name);
+  const name = element("bdi", { class: "name" }, row.name || "(no name)");
   const open = element("button", { type: "button", class: "open", title: row.name }, name);
   const about = element("div", { role: "cell", class: "about" }, open);
   if (row.group) about.append(element("span", { class: "group" }, row.group));

@@ -85,7 +85,7 @@ const viewer = (() => {
 
   function show() {
     const shown = row();
-    byId("viewer-name").replaceChildren(element("bdi", {}, shown.name));
+    byId("viewer-name").replaceChildren(element("bdi", {}, shown.name || "(no name)"));
     byId("viewer-note").replaceChildren();
     if (shown.group) byId("viewer-note").append(element("span", { class: "group" }, shown.group));
     if (shown.note) byId("viewer-note").append(element("span", { class: "note" }, shown.note));
