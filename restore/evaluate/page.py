@@ -52,7 +52,7 @@ def write_report_page(
     problems = report.problems()
     if problems:
         tables.append(Table("Left out, or scored in part", ["file and reason"], [[line] for line in problems]))
-    tables.append(Table("How it was computed", ["score", "convention"], _conventions(report.convention)))
+    tables.append(Table("How it was computed", ["score", "convention"], _conventions(report.convention), folded=True))
     notes = [f"Restored: {printable(restored_dir)}", f"True: {printable(reference_dir)}"]
     notes += [f"Baseline: {printable(baseline)}"] if baseline is not None else []
     notes += [f"Masks: {printable(masks)}"] if masks is not None else []

@@ -116,6 +116,7 @@ function buildHead() {
     ...page.columns.map((column, at) => header(at, column.title, "score")),
   );
   document.documentElement.style.setProperty("--columns", page.columns.length);
+  byId("rows").classList.toggle("wide", page.columns.length > 8);
 }
 
 function buildGroups() {

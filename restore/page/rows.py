@@ -47,11 +47,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings under a title."""
+    """A table of strings under a title; `folded` ones show no more than the title until they are asked for."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    folded: bool = False
 
 
 def visible(text: str) -> str:

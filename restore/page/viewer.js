@@ -39,7 +39,7 @@ const viewer = (() => {
   }
 
   function tag(place, label, isError) {
-    byId(place).textContent = isError ? `${label}: difference to ${page.reference}` : label;
+    byId(place).textContent = isError ? `|${label} − ${page.reference}|` : label;
   }
 
   function showPictures() {

@@ -45,7 +45,7 @@ def write_page(
         title: of the page.
         rows: in their first order. A picture that cannot be read is noted in its row.
         columns: scores, in order.
-        tables: shown above the pictures, in order.
+        tables: shown above the pictures, in order; after the first come histograms of the scores.
         notes: lines under the title.
         reference: label of the picture that error maps are against; None: there are no error maps.
         progress: called with the number of rows that are written.
@@ -166,7 +166,8 @@ def _index(title: str, tables: Sequence[Table], notes: Sequence[str], count: int
         title=_text(title),
         count=f"{count:,} picture{'' if count == 1 else 's'}",
         notes="".join(f"<li>{_text(note)}</li>" for note in notes),
-        tables="".join(_table(table) for table in tables),
+        first="".join(map(_table, tables[:1])),
+        further="".join(map(_table, tables[1:])),
     )
 
 
@@ -175,10 +176,10 @@ def _table(table: Table) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td{_kind(cell)}>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
     )
-    return (
-        f'<figure class="table"><figcaption>{_text(table.title)}</figcaption>'
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>'
-    )
+    whole = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    if table.folded:
+        return f'<details class="table"><summary>{_text(table.title)}</summary>{whole}</details>'
+    return f'<figure class="table"><figcaption>{_text(table.title)}</figcaption>{whole}</figure>'
 
 
 def _kind(cell: str) -> str:

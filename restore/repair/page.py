@@ -68,7 +68,8 @@ def write_fix_page(
         if record is not None and record.status != "done"
     ]
     left += [[_name(plan, job), "not started", summary.stopped] for job, record in fates if record is None]
-    tables = [Table("Run", ["", ""], _facts(summary))]
+    facts = _facts(summary)
+    tables = [Table("Run", list(facts), [list(facts.values())])]
     if left:
         tables.append(Table("Not repaired", ["file", "status", "reason"], left))
     claim_page_folder(folder)  # it was looked at before the run; its outputs may lie in there by now
@@ -121,13 +122,17 @@ def _hole(plan: Plan, job: Job) -> np.ndarray | Path | None:
     return weight > 0
 
 
-def _facts(summary: Summary) -> list[list[str]]:
-    rows = [["model", summary.model], ["files", f"{summary.total:,}"]]
-    rows.append(["done", f"{summary.done:,}" + (f" ({summary.copied:,} copied)" if summary.copied else "")])
-    rows += [["skipped", f"{count:,}: {reason}"] for reason, count in summary.skipped.items()]
-    rows += [["failed", f"{len(summary.failed):,}"]] if summary.failed else []
-    rows += [["not started", f"{summary.not_started:,}"]] if summary.not_started else []
-    rows += [["stopped", summary.stopped]] if summary.stopped else []
-    rows.append(["megapixels", f"{summary.megapixels:.2f}"])
-    rows.append(["seconds", f"{summary.seconds:.1f}"])
-    return rows
+def _facts(summary: Summary) -> dict[str, str]:
+    facts = {
+        "model": summary.model,
+        "files": f"{summary.total:,}",
+        "done": f"{summary.done:,}",
+        "copied": f"{summary.copied:,}" if summary.copied else "",
+        "skipped": f"{sum(summary.skipped.values()):,}" if summary.skipped else "",
+        "failed": f"{len(summary.failed):,}" if summary.failed else "",
+        "not started": f"{summary.not_started:,}" if summary.not_started else "",
+        "megapixels": f"{summary.megapixels:.2f}",
+        "seconds": f"{summary.seconds:.1f}",
+        "stopped": summary.stopped,
+    }
+    return {name: value for name, value in facts.items() if value}

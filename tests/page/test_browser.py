@@ -42,7 +42,10 @@ def rows() -> Iterator[Row]:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages") / "a page & more"
-    tables = [Table("Scores", ["metric", "mean"], [["PSNR", "25.17"]])]
+    tables = [
+        Table("Scores", ["metric", "mean"], [["PSNR", "25.17"]]),
+        Table("How", ["score", "convention"], [["PSNR", "all channels"]], folded=True),
+    ]
     return write_page(folder, title="Test", rows=rows(), columns=COLUMNS, tables=tables, reference="true")
 
 
@@ -87,7 +90,10 @@ def open_first(page: Any) -> None:
 
 
 def test_table_histograms_and_rows_are_there(page: Any) -> None:
-    assert page.inner_text(".tables") == "Scores\nmetric\tmean\nPSNR\t25.17"
+    assert page.inner_text("figure.table") == "Scores\nmetric\tmean\nPSNR\t25.17"
+    assert page.is_hidden("details td >> nth=0")
+    page.click("summary")
+    assert page.inner_text("details td >> nth=1") == "all channels"
     assert page.locator(".histogram").count() == 2
     assert "1 × ∞, 1 without a value" in page.inner_text(".histogram >> nth=0")
     assert names(page) == [name for name, *_ in FACTS]
@@ -180,7 +186,7 @@ def test_error_map_and_outline_are_toggles(page: Any) -> None:
     assert is_drawn(page, "#over")
     assert page.evaluate("document.getElementById('over').style.filter") == 'url("#heat")'
     assert page.evaluate("document.getElementById('under').style.filter") == "none"
-    assert page.inner_text("#left-tag") == "damaged: difference to true"
+    assert page.inner_text("#left-tag") == "|damaged − true|"
     assert "64 or more of 255 levels" in page.inner_text("#legend")
     page.select_option("#gain", label="16")
     assert "16 or more of 255 levels" in page.inner_text("#legend")
@@ -252,6 +258,32 @@ def test_zoom_shows_a_pixel_as_a_pixel(page: Any) -> None:
         page.keyboard.press("z")
     assert sizes[1:] == [120, 240, 480]
     assert sizes[0] == 480, "no more than four times as large"
+
+
+def test_a_large_picture_shows_a_detail_at_full_size_that_can_be_moved_about(browser: Any, tmp_path: Path) -> None:
+    large = np.full((1700, 2000, 3), 90, np.uint8)
+    other = large.copy()
+    other[1500:1600, 1500:1600] = 200
+    given = [Row("large", {}, {"a": other, "b": large})]
+    index = write_page(tmp_path / "p", title="Large", rows=given, columns=COLUMNS, reference="b")
+    with opened(browser, index, hash="#1") as page:
+        assert page.locator("#view option").all_text_contents() == [
+            "whole, 2000×1700 at 80 %", "detail at 100 %, 800×800",
+        ]  # fmt: skip
+        assert shown_images(page)["over"] == "pictures/000001-0.jpg"
+        page.keyboard.press("v")
+        assert shown_images(page)["over"] == "pictures/000001-d0.jpg"
+        page.select_option("#zoom", "4")
+        assert page.locator("#canvas").bounding_box()["width"] == 3200
+        at = page.evaluate("[stage.scrollLeft, stage.scrollTop]")
+        box = page.locator("#stage").bounding_box()
+        page.mouse.move(box["x"] + 300, box["y"] + 300)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 200, box["y"] + 260)
+        page.mouse.up()
+        assert page.evaluate("[stage.scrollLeft, stage.scrollTop]") == [at[0] + 100, at[1] + 40]
+        assert position(page) == 50, "away from the border one moves the picture"
+        assert page.complaints == []
 
 
 def test_a_picture_has_an_address(browser: Any, index: Path) -> None:
