@@ -1,6 +1,6 @@
 """How heavy a page of many pictures is, and how quickly a browser has it: `restore.page` in headless Chromium.
 
-    python benchmarks/page_weight.py                # 1,000 pictures of 500×400: half a minute on two cores
+    python benchmarks/page_weight.py      # 1,000 pictures of 500×400: half a minute on two cores
     python benchmarks/page_weight.py --pictures 5000 --keep OUT
 
 Pictures are made here (smooth fields with noise, harder to compress than photographs), in three versions each. The
@@ -24,9 +24,15 @@ import numpy as np
 sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
 from restore.page import Column, Row, write_page
-from tests.page.browser import chromium, opened
+from tests.page.browser import chromium, opened, started
 
 HEIGHT, WIDTH = 400, 500
+SORT = """() => {
+    const before = performance.now();
+    document.querySelector("#head [data-key='0'] button").click();
+    document.body.getBoundingClientRect();
+    return performance.now() - before;
+}"""
 
 
 def made(count: int) -> Iterator[Row]:
@@ -66,21 +72,21 @@ def main() -> None:
         sys.exit("there is no Chromium here")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary) / "page"
-        started = time.monotonic()
+        begun = time.monotonic()
         columns = [
             Column("psnr", "PSNR (dB)", "higher", 2),
             Column("ssim", "SSIM", "higher", 4),
             Column("lpips", "LPIPS", "lower", 4),
         ]
         index = write_page(folder, title="Weight", rows=made(given.pictures), columns=columns, reference="true")
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - begun
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         own = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         print(f"pictures              {given.pictures:,}")
         print(f"written in            {seconds:.1f} s, making the pictures included")
         print(f"folder                {sum(sizes) / 1e6:.1f} MB in {len(sizes):,} files")
         print(f"without the pictures  {own / 1e6:.2f} MB")
-        ready, loaded, read = [], [], []
+        ready, loaded, sorting, read = [], [], [], []
         for _ in range(given.times):
             with started() as browser, opened(browser, index) as page:
                 page.wait_for_timeout(500)
@@ -89,9 +95,11 @@ def main() -> None:
                 loaded.append(timing["loadEventEnd"])
                 files = {Path(url).name for url in page.requests}
                 read.append(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name in files))
+                sorting.append(page.evaluate(SORT))
         print(f"DOMContentLoaded      {statistics.median(ready):.0f} ms")
         print(f"load                  {statistics.median(loaded):.0f} ms")
         print(f"read until then       {statistics.median(read) / 1e6:.2f} MB")
+        print(f"sorted and laid out   {statistics.median(sorting):.0f} ms")
 
 
 if __name__ == "__main__":
