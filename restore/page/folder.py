@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from restore.errors import RestoreError
-from restore.files import check_writable, sweep_leftovers, write_atomically
+from restore.files import TEMPORARY_PREFIX, check_writable, sweep_leftovers, write_atomically
 
 INDEX = "index.html"
 PICTURES = "pictures"
@@ -67,6 +67,7 @@ def check_page_folder(
     check_writable(path)
     try:
         names = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+        names = {name for name in names if not name.startswith(TEMPORARY_PREFIX)}  # what a killed run has left
     except OSError as error:
         raise RestoreError(f"this folder cannot be listed: {error.strerror}", where=path) from error
     if names - expected and not _holds_page(path):

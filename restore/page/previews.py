@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from restore.errors import RestoreError
 from restore.files import why_not_written
 from restore.images import read_mask, read_picture
+from restore.images.decoded import TooLarge
 from restore.page.folder import PICTURES
 from restore.page.rows import Row, visible
 
@@ -25,6 +27,9 @@ DETAIL_PX = 800
 THUMBNAIL_PX = 192
 #: Pictures with more pixels are named, not shown: a page should not need more memory than the work that it shows.
 MAX_PIXELS = 100_000_000
+#: Rows with larger pictures are worked on one at a time, whatever the number of threads.
+_MANY_AT_ONCE_PIXELS = 16_000_000
+_large = threading.Lock()
 #: Error maps are the mean difference over the channels, times this: white is 64 of 255 levels and more.
 ERROR_GAIN = 4
 _PNG_PIXELS = 128 * 128  # up to here lossless costs little
@@ -67,8 +72,16 @@ def write_previews(row: Row, number: int, folder: Path, reference: str | None) -
         RestoreError: exit code 1; they cannot be written.
         ValueError: an array that is no picture.
     """
+    try:
+        return _written(row, number, folder, reference, _MANY_AT_ONCE_PIXELS)
+    except TooLarge:
+        with _large:
+            return _written(row, number, folder, reference, MAX_PIXELS)
+
+
+def _written(row: Row, number: int, folder: Path, reference: str | None, max_pixels: int) -> Previews:
     out = Previews()
-    pictures = _pictures_of(row, out.notes)
+    pictures = _pictures_of(row, out.notes, max_pixels)
     if not pictures:
         return out
     height, width = max((p.shape[:2] for p in pictures.values()), key=lambda shape: shape[0] * shape[1])
@@ -76,7 +89,7 @@ def write_previews(row: Row, number: int, folder: Path, reference: str | None) -
     if any(p.shape[:2] != (height, width) for p in pictures.values()):
         sizes = ", ".join(f"{label} {p.shape[1]}×{p.shape[0]}" for label, p in pictures.items())
         out.notes.append(f"sizes differ: {sizes}")
-    hole = _hole_of(row, (height, width), out.notes)
+    hole = _hole_of(row, (height, width), out.notes, max_pixels)
     writer = _Writer(folder, f"{number:06d}")
     errors = _error_maps(pictures, reference)
     scale = min(1.0, PREVIEW_PX / max(height, width))
@@ -147,8 +160,12 @@ class _Writer:
         return path.name
 
 
-def _pictures_of(row: Row, notes: list[str]) -> dict[str, np.ndarray]:
-    """uint8 H×W×3 by label; of what cannot be read, the reason goes to the notes."""
+def _pictures_of(row: Row, notes: list[str], max_pixels: int) -> dict[str, np.ndarray]:
+    """uint8 H×W×3 by label; of what cannot be read, the reason goes to the notes.
+
+    Raises:
+        TooLarge: a picture is over a limit that is not yet the last one.
+    """
     pictures = {}
     for label, given in row.pictures.items():
         if isinstance(given, np.ndarray):
@@ -157,23 +174,30 @@ def _pictures_of(row: Row, notes: list[str]) -> dict[str, np.ndarray]:
             pictures[label] = np.ascontiguousarray(given)
             continue
         try:
-            pictures[label] = _read(given)
+            pictures[label] = _read(given, max_pixels)
         except (RestoreError, OSError, MemoryError) as error:
-            reason = error.what if isinstance(error, RestoreError) else str(error) or "not enough memory"
-            notes.append(f"{label} cannot be shown: {visible(reason)}")
+            notes.append(f"{label} cannot be shown: {_reason(error, max_pixels)}")
     return pictures
 
 
-def _read(path: Path) -> np.ndarray:
+def _reason(error: Exception, max_pixels: int) -> str:
+    if isinstance(error, TooLarge):
+        if max_pixels < MAX_PIXELS:
+            raise error
+        return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
+    return visible(error.what if isinstance(error, RestoreError) else str(error) or "not enough memory")
+
+
+def _read(path: Path, max_pixels: int) -> np.ndarray:
     """uint8, H×W×3, sRGB, upright; what is not a number is black."""
-    picture = read_picture(path, max_pixels=MAX_PIXELS)
+    picture = read_picture(path, max_pixels=max_pixels)
     if picture.pixels.dtype == np.uint8 and picture.profile is None:
         return np.repeat(picture.pixels, 3, axis=2) if picture.gray else np.ascontiguousarray(picture.pixels)
     shown = np.clip(np.nan_to_num(picture.shown(), nan=0.0), 0, 1)
     return np.rint(shown * 255).astype(np.uint8)
 
 
-def _hole_of(row: Row, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:
+def _hole_of(row: Row, size: tuple[int, int], notes: list[str], max_pixels: int) -> np.ndarray | None:
     """uint8 H×W, 255 in the hole; None where there is none."""
     if row.mask is None:
         return None
@@ -185,10 +209,9 @@ def _hole_of(row: Row, size: tuple[int, int], notes: list[str]) -> np.ndarray | 
             return None
     else:
         try:
-            hole = read_mask(row.mask, size=size, max_pixels=MAX_PIXELS) >= _HOLE_FROM
+            hole = read_mask(row.mask, size=size, max_pixels=max_pixels) >= _HOLE_FROM
         except (RestoreError, OSError, MemoryError) as error:
-            reason = error.what if isinstance(error, RestoreError) else str(error) or "not enough memory"
-            notes.append(f"no outline: {visible(reason)}")
+            notes.append(f"no outline: {_reason(error, max_pixels)}")
             return None
     return hole.astype(np.uint8) * 255 if hole.any() else None
 

@@ -16,7 +16,7 @@ from PIL import Image
 import restore.page as page_package
 from restore.errors import RestoreError
 from restore.images import save_png
-from restore.page import Column, Row, Table, check_page_folder, claim_page_folder, write_page
+from restore.page import Column, Row, Table, check_page_folder, claim_page_folder, previews, write_page
 from restore.page.folder import ASSETS, GENERATOR
 
 PSNR = Column("psnr", "PSNR (dB)", "higher", 2)
@@ -165,6 +165,19 @@ def test_what_cannot_be_shown_is_noted_in_its_row(tmp_path: Path) -> None:
     assert sizes["views"][0]["errors"] == {}
 
 
+def test_pictures_too_large_to_be_held_by_many_threads_are_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_png(tmp_path / "large.png", gray(1, 40, 50))
+    save_png(tmp_path / "huge.png", gray(1, 400, 500))
+    monkeypatch.setattr(previews, "_MANY_AT_ONCE_PIXELS", 1000)
+    monkeypatch.setattr(previews, "MAX_PIXELS", 100_000)
+    rows = [Row("a", {}, {"a": tmp_path / "large.png", "b": tmp_path / "huge.png"}) for _ in range(8)]
+    for row in write(tmp_path / "p", rows)["rows"]:
+        assert list(row["views"][0]["pictures"]) == ["a"]
+        assert row["note"].startswith("b cannot be shown: it has more than")
+
+
 def test_a_float_picture_with_nan_is_shown_black_there(tmp_path: Path) -> None:
     values = np.full((24, 32, 3), 0.5, np.float32)
     values[:, :16] = np.nan
@@ -228,6 +241,7 @@ def test_a_killed_run_leaves_no_page_that_looks_whole_and_the_next_one_may_go_on
     assert all("is being written" in text and GENERATOR in text for text in seen)
     claim_page_folder(tmp_path / "killed")
     (tmp_path / "killed" / "pictures").mkdir()
+    (tmp_path / "killed" / ".restore-0-0-0.tmp").write_bytes(b"")
     (tmp_path / "killed" / "pictures" / "000001-0.jpg").write_bytes(b"half")
     assert len(write(tmp_path / "killed", [Row("a", {}, {})])["rows"]) == 1
 
