@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "restore"
 LAYERS = {
     "__init__": 0, "errors": 0, "supervise": 0, "settings": 0.5, "files": 0.5,  # they say what is wrong by errors
     "devices": 1, "images": 1, "tiling": 1, "degrade": 1, "models": 1, "metrics": 1,
-    "losses": 2, "datasets": 2, "checkpoints": 2,
+    "losses": 2, "datasets": 2, "checkpoints": 2, "page": 2,
     "restorers": 3, "train": 3,
     "repair": 4, "evaluate": 4,
     "completion": 5, "display": 5, "doctor": 5, "demo": 5, "export": 5,

@@ -39,6 +39,10 @@ def evaluate(
         Path | None,
         typer.Option("--json", help="Write conventions, summary and scores per picture as JSON; - is stdout."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page to look at into this folder: every pair with its scores and error map."),
+    ] = None,
     lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
     lpips_weights: Annotated[
         Path | None,
@@ -53,6 +57,10 @@ def evaluate(
     from restore.evaluate.target import check_targets
 
     json_target, csv_target = check_targets(json_file, csv)
+    if html is not None:
+        from restore.page import check_page_folder
+
+        check_page_folder(html, apart=(restored, reference, masks))
 
     from restore.evaluate.score import score_folders
     from restore.evaluate.table import report_tables
@@ -75,4 +83,13 @@ def evaluate(
         report.write_csv(csv_target)
     if json_target is not None:
         report.write_json(json_target)
+    if html is not None:
+        from restore.evaluate.page import write_report_page
+
+        pairs = len(report.images)
+        with Progress("writing the page", pairs) as bar:
+            index = write_report_page(
+                html, report, restored, reference, masks=masks, progress=lambda done: bar.at(done, pairs)
+            )
+        say(f"page: {printable(index)}")
     raise typer.Exit(report.exit_code)

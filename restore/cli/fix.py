@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from restore.cli.program import Precision, app
 from restore.completion import model_names
 from restore.display import Progress, say
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
+
+if TYPE_CHECKING:
+    from restore.repair.manifest import Record
 
 MaskMissing = Literal["fail", "skip", "clean"]
 Metadata = Literal["keep", "strip"]
@@ -77,6 +80,9 @@ def fix(
     log: Annotated[
         Path | None, typer.Option(help="Write a JSON line per file here, as it is done; - is stdout.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at into this folder: before and after of every file.")
+    ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
@@ -119,6 +125,10 @@ def fix(
         overwrite=overwrite, skip_existing=skip_existing,
         include=tuple(include or ()), exclude=tuple(exclude or ()), ext=ext, suffix=suffix,
     )  # fmt: skip
+    if html is not None:
+        from restore.repair.page import check_fix_page
+
+        check_fix_page(html, plan)
     if dry_run:
         for line in [json.dumps(plan.facts(), indent=1)] if as_json else plan.lines():
             typer.echo(line)
@@ -131,11 +141,18 @@ def fix(
 
     limit_threads()
     restorers = open_restorers(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
+    records: list[Record] = []
     with Progress("repairing", len(plan.jobs)) as bar:
+
+        def finished(record: Record, done: int, total: int) -> None:
+            bar.at(done, total)
+            if html is not None:
+                records.append(record)
+
         summary = run_fix(
             plan, restorers,
             mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
-            log=log, progress=lambda record, done, total: bar.at(done, total), fail_fast=fail_fast,
+            log=log, progress=finished, fail_fast=fail_fast,
             max_pixels=max_pixels, truncated=truncated, watch=watch,
         )  # fmt: skip
     # A filter in a pipe that has nothing to complain of says nothing.
@@ -143,4 +160,10 @@ def fix(
         say(line)
     if as_json:
         typer.echo(json.dumps(summary.facts(), indent=1))
+    if html is not None and not summary.interrupted:
+        from restore.repair.page import write_fix_page
+
+        with Progress("writing the page", len(plan.jobs)) as bar:
+            index = write_fix_page(html, plan, records, summary, progress=lambda done: bar.at(done, len(plan.jobs)))
+        say(f"page: {printable(index)}")
     raise typer.Exit(summary.exit_code)
