@@ -60,7 +60,7 @@ def evaluate(
     if html is not None:
         from restore.page import check_page_folder
 
-        check_page_folder(html, apart=(restored, reference, masks))
+        check_page_folder(html, apart=(restored, reference, masks, baseline))
 
     from restore.evaluate.score import score_folders
     from restore.evaluate.table import report_tables
@@ -89,7 +89,8 @@ def evaluate(
         pairs = len(report.images)
         with Progress("writing the page", pairs) as bar:
             index = write_report_page(
-                html, report, restored, reference, masks=masks, progress=lambda done: bar.at(done, pairs)
-            )
+                html, report, restored, reference,
+                masks=masks, baseline=baseline, progress=lambda done: bar.at(done, pairs),
+            )  # fmt: skip
         say(f"page: {printable(index)}")
     raise typer.Exit(report.exit_code)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from restore.errors import printable
 from restore.evaluate.pairs import Pair, pair_up
-from restore.evaluate.report import TITLES, ImageScores, Report, report_table
+from restore.evaluate.report import ImageScores, Report
+from restore.evaluate.table import baseline_table, report_table
 from restore.images import find_pictures, stem_key
+from restore.metrics import METRICS
 from restore.page import Column, Row, Table, write_page
 
-DAMAGED, RESTORED, TRUE = "damaged", "restored", "true"
-
-# Distances; everything else is better when higher.
-_DISTANCES = ("lpips", "delta_e", "deltae", "de2000", "ciede", "seam", "fid", "mae", "mse")
+BASELINE, RESTORED, TRUE = "baseline", "restored", "true"
 
 
 def write_report_page(
@@ -37,7 +36,7 @@ def write_report_page(
         restored_dir: the restored pictures.
         reference_dir: the true ones; error maps are against them.
         masks: the masks; None: no outlines.
-        baseline: what the restored pictures were made from, or another method's, by the same names; None: none.
+        baseline: the folder of the report's baseline; None: none.
         progress: called with the number of pairs that are written.
 
     Returns:
@@ -46,9 +45,9 @@ def write_report_page(
     Raises:
         RestoreError: as `write_page`.
     """
-    pairs, _, _ = pair_up(restored_dir, reference_dir, masks)
-    summary = report_table(report)
-    tables = [Table("Scores", list(summary.columns), [list(row) for row in summary.rows])]
+    pairs = pair_up(restored_dir, reference_dir, masks).pairs
+    found = {"Scores": report_table(report), "Beside the baseline": baseline_table(report)}
+    tables = [Table(title, table.columns, table.rows) for title, table in found.items() if table.rows]
     problems = report.problems()
     if problems:
         tables.append(Table("Left out, or scored in part", ["file and reason"], [[line] for line in problems]))
@@ -72,13 +71,13 @@ def _rows(report: Report, pairs: list[Pair], baseline: Path | None) -> Iterator[
     """All pairs, those without scores too: what went wrong with them is what one wants to see."""
     scored = {image.name: image for image in report.images}
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}
-    damaged: dict[str, Path] = {}
+    others: dict[str, Path] = {}
     if baseline is not None:
-        damaged = {stem_key(path): baseline / path for path in find_pictures(baseline)}
+        others = {stem_key(path): baseline / path for path in find_pictures(baseline)}
     for pair in pairs:
         pictures = {RESTORED: pair.restored, TRUE: pair.reference}
-        if pair.name in damaged:
-            pictures = {DAMAGED: damaged[pair.name], **pictures}
+        if pair.name in others:
+            pictures = {BASELINE: others[pair.name], **pictures}
         image = scored.get(pair.name)
         yield Row(
             name=pair.name,
@@ -91,14 +90,13 @@ def _rows(report: Report, pairs: list[Pair], baseline: Path | None) -> Iterator[
 
 
 def _note(image: ImageScores | None, reason: str) -> str:
-    excluded = [] if image is None else [f"{TITLES.get(m, m)}: {why}" for m, why in image.excluded.items()]
+    excluded = [] if image is None else [f"{METRICS[m].title}: {why}" for m, why in image.excluded.items()]
     return "; ".join([*([reason] if reason else []), *excluded])
 
 
 def _column(metric: str) -> Column:
-    better: Literal["higher", "lower"] = "lower" if metric.startswith(_DISTANCES) else "higher"
-    decimals = 2 if metric.startswith(("psnr", "delta", "de2000", "ciede", "fid")) else 4
-    return Column(metric, TITLES.get(metric, metric), better, decimals)
+    known = METRICS[metric]
+    return Column(metric, known.title, known.better, known.decimals)
 
 
 def _conventions(convention: dict[str, Any]) -> list[list[str]]:
@@ -109,7 +107,7 @@ def _conventions(convention: dict[str, Any]) -> list[list[str]]:
             text = "; ".join(f"{name.replace('_', ' ')}: {_plain(one)}" for name, one in value.items())
         else:
             text = _plain(value)
-        rows.append([TITLES.get(key, key), text])
+        rows.append([METRICS[key].title if key in METRICS else key, text])
     return rows
 
 
