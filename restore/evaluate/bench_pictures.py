@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from restore.evaluate.bench_table import DECIMALS, TITLES, Line, header_and_rows
 from restore.evaluate.sheets import Cell, draw_sheet
 from restore.evaluate.show import Version, caption_of, comparison_rows, crop_size, where_they_differ
 from restore.images import read_rgb8, save_png, stem_key
+
+if TYPE_CHECKING:
+    from restore.page import Row
 
 PICTURES_ON_A_SHEET = 4
 _ZOOM = 3
@@ -116,11 +120,11 @@ def write_bench_page(results: Results, lines: Sequence[Line]) -> Path:
     )
 
 
-def _better(metric: str) -> str:
+def _better(metric: str) -> Literal["higher", "lower"]:
     return "lower" if metric.startswith("lpips") else "higher"
 
 
-def _page_rows(results: Results) -> Iterator[object]:
+def _page_rows(results: Results) -> Iterator[Row]:
     from restore.page import Row
 
     for damage in results.plan.damages:

@@ -96,6 +96,7 @@ def _panel(damage: str, metric: str, lines: Sequence[Line], colours: dict[str, C
         if math.isfinite(mean.low):
             ends = [axes.at(line.seconds_per_megapixel or 1, value)[1] for value in (mean.low, mean.high)]
             draw.line([(x, ends[0]), (x, ends[1])], colours[line.model], 1.5)
+            taken.append((x - 5, ends[1], x + 5, ends[0]))
             for end in ends:
                 draw.line([(x - 4, end), (x + 4, end)], colours[line.model], 1.5)
     for line, (x, y) in points:

@@ -177,6 +177,8 @@ def notes_of(results: Results, lines: Sequence[Line]) -> list[str]:
         )  # fmt: skip
     elif plan.published:
         notes.append("Published figures are left out: they are of the whole set, and pictures failed.")
+    others = dict.fromkeys(n for s in results.samples if s.kept is not None for n in s.kept.facts["notes"])
+    notes += [f"{other[:1].upper()}{other[1:]}." for other in others]
     identical = [
         f"{line.model} on {line.damage}: {line.means['psnr'].infinite}"
         for line in lines

@@ -105,16 +105,18 @@ def scores_against(picture: np.ndarray, reference: np.ndarray) -> dict[str, floa
 
 
 def caption_of(scores: Mapping[str, float]) -> str:
-    """PSNR, SSIM and LPIPS of one picture in a line, as there are; those of the hole in place of the whole's."""
+    """PSNR, SSIM and LPIPS of one picture in a line, as there are; where there is a hole, those inside it instead."""
     if scores.get("psnr") == math.inf:
         return "identical"
-    words = []
-    for metric, form in (("psnr", "{:.2f} dB"), ("ssim", "SSIM {:.3f}"), ("lpips", "LPIPS {:.3f}")):
-        inside = f"{metric}_hole"
-        name = inside if math.isfinite(scores.get(inside, math.nan)) else metric
-        if math.isfinite(scores.get(name, math.nan)):
-            words.append(form.format(scores[name]) + (" in the hole" if name == inside and metric == "psnr" else ""))
-    return "   ".join(words)
+    inside = math.isfinite(scores.get("psnr_hole", math.nan))
+    names = ("psnr_hole", "lpips_hole") if inside else ("psnr", "ssim", "lpips")
+    forms = {"psnr": "{:.2f} dB", "ssim": "SSIM {:.3f}", "lpips": "LPIPS {:.3f}"}
+    words = [
+        forms[name.removesuffix("_hole")].format(scores[name])
+        for name in names
+        if math.isfinite(scores.get(name, math.nan))
+    ]
+    return ("hole: " if inside else "") + "   ".join(words)
 
 
 def crop_size(columns: int, size: tuple[int, int], zoom: int) -> tuple[int, int]:
