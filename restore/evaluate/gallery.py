@@ -13,8 +13,7 @@ from PIL import Image
 
 from restore.degrade import Damage, key, load_damage
 from restore.degrade.compose import damage_from
-from restore.evaluate.sheets import Cell, draw_sheet
-from restore.images import read_rgb8
+from restore.evaluate.sheets import Cell, draw_sheet, read_named
 
 STRENGTHS = 5
 CELL_PX = (264, 198)
@@ -86,9 +85,9 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
         uint8, H×W×3.
 
     Raises:
-        RestoreError: the photograph cannot be read.
+        RestoreError: exit code 2: the photograph cannot be read.
     """
-    clean = _cut(_astronaut() if photo is None else read_rgb8(photo))
+    clean = _cut(_astronaut() if photo is None else read_named(photo))
     name = "astronaut (scikit-image)" if photo is None else photo.name
     rows = [[Cell(clean, "clean")]]
     for kind in KINDS:

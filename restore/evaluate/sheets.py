@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from restore.errors import RestoreError
 from restore.files import check_writable
+from restore.images import read_rgb8
 
 Colour = tuple[int, int, int]
 
@@ -168,6 +169,19 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
         else:
             lines.append(word)
     return lines
+
+
+def read_named(path: Path) -> np.ndarray:
+    """A picture that the command names: uint8, H×W×3. Where it cannot be read, the command was wrong (exit code 2).
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    try:
+        return read_rgb8(path)
+    except RestoreError as error:
+        error.exit_code = 2
+        raise
 
 
 def check_sheet(path: Path, *, overwrite: bool) -> None:

@@ -12,8 +12,7 @@ import torch
 from scipy import ndimage
 
 from restore.errors import RestoreError
-from restore.evaluate.sheets import FRAMES, Box, Cell, draw_sheet, enlarged, fitted
-from restore.images import read_rgb8
+from restore.evaluate.sheets import FRAMES, Box, Cell, draw_sheet, enlarged, fitted, read_named
 from restore.metrics import score_batch
 
 COLUMN_PX = 360
@@ -57,7 +56,7 @@ def show(files: Sequence[Path], reference: Path | None = None, *, crops: int = 3
     paths = [*files, *([reference] if reference is not None else [])]
     if len(paths) < 2:
         raise RestoreError("one picture alone has nothing to be compared with", hint="name several, or a --reference")
-    pictures = [_read(path) for path in paths]
+    pictures = [read_named(path) for path in paths]
     size = pictures[-1].shape
     for path, picture in zip(paths, pictures):
         if picture.shape != size:
@@ -78,14 +77,6 @@ def show(files: Sequence[Path], reference: Path | None = None, *, crops: int = 3
     note = "Frames mark where the pictures differ most"
     note += f" from {labels[-1]}, enlarged {zoom} times." if places else f": nowhere; all equal {labels[-1]}."
     return draw_sheet(comparison_rows(versions, places, zoom), note=note)
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return read_rgb8(path)
-    except RestoreError as error:
-        error.exit_code = 2
-        raise
 
 
 def telling_labels(paths: Sequence[Path]) -> list[str]:

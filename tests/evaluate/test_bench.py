@@ -182,6 +182,10 @@ def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(RestoreError, match="holds no benchmark"):
         bench("none")
+    with pytest.raises(RestoreError, match="lies in, the clean one"):
+        bench("none", folder=tmp_path)
+    with pytest.raises(RestoreError, match="known: cbsd68"):
+        bench("none", published="set5")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
