@@ -64,7 +64,7 @@ def bench(
     from restore.evaluate.bench_pictures import write_bench_page, write_sheets
     from restore.evaluate.bench_plot import draw_plot
     from restore.evaluate.bench_table import header_and_rows, lines_of, write_tables
-    from restore.images import save_png
+    from restore.evaluate.sheets import save_sheet
 
     for left in plan.left_out:
         say(left.line())
@@ -77,7 +77,7 @@ def bench(
         write_tables(results, lines)
         plot = draw_plot(lines)
         if plot is not None:
-            save_png(out / "plot.png", plot)
+            save_sheet(out / "plot.png", plot)
         write_sheets(results)
         write_bench_page(results, lines)
     except KeyboardInterrupt:
@@ -104,11 +104,9 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
 ) -> None:
     """Put pictures side by side, whole and enlarged where they differ most."""
-    from restore.evaluate.sheets import check_sheet
+    from restore.evaluate.sheets import check_sheet, save_sheet
     from restore.evaluate.show import show as draw
-    from restore.images import save_png
 
     check_sheet(out, overwrite=overwrite)
     sheet = draw(pictures, reference, crops=crops, zoom=zoom)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(out, sheet)
+    save_sheet(out, sheet)

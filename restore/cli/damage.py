@@ -60,13 +60,11 @@ def degrade(
 
 def _write_gallery(out: Path, photo: Path | None, seed: int, overwrite: bool) -> None:
     from restore.evaluate.gallery import draw_gallery
-    from restore.evaluate.sheets import check_sheet
-    from restore.images import save_png
+    from restore.evaluate.sheets import check_sheet, save_sheet
 
     check_sheet(out, overwrite=overwrite)
     sheet = draw_gallery(photo, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(out, sheet)
+    save_sheet(out, sheet)
 
 
 @app.command()

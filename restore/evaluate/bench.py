@@ -20,7 +20,7 @@ from restore.evaluate.bench_cache import Cache, Kept, hash_of, key_of
 from restore.evaluate.bench_damage import BenchDamage, Case
 from restore.evaluate.bench_models import Contender
 from restore.evaluate.bench_plan import MARKER, Plan
-from restore.evaluate.bench_worker import Worker
+from restore.evaluate.bench_worker import Outcome, Worker
 from restore.files import write_atomically
 from restore.images import read_rgb8, stem_key
 from restore.metrics import score_batch
@@ -149,37 +149,30 @@ class _Runner:
     def _cell(self, damage: BenchDamage, contender: Contender, pictures: list[Path]) -> None:
         with _process(contender) as worker:
             for relative in pictures:
-                name = stem_key(relative)
                 self._advance()
                 try:
                     case = self._case(damage, relative)
-                    kept = self._restored(case, contender, worker)
+                    image, mask = _input_for(case, contender)
+                    key = key_of(model=contender.identity, settings=contender.settings(), input=hash_of(image, mask))
+                    kept = self.cache.find(key)
+                    outcome = _run(worker(), image, mask, case) if kept is None else None
                 except RestoreError as error:
                     self.results.failures.append(_failure(relative, error, damage, contender))
                     continue
+                if outcome is None:
+                    self.results.found += 1
+                else:  # out of the `try`: a full disk is the end, not one picture's failure
+                    self.results.run += 1
+                    facts = {"megapixels": _megapixels(case), "machine": self.results.machine}
+                    kept = self.cache.keep(key, outcome, **facts)
+                assert kept is not None
                 scores = self._scores(case, kept.pixels_sha256, partial(read_rgb8, kept.path))
                 self.results.samples.append(
-                    Sample(damage.label, contender.label, name, scores, _megapixels(case), kept)
+                    Sample(damage.label, contender.label, stem_key(relative), scores, _megapixels(case), kept)
                 )
 
     def _case(self, damage: BenchDamage, relative: Path) -> Case:
         return damage.case(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
-
-    def _restored(self, case: Case, contender: Contender, worker: Callable[[], Worker]) -> Kept:
-        """From the cache, or else by the model."""
-        image, mask = _input_for(case, contender)
-        key = key_of(model=contender.identity, settings=contender.settings(), input=hash_of(image, mask))
-        kept = self.cache.find(key)
-        if kept is not None:
-            self.results.found += 1
-            return kept
-        outcome = worker().run(image, mask)
-        wanted = tuple(case.clean.shape[-2:])
-        if outcome.pixels.shape[:2] != wanted:
-            given = "×".join(map(str, outcome.pixels.shape[1::-1]))
-            raise RestoreError(f"gave {given} pixels for {wanted[1]}×{wanted[0]}", exit_code=1)
-        self.results.run += 1
-        return self.cache.keep(key, outcome, megapixels=_megapixels(case), machine=self.results.machine)
 
     def _scores(self, case: Case, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
         key = key_of(
@@ -225,6 +218,15 @@ def _process(contender: Contender) -> Iterator[Callable[[], Worker]]:
     finally:
         for one in workers:
             one.close()
+
+
+def _run(worker: Worker, image: Tensor, mask: Tensor | None, case: Case) -> Outcome:
+    outcome = worker.run(image, mask)
+    height, width = case.clean.shape[-2:]
+    if outcome.pixels.shape[:2] != (height, width):
+        given = f"{outcome.pixels.shape[1]}×{outcome.pixels.shape[0]}"
+        raise RestoreError(f"gave {given} pixels for {width}×{height}", exit_code=1)
+    return outcome
 
 
 def _failure(

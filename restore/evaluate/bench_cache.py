@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restore.errors import RestoreError
 from restore.evaluate.bench_worker import Outcome
-from restore.files import sweep_leftovers, write_atomically
+from restore.files import sweep_leftovers, why_not_written, write_atomically
 from restore.images import read_rgb8, save_png
 
 
@@ -72,7 +72,10 @@ class Cache:
             RestoreError: exit code 1; it cannot be written.
         """
         path = self._place("restored", key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RestoreError(why_not_written(error), where=path, exit_code=1) from error
         save_png(path, outcome.pixels)
         digest = hash_of(outcome.pixels)
         known = {

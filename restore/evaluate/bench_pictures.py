@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from restore.evaluate.bench import INPUT, Results, Sample, as_pixels
 from restore.evaluate.bench_damage import BenchDamage
 from restore.evaluate.bench_table import DECIMALS, TITLES, Line, header_and_rows, notes_of
-from restore.evaluate.sheets import Cell, draw_sheet
+from restore.evaluate.sheets import Cell, draw_sheet, save_sheet
 from restore.evaluate.show import Version, caption_of, comparison_rows, crop_size, where_they_differ
-from restore.images import read_rgb8, save_png, stem_key
+from restore.images import read_rgb8, stem_key
 
 if TYPE_CHECKING:
     from restore.page import Row
@@ -32,7 +31,6 @@ def write_sheets(results: Results) -> list[Path]:
         RestoreError: exit code 1; they cannot be written.
     """
     folder = results.plan.out / "sheets"
-    folder.mkdir(exist_ok=True)
     written = []
     for damage in results.plan.damages:
         rows: list[list[Cell]] = []
@@ -42,7 +40,7 @@ def write_sheets(results: Results) -> list[Path]:
             how = f"{damage.says[:1].upper()}{damage.says[1:]}."
             note = f"{how} Frames: where the models are furthest from the truth, enlarged {_ZOOM} times."
             path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', damage.label)}.png"
-            save_png(path, draw_sheet(rows, heading=damage.label, note=note))
+            save_sheet(path, draw_sheet(rows, heading=damage.label, note=note))
             written.append(path)
     return written
 
@@ -91,60 +89,47 @@ def _versions(
 
 
 def write_bench_page(results: Results, lines: Sequence[Line]) -> Path:
-    """`page/index.html`: the table, and every picture under every damage with a slider between its versions.
+    """`page/index.html`: the table, and every picture under every damage and model, damaged | restored | clean.
 
     Raises:
         RestoreError: exit code 1; it cannot be written.
     """
     from restore.page import Column, Table, write_page
 
-    metrics = [
-        metric for metric in ("psnr", "psnr_hole", "lpips", "lpips_hole") if any(metric in x.means for x in lines)
-    ]
-    models = [contender.label for contender in results.plan.contenders()]
-    columns = [
-        Column(f"{metric} {model}", f"{TITLES[metric]}: {model}", _better(metric), DECIMALS[metric])
-        for metric in metrics
-        for model in (INPUT, *models)
-        if any(line.model == model and metric in line.means for line in lines)
-    ]
     header, rows = header_and_rows(lines)
     return write_page(
         results.plan.out / "page",
         title=f"Benchmark of {results.plan.clean_dir.name}",
         rows=_page_rows(results),
-        columns=columns,
+        columns=[
+            Column(metric, title, "lower" if metric.startswith("lpips") else "higher", DECIMALS[metric])
+            for metric, title in TITLES.items()
+            if any(metric in line.means for line in lines)
+        ],
         tables=[Table("Means", header, rows)],
         notes=notes_of(results, lines),
         reference="clean",
     )
 
 
-def _better(metric: str) -> Literal["higher", "lower"]:
-    return "lower" if metric.startswith("lpips") else "higher"
-
-
 def _page_rows(results: Results) -> Iterator[Row]:
+    """One for every sample that a model made; the damaged picture is the first in each."""
     from restore.page import Row
 
-    for damage in results.plan.damages:
-        for relative in results.plan.pictures:
-            samples = _samples(results, damage, stem_key(relative))
-            if not samples:
-                continue
-            case = damage.case(read_rgb8(results.plan.clean_dir / relative), stem_key(relative))
-            restored = {s.model: s.kept.path for s in samples if s.kept is not None}
-            failed = [f for f in results.failures if f.picture == relative.as_posix() and f.damage == damage.label]
-            yield Row(
-                name=stem_key(relative),
-                scores={
-                    f"{metric} {s.model}": value
-                    for s in samples
-                    for metric, value in s.scores.items()
-                    if not math.isnan(value)
-                },
-                pictures={"damaged": as_pixels(case.shown), **restored, "clean": as_pixels(case.clean)},
-                mask=None if case.mask is None else case.mask[0, 0].numpy() > 0,
-                note="; ".join(f"{failure.model}: {failure.reason}" for failure in failed),
-                group=damage.label,
-            )
+    damages = {damage.label: damage for damage in results.plan.damages}
+    files = {stem_key(relative): relative for relative in results.plan.pictures}
+    for sample in results.samples:
+        if sample.kept is None:
+            continue
+        clean = read_rgb8(results.plan.clean_dir / files[sample.picture])
+        case = damages[sample.damage].case(clean, sample.picture)
+        yield Row(
+            name=sample.picture,
+            scores=sample.scores,
+            pictures={
+                "damaged": as_pixels(case.shown), sample.model: sample.kept.path, "clean": as_pixels(case.clean),
+            },
+            mask=None if case.mask is None else case.mask[0, 0].numpy() > 0,
+            note="; ".join(sample.kept.facts["notes"]),
+            group=f"{sample.damage} · {sample.model}",
+        )  # fmt: skip

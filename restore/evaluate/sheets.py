@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from restore.errors import RestoreError
-from restore.files import check_writable
-from restore.images import read_rgb8
+from restore.files import check_writable, why_not_written
+from restore.images import read_rgb8, save_png
 
 Colour = tuple[int, int, int]
 
@@ -182,6 +182,19 @@ def read_named(path: Path) -> np.ndarray:
     except RestoreError as error:
         error.exit_code = 2
         raise
+
+
+def save_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Write a sheet as PNG, atomically, and the folders that it needs.
+
+    Raises:
+        RestoreError: exit code 1; it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RestoreError(why_not_written(error), where=path, exit_code=1) from error
+    save_png(path, sheet)
 
 
 def check_sheet(path: Path, *, overwrite: bool) -> None:

@@ -295,3 +295,12 @@ def test_identical_pictures_are_counted_apart(bench) -> None:
     assert lines[0].means["psnr"].infinite == 2
     assert any("in no mean of PSNR: (input) on none: 2" in note for note in notes_of(results, lines))
     assert any(note.endswith("No LPIPS: no backbone here.") for note in notes_of(results, lines))
+
+
+def test_a_full_disk_ends_the_run_instead_of_failing_every_picture(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RestoreError("the disk is full", exit_code=1)
+
+    monkeypatch.setattr("restore.evaluate.bench_cache.save_png", full)
+    with pytest.raises(RestoreError, match="the disk is full"):
+        bench("awgn-25")
