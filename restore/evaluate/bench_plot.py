@@ -22,6 +22,10 @@ _WORDS = {
     "psnr": "PSNR (dB)", "psnr_hole": "PSNR in the hole (dB)", "lpips": "LPIPS (lower is better)",
     "lpips_hole": "LPIPS in the hole (lower is better)",
 }  # fmt: skip
+_NAME_PX = 16  # what the name of a line across needs
+
+Place = tuple[float, float, float, float]
+"""Left, top, right and bottom of something drawn."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,11 @@ def _panel(damage: str, metric: str, lines: Sequence[Line], colours: dict[str, C
     draw = _Pen(ImageDraw.Draw(canvas))
     draw.text((LEFT, TOP - 14), f"{damage}: {_WORDS[metric]}", _INK, 15, "ls")
     _draw_axes(draw, axes, metric)
-    taken: list[tuple[float, float, float, float]] = []
-    for line in shown:
-        if line not in timed:
-            _across(draw, axes, line, metric, taken)
+    taken: list[Place] = []
     points = [(line, axes.at(line.seconds_per_megapixel or 1, line.means[metric].mean)) for line in timed]
     taken += [(x - 6, y - 6, x + 6, y + 6) for _, (x, y) in points]
+    for together in _close_together(axes, [line for line in shown if line not in timed], metric):
+        _across(draw, axes, together, metric, taken)
     for line, (x, _) in points:
         mean = line.means[metric]
         if math.isfinite(mean.low):
@@ -142,28 +145,42 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [10.0**power * step for power in powers for step in steps if low <= math.log10(10.0**power * step) <= high]
 
 
-def _across(draw: _Pen, axes: _Axes, line: Line, metric: str, taken: list[tuple[float, float, float, float]]) -> None:
-    """A dashed line for what has a score and no speed, with its name at the right."""
-    mean = line.means[metric].mean
-    y = axes.at(1, mean)[1]
-    for x in range(LEFT, WIDTH - RIGHT, 9):
-        draw.line([(x, y), (min(x + 5, WIDTH - RIGHT), y)], _GRAY, 1)
-    name = "input" if line.model == INPUT else line.model
-    text = f"{name} {mean:.{DECIMALS[metric]}f}"
+def _close_together(axes: _Axes, lines: Sequence[Line], metric: str) -> list[list[Line]]:
+    """Lines across whose names would not fit between them share one: groups, from the top down."""
+    groups: list[list[Line]] = []
+    height = None
+    for line in sorted(lines, key=lambda line: axes.at(1, line.means[metric].mean)[1]):
+        y = axes.at(1, line.means[metric].mean)[1]
+        if height is not None and y - height < _NAME_PX:
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+        height = y if height is None or len(groups[-1]) == 1 else height
+    return groups
+
+
+def _across(draw: _Pen, axes: _Axes, lines: Sequence[Line], metric: str, taken: list[Place]) -> None:
+    """Dashed lines for what has a score and no speed, with one name for those that lie close together."""
+    heights = [axes.at(1, line.means[metric].mean)[1] for line in lines]
+    for y in heights:
+        for x in range(LEFT, WIDTH - RIGHT, 9):
+            draw.line([(x, y), (min(x + 5, WIDTH - RIGHT), y)], _GRAY, 1)
+        taken.append((LEFT, y - 1, WIDTH - RIGHT, y + 1))
+    published = all(line.source for line in lines)
+    names = [
+        f"{'input' if line.model == INPUT else line.model.partition(' (')[0] if published else line.model} "
+        f"{line.means[metric].mean:.{DECIMALS[metric]}f}"
+        for line in lines
+    ]
+    text = ("published: " if published else "") + ", ".join(names)
     width = draw.width(text, 11)
-    # Names of lines that lie close together stand side by side, from the right.
-    right = WIDTH - RIGHT - 2
-    while any(right - width < box[2] and box[0] < right and y - 14 < box[3] and box[1] < y for box in taken):
-        right -= 8
-        if right - width < LEFT:
-            return
-    draw.text((right, y - 3), text, _GRAY, 11, "rs")
-    taken.append((right - width, y - 14, right, y))
+    spots = [(x, y) for x in (WIDTH - RIGHT - 2 - width, LEFT + 4) for y in (heights[0] - 15, heights[-1] + 4)]
+    left, top = min(spots, key=lambda spot: _covered((*spot, spot[0] + width, spot[1] + 12), taken))
+    draw.text((left, top), text, _GRAY, 11, "lt")
+    taken.append((left, top, left + width, top + 12))
 
 
-def _free_place(
-    draw: _Pen, text: str, point: tuple[float, float], taken: list[tuple[float, float, float, float]]
-) -> tuple[float, float]:
+def _free_place(draw: _Pen, text: str, point: tuple[float, float], taken: list[Place]) -> tuple[float, float]:
     """The upper left corner for a name beside a point: right, left, above or below, wherever it covers least."""
     width, height = draw.width(text, 12), 13
     x, y = point
@@ -171,19 +188,21 @@ def _free_place(
     for step in range(1, 5):
         spots += [(x + 9, y - 7 - 9 * step), (x + 9, y - 7 + 9 * step)]
         spots += [(x - 9 - width, y - 7 - 9 * step), (x - 9 - width, y - 7 + 9 * step)]
+    places = [(left - 2, top - 1, left + width + 2, top + height + 1) for left, top in spots]
+    best = min(range(len(spots)), key=lambda i: _covered(places[i], taken))
+    taken.append(places[best])
+    return spots[best]
 
-    def covered(spot: tuple[float, float]) -> float:
-        left, top, right, bottom = spot[0] - 2, spot[1] - 1, spot[0] + width + 2, spot[1] + height + 1
-        outside = max(0.0, LEFT - left, right - (WIDTH - 4), TOP - 6 - top, bottom - (HEIGHT - BOTTOM))
-        overlap = sum(
-            max(0.0, min(right, box[2]) - max(left, box[0])) * max(0.0, min(bottom, box[3]) - max(top, box[1]))
-            for box in taken
-        )
-        return overlap + 100 * outside
 
-    best = min(spots, key=covered)
-    taken.append((best[0] - 2, best[1] - 1, best[0] + width + 2, best[1] + height + 1))
-    return best
+def _covered(place: Place, taken: Sequence[Place]) -> float:
+    """How much of what is drawn a name there would cover; leaving the panel counts for a lot."""
+    left, top, right, bottom = place
+    outside = max(0.0, LEFT - left, right - (WIDTH - 4), TOP - 6 - top, bottom - (HEIGHT - BOTTOM))
+    overlap = sum(
+        max(0.0, min(right, box[2]) - max(left, box[0])) * max(0.0, min(bottom, box[3]) - max(top, box[1]))
+        for box in taken
+    )
+    return overlap + 100 * outside
 
 
 class _Pen:
