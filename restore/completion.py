@@ -7,6 +7,11 @@ from pathlib import Path
 #: Methods without weights (`restore.restorers.classical.CLASSICAL`, which takes seconds to import).
 CLASSICAL_NAMES = ("telea", "navier-stokes", "biharmonic", "nlmeans", "tv")
 
+#: Damages of the literature (`restore.evaluate.bench_damage.LITERATURE`, likewise).
+LITERATURE = (
+    "none", "awgn-15", "awgn-25", "awgn-50", "jpeg-10", "jpeg-20", "jpeg-30", "jpeg-40", "bicubic-x2", "bicubic-x4",
+)  # fmt: skip
+
 
 def model_names(incomplete: str) -> list[str]:
     """Names for `--model` that begin so; none for a path, which the shell completes itself."""
@@ -17,6 +22,11 @@ def model_names(incomplete: str) -> list[str]:
 def damage_names(incomplete: str) -> list[str]:
     """Names for `--damage` that begin so; YAML files are left to the shell."""
     return _config_names("damage", incomplete)
+
+
+def bench_damage_names(incomplete: str) -> list[str]:
+    """Names for `--damage` of `restore bench` that begin so."""
+    return [*_beginning(incomplete, list(LITERATURE)), *damage_names(incomplete)]
 
 
 def train_configs(incomplete: str) -> list[str]:

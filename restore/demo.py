@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from restore.datasets.damaged import write_damaged
@@ -16,6 +15,7 @@ from restore.devices import pick_device
 from restore.errors import RestoreError
 from restore.evaluate.report import Report
 from restore.evaluate.score import score_folders
+from restore.evaluate.sheets import Cell, draw_sheet, fitted
 from restore.evaluate.wanted import DEFAULT_METRICS
 from restore.files import check_writable
 from restore.images import read_rgb8, save_png
@@ -39,7 +39,7 @@ class Task:
 
 
 TASKS = (Task("mixed", "photo", False), Task("inpaint-thin", "inpaint", True))
-HEIGHT_PX, GAP_PX, LABEL_PX = 260, 6, 22
+COLUMN_PX = 360
 
 
 def make_demo(
@@ -168,25 +168,12 @@ def table(rows: list[tuple[Task, Report, Report]], why_no_lpips: str = "") -> li
 
 def picture_sheet(out: Path) -> np.ndarray:
     """All photographs, a row each: damaged | repaired for every task, then the clean one. uint8 H×W×3."""
-    heads = [f"{task.damage}: {part}" for task in TASKS for part in ("damaged", "repaired")] + ["clean"]
-    rows = []
-    for name in PHOTOGRAPHS:
-        files = [out / t.damage / part / f"{name}.png" for t in TASKS for part in ("damaged", "repaired")]
-        rows.append([_thumbnail(file) for file in [*files, out / "clean" / f"{name}.png"]])
-    width = sum(p.width + GAP_PX for p in max(rows, key=lambda row: sum(p.width for p in row))) + GAP_PX
-    sheet = Image.new("RGB", (width, (HEIGHT_PX + LABEL_PX + GAP_PX) * len(rows) + GAP_PX), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    y = GAP_PX
-    for row in rows:
-        x = GAP_PX
-        for head, picture in zip(heads, row):
-            draw.text((x, y), head, fill="black", font=font)
-            sheet.paste(picture, (x, y + LABEL_PX))
-            x += picture.width + GAP_PX
-        y += HEIGHT_PX + LABEL_PX + GAP_PX
-    return np.asarray(sheet)
-
-
-def _thumbnail(file: Path) -> Image.Image:
-    picture = Image.fromarray(read_rgb8(file))
-    return picture.resize((round(picture.width * HEIGHT_PX / picture.height), HEIGHT_PX), Image.Resampling.LANCZOS)
+    parts = [(f"{task.damage}: {part}", out / task.damage / part) for task in TASKS for part in ("damaged", "repaired")]
+    rows = [
+        [
+            Cell(fitted(read_rgb8(folder / f"{name}.png"), COLUMN_PX), head)
+            for head, folder in [*parts, ("clean", out / "clean")]
+        ]
+        for name in PHOTOGRAPHS
+    ]
+    return draw_sheet(rows)

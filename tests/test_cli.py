@@ -24,6 +24,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS = {
     "fix": "Repair",
     "eval": "Score",
+    "bench": "Compare",
+    "show": "Compare",
     "train": "Train",
     "export": "Train",
     "degrade": "Damage",
@@ -92,7 +94,7 @@ def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> Non
 def test_readme_names_no_command_or_option_that_is_not_there() -> None:
     known = {option for c in commands().values() for p in c.params for option in p.opts}
     known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
-    known |= {"--lpips-weights", "--limit", "--only"}
+    known |= {"--lpips-weights", "--only"}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used <= known, used - known
 
@@ -203,6 +205,18 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "holds a unet"),
         (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),
         (("degrade", "{folder}", "{tmp}/o", "--damage", "scrach"), 2, "did you mean 'scratch'"),
+        (("degrade", "{folder}", "{tmp}/o"), 2, "--damage: is missing"),
+        (("degrade", "{folder}", "--damage", "noise"), 2, "OUT_DIR: is missing"),
+        (("degrade", "--gallery", "{tmp}/g.png", "{folder}/cat.png", "{tmp}/o"), 2, "OUT_DIR: the gallery"),
+        (("degrade", "--gallery", "{tmp}/g.png", "--damage", "noise"), 2, "--damage: the gallery"),
+        (("degrade", "--gallery", "{tmp}/g.jpg"), 2, "a sheet is a PNG"),
+        (("degrade", "--gallery", "{tmp}/g.png", "nowhere.jpg"), 2, "nowhere.jpg"),
+        (("show", "{folder}/cat.png", "--out", "{tmp}/s.png"), 2, "nothing to be compared with"),
+        (("show", "{folder}/cat.png", "nowhere.png", "--out", "{tmp}/s.png"), 2, "nowhere.png"),
+        (("bench", "{folder}", "--out", "{tmp}/o"), 2, "give --damage NAME; known: none, awgn-15"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "awgn-26"), 2, "did you mean 'awgn-2"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--model", "foto"), 2, "did you mean 'photo'"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--published", "cbsd68"), 2, "68 pictures"),
     ],
 )
 def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, code: int, words: str) -> None:

@@ -10,22 +10,43 @@ import typer
 from restore.cli.program import app
 from restore.completion import damage_names
 from restore.display import Progress, say
-from restore.errors import printable
+from restore.errors import RestoreError, printable
 
 
 @app.command()
 def degrade(
-    clean_dir: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
-    out_dir: Annotated[Path, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")],
+    clean_dir: Annotated[
+        Path | None, typer.Argument(help="Folder of clean pictures. With --gallery: a photograph, or nothing.")
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")] = None,
     damage: Annotated[
-        str,
+        str | None,
         typer.Option(help="A named damage (see `configs/damage`) or a YAML file.", autocompletion=damage_names),
-    ],
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Write a sheet instead, a PNG: every degradation at five strengths on one photograph."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
+    if gallery is not None:
+        if out_dir is not None or damage is not None:
+            what = "--damage" if out_dir is None else "OUT_DIR"
+            raise RestoreError(
+                "the gallery shows every degradation, and is one file", where=what, hint="leave it out, or --gallery"
+            )
+        _write_gallery(gallery, clean_dir, seed, overwrite)
+        return
+    for missing, value in (("CLEAN_DIR", clean_dir), ("OUT_DIR", out_dir), ("--damage", damage)):
+        if value is None:
+            raise RestoreError("is missing", where=missing, hint="restore degrade CLEAN_DIR OUT_DIR --damage NAME")
+    assert clean_dir is not None
+    assert out_dir is not None
+    assert damage is not None
+
     from restore.datasets.damaged import write_damaged
 
     with Progress("damaging", None) as bar:
@@ -35,6 +56,15 @@ def degrade(
     for line in summary.lines():
         say(line)
     raise typer.Exit(1 if summary.failed else 0)
+
+
+def _write_gallery(out: Path, photo: Path | None, seed: int, overwrite: bool) -> None:
+    from restore.evaluate.gallery import draw_gallery
+    from restore.evaluate.sheets import check_sheet, save_sheet
+
+    check_sheet(out, overwrite=overwrite)
+    sheet = draw_gallery(photo, seed=seed)
+    save_sheet(out, sheet)
 
 
 @app.command()

@@ -117,12 +117,14 @@ class Damage:
     Attributes:
         name: for reports: the config's name, or what the caller says.
         hides: some step hides pixels, so the mask means something.
+        only_holes: every step cuts holes: known pixels are as they were, and without the mask nothing can be repaired.
     """
 
     def __init__(self, name: str, node: _Node) -> None:
         self.name = name
         self._node = node
         self.hides = any(step.marks for step in _steps_of(node))
+        self.only_holes = all(isinstance(step, (Strokes, Boxes)) for step in _steps_of(node))
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Sampled:
         """Draw what happens to each picture.

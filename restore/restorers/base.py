@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ class Restorer(ABC):
     def in_precision(self, precision: str) -> Restorer:
         """The same restorer computing in `fp32`, `bf16` or `fp16`; what has one precision only returns itself."""
         return self
+
+    @property
+    def network(self) -> nn.Module | None:
+        """What its parameters are counted in; None for methods without any."""
+        return None
 
     def _pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         height, width = image.shape[-2:]

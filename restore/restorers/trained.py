@@ -65,6 +65,11 @@ class Trained(Restorer):
                 return self.model(shown, hidden, filled=True).float().to(image.device)
             return self.model(shown, hidden).float().to(image.device)
 
+    @property
+    def network(self) -> nn.Module:
+        """The generator."""
+        return self.model
+
     def in_precision(self, precision: str) -> Trained:
         """The same network run in another precision (it is shared, not copied)."""
         return Trained(self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)

@@ -110,6 +110,11 @@ class Foreign(Restorer):
             # Beyond multiple and minimum, which the contract sees to, some want squares: spandrel pads those.
             return (self._descriptor(image) if hidden is None else self._descriptor(image, hidden)).float()
 
+    @property
+    def network(self) -> nn.Module:
+        """As its own project wrote it."""
+        return self._descriptor.model
+
     def bears(self, precision: str) -> bool:
         """Whether it can be run in a precision: spandrel says so, and a small picture comes through in numbers."""
         flags = {"bf16": self._descriptor.supports_bfloat16, "fp16": self._descriptor.supports_half}

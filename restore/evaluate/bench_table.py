@@ -1,0 +1,260 @@
+"""The table of a benchmark: means with intervals per damage and model; as Markdown, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from restore.evaluate.bench import INPUT, Results, Sample
+from restore.evaluate.bench_models import MACS_AT_PX, Contender
+from restore.evaluate.statistics import bootstrap_interval
+from restore.files import write_atomically
+from restore.metrics import METRICS
+from restore.train.environment import environment
+
+TITLES = {
+    "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "psnr_hole": "PSNR, hole", "lpips_hole": "LPIPS, hole",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Of the finite scores: the mean, its 95 % bootstrap interval (NaN for a single picture), and how many they are.
+
+    Those that were infinite (identical pictures) are counted apart.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    infinite: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a damage and a model.
+
+    Attributes:
+        damage, model: their labels.
+        means: by metric, those that have a value.
+        pictures: how many were scored; 0 of a published figure.
+        seconds_per_megapixel, peak_bytes, gpu_bytes, idle_bytes: None of the input and of published figures.
+        machines: what the timings are of.
+        contender: None of the input and of published figures.
+        source: of a published figure; else "".
+    """
+
+    damage: str
+    model: str
+    means: dict[str, Mean]
+    pictures: int
+    seconds_per_megapixel: float | None = None
+    peak_bytes: int | None = None
+    gpu_bytes: int | None = None
+    idle_bytes: int | None = None
+    machines: tuple[str, ...] = ()
+    contender: Contender | None = None
+    source: str = ""
+
+
+def lines_of(results: Results) -> list[Line]:
+    """The table, damage by damage: the input, the models in their order, then published figures.
+
+    These are left out where pictures failed: they are of the whole set.
+    """
+    lines = []
+    contenders = {contender.label: contender for contender in results.plan.contenders()}
+    for damage in results.plan.damages:
+        for model in (INPUT, *contenders):
+            samples = [s for s in results.samples if (s.damage, s.model) == (damage.label, model)]
+            if samples:
+                lines.append(_line(damage.label, model, samples, contenders.get(model)))
+        for figure in () if results.failures else results.plan.published:
+            if figure.damage == damage.label:
+                mean = Mean(figure.psnr, math.nan, math.nan, 0, 0)
+                lines.append(Line(damage.label, f"{figure.model} (published)", {"psnr": mean}, 0, source=figure.source))
+    return lines
+
+
+def _line(damage: str, model: str, samples: Sequence[Sample], contender: Contender | None) -> Line:
+    means = {metric: mean for metric in TITLES if (mean := _mean(samples, metric)) is not None}
+    made = [sample.kept.facts for sample in samples if sample.kept is not None]
+    if not made:
+        return Line(damage, model, means, len(samples), contender=contender)
+    seconds = sum(facts["seconds"] for facts in made) / sum(facts["megapixels"] for facts in made)
+    gpu = [facts["gpu_bytes"] for facts in made if facts["gpu_bytes"] is not None]
+    return Line(
+        damage, model, means, len(samples), seconds,
+        peak_bytes=max(facts["peak_bytes"] for facts in made),
+        gpu_bytes=max(gpu) if gpu else None,
+        idle_bytes=max(facts["idle_bytes"] for facts in made),
+        machines=tuple(dict.fromkeys(facts["machine"] for facts in made)),
+        contender=contender,
+    )  # fmt: skip
+
+
+def _mean(samples: Sequence[Sample], metric: str) -> Mean | None:
+    values = [sample.scores[metric] for sample in samples if metric in sample.scores]
+    finite = [value for value in values if math.isfinite(value)]
+    infinite = sum(value == math.inf for value in values)
+    if not finite:
+        return Mean(math.inf, math.nan, math.nan, 0, infinite) if infinite else None
+    return Mean(statistics.fmean(finite), *bootstrap_interval(finite), len(finite), infinite)
+
+
+def header_and_rows(lines: Sequence[Line], *, intervals: bool = True) -> tuple[list[str], list[list[str]]]:
+    """The table as strings; columns that would be empty are left out."""
+    metrics = [metric for metric in TITLES if any(metric in line.means for line in lines)]
+    gpu = any(line.gpu_bytes is not None for line in lines)
+    header = ["damage", "model", *(TITLES[metric] for metric in metrics)]
+    header += ["s/megapixel", "peak GPU, MB" if gpu else "peak, MB", "parameters, M", f"GMACs at {MACS_AT_PX}²"]
+    rows = []
+    for line in lines:
+        scores = [shown(line.means.get(metric), metric, intervals=intervals) for metric in metrics]
+        peak = line.gpu_bytes if gpu else line.peak_bytes
+        size = line.contender
+        rows.append(
+            [
+                line.damage,
+                line.model,
+                *scores,
+                "-" if line.seconds_per_megapixel is None else f"{line.seconds_per_megapixel:.3g}",
+                "-" if not peak else f"{peak / 1e6:.0f}",
+                "-" if size is None or size.parameters is None else f"{size.parameters / 1e6:.2f}",
+                "-" if size is None or size.macs is None else f"{size.macs / 1e9:.2f}",
+            ]
+        )
+    return header, rows
+
+
+def shown(mean: Mean | None, metric: str, *, intervals: bool = True) -> str:
+    """`30.87 [30.20, 31.55]`; `inf` where all are identical, `-` without a value."""
+    if mean is None:
+        return "-"
+    if mean.mean == math.inf:
+        return "inf"
+    digits = METRICS[metric].decimals
+    text = f"{mean.mean:.{digits}f}"
+    if intervals and math.isfinite(mean.low):
+        text += f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
+    return text
+
+
+def notes_of(results: Results, lines: Sequence[Line]) -> list[str]:
+    """What must be known to read the table, one sentence or more each."""
+    plan = results.plan
+    count = len({sample.picture for sample in results.samples})
+    notes = [
+        f"{count} pictures; means over pictures, with 95 % bootstrap intervals (10,000 resamples, seed 0). "
+        f"Convention {plan.convention.name}; outputs are rounded to 8 bits before they are scored"
+        + (f"; LPIPS with {plan.lpips.net}." if plan.lpips is not None else f". No LPIPS: {plan.why_no_lpips}.")
+    ]
+    notes += [f"{damage.label}: {damage.says}." for damage in plan.damages]
+    machines = list(dict.fromkeys(machine for line in lines for machine in line.machines))
+    used = list(dict.fromkeys(f"{c.device}, {c.precision}" for c in plan.contenders() if c.parameters is not None))
+    notes.append(
+        "Seconds are of the run that made the picture, one after the other, on: "
+        + (" | ".join(machines) or results.machine)
+        + (f"; networks on {', '.join(used)}." if used else ".")
+    )
+    notes.append(
+        "Peak memory is the most that a process held which did nothing but run this model on this damage, Python, "
+        "PyTorch and the model with it"
+        + ("; on the GPU, the most that tensors took." if any(line.gpu_bytes is not None for line in lines) else ".")
+    )
+    if any(line.source for line in lines):
+        sources = {line.source: None for line in lines if line.source}
+        notes.append(
+            "(published): as the papers print it, not measured here; told how strong the noise is, which is their own: "
+            + "; ".join(sources) + "."
+        )  # fmt: skip
+    elif plan.published:
+        notes.append("Published figures are left out: they are of the whole set, and pictures failed.")
+    others = dict.fromkeys(n for s in results.samples if s.kept is not None for n in s.kept.facts["notes"])
+    notes += [f"{other[:1].upper()}{other[1:]}." for other in others]
+    identical = [
+        f"{line.model} on {line.damage}: {line.means['psnr'].infinite}"
+        for line in lines
+        if "psnr" in line.means and line.means["psnr"].infinite
+    ]
+    if identical:
+        notes.append(f"Identical to the clean picture, and in no mean of PSNR: {'; '.join(identical)}.")
+    notes += [f"{left.line()}." for left in plan.left_out]
+    notes += [f"Failed, and in no mean: {failure.line()}." for failure in results.failures]
+    return notes
+
+
+def write_tables(results: Results, lines: Sequence[Line]) -> None:
+    """`table.md`, `bench.json` and `pictures.csv` in the output folder.
+
+    Raises:
+        RestoreError: exit code 1; they cannot be written.
+    """
+    out = results.plan.out
+    write_atomically(out / "table.md", _markdown(results, lines).encode())
+    write_atomically(out / "pictures.csv", _csv(results).encode("utf-8", "surrogateescape"))
+    write_atomically(out / "bench.json", f"{json.dumps(_facts(results, lines), indent=1, allow_nan=False)}\n".encode())
+
+
+def _markdown(results: Results, lines: Sequence[Line]) -> str:
+    header, rows = header_and_rows(lines)
+    text = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    text += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join([*text, "", *(f"- {note}" for note in notes_of(results, lines)), ""])
+
+
+def _csv(results: Results) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["damage", "model", "picture", *TITLES, "seconds", "megapixels", "restored"])
+    for sample in results.samples:
+        scores = [sample.scores.get(metric, math.nan) for metric in TITLES]
+        made = sample.kept
+        writer.writerow(
+            [
+                sample.damage, sample.model, sample.picture, *("" if math.isnan(score) else score for score in scores),
+                "" if made is None else made.facts["seconds"], sample.megapixels,
+                "" if made is None else made.path.relative_to(results.plan.out).as_posix(),
+            ]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def _facts(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
+    plan = results.plan
+    return {
+        "settings": plan.settings,
+        "convention": plan.described(),
+        "damages": [{"damage": damage.label, "how": damage.says} for damage in plan.damages],
+        "models": [contender.facts() for contender in plan.contenders()],
+        "table": [_line_facts(line) for line in lines],
+        "left_out": [vars(left) for left in plan.left_out],
+        "failed": [vars(failure) for failure in results.failures],
+        "pictures": len({sample.picture for sample in results.samples}),
+        "machine": results.machine,
+        "environment": environment(plan.settings["device"], plan.settings["precision"]),
+    }
+
+
+def _line_facts(line: Line) -> dict[str, Any]:
+    means = {
+        metric: {
+            "mean": "inf" if mean.mean == math.inf else mean.mean,
+            "interval_95": [mean.low, mean.high] if math.isfinite(mean.low) else None,
+            "count": mean.count,
+            "infinite": mean.infinite,
+        }
+        for metric, mean in line.means.items()
+    }
+    return {
+        "damage": line.damage, "model": line.model, "published": line.source or None, "pictures": line.pictures,
+        "scores": means, "seconds_per_megapixel": line.seconds_per_megapixel, "peak_bytes": line.peak_bytes,
+        "idle_bytes": line.idle_bytes, "gpu_bytes": line.gpu_bytes, "machines": list(line.machines),
+    }  # fmt: skip
