@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -30,13 +31,23 @@ def bootstrap_interval(
     """
     if len(values) < 2:
         return math.nan, math.nan
-    numbers = np.sort(np.asarray(values, np.float64))
+    return _interval(tuple(sorted(values)), seed, resamples, level)
+
+
+@functools.lru_cache(maxsize=256)  # a report is asked for the same ones by its table and by its file
+def _interval(values: tuple[float, ...], seed: int, resamples: int, level: float) -> tuple[float, float]:
+    numbers = np.asarray(values, np.float64)
     generator = np.random.Generator(np.random.PCG64(seed))
+    at_once = max(_NUMBERS_AT_ONCE // len(numbers), 1)
     means = []
-    for start in range(0, resamples, max(_NUMBERS_AT_ONCE // len(numbers), 1)):
-        some = min(resamples - start, max(_NUMBERS_AT_ONCE // len(numbers), 1))
-        drawn = generator.integers(0, len(numbers), (some, len(numbers)))
+    for start in range(0, resamples, at_once):
+        drawn = generator.integers(0, len(numbers), (min(at_once, resamples - start), len(numbers)))
         means.append(numbers[drawn].mean(axis=1))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def interval_or_none(values: Sequence[float]) -> list[float] | None:
+    """`bootstrap_interval` for a report: None where nothing can be said."""
+    return list(bootstrap_interval(values)) if len(values) > 1 else None
