@@ -201,7 +201,7 @@ def assembled(
     """
     notes = list(decoded.notes)
     exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
-    jpeg_header, carried, frames, compression = None, b"", decoded.frames, ""
+    jpeg_header, carried, frames, compression, dpi = None, b"", decoded.frames, "", decoded.dpi
     if kind == "jpeg":
         jpeg_header = jpeg.read_header(data)
         carried = jpeg_header.carried
@@ -211,7 +211,7 @@ def assembled(
             notes.append("the first picture of several in the file (MPO)")
     elif kind == "png":
         png_header = png.read_header(data)
-        exif, carried, frames = png_header.exif, png_header.carried, png_header.frames
+        exif, carried, frames, dpi = png_header.exif, png_header.carried, png_header.frames, png_header.dpi
         if png_header.has_icc and "icc-profile-data" not in decoded.fields:
             notes.append("the colour profile is broken: left out, and the picture taken for sRGB")
     elif kind == "tiff":
@@ -230,7 +230,6 @@ def assembled(
     elif kind == "tiff" and decoded.orientation is not None:
         orientation = decoded.orientation
     values = turned(decoded.values, orientation)
-    dpi = decoded.dpi
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from restore.errors import RestoreError
 from restore.files import replacing, temporary_beside, why_not_written
-from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture, write_spooled
+from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
+from restore.images.unspool import write_spooled
 from restore.repair.apply import check_numbers, regions, run, tile_by_tile, told_of_smaller_tiles
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
 from restore.repair.loaded import opaque_where_repaired, would_suffer
+from restore.repair.pipes import check_unchanged
 from restore.restorers.base import Restorer
 from restore.tiling import run_banded
 
@@ -100,10 +103,12 @@ def repair_in_parts(
 
     Raises:
         RestoreError: exit code 1, with the reason.
+        OSError: the source cannot be read any more.
     """
     spools = [temporary_beside(target) for _ in range(3)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        stat = source.stat()
         with decoding:
             before = spool_picture(source, spools[0], max_pixels=max_pixels, times=2)
             kind = format or (before.header.format if before is not None else "")
@@ -124,15 +129,20 @@ def repair_in_parts(
         as_it_is = kind == before.header.format and metadata == "keep"
         if ran and (changed or not would_suffer(before.header) or quality is not None):
             as_it_is = False
-        with replacing(target, like=source.stat()) as temporary:
+        read = _sha256(source)
+        check_unchanged(source, stat)  # before anything is written, and for what is copied once more
+        with replacing(target, like=stat) as temporary:
             if as_it_is:
                 shutil.copyfile(source, temporary)
             else:
                 notes += write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
-            digest = _sha256(temporary)
+            written = _sha256(temporary)
+            check_unchanged(source, stat)
         pixels = before.size[0] * before.size[1]
-        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, _sha256(source), digest)
+        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, read, written)
     except OSError as error:
+        if error.filename in (source, os.fspath(source)):  # it cannot be read, or is gone
+            raise
         raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
     finally:
         for spool in spools:

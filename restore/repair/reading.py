@@ -62,8 +62,8 @@ class Reader:
         """Whether it is repaired where a mask says."""
         return self.plan.masks is not None and job.action != "unmasked"
 
-    def load_whole(self, job: Job) -> Loaded | None:
-        """As `load`, into memory whatever its size."""
+    def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> Loaded | None:
+        """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
         started, name = time.monotonic(), os.fspath(job.source)
         try:
             if job.source != PIPE:
@@ -118,6 +118,8 @@ class Reader:
         except NotAPicture as error:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
             self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
+        except TooLarge as error:
+            self.ledger.fail(job, self.with_option(unless_too_large or error))
         except Exception as error:
             self.ledger.fail(job, self.with_option(error))
         return None

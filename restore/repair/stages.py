@@ -95,11 +95,8 @@ class Stages:
                 decoding=self.watch.decoding(os.fspath(job.source)),
                 say=notes.append,
             )
-        except Damaged as error:
-            if self.options.truncated == "accept":  # what is there of it is found out in memory, and said
-                return self.reader.load_whole(job)
-            self.ledger.fail(job, self.reader.with_option(error))
-            return None
+        except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
+            return self.reader.load_whole(job, unless_too_large=error)
         except Exception as error:
             self.ledger.fail(job, self.reader.with_option(error))
             return None
