@@ -27,7 +27,7 @@ from restore.tiling import run_banded
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
 HUGE_PIXELS = 40_000_000
-_HUGE_BYTES = 1_000_000  # a smaller file is not asked how large its picture is
+_HUGE_BYTES = 500  # a smaller file holds no huge picture: a blank page of 40 megapixels takes 800 bytes at least
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Repaired:
     output_sha256: str
 
 
-def goes_in_parts(restorer: Restorer, *, masked: bool) -> bool:
+def goes_in_parts(restorer: Restorer | None, *, masked: bool) -> bool:
     """Whether a restorer can repair a picture of which it never sees the whole: in bands, or around its holes."""
+    if restorer is None:
+        return True
     needs = restorer.needs
     if needs.scale != 1:
         return False
@@ -71,7 +73,7 @@ def is_huge(source: Path) -> bool:
 def repair_in_parts(
     source: Path,
     target: Path,
-    restorer: Restorer,
+    restorer: Restorer | None,
     mask: MaskOf | None,
     *,
     format: str | None,
@@ -88,7 +90,7 @@ def repair_in_parts(
 
     Args:
         source, target: files; the target is written atomically.
-        restorer: one that `goes_in_parts`.
+        restorer: one that `goes_in_parts`; None: there is nothing to repair.
         mask: where to repair; None everywhere.
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
@@ -118,7 +120,9 @@ def repair_in_parts(
         if mask is not None and where is None:
             return None
         after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
-        if where is None:
+        if restorer is None:
+            after, ran, changed = before, False, 0
+        elif where is None:
             ran, changed = True, _in_bands(restorer, before, after, tile_px, say)
         else:
             found = _around_holes(restorer, before, after, where, tile_px, say)

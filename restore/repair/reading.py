@@ -47,7 +47,7 @@ class Reader:
         name = os.fspath(job.source)
         self.watch.begin(name)
         restorer, masked = self.restorer_of(job), self.is_masked(job)
-        if restorer is not None and PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
+        if PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
             with self.watch.decoding(name):  # a header can be hostile too
                 huge = is_huge(job.source)
             if huge:

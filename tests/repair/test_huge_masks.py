@@ -138,3 +138,10 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
         (False, True),
     ]
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_picture_without_a_mask_that_counts_as_clean_is_copied(tmp_path, both_ways):
+    save(tmp_path / "in/x.png", photo(*SIZE))
+    save(tmp_path / "masks/y.png", hole(5, 5))
+    _, parts = both_ways(masks=tmp_path / "masks", mask_missing="clean")
+    assert (parts / "x.png").read_bytes() == (tmp_path / "in/x.png").read_bytes()
