@@ -131,6 +131,8 @@ class Reader:
             error.what = f"has to be in memory as a whole, and takes about {gigabytes:.1f} GB: more than there is"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
         elif isinstance(error, TooLarge) and error.pixels:
+            # It was held against what memory has room for, if that is less.
+            error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
         elif isinstance(error, Damaged) and self.options.truncated == "fail":
             error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
