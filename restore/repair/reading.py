@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from restore.images import NotAPicture, picture_from_bytes
+from restore.images import PICTURE_SUFFIXES, NotAPicture, picture_from_bytes
 from restore.images.decoded import Damaged, TooLarge, check_bytes
 from restore.repair.loaded import FloatArray, Huge, Loaded, would_suffer
 from restore.repair.masks import effective_mask
@@ -117,7 +117,11 @@ class Reader:
             )
         except NotAPicture as error:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
-            self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
+            if self.plan.single:
+                self.ledger.finish(job, "failed", error.what)
+            else:
+                said = job.source.suffix.lower() in PICTURE_SUFFIXES  # it should have been one
+                self.ledger.finish(job, "skipped", error.what, warnings=[f"skipped: {error.what}"] if said else [])
         except TooLarge as error:
             self.ledger.fail(job, self.with_option(unless_too_large or error))
         except Exception as error:
