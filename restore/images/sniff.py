@@ -124,9 +124,9 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         raise _unreadable("a camera raw file", name)
     if found is not None:
         return found
-    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
-        if named or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT):
-            return "ppm"
+    follows = named or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace() and follows:
+        return "ppm"
     if data[:1] == b"\x0a" and data[1:2] in (b"\0", b"\2", b"\3", b"\4", b"\5") and data[2:3] == b"\1":
         return "pcx"
     for start, kind in _UNREADABLE:
