@@ -107,13 +107,18 @@ def _page(
 
 
 def read_mask(
-    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    invert: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, alpha and profile ignored.
+    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, the profile is ignored.
 
     Args:
         path: any picture.
         size: the (H, W) that it must have.
+        invert: black = 1.
         max_pixels: as in `read_picture`.
 
     Raises:
@@ -122,7 +127,7 @@ def read_mask(
     mask = read_picture(path, max_pixels=max_pixels)
     if size is not None:
         check_mask_size(mask.size, size, path)
-    return as_mask(mask)
+    return as_mask(mask, invert=invert)
 
 
 def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | os.PathLike[str]) -> None:
@@ -140,11 +145,20 @@ def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | o
         )
 
 
-def as_mask(mask: Picture) -> np.ndarray:
-    """A picture as a mask: float32, H×W, [0, 1], white = 1."""
+def as_mask(mask: Picture, *, invert: bool = False) -> np.ndarray:
+    """A picture as a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
+
+    Where it is transparent nothing was painted, whatever colour lies there: 0.
+    """
     values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
     unit = np.divide(values, np.float32(mask.white), dtype=np.float32)
-    return np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
+    unit = np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
+    if invert:
+        unit = 1 - unit
+    if mask.alpha is not None and mask.transparent:
+        opaque = np.divide(mask.alpha, np.float32(mask.white), dtype=np.float32)
+        unit *= np.clip(np.nan_to_num(opaque, nan=0.0), 0, 1)
+    return unit
 
 
 def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:

@@ -22,6 +22,7 @@ from restore.supervise import Watch
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
+_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
 _PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
 
 
@@ -83,6 +84,7 @@ class Reader:
             if job.action in ("skip", "fail"):
                 self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
+            notes: list[str] = []
             weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
             restorer: Restorer | None = self.restorer
             if job.action == "unmasked":
@@ -100,7 +102,12 @@ class Reader:
                         )
                         for page in (picture, *picture.further)
                     ]
-                restorer = self.restorer if any(weight.any() for weight in given) else None
+                strongest = max(float(weight.max(initial=0)) for weight in given)
+                restorer = self.restorer if strongest > 0 else None
+                if 0 < strongest < _FAINT:
+                    notes.append(
+                        f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
+                    )
                 weights = [*given]
             return Loaded(
                 job,
@@ -111,7 +118,7 @@ class Reader:
                 None if restorer is None else picture.shown(),
                 weights[0],
                 hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
-                list(picture.notes),
+                [*picture.notes, *notes],
                 time.monotonic() - started,
                 weights[1:],
             )
