@@ -53,9 +53,11 @@ class TooLarge(RestoreError):
 
     Attributes:
         pixels: the limit that would let it in; 0 where that is not known.
+        size: of the picture or file, in words.
     """
 
     pixels = 0
+    size = ""
 
 
 def check_size(
@@ -96,7 +98,7 @@ def _refuse(what: str, counted: int, max_pixels: int, name: str | os.PathLike[st
         hint="raise the limit if the file can be trusted",
         exit_code=1,
     )
-    error.pixels = counted
+    error.pixels, error.size = counted, what
     raise error
 
 

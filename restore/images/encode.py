@@ -151,8 +151,9 @@ def _png(picture: Picture, _quality: int | None, _notes: list[str]) -> bytes:
     # One filter for all rows: "all" is twice as slow for the same size (measured on photographs).
     data = _as_vips(picture, icc=picture.icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
     return png.with_chunks(
-        bytes(data), exif=picture.exif, xmp=picture.xmp, carried=picture.carried, has_icc=bool(picture.icc)
-    )
+        bytes(data), exif=picture.exif, xmp=picture.xmp, carried=picture.carried,
+        has_icc=bool(picture.icc), has_dpi=picture.dpi is not None,
+    )  # fmt: skip
 
 
 def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
@@ -172,7 +173,9 @@ def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
 
 def _with_tags(data: bytes, picture: Picture, exif: bytes | None) -> bytes:
     transparent = picture.alpha is None or picture.transparent
-    return tiff.with_tags(data, exif=exif, carried=picture.carried, transparent=transparent)
+    return tiff.with_tags(
+        data, exif=exif, carried=picture.carried, transparent=transparent, has_dpi=picture.dpi is not None
+    )
 
 
 def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:

@@ -95,6 +95,13 @@ def with_segments(data: bytes, carried: bytes) -> bytes:
     return data[:at] + carried + data[at:]
 
 
+def with_density(data: bytes, dpi: tuple[float, float] | None) -> bytes:
+    """A JPEG without a JFIF segment, with one that tells its resolution, or that it has none (ITU-T T.871, 10.1)."""
+    across, down = (1, 1) if dpi is None else (min(round(value), 65535) for value in dpi)
+    segment = b"\xff\xe0\0\x10JFIF\0\1\1" + struct.pack(">BHHxx", dpi is not None, across, down)
+    return data if data[2:4] == b"\xff\xe0" else data[:2] + segment + data[2:]
+
+
 def metadata_segments(exif: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
     """EXIF and XMP as raw APP1 segments; what is too large for one is left out, and noted."""
     segments = b""

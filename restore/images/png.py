@@ -18,17 +18,21 @@ _TEXT_LIMIT = 16 << 20  # what a compressed text may grow to; a bomb is left pac
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw), whether a profile."""
+    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw), whether a profile,
+    pixels per inch across and down.
+    """
 
     exif: bytes | None = None
     frames: int = 1
     carried: bytes = b""
     has_icc: bool = False
+    dpi: tuple[float, float] | None = None
 
 
 def read_header(data: bytes) -> PngHeader:
     """Walk the chunks; a broken tail ends the walk."""
     exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
     frames, carried, has_icc = 1, bytearray(), False  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
@@ -43,10 +47,14 @@ def read_header(data: bytes) -> PngHeader:
             has_icc = True
         elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
             carried += raw
-    return PngHeader(exif, frames, bytes(carried), has_icc)
+        if kind == b"pHYs":
+            dpi = _dpi(body)
+    return PngHeader(exif, frames, bytes(carried), has_icc, dpi)
 
 
-def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool) -> bytes:
+def with_chunks(
+    data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool, has_dpi: bool
+) -> bytes:
     """A PNG with metadata put in behind its header.
 
     Args:
@@ -55,10 +63,11 @@ def with_chunks(data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: 
         xmp: an XMP packet, or None.
         carried: raw chunks of the source (`PngHeader.carried`).
         has_icc: the PNG holds a profile, beside which no other statement on colour may stand.
+        has_dpi: its resolution is known; else pyvips has made one up.
     """
     if has_icc:
         carried = b"".join(raw for kind, _, raw in _chunks(data[:8] + carried) if kind not in _COLOUR)
-    if b"pHYs" in carried:
+    if b"pHYs" in carried or not has_dpi:
         data = _without(data, b"pHYs")
     new = carried
     if exif:
@@ -125,6 +134,14 @@ def _without(data: bytes, kind: bytes) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _dpi(body: bytes) -> tuple[float, float] | None:
+    """A pHYs chunk in pixels per inch; None where it tells the shape of a pixel alone."""
+    if len(body) != 9 or body[8] != 1:
+        return None
+    across, down = (round(value * 0.0254, 2) for value in struct.unpack_from(">2I", body))
+    return (across, down) if min(across, down) > 0.3 and max(across, down) < 250_000 else None
 
 
 def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:

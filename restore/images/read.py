@@ -107,13 +107,18 @@ def _page(
 
 
 def read_mask(
-    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    invert: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, alpha and profile ignored.
+    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, the profile is ignored.
 
     Args:
         path: any picture.
         size: the (H, W) that it must have.
+        invert: black = 1.
         max_pixels: as in `read_picture`.
 
     Raises:
@@ -122,7 +127,7 @@ def read_mask(
     mask = read_picture(path, max_pixels=max_pixels)
     if size is not None:
         check_mask_size(mask.size, size, path)
-    return as_mask(mask)
+    return as_mask(mask, invert=invert)
 
 
 def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | os.PathLike[str]) -> None:
@@ -140,11 +145,20 @@ def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | o
         )
 
 
-def as_mask(mask: Picture) -> np.ndarray:
-    """A picture as a mask: float32, H×W, [0, 1], white = 1."""
+def as_mask(mask: Picture, *, invert: bool = False) -> np.ndarray:
+    """A picture as a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
+
+    Where it is transparent nothing was painted, whatever colour lies there: 0.
+    """
     values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
     unit = np.divide(values, np.float32(mask.white), dtype=np.float32)
-    return np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
+    unit = np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
+    if invert:
+        unit = 1 - unit
+    if mask.alpha is not None and mask.transparent:
+        opaque = np.divide(mask.alpha, np.float32(mask.white), dtype=np.float32)
+        unit *= np.clip(np.nan_to_num(opaque, nan=0.0), 0, 1)
+    return unit
 
 
 def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
@@ -201,7 +215,7 @@ def assembled(
     """
     notes = list(decoded.notes)
     exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
-    jpeg_header, carried, frames, compression = None, b"", decoded.frames, ""
+    jpeg_header, carried, frames, compression, dpi = None, b"", decoded.frames, "", decoded.dpi
     if kind == "jpeg":
         jpeg_header = jpeg.read_header(data)
         carried = jpeg_header.carried
@@ -211,7 +225,7 @@ def assembled(
             notes.append("the first picture of several in the file (MPO)")
     elif kind == "png":
         png_header = png.read_header(data)
-        exif, carried, frames = png_header.exif, png_header.carried, png_header.frames
+        exif, carried, frames, dpi = png_header.exif, png_header.carried, png_header.frames, png_header.dpi
         if png_header.has_icc and "icc-profile-data" not in decoded.fields:
             notes.append("the colour profile is broken: left out, and the picture taken for sRGB")
     elif kind == "tiff":
@@ -230,7 +244,6 @@ def assembled(
     elif kind == "tiff" and decoded.orientation is not None:
         orientation = decoded.orientation
     values = turned(decoded.values, orientation)
-    dpi = decoded.dpi
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":

@@ -82,6 +82,8 @@ _UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"AT&TFORM", "a DjVu document"),
 )
 
+_NUMBER_OR_COMMENT = tuple(bytes([character]) for character in b"0123456789#")
+
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -115,11 +117,15 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         raise NotAPicture("the file is empty", where=name)
     suffix = PurePath(name).suffix.lower()
     found = next((kind for start, kind in _SIGNATURES if data.startswith(start)), None) or _container(data)
+    named = suffix in PICTURE_SUFFIXES
+    if not named and not _bears_out(found, data):  # two letters are soon found, as in BMW
+        found = None
     if found == "tiff" and (suffix in RAW_SUFFIXES or data[8:10] == b"CR"):
         raise _unreadable("a camera raw file", name)
     if found is not None:
         return found
-    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+    follows = named or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace() and follows:
         return "ppm"
     if data[:1] == b"\x0a" and data[1:2] in (b"\0", b"\2", b"\3", b"\4", b"\5") and data[2:3] == b"\1":
         return "pcx"
@@ -132,6 +138,17 @@ def format_of(data: bytes, name: str | PurePath) -> str:
     if suffix == ".tga" and len(data) >= 18 and data[1] in (0, 1) and data[2] in (1, 2, 3, 9, 10, 11):
         return "tga"
     raise NotAPicture("this is no picture (by its content)", where=name)
+
+
+def _bears_out(found: str | None, data: bytes) -> bool:
+    """Whether what follows a short signature is what has to follow it."""
+    if found == "bmp":  # the length of the second header
+        return data[15:18] == b"\0\0\0" and 12 <= data[14] <= 124
+    if found == "ico":  # how many there are
+        return data[4:6] != b"\0\0"
+    if found == "sgi":  # compressed or not, bytes per value
+        return data[2:3] in (b"\0", b"\1") and data[3:4] in (b"\1", b"\2")
+    return True
 
 
 def _container(data: bytes) -> str | None:

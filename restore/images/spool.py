@@ -1,4 +1,4 @@
-"""Pictures too large for memory: their rows on the disk, read and written in bands."""
+"""Pictures too large for memory: their rows on the disk, in bands (`restore.images.unspool` writes them)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import mmap
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError
-from restore.images import jpeg, png, tiff, tiff_pages
+from restore.files import temporary_beside
+from restore.images import png, tiff, tiff_pages
 from restore.images.decode import facts_of, opened, reason_of, to_rgb_or_gray
 from restore.images.decoded import Damaged, Decoded
-from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described
 from restore.images.exif import orientation_of
 from restore.images.picture import Picture
 from restore.images.read import assembled
@@ -28,10 +27,8 @@ from restore.images.sniff import format_of
 SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
 _DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
-_CLASSIC_TIFF_BYTES = 3_500_000_000
-_NO_ROOM = os.strerror(errno.ENOSPC)
+NO_ROOM = os.strerror(errno.ENOSPC)
 _STRIPS = 64  # each an open file while a picture is written
-_HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before its pixels has room
 
 
 @dataclass(frozen=True)
@@ -161,109 +158,62 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1)
         tiff_header = tiff.read_header(data, pages[0]) if kind == "tiff" else tiff.TiffHeader()
         if tiff_header.raw or len(pages) > 1:
             return None
-        notes: list[str] = []
-        try:
-            image = opened(source, kind, source, max_pixels, "error")
-            facts = facts_of(image)
-            image, colour = to_rgb_or_gray(image, facts.fields, notes)
-            channels = colour or (3 if image.bands >= 3 else 1)
-            if str(image.format) not in _DTYPES or image.bands > channels + 1:
-                return None
-            rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
-            _check_room(spool.parent, rows, times, source)
-            image.rawsave(os.fsencode(spool))
-            turn = facts.orientation if kind == "tiff" else orientation_of(facts.fields.get("exif-data"))
-            rows = _upright(rows, turn or 1)
-        except (pyvips.Error, UnicodeDecodeError) as error:
-            reason = reason_of(error)
-            if _NO_ROOM in reason:
-                raise OSError(errno.ENOSPC, _NO_ROOM, os.fspath(spool)) from error
+        # A JPEG decoder only warns of damaged data: the strict try finds out, the second one takes it as it is.
+        complaint = ""
+        for level in ("warning", "error") if kind == "jpeg" else ("error",):
+            try:
+                found = _decoded(source, data, kind, spool, max_pixels=max_pixels, times=times, fail_on=level)
+                break
+            except (pyvips.Error, UnicodeDecodeError) as error:
+                complaint = reason_of(error)
+                if NO_ROOM in complaint:
+                    raise OSError(errno.ENOSPC, NO_ROOM, os.fspath(spool)) from error
+        else:
             raise Damaged(
-                f"the {kind.upper()} cannot be decoded: {reason}",
+                f"the {kind.upper()} cannot be decoded: {complaint}",
                 where=source,
                 hint="the file is damaged or cut short",
                 exit_code=1,
-            ) from error
-        decoded = Decoded(
-            values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
-            channels=channels,
-            bits=facts.bits or rows.dtype.itemsize * 8,
-            white=float(np.iinfo(rows.dtype).max),
-            orientation=facts.orientation,
-            frames=facts.frames,
-            fields=facts.fields,
-            dpi=facts.dpi,
-            notes=notes,
-        )
+            )
+        if found is None:
+            return None
+        decoded, rows = found
+        if complaint:
+            decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
         header = assembled(data, kind, decoded, tiff_header, size=rows.size)
-    empty = np.empty((0, rows.size[1], channels), rows.dtype)  # turned empty rows have become columns
+    empty = np.empty((0, rows.size[1], decoded.channels), rows.dtype)  # turned empty rows have become columns
     return SpooledPicture(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
 
 
-def write_spooled(
-    picture: SpooledPicture, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
-) -> list[str]:
-    """Encode a picture from its spool into a file, in bands.
-
-    Args:
-        picture: for which `fits(kind)` holds.
-        path: the file to write.
-        kind: its format.
-        name: for messages.
-        quality: of a JPEG; None: the source's.
-        metadata: `keep` or `strip`.
-
-    Returns:
-        Notes on what could not be kept.
-
-    Raises:
-        RestoreError: exit code 1: cannot be written, with the reason.
-        OSError: the disk is full, or cannot be written to.
-    """
-    head = picture.header
-    if metadata == "strip":
-        head = replace(head, exif=None, xmp=None, carried=b"")
-    if kind != head.format:
-        head = replace(head, carried=b"")
+def _decoded(
+    source: Path, data: Any, kind: str, spool: Path, *, max_pixels: int, times: int, fail_on: str
+) -> tuple[Decoded, Spool] | None:
+    """The rows of a picture in a spool, upright; what was decoded beside them, with no row. As `spool_picture`."""
     notes: list[str] = []
-    image = described(picture.spool.image(), head, icc=head.icc, xmp=head.xmp if kind == "tiff" else None)
-    try:
-        if kind == "tiff":
-            compression = head.compression if head.format == "tiff" and head.compression else "deflate"
-            size = picture.spool.size[0] * picture.spool.size[1] * picture.spool.bands * picture.spool.dtype.itemsize
-            big = size > _CLASSIC_TIFF_BYTES
-            image.tiffsave(os.fsencode(path), compression=compression, predictor="horizontal", bigtiff=big)
-            if big and (head.exif or head.carried):
-                notes.append("a TIFF of this size is written without EXIF")
-            with open(path, "r+b") as file:
-                seen = head.alpha is None or head.transparent
-                tiff.add_tags(file, exif=head.exif, carried=head.carried, transparent=seen)
-        elif kind == "png":
-            image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
-            _rewrite_head(path, lambda data: png.with_chunks(
-                data, exif=head.exif, xmp=head.xmp, carried=head.carried, has_icc=bool(head.icc)
-            ))  # fmt: skip
-        else:
-            source = head.jpeg
-            level = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
-            sampled = source is None or source.subsampling == "4:2:0"
-            image.jpegsave(
-                os.fsencode(path), Q=level, keep="icc", subsample_mode="on" if sampled else "off",
-                interlace=bool(source is not None and source.progressive),
-            )  # fmt: skip
-            if quality is None and source is not None:
-                notes.append(f"a picture of this size is compressed at quality {level}, not by its own tables")
-            segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.carried
-            _rewrite_head(path, lambda data: jpeg.with_segments(data, segments))
-    except (pyvips.Error, UnicodeDecodeError) as error:
-        reason = reason_of(error)
-        if _NO_ROOM in reason:
-            raise OSError(errno.ENOSPC, _NO_ROOM, os.fspath(path)) from error
-        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
-    return notes
+    image = opened(source, kind, source, max_pixels, fail_on)
+    facts = facts_of(image)
+    image, colour = to_rgb_or_gray(image, facts.fields, notes)
+    channels = colour or (3 if image.bands >= 3 else 1)
+    if str(image.format) not in _DTYPES or image.bands > channels + 1:
+        return None
+    rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
+    _check_room(spool.parent, rows, times, source)
+    image.rawsave(os.fsencode(spool))
+    # A PNG's block may stand behind the pixels, or in a text: the decoder does not tell of it then.
+    exif = png.read_header(data).exif if kind == "png" else facts.fields.get("exif-data")
+    rows = _upright(rows, (facts.orientation if kind == "tiff" else orientation_of(exif)) or 1)
+    decoded = Decoded(
+        values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
+        channels=channels,
+        bits=facts.bits or rows.dtype.itemsize * 8,
+        white=float(np.iinfo(rows.dtype).max),
+        orientation=facts.orientation,
+        frames=facts.frames,
+        fields=facts.fields,
+        dpi=facts.dpi,
+        notes=notes,
+    )
+    return decoded, rows
 
 
 def _check_room(folder: Path, rows: Spool, times: int, name: Path) -> None:
@@ -290,27 +240,10 @@ def _upright(rows: Spool, orientation: int) -> Spool:
     image = rows.image(access="random").copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
     image = image.autorot()
-    turned = replace(rows, path=rows.path.with_name(rows.path.name + "2"), size=(image.height, image.width))
+    turned = replace(rows, path=temporary_beside(rows.path), size=(image.height, image.width))
     try:
         image.rawsave(os.fsencode(turned.path))
         os.replace(turned.path, rows.path)
     finally:
         turned.path.unlink(missing_ok=True)
     return replace(turned, path=rows.path)
-
-
-def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change what stands at the beginning of a file; the rest is copied behind it."""
-    with open(path, "rb") as source:
-        head = source.read(_HEAD_BYTES)
-        changed = change(head)
-        if changed == head:
-            return
-        other = path.with_name(path.name + "2")
-        try:
-            with open(other, "wb") as target:
-                target.write(changed)
-                shutil.copyfileobj(source, target, 1 << 22)
-            os.replace(other, path)
-        finally:
-            other.unlink(missing_ok=True)

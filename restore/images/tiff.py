@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES = 34665, 34853, 33723, 338
+_EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES, _RESOLUTION_UNIT = 34665, 34853, 33723, 338, 296
 # Baseline tags that describe the picture and not its layout: description, maker, model, software, date,
 # artist, host, copyright.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
@@ -51,22 +51,27 @@ def read_header(data: Any, at: int) -> TiffHeader:
         return TiffHeader()
 
 
-def with_tags(data: bytes, *, exif: bytes | None, carried: bytes, transparent: bool = True) -> bytes:
-    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in; `transparent`: its alpha is alpha.
+def with_tags(
+    data: bytes, *, exif: bytes | None, carried: bytes, transparent: bool = True, has_dpi: bool = True
+) -> bytes:
+    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in.
 
-    The first directory is written anew at the end; pixels and all else stay where they are.
+    `transparent`: its alpha is alpha. `has_dpi`: its resolution is known; else pyvips has made one up. The first
+    directory is written anew at the end; pixels and all else stay where they are.
 
     Raises:
         ValueError: the EXIF block is broken.
     """
     file = io.BytesIO(data)
-    add_tags(file, exif=exif, carried=carried, transparent=transparent)
+    add_tags(file, exif=exif, carried=carried, transparent=transparent, has_dpi=has_dpi)
     return file.getvalue()
 
 
-def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes, transparent: bool = True) -> None:
+def add_tags(
+    file: BinaryIO, *, exif: bytes | None, carried: bytes, transparent: bool = True, has_dpi: bool = True
+) -> None:
     """`with_tags` for a file that is open for reading and writing, which is never in memory as a whole."""
-    if file.read(4) != b"II*\0" or not (exif or carried or not transparent):
+    if file.read(4) != b"II*\0" or not (exif or carried or not transparent or not has_dpi):
         return
     (first,) = struct.unpack("<I", file.read(4))
     file.seek(first)
@@ -88,6 +93,8 @@ def add_tags(file: BinaryIO, *, exif: bytes | None, carried: bytes, transparent:
                 entries[tag] = struct.pack("<HHII", tag, 4, 1, at)
     if not transparent:
         entries[_EXTRA_SAMPLES] = _entry(out, _EXTRA_SAMPLES, 3, 1, b"\0\0")
+    if not has_dpi:
+        entries[_RESOLUTION_UNIT] = _entry(out, _RESOLUTION_UNIT, 3, 1, b"\1\0")  # none: a shape of pixels alone
     if carried:
         entries[_IPTC] = _entry(out, _IPTC, 7, len(carried), carried)
     directory = out.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,17 +16,19 @@ from torch import Tensor
 
 from restore.errors import RestoreError
 from restore.files import replacing, temporary_beside, why_not_written
-from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture, write_spooled
+from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
+from restore.images.unspool import write_spooled
 from restore.repair.apply import check_numbers, regions, run, tile_by_tile, told_of_smaller_tiles
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
 from restore.repair.loaded import opaque_where_repaired, would_suffer
+from restore.repair.pipes import check_unchanged
 from restore.restorers.base import Restorer
 from restore.tiling import run_banded
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
 HUGE_PIXELS = 40_000_000
 _STRIP_PIXELS = 2_000_000  # that are put back into their own colours at once
-_HUGE_BYTES = 1_000_000  # a smaller file is not asked how large its picture is
+_HUGE_BYTES = 500  # a smaller file holds no huge picture: a blank page of 40 megapixels takes 800 bytes at least
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class Repaired:
     output_sha256: str
 
 
-def goes_in_parts(restorer: Restorer, *, masked: bool) -> bool:
+def goes_in_parts(restorer: Restorer | None, *, masked: bool) -> bool:
     """Whether a restorer can repair a picture of which it never sees the whole: in bands, or around its holes."""
+    if restorer is None:
+        return True
     needs = restorer.needs
     if needs.scale != 1:
         return False
@@ -69,7 +74,7 @@ def is_huge(source: Path) -> bool:
 def repair_in_parts(
     source: Path,
     target: Path,
-    restorer: Restorer,
+    restorer: Restorer | None,
     mask: MaskOf | None,
     *,
     format: str | None,
@@ -86,7 +91,7 @@ def repair_in_parts(
 
     Args:
         source, target: files; the target is written atomically.
-        restorer: one that `goes_in_parts`.
+        restorer: one that `goes_in_parts`; None: there is nothing to repair.
         mask: where to repair; None everywhere.
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
@@ -101,10 +106,12 @@ def repair_in_parts(
 
     Raises:
         RestoreError: exit code 1, with the reason.
+        OSError: the source cannot be read any more.
     """
     spools = [temporary_beside(target) for _ in range(3)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        stat = source.stat()
         with decoding:
             before = spool_picture(source, spools[0], max_pixels=max_pixels, times=2)
             kind = format or (before.header.format if before is not None else "")
@@ -114,7 +121,9 @@ def repair_in_parts(
         if mask is not None and where is None:
             return None
         after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
-        if where is None:
+        if restorer is None:
+            after, ran, changed = before, False, 0
+        elif where is None:
             ran, changed = True, _in_bands(restorer, before, after, tile_px, say)
         else:
             found = _around_holes(restorer, before, after, where, tile_px, say)
@@ -125,15 +134,20 @@ def repair_in_parts(
         as_it_is = kind == before.header.format and metadata == "keep"
         if ran and (changed or not would_suffer(before.header) or quality is not None):
             as_it_is = False
-        with replacing(target, like=source.stat()) as temporary:
+        read = _sha256(source)
+        check_unchanged(source, stat)  # before anything is written, and for what is copied once more
+        with replacing(target, like=stat) as temporary:
             if as_it_is:
                 shutil.copyfile(source, temporary)
             else:
                 notes += write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
-            digest = _sha256(temporary)
+            written = _sha256(temporary)
+            check_unchanged(source, stat)
         pixels = before.size[0] * before.size[1]
-        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, _sha256(source), digest)
+        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, read, written)
     except OSError as error:
+        if error.filename in (source, os.fspath(source)):  # it cannot be read, or is gone
+            raise
         raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
     finally:
         for spool in spools:

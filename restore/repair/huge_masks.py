@@ -54,8 +54,11 @@ class HugeMask:
         part = self._spooled.part(
             slice(top, min(rows.stop + around, height)), slice(left, min(columns.stop + around, width))
         )
-        given = transparency(part) if self.of_alpha else as_mask(part)
-        weight = shaped(given, invert=how.invert, dilate_px=how.dilate_px, feather_px=how.feather_px)
+        if self.of_alpha:
+            given = 1 - transparency(part) if how.invert else transparency(part)
+        else:
+            given = as_mask(part, invert=how.invert)
+        weight = shaped(given, dilate_px=how.dilate_px, feather_px=how.feather_px)
         return weight[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def blocks(self) -> npt.NDArray[np.bool_]:

@@ -158,10 +158,11 @@ def effective_mask(
         RestoreError: the file cannot be read, or is of another size than the picture.
     """
     if mask is not None:
-        weight = read_mask(mask, size=picture.size, max_pixels=max_pixels)
+        weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
     else:
         weight = transparency(picture)
-    return shaped(weight, invert=invert, dilate_px=dilate_px, feather_px=feather_px)
+        weight = 1 - weight if invert else weight
+    return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
 
 
 def transparency(picture: Picture) -> FloatArray:
@@ -181,10 +182,8 @@ def reach_px(dilate_px: int, feather_px: int) -> int:
     return dilate_px + 2 * feather_px + 2
 
 
-def shaped(weight: FloatArray, *, invert: bool, dilate_px: int, feather_px: int) -> FloatArray:
-    """A mask (H×W in [0, 1]) inverted, grown and softened; see `effective_mask`."""
-    if invert:
-        weight = 1 - weight
+def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
+    """A mask (H×W in [0, 1]) grown and softened; see `effective_mask`."""
     if not (dilate_px or feather_px) or not weight.any():
         return weight
     return _grown(weight, dilate_px, feather_px)

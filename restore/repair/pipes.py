@@ -40,10 +40,20 @@ def take(source: Path) -> tuple[bytes, os.stat_result | None]:
         return _read_pipe(), None
     before = os.stat(source)
     data = read_bytes(source)
+    check_unchanged(source, before)
+    return data, before
+
+
+def check_unchanged(source: Path, before: os.stat_result) -> None:
+    """That a file is as it was before it was read.
+
+    Raises:
+        RestoreError: exit code 1; it changed meanwhile.
+        OSError: it is gone.
+    """
     after = os.stat(source)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
-    return data, after
 
 
 def put(target: Path, data: bytes, *, like: os.stat_result | None) -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from restore.images import NotAPicture, picture_from_bytes
+from restore.images import PICTURE_SUFFIXES, NotAPicture, picture_from_bytes
 from restore.images.decoded import Damaged, TooLarge, check_bytes
 from restore.repair.loaded import FloatArray, Huge, Loaded, would_suffer
 from restore.repair.masks import effective_mask
@@ -22,6 +22,7 @@ from restore.supervise import Watch
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
+_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
 _PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
 
 
@@ -47,7 +48,7 @@ class Reader:
         name = os.fspath(job.source)
         self.watch.begin(name)
         restorer, masked = self.restorer_of(job), self.is_masked(job)
-        if restorer is not None and PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
+        if PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
             with self.watch.decoding(name):  # a header can be hostile too
                 huge = is_huge(job.source)
             if huge:
@@ -62,8 +63,8 @@ class Reader:
         """Whether it is repaired where a mask says."""
         return self.plan.masks is not None and job.action != "unmasked"
 
-    def load_whole(self, job: Job) -> Loaded | None:
-        """As `load`, into memory whatever its size."""
+    def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> Loaded | None:
+        """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
         started, name = time.monotonic(), os.fspath(job.source)
         try:
             if job.source != PIPE:
@@ -83,6 +84,7 @@ class Reader:
             if job.action in ("skip", "fail"):
                 self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
+            notes: list[str] = []
             weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
             restorer: Restorer | None = self.restorer
             if job.action == "unmasked":
@@ -100,7 +102,12 @@ class Reader:
                         )
                         for page in (picture, *picture.further)
                     ]
-                restorer = self.restorer if any(weight.any() for weight in given) else None
+                strongest = max(float(weight.max(initial=0)) for weight in given)
+                restorer = self.restorer if strongest > 0 else None
+                if 0 < strongest < _FAINT:
+                    notes.append(
+                        f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
+                    )
                 weights = [*given]
             return Loaded(
                 job,
@@ -111,13 +118,19 @@ class Reader:
                 None if restorer is None else picture.shown(),
                 weights[0],
                 hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
-                list(picture.notes),
+                [*picture.notes, *notes],
                 time.monotonic() - started,
                 weights[1:],
             )
         except NotAPicture as error:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
-            self.ledger.finish(job, "failed" if self.plan.single else "skipped", error.what)
+            if self.plan.single:
+                self.ledger.finish(job, "failed", error.what)
+            else:
+                said = job.source.suffix.lower() in PICTURE_SUFFIXES  # it should have been one
+                self.ledger.finish(job, "skipped", error.what, warnings=[f"skipped: {error.what}"] if said else [])
+        except TooLarge as error:
+            self.ledger.fail(job, self.with_option(unless_too_large or error))
         except Exception as error:
             self.ledger.fail(job, self.with_option(error))
         return None
@@ -129,6 +142,8 @@ class Reader:
             error.what = f"has to be in memory as a whole, and takes about {gigabytes:.1f} GB: more than there is"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
         elif isinstance(error, TooLarge) and error.pixels:
+            # It was held against what memory has room for, if that is less.
+            error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
         elif isinstance(error, Damaged) and self.options.truncated == "fail":
             error.hint = "the file is damaged or cut short; --truncated accept takes what is there"

@@ -76,7 +76,6 @@ class Stages:
 
         job, started = huge.job, time.monotonic()
         restorer, masks = self.reader.restorer_of(job), self.plan.masks
-        assert restorer is not None
         mask = None
         if masks is not None and self.reader.is_masked(job):
             mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
@@ -85,33 +84,31 @@ class Stages:
             done = repair_in_parts(
                 job.source,
                 job.target,
-                self._twins[id(restorer)][network],
+                None if restorer is None else self._twins[id(restorer)][network],
                 mask,
                 format=job.format,
-                tile_px=self.tiles[id(restorer)],
+                tile_px=0 if restorer is None else self.tiles[id(restorer)],
                 quality=self.options.quality,
                 metadata=self.options.metadata,
                 max_pixels=self.options.max_pixels,
                 decoding=self.watch.decoding(os.fspath(job.source)),
                 say=notes.append,
             )
-        except Damaged as error:
-            if self.options.truncated == "accept":  # what is there of it is found out in memory, and said
-                return self.reader.load_whole(job)
-            self.ledger.fail(job, self.reader.with_option(error))
-            return None
+        except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
+            return self.reader.load_whole(job, unless_too_large=error)
         except Exception as error:
             self.ledger.fail(job, self.reader.with_option(error))
             return None
         if done is None:
             return self.reader.load_whole(job)
+        ran = restorer if done.ran else None
         self.ledger.finish(
             job,
             "done",
-            "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
+            "nothing to repair" if ran is None else "nothing was changed" if done.copied else "",
             seconds=time.monotonic() - started,
-            model=restorer.name if done.ran else None,
-            model_sha256=restorer.sha256 if done.ran else None,
+            model=None if ran is None else ran.name,
+            model_sha256=None if ran is None else ran.sha256,
             input_sha256=done.input_sha256,
             output_sha256=done.output_sha256,
             changed_share=done.changed_share,

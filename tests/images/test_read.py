@@ -295,6 +295,10 @@ def test_masks(tmp_path):
         found = read_mask(tmp_path / name, size=(6, 8))
         assert found.dtype == np.float32
         assert np.array_equal(found, expected)
+    # Strokes on a transparent layer: what lies under its transparency may be any colour.
+    for strokes, invert in ((255, False), (0, True)):
+        saved(tmp_path / "layer.png", np.dstack([np.full((6, 8, 3), strokes, np.uint8), mask]))
+        assert np.array_equal(read_mask(tmp_path / "layer.png", invert=invert), expected)
     with pytest.raises(RestoreError, match=r"8×6.*6×8"):
         read_mask(tmp_path / "l.png", size=(8, 6))
 

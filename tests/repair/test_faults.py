@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.repair import fix_folder, pipes, plan_fix, run_fix
+from restore.repair import fix_folder, pipes, plan_fix, reading, run_fix
 from tests.repair.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
@@ -168,6 +168,13 @@ def test_pictures_over_the_limit_are_refused_by_their_header_and_the_option_is_n
     save(tmp_path / "mask.png", hole(20, 20, (0, 0, 9, 9)))
     masked = fix_folder(tmp_path / "in2", tmp_path / "out3", Filler(), masks=tmp_path / "mask.png", max_pixels=100)
     assert "mask.png: 20×20 is over the limit" in reasons(masked)["x.png"]
+
+
+def test_the_limit_that_is_named_is_the_option_s_and_not_what_memory_has_room_for(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 10)
+    summary = fix_folder(pictures, tmp_path / "out", Inverter(), max_pixels=299)
+    assert "30×20 is over the limit of 0.000299 megapixels" in reasons(summary)["a.png"]
+    assert "has to be in memory as a whole" in reasons(summary)["c.jpg"]
 
 
 def test_a_file_of_zeros_larger_than_any_picture_is_not_read(tmp_path):

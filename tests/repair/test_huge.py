@@ -150,3 +150,9 @@ def test_any_name_will_do(name: bytes, tmp_path: Path) -> None:
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Smoother())
     assert (summary.done, summary.failed) == (1, [])
     assert [os.fsencode(p.name) for p in (tmp_path / "out").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("tif", {"compression": "group4"})])
+def test_a_blank_page_is_a_small_file_and_huge_all_the_same(suffix: str, options: dict, tmp_path: Path) -> None:
+    Image.new("1", (6400, 6400), 1).save(tmp_path / f"x.{suffix}", **options)
+    assert huge.is_huge(tmp_path / f"x.{suffix}")

@@ -16,7 +16,7 @@ from restore.repair import fix_folder, huge
 from restore.repair.reading import Reader
 from restore.restorers.base import Needs, Restorer
 from tests.images.profiles import ADOBE_RGB, matrix_profile
-from tests.repair.conftest import hole, photo, save
+from tests.repair.conftest import hole, load, photo, save
 
 SIZE = (700, 900)
 HOLES = hole(*SIZE, (5, 5, 25, 40), (300, 200, 310, 500), (690, 890, 700, 900))
@@ -85,6 +85,16 @@ def test_soft_and_inverted_masks_and_turned_pictures(tmp_path, both_ways):
     assert alike(memory / "a.png", parts / "a.png")
 
 
+@pytest.mark.parametrize(("strokes", "invert"), [(255, False), (0, True)])
+def test_of_a_mask_s_transparent_parts_nothing_is_repaired(tmp_path, both_ways, strokes, invert):
+    save(tmp_path / "in/x.png", photo(*SIZE))
+    save(tmp_path / "mask.png", np.dstack([np.full((*SIZE, 3), strokes, np.uint8), HOLES]))
+    for out in both_ways(masks=tmp_path / "mask.png", mask_invert=invert):
+        known = HOLES == 0
+        assert np.array_equal(load(out / "x.png")[known], photo(*SIZE)[known])
+        assert not np.array_equal(load(out / "x.png"), photo(*SIZE))
+
+
 def test_the_own_alpha_as_mask_ends_up_opaque(tmp_path, both_ways):
     rgba = photo(*SIZE, channels=4)
     rgba[:, :, 3] = 255 - HOLES
@@ -138,3 +148,10 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
         (False, True),
     ]
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_picture_without_a_mask_that_counts_as_clean_is_copied(tmp_path, both_ways):
+    save(tmp_path / "in/x.png", photo(*SIZE))
+    save(tmp_path / "masks/y.png", hole(5, 5))
+    _, parts = both_ways(masks=tmp_path / "masks", mask_missing="clean")
+    assert (parts / "x.png").read_bytes() == (tmp_path / "in/x.png").read_bytes()

@@ -127,6 +127,13 @@ def test_a_soft_mask_blends_once(tmp_path):
         )
 
 
+def test_a_mask_that_is_all_but_black_is_told(tmp_path):
+    save(tmp_path / "in/x.png", photo(8, 8))
+    save(tmp_path / "mask.png", hole(8, 8, (2, 2, 5, 5)) // 255)
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png")
+    assert "the mask is nowhere whiter than 0.4%" in summary.warnings[0]
+
+
 def test_dilation_is_a_disc_and_feathering_ends(tmp_path):
     save(tmp_path / "in/x.png", np.zeros((41, 41, 3), np.uint8))
     save(tmp_path / "mask.png", hole(41, 41, (20, 20, 21, 21)))

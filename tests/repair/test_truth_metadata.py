@@ -129,6 +129,18 @@ def test_resolution(tmp_path, suffix):
     assert told(tmp_path / f"out/x.{suffix}")["dpi"] == (300, 200)
 
 
+@pytest.mark.parametrize("ext", ["jpg", "png", "tiff"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_resolution_goes_from_format_to_format_and_none_is_made_up(tmp_path, suffix, ext):
+    save(tmp_path / f"in/with.{suffix}", photo(6, 7), dpi=(300, 200))
+    save(tmp_path / f"in/without.{suffix}", photo(6, 7))
+    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
+    without, having = sorted((tmp_path / "out").iterdir(), key=lambda path: path.stem, reverse=True)
+    assert told(having)["dpi"] == (300, 200)
+    with Image.open(without) as image:
+        assert "dpi" not in image.info
+
+
 def test_a_turned_picture_s_resolution_turns_too(tmp_path):
     block = Image.Exif()
     block[0x0112] = 6

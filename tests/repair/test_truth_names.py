@@ -174,3 +174,15 @@ def test_what_is_no_picture_by_its_content_is_skipped_and_counted(tmp_path):
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, summary.failed, sum(summary.skipped.values()), summary.exit_code) == (1, [], 4, 0)
     assert os.listdir(tmp_path / "out") == ["good.png"]
+    named = {Path(line.partition(":")[0]).name for line in summary.warnings}
+    assert named == {"a.jpg", "b.png", "c.tif"}, "those that should have been pictures"
+
+
+def test_a_text_that_begins_as_a_picture_s_file_does_is_none(tmp_path):
+    save(tmp_path / "in/good", photo(4, 4), format="BMP")
+    save(tmp_path / "in/good.gray", photo(4, 4, channels=1), format="PPM")
+    for name, content in (("cars.txt", b"BMW 320i, bought in 1987\n"), ("LIST", b"P1 first\n"), ("x", b"\0\0\1\0\0\0")):
+        (tmp_path / "in" / name).write_bytes(content)
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    assert (summary.done, summary.failed) == (2, [])
+    assert summary.skipped == {"no picture by its content": 3}
