@@ -33,8 +33,7 @@ def ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"
     """
     check(a, b, None)
     a, b = cropped(a, convention.border_px), cropped(b, convention.border_px)
-    similarity, _ = _means(a, b, convention, convention.ssim_colour)
-    return similarity
+    return _mean(a, b, convention, convention.ssim_colour)
 
 
 @torch.no_grad()
@@ -62,32 +61,29 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     a, b = (channels(x.float(), convention.ssim_colour) for x in (a, b))
     score = float64_zeros(a) + 1
     for scale, weight in enumerate(SCALE_WEIGHTS, 1):
-        similarity, structure = _means(a, b, convention, "rgb")
-        part = similarity if scale == len(SCALE_WEIGHTS) else structure
+        part = _mean(a, b, convention, "rgb", luminance=scale == len(SCALE_WEIGHTS))
         score *= part.clamp(min=0) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return score
 
 
-def _means(a: Tensor, b: Tensor, convention: Convention, colour: str) -> tuple[Tensor, Tensor]:
-    """SSIM, and its factor of contrast and structure, averaged per image; NaN where the window does not fit."""
+def _mean(a: Tensor, b: Tensor, convention: Convention, colour: str, *, luminance: bool = True) -> Tensor:
+    """SSIM, or its factor of contrast and structure alone, averaged per image; NaN where the window does not fit."""
     taps = _window_taps(convention)
     margin = len(taps) - 1
     if min(a.shape[-2:]) <= margin:
-        nothing = float64_zeros(a) * math.nan
-        return nothing, nothing
-    similarities, structures, count = float64_zeros(a), float64_zeros(a), 0
+        return float64_zeros(a) * math.nan
+    total, count = float64_zeros(a), 0
     for rows in strips(a, margin):
         x, y = (channels(t[..., rows, :].float(), colour) for t in (a, b))
-        luminance, structure = _maps(x, y, taps, convention.sample_covariance)
-        structures += exact(structure).sum(dim=(1, 2, 3))
-        similarities += exact(luminance.mul_(structure)).sum(dim=(1, 2, 3))
-        count += structure[0].numel()
-    return similarities / count, structures / count
+        similarity = _map(x, y, taps, convention.sample_covariance, luminance)
+        total += exact(similarity).sum(dim=(1, 2, 3))
+        count += similarity[0].numel()
+    return total / count
 
 
-def _maps(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool) -> tuple[Tensor, Tensor]:
-    """Luminance, and contrast with structure, wherever the window lies inside: B×C×(H − 10)×(W − 10) for 11 taps."""
+def _map(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool, luminance: bool) -> Tensor:
+    """Contrast with structure, and luminance if asked for, where the window lies inside: B×C×(H − 10)×(W − 10)."""
     # Sum and difference instead of x and y: var(x) + var(y) = (var(s) + var(d)) / 2 and 2 cov(x, y) =
     # (var(s) − var(d)) / 2, likewise for the means. Four filters instead of five, and near 1 the score comes
     # from the small d alone, so that float32 is enough. The shift keeps E[s²] − E[s]² from cancelling.
@@ -102,10 +98,11 @@ def _maps(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool) -> t
     norm = count / (count - 1) if sample_covariance else 1.0
     var_total = square_total.addcmul_(mean_total, mean_total, value=-1).mul_(norm)
     var_difference = square_difference.addcmul_(mean_difference, mean_difference, value=-1).mul_(norm)
-    mean_total += shift
-    luminance = _share(mean_total.square_(), mean_difference.square_(), K1**2)
-    structure = _share(var_total, var_difference, K2**2)
-    return luminance, structure
+    similarity = _share(var_total, var_difference, K2**2)
+    if luminance:
+        mean_total += shift
+        similarity *= _share(mean_total.square_(), mean_difference.square_(), K1**2)
+    return similarity
 
 
 def _share(total: Tensor, difference: Tensor, constant: float) -> Tensor:
