@@ -16,7 +16,7 @@ import pytest
 import typer.main
 
 from restore.cli import app
-from restore.images import MAX_PIXELS
+from restore.repair.options import MAX_PIXELS
 from tests.nursery import RUN, Nursery, alive, until
 from tests.repair.conftest import photo, save, snapshot
 

@@ -15,10 +15,10 @@ from restore.evaluate.bench_table import TITLES, Line, header_and_rows, notes_of
 from restore.evaluate.sheets import Cell, draw_sheet, save_sheet
 from restore.evaluate.show import Version, caption_of, comparison_rows, crop_size, where_they_differ
 from restore.images import read_rgb8, stem_key
+from restore.metrics import METRICS
 
 if TYPE_CHECKING:
-    from restore.metrics import METRICS
-from restore.page import Row
+    from restore.page import Row
 
 PICTURES_ON_A_SHEET = 4
 _ZOOM = 3

@@ -24,6 +24,8 @@ class Convention:
         psnr_colour: what PSNR compares: `rgb`, or `y-studio`: Y' of BT.601 in studio swing, not rounded.
         ssim_colour: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
         window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
+        reflected: at MS-SSIM's coarsest scale windows also reach over the border, onto the picture's reflection, as in
+            torchmetrics; without, they lie inside at every scale, as in the paper. In strong noise that is up to 0.003.
         sample_covariance: covariances are divided by N − 1 instead of by N.
         border_px: rows and columns left out at every side, of PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
     """
@@ -32,6 +34,7 @@ class Convention:
     psnr_colour: Literal["rgb", "y-studio"] = "rgb"
     ssim_colour: Literal["rgb", "gray-8bit", "y-studio"] = "rgb"
     window: Literal["gaussian", "uniform"] = "gaussian"
+    reflected: bool = False
     sample_covariance: bool = False
     border_px: int = 0
 
@@ -48,7 +51,9 @@ class Convention:
             "border_px": self.border_px,
             "region": "where the window lies inside the picture",
         }
+        coarsest = "all of its pixels, onto the picture's reflection" if self.reflected else "as at the others"
         scales = {
+            "coarsest_region": coarsest,
             "scales": list(SCALE_WEIGHTS),
             "downsampling": "means of 2x2 pixels",
             "negative": "a scale's mean below 0 counts as 0",
@@ -74,12 +79,13 @@ class Convention:
 
 
 CONVENTIONS = {
-    "skimage": Convention("skimage"),
+    "skimage": Convention("skimage", reflected=True),
     "matlab": Convention("matlab", ssim_colour="gray-8bit"),
     "y-studio": Convention("y-studio", psnr_colour="y-studio", ssim_colour="y-studio"),
 }
-"""`skimage`: RGB, as scikit-image with the settings of Wang et al. `matlab`: PSNR over RGB, SSIM on rounded
-gray, as Wang's `ssim_index.m`. `y-studio`: both on studio-swing luma, as in super-resolution papers."""
+"""`skimage`: RGB, as scikit-image with the settings of Wang et al., MS-SSIM as torchmetrics. `matlab`: PSNR over RGB,
+SSIM and MS-SSIM on rounded gray, as Wang's `ssim_index.m`. `y-studio`: all of them on studio-swing luma, as in
+super-resolution papers."""
 
 _COLOUR_WORDS = {
     "rgb": "sRGB, all channels",

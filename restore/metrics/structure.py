@@ -42,8 +42,7 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
 
     Contrast and structure of every scale, and luminance of the coarsest, each averaged over pixels and channels before
     they are weighed by the paper's exponents. From scale to scale means of 2×2 pixels are taken, an odd last row or
-    column left out. A mean that is negative counts as 0, since its power has no value. Windows lie inside the picture
-    at every scale; torchmetrics lets those of the coarsest reach over the border.
+    column left out. A mean that is negative counts as 0, since its power has no value.
 
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
@@ -61,7 +60,11 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     a, b = (channels(x.float(), convention.ssim_colour) for x in (a, b))
     score = float64_zeros(a) + 1
     for scale, weight in enumerate(SCALE_WEIGHTS, 1):
-        part = _mean(a, b, convention, "rgb", luminance=scale == len(SCALE_WEIGHTS))
+        last = scale == len(SCALE_WEIGHTS)
+        if last and convention.reflected:
+            reach = len(_window_taps(convention)) // 2
+            a, b = (F.pad(x, (reach,) * 4, mode="reflect") for x in (a, b))
+        part = _mean(a, b, convention, "rgb", luminance=last)
         score *= part.clamp(min=0) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return score

@@ -292,7 +292,7 @@ def test_a_picture_has_an_address(browser: Any, index: Path) -> None:
         page.keyboard.press("k")
         assert page.evaluate("location.hash") == "#2"
         page.keyboard.press("Escape")
-        assert page.evaluate("location.hash") == ""
+        page.wait_for_function("location.hash === ''")
         assert page.complaints == []
 
 

@@ -18,9 +18,9 @@ def folders(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     for name in ("good", "sub/same", "sizes", "broken", "alone"):
         clean = random.integers(0, 200, (40, 50, 3)).astype(np.uint8)
-        damaged, repaired = clean + np.uint8(50), clean + np.uint8(10)
+        baseline, repaired = clean + np.uint8(50), clean + np.uint8(10)
         restored = {"sub/same": clean, "sizes": repaired[:30]}.get(name, repaired)
-        for folder, pixels in (("true", clean), ("restored", restored), ("damaged", damaged)):
+        for folder, pixels in (("true", clean), ("restored", restored), ("baseline", baseline)):
             path = tmp_path / folder / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             if name != "alone" or folder == "restored":
@@ -39,7 +39,7 @@ def test_every_pair_stands_on_the_page_with_its_scores_or_the_reason(folders: Pa
     report = score_folders(restored, true, masks=masks, metrics=["psnr", "ssim"], device="cpu")
     told: list[int] = []
     index = write_report_page(
-        folders / "page", report, restored, true, masks=masks, baseline=folders / "damaged", progress=told.append
+        folders / "page", report, restored, true, masks=masks, baseline=folders / "baseline", progress=told.append
     )
     data = data_of(index.parent)
     assert [column["key"] for column in data["columns"]] == list(report.metrics)
@@ -47,14 +47,14 @@ def test_every_pair_stands_on_the_page_with_its_scores_or_the_reason(folders: Pa
     rows = {row["name"]: row for row in data["rows"]}
     assert list(rows) == ["broken", "good", "sizes", "sub/same"]
     assert rows["good"]["scores"][0] == pytest.approx(report.images[0].scores["psnr"])
-    assert list(rows["good"]["views"][0]["pictures"]) == ["damaged", "restored", "true"]
-    assert list(rows["good"]["views"][0]["errors"]) == ["damaged", "restored"]
+    assert list(rows["good"]["views"][0]["pictures"]) == ["baseline", "restored", "true"]
+    assert list(rows["good"]["views"][0]["errors"]) == ["baseline", "restored"]
     assert rows["good"]["views"][0]["outline"]
     assert (rows["sub/same"]["scores"][0], rows["sub/same"]["group"]) == ("inf", "sub")
     assert rows["sizes"]["scores"][0] is None
     assert "the sizes differ" in rows["sizes"]["note"]
     assert "restored cannot be shown" in rows["broken"]["note"]
-    assert list(rows["broken"]["views"][0]["pictures"]) == ["damaged", "true"]
+    assert list(rows["broken"]["views"][0]["pictures"]) == ["baseline", "true"]
     html = index.read_text()
     assert "alone.png: restored, but without a reference" in html
     assert "data range" in html, "the convention is told"
