@@ -19,6 +19,7 @@ from restore.page.folder import ASSETS, DATA, GENERATOR, INDEX, PICTURES, abando
 from restore.page.previews import ERROR_GAIN, Previews, write_previews
 from restore.page.rows import Column, Row, Table, plain_score, visible
 
+_SHORT = 28  # characters
 _HERE = Path(__file__).parent
 _WORKERS_AT_MOST = 8
 _AHEAD = 2  # rows that may wait, beside those being worked on
@@ -183,11 +184,12 @@ def _table(table: Table) -> str:
 
 
 def _kind(cell: str) -> str:
-    """Numbers stand under each other by their last digit."""
+    """Numbers stand under each other by their last digit; what is short, such as a number's interval, stays in a line."""
     try:
         float(cell.replace(",", "").removesuffix("%").strip())
     except ValueError:
-        return ' class="number"' if cell.strip() in ("-", "–", "∞") else ""
+        if cell.strip() not in ("-", "–", "∞"):
+            return ' class="short"' if len(cell) <= _SHORT else ""
     return ' class="number"'
 
 
