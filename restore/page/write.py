@@ -184,7 +184,7 @@ def _table(table: Table) -> str:
 
 
 def _kind(cell: str) -> str:
-    """Numbers stand under each other by their last digit; what is short, such as a number's interval, stays in a line."""
+    """Numbers stand under each other by their last digit; what is short stays in one line."""
     try:
         float(cell.replace(",", "").removesuffix("%").strip())
     except ValueError:
