@@ -48,6 +48,14 @@ class Record:
     warnings: list[str] = field(default_factory=list)
 
 
+_FIRST_KEY = b'{"input"'
+
+
+def _begins_manifest(start: bytes) -> bool:
+    """Whether a file may be added to: a manifest, the beginning of one (of a run that was killed), or nothing."""
+    return _FIRST_KEY.startswith(start)
+
+
 class Manifest:
     """A JSON-lines file that is added to; earlier runs' lines stay. Not safe for several threads at once.
 
@@ -69,8 +77,7 @@ class Manifest:
         try:
             if path.is_file():
                 with open(path, "rb") as existing:
-                    start = existing.read(1)
-                    if start and start != b"{":
+                    if not _begins_manifest(existing.read(len(_FIRST_KEY))):
                         raise RestoreError("exists and is no manifest", where=path, hint="give --log another name")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file, self._closes = open(path, "a", encoding="utf-8"), True

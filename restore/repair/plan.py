@@ -147,6 +147,9 @@ def plan_fix(
             picture; the output is the input, inside it, or of the wrong kind; two pictures would get one
             name; outputs exist and neither flag is given; masks are missing; the output cannot be written to.
     """
+    for name, given in (("INPUT", input), ("OUTPUT", output), ("--masks", masks)):
+        if given is not None and not os.fspath(given):  # as a shell makes it of a variable that is not set
+            raise RestoreError("is empty, and does not stand for the current folder", where=name, hint="that is .")
     source, target = as_path(input), as_path(output)
     if overwrite and skip_existing:
         raise RestoreError("--overwrite and --skip-existing exclude each other", hint="give one of them")
@@ -160,6 +163,8 @@ def plan_fix(
     mask_source = None if masks is None else MaskSource.open(masks, invert=mask_invert, missing=mask_missing)
 
     single = source == PIPE or not source.is_dir()
+    if single and (include or exclude):
+        raise RestoreError("--include and --exclude choose among the files of a folder, and this is none", where=source)
     unlistable: dict[Path, str] = {}
     if PIPE in (source, target):
         if source == PIPE and mask_source is not None and mask_source.folder:

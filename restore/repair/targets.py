@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restore.errors import RestoreError, printable
 from restore.files import absent
-from restore.images import FORMAT_OF_SUFFIX
+from restore.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS
 
 #: What `--ext` knows, and the suffix that it gives.
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
@@ -76,18 +76,20 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
             raise RestoreError("is a file, not a folder", where=target, hint="leave out the slash at the end")
         target = target / renamed(Path(source.name), suffix, extension)
     else:
-        if target.suffix.lower() not in FORMAT_OF_SUFFIX:
+        kind = FORMAT_OF_SUFFIX.get(target.suffix.lower())
+        same = target.suffix.lower() == source.suffix.lower()  # then the content decides, whatever the name says
+        if kind is None or (kind not in WRITABLE_FORMATS and not same):
             if not target.suffix:
                 hint = "end it with a slash for a folder, or with .png, .jpg, .tiff or .webp for a file"
                 raise RestoreError("a file or a folder?", where=target, hint=hint)
             raise RestoreError(
                 f"cannot write files of the kind {target.suffix!r}",
                 where=target,
-                hint=f"one of {' '.join(sorted(FORMAT_OF_SUFFIX))}",
+                hint=f"one of {' '.join(sorted(s for s, k in FORMAT_OF_SUFFIX.items() if k in WRITABLE_FORMATS))}",
             )
         if suffix:
             raise RestoreError("--suffix is for folders; this output has its name", where=target)
-        if extension is not None and FORMAT_OF_SUFFIX[target.suffix.lower()] != FORMAT_OF_SUFFIX[extension]:
+        if extension is not None and kind != FORMAT_OF_SUFFIX[extension]:
             raise RestoreError(f"--ext {extension[1:]} contradicts the output's name", where=target)
     if source != PIPE and target.exists() and os.path.samefile(source, target):
         raise RestoreError("the output is the input itself", where=target, hint="choose another name")

@@ -171,6 +171,20 @@ def test_options_that_mean_nothing(pictures, tmp_path):
     assert "without slashes" in refused(pictures, tmp_path / "out", suffix="a/b")
     assert "no such folder or file of masks" in refused(pictures, tmp_path / "out", masks=tmp_path / "gone")
     assert "one of fail, skip, clean" in refused(pictures, tmp_path / "out", masks="alpha", mask_missing="maybe")
+    assert "files of a folder" in refused(pictures / "a.png", tmp_path / "out.png", exclude=["*"])
+
+
+def test_nothing_does_not_stand_for_the_current_folder(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures)
+    assert "OUTPUT: is empty" in refused("a.png", "")
+    assert "INPUT: is empty" in refused("", tmp_path / "out")
+    assert "--masks: is empty" in refused("a.png", tmp_path / "out/", masks="")
+
+
+def test_what_cannot_be_written_is_not_promised(pictures, tmp_path):
+    assert "cannot write files of the kind '.heic'" in refused(pictures / "a.png", tmp_path / "a.heic")
+    save(tmp_path / "wrong.heic", photo(4, 4), format="PNG")
+    assert plan_fix(tmp_path / "wrong.heic", tmp_path / "b.heic").jobs[0].format is None
 
 
 def test_a_folder_that_links_to_itself(pictures, tmp_path):

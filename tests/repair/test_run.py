@@ -277,10 +277,10 @@ def test_skip_existing_and_overwrite(pictures, tmp_path):
 def test_the_manifest(pictures, tmp_path):
     import hashlib
 
-    (tmp_path / "log.jsonl").write_text('{"an": "earlier run"}\n{"torn": ')
+    (tmp_path / "log.jsonl").write_text('{"input": "an earlier run"}\n{"torn": ')
     fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert lines[:2] == ['{"an": "earlier run"}', '{"torn": ']
+    assert lines[:2] == ['{"input": "an earlier run"}', '{"torn": ']
     records = {Path(record["input"]).name: record for record in map(json.loads, lines[2:])}
     assert len(records) == 3
     record = records["a.png"]
@@ -298,6 +298,17 @@ def test_a_log_that_is_no_log_is_not_touched(pictures, tmp_path):
     with pytest.raises(RestoreError, match="is no manifest"):
         fix_folder(pictures, tmp_path / "out", Inverter(), log=pictures / "a.png")
     assert (pictures / "a.png").read_bytes() == precious
+    (tmp_path / "settings.json").write_text('{"mine": 1}')
+    with pytest.raises(RestoreError, match="is no manifest"):
+        fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "settings.json")
+    assert (tmp_path / "settings.json").read_text() == '{"mine": 1}'
+
+
+def test_a_log_and_a_picture_of_one_name_are_refused(pictures, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(RestoreError, match="a picture goes where the log would be"):
+        fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "link/out/sub/b.png")
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out").exists()
 
 
