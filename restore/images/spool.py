@@ -8,14 +8,14 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyvips
 
 from restore.errors import RestoreError
 from restore.files import temporary_beside
-from restore.images import png, tiff, tiff_pages
+from restore.images import png, raw_tiff, tiff, tiff_pages
 from restore.images.decode import facts_of, opened, reason_of, to_rgb_or_gray
 from restore.images.decoded import Damaged, Decoded
 from restore.images.exif import orientation_of
@@ -28,12 +28,11 @@ SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
 _DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
 NO_ROOM = os.strerror(errno.ENOSPC)
-_STRIPS = 64  # each an open file while a picture is written
 
 
 @dataclass(frozen=True)
 class Spool:
-    """Rows of a picture in a file, one after the other, and nothing else.
+    """Rows of a picture in a file, one after the other, behind a header that makes it a TIFF.
 
     Attributes:
         path: the file.
@@ -47,42 +46,76 @@ class Spool:
     bands: int
     dtype: np.dtype
 
+    @classmethod
+    def of(cls, image: Any, path: Path) -> Spool:
+        """Write a pyvips image into a file, from the top down."""
+        spool = cls(path, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
+        above = spool._header()
+        room = pyvips.Image.black(image.width, len(above) // spool._row, bands=image.bands).cast(image.format)
+        room.join(image, "vertical").rawsave(os.fsencode(path))
+        with open(path, "r+b") as file:
+            file.write(above)
+        return spool
+
+    @property
+    def _row(self) -> int:
+        return self.size[1] * self.bands * self.dtype.itemsize
+
+    def _header(self) -> bytes:
+        return raw_tiff.header(self.size, self.bands, self.dtype)
+
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """A part: (rows)×(columns)×bands."""
-        height, width = self.size
+        width = self.size[1]
         if (columns.start, columns.stop) == (0, width):  # without mapping pages, which would count as resident
-            row = width * self.bands
-            count, offset = (rows.stop - rows.start) * row, rows.start * row * self.dtype.itemsize
+            count = (rows.stop - rows.start) * width * self.bands
+            offset = len(self._header()) + rows.start * self._row
             return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(-1, width, self.bands)
-        return np.array(np.memmap(self.path, self.dtype, "r", shape=(height, width, self.bands))[rows, columns])
+        return np.array(self._mapped("r")[rows, columns])
 
     def write(self, rows: slice, columns: slice, values: np.ndarray) -> None:
         """Put a part in place. Whole rows may also come from the top down into a file that grows with them."""
-        height, width = self.size
-        if (columns.start, columns.stop) == (0, width):
-            with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-                file.seek(rows.start * width * self.bands * self.dtype.itemsize)
+        if (columns.start, columns.stop) == (0, self.size[1]):
+            new = not self.path.exists()
+            with open(self.path, "w+b" if new else "r+b") as file:
+                if new:
+                    file.write(self._header())
+                file.seek(len(self._header()) + rows.start * self._row)
                 file.write(np.ascontiguousarray(values, self.dtype).data)
             return
-        whole = np.memmap(self.path, self.dtype, "r+", shape=(height, width, self.bands))
+        whole = self._mapped("r+")
         whole[rows, columns] = values
         whole.flush()
 
-    def image(self, *, access: str = "sequential") -> Any:
-        """The file as a pyvips image."""
-        if access != "sequential":
-            return self._strip(0, self.size[0], access)
-        # As one image the file would be mapped as a whole while it is read, and count as resident memory.
-        step = max(-(-self.size[0] // _STRIPS), 1)
-        strips = [self._strip(top, min(step, self.size[0] - top), access) for top in range(0, self.size[0], step)]
-        return pyvips.Image.arrayjoin(strips, across=1).crop(0, 0, self.size[1], self.size[0])
+    def _mapped(self, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
+        shape = (*self.size, self.bands)
+        return np.memmap(self.path, self.dtype, mode, offset=len(self._header()), shape=shape)
 
-    def _strip(self, top: int, height: int, access: str) -> Any:
-        offset = top * self.size[1] * self.bands * self.dtype.itemsize
-        return pyvips.Image.rawload(
-            os.fsencode(self.path), self.size[1], height, self.bands,
-            format=_VIPS_TYPES[self.dtype], access=access, offset=offset,
-        )  # fmt: skip
+    def image(self) -> Any:
+        """The file as a pyvips image, to be read once from the top down."""
+        image = pyvips.Image.tiffload(os.fsencode(self.path), access="sequential").copy()
+        for name in set(image.get_fields()) - set(pyvips.Image.black(1, 1).get_fields()):
+            image.remove(name)  # nothing of this file is of the picture
+        return image
+
+    def upright(self, orientation: int) -> Spool:
+        """The same turned as a person sees it, under the same name."""
+        if orientation == 1:
+            return self
+        height, width = self.size
+        # Columns become rows: for this the file is mapped.
+        image = pyvips.Image.rawload(
+            os.fsencode(self.path), width, height, self.bands,
+            format=_VIPS_TYPES[self.dtype], access="random", offset=len(self._header()),
+        ).copy()  # fmt: skip
+        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+        other = temporary_beside(self.path)
+        try:
+            turned = Spool.of(image.autorot(), other)
+            os.replace(other, self.path)
+        finally:
+            other.unlink(missing_ok=True)
+        return replace(turned, path=self.path)
 
 
 @dataclass(frozen=True)
@@ -196,12 +229,11 @@ def _decoded(
     channels = colour or (3 if image.bands >= 3 else 1)
     if str(image.format) not in _DTYPES or image.bands > channels + 1:
         return None
-    rows = Spool(spool, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
-    _check_room(spool.parent, rows, times, source)
-    image.rawsave(os.fsencode(spool))
+    _check_room(spool.parent, image, times, source)
+    rows = Spool.of(image, spool)
     # A PNG's block may stand behind the pixels, or in a text: the decoder does not tell of it then.
     exif = png.read_header(data).exif if kind == "png" else facts.fields.get("exif-data")
-    rows = _upright(rows, (facts.orientation if kind == "tiff" else orientation_of(exif)) or 1)
+    rows = rows.upright((facts.orientation if kind == "tiff" else orientation_of(exif)) or 1)
     decoded = Decoded(
         values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
         channels=channels,
@@ -216,14 +248,15 @@ def _decoded(
     return decoded, rows
 
 
-def _check_room(folder: Path, rows: Spool, times: int, name: Path) -> None:
+def _check_room(folder: Path, image: Any, times: int, name: Path) -> None:
     """That a disk has room for the raw picture, so that it is not filled in vain.
 
     Raises:
         RestoreError: exit code 1.
     """
-    height, width = rows.size
-    needed, free = times * height * width * rows.bands * rows.dtype.itemsize, shutil.disk_usage(folder).free
+    height, width = image.height, image.width
+    raw = height * width * image.bands * _DTYPES[str(image.format)].itemsize
+    needed, free = times * raw, shutil.disk_usage(folder).free
     if needed > free:
         raise RestoreError(
             f"{width}×{height} takes {needed / 1e9:.1f} GB of disk space for a while, and {free / 1e9:.1f} GB are free",
@@ -231,19 +264,3 @@ def _check_room(folder: Path, rows: Spool, times: int, name: Path) -> None:
             hint="make room there, or choose another output folder",
             exit_code=1,
         )
-
-
-def _upright(rows: Spool, orientation: int) -> Spool:
-    """The spool turned as a person sees it, under the same name."""
-    if orientation == 1:
-        return rows
-    image = rows.image(access="random").copy()
-    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    image = image.autorot()
-    turned = replace(rows, path=temporary_beside(rows.path), size=(image.height, image.width))
-    try:
-        image.rawsave(os.fsencode(turned.path))
-        os.replace(turned.path, rows.path)
-    finally:
-        turned.path.unlink(missing_ok=True)
-    return replace(turned, path=rows.path)
