@@ -110,13 +110,16 @@ def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]
     return [path.as_posix() for name in sorted(files.keys() - set(others)) for path in files[name]]
 
 
-def _read(path: Path) -> np.ndarray:
-    """A picture as float32, H×W×3, sRGB, [0, 1]; one that is not all numbers has no score."""
+def _read(path: Path) -> Tensor:
+    """A picture as float32, 3×H×W, sRGB, [0, 1]; one that is not all numbers has no score."""
     picture = read_picture(path)
+    if picture.pixels.dtype != np.float32 and picture.profile is None:  # most are: the same numbers in one pass
+        values = torch.from_numpy(picture.pixels).permute(2, 0, 1)
+        unit = values.to(torch.float32, memory_format=torch.contiguous_format).div_(picture.white)
+        return unit.expand(3, -1, -1).contiguous()
     if picture.pixels.dtype == np.float32 and not np.isfinite(picture.pixels).all():
         raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
-    shown = picture.shown()
-    return np.clip(shown, 0, 1, out=shown)
+    return torch.from_numpy(np.ascontiguousarray(picture.shown().clip(0, 1).transpose(2, 0, 1)))
 
 
 def load_pair(pair: Pair) -> Loaded:
@@ -128,20 +131,16 @@ def load_pair(pair: Pair) -> Loaded:
     restored, reference = _read(pair.restored), _read(pair.reference)
     if restored.shape != reference.shape:
         sizes = " but ".join(
-            f"{what} is {x.shape[1]}×{x.shape[0]}" for what, x in ((pair.what, restored), ("reference", reference))
+            f"{what} is {x.shape[2]}×{x.shape[1]}" for what, x in ((pair.what, restored), ("reference", reference))
         )
         raise RestoreError(f"the sizes differ: {sizes}", exit_code=1)
     mask, problem = None, None
     if pair.mask is not None:
         try:
-            mask = read_mask(pair.mask, size=(restored.shape[0], restored.shape[1]))
+            mask = read_mask(pair.mask, size=(restored.shape[1], restored.shape[2]))
             if not (mask >= HOLE_THRESHOLD).any():
                 raise RestoreError("the mask has no white: there is no hole to score", where=pair.mask)
         except RestoreError as error:
             mask, problem = None, str(error)
     hole = None if mask is None else torch.from_numpy(mask)[None]
-    return Loaded(pair.name, _as_tensor(restored), _as_tensor(reference), hole, problem)
-
-
-def _as_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return Loaded(pair.name, restored, reference, hole, problem)
