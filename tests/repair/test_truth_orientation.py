@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from restore.repair import fix_folder
-from tests.repair.conftest import Filler, Identity, Inverter, hole, load, save
+from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save
 
 ORIENTATIONS = range(1, 9)
 SAVED = {
