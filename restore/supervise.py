@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from restore.interrupts import WISHES, interrupt_by_signals
+
 #: What ends a process that did something wrong by itself; any other signal is somebody's wish.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-_WISHES = (signal.SIGINT, signal.SIGTERM)
 _TICK_SECONDS = 1.0
 _HEADER = struct.Struct(">cI")
 #: So many crashes outside of decoders are no hostile files: the machine or the model is at fault.
@@ -122,22 +123,22 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
         say: told in a line when the work is started again.
     """
     if sys.platform != "linux":
-        _interrupt_by_signals(once=False)
+        interrupt_by_signals(once=False)
         return Watch()
     past, parent = Past(), os.getpid()
     while True:
         reader, writer = os.pipe()
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, _WISHES)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, WISHES)
         child = os.fork()
         if child == 0:
             os.close(reader)
             _die_with(parent)
-            _interrupt_by_signals(once=True)
+            interrupt_by_signals(once=True)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             return Watch(past, writer)
         os.close(writer)
         attendant = _Attendant(child, reader, past, decode_seconds)
-        before = {wish: signal.getsignal(wish) for wish in _WISHES}
+        before = {wish: signal.getsignal(wish) for wish in WISHES}
         for wish, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(wish, attendant.pass_on)
@@ -272,25 +273,6 @@ class _Attendant:
         others = sum(reason.startswith("the process") for reason in self.past.blamed.values())
         if others >= _OTHER_CRASHES:
             self.past.stop = f"{others} crashes outside of decoders are not the files' doing (try --device cpu)"
-
-
-class _Interrupt:
-    """A signal handler that interrupts: the first time, or every time."""
-
-    def __init__(self, once: bool) -> None:
-        self.once, self.done = once, False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not (self.once and self.done):
-            self.done = True
-            raise KeyboardInterrupt
-
-
-def _interrupt_by_signals(*, once: bool) -> None:
-    handler = _Interrupt(once)
-    for wish in _WISHES:
-        if signal.getsignal(wish) != signal.SIG_IGN:  # what `nohup` and the like have settled
-            signal.signal(wish, handler)
 
 
 def _die_with(parent: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from restore import interrupts
 from restore.cli import app
 from restore.repair.options import MAX_PIXELS
 from tests.nursery import RUN, Nursery, alive, until
@@ -191,6 +192,36 @@ def test_signals_finish_what_is_being_written_and_say_how_to_go_on(nursery, tmp_
     again = nursery.run(*arguments, "--skip-existing")
     assert again.returncode == 0, again.stderr
     assert len(snapshot(tmp_path / "out")) == 40
+
+
+def test_an_interrupt_is_not_lost_in_what_c_calls():
+    def _log_handler_callback() -> str:  # as pyvips calls it
+        signal.raise_signal(signal.SIGUSR1)
+        return "ran to its end"
+
+    before = signal.signal(signal.SIGUSR1, interrupts.Interrupt(once=True))
+    try:
+        assert _log_handler_callback() == "ran to its end"
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
+        signal.raise_signal(signal.SIGUSR1)  # once is enough
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_interrupt_waits_for_what_is_to_be_finished():
+    done = []
+
+    def finish() -> None:
+        with interrupts.unbroken():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+        done.append(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        finish()
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_who_asks_twice_does_not_wait(nursery, tmp_path):

@@ -22,6 +22,7 @@ _SEGMENT = 65533  # bytes that a JPEG segment holds
 _PILLOW_ONLY = {"bmp": "BMP", "tga": "TGA", "pcx": "PCX", "ico": "ICO", "ppm": "PPM", "sgi": "SGI"}
 #: Formats that can be written. HEIC cannot: its encoder is not among the libraries that come along.
 WRITABLE_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", *_PILLOW_ONLY))
+_LOSSY = ("jpeg", "webp", "avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
 _DEEP = ("png", "tiff", "avif")
 PNG_LEVEL = 3  # a third of level 6's time, for some 7 % more bytes
@@ -179,7 +180,7 @@ def _with_tags(data: bytes, picture: Picture, exif: bytes | None) -> bytes:
 
 
 def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
-    lossless = quality is None and (picture.compression == "lossless" or picture.format in ("png", "gif", "bmp"))
+    lossless = quality is None and (picture.compression == "lossless" or picture.format not in _LOSSY)
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
     options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or DEFAULT_QUALITY}
     if picture.icc:

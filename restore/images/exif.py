@@ -23,8 +23,8 @@ _XMP_SIZE = re.compile(
 
 def orientation_of(exif: bytes | None) -> int:
     """The orientation, 1 to 8; 1 where there is none or the block is broken."""
-    for tag, kind, _, at, order in _entries(exif, 0):
-        if tag == _ORIENTATION and kind in (3, 4) and exif is not None:
+    for tag, kind, count, at, order in _entries(exif, 0):
+        if tag == _ORIENTATION and kind in (3, 4) and count == 1 and exif is not None:
             value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
             return value if 1 <= value <= 8 else 1
     return 1

@@ -19,7 +19,7 @@ _TEXT_LIMIT = 16 << 20  # what a compressed text may grow to; a bomb is left pac
 @dataclass(frozen=True)
 class PngHeader:
     """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw), whether a profile,
-    pixels per inch across and down.
+    pixels per inch across and down, the XMP packet.
     """
 
     exif: bytes | None = None
@@ -27,11 +27,13 @@ class PngHeader:
     carried: bytes = b""
     has_icc: bool = False
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
 
 
 def read_header(data: bytes) -> PngHeader:
     """Walk the chunks; a broken tail ends the walk."""
     exif: bytes | None = None
+    xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     frames, carried, has_icc = 1, bytearray(), False  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
@@ -45,11 +47,13 @@ def read_header(data: bytes) -> PngHeader:
                 carried += raw
         elif kind == b"iCCP":
             has_icc = True
-        elif kind in _CARRIED and not body.startswith(_XMP_KEYWORD):
+        elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD):
+            xmp = xmp or _text(body)
+        elif kind in _CARRIED:
             carried += raw
         if kind == b"pHYs":
             dpi = _dpi(body)
-    return PngHeader(exif, frames, bytes(carried), has_icc, dpi)
+    return PngHeader(exif, frames, bytes(carried), has_icc, dpi, xmp)
 
 
 def with_chunks(
@@ -142,6 +146,20 @@ def _dpi(body: bytes) -> tuple[float, float] | None:
         return None
     across, down = (round(value * 0.0254, 2) for value in struct.unpack_from(">2I", body))
     return (across, down) if min(across, down) > 0.3 and max(across, down) < 250_000 else None
+
+
+def _text(body: bytes) -> bytes | None:
+    """What an iTXt chunk says, after keyword, compression, language and translation; None where it is broken."""
+    rest = body.partition(b"\0")[2]
+    parts = rest[2:].split(b"\0", 2)
+    if len(parts) < 3:
+        return None
+    if rest[:1] == b"\0":
+        return parts[2]
+    try:
+        return zlib.decompressobj().decompress(parts[2], _TEXT_LIMIT)
+    except zlib.error:
+        return None
 
 
 def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:

@@ -225,6 +225,7 @@ def assembled(
             notes.append("the first picture of several in the file (MPO)")
     elif kind == "png":
         png_header = png.read_header(data)
+        xmp = xmp or png_header.xmp  # the decoder does not look behind the pixels
         exif, carried, frames, dpi = png_header.exif, png_header.carried, png_header.frames, png_header.dpi
         if png_header.has_icc and "icc-profile-data" not in decoded.fields:
             notes.append("the colour profile is broken: left out, and the picture taken for sRGB")

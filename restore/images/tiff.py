@@ -12,9 +12,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES, _RESOLUTION_UNIT = 34665, 34853, 33723, 338, 296
-# Baseline tags that describe the picture and not its layout: description, maker, model, software, date,
+# Tags that describe the picture and not its layout: document, description, maker, model, page, software, date,
 # artist, host, copyright.
-_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+_DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 _COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
 _PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW, _DNG_VERSION = 32803, 34892, 50706
 

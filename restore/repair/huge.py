@@ -84,6 +84,7 @@ def repair_in_parts(
     max_pixels: int,
     decoding: AbstractContextManager[None],
     say: Callable[[str], None],
+    about_to_write: Callable[[], object] = lambda: None,
 ) -> Repaired | None:
     """Repair a picture from file to file; the result is that of the picture in memory.
 
@@ -99,6 +100,7 @@ def repair_in_parts(
         max_pixels: see `read_picture`.
         decoding: holds while files are decoded.
         say: told what goes another way than planned.
+        about_to_write: called when the repair is complete.
 
     Returns:
         None where this picture has to be in memory: see `spool_picture`; and where one hole with its surroundings is
@@ -134,6 +136,7 @@ def repair_in_parts(
         as_it_is = kind == before.header.format and metadata == "keep"
         if ran and (changed or not would_suffer(before.header) or quality is not None):
             as_it_is = False
+        about_to_write()
         read = _sha256(source)
         check_unchanged(source, stat)  # before anything is written, and for what is copied once more
         with replacing(target, like=stat) as temporary:

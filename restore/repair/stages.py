@@ -7,11 +7,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from restore.images import Picture
 from restore.images.decoded import Damaged
+from restore.interrupts import unbroken
 from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
 from restore.repair.options import Options
 from restore.repair.outputs import encoded
@@ -79,43 +81,45 @@ class Stages:
         mask = None
         if masks is not None and self.reader.is_masked(job):
             mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
-        notes: list[str] = []
-        try:
-            done = repair_in_parts(
-                job.source,
-                job.target,
-                None if restorer is None else self._twins[id(restorer)][network],
-                mask,
-                format=job.format,
-                tile_px=0 if restorer is None else self.tiles[id(restorer)],
-                quality=self.options.quality,
-                metadata=self.options.metadata,
-                max_pixels=self.options.max_pixels,
-                decoding=self.watch.decoding(os.fspath(job.source)),
-                say=notes.append,
+        with ExitStack() as until_told:
+            notes: list[str] = []
+            try:
+                done = repair_in_parts(
+                    job.source,
+                    job.target,
+                    None if restorer is None else self._twins[id(restorer)][network],
+                    mask,
+                    format=job.format,
+                    tile_px=0 if restorer is None else self.tiles[id(restorer)],
+                    quality=self.options.quality,
+                    metadata=self.options.metadata,
+                    max_pixels=self.options.max_pixels,
+                    decoding=self.watch.decoding(os.fspath(job.source)),
+                    say=notes.append,
+                    about_to_write=lambda: until_told.enter_context(unbroken()),
+                )
+            except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
+                return self.reader.load_whole(job, unless_too_large=error)
+            except Exception as error:
+                self.ledger.fail(job, self.reader.with_option(error))
+                return None
+            if done is None:
+                return self.reader.load_whole(job)
+            ran = restorer if done.ran else None
+            self.ledger.finish(
+                job,
+                "done",
+                "nothing to repair" if ran is None else "nothing was changed" if done.copied else "",
+                seconds=time.monotonic() - started,
+                model=None if ran is None else ran.name,
+                model_sha256=None if ran is None else ran.sha256,
+                input_sha256=done.input_sha256,
+                output_sha256=done.output_sha256,
+                changed_share=done.changed_share,
+                warnings=[*done.notes, *notes],
+                pixels=done.pixels,
             )
-        except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
-            return self.reader.load_whole(job, unless_too_large=error)
-        except Exception as error:
-            self.ledger.fail(job, self.reader.with_option(error))
             return None
-        if done is None:
-            return self.reader.load_whole(job)
-        ran = restorer if done.ran else None
-        self.ledger.finish(
-            job,
-            "done",
-            "nothing to repair" if ran is None else "nothing was changed" if done.copied else "",
-            seconds=time.monotonic() - started,
-            model=None if ran is None else ran.name,
-            model_sha256=None if ran is None else ran.sha256,
-            input_sha256=done.input_sha256,
-            output_sha256=done.output_sha256,
-            changed_share=done.changed_share,
-            warnings=[*done.notes, *notes],
-            pixels=done.pixels,
-        )
-        return None
 
     def room_for(self, loaded: Loaded) -> int:
         """How many pictures like this one are repaired at once; 1: it goes alone."""

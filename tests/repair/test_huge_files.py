@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -142,3 +143,18 @@ def test_whatever_a_killed_run_leaves_is_swept(tmp_path, monkeypatch, suffix):
     sweep_leftovers(tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"x.{suffix}"]
     assert read_picture(tmp_path / f"out/x.{suffix}").size == ((40, 60) if suffix == "tif" else (60, 40))
+
+
+def test_ctrl_c_finishes_a_picture_that_is_being_written_and_counts_it(tmp_path, monkeypatch):
+    save(tmp_path / "in/x.png", photo(60, 40))
+    save(tmp_path / "in/y.png", photo(60, 40))
+    real = huge.write_spooled
+
+    def interrupted(*given, **options):
+        signal.raise_signal(signal.SIGINT)
+        return real(*given, **options)
+
+    monkeypatch.setattr(huge, "write_spooled", interrupted)
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    assert (summary.interrupted, summary.done, summary.not_started) == (True, 1, 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.png"]

@@ -95,6 +95,13 @@ def test_webp_stays_lossless_or_lossy_and_gray_looks_the_same(tmp_path, lossless
     np.testing.assert_array_equal(load(tmp_path / "gray_out/x.webp"), np.dstack([load(tmp_path / "gray/x.png")] * 3))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "tga"])
+def test_what_had_no_loss_becomes_a_webp_without(tmp_path, suffix):
+    save(tmp_path / f"in/x.{suffix}", photo(20, 30))
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext="webp")
+    np.testing.assert_array_equal(load(tmp_path / "out/x.webp"), photo(20, 30))
+
+
 def test_float_keeps_what_is_beyond_white_and_black(tmp_path):
     values = (np.random.default_rng(1).random((20, 30, 3)) * 3 - 0.5).astype(np.float32)
     vips(tmp_path / "in/x.tif", values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,21 @@ def test_stripped_is_stripped_and_the_colours_stay(tmp_path, suffix):
     data = (tmp_path / f"out/x.{suffix}").read_bytes()
     for secret in (b"A maker", b"A photographer", b"a text", b"2001:02:03", b"GPS"):
         assert secret not in data
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_stands_behind_a_png_s_pixels_is_kept_too(tmp_path, packed):
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    path = save(tmp_path / "in/x.png", photo(6, 7))
+    data, packet = path.read_bytes(), b"<x:xmpmeta>grandmother</x:xmpmeta>"
+    text = b"XML:com.adobe.xmp\0" + (b"\1\0\0\0" + zlib.compress(packet) if packed else b"\0\0\0\0" + packet)
+    path.write_bytes(data[:-12] + chunk(b"iTXt", text) + chunk(b"tEXt", b"Title\0wedding") + data[-12:])
+    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    with Image.open(tmp_path / "out/x.png") as image:
+        assert image.info["xmp"] == packet
+        assert image.info["Title"] == "wedding"
 
 
 def test_stripping_a_png_leaves_what_says_how_its_colours_are_meant(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from restore.repair import fix_folder
-from tests.repair.conftest import Filler, Identity, Inverter, hole, load, save
+from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save
 
 ORIENTATIONS = range(1, 9)
 SAVED = {
@@ -199,3 +199,12 @@ def test_an_enlarged_picture_says_its_new_size(tmp_path):
         exif = image.getexif()
         assert (exif[0x100], exif[0x101]) == (48, 80)
         assert exif.get_ifd(ExifTags.IFD.Exif)[0xA002] == 48
+
+
+def test_a_tag_that_is_not_one_number_is_left_to_the_readers_that_believe_it(tmp_path):
+    """Turned by a tag that is not set back, the picture would be turned twice."""
+    block = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 0x0112, 3, 2, 6, 6, 0)
+    save(tmp_path / "in/x.png", photo(6, 9), exif=block)
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    with Image.open(tmp_path / "in/x.png") as before, Image.open(tmp_path / "out/x.png") as after:
+        np.testing.assert_array_equal(ImageOps.exif_transpose(before), ImageOps.exif_transpose(after))

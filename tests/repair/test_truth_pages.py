@@ -78,7 +78,7 @@ def test_tags_of_pages_stay_with_them(tmp_path):
     with TiffImagePlugin.AppendingTiffWriter(str(path), True) as file:
         for number, page in enumerate(PAGES):
             exif = Image.Exif()
-            exif[0x010E] = f"page {number}"
+            exif[0x010E] = exif[0x011D] = f"page {number}"
             exif[0x0112] = 6 if number == 1 else 1
             Image.fromarray(page).save(file, "TIFF", exif=exif)
             file.newFrame()
@@ -87,7 +87,7 @@ def test_tags_of_pages_stay_with_them(tmp_path):
     with Image.open(tmp_path / "out/x.tif") as image:
         for number in range(3):
             image.seek(number)
-            assert image.tag_v2[270] == f"page {number}"
+            assert image.tag_v2[270] == image.tag_v2[285] == f"page {number}"
             assert image.tag_v2.get(274, 1) == 1
 
 
