@@ -24,7 +24,12 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 def write_atomically(
-    path: str | os.PathLike[str], data: bytes, *, like: os.stat_result | None = None, parents: bool = True
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    like: os.stat_result | None = None,
+    parents: bool = True,
+    overwrite: bool = True,
 ) -> None:
     """Write beside, sync, rename: what has its name is complete, and the old file stays whole until the new one is.
 
@@ -33,18 +38,24 @@ def write_atomically(
         data: all of it.
         like: gives its permissions and its modification time, before the rename; None: those of any new file.
         parents: make missing folders.
+        overwrite: replace what is there; else that is an error.
 
     Raises:
         RestoreError: exit code 1, with the `OSError` as its cause; nothing of the attempt is left, and what was there
             before is untouched.
     """
     target = Path(path)
-    with replacing(target, like=like, parents=parents) as temporary, open(temporary, "xb") as file:
+    with (
+        replacing(target, like=like, parents=parents, overwrite=overwrite) as temporary,
+        open(temporary, "xb") as file,
+    ):
         file.write(data)
 
 
 @contextmanager
-def replacing(target: Path, *, like: os.stat_result | None = None, parents: bool = True) -> Iterator[Path]:
+def replacing(
+    target: Path, *, like: os.stat_result | None = None, parents: bool = True, overwrite: bool = True
+) -> Iterator[Path]:
     """A name beside a file, for it to be written under; at the end it is synced and takes the file's name.
 
     Arguments and errors as for `write_atomically`; where the block fails, nothing of it is left.
@@ -59,12 +70,30 @@ def replacing(target: Path, *, like: os.stat_result | None = None, parents: bool
                 os.fsync(file.fileno())
             if like is not None:
                 _make_alike(temporary, like)
-            os.replace(temporary, target)
+            if overwrite:
+                os.replace(temporary, target)
+            else:
+                _rename(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except (OSError, ValueError) as error:
         raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    """As `os.replace`, but what has its name keeps it."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError as error:  # FAT and some network disks know no second name for a file
+        logger.debug("%s: %s", target, error)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from error
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
 
 
 def temporary_beside(target: Path) -> Path:
@@ -84,6 +113,7 @@ def why_not_written(error: OSError | ValueError) -> str:
         errno.EROFS: "this disk is read-only",
         errno.ENOENT: "there is no such folder",
         errno.ENOTDIR: "there is no such folder",
+        errno.EEXIST: "a file of this name has appeared meanwhile, and is left as it is",
         errno.EISDIR: "a folder of this name is in the way",
         errno.ENAMETOOLONG: "the name is too long",
     }.get(code or 0, f"cannot be written: {getattr(error, 'strerror', None) or error}")

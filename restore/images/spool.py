@@ -177,12 +177,15 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1)
         times: how often the raw picture will be on that disk.
 
     Returns:
-        None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers.
+        None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers; and
+        where there is nothing to read, which `read_picture` explains.
 
     Raises:
         RestoreError: exit code 1: cannot be decoded, with the reason; too large, for the disk as well.
         OSError: the disk is full, or cannot be written to.
     """
+    if not source.is_file() or not os.access(source, os.R_OK) or not source.stat().st_size:
+        return None
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         kind = format_of(data[:1024], source)
         if kind not in SPOOLED_FORMATS:

@@ -82,6 +82,7 @@ def repair_in_parts(
     quality: int | None,
     metadata: str,
     max_pixels: int,
+    overwrite: bool,
     decoding: AbstractContextManager[None],
     say: Callable[[str], None],
     about_to_write: Callable[[], object] = lambda: None,
@@ -98,6 +99,7 @@ def repair_in_parts(
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
         max_pixels: see `read_picture`.
+        overwrite: replace a target that is there.
         decoding: holds while files are decoded.
         say: told what goes another way than planned.
         about_to_write: called when the repair is complete.
@@ -139,7 +141,7 @@ def repair_in_parts(
         about_to_write()
         read = _sha256(source)
         check_unchanged(source, stat)  # before anything is written, and for what is copied once more
-        with replacing(target, like=stat) as temporary:
+        with replacing(target, like=stat, overwrite=overwrite) as temporary:
             if as_it_is:
                 shutil.copyfile(source, temporary)
             else:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.images import MAX_PIXELS, Picture, find_pictures, read_mask, stem_key
+from restore.images import MAX_PIXELS, NotAPicture, Picture, find_pictures, read_mask, stem_key
 
 MaskMissing = Literal["fail", "skip", "clean"]
 FloatArray = npt.NDArray[np.float32]
@@ -158,7 +158,10 @@ def effective_mask(
         RestoreError: the file cannot be read, or is of another size than the picture.
     """
     if mask is not None:
-        weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
+        try:
+            weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
+        except NotAPicture as error:  # the mask is none: the picture is not to be passed over
+            raise RestoreError(error.what, where=mask, exit_code=1) from error
     else:
         weight = transparency(picture)
         weight = 1 - weight if invert else weight

@@ -60,7 +60,7 @@ def check_unchanged(source: Path, before: os.stat_result) -> None:
         raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
 
 
-def put(target: Path, data: bytes, *, like: os.stat_result | None) -> None:
+def put(target: Path, data: bytes, *, like: os.stat_result | None, overwrite: bool) -> None:
     """Write a file whole or not at all (see `write_atomically`), or to standard output.
 
     Raises:
@@ -69,7 +69,7 @@ def put(target: Path, data: bytes, *, like: os.stat_result | None) -> None:
     if target == PIPE:
         _write_pipe(data)
     else:
-        write_atomically(target, data, like=like)
+        write_atomically(target, data, like=like, overwrite=overwrite)
 
 
 def _read_pipe() -> bytes:

@@ -67,6 +67,7 @@ class Plan:
         masks: where masks come from, None without masks.
         unmatched_masks: mask files that belong to no picture.
         warnings: things that the user should know, one line each.
+        overwrite: outputs that exist are replaced.
     """
 
     input: Path
@@ -76,6 +77,7 @@ class Plan:
     masks: MaskSource | None = None
     unmatched_masks: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    overwrite: bool = False
 
     def lines(self) -> list[str]:
         """One line per job, as `--dry-run` shows it."""
@@ -221,7 +223,7 @@ def plan_fix(
     jobs = _settle_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
     jobs += [Job(source / name, target / name, action="fail", reason=why) for name, why in unlistable.items()]
     warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
-    return Plan(source, target, single, jobs, mask_source, unmatched, warnings)
+    return Plan(source, target, single, jobs, mask_source, unmatched, warnings, overwrite)
 
 
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:

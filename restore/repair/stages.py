@@ -55,6 +55,8 @@ class Stages:
         self.options, self.ledger, self.watch = options, ledger, watch
         self.reader = Reader(plan, self.restorer, self.clean_restorer, options, ledger, watch)
         self.networks = len(restorers)
+        # A run that was started again may have written a file that nobody has heard of.
+        self.overwrite = plan.overwrite or bool(watch.past.plan)
         self._twins = {id(twins[0]): twins for twins in (restorers, clean_restorers) if twins}
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
         self.tiles = {
@@ -94,6 +96,7 @@ class Stages:
                     quality=self.options.quality,
                     metadata=self.options.metadata,
                     max_pixels=self.options.max_pixels,
+                    overwrite=self.overwrite,
                     decoding=self.watch.decoding(os.fspath(job.source)),
                     say=notes.append,
                     about_to_write=lambda: until_told.enter_context(unbroken()),
@@ -227,7 +230,7 @@ class Stages:
                     metadata=self.options.metadata,
                 )
                 loaded.notes += notes
-            put(job.target, data, like=loaded.stat)
+            put(job.target, data, like=loaded.stat, overwrite=self.overwrite)
             digest = hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None
         except Exception as error:
             self.ledger.fail(job, error)

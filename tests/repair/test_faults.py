@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.repair import fix_folder, pipes, plan_fix, reading, run_fix
+from restore.repair import fix_folder, huge, pipes, plan_fix, reading, run_fix
+from restore.restorers.base import Needs
 from tests.repair.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
@@ -148,6 +149,28 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
     summary = fix_folder(pictures, tmp_path / "out", Inverter())
     assert reasons(summary) == {"b.png": "the file changed while it was read; run again"}
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/deep/c.jpg"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path, monkeypatch, parts, links):
+    class Tiled(Inverter):
+        needs = Needs(needs_mask=False, tileable=True)
+
+    if parts:
+        monkeypatch.setattr(huge, "HUGE_PIXELS", 1)
+        monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
+    plan = plan_fix(pictures, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.png").write_bytes(b"mine")
+    summary = run_fix(plan, Tiled())
+    assert reasons(summary) == {"a.png": "a file of this name has appeared meanwhile, and is left as it is"}
+    assert summary.done == 2
+    assert snapshot(tmp_path / "out")["a.png"] == b"mine"
+    assert temporary_files(tmp_path / "out") == []
+    assert fix_folder(pictures, tmp_path / "out", Tiled(), overwrite=True).done == 3
 
 
 def test_a_folder_that_vanishes_is_made_again_and_one_that_became_a_file_is_told(pictures, tmp_path):

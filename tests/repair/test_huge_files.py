@@ -137,7 +137,7 @@ def test_whatever_a_killed_run_leaves_is_swept(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(os, "replace", watched)
     fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
     monkeypatch.undo()
-    assert len(seen) > 1
+    assert seen
     for path in seen:
         path.touch()
     sweep_leftovers(tmp_path / "out")

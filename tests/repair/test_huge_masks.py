@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from restore.images import read_picture
-from restore.repair import fix_folder, huge
+from restore.repair import fix_folder, huge, plan_fix, run_fix
 from restore.repair.reading import Reader
 from restore.restorers.base import Needs, Restorer
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -148,6 +149,26 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
         (False, True),
     ]
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("empty", "x.png: the file is empty"), ("pipe", "x.png: this is not a regular file"), ("gone", "no such file")],
+)
+@pytest.mark.parametrize("pixels", [100, 10**9])
+def test_a_mask_that_cannot_be_read_is_named_and_its_picture_fails(tmp_path, monkeypatch, kind, reason, pixels):
+    monkeypatch.setattr(huge, "HUGE_PIXELS", pixels)
+    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
+    save(tmp_path / "in/x.png", photo(*SIZE))
+    mask = save(tmp_path / "masks/x.png", HOLES)
+    plan = plan_fix(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
+    mask.unlink()
+    if kind == "empty":
+        mask.touch()
+    elif kind == "pipe":
+        os.mkfifo(mask)  # opened in the usual way it would wait for ever
+    (failure,) = run_fix(plan, FromAround()).failed
+    assert reason in failure.reason
 
 
 def test_a_picture_without_a_mask_that_counts_as_clean_is_copied(tmp_path, both_ways):
