@@ -16,12 +16,14 @@ def grown(mask: Tensor, radius_px: int) -> Tensor:
         mask: bool, B×1×H×W.
         radius_px: 0 or more; meant for a few pixels.
     """
-    if radius_px == 0:
-        return mask
-    across = torch.arange(-radius_px, radius_px + 1, device=mask.device)
-    disc = (across[:, None].square() + across.square() <= radius_px**2).float()
-    with torch.autocast(mask.device.type, enabled=False):
-        return F.conv2d(mask.float(), disc[None, None], padding=radius_px) > 0.5
+    height, width = mask.shape[-2:]
+    padded = F.pad(mask, (radius_px,) * 4)
+    reached = torch.zeros_like(mask)
+    for down in range(2 * radius_px + 1):
+        for across in range(2 * radius_px + 1):
+            if (down - radius_px) ** 2 + (across - radius_px) ** 2 <= radius_px**2:
+                reached |= padded[..., down : down + height, across : across + width]
+    return reached
 
 
 def tolerant_counts(predicted: Tensor, true: Tensor, tolerance_px: int = TOLERANCE_PX) -> Tensor:
