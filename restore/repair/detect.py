@@ -16,7 +16,7 @@ from restore.repair.loaded import FloatArray, Huge, Loaded
 from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.pipes import check_pipes
 from restore.repair.plan import Job, Plan, plan_fix
-from restore.repair.run import carry_out
+from restore.repair.run import run_stages
 from restore.repair.stages import Stages
 from restore.repair.summary import Ledger, Progress, Summary
 from restore.repair.targets import is_pipe
@@ -89,7 +89,7 @@ def run_detect(
             "precision": detector.precision,
         },
     )
-    carry_out(
+    run_stages(
         plan, lambda ledger: _Finding(plan, detector, options, ledger, watch), summary, progress=progress, watch=watch
     )
     return summary

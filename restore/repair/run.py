@@ -95,7 +95,7 @@ def run_fix(
         model_sha256=restorer.sha256,
         settings=_settings(plan, restorers, options),
     )
-    carry_out(
+    run_stages(
         plan,
         lambda ledger: Stages(plan, restorers, clean_restorers, options, ledger, watch),
         summary,
@@ -107,7 +107,7 @@ def run_fix(
     return summary
 
 
-def carry_out(
+def run_stages(
     plan: Plan,
     stages_of: Callable[[Ledger], Stages],
     summary: Summary,
@@ -132,7 +132,7 @@ def carry_out(
     try:
         with Manifest(None if log is None else Path(log)) as manifest:
             ledger = Ledger(summary, manifest, summary.settings, progress, fail_fast, watch)
-            _run(plan, stages_of(ledger), ledger, watch.past)
+            _carry_out(plan, stages_of(ledger), ledger, watch.past)
     finally:
         watch.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
@@ -200,7 +200,7 @@ def _settings(plan: Plan, restorers: Sequence[Restorer], options: Options) -> di
     }
 
 
-def _run(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
+def _carry_out(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
     try:
         for folder in dict.fromkeys(job.target.parent for job in plan.jobs if job.target != PIPE):
             if folder.is_dir():
