@@ -18,8 +18,8 @@ from restore.degrade.visible import seen
 
 _LINKS = 36  # straight pieces of a crack
 _EDGE = 1.2  # how far the lit edge reaches beyond the crack, in pixels at 512; a pixel at least
-# Weaker than this a mark is not drawn.
-_FAINTEST = 0.02
+# Weaker than this a crack is not drawn, nor its lit edge, which would only make the mask wider than what one sees.
+_FAINTEST, _FAINTEST_EDGE = 0.04, 0.06
 
 
 class Crack(ScaledStep):
@@ -67,11 +67,10 @@ class Crack(ScaledStep):
         beside = (mean_around(cover, side) * side).clamp(max=1)
         grain = 0.8 + 0.2 * field_uniform(params["key"], 0, (1, *size), device)
         lit = to_device(params["lit"].to(torch.float32), device).reshape(-1, 1, 1, 1)
-        layers = (beside * lit * grain, tones[:, 1]), (cover * grain, tones[:, 0])
         damaged = image
         covered = torch.zeros_like(cover, dtype=torch.bool)
-        for amount, tone in layers:
-            amount = amount.masked_fill(amount < _FAINTEST, 0.0)
+        for amount, tone, least in ((beside * lit, tones[:, 1], _FAINTEST_EDGE), (cover, tones[:, 0], _FAINTEST)):
+            amount = (amount * grain).masked_fill_(amount < least, 0.0)
             # not `lerp`: where nothing covers, the pixel stays the same to the last bit
             damaged = damaged + amount * (tone - damaged)
             covered = covered | (amount > 0)

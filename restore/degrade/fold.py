@@ -83,7 +83,6 @@ class Fold(ScaledStep):
         flakes = (
             smooth(params["key"], 20, 2.5, size, device) + field_uniform(params["key"], 21, (1, *size), device) - 0.5
         )
-        chips = rough(params["key"], 30, 9 * scale, size, device)
         there = (params["folds"][..., _THERE] > 0).any(0)
         table = to_device(params["folds"][:, there].to(torch.float32), device)[..., None, None, None]
         bright, dark, shade = (image.new_zeros(image.shape[0], 1, *size) for _ in range(3))
@@ -93,7 +92,7 @@ class Fold(ScaledStep):
             px, py, angle, half, worn, line, side, change, reach, _ = fold.unbind(1)
             # along the fold the wandering is slow, so one field serves all directions
             distance = (y - py) * angle.cos() - (x - px) * angle.sin() + wander
-            width = half * (0.1 + 0.9 * worn_here * (0.6 + chips)) + 0.45 * flakes * worn_here
+            width = half * (0.1 + 0.9 * worn_here * (0.7 + places)) + 0.45 * flakes * worn_here
             apart = distance.abs()
             bright = torch.maximum(bright, worn * worn_here * (width - apart + 0.5).clamp(0, 1))
             off = (distance * side - half - 0.8).abs()

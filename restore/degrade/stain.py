@@ -21,7 +21,7 @@ _COVERED = 0.07
 
 
 class Stain(ScaledStep):
-    """Stains: each a blot, or a run that went down from one; uneven in outline and depth.
+    """Stains: each a blot, or the streak of a drop that ran down; uneven in outline and depth.
 
     Dark ones take light as a filter does (image × tint); washed-out ones pull towards the paper's tone.
     As they dry, stains carry their dirt to the rim (the coffee-ring effect; Deegan et al., Nature 389, 1997).
@@ -41,7 +41,7 @@ class Stain(ScaledStep):
     size: Annotated[Range, within(1, 500)] = (8, 110)
     opacity: Annotated[Range, within(0, 1)] = (0.2, 0.75)
     bright: Share = 0.3
-    drips: Share = 0.25
+    drips: Share = 0.2
     rim: Annotated[Range, within(0, 1)] = (0.0, 0.8)
     edge: Annotated[Range, within(0.02, 1)] = (0.08, 0.7)
 
@@ -60,12 +60,12 @@ class Stain(ScaledStep):
         angle = torch.where(
             runs, math.pi / 2 + 0.08 * (2 * uniform(keys, 5, stains) - 1), 2 * math.pi * uniform(keys, 5, stains)
         )
-        length = radius * torch.where(runs, 1.5 + 4 * uniform(keys, 6, stains), 1.2 * uniform(keys, 6, stains))
+        length = radius * torch.where(runs, 2.5 + 3.5 * uniform(keys, 6, stains), 1.2 * uniform(keys, 6, stains))
         table[..., _DX], table[..., _DY] = length * angle.cos(), length * angle.sin()
-        radius = torch.where(runs, 0.5 * radius, radius)
+        radius = torch.where(runs, 0.22 * radius, radius)
         table[..., _RADIUS] = radius
         table[..., _END] = radius * torch.where(
-            runs, 0.3 + 0.3 * uniform(keys, 7, stains), 0.5 + 0.6 * uniform(keys, 7, stains)
+            runs, 1.0 + 0.5 * uniform(keys, 7, stains), 0.5 + 0.6 * uniform(keys, 7, stains)
         )
         table[..., _OPACITY] = between(keys, 8, self.opacity, stains) * there
         table[..., _SOFT] = between(keys, 9, self.edge, stains)
@@ -74,7 +74,7 @@ class Stain(ScaledStep):
         # the tint of tea and rust: blue goes first; or the paper's tone, a little yellow
         warm = torch.tensor([0.35, 0.75, 1.25], dtype=torch.float64)
         tint = (
-            1 - between(keys, 12, (0.45, 0.8))[:, None] * (1 + (warm - 1) * between(keys, 13, (0.2, 1.0))[:, None])
+            1 - between(keys, 12, (0.45, 0.8))[:, None] * (1 + (warm - 1) * between(keys, 13, (0.45, 1.0))[:, None])
         ).clamp(0.02, 1)
         paper = between(keys, 14, (0.8, 0.95))[:, None] - torch.tensor([0, 0.02, 0.1]) * uniform(keys, 15, 1)
         return {
@@ -98,7 +98,7 @@ class Stain(ScaledStep):
             px, py, dx, dy, radius, end, opacity, soft, rim = stain.unbind(1)
             rx, ry = x - px, y - py
             t = ((rx * dx + ry * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
-            reach = end + (radius - end) * (1 - t) ** 3  # the run is narrow soon
+            reach = radius + (end - radius) * t
             # from 0 at the outline to 1 at the middle
             inside = 1 - ((rx - t * dx).square() + (ry - t * dy).square()).sqrt() / reach + 0.45 * outline
             edge = torch.maximum(soft * (1 - 0.7 * rim), 1.2 / reach)
@@ -112,4 +112,6 @@ class Stain(ScaledStep):
         bright = to_device(params["bright"], device).reshape(-1, 1, 1, 1)
         damaged = image + cover * torch.where(bright, paper - image, image * (tint - 1))
         damaged = damaged + rims * damaged * (tint - 1)
-        return damaged, seen(image, damaged, torch.maximum(cover, rims) > _COVERED).to(image.dtype)
+        window = 2 * max(5, round(20 * scale)) + 1
+        mask = seen(image, damaged, torch.maximum(cover, rims) > _COVERED, window=window)
+        return damaged, mask.to(image.dtype)

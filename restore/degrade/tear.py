@@ -16,7 +16,7 @@ from restore.degrade.random import between, derived, field_uniform, integers, un
 from restore.degrade.step import Params, Range, ScaledStep, Share, within
 from restore.degrade.visible import seen
 
-_LINKS = 16
+_LINKS = 13
 _COVERED = 0.12
 _FAR = 1e6
 

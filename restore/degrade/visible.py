@@ -19,25 +19,28 @@ _GRAIN_WINDOW = 5
 _DEVIATION = 0.782
 
 
-def seen(before: Tensor, after: Tensor, covered: Tensor) -> Tensor:
+def seen(before: Tensor, after: Tensor, covered: Tensor, *, window: int = _WINDOW) -> Tensor:
     """The covered pixels at which a mark stands out of the picture's own grain and texture.
 
-    Judged on the 11×11 pixels around each pixel, by the changes d of the covered ones among them: their mean,
-    weighted by themselves, Σd²/Σd, must reach `LEAST_CHANGE`; and √Σd² ≥ 5·σ, which for an even mark of n
-    pixels is Rose's d·√n ≥ 5·σ, where σ is the deviation of what is fine in the picture before, in gray (grain,
-    noise and texture alike: in grass, too, a faint scratch is lost). So a mask has no holes where the picture
-    happens to have the mark's tone at a pixel, but ends where a white scratch runs into a white sky.
+    Judged on the pixels around each pixel, 11×11 for what is thin, by the changes d of the covered ones among
+    them: their mean, weighted by themselves, Σd²/Σd, must reach `LEAST_CHANGE`; and √Σd² ≥ 5·σ, which for an
+    even mark of n pixels is Rose's d·√n ≥ 5·σ, where σ is the deviation of what is fine in the picture before,
+    in gray (grain, noise and texture alike: in grass, too, a faint scratch is lost). So a mask has no holes
+    where the picture happens to have the mark's tone at a pixel, but ends where a white scratch runs into a
+    white sky.
 
     Args:
         before: float32, B×3×H×W.
         after: the same with the marks.
         covered: bool, B×1×H×W: where marks lie.
+        window: odd; side of what is looked at around each pixel. Wide marks want a wide one, or their mask has
+            holes where the picture under them is light or dark already.
 
     Returns:
         bool, B×1×H×W, a part of `covered`.
     """
     change = (after - before).abs_().amax(1, keepdim=True) * covered
     gray = before.mean(1, keepdim=True)
-    grain = mean_around((gray - mean_around(gray, _GRAIN_WINDOW)).abs_(), _WINDOW) / _DEVIATION
-    changes, squares = sum_around(torch.cat([change, change.square()], 1), _WINDOW).split(1, 1)
+    grain = mean_around((gray - mean_around(gray, _GRAIN_WINDOW)).abs_(), window) / _DEVIATION
+    changes, squares = sum_around(torch.cat([change, change.square()], 1), window).split(1, 1)
     return covered & (squares >= (_ROSE * grain).square()) & (squares >= changes * LEAST_CHANGE) & (changes > 0)
