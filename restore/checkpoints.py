@@ -55,8 +55,19 @@ def find_weights(name_or_path: str) -> Path:
     raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
 
 
+class Finding(Settings):
+    """How a detector's probabilities become a mask: damage from `threshold` on, and `margin_px` around it."""
+
+    threshold: float = Field(gt=0, lt=1)
+    margin_px: int = Field(ge=0, le=100)
+
+
 class Description(Settings):
-    """What a weights file says of itself, as JSON under the one metadata key `restore`."""
+    """What a weights file says of itself, as JSON under the one metadata key `restore`.
+
+    Attributes:
+        finds: of a detector, which marks damage and repairs nothing; None: it repairs.
+    """
 
     format: int = FORMAT
     builder: str
@@ -67,6 +78,7 @@ class Description(Settings):
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)
     overlap_px: int = Field(default=0, ge=0)
+    finds: Finding | None = None
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:
@@ -80,7 +92,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], description: Descripti
     """
     stored = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
     plain = {k: v.detach().cpu().contiguous() for k, v in stored.items()}
-    write_atomically(path, save(plain, {_KEY: description.model_dump_json()}))
+    write_atomically(path, save(plain, {_KEY: description.model_dump_json(exclude_none=True)}))
 
 
 def read_description(path: Path) -> Description:

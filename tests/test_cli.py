@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The README's section that tells a command's options; what is not here may stand anywhere.
 SECTIONS = {
     "fix": "Repair",
+    "detect": "Find damage",
     "eval": "Score",
     "bench": "Compare",
     "show": "Compare",
@@ -200,7 +201,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("train", "phot"), 2, "did you mean 'photo'"),
         (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
         (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
-        (("train",), 2, "name a config (colorize, inpaint, photo, pix2pix)"),
+        (("train",), 2, "name a config (colorize, detector, inpaint, photo, pix2pix)"),
         (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),
         (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "holds a unet"),
         (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),

@@ -15,7 +15,7 @@ from restore.display import print_table
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List what can repair pictures: purpose, size, needs a mask or not."""
+    """List what can repair pictures, or find what is to be repaired: purpose, size, needs a mask or not."""
     from restore.restorers.open import list_restorers
 
     infos = list_restorers()
@@ -25,7 +25,7 @@ def models(
     rows = [
         (
             i.name,
-            "yes" if i.needs_mask else "no",
+            "makes it" if i.finds else "yes" if i.needs_mask else "no",
             "-" if i.size_mb is None else f"{i.size_mb:.1f} MB",
             i.purpose,
         )

@@ -14,7 +14,7 @@ from restore.errors import RestoreError
 
 # isort: off
 # In the order of `restore --help`.
-from restore.cli import fix, evaluate, bench, train, damage, about  # noqa: F401
+from restore.cli import fix, detect, evaluate, bench, train, damage, about  # noqa: F401
 
 
 def main() -> None:

@@ -26,8 +26,10 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degrade.blur import Blur, MotionBlur
+from restore.degrade.crack import Crack
 from restore.degrade.device import to_device
 from restore.degrade.fade import Fade
+from restore.degrade.fold import Fold
 from restore.degrade.grayscale import Grayscale
 from restore.degrade.jpeg import Jpeg
 from restore.degrade.masks import Boxes, Strokes
@@ -35,7 +37,9 @@ from restore.degrade.noise import Noise, Quantize
 from restore.degrade.random import derived, happens, uniform
 from restore.degrade.resample import Downscale
 from restore.degrade.scratch import Dust, Hair, Scratch
+from restore.degrade.stain import Stain
 from restore.degrade.step import Params, Share, Step
+from restore.degrade.tear import Tear
 from restore.errors import RestoreError
 from restore.settings import Settings, build, find_config, read_yaml
 
@@ -53,6 +57,10 @@ STEPS: dict[str, type[Step]] = {
     "scratch": Scratch,
     "hair": Hair,
     "dust": Dust,
+    "crack": Crack,
+    "tear": Tear,
+    "fold": Fold,
+    "stain": Stain,
 }
 
 

@@ -16,6 +16,27 @@ COLUMNS = 7
 _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
 
 
+def joined(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> Tensor:
+    """The segments between corners of polylines, as `draw` takes them.
+
+    Args:
+        x: corners, float64[B, marks, links + 1]; likewise `y`, and `radius`, which may be broadcast.
+        y: see `x`.
+        radius: in pixels.
+        opacity: float64[B, marks, links] or broadcast to it.
+
+    Returns:
+        float64[B, marks·links, 7].
+    """
+    batch, marks, corners = x.shape
+    segments = torch.zeros(batch, marks, corners - 1, COLUMNS, dtype=torch.float64)
+    segments[..., AX], segments[..., BX] = x[..., :-1], x[..., 1:]
+    segments[..., AY], segments[..., BY] = y[..., :-1], y[..., 1:]
+    segments[..., RADIUS_A], segments[..., RADIUS_B] = radius[..., :-1], radius[..., 1:]
+    segments[..., OPACITY] = opacity
+    return segments.reshape(batch, marks * (corners - 1), COLUMNS)
+
+
 def draw(segments: Tensor, size: tuple[int, int], device: torch.device | str, *, softness: float = 0.0) -> Tensor:
     """Draw segments with round ends; where several meet, the strongest counts.
 

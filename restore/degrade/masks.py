@@ -14,9 +14,8 @@ from torch import Tensor
 from restore.degrade.device import to_device
 from restore.degrade.lines import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
 from restore.degrade.random import derived, integers, uniform
-from restore.degrade.step import Params, Range, Share, Step, within
+from restore.degrade.step import REFERENCE_SIDE, Params, Range, Share, Step, within
 
-REFERENCE_SIDE = 512
 _REDRAWS = 20
 
 

@@ -1,4 +1,7 @@
-"""Scratches, hairs and dust: thin, bright or dark, soft-edged; the mask is exactly what they change."""
+"""Scratches, hairs and dust: thin, bright or dark, soft-edged; the mask is exactly what they change.
+
+Where a mark would not be seen (see `visible.seen`) it is not drawn either.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degrade.device import to_device
-from restore.degrade.lines import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, draw
-from restore.degrade.masks import REFERENCE_SIDE
+from restore.degrade.lines import COLUMNS, OPACITY, draw, joined
 from restore.degrade.random import between, derived, field_uniform, integers, uniform
-from restore.degrade.step import Params, Range, Share, Step, within
+from restore.degrade.step import Params, Range, ScaledStep, Share, within
+from restore.degrade.visible import seen
 
-# Weaker than this a mark is not seen, and is not there: 5 of 255 steps at full contrast.
+# Weaker than this a mark ends: 5 of 255 steps at full contrast.
 _FAINTEST = 0.02
 
 
-class _Marks(Step):
+class _Marks(ScaledStep):
     """What scratches, hairs and dust share: chains of short segments, each chain bright or dark as a whole.
 
     Attributes:
@@ -31,8 +34,6 @@ class _Marks(Step):
         bright: share of the marks that are bright (of a negative's damage: all), in the mean over pictures;
             within a picture they tend to be alike.
         softness: width in pixels of the edge.
-        with_picture: `width` and `length` are for a picture whose smaller side is 512 pixels, and scale with
-            it. Without, they are pixels of this picture (for crops in training).
     """
 
     count: Annotated[Range, within(0, 2000, whole=True)] = (1, 8)
@@ -41,7 +42,6 @@ class _Marks(Step):
     opacity: Annotated[Range, within(0, 1)] = (0.4, 1.0)
     bright: Share = 0.6
     softness: Annotated[float, Field(ge=0.5, le=10)] = 1.2
-    with_picture: bool = True
 
     marks = True
 
@@ -73,13 +73,11 @@ class _Marks(Step):
         covers = layers.reshape(-1, 2, height, width) * grain
         covers = covers.masked_fill_(covers < _FAINTEST, 0.0)
         tones = to_device(params["tones"].to(torch.float32), image.device)[..., None, None]
+        damaged = image
         for layer in (0, 1):
-            # not `lerp`: where nothing covers, the pixel stays the same to the last bit
-            image = image + covers[:, layer, None] * (tones[:, layer] - image)
-        return image, (covers.amax(1, keepdim=True) > 0).to(image.dtype)
-
-    def _scale(self, size: tuple[int, int]) -> float:
-        return min(size) / REFERENCE_SIDE if self.with_picture else 1.0
+            damaged = damaged + covers[:, layer, None] * (tones[:, layer] - damaged)
+        mask = seen(image, damaged, covers.amax(1, keepdim=True) > 0)
+        return torch.where(mask, damaged, image), mask.to(image.dtype)
 
     @abstractmethod
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
@@ -106,7 +104,7 @@ class _Marks(Step):
             wide: marks may start outside, so that long ones cross the picture anywhere.
         """
         batch, marks, links = angle.shape
-        scale = self._scale(size)
+        scale = self.scale(size)
         length = between(keys, 10, (math.log(self.length[0]), math.log(self.length[1])), marks).exp() * scale
         radius = between(keys, 11, self.width, marks) * scale / 2
         # a mark thinner than a pixel is a pixel wide and fainter
@@ -122,14 +120,10 @@ class _Marks(Step):
         x = torch.cat([centre[0], centre[0] + dx], 2)
         y = torch.cat([centre[1], centre[1] + dy], 2)
         widths = radius.clamp(min=0.5)[..., None] * thickness
-        segments = torch.zeros(batch, marks, links, COLUMNS, dtype=torch.float64)
-        segments[..., AX], segments[..., BX] = x[..., :-1], x[..., 1:]
-        segments[..., AY], segments[..., BY] = y[..., :-1], y[..., 1:]
-        segments[..., RADIUS_A], segments[..., RADIUS_B] = widths[..., :-1], widths[..., 1:]
         number = integers(keys, 15, int(self.count[0]), int(self.count[1]))
         there = torch.arange(marks) < number[:, None]
-        segments[..., OPACITY] = strength[..., None] * opacity * there[..., None]
-        return segments
+        segments = joined(x, y, widths, strength[..., None] * opacity * there[..., None])
+        return segments.reshape(batch, marks, links, COLUMNS)
 
 
 class Scratch(_Marks):

@@ -79,6 +79,24 @@ class Step(Settings):
         """
 
 
+# Lengths in settings are pixels of a picture whose smaller side is this.
+REFERENCE_SIDE = 512
+
+
+class ScaledStep(Step):
+    """A step whose lengths are in pixels of a picture whose smaller side is 512, and scale with the picture.
+
+    Attributes:
+        with_picture: false: lengths are pixels of this picture as it is (for crops in training).
+    """
+
+    with_picture: bool = True
+
+    def scale(self, size: tuple[int, int]) -> float:
+        """What lengths are multiplied by for pictures of (height, width)."""
+        return min(size) / REFERENCE_SIDE if self.with_picture else 1.0
+
+
 def column(values: Tensor, image: Tensor) -> Tensor:
     """One number per picture as B×1×1×1, in the dtype and on the device of `image`."""
     return to_device(values.to(torch.float32), image.device).to(image.dtype).reshape(-1, 1, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from restore.models.blocks import ResidualBlock, down, up
 from restore.models.membrane import membrane
 
+_RARE = 0.02  # what share of the pixels a detector that knows nothing yet takes for damaged
+
 
 class UNet(nn.Module):
-    """Residual U-Net: RGB (+ mask) in, RGB out, fully convolutional, no normalisation.
+    """Residual U-Net: RGB (+ mask) in, RGB or logits out, fully convolutional, no normalisation.
 
     Encoder and decoder have the same number of residual blocks on each level; skips are added, not concatenated, as
     in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The output is the input (with 0.5 under the
@@ -26,6 +29,8 @@ class UNet(nn.Module):
         dilations: of the bottom's blocks in turn (repeated if shorter); above 1 where large holes are to be crossed.
         mask: whether the network is shown a mask as its fourth channel.
         prefill: whether holes are filled smoothly first, instead of with 0.5.
+        out_channels: 3 is a picture, to which the input is added; anything else are logits, to which it is not. These
+            start at a share of 0.02, so that the rare class is not drowned at first (Lin et al. 2017, section 4.1).
 
     Attributes:
         multiple: height and width must divide by it.
@@ -39,13 +44,14 @@ class UNet(nn.Module):
         dilations: Sequence[int] = (1,),
         mask: bool = True,
         prefill: bool = False,
+        out_channels: int = 3,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths or not dilations:
             raise ValueError(f"widths and blocks need one number per level, not {len(widths)} and {len(blocks)}")
-        if min(widths) < 1 or min(blocks) < 1 or min(dilations) < 1:
-            raise ValueError("widths, blocks and dilations are numbers from 1 up")
-        self.mask, self.prefill = mask, prefill
+        if min(*widths, *blocks, *dilations, out_channels) < 1:
+            raise ValueError("widths, blocks, dilations and out_channels are numbers from 1 up")
+        self.mask, self.prefill, self.out_channels = mask, prefill, out_channels
         self.multiple = self.minimum = 2 ** (len(widths) - 1)
         self.head = nn.Conv2d(4 if mask else 3, widths[0], 3, padding=1)
         self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
@@ -57,10 +63,10 @@ class UNet(nn.Module):
         self.bottom = nn.Sequential(
             *(ResidualBlock(widths[-1], dilations[i % len(dilations)]) for i in range(blocks[-1]))
         )
-        self.tail = nn.Conv2d(widths[0], 3, 3, padding=1)
-        # A network that has not learned yet leaves the picture almost as it is.
+        self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        # A network that has not learned yet leaves the picture almost as it is, and finds almost nothing.
         self.tail.weight.data.mul_(0.1)
-        self.tail.get_parameter("bias").data.zero_()
+        self.tail.get_parameter("bias").data.fill_(0.0 if out_channels == 3 else math.log(_RARE / (1 - _RARE)))
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
         """What the network starts from: B×3×H×W, float32, holes filled smoothly (`prefill`) or with 0.5.
@@ -82,7 +88,7 @@ class UNet(nn.Module):
             filled: `image` comes from `fill`.
 
         Returns:
-            float32, B×3×H×W, not clamped.
+            float32, B×3×H×W, not clamped; or logits, B×out_channels×H×W.
         """
         if mask is not None and not filled:
             image = self.fill(image, mask)
@@ -98,4 +104,5 @@ class UNet(nn.Module):
         x = self.bottom(x)
         for level in reversed(range(len(skips))):
             x = self.decoder[level](self.ups[level](x) + skips[level])
-        return image.float() + self.tail(x).float()
+        out: Tensor = self.tail(x).float()
+        return image.float() + out if self.out_channels == 3 else out

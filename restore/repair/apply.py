@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
-from torch import Tensor
 
-from restore.errors import RestoreError
 from restore.restorers.base import Needs, Restorer
-from restore.tiling import run_tiled
+from restore.restorers.tiled import check_numbers, run
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -136,48 +134,3 @@ def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: Needs) 
             labels[box] == label,
             (top - first_row, left - first_column),
         )
-
-
-def run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
-    """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
-    needs = restorer.needs
-    whole = restorer.prepare(image[None], None if hole is None else hole[None])[0]
-    return run_tiled(
-        tile_by_tile(restorer, say),
-        (whole, hole),
-        tile_px=tile_px if needs.tileable else 0,
-        overlap_px=needs.overlap_px,
-        scale=needs.scale,
-        multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(say),
-    )
-
-
-def tile_by_tile(restorer: Restorer, say: Callable[[str], None]) -> Callable[..., Tensor]:
-    """(prepared tile, mask or None) -> its repair; in fp32 where half precision gives values that are no numbers."""
-
-    def restored(tile: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is not None and not bool(mask.any()):
-            return tile
-        out = restorer(tile, mask, prepared=True)
-        if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
-            say(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
-            out = restorer.in_precision("fp32")(tile, mask, prepared=True)
-        return out
-
-    return restored
-
-
-def told_of_smaller_tiles(say: Callable[[str], None]) -> Callable[[int], None]:
-    """What `run_tiled` calls where memory did not suffice."""
-    return lambda tile: say(f"memory did not suffice; went on with tiles of {tile} pixels")
-
-
-def check_numbers(repaired: Tensor) -> None:
-    """That a repair holds numbers.
-
-    Raises:
-        RestoreError: exit code 1; it does not.
-    """
-    if not bool(torch.isfinite(repaired).all()):
-        raise RestoreError("the model gave values that are no numbers", hint="try --precision fp32", exit_code=1)

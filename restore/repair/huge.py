@@ -18,11 +18,12 @@ from restore.errors import RestoreError
 from restore.files import replacing, temporary_beside, why_not_written
 from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
 from restore.images.unspool import write_spooled
-from restore.repair.apply import check_numbers, regions, run, tile_by_tile, told_of_smaller_tiles
+from restore.repair.apply import regions
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
 from restore.repair.loaded import opaque_where_repaired, would_suffer
 from restore.repair.pipes import check_unchanged
 from restore.restorers.base import Restorer
+from restore.restorers.tiled import check_numbers, run, tile_by_tile, told_of_smaller_tiles
 from restore.tiling import run_banded
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.

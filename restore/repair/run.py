@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,17 +95,49 @@ def run_fix(
         model_sha256=restorer.sha256,
         settings=_settings(plan, restorers, options),
     )
+    run_stages(
+        plan,
+        lambda ledger: Stages(plan, restorers, clean_restorers, options, ledger, watch),
+        summary,
+        log=log,
+        progress=progress,
+        fail_fast=fail_fast,
+        watch=watch,
+    )
+    return summary
+
+
+def run_stages(
+    plan: Plan,
+    stages_of: Callable[[Ledger], Stages],
+    summary: Summary,
+    *,
+    log: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    fail_fast: bool = False,
+    watch: Watch,
+) -> None:
+    """Take every job of a plan through stages, and enter what came of it in a summary.
+
+    Args:
+        plan: from `plan_fix`.
+        stages_of: the stages, which tell every file's fate to the ledger that they are given.
+        summary: is filled.
+        log, progress, fail_fast, watch: see `run_fix`.
+
+    Raises:
+        RestoreError: exit code 2; a log that cannot be written. Nothing has been written.
+    """
     summary.stopped = watch.past.stop
     try:
         with Manifest(None if log is None else Path(log)) as manifest:
             ledger = Ledger(summary, manifest, summary.settings, progress, fail_fast, watch)
-            _carry_out(plan, Stages(plan, restorers, clean_restorers, options, ledger, watch), ledger, watch.past)
+            _carry_out(plan, stages_of(ledger), ledger, watch.past)
     finally:
         watch.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
     summary.failed.sort(key=lambda failure: order[failure.path])
     summary.seconds = time.monotonic() - watch.past.started
-    return summary
 
 
 def fix_folder(

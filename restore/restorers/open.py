@@ -27,12 +27,13 @@ from restore.restorers.zoo import open_foreign
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A line of `restore models`: `size_mb` is None for methods without weights."""
+    """A line of `restore models`: `size_mb` is None for methods without weights; what `finds` repairs nothing."""
 
     name: str
     purpose: str
     needs_mask: bool
     size_mb: float | None
+    finds: bool = False
 
 
 def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> Restorer:
@@ -45,7 +46,7 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        RestoreError: no such model, device or precision, or a file that cannot be read.
+        RestoreError: no such model, device or precision, a file that cannot be read, or a detector.
     """
     place = pick_device(device)
     exactness = pick_precision(precision, place)
@@ -53,7 +54,7 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
         return CLASSICAL[name_or_path]()
     is_name = "/" not in name_or_path and "\\" not in name_or_path and "." not in name_or_path
     if is_name and name_or_path not in shipped_weights():
-        known = [info.name for info in list_restorers()]
+        known = [info.name for info in list_restorers() if not info.finds]
         near = difflib.get_close_matches(name_or_path, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
         raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
@@ -82,11 +83,12 @@ def open_restorers(name_or_path: str, *, device: str = "auto", precision: str = 
 
 
 def list_restorers() -> list[ModelInfo]:
-    """Everything that can be opened by name: shipped weights first, then the classical methods."""
+    """Everything that has a name: shipped weights first, detectors among them, then the classical methods."""
     infos = []
     for name, path in shipped_weights().items():
         description = read_description(path)
-        infos.append(ModelInfo(name, description.purpose, description.needs_mask, path.stat().st_size / 1e6))
+        size_mb, finds = path.stat().st_size / 1e6, description.finds is not None
+        infos.append(ModelInfo(name, description.purpose, description.needs_mask, size_mb, finds))
     for name, method in CLASSICAL.items():
         infos.append(ModelInfo(name, method.purpose, method.needs.needs_mask, None))
     return infos

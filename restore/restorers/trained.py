@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from restore.checkpoints import Description, load_generator, read_torch_state
 from restore.devices import autocast
+from restore.errors import RestoreError
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.unet import UNet
 from restore.restorers.base import Needs, Restorer
@@ -79,13 +80,18 @@ def open_trained(name: str, path: Path, device: torch.device, precision: str) ->
     """A restorer from a weights file: this package's `.safetensors`, or a published pix2pix `*_net_G.pth`.
 
     Raises:
-        RestoreError: it cannot be read, or holds another architecture.
+        RestoreError: it cannot be read, holds another architecture, or a detector.
     """
     digest = sha256_of(path)
     if path.suffix.lower() in TORCH_SUFFIXES:
         model = pix2pix_from_state_dict(read_torch_state(path), path)
         return Trained(name, model, pix2pix_needs(model), "published pix2pix generator", device, precision, digest)
     generator, description = load_generator(path)
+    if description.finds is not None:
+        raise RestoreError(
+            f"{name} finds damage, and repairs nothing",
+            hint="`restore detect` writes what it finds, and `restore fix --masks` repairs that",
+        )
     return Trained(name, generator, needs_of(description, generator), description.purpose, device, precision, digest)
 
 

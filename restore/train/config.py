@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from restore.datasets.config import DataConfig
 from restore.models import DISCRIMINATORS, GENERATORS
 from restore.settings import Settings, find_config, load
+from restore.train.goal import check_goal
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -106,6 +107,12 @@ class LossConfig(Settings):
     """The recognition network of `perceptual`. Score with another one (`lpips_net`) than you train with."""
     perceptual_weights: Path | None = None
     """ImageNet weights of `perceptual_net` as a file, where they cannot be downloaded; null: downloaded."""
+    positive_weight: float = Field(3.0, gt=0)
+    """Of masks: how much more a damaged pixel counts in the cross-entropy than a sound one. Raise it where damage is
+    missed, lower it where sound pixels are marked.
+    """
+    dice_weight: float = Field(1.0, ge=0)
+    """Of masks: weight of Dice's overlap beside the cross-entropy: higher for small marks, 0 for none."""
 
 
 class OptimizerConfig(Settings):
@@ -179,6 +186,10 @@ class TrainConfig(Settings):
     """Start from these weights, with a fresh optimizer, to save time or to fit them to other pictures: a model's name,
     a weights file, or a pix2pix `*_net_G.pth`. null: from nothing.
     """
+    target: Literal["picture", "mask"] = "picture"
+    """What is learned: the clean picture; or the mask of the damage, for a detector (`restore detect`), which is shown
+    the damaged picture and no mask. Leave clean pictures among the damaged ones, or it finds something everywhere.
+    """
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, cuda:N or mps: touch it where several GPUs are there, or one that
     others need. cuda without a number takes `devices` of them.
@@ -219,9 +230,9 @@ class TrainConfig(Settings):
     """Decay a step of the average of the weights that is scored and shipped: less for short runs; 0: the newest
     weights.
     """
-    best_by: Literal["psnr", "ssim", "lpips", "last"] = "psnr"
-    """The validation score that `best.safetensors` is chosen by; last takes the newest: an adversary lowers PSNR while
-    pictures get better.
+    best_by: Literal["psnr", "ssim", "lpips", "f1", "last"] = "psnr"
+    """The validation score that `best.safetensors` is chosen by, for masks f1; last takes the newest: an adversary
+    lowers PSNR while pictures get better.
     """
     lpips_net: Literal["none", "alex", "vgg", "squeeze"] = "alex"
     """Backbone of validation's LPIPS: another one than the loss has; none saves its time and download."""
@@ -246,9 +257,10 @@ class TrainConfig(Settings):
         if self.data.batch % parts:
             raise ValueError(f"data.batch must divide by devices × nodes × accumulate = {parts}")
         if self.early_stop is not None and self.best_by == "last":
-            raise ValueError("early_stop needs a score to watch: set best_by to psnr, ssim or lpips")
+            raise ValueError("early_stop needs a score to watch: set best_by to psnr, ssim, lpips or f1")
         if not self.data.folders and self.damage is not None:
             raise ValueError("real pairs are damaged already: leave damage out")
+        check_goal(self)
         return self
 
 

@@ -21,6 +21,7 @@ from restore.errors import RestoreError
 from restore.models import count_parameters
 from restore.train.config import TrainConfig
 from restore.train.ema import Ema
+from restore.train.exam import open_exam
 from restore.train.follower import Follower
 from restore.train.graph import stepper
 from restore.train.processes import agree, anywhere, by_leader, mean_over_processes
@@ -32,16 +33,16 @@ from restore.train.setup import (
     open_data,
     open_fabric,
     open_perceptual,
-    open_scoring,
     sees_mask,
     set_rates,
     settle_precision,
 )
 from restore.train.step import Player, Rules
 from restore.train.trial import Trial
-from restore.train.validation import better, sample_grid, validate
+from restore.train.validation import better, save_grid
 from restore.train.watch import Watch
 
+_SHOWN = 6  # validation pictures in a grid
 _DROPOUT = 4  # what a key is for: apart from those of pictures
 _ASK_EVERY = 10  # steps between two questions to all processes whether one was asked to stop
 
@@ -101,9 +102,10 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
     # The networks, the pictures, and the fixed validation set.
     generator, discriminator = build_networks(config, begins=not RunFolder.has_state(config.out))
     source, validation = open_data(config, generator, device, report.say)
-    lpips = open_scoring(config, device, report.say)
+    exam = open_exam(config, precision, device, report.say)
     perceptual = open_perceptual(config, device)
-    rules = Rules(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment, perceptual)
+    augment = config.discriminator.augment
+    rules = Rules(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
@@ -142,7 +144,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
         trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
         with stop_requests() as stop_requested, stream:
             if not start:  # what there is to improve upon
-                scores = validate(ema.model, validation, lpips, precision, fabric)
+                scores = exam.scores(ema.model, validation, fabric)
                 run.log({"step": 0, **validation_line(scores)})
                 report.validated(0, scores, False)
             while not last:
@@ -156,7 +158,8 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                         d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
                     )  # fmt: skip
                 ema.update(g.network, step)
-                watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
+                if config.target == "picture":  # most masks are almost empty, and alike by right
+                    watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 
                 last = step == config.total_steps
@@ -176,16 +179,18 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                 if to_validate:
                     pause = time.perf_counter()
                     agree(fabric, g.network, ema.model)
-                    scores = validate(ema.model, validation, lpips, precision, fabric)
+                    scores = exam.scores(ema.model, validation, fabric)
                     is_best = better(scores, best, config.best_by)
                     without_better = 0 if is_best else without_better + 1
                     if is_best:
                         best = {"step": step, **scores}
 
                     def show(step: int = step, scores: dict[str, float] = scores, is_best: bool = is_best) -> None:
-                        sample_grid(ema.model, validation, precision, run.path / "samples" / f"step_{step:07d}.png")
+                        rows = [exam.row(ema.model, batch) for batch in validation[:_SHOWN]]
+                        save_grid(run.path / "samples" / f"step_{step:07d}.png", rows)
                         if is_best:
-                            save_weights(run.best, ema.model.state_dict(), describe(config, ema.model, validation))
+                            description = describe(config, ema.model, validation, scores)
+                            save_weights(run.best, ema.model.state_dict(), description)
                         run.log({"step": step, **validation_line(scores)})
                         run.draw_curves()
 

@@ -19,6 +19,7 @@ from restore.errors import RestoreError, printable
 from restore.models import count_parameters
 from restore.train.config import TrainConfig
 from restore.train.ema import Ema
+from restore.train.exam import open_exam
 from restore.train.run import resolved
 from restore.train.setup import (
     build_networks,
@@ -26,13 +27,12 @@ from restore.train.setup import (
     open_data,
     open_fabric,
     open_perceptual,
-    open_scoring,
     sees_mask,
     settle_precision,
 )
 from restore.train.step import Rules, shown_to_discriminator
 from restore.train.trial import Trial
-from restore.train.validation import save_grid, validate
+from restore.train.validation import save_grid
 
 _SHOWN = 16
 
@@ -79,9 +79,10 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
     precision = settle_precision(config, device)
     generator, discriminator = build_networks(config)
     source, validation = open_data(config, generator, device, say)
-    scoring = open_scoring(config, device, say)
+    exam = open_exam(config, precision, device, say)
     perceptual = open_perceptual(config, device)
-    rules = Rules(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment, perceptual)
+    augment = config.discriminator.augment
+    rules = Rules(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
     g = make_player(generator, fabric, alone, precision, is_discriminator=False)
     d = None if discriminator is None else make_player(discriminator, fabric, alone, precision, is_discriminator=True)
 
@@ -107,7 +108,7 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
     trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
     before, playing = _timed(trial, min(config.loss.adversarial_start, config.total_steps) if d else 0)
     started = time.perf_counter()
-    validate(ema.model, validation[:1], scoring, precision, fabric)
+    exam.scores(ema.model, validation[:1], fabric)
     scored = (time.perf_counter() - started) * len(validation)
 
     alone_steps = min(config.loss.adversarial_start, config.total_steps) if d else 0

@@ -13,21 +13,22 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
-from restore.checkpoints import Description, find_weights, load_strictly, read_torch_state, read_weights
+from restore.checkpoints import Description, Finding, find_weights, load_strictly, read_torch_state, read_weights
 from restore.datasets.batch import Batch, Source
 from restore.datasets.source import open_source
 from restore.degrade import Damage, damage_from, load_damage
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.losses.perceptual import PerceptualLoss
-from restore.metrics.perceptual import Lpips, open_lpips
 from restore.models import build
 from restore.models.overlap import measure_overlap_px
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.train.config import OptimizerConfig, TrainConfig
+from restore.train.finding import MARGIN_PX
+from restore.train.goal import generator_args
 from restore.train.step import Player
 
 _INIT_WARMUP_STEPS = 100  # a fresh optimizer knows nothing of good weights: it takes them in gently
@@ -84,7 +85,7 @@ def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[nn.Modu
         RestoreError: arguments that do not build, `init` weights that do not fit, or a patch too small for a network.
     """
     torch.manual_seed(config.seed)
-    generator = build(config.model.builder, config.model.args, where="model")
+    generator = build(config.model.builder, generator_args(config), where="model")
     if config.model.builder == "pix2pix":
         init_weights(generator)
     if config.init is not None and begins:
@@ -111,7 +112,7 @@ def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[nn.Modu
     return generator, discriminator
 
 
-def read_initial(path: Path) -> dict[str, torch.Tensor]:
+def read_initial(path: Path) -> dict[str, Tensor]:
     """The weights that `init` names: this package's, or a published pix2pix `*_net_G.pth`."""
     if path.suffix.lower() in (".pth", ".pt"):
         return pix2pix_from_state_dict(read_torch_state(path), path).state_dict()
@@ -141,7 +142,7 @@ def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, mul
     raise RestoreError("too small for this discriminator", where=f"data.patch = {patch}", hint=hint)
 
 
-def with_mask_channel(state: dict[str, torch.Tensor], generator: nn.Module) -> dict[str, torch.Tensor]:
+def with_mask_channel(state: dict[str, Tensor], generator: nn.Module) -> dict[str, Tensor]:
     """Weights of a U-Net without a mask, fit for one with: the new input channel counts for nothing yet.
 
     What a network learned of pictures while cleaning them helps when it is to fill holes.
@@ -212,7 +213,7 @@ def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, t
         if one is not None:
             for group in one.optimizer.param_groups:
                 group["rate"] = group["full_rate"] * factor
-                if isinstance(group["lr"], torch.Tensor):
+                if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(group["rate"])
                 else:
                     group["lr"] = group["rate"]
@@ -223,19 +224,6 @@ def open_damage(config: TrainConfig) -> Damage | None:
     if config.damage is None:
         return None
     return load_damage(config.damage) if isinstance(config.damage, str) else damage_from(config.damage, "damage")
-
-
-def open_scoring(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> Lpips | None:
-    """LPIPS for validation where its backbone can be had; otherwise None, and said (unless `best_by` rests on it)."""
-    if config.lpips_net == "none":
-        return None
-    try:
-        return open_lpips(config.lpips_net, weights=config.lpips_weights, device=device)
-    except RestoreError as error:
-        if config.best_by == "lpips" or config.lpips_weights is not None:
-            raise
-        say(f"validating without LPIPS: {error}")
-        return None
 
 
 def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss | None:
@@ -250,28 +238,48 @@ def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss
     return PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, device)
 
 
-def describe(config: TrainConfig, model: nn.Module, validation: list[Batch]) -> Description:
+def describe(config: TrainConfig, model: nn.Module, validation: list[Batch], scores: dict[str, float]) -> Description:
     """What the weights file says of itself; how far the network sees is measured on a validation picture."""
     widest = max(validation, key=lambda b: b.clean.shape[-1])
     masked = sees_mask(model)
+    finds: Finding | None = None
+    shown: Callable[..., Tensor] = model
+    if config.target == "mask":
+        finds = Finding(threshold=scores["threshold"], margin_px=MARGIN_PX)
+
+        def shown(image: Tensor, mask: Tensor | None) -> Tensor:
+            return model(image).sigmoid()
+
     return Description(
         builder=config.model.builder,
-        args=config.model.args,
+        args=generator_args(config),
         purpose=config.model.purpose or f"trained on {config.damage if isinstance(config.damage, str) else 'pairs'}",
         needs_mask=masked,
         multiple=int(getattr(model, "multiple", 1)),
         minimum=int(getattr(model, "minimum", 1)),
-        overlap_px=measure_overlap_px(model, widest.damaged.float(), widest.mask if masked else None),
+        overlap_px=measure_overlap_px(shown, widest.damaged.float(), widest.mask if masked else None),
+        finds=finds,
     )
 
 
 def open_data(
     config: TrainConfig, generator: nn.Module, device: torch.device, say: Callable[[str], None]
 ) -> tuple[Source, list[Batch]]:
-    """Find the pictures: the source of training batches, and the validation batches."""
+    """Find the pictures: the source of training batches, and the validation batches.
+
+    Raises:
+        RestoreError: they cannot be had; or masks are to be learned of a damage that leaves none.
+    """
+    damage = open_damage(config)
+    if config.target == "mask" and damage is not None and not damage.hides:
+        raise RestoreError(
+            "it leaves no mask: there is nothing to find",
+            where=f"damage = {damage.name}",
+            hint="add a step that does, such as scratch, hair or dust",
+        )
     return open_source(
         config.data,
-        open_damage(config),
+        damage,
         multiple=int(getattr(generator, "multiple", 1)),
         minimum=smallest_side(generator),
         device=device,

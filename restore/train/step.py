@@ -1,4 +1,4 @@
-"""One step of training: D, then G."""
+"""One step of training: D, then G; or G alone, where it learns to mark damage."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from restore.losses.adversarial import (
     sensitivity,
 )
 from restore.losses.augment import augmented
+from restore.losses.detection import soft_dice, weighted_cross_entropy
 from restore.losses.pixel import pixel_loss
 from restore.train.config import LossConfig
 
@@ -99,6 +100,7 @@ class Rules:
             known pixels are the source's. Without, both see the damage as it is.
         augment: kinds of augmentation of what D sees.
         perceptual: the perceptual loss, or None.
+        target: `picture`, or `mask`: G's output are logits of the mask, and nothing of a picture is compared.
     """
 
     fabric: Fabric
@@ -107,6 +109,7 @@ class Rules:
     with_mask: bool
     augment: tuple[str, ...] = ()
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    target: str = "picture"
 
 
 def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tensor:
@@ -126,7 +129,7 @@ def train_step(
     """Update D (where it plays already), then G.
 
     Args:
-        g: the generator, whose forward is (image, mask) -> image.
+        g: the generator, whose forward is (image, mask) -> image, or logits.
         d: the discriminator; None before the adversary starts, or where there is none.
         batches: the step's images on this device, in as many parts as gradients are accumulated over.
         rules: see there.
@@ -134,9 +137,9 @@ def train_step(
         penalise: whether this step pays the R1 penalty.
 
     Returns:
-        Scalars by name, detached, means over the parts: `pixel`, `g_norm`; with D also `g_adversarial`, `d`, `d_norm`,
-        `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`, `d_sensitivity`; and every other term
-        that is asked for.
+        Scalars by name, detached, means over the parts: `pixel` (of masks `cross_entropy` and `dice`), `g_norm`; with D
+        also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`,
+        `d_sensitivity`; and every other term that is asked for.
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
@@ -159,12 +162,13 @@ def train_step(
             _add(terms, found, share)
         terms["d_norm"] = d.step()
 
-    # G learns to repair, and to pass for true.
+    # G learns to repair, and to pass for true; or to find what there is to repair.
     if d is not None:
         d.network.requires_grad_(False)
     for i, batch in enumerate(batches):
         with rules.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
-            loss, found = repair(once[i] if once else forward(g, batch, rules), d, batch, rules)
+            output = once[i] if once else forward(g, batch, rules)
+            loss, found = find(output, batch, rules) if rules.target == "mask" else repair(output, d, batch, rules)
             rules.fabric.backward(g.scaler.scale(loss * share))
         _add(terms, found, share)
     terms["g_norm"] = g.step()
@@ -245,6 +249,16 @@ def repair(output: Tensor, d: Player | None, batch: Batch, rules: Rules) -> tupl
         nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (judged.detach(), batch.clean)
     )
     return loss, terms
+
+
+def find(logits: Tensor, batch: Batch, rules: Rules) -> tuple[Tensor, dict[str, Tensor]]:
+    """G's loss where it marks damage, and its terms."""
+    config = rules.loss
+    terms = {
+        "cross_entropy": weighted_cross_entropy(logits, batch.mask, config.positive_weight),
+        "dice": soft_dice(logits, batch.mask),
+    }
+    return terms["cross_entropy"] + config.dice_weight * terms["dice"], terms
 
 
 def seen(batch: Batch, output: Tensor, rules: Rules) -> Tensor:

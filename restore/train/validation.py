@@ -16,7 +16,6 @@ from restore.images import save_png
 from restore.metrics import score_batch
 from restore.metrics.perceptual import Lpips
 
-_SHOWN = 6
 _GAP_PX = 4
 
 
@@ -31,17 +30,17 @@ def repaired(model: nn.Module, batch: Batch, precision: str) -> Tensor:
     return (output * 255).round() / 255
 
 
-def validate(
-    model: nn.Module, batches: list[Batch], lpips: Lpips | None, precision: str, fabric: Fabric
+def validate_pictures(
+    model: nn.Module, batches: list[Batch], fabric: Fabric, *, lpips: Lpips | None, precision: str
 ) -> dict[str, float]:
     """Mean per-picture scores over all pictures, each counted once however many processes share them.
 
     Args:
         model: in eval mode.
         batches: the whole validation set, the same in every process.
+        fabric: who shares the work.
         lpips: scores LPIPS too, or None.
         precision: `fp32`, `bf16` or `fp16`.
-        fabric: who shares the work.
 
     Returns:
         `psnr`, `ssim`, with `lpips` where it can be had. Identical pictures (infinite PSNR) are left out of the mean
@@ -66,10 +65,9 @@ def validate(
     return {name: total / count if count else empty[name] for name, total, count in zip(names, totals, counts)}
 
 
-def sample_grid(model: nn.Module, batches: list[Batch], precision: str, path: Path) -> None:
-    """A PNG of damaged | output | clean for the first validation pictures."""
-    rows = [[b.damaged, repaired(model, b, precision), b.clean] for b in batches[:_SHOWN]]
-    save_grid(path, rows)
+def picture_row(model: nn.Module, batch: Batch, *, precision: str) -> list[Tensor]:
+    """Damaged | output | clean, 1×3×H×W each."""
+    return [batch.damaged, repaired(model, batch, precision), batch.clean]
 
 
 def save_grid(path: Path, rows: list[list[Tensor]]) -> None:
@@ -86,7 +84,8 @@ def save_grid(path: Path, rows: list[list[Tensor]]) -> None:
 
 def better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:
     """Whether these scores beat the best so far: the first do, `last` always does, a NaN never."""
-    now, before = scores.get("psnr" if by == "last" else by, math.nan), best.get(by)
+    main = "f1" if "f1" in scores else "psnr"
+    now, before = scores.get(main if by == "last" else by, math.nan), best.get(by)
     if math.isnan(now):
         return False
     if before is None or by == "last":

@@ -10,11 +10,12 @@ from restore.settings import config_names, configs_dir
 
 NAMED = config_names("damage")
 PROMISED = {"inpaint-thin", "inpaint-medium", "inpaint-thick", "noise", "jpeg", "blur", "downscale"}
-PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "mixed"}
+PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "aged", "mixed"}
 
 
 def pictures(count: int, height: int, width: int) -> torch.Tensor:
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+    """Of little contrast, so that marks are seen."""
+    return 0.4 + 0.1 * torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def test_every_promised_damage_is_there() -> None:

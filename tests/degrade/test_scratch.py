@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from restore.degrade import damage_from, keys, load_damage
@@ -6,17 +5,6 @@ from restore.degrade import damage_from, keys, load_damage
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
-
-
-@pytest.mark.parametrize("name", ["scratch", "hair", "dust"])
-def test_the_mask_is_exactly_what_changed(name: str) -> None:
-    clean = torch.full((6, 3, 160, 120), 0.5)
-    damaged, mask = marked({"name": name, "count": 8}, clean)
-    changed = (damaged != clean).any(1, keepdim=True)
-    assert torch.equal(changed, mask > 0)
-    assert mask.mean() > 0.0005
-    # nobody could see less than this, and a detector should not be asked to
-    assert (damaged - clean).abs().amax(1, keepdim=True)[mask > 0].min() * 255 > 0.5
 
 
 def test_marks_are_bright_or_dark_as_asked() -> None:

@@ -10,6 +10,7 @@ from restore.models.membrane import membrane
 from restore.models.overlap import measure_overlap_px
 from restore.models.unet import UNet
 from restore.train.config import load_train_config
+from restore.train.goal import generator_args
 
 SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
 
@@ -34,6 +35,14 @@ def test_every_parameter_gets_a_gradient(prefill: bool) -> None:
     assert silent == []
 
 
+def test_logits_are_not_added_to_the_picture_and_start_low() -> None:
+    model = UNet(**SMALL, mask=False, out_channels=1)
+    white, black = (model(torch.full((1, 3, 32, 32), value)) for value in (1.0, 0.0))
+    assert white.shape == (1, 1, 32, 32)
+    assert white.sigmoid().mean().item() == pytest.approx(0.02, abs=0.015)
+    assert (white - black).abs().max() < 1, "a picture added would show"
+
+
 def test_what_lies_under_the_mask_is_never_seen() -> None:
     model = UNet(**SMALL).eval()
     image, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
@@ -56,6 +65,14 @@ def test_shipped_networks_stay_within_their_budget(name: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.rand(1, 3, 256, 256), torch.zeros(1, 1, 256, 256))
     assert 4e6 <= count_parameters(model) <= 6e6
+    assert counter.get_total_flops() / 2 <= 20e9
+
+
+def test_the_detector_stays_within_its_budget() -> None:
+    model = build("unet", generator_args(load_train_config("detector", [])))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.rand(1, 3, 256, 256))
+    assert 2 * count_parameters(model) <= 12e6, "bytes in half precision"
     assert counter.get_total_flops() / 2 <= 20e9
 
 

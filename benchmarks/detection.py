@@ -1,0 +1,103 @@
+"""What the detector finds of damage that is known, what it marks of clean pictures, and what its masks are worth.
+
+    python benchmarks/detection.py FOLDER [--model NAME|FILE] [--damage NAME ...] [--limit N]
+
+Clean pictures are damaged whole, at their own size, seeded by their names, and rounded to 8 bits. Masks are those that
+`restore detect` writes, threshold and margin as the weights say. Precision, recall and F1 are over the pixels of all
+pictures, one pixel of tolerance (Euclidean); clean pictures: the share of their pixels that is marked. `gain kept` is
+what filling the found masks (model `inpaint`, nothing else) gains in PSNR, as a share of what filling the true masks
+gains, both in the mean over pictures. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore.degrade import key, load_damage
+from restore.images import find_pictures, read_rgb8
+from restore.metrics import psnr
+from restore.metrics.detection import precision_recall_f1, tolerant_counts
+from restore.repair.apply import repair
+from restore.restorers.base import Restorer
+from restore.restorers.detector import Detector, open_detector
+from restore.restorers.open import open_restorer
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="detector", help="a detector's name or weights file")
+    parser.add_argument("--damage", nargs="+", default=["scratch"], help="names of damages that leave a mask")
+    parser.add_argument("--limit", type=int, help="only the first N pictures")
+    args = parser.parse_args()
+
+    detector, filler = open_detector(args.model), open_restorer("inpaint")
+    names = find_pictures(args.folder)[: args.limit]
+    pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
+    clean(detector, names, pictures)
+    print("\n| damage | pixels damaged | precision | recall | F1 | gain kept |\n|---|---|---|---|---|---|")
+    for damage in args.damage:
+        damaged(damage, detector, filler, names, pictures)
+
+
+def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None:
+    """The table of false alarms, and of time."""
+    shares, seconds = [], 0.0
+    for picture in pictures:
+        start = time.perf_counter()
+        shares.append(float(detector.find(as_array(picture)).mean()))
+        seconds += time.perf_counter() - start
+    megapixels = sum(picture[0, 0].numel() for picture in pictures) / 1e6
+    worst = int(np.argmax(shares))
+    print("| clean pictures marked, mean | median | worst | s/megapixel |\n|---|---|---|---|")
+    print(
+        f"| {np.mean(shares):.3%} | {np.median(shares):.3%} | {shares[worst]:.2%} ({names[worst].stem}) "
+        f"| {seconds / megapixels:.2f} |",
+        flush=True,
+    )
+
+
+def damaged(name: str, detector: Detector, filler: Restorer, names: list[Path], pictures: list[Tensor]) -> None:
+    """One row: what is found of a damage."""
+    damage = load_damage(name)
+    counts, gains, shares = [], {"found": [], "true": []}, []
+    for relative, picture in zip(names, pictures):
+        size = (picture.shape[-2], picture.shape[-1])
+        shown, mask = damage.apply(picture, damage.sample(torch.tensor([key(0, relative.stem)]), size))
+        shown = rounded(shown)
+        true = mask[0, 0].numpy()
+        found = detector.find(as_array(shown))
+        counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
+        shares.append(true.mean())
+        before = float(psnr(shown, picture))
+        for kind, holes in (("found", found), ("true", true)):
+            filled = torch.from_numpy(repair(filler, as_array(shown), holes)).permute(2, 0, 1)[None]
+            gains[kind].append(float(psnr(rounded(filled), picture)) - before)
+    precision, recall, f1 = (float(x) for x in precision_recall_f1(torch.stack(counts).sum(0)))
+    kept = np.mean(gains["found"]) / np.mean(gains["true"])
+    print(
+        f"| {name} | {np.mean(shares):.2%} | {precision:.3f} | {recall:.3f} | {f1:.3f} "
+        f"| {kept:.0%} of {np.mean(gains['true']):.2f} dB |",
+        flush=True,
+    )
+
+
+def as_array(picture: Tensor) -> np.ndarray:
+    """1×3×H×W -> H×W×3."""
+    return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
+
+
+def rounded(picture: Tensor) -> Tensor:
+    """To 8 bits and back."""
+    return (picture.clamp(0, 1) * 255).round() / 255
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Losses of a network that marks damage: rare pixels among many."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def weighted_cross_entropy(logits: Tensor, mask: Tensor, positive_weight: float) -> Tensor:
+    """Binary cross-entropy in which a damaged pixel counts `positive_weight` times, a scalar.
+
+    As for edges, which are as rare, in Xie & Tu 2015 ("Holistically-Nested Edge Detection", eq. 2), with one weight for
+    all pictures instead of each one's own share: a clean picture has no damaged pixel to weigh.
+
+    Args:
+        logits, mask: float, B×1×H×W; mask in [0, 1], 1 = damaged.
+        positive_weight: above 0; 1 treats all pixels alike.
+    """
+    weight = torch.full_like(logits[0, :, :1, :1], positive_weight)
+    return F.binary_cross_entropy_with_logits(logits, mask, pos_weight=weight)
+
+
+def soft_dice(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - Dice's overlap of probabilities and mask, per picture, averaged over the batch: a scalar in [0, 1].
+
+    Milletari et al. 2016 ("V-Net", section 3), with the sums of Sudre et al. 2017 in place of squares, and one pixel
+    added above and below: where nothing is damaged the loss is then that something was marked.
+
+    Args:
+        logits, mask: as for `weighted_cross_entropy`.
+    """
+    probability = logits.sigmoid()
+    both, either = (x.sum((1, 2, 3)) for x in (probability * mask, probability + mask))
+    return (1 - (2 * both + 1) / (either + 1)).mean()

@@ -1,0 +1,126 @@
+"""A network that marks damage: scratches, dust, hairs, cracks, tears, folds, stains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from restore.checkpoints import Finding, find_weights, load_generator, read_description
+from restore.devices import pick_device, pick_precision
+from restore.errors import RestoreError
+from restore.restorers.tiled import check_numbers, run
+from restore.restorers.trained import Trained, needs_of, sha256_of
+from restore.tiling import auto_tile
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Detector(Trained):
+    """Run like a restorer, `detector(image) -> probability`: B×3×H×W -> B×1×H×W in [0, 1], and no picture.
+
+    Args:
+        finds: how probabilities become a mask.
+        args, options: as for `Trained`.
+
+    Attributes:
+        threshold: from this probability on a pixel is damage.
+        margin_px: how far around it the mask reaches.
+    """
+
+    def __init__(self, finds: Finding, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.threshold, self.margin_px = finds.threshold, finds.margin_px
+
+    def find(
+        self,
+        shown: FloatArray,
+        *,
+        tile_px: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> FloatArray:
+        """Where a picture is damaged.
+
+        Args:
+            shown: H×W×3, sRGB, [0, 1].
+            tile_px: largest side of a tile, 0 never tiles; None: as memory allows.
+            say: gets a line when something goes another way than planned, such as smaller tiles.
+
+        Returns:
+            H×W of 0 and 1, 1 = damaged.
+
+        Raises:
+            RestoreError: exit code 1; out of memory, or the network gives values that are no numbers.
+        """
+        image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
+        if tile_px is None:
+            height, width = shown.shape[:2]
+            overlap_px = self.needs.overlap_px
+            tile_px = auto_tile(
+                height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel
+            )
+        found = run(self, image, None, tile_px, say)
+        check_numbers(found)
+        return self.mask_of(found[0].numpy())
+
+    def mask_of(self, probability: FloatArray) -> FloatArray:
+        """H×W probabilities -> H×W of 0 and 1: what reaches the threshold, and all within `margin_px` of it."""
+        damaged = probability >= self.threshold
+        if self.margin_px and damaged.any():
+            distance = cv2.distanceTransform((~damaged).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            damaged = distance <= self.margin_px
+        return damaged.astype(np.float32)
+
+    def adjusted(self, *, threshold: float | None = None, margin_px: int | None = None) -> Detector:
+        """The same network with another threshold or margin; None leaves it."""
+        other = copy.copy(self)
+        other.threshold = self.threshold if threshold is None else threshold
+        other.margin_px = self.margin_px if margin_px is None else margin_px
+        return other
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        return super()._restore(image, None).sigmoid()
+
+    def in_precision(self, precision: str) -> Detector:
+        """See `Trained.in_precision`."""
+        finds = Finding(threshold=self.threshold, margin_px=self.margin_px)
+        return Detector(finds, self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
+
+
+def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
+    """Open a detector: a shipped one, or a weights file that was trained with `target: mask`.
+
+    Args:
+        name_or_path: a name of `restore models`, or the path of a `.safetensors`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        RestoreError: no such model, device or precision, a file that cannot be read, or one that holds no detector.
+    """
+    place = pick_device(device)
+    exactness = pick_precision(precision, place)
+    path = find_weights(name_or_path)
+    if read_description(path).finds is None:
+        raise RestoreError(
+            f"{name_or_path} repairs pictures, and finds no damage",
+            hint="a detector is trained by `restore train` with target=mask",
+        )
+    model, description = load_generator(path)
+    assert description.finds is not None
+    return Detector(
+        description.finds,
+        name_or_path,
+        model,
+        needs_of(description, model),
+        description.purpose,
+        place,
+        exactness,
+        sha256_of(path),
+    )

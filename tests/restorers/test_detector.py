@@ -1,0 +1,120 @@
+"""A detector: opened by what its weights say of themselves, whole or in tiles, and never taken for a restorer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from torch import nn
+
+from restore.checkpoints import Description, Finding, save_weights
+from restore.errors import RestoreError
+from restore.models.overlap import measure_overlap_px
+from restore.models.unet import UNet
+from restore.restorers.base import Needs
+from restore.restorers.detector import Detector, open_detector
+from restore.restorers.open import list_restorers, open_restorer
+
+ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels": 1}
+
+
+@pytest.fixture(scope="module")
+def shown() -> np.ndarray:
+    """A cat, H×W×3 in [0, 1]."""
+    return (data.chelsea()[30:270, 60:388] / 255).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, shown: np.ndarray) -> Path:
+    """A detector that has learned nothing: it marks half of the cat, here and there."""
+    torch.manual_seed(0)
+    model = UNet(**ARGS).eval()
+    model.tail.weight.data.mul_(200)
+    image = torch.from_numpy(shown.transpose(2, 0, 1).copy())[None]
+    with torch.no_grad():
+        model.tail.get_parameter("bias").data.sub_(model(image).median())
+    path = tmp_path_factory.mktemp("weights") / "found.safetensors"
+    description = Description(
+        builder="unet", args=ARGS, purpose="test", needs_mask=False, multiple=4, minimum=4,
+        overlap_px=measure_overlap_px(model, image, None, tolerance=0), finds=Finding(threshold=0.5, margin_px=2),
+    )  # fmt: skip
+    save_weights(path, model.state_dict(), description, half=False)
+    return path
+
+
+def test_weights_say_how_they_are_used(weights: Path) -> None:
+    detector = open_detector(str(weights), device="cpu", precision="fp32")
+    assert (detector.name, detector.threshold, detector.margin_px) == (str(weights), 0.5, 2)
+    assert detector.sha256 is not None
+    assert len(detector.sha256) == 64
+
+
+def test_a_mask_is_of_zeros_and_ones_as_large_as_the_picture(weights: Path, shown: np.ndarray) -> None:
+    detector = open_detector(str(weights), device="cpu", precision="fp32")
+    mask = detector.find(shown)
+    assert (mask.shape, mask.dtype) == (shown.shape[:2], np.float32)
+    assert set(np.unique(mask)) == {0, 1}
+    for size in ((1, 1), (3, 50)):
+        assert detector.find(shown[: size[0], : size[1]]).shape == size
+
+
+def test_in_tiles_it_finds_what_it_finds_in_one_go(weights: Path, shown: np.ndarray) -> None:
+    detector = open_detector(str(weights), device="cpu", precision="fp32")
+    whole, tiled = (detector.find(shown, tile_px=tile) for tile in (0, 160))
+    assert detector.needs.tileable
+    assert 0 < detector.needs.overlap_px < 48
+    assert np.array_equal(whole, tiled)
+
+
+def test_what_reaches_the_threshold_is_marked_with_its_margin(weights: Path) -> None:
+    detector = open_detector(str(weights), device="cpu", precision="fp32")
+    probability = np.zeros((7, 7), np.float32)
+    probability[3, 3], probability[0, 0] = 0.5, 0.49
+    expected = np.array([[(y - 3) ** 2 + (x - 3) ** 2 <= 4 for x in range(7)] for y in range(7)])
+    assert np.array_equal(detector.mask_of(probability), expected)
+    bare = detector.adjusted(threshold=0.4, margin_px=0)
+    assert np.array_equal(bare.mask_of(probability), probability > 0.4)
+    assert (detector.threshold, detector.margin_px) == (0.5, 2), "the first one stays as it was"
+
+
+class NoNumbersInHalf(nn.Module):
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        half = torch.is_autocast_enabled("cpu")
+        return torch.where(image[:, :1] > 0.5, 9.0, -9.0) + (torch.nan if half else 0.0)
+
+
+def fake(model: nn.Module, precision: str) -> Detector:
+    finds = Finding(threshold=0.5, margin_px=0)
+    return Detector(finds, "fake", model, Needs(needs_mask=False), "test", torch.device("cpu"), precision)
+
+
+def test_where_half_precision_gives_no_numbers_it_looks_again_in_fp32() -> None:
+    shown = np.zeros((8, 8, 3), np.float32)
+    shown[2, 3] = 1
+    said: list[str] = []
+    mask = fake(NoNumbersInHalf(), "bf16").find(shown, say=said.append)
+    assert np.array_equal(mask, shown[:, :, 0])
+    assert said == ["bf16 gave values that are no numbers; that part was repeated in fp32"]
+
+
+def test_where_there_are_no_numbers_at_all_it_fails() -> None:
+    class NoNumbers(nn.Module):
+        def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            return image[:, :1] * torch.nan
+
+    with pytest.raises(RestoreError, match="no numbers"):
+        fake(NoNumbers(), "fp32").find(np.zeros((8, 8, 3), np.float32))
+
+
+def test_a_detector_is_no_restorer_and_a_restorer_no_detector(weights: Path) -> None:
+    with pytest.raises(RestoreError, match="finds damage, and repairs nothing; `restore detect`"):
+        open_restorer(str(weights), device="cpu")
+    with pytest.raises(RestoreError, match="photo repairs pictures, and finds no damage"):
+        open_detector("photo", device="cpu")
+
+
+def test_the_list_of_models_tells_detectors_apart() -> None:
+    finds = {info.name: info.finds for info in list_restorers()}
+    assert not any(finds[name] for name in ("photo", "inpaint", "telea"))
+    assert all(finds[name] for name in finds if name == "detector")
