@@ -121,14 +121,15 @@ def _find(packet: bytes) -> _Found:
     def end(name: str) -> None:
         at, place = parser.CurrentByteIndex, names()
         _, began = found.path.pop()
-        empty = at == began
-        span = (began, _tag_end(packet, began)) if empty else (at, at)
+        opened = _tag_end(packet, began)
+        empty = packet[opened - 2 : opened] == b"/>"
+        span = (began, opened) if empty else (at, at)
         if place == [_ROOT]:
             found.root = span
         elif place == [*in_description, _HISTORY, _SEQUENCE]:
             found.sequence = span
         elif place == [*in_description, _SOURCE_TYPE] and found.source_type is None and not empty:
-            found.source_type = (_tag_end(packet, began), at)
+            found.source_type = (opened, at)
 
     def refuse(*_: object) -> None:
         raise ValueError("it declares a document type")
