@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The README's section that tells a command's options; what is not here may stand anywhere.
 SECTIONS = {
     "fix": "Repair",
+    "models": "Repair",
     "detect": "Find damage",
     "eval": "Score",
     "bench": "Compare",
@@ -125,6 +126,45 @@ def test_models_are_listed_with_what_they_need() -> None:
     assert max(info["size_mb"] or 0 for info in infos.values()) <= 12
 
 
+def test_a_model_s_card_is_shown() -> None:
+    card = (ROOT / "restore" / "weights" / "photo.md").read_text(encoding="utf-8")
+    assert restore("models", "photo").stdout == card.rstrip() + "\n"
+    as_json = json.loads(restore("models", "photo", "--json").stdout)
+    assert (as_json["name"], as_json["needs_mask"], as_json["card"]) == ("photo", False, card)
+    assert "fast marching" in restore("models", "telea").stdout
+
+
+def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path) -> None:
+    """With a detector that finds one corner in the place of the trained one."""
+    program = (
+        "import sys, types, numpy as np\n"
+        "class Corner:\n"
+        "    name, sha256 = 'detector', 'd' * 64\n"
+        "    def find(self, shown, *, tile_px, say):\n"
+        "        mask = np.zeros(shown.shape[:2], np.float32)\n"
+        "        mask[:5, :7] = 1\n"
+        "        return mask\n"
+        "module = types.ModuleType('restore.restorers.detector')\n"
+        "module.open_detector = lambda name, *, device, precision: Corner()\n"
+        "sys.modules[module.__name__] = module\n"
+        "from restore.cli import main; main()"
+    )
+    for name, options in (("auto", []), ("as_it_is", ["--no-clean-up"])):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "fix", str(folder / "cat.png"), str(tmp_path / f"{name}.png"),
+             "--masks", "auto", *options, "--log", str(tmp_path / f"{name}.jsonl")],
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        entry = json.loads((tmp_path / f"{name}.jsonl").read_text())
+        models = ["detector", "inpaint"] + (["photo"] if name == "auto" else [])
+        assert (list(entry["models"]), entry["marked_share"]) == (models, 35 / (64 * 80))
+        assert b"detector sha256 dddd" in (tmp_path / f"{name}.png").read_bytes()
+    source, left = read_rgb8(folder / "cat.png"), read_rgb8(tmp_path / "as_it_is.png")
+    assert np.array_equal(left[5:], source[5:])
+    assert not np.array_equal(read_rgb8(tmp_path / "auto.png")[5:], source[5:])
+
+
 def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
     done = restore("degrade", folder, tmp_path / "d", "--damage", "inpaint-thin", "--seed", 3)
     assert done.returncode == 0, done.stderr
@@ -184,6 +224,11 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "3"), 2, "--mask-dilate"),
         (("fix", "{folder}", "{tmp}/o", "--mask-missing", "clean"), 2, "give --masks"),
         (("fix", "{folder}", "{folder}/cat.png/out"), 2, "is inside the input"),
+        (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
+        (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "give --masks"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
+        (("models", "foto"), 2, "did you mean 'photo'? known: inpaint, photo, telea"),
+        (("models", "../weights/photo"), 2, "known: inpaint"),
         (("eval", "{folder}", "{folder}", "--json", "{folder}/cat.png"), 2, "exists, and is no JSON report"),
         (("eval", "{folder}", "{folder}", "--csv", "{tmp}/none/s.csv"), 2, "no such folder"),
         (("eval", "{folder}", "{folder}", "--csv", "-", "--json", "-"), 2, "the same place"),

@@ -8,17 +8,26 @@ from typing import Annotated
 import typer
 
 from restore.cli.program import app
+from restore.completion import model_names
 from restore.display import print_table
 
 
 @app.command()
 def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this one: data, scores, limits.", autocompletion=model_names)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List what can repair pictures, or find what is to be repaired: purpose, size, needs a mask or not."""
-    from restore.restorers.open import list_restorers
+    """List what can repair pictures or find damage (purpose, size, needs a mask or not), or show the card of one."""
+    from restore.restorers.open import list_restorers, model_card
 
     infos = list_restorers()
+    if name is not None:
+        card = model_card(name)
+        facts = [vars(info) for info in infos if info.name == name]
+        typer.echo(json.dumps({**dict(*facts), "card": card}, indent=1) if as_json else card.rstrip())
+        return
     if as_json:
         typer.echo(json.dumps([vars(info) for info in infos], indent=1))
         return

@@ -40,7 +40,8 @@ def fix(
     masks: Annotated[
         str | None,
         typer.Option(
-            help="What to fill, white = repair: a folder (x.png or x_mask.png), one file for all, or `alpha`."
+            help="What to fill, white = repair: a folder (x.png or x_mask.png), one file for all, `alpha`, or `auto`: "
+            "damage is found."
         ),
     ] = None,
     mask_invert: Annotated[bool, typer.Option("--mask-invert", help="Black = repair instead.")] = False,
@@ -49,6 +50,20 @@ def fix(
         MaskMissing,
         typer.Option(help="A picture without a mask: fail, skip, or clean (nothing to repair: it is copied)."),
     ] = "fail",
+    clean_up: Annotated[
+        bool | None,
+        typer.Option(
+            "--clean-up/--no-clean-up",
+            help="When the holes are filled, clean up the whole picture by the model photo: known pixels change, too. "
+            "Default: with --masks auto.",
+        ),
+    ] = None,
+    fade: Annotated[
+        bool, typer.Option("--fade", help="Undo fading first: lifted black, yellowed white, low contrast.")
+    ] = False,
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="How much of the repair to apply: 0 nothing, 1 all of it.")
+    ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool,
@@ -68,6 +83,13 @@ def fix(
     metadata: Annotated[
         Metadata, typer.Option(help="keep or strip EXIF and XMP; the colour profile always stays.")
     ] = "keep",
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance/--no-provenance",
+            help="Note in the XMP of repaired pictures what was done, and by which models.",
+        ),
+    ] = True,
     tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
     device: Annotated[
         str,
@@ -105,6 +127,8 @@ def fix(
         ):  # fmt: skip
             if given:
                 raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
+        if clean_up:
+            raise RestoreError("follows the filling of holes", where="--clean-up", hint="give --masks")
 
     for taker, goal in (("OUTPUT", output), ("--log", str(log))):
         if as_json and goal == "-" and not dry_run:
@@ -141,6 +165,13 @@ def fix(
 
     limit_threads()
     restorers = open_restorers(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
+    cleaners = finders = None
+    if clean_up or (clean_up is None and masks == "auto"):
+        cleaners = open_restorers("photo", device=device, precision=precision)
+    if masks == "auto":
+        from restore.restorers.detector import open_detector
+
+        finders = [open_detector("detector", device=str(one.device), precision=precision) for one in restorers]
     records: list[Record] = []
     with Progress("repairing", len(plan.jobs)) as bar:
 
@@ -150,7 +181,8 @@ def fix(
                 records.append(record)
 
         summary = run_fix(
-            plan, restorers,
+            plan, restorers, clean_up=cleaners, finder=finders,
+            fade=fade, strength=strength, provenance=provenance,
             mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=finished, fail_fast=fail_fast,
             max_pixels=max_pixels, truncated=truncated, watch=watch,

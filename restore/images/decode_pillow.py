@@ -100,7 +100,8 @@ def _reason_of(error: Exception) -> str:
 def _from_pillow(image: Image.Image, frames: int) -> Decoded:
     notes: list[str] = []
     dpi = image.info.get("dpi")
-    fields = {"icc-profile-data": image.info.get("icc_profile"), "exif-data": image.info.get("exif")}
+    kept = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    fields = {field: image.info.get(key) for field, key in kept.items()}
     orientation = image.getexif().get(0x0112) if image.format == "TIFF" else None
     stored_bits = max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8)))
     tile = next(iter(getattr(image, "tile", [])), None)

@@ -89,7 +89,7 @@ class Picture:
             out[rows] = values
         return out
 
-    def with_repaired(self, repaired: np.ndarray, weight: np.ndarray | None = None) -> Picture:
+    def with_repaired(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> Picture:
         """This picture with a repair put in, in its own colour space and depth.
 
         Pixels of weight 0 keep their exact values. In a picture with a profile of its own the change is added
@@ -99,18 +99,22 @@ class Picture:
             repaired: float32, H'×W'×3, sRGB, [0, 1]. Another size than the picture's (an enlarged one) scales
                 alpha along, and takes no weight.
             weight: float32, H×W, [0, 1]: 1 takes the repair, 0 the source; None means 1 everywhere.
+            strength: [0, 1], how much of the repair is taken: every weight is multiplied by it.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit; a strength below 1 of another size.
         """
         if repaired.ndim != 3 or repaired.shape[2] != 3:
             raise ValueError(f"a repaired picture is H×W×3, got {repaired.shape}")
         if repaired.shape[:2] != self.size:
-            if weight is not None:
+            if weight is not None or strength != 1:
                 raise ValueError(f"no weight can be given for {repaired.shape[:2]}, the picture is {self.size}")
             return self._enlarged(repaired)
         if weight is not None and weight.shape != self.size:
             raise ValueError(f"the weight is {weight.shape}, the picture {self.size}")
+        if strength != 1:
+            share = np.float32(strength)
+            weight = np.broadcast_to(share, self.size) if weight is None else weight * share
         out = self.pixels.copy() if weight is not None else np.empty_like(self.pixels)
         profile = self.profile
         for rows in _row_blocks(*self.size):

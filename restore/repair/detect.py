@@ -12,6 +12,7 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.images import FORMAT_OF_SUFFIX, Picture
 from restore.images.read import Truncated
+from restore.repair.chain import Models, Steps
 from restore.repair.loaded import FloatArray, Huge, Loaded
 from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.pipes import check_pipes
@@ -75,7 +76,7 @@ def run_detect(
     Raises:
         RestoreError: exit code 2; options out of range. Nothing has been written.
     """
-    options = Options(tile=tile, max_pixels=max_pixels, truncated=truncated)
+    options = Options(tile=tile, max_pixels=max_pixels, truncated=truncated, provenance=False)
     watch = watch or Watch()
     check_pipes(plan, None)
     summary = Summary(
@@ -99,14 +100,14 @@ class _Finding(Stages):
     """The stages of a repair, with the mask in the place of the repaired picture."""
 
     def __init__(self, plan: Plan, detector: Detector, options: Options, ledger: Ledger, watch: Watch) -> None:
-        super().__init__(plan, [detector], [], options, ledger, watch)
+        super().__init__(plan, [Models(detector)], options, ledger, watch)
         self.detector = detector
 
     def repair_in_parts(self, huge: Huge, network: int) -> Loaded | None:
         """A mask is made in memory, whatever its size."""
         return self.reader.load_whole(huge.job)
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None) -> Picture:
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, steps: Steps) -> Picture:
         mask = self.detector.mask_of(repaired[:, :, 0])
         return Picture((mask * 255).astype(np.uint8)[:, :, None])
 

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from restore.errors import RestoreError
 from restore.files import replacing, temporary_beside, why_not_written
+from restore.images import Picture
 from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
 from restore.images.unspool import write_spooled
 from restore.repair.apply import regions
+from restore.repair.chain import Models, Steps, mixed
+from restore.repair.fade import Curves, estimated, thumbnail
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
 from restore.repair.loaded import opaque_where_repaired, would_suffer
 from restore.repair.pipes import check_unchanged
@@ -38,7 +41,9 @@ class Repaired:
 
     Attributes:
         pixels: of the picture.
-        ran: the restorer did; else there was nothing to repair.
+        ran: something was done; else there was nothing to repair.
+        model_ran: the model did.
+        marked_share: of the pixels, those that a mask marks; None without one.
         changed_share: of the pixels.
         copied: the file went out byte for byte.
         notes: what the user should know.
@@ -47,6 +52,8 @@ class Repaired:
 
     pixels: int
     ran: bool
+    model_ran: bool
+    marked_share: float | None
     changed_share: float
     copied: bool
     notes: list[str]
@@ -54,14 +61,18 @@ class Repaired:
     output_sha256: str
 
 
-def goes_in_parts(restorer: Restorer | None, *, masked: bool) -> bool:
-    """Whether a restorer can repair a picture of which it never sees the whole: in bands, or around its holes."""
-    if restorer is None:
+def goes_in_parts(models: Models, steps: Steps) -> bool:
+    """Whether a picture can go through that is never seen as a whole: in bands, around its holes, or as it is."""
+    if not steps:
         return True
+    restorer = steps.only_model(models)
+    if restorer is None:
+        return False
     needs = restorer.needs
     if needs.scale != 1:
         return False
-    return needs.tileable or needs.needs_mask if masked else needs.tileable and not needs.needs_mask
+    in_holes = steps.repair and steps.masked
+    return needs.tileable or needs.needs_mask if in_holes else needs.tileable and not needs.needs_mask
 
 
 def is_huge(source: Path) -> bool:
@@ -78,6 +89,8 @@ def repair_in_parts(
     restorer: Restorer | None,
     mask: MaskOf | None,
     *,
+    fade: bool,
+    strength: float,
     format: str | None,
     tile_px: int,
     quality: int | None,
@@ -85,6 +98,7 @@ def repair_in_parts(
     max_pixels: int,
     overwrite: bool,
     decoding: AbstractContextManager[None],
+    noted: Callable[[Picture, str, bool], Picture],
     say: Callable[[str], None],
     about_to_write: Callable[[], object] = lambda: None,
 ) -> Repaired | None:
@@ -96,12 +110,15 @@ def repair_in_parts(
         source, target: files; the target is written atomically.
         restorer: one that `goes_in_parts`; None: there is nothing to repair.
         mask: where to repair; None everywhere.
+        fade: undo fading first.
+        strength: how much of the repair is taken, in [0, 1].
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
         max_pixels: see `read_picture`.
         overwrite: replace a target that is there.
         decoding: holds while files are decoded.
+        noted: (header, format, whether the model ran) -> the header with a note of the repair, of what was changed.
         say: told what goes another way than planned.
         about_to_write: called when the repair is complete.
 
@@ -126,15 +143,18 @@ def repair_in_parts(
         if mask is not None and where is None:
             return None
         after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
+        task = _Task(before, after, _curves(before) if fade else None, strength, tile_px, say)
+        marked: int | None = None
         if restorer is None:
-            after, ran, changed = before, False, 0
+            after, model_ran, changed = before, False, 0
         elif where is None:
-            ran, changed = True, _in_bands(restorer, before, after, tile_px, say)
+            model_ran, changed = True, _in_bands(restorer, task)
         else:
-            found = _around_holes(restorer, before, after, where, tile_px, say)
+            found = _around_holes(restorer, task, where)
             if found is None:
                 return None
-            ran, changed = found
+            model_ran, marked, changed = found
+        ran = model_ran or fade
         notes = [*before.header.notes]
         as_it_is = kind == before.header.format and metadata == "keep"
         if ran and (changed or not would_suffer(before.header) or quality is not None):
@@ -146,11 +166,14 @@ def repair_in_parts(
             if as_it_is:
                 shutil.copyfile(source, temporary)
             else:
+                if changed:
+                    after = replace(after, header=noted(after.header, kind, model_ran))
                 notes += write_spooled(after, temporary, kind, target, quality=quality, metadata=metadata)
             written = _sha256(temporary)
             check_unchanged(source, stat)
         pixels = before.size[0] * before.size[1]
-        return Repaired(pixels, ran, changed / pixels, as_it_is, notes, read, written)
+        marked_share = None if marked is None else marked / pixels
+        return Repaired(pixels, ran, model_ran, marked_share, changed / pixels, as_it_is, notes, read, written)
     except OSError as error:
         if error.filename in (source, os.fspath(source)):  # it cannot be read, or is gone
             raise
@@ -160,17 +183,45 @@ def repair_in_parts(
             spool.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A picture on its way from spool to spool.
+
+    Attributes:
+        before, after: as it was, and as it becomes.
+        curves: undo its fading; None where that is not asked for.
+        strength: how much of the repair is taken.
+        tile_px, say: see `run_tiled`.
+    """
+
+    before: SpooledPicture
+    after: SpooledPicture
+    curves: Curves | None
+    strength: float
+    tile_px: int
+    say: Callable[[str], None]
+
+    def shown(self, source: Picture) -> np.ndarray:
+        """What a model sees of a part."""
+        shown = source.shown()
+        return shown if self.curves is None else self.curves(shown)
+
+
+def _curves(picture: SpooledPicture) -> Curves:
+    across = slice(0, picture.size[1])
+    return estimated(thumbnail(lambda rows: picture.part(rows, across).shown(), picture.size))
+
+
 @torch.inference_mode()
-def _in_bands(
-    restorer: Restorer, before: SpooledPicture, after: SpooledPicture, tile_px: int, say: Callable[[str], None]
-) -> int:
+def _in_bands(restorer: Restorer, task: _Task) -> int:
     """Repair the whole picture; returns how many pixels changed."""
     changed: dict[int, int] = {}
+    before, after = task.before, task.after
     across = slice(0, before.size[1])
     step = max(_STRIP_PIXELS // before.size[1], 1)
 
     def read(rows: slice, columns: slice) -> list[Tensor | None]:
-        return [_as_tensor(before.part(rows, columns).shown())[None]]
+        return [_as_tensor(task.shown(before.part(rows, columns)))[None]]
 
     def write(top: int, band: Tensor) -> None:
         if top == 0:
@@ -180,53 +231,78 @@ def _in_bands(
             check_numbers(strip)
             rows = slice(top + start, top + start + strip.shape[-2])
             source = before.part(rows, across)
-            repaired = source.with_repaired(np.ascontiguousarray(strip.numpy().transpose(1, 2, 0)))
+            repaired = source.with_repaired(_as_array(strip), strength=task.strength)
             after.put(rows, across, repaired)
             changed[rows.start] = int((source.pixels != repaired.pixels).any(axis=2).sum())
 
     needs = restorer.needs
     run_banded(
-        tile_by_tile(restorer, say), read, write,
-        size=before.size, tile_px=tile_px, overlap_px=needs.overlap_px, multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(say),
+        tile_by_tile(restorer, task.say), read, write,
+        size=before.size, tile_px=task.tile_px, overlap_px=needs.overlap_px, multiple=needs.multiple,
+        on_smaller=told_of_smaller_tiles(task.say),
     )  # fmt: skip
     return sum(changed.values())
 
 
 @torch.inference_mode()
-def _around_holes(
-    restorer: Restorer,
-    before: SpooledPicture,
-    after: SpooledPicture,
-    where: HugeMask,
-    tile_px: int,
-    say: Callable[[str], None],
-) -> tuple[bool, int] | None:
-    """Repair the holes, each on a crop; returns whether there were any, and how many pixels changed.
+def _around_holes(restorer: Restorer, task: _Task, where: HugeMask) -> tuple[bool, int, int] | None:
+    """Repair the holes, each on a crop; returns whether there were any, how many pixels they have, how many changed.
 
     None where a crop is huge itself; nothing has been done then.
     """
+    before, after = task.before, task.after
     crops = list(regions(where.blocks(), before.size, restorer.needs))
     if any(crop.size[0] * crop.size[1] > HUGE_PIXELS for crop in crops):
         return None
-    shutil.copyfile(before.spool.path, after.spool.path)
-    changed = 0
+    marked, changed = 0, 0
+    if task.curves is None:
+        shutil.copyfile(before.spool.path, after.spool.path)
+    else:
+        changed = _unfaded(task)
     for crop in crops:
         source, weight = before.part(crop.rows, crop.columns), where.weight(crop.rows, crop.columns)
         hole = weight > 0
         mask = torch.from_numpy(hole[None].astype(np.float32))
-        out = run(restorer, _as_tensor(source.shown()), mask, tile_px, say)
+        shown = task.shown(source)
+        out = run(restorer, _as_tensor(shown), mask, task.tile_px, task.say)
         check_numbers(out)
         # Beside its own holes a crop may show parts of others'.
         mine = np.where(crop.own(hole), weight, np.float32(0))
-        repaired = after.part(crop.rows, crop.columns).with_repaired(
-            np.ascontiguousarray(out.numpy().transpose(1, 2, 0)), mine
-        )
+        marked += int(np.count_nonzero(mine))
+        repaired = after.part(crop.rows, crop.columns)
+        changed -= _differing(source, repaired, mine)
+        filled, share = _as_array(out), mine
+        if task.curves is not None:  # the mask blends with what is unfaded, and the strength with the source
+            filled, share = mixed(shown, filled, mine), (mine > 0).astype(np.float32)
+        put_in = source.with_repaired(filled, share, strength=task.strength)
+        repaired = replace(repaired, pixels=np.where(mine[:, :, None] > 0, put_in.pixels, repaired.pixels))
         if where.of_alpha:
             repaired = opaque_where_repaired(repaired, mine)
         after.put(crop.rows, crop.columns, repaired)
-        changed += int(((source.pixels != repaired.pixels).any(axis=2) & (mine > 0)).sum())
-    return bool(crops), changed
+        changed += _differing(source, repaired, mine)
+    return bool(crops), marked, changed
+
+
+def _unfaded(task: _Task) -> int:
+    """Undo the fading of the whole picture; returns how many pixels changed."""
+    changed, (height, width) = 0, task.before.size
+    step = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, step):
+        rows, across = slice(top, min(top + step, height)), slice(0, width)
+        source = task.before.part(rows, across)
+        unfaded = source.with_repaired(task.shown(source), strength=task.strength)
+        task.after.put(rows, across, unfaded)
+        changed += int((source.pixels != unfaded.pixels).any(axis=2).sum())
+    return changed
+
+
+def _differing(one: Picture, other: Picture, where: np.ndarray) -> int:
+    """How many pixels differ there."""
+    return int(((one.pixels != other.pixels).any(axis=2) & (where > 0)).sum())
+
+
+def _as_array(repaired: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(repaired.numpy().transpose(1, 2, 0))
 
 
 def _as_tensor(shown: np.ndarray) -> Tensor:

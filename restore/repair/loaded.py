@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from restore.images import Picture
+from restore.repair.chain import Steps
 from restore.repair.plan import Job
-
-if TYPE_CHECKING:
-    from restore.restorers.base import Restorer
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,20 +24,21 @@ class Loaded:
         data: the file, where it may be copied; else empty.
         picture: decoded.
         stat: the file's, when it was read; None of a pipe.
-        restorer: what repairs it; None: there is nothing to repair.
-        shown, weight: what the restorer gets.
+        steps: what is done to it.
+        shown, weight: what the first model gets; the weight, also where it was found on the way, is the picture's mask.
         input_sha256: of the file, where there is a log.
         notes: what the user should know, growing on the way.
         seconds: spent on it so far.
         further_weights: where to repair the further pages of a TIFF; None everywhere.
         further: these pages, repaired.
+        filled: the restorer ran, on some page.
     """
 
     job: Job
     data: bytes
     picture: Picture
     stat: os.stat_result | None
-    restorer: Restorer | None
+    steps: Steps
     shown: FloatArray | None
     weight: FloatArray | None
     input_sha256: str | None
@@ -48,11 +46,19 @@ class Loaded:
     seconds: float
     further_weights: list[FloatArray | None] = field(default_factory=list)
     further: tuple[Picture, ...] = ()
+    filled: bool = False
 
     @property
     def pixels(self) -> int:
         """Its size, with all pages."""
         return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.further))
+
+    @property
+    def marked_share(self) -> float | None:
+        """Of all pixels, on all pages, those that a mask marks; None without masks."""
+        weights = [self.weight, *self.further_weights]
+        marked = [int(np.count_nonzero(weight)) for weight in weights if weight is not None]
+        return sum(marked) / self.pixels if len(marked) == len(weights) else None
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ class Record:
             `failed`: nothing was written.
         reason: why it was skipped or failed, or what was special; empty otherwise.
         seconds: wall time spent on this file alone, without waiting for its turn.
-        model: the restorer's name, None where none ran.
+        model: the restorer's name; of several the one that filled holes; `fade` where only fading was undone; None
+            where nothing repaired.
         model_sha256: of the weights' file, None for what has none.
+        models: every model that took part, in order, with its hash.
         settings: the options that decide the result.
         input_sha256, output_sha256: of the files; None where there is none.
+        marked_share: pixels that a mask marks, of all; None without masks.
         changed_share: pixels that differ from the input's, of all.
         warnings: what the user should know about this file.
     """
@@ -41,9 +44,11 @@ class Record:
     seconds: float = 0.0
     model: str | None = None
     model_sha256: str | None = None
+    models: dict[str, str | None] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     input_sha256: str | None = None
     output_sha256: str | None = None
+    marked_share: float | None = None
     changed_share: float | None = None
     warnings: list[str] = field(default_factory=list)
 

@@ -32,26 +32,33 @@ class MaskSource:
     """Where masks come from.
 
     Attributes:
-        path: a folder of masks, or one file for all pictures; None: each picture's own alpha.
+        path: a folder of masks, or one file for all pictures; None: each picture's own alpha, or what is found.
         folder: `path` is a folder.
         invert: black (with alpha: opaque) means repair.
         missing: what a picture without a mask is.
+        found: the detector makes them.
     """
 
     path: Path | None
     folder: bool
     invert: bool
     missing: MaskMissing
+    found: bool = False
 
     @classmethod
     def open(cls, masks: str | os.PathLike[str], *, invert: bool, missing: MaskMissing) -> MaskSource:
         """Check that the masks are there.
 
         Raises:
-            RestoreError: exit code 2; they are missing or unreadable.
+            RestoreError: exit code 2; they are missing or unreadable; or found, and inverted or missing.
         """
         if missing not in ("fail", "skip", "clean"):
             raise RestoreError(f"cannot be {missing!r}", where="--mask-missing", hint="one of fail, skip, clean")
+        if masks == "auto":
+            for option, given in (("--mask-invert", invert), ("--mask-missing", missing != "fail")):
+                if given:
+                    raise RestoreError("is for masks that are given; these are found", where=option)
+            return cls(None, False, False, "fail", found=True)
         if masks == "alpha":
             return cls(None, False, invert, missing)
         path = Path(masks)
@@ -65,7 +72,12 @@ class MaskSource:
     @property
     def alpha(self) -> bool:
         """Each picture's own alpha is its mask."""
-        return self.path is None
+        return self.path is None and not self.found
+
+    @property
+    def named(self) -> str:
+        """As the user gave them."""
+        return "auto" if self.found else "alpha" if self.path is None else os.fspath(self.path)
 
     def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
         """`names` less those that are masks themselves, where masks lie among the pictures.

@@ -23,11 +23,16 @@ class Options:
     metadata: Metadata = "keep"
     max_pixels: int = MAX_PIXELS
     truncated: Truncated = "fail"
+    strength: float = 1
+    fade: bool = False
+    provenance: bool = True
 
     def __post_init__(self) -> None:
         for name, value, limit in (("dilate", self.mask_dilate, 500), ("feather", self.mask_feather, 500)):
             if not 0 <= value <= limit:
                 raise RestoreError(f"{value} is out of range", where=f"--mask-{name}", hint=f"0 to {limit} pixels")
+        if not 0 <= self.strength <= 1:
+            raise RestoreError(f"{self.strength} is out of range", where="--strength", hint="0 (nothing) to 1 (all)")
         if str(self.tile) != "auto" and not str(self.tile).isdecimal():
             raise RestoreError(f"{self.tile!r} is no tile", where="--tile", hint="auto, 0 (never), or a side in pixels")
         if self.max_pixels < 1:

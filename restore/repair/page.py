@@ -110,7 +110,7 @@ def _name(plan: Plan, job: Job) -> str:
 
 def _hole(plan: Plan, job: Job) -> np.ndarray | Path | None:
     """Where the picture was to be repaired; None where nobody said so, or it cannot be read any more."""
-    if plan.masks is None or job.action == "unmasked":
+    if plan.masks is None or plan.masks.found or job.action == "unmasked":
         return None
     if job.mask is not None and not plan.masks.invert:
         return job.mask

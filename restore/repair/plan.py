@@ -135,7 +135,7 @@ def plan_fix(
         output: for a folder: a folder, made if missing. For a picture: a file with a picture's suffix, or a
             folder (existing, or ending in a slash); `-` is standard output.
         masks: a folder (paired by relative stem: `x.png` or `x_mask.png`), one file for all pictures, or the
-            word `alpha` (transparent = repair). In mask files white = repair.
+            word `alpha` (transparent = repair) or `auto` (the detector finds them). In mask files white = repair.
         mask_invert: black = repair (with `alpha`: opaque = repair).
         mask_missing: what a picture without a mask is: `fail`, `skip`, or `clean` (nothing to repair).
         overwrite: replace outputs that exist.
@@ -254,7 +254,7 @@ def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
         return replace(job, action="fail", reason=f"has more than one mask: {named}; leave one")
     if masks:
         return replace(job, mask=masks[0])
-    if source.alpha:
+    if source.path is None:
         return job
     return replace(job, **source.when_missing())
 

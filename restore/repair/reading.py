@@ -6,10 +6,11 @@ import hashlib
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from restore.images import PICTURE_SUFFIXES, NotAPicture, picture_from_bytes
+from restore.images import PICTURE_SUFFIXES, NotAPicture, Picture, picture_from_bytes
 from restore.images.decoded import Damaged, TooLarge, check_bytes
+from restore.repair.chain import Models, Steps
+from restore.repair.fade import unfaded
 from restore.repair.loaded import FloatArray, Huge, Loaded, would_suffer
 from restore.repair.masks import effective_mask
 from restore.repair.options import Options
@@ -18,9 +19,6 @@ from restore.repair.plan import Job, Plan
 from restore.repair.summary import Ledger
 from restore.repair.targets import PIPE
 from restore.supervise import Watch
-
-if TYPE_CHECKING:
-    from restore.restorers.base import Restorer
 
 _FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
 _PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
@@ -32,13 +30,12 @@ class Reader:
     def __init__(
         self,
         plan: Plan,
-        restorer: Restorer,
-        clean_restorer: Restorer | None,
+        models: Models,
         options: Options,
         ledger: Ledger,
         watch: Watch,
     ) -> None:
-        self.plan, self.restorer, self.clean_restorer = plan, restorer, clean_restorer
+        self.plan, self.models = plan, models
         self.options, self.ledger, self.watch = options, ledger, watch
 
     def load(self, job: Job) -> Loaded | Huge | None:
@@ -47,21 +44,30 @@ class Reader:
 
         name = os.fspath(job.source)
         self.watch.begin(name)
-        restorer, masked = self.restorer_of(job), self.is_masked(job)
-        if PIPE not in (job.source, job.target) and goes_in_parts(restorer, masked=masked):
+        if PIPE not in (job.source, job.target) and goes_in_parts(self.models, self.steps_of(job)):
             with self.watch.decoding(name):  # a header can be hostile too
                 huge = is_huge(job.source)
             if huge:
                 return Huge(job)
         return self.load_whole(job)
 
-    def restorer_of(self, job: Job) -> Restorer | None:
-        """What repairs a job's picture, as far as the plan tells; None: it is copied."""
-        return self.clean_restorer if job.action == "unmasked" else self.restorer
+    def steps_of(self, job: Job, *, holes: bool = True) -> Steps:
+        """What is done to a job's picture, as far as the plan tells; `holes`: there are some, as far as is known."""
+        if self.options.strength == 0:
+            return Steps()
+        masks, unmasked = self.plan.masks, job.action == "unmasked"
+        return Steps(
+            fade=self.options.fade,
+            find=masks is not None and masks.found,
+            repair=holes and not unmasked,
+            clean_up=self.models.clean_up is not None,
+            masked=masks is not None and not unmasked,
+        )
 
-    def is_masked(self, job: Job) -> bool:
-        """Whether it is repaired where a mask says."""
-        return self.plan.masks is not None and job.action != "unmasked"
+    def shown(self, picture: Picture) -> FloatArray:
+        """What the first model sees of a picture: H×W×3, sRGB, [0, 1]."""
+        shown = picture.shown()
+        return unfaded(shown) if self.options.fade else shown
 
     def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> Loaded | None:
         """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
@@ -86,10 +92,9 @@ class Reader:
                 return None
             notes: list[str] = []
             weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
-            restorer: Restorer | None = self.restorer
-            if job.action == "unmasked":
-                restorer = self.clean_restorer
-            elif masks is not None:
+            steps = self.steps_of(job)
+            if steps.masked and not steps.find:
+                assert masks is not None
                 with self.watch.decoding(name):
                     given = [
                         effective_mask(
@@ -103,7 +108,7 @@ class Reader:
                         for page in (picture, *picture.further)
                     ]
                 strongest = max(float(weight.max(initial=0)) for weight in given)
-                restorer = self.restorer if strongest > 0 else None
+                steps = self.steps_of(job, holes=strongest > 0)
                 if 0 < strongest < _FAINT:
                     notes.append(
                         f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
@@ -111,11 +116,11 @@ class Reader:
                 weights = [*given]
             return Loaded(
                 job,
-                data if restorer is None or would_suffer(picture) else b"",
+                data if not steps or (steps.find and not steps.everywhere) or would_suffer(picture) else b"",
                 picture,
                 stat,
-                restorer,
-                None if restorer is None else picture.shown(),
+                steps,
+                self.shown(picture) if steps else None,
                 weights[0],
                 hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
                 [*picture.notes, *notes],

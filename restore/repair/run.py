@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.images.read import Truncated
+from restore.repair.chain import Finder, Models
 from restore.repair.flow import stream
 from restore.repair.manifest import Manifest
 from restore.repair.masks import MaskMissing
@@ -32,7 +33,8 @@ def run_fix(
     plan: Plan,
     restorer: Restorer | Sequence[Restorer],
     *,
-    clean_restorer: Restorer | Sequence[Restorer] | None = None,
+    clean_up: Restorer | Sequence[Restorer] | None = None,
+    finder: Finder | Sequence[Finder] | None = None,
     mask_dilate: int = 0,
     mask_feather: int = 0,
     tile: str | int = "auto",
@@ -43,6 +45,9 @@ def run_fix(
     fail_fast: bool = False,
     max_pixels: int = MAX_PIXELS,
     truncated: Truncated = "fail",
+    strength: float = 1,
+    fade: bool = False,
+    provenance: bool = True,
     watch: Watch | None = None,
 ) -> Summary:
     """Carry out a plan.
@@ -52,8 +57,9 @@ def run_fix(
     Args:
         plan: from `plan_fix`.
         restorer: what repairs; or the same on several devices, which then share the pictures (`open_restorers`).
-        clean_restorer: repairs pictures that have no mask under `mask_missing="clean"`, on as many devices; None
-            copies them.
+        clean_up: goes over whole pictures when their holes are filled, and over those that have no mask under
+            `mask_missing="clean"`, on as many devices; None leaves known pixels as they are, and copies those pictures.
+        finder: makes the masks where they are to be found, on as many devices.
         mask_dilate: grow holes by so many pixels.
         mask_feather: fade the repair out over so many pixels around holes.
         tile: `auto`, 0 (never), or the largest side of a tile in pixels.
@@ -65,16 +71,21 @@ def run_fix(
         fail_fast: stop after the first failure.
         max_pixels: a picture with more of them is refused by what its header says, before it is decoded.
         truncated: of a damaged or cut picture, `accept` repairs what is there, with a warning; `fail` refuses it.
+        strength: how much of the repair is taken, in [0, 1]: source + strength · (repair − source).
+        fade: undo fading first; see `restore.repair.fade`.
+        provenance: note in the XMP of repaired pictures what was done; see `restore.repair.provenance`.
         watch: the line to a process that starts this one again if it crashes (see `restore.supervise`).
 
     Raises:
         RestoreError: exit code 2; options out of range, a restorer that needs masks without masks, a log that
             cannot be written. Nothing has been written.
     """
-    options = Options(mask_dilate, mask_feather, tile, quality, metadata, max_pixels, truncated)
+    options = Options(
+        mask_dilate, mask_feather, tile, quality, metadata, max_pixels, truncated, strength, fade, provenance
+    )
     watch = watch or Watch()
-    restorers, clean_restorers = _each(restorer), _each(clean_restorer)
-    restorer, clean_restorer = restorers[0], clean_restorers[0] if clean_restorers else None
+    models = _on_each_device(restorer, clean_up, finder)
+    restorer, cleaner = models[0].restorer, models[0].clean_up
     check_pipes(plan, log)
     if plan.masks is None and restorer.needs.needs_mask:
         raise RestoreError(
@@ -83,21 +94,29 @@ def run_fix(
         )
     if plan.masks is not None and restorer.needs.scale != 1:
         raise RestoreError(f"{restorer.name} changes the size; it works on whole pictures", hint="leave out --masks")
-    if clean_restorer is not None and clean_restorer.needs.needs_mask:
-        raise RestoreError(f"{clean_restorer.name} needs masks", hint="choose a model without for clean pictures")
-    if clean_restorers and len(clean_restorers) != len(restorers):
-        raise RestoreError("both models have to be on the same devices", where=restorer.name)
+    if plan.masks is not None and plan.masks.found and models[0].finder is None:
+        raise RestoreError("masks are to be found, and nothing finds them", hint="open a detector, or give masks")
+    if strength != 1 and restorer.needs.scale != 1:
+        raise RestoreError(
+            f"{restorer.name} changes the size; its pictures cannot be mixed with their sources",
+            where="--strength",
+            hint="leave it out, or choose another --model",
+        )
+    if cleaner is not None and plan.masks is None:
+        raise RestoreError("cleaning up follows the filling of holes, and there are no masks", hint="give masks")
+    if cleaner is not None and (cleaner.needs.needs_mask or cleaner.needs.scale != 1):
+        raise RestoreError(f"{cleaner.name} cannot clean up whole pictures", hint="choose a model that needs no masks")
     summary = Summary(
         len(plan.jobs),
         warnings=list(plan.warnings),
         unmatched_masks=len(plan.unmatched_masks),
         model=restorer.name,
         model_sha256=restorer.sha256,
-        settings=_settings(plan, restorers, options),
+        settings=_settings(plan, models, options),
     )
     run_stages(
         plan,
-        lambda ledger: Stages(plan, restorers, clean_restorers, options, ledger, watch),
+        lambda ledger: Stages(plan, models, options, ledger, watch),
         summary,
         log=log,
         progress=progress,
@@ -181,22 +200,35 @@ def fix_folder(
     return run_fix(plan, restorer, **options)
 
 
-def _each(given: Restorer | Sequence[Restorer] | None) -> Sequence[Restorer]:
-    """One restorer, several or none as a sequence."""
-    if given is None:
-        return []
-    return given if isinstance(given, Sequence) else [given]
+def _on_each_device(
+    restorer: Restorer | Sequence[Restorer],
+    clean_up: Restorer | Sequence[Restorer] | None,
+    finder: Finder | Sequence[Finder] | None,
+) -> list[Models]:
+    """The models sorted by device.
+
+    Raises:
+        RestoreError: they are not on the same devices.
+    """
+    restorers = restorer if isinstance(restorer, Sequence) else [restorer]
+    none = [None] * len(restorers)
+    cleaners = none if clean_up is None else clean_up if isinstance(clean_up, Sequence) else [clean_up]
+    finders = none if finder is None else finder if isinstance(finder, Sequence) else [finder]
+    if {len(cleaners), len(finders)} != {len(restorers)}:
+        raise RestoreError("all models have to be on the same devices", where=restorers[0].name)
+    return [Models(*together) for together in zip(restorers, cleaners, finders)]
 
 
-def _settings(plan: Plan, restorers: Sequence[Restorer], options: Options) -> dict[str, Any]:
+def _settings(plan: Plan, models: Sequence[Models], options: Options) -> dict[str, Any]:
     """What decides the results, as the manifest tells it."""
-    masks = plan.masks
+    masks, cleaner = plan.masks, models[0].clean_up
     return {
-        "masks": None if masks is None else "alpha" if masks.path is None else os.fspath(masks.path),
+        "masks": None if masks is None else masks.named,
         "mask_invert": masks is not None and masks.invert,
         **asdict(options),
-        "device": ",".join(str(one.device) for one in restorers),
-        "precision": restorers[0].precision,
+        "clean_up": None if cleaner is None else cleaner.name,
+        "device": ",".join(str(one.restorer.device) for one in models),
+        "precision": models[0].restorer.precision,
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from restore.images import Picture
 from restore.images.decoded import Damaged
 from restore.interrupts import unbroken
+from restore.repair.chain import Models, Outcome, Steps, carry_out, models_told
 from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
 from restore.repair.options import Options
 from restore.repair.outputs import encoded
@@ -34,8 +35,7 @@ class Stages:
 
     Args:
         plan: the run's.
-        restorers: repair: the same one on every device that takes part.
-        clean_restorers: repair what has no mask and counts as clean, likewise; empty: such pictures are copied.
+        models: what repairs: the same on every device that takes part.
         options: how.
         ledger: is told every file's fate, once.
         watch: hears which files are in hand, and which of them are being decoded.
@@ -44,24 +44,24 @@ class Stages:
     def __init__(
         self,
         plan: Plan,
-        restorers: Sequence[Restorer],
-        clean_restorers: Sequence[Restorer],
+        models: Sequence[Models],
         options: Options,
         ledger: Ledger,
         watch: Watch,
     ) -> None:
-        self.plan, self.restorer = plan, restorers[0]
-        self.clean_restorer = clean_restorers[0] if clean_restorers else None
+        self.plan, self.models = plan, models
         self.options, self.ledger, self.watch = options, ledger, watch
-        self.reader = Reader(plan, self.restorer, self.clean_restorer, options, ledger, watch)
-        self.networks = len(restorers)
+        self.reader = Reader(plan, models[0], options, ledger, watch)
+        self.networks = len(models)
         # A run that was started again may have written a file that nobody has heard of.
         self.overwrite = plan.overwrite or bool(watch.past.plan)
-        self._twins = {id(twins[0]): twins for twins in (restorers, clean_restorers) if twins}
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
-        self.tiles = {
-            key: min(_auto_tile(one) for one in twins) if str(options.tile) == "auto" else int(options.tile)
-            for key, twins in self._twins.items()
+        twins = ([one.restorer for one in models], [one.clean_up for one in models if one.clean_up is not None])
+        tiles = {id(one): _auto_tile(one) for same in twins for one in same} if str(options.tile) == "auto" else {}
+        self._tiles = {
+            id(one): min((tiles[id(one)] for one in same), default=0) if tiles else int(options.tile)
+            for same in twins
+            for one in same
         }
 
     def carry_through(self, jobs: Sequence[Job]) -> None:
@@ -79,9 +79,10 @@ class Stages:
         from restore.repair.huge_masks import MaskOf
 
         job, started = huge.job, time.monotonic()
-        restorer, masks = self.reader.restorer_of(job), self.plan.masks
+        steps, masks = self.reader.steps_of(job), self.plan.masks
+        model = steps.only_model(self.models[network])
         mask = None
-        if masks is not None and self.reader.is_masked(job):
+        if masks is not None and steps.masked:
             mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
         with ExitStack() as until_told:
             notes: list[str] = []
@@ -89,15 +90,20 @@ class Stages:
                 done = repair_in_parts(
                     job.source,
                     job.target,
-                    None if restorer is None else self._twins[id(restorer)][network],
+                    model,
                     mask,
+                    fade=steps.fade,
+                    strength=self.options.strength,
                     format=job.format,
-                    tile_px=0 if restorer is None else self.tiles[id(restorer)],
+                    tile_px=0 if model is None else self._tile_of(model),
                     quality=self.options.quality,
                     metadata=self.options.metadata,
                     max_pixels=self.options.max_pixels,
                     overwrite=self.overwrite,
                     decoding=self.watch.decoding(os.fspath(job.source)),
+                    noted=lambda header, kind, model_ran: self._noted(
+                        header, steps, kind, notes, filled=model_ran and steps.repair
+                    ),
                     say=notes.append,
                     about_to_write=lambda: until_told.enter_context(unbroken()),
                 )
@@ -108,14 +114,13 @@ class Stages:
                 return None
             if done is None:
                 return self.reader.load_whole(job)
-            ran = restorer if done.ran else None
             self.ledger.finish(
                 job,
                 "done",
-                "nothing to repair" if ran is None else "nothing was changed" if done.copied else "",
+                "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
                 seconds=time.monotonic() - started,
-                model=None if ran is None else ran.name,
-                model_sha256=None if ran is None else ran.sha256,
+                **models_told(self.models[0], steps if done.ran else Steps(), filled=done.model_ran and steps.repair),
+                marked_share=done.marked_share,
                 input_sha256=done.input_sha256,
                 output_sha256=done.output_sha256,
                 changed_share=done.changed_share,
@@ -128,15 +133,16 @@ class Stages:
         """How many pictures like this one are repaired at once; 1: it goes alone."""
         from restore.repair.together import goes_whole, places
 
-        if loaded.restorer is None or loaded.picture.further:
+        model = loaded.steps.only_model(self.models[0])
+        if model is None or loaded.picture.further:
             return 1
-        count = places(loaded.restorer, *loaded.picture.size, self.tiles[id(loaded.restorer)])
-        return count if count > 1 and goes_whole(loaded.restorer, loaded.weight) else 1
+        count = places(model, *loaded.picture.size, self._tile_of(model))
+        return count if count > 1 and goes_whole(model, _holes(loaded)) else 1
 
     def go_together(self, first: Loaded, other: Loaded) -> bool:
         """Whether a picture can be repaired along with one that there is room beside."""
         return (
-            other.restorer is first.restorer
+            other.steps == first.steps
             and other.picture.size == first.picture.size
             and (other.weight is None) == (first.weight is None)
             and self.room_for(other) > 1
@@ -158,53 +164,65 @@ class Stages:
         if room > 1:
             together = self._repair_together(group, network, room)
         for loaded, repaired in zip(group, together):
-            if repaired is None:
-                repaired = self.repair(loaded, network)
-            if repaired is not None or loaded.restorer is None:
-                yield loaded, repaired
+            if repaired is None and loaded.steps:
+                try:
+                    repaired = self.repair(loaded, network)
+                except Exception as error:
+                    self.ledger.fail(loaded.job, error)
+                    continue
+            yield loaded, repaired
 
     def _repair_together(self, group: Sequence[Loaded], network: int, room: int) -> list[FloatArray | None]:
         from restore.repair.together import repair_together
 
-        first = group[0]
         started = time.monotonic()
+        model = group[0].steps.only_model(self.models[network])
+        assert model is not None
+        holes = [weight for weight in map(_holes, group) if weight is not None]
         try:
-            results = repair_together(
-                self._twins[id(first.restorer)][network],
-                [loaded.shown for loaded in group if loaded.shown is not None],
-                None if first.weight is None else [loaded.weight for loaded in group if loaded.weight is not None],
-                room,
-            )
+            shown = [loaded.shown for loaded in group if loaded.shown is not None]
+            results = repair_together(model, shown, holes or None, room)
         except Exception as error:  # alone, each picture succeeds or says what is wrong with it
             logger.debug("%d pictures at once: %s", len(group), error)
             return [None] * len(group)
         for loaded, result in zip(group, results):
             loaded.seconds += (time.monotonic() - started) / len(group)
             if result is not None:
-                loaded.shown = None
+                loaded.shown, loaded.filled = None, loaded.steps.repair
         return results
 
     def repair(self, loaded: Loaded, network: int = 0) -> FloatArray | None:
-        """Run the network, in the caller's thread; None if there is nothing to repair, or it failed."""
-        from restore.repair.apply import repair
+        """Run the networks, in the caller's thread; None if there turned out to be nothing to repair, on any page.
 
-        if loaded.restorer is None or loaded.shown is None:
-            return None
+        Raises:
+            RestoreError, MemoryError, ...: it failed.
+        """
+        assert loaded.shown is not None
         started = time.monotonic()
-        try:
-            one = self._twins[id(loaded.restorer)][network]
-            tile = self.tiles[id(loaded.restorer)]
-            repaired = repair(one, loaded.shown, loaded.weight, tile_px=tile, say=loaded.notes.append)
-            loaded.further = tuple(
-                self._put_in(page, repair(one, page.shown(), weight, tile_px=tile, say=loaded.notes.append), weight)
-                for page, weight in zip(loaded.picture.further, loaded.further_weights)
-            )
-        except Exception as error:
-            self.ledger.fail(loaded.job, error)
-            return None
-        loaded.shown = None
+        first = self._carry_out(loaded, loaded.shown, loaded.weight, network)
+        repaired, loaded.weight, loaded.shown = first.repaired, first.weight, None
+        pages = []
+        for page, given in zip(loaded.picture.further, list(loaded.further_weights)):
+            one = self._carry_out(loaded, self.reader.shown(page), given, network)
+            pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, loaded.steps))
+            loaded.further_weights[len(pages) - 1] = one.weight
+            loaded.filled |= one.filled
+        loaded.further = tuple(pages)
+        loaded.filled |= first.filled
+        if repaired is None and loaded.filled:
+            repaired = loaded.picture.shown()  # only a further page had holes
         loaded.seconds += time.monotonic() - started
         return repaired
+
+    def _carry_out(self, loaded: Loaded, shown: FloatArray, weight: FloatArray | None, network: int) -> Outcome:
+        return carry_out(
+            self.models[network], loaded.steps, shown, weight,
+            tile_of=self._tile_of, say=loaded.notes.append,
+            dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+        )  # fmt: skip
+
+    def _tile_of(self, model: Restorer) -> int:
+        return self._tiles[id(model)]
 
     def save(self, loaded: Loaded, repaired: FloatArray | None) -> None:
         """Put the repair into the picture and write it; copy the file where there was nothing to repair."""
@@ -213,11 +231,14 @@ class Stages:
         started = time.monotonic()
         job, before = loaded.job, loaded.picture
         try:
-            after, changed = before, 0.0
+            after, changed, kind = before, 0.0, job.format or before.format
             if repaired is not None:
-                after = replace(self._put_in(before, repaired, loaded.weight), further=loaded.further)
+                after = self._put_in(before, repaired, loaded.weight, loaded.steps)
+                after = replace(after, further=loaded.further)
                 changed = changed_share(before, after)
-            data, kind = loaded.data, job.format or before.format
+                if changed or after.alpha is not before.alpha:
+                    after = self._noted(after, loaded.steps, kind, loaded.notes, filled=loaded.filled)
+            data = loaded.data
             same = repaired is None or (
                 bool(data) and changed == 0 and after.alpha is before.alpha and self.options.quality is None
             )
@@ -235,14 +256,13 @@ class Stages:
         except Exception as error:
             self.ledger.fail(job, error)
             return
-        ran = None if repaired is None else loaded.restorer
         self.ledger.finish(
             job,
             "done",
-            "nothing to repair" if ran is None else "nothing was changed" if data is loaded.data else "",
+            "nothing to repair" if repaired is None else "nothing was changed" if data is loaded.data else "",
             seconds=loaded.seconds + time.monotonic() - started,
-            model=None if ran is None else ran.name,
-            model_sha256=None if ran is None else ran.sha256,
+            **models_told(self.models[0], loaded.steps, filled=loaded.filled),
+            marked_share=loaded.marked_share,
             input_sha256=loaded.input_sha256,
             output_sha256=digest,
             changed_share=changed,
@@ -250,11 +270,28 @@ class Stages:
             pixels=loaded.pixels,
         )
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None) -> Picture:
-        after = picture.with_repaired(repaired, weight)
+    def _noted(self, picture: Picture, steps: Steps, kind: str, notes: list[str], *, filled: bool) -> Picture:
+        """A picture that was changed, with a note of it for its file."""
+        from restore.repair.provenance import noted
+
+        if not self.options.provenance or self.options.metadata == "strip":
+            return picture
+        one = self.models[0]
+        told = models_told(one, steps, filled=filled)["models"]
+        network = one.restorer.sha256 if filled and steps.masked else None
+        return noted(picture, told, self.ledger.settings, filled_by=network, kind=kind, notes=notes)
+
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, steps: Steps) -> Picture:
+        where = None if steps.everywhere else weight
+        after = picture.with_repaired(repaired, where, strength=self.options.strength)
         if self.plan.masks is not None and self.plan.masks.alpha:
             after = opaque_where_repaired(after, weight)
         return after
+
+
+def _holes(loaded: Loaded) -> FloatArray | None:
+    """Where the model that a picture goes through alone is to fill; None everywhere."""
+    return loaded.weight if loaded.steps.repair else None
 
 
 def _auto_tile(restorer: Restorer) -> int:

@@ -15,6 +15,7 @@ from restore.checkpoints import (
     read_tensors,
     read_torch_file,
     shipped_weights,
+    weights_dir,
 )
 from restore.devices import pick_device, pick_devices, pick_precision
 from restore.errors import RestoreError
@@ -55,9 +56,7 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
     is_name = "/" not in name_or_path and "\\" not in name_or_path and "." not in name_or_path
     if is_name and name_or_path not in shipped_weights():
         known = [info.name for info in list_restorers() if not info.finds]
-        near = difflib.get_close_matches(name_or_path, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
-        raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
+        raise _no_such_model(name_or_path, known, "; a file is given with its path")
     return _open_file(name_or_path, find_weights(name_or_path), place, exactness)
 
 
@@ -92,6 +91,26 @@ def list_restorers() -> list[ModelInfo]:
     for name, method in CLASSICAL.items():
         infos.append(ModelInfo(name, method.purpose, method.needs.needs_mask, None))
     return infos
+
+
+def model_card(name: str) -> str:
+    """What there is to know of a shipped model, in Markdown: its card, or the purpose of a method without weights.
+
+    Raises:
+        RestoreError: no such model.
+    """
+    if name in CLASSICAL:
+        return f"# {name}\n\nA method that {CLASSICAL[name].purpose}. It has no weights: nothing was trained.\n"
+    card = weights_dir() / f"{name}.md"
+    if name not in shipped_weights() or not card.is_file():
+        raise _no_such_model(name, [info.name for info in list_restorers()])
+    return card.read_text(encoding="utf-8")
+
+
+def _no_such_model(name: str, known: list[str], further: str = "") -> RestoreError:
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return RestoreError(f"no model is called {name!r}", hint=f"{meant}known: {', '.join(known)}{further}")
 
 
 def _open_file(name: str, path: Path, device: torch.device, precision: str) -> Restorer:

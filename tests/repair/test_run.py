@@ -21,8 +21,8 @@ from restore.repair import fix_folder, plan_fix, run_fix
 from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save, snapshot
 
 MANIFEST_KEYS = [
-    "input", "output", "status", "reason", "seconds", "model", "model_sha256", "settings",
-    "input_sha256", "output_sha256", "changed_share", "warnings",
+    "input", "output", "status", "reason", "seconds", "model", "model_sha256", "models", "settings",
+    "input_sha256", "output_sha256", "marked_share", "changed_share", "warnings",
 ]  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_missing_masks_fail_skip_or_count_as_clean(pictures, tmp_path):
     out, summary = run("clean")
     assert (summary.done, summary.copied, summary.exit_code) == (3, 2, 0)
     assert (out / "sub/b.png").read_bytes() == (pictures / "sub/b.png").read_bytes()
-    out, summary = run("clean", clean_restorer=Inverter())
+    out, summary = run("clean", clean_up=Inverter())
     np.testing.assert_array_equal(load(out / "sub/b.png"), 255 - load(pictures / "sub/b.png"))
 
 
@@ -326,7 +326,7 @@ def test_commands_that_cannot_work_write_nothing(pictures, tmp_path):
         (Inverter(), plain, {"mask_dilate": -1}),
         (Inverter(), plain, {"tile": "big"}),
         (Inverter(), plain, {"tile": -5}),
-        (Filler(), masked, {"clean_restorer": Filler()}),
+        (Filler(), masked, {"clean_up": Filler()}),
         (Inverter(), plain, {"log": tmp_path / "mask.png/log"}),
     ]:
         with pytest.raises(RestoreError) as caught:

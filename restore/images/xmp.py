@@ -1,0 +1,174 @@
+"""What was done to a picture, written into its XMP packet; all else in the packet stays byte for byte where it was.
+
+XMP is RDF in XML (ISO 16684-1:2019). A parser tells where things stand, and bytes are put in there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_HISTORY = "http://ns.adobe.com/xap/1.0/mm/ History"
+_SOURCE_TYPE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ DigitalSourceType"
+_DESCRIPTION, _ROOT, _SEQUENCE = f"{_RDF} Description", f"{_RDF} RDF", f"{_RDF} Seq"
+_NAMES = {
+    "rdf": _RDF,
+    "xmpMM": _HISTORY.split()[0],
+    "stEvt": "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#",
+    "Iptc4xmpExt": _SOURCE_TYPE.split()[0],
+}
+_EMPTY = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
+    f'<rdf:RDF xmlns:rdf="{_RDF}">\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
+).encode()
+_TAG = re.compile(rb"<[^\s/>\"']+(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>")
+
+
+@dataclass(frozen=True)
+class Event:
+    """An entry of `xmpMM:History`: what was done, by which program, and how (ISO 16684-2, ResourceEvent)."""
+
+    action: str
+    agent: str
+    parameters: str
+
+
+def with_event(xmp: bytes | None, event: Event, source_type: str, *, keep_types: frozenset[str]) -> bytes:
+    """A packet with one more entry in its history, and the picture's digital source type.
+
+    Args:
+        xmp: the packet; None makes one.
+        event: is appended.
+        source_type: of `Iptc4xmpExt:DigitalSourceType`, in the place of one that is there.
+        keep_types: say more than `source_type`, and stay where they are there.
+
+    Raises:
+        ValueError: the packet is no XMP in UTF-8 that can be extended.
+    """
+    packet = _EMPTY if xmp is None else xmp
+    found = _find(packet)
+    if found.root is None:
+        raise ValueError("there is no RDF in it")
+    li = f"<rdf:li{_declared('rdf', 'stEvt')} stEvt:action={quoteattr(event.action)}"
+    li += f" stEvt:softwareAgent={quoteattr(event.agent)} stEvt:parameters={quoteattr(event.parameters)}/>"
+    edits: list[tuple[int, int, bytes]] = []
+    new = ""
+    if found.history:
+        if found.sequence is None:
+            raise ValueError("its history is no sequence")
+        edits.append(_appended(packet, found.sequence, li.encode()))
+    else:
+        new += f"<xmpMM:History>\n<rdf:Seq>\n{li}\n</rdf:Seq>\n</xmpMM:History>\n"
+    if found.source_type is None:
+        new += f"<Iptc4xmpExt:DigitalSourceType>{escape(source_type)}</Iptc4xmpExt:DigitalSourceType>\n"
+    elif packet[slice(*found.source_type)].decode().strip() not in keep_types:
+        edits.append((*found.source_type, escape(source_type).encode()))
+    if new:
+        about = quoteattr(found.about or "")
+        block = f"<rdf:Description rdf:about={about}{_declared('rdf', 'xmpMM', 'stEvt', 'Iptc4xmpExt')}>\n"
+        edits.append(_appended(packet, found.root, f"{block}{new}</rdf:Description>\n".encode()))
+    for begin, end, piece in sorted(edits, reverse=True):
+        packet = packet[:begin] + piece + packet[end:]
+    return packet
+
+
+@dataclass
+class _Found:
+    """What stands where in a packet: spans from the first byte to behind the last.
+
+    Attributes:
+        root: of `rdf:RDF`, from its end tag on; of an empty element the whole.
+        about: whose properties the packet holds.
+        history: there is one.
+        sequence: its entries' end, as `root`.
+        source_type: the value of the property.
+    """
+
+    root: tuple[int, int] | None = None
+    about: str | None = None
+    history: bool = False
+    sequence: tuple[int, int] | None = None
+    source_type: tuple[int, int] | None = None
+    path: list[tuple[str, int]] = field(default_factory=list)
+
+
+def _find(packet: bytes) -> _Found:
+    found = _Found()
+    parser = expat.ParserCreate(encoding="UTF-8", namespace_separator=" ")
+    in_description = [_ROOT, _DESCRIPTION]
+
+    def names() -> list[str]:
+        names = [name for name, _ in found.path]
+        return names[names.index(_ROOT) :] if _ROOT in names else []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        at = parser.CurrentByteIndex
+        found.path.append((name, at))
+        place = names()
+        if place == in_description:
+            found.about = found.about or attributes.get(f"{_RDF} about")
+        elif place == [*in_description, _HISTORY]:
+            found.history = True
+        if place == in_description and _SOURCE_TYPE in attributes:
+            found.source_type = _attribute(packet, at, b"DigitalSourceType")
+        elif place == [*in_description, _SOURCE_TYPE] and f"{_RDF} resource" in attributes:
+            found.source_type = _attribute(packet, at, b"resource")
+
+    def end(name: str) -> None:
+        at, place = parser.CurrentByteIndex, names()
+        _, began = found.path.pop()
+        opened = _tag_end(packet, began)
+        empty = packet[opened - 2 : opened] == b"/>"
+        span = (began, opened) if empty else (at, at)
+        if place == [_ROOT]:
+            found.root = span
+        elif place == [*in_description, _HISTORY, _SEQUENCE]:
+            found.sequence = span
+        elif place == [*in_description, _SOURCE_TYPE] and found.source_type is None and not empty:
+            found.source_type = (opened, at)
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(packet.rstrip(b"\0 \t\r\n"), True)
+    except expat.ExpatError as error:
+        raise ValueError(f"it is no XML: {error}") from error
+    return found
+
+
+def _declared(*prefixes: str) -> str:
+    return "".join(f' xmlns:{prefix}="{_NAMES[prefix]}"' for prefix in prefixes)
+
+
+def _appended(packet: bytes, span: tuple[int, int], piece: bytes) -> tuple[int, int, bytes]:
+    """The edit that puts a piece before an element's end tag, or into an empty element."""
+    begin, end = span
+    if begin == end:
+        return begin, begin, piece + b"\n"
+    tag = packet[begin:end]
+    name = re.split(rb"[\s/>]", tag[1:], maxsplit=1)[0]
+    return begin, end, tag[: tag.rindex(b"/")] + b">\n" + piece + b"\n</" + name + b">"
+
+
+def _tag_end(packet: bytes, at: int) -> int:
+    tag = _TAG.match(packet, at)
+    if tag is None:
+        raise ValueError("a tag of it cannot be told")
+    return tag.end()
+
+
+def _attribute(packet: bytes, at: int, name: bytes) -> tuple[int, int]:
+    """Where the value of an attribute stands, by its name without prefix, of the tag there."""
+    found = re.compile(rb"[\s:]" + name + rb"\s*=\s*(?:\"([^\"]*)\"|'([^']*)')").search(
+        packet, at, _tag_end(packet, at)
+    )
+    if found is None:
+        raise ValueError("an attribute of it cannot be told")
+    return found.span(1) if found[1] is not None else found.span(2)

@@ -1,0 +1,159 @@
+"""What a picture goes through, model by model: damage is found, holes are filled, the whole is cleaned up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from restore.repair.masks import FloatArray, shaped
+
+if TYPE_CHECKING:
+    from restore.restorers.base import Restorer
+
+Say = Callable[[str], None]
+
+_MARKED = 0.5  # what a finder is surer of than this is a hole, wholly: half a scratch is still a scratch
+
+
+class Finder(Protocol):
+    """What marks damage where nobody has drawn a mask: the detector.
+
+    Attributes:
+        name, sha256: as of a `Restorer`.
+    """
+
+    name: str
+    sha256: str | None
+
+    def find(self, shown: FloatArray, *, tile_px: int, say: Say) -> FloatArray:
+        """H×W×3, sRGB, [0, 1] -> H×W in [0, 1], 1 = damaged."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What repairs, on one device.
+
+    Attributes:
+        restorer: fills what masks say; without masks repairs whole pictures.
+        clean_up: goes over whole pictures when their holes are filled; None: nothing does.
+        finder: makes the masks; None: they are given, or there are none.
+    """
+
+    restorer: Restorer
+    clean_up: Restorer | None = None
+    finder: Finder | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done to one picture, in this order; none of it: the picture is copied.
+
+    Attributes:
+        fade: fading is undone, before any model sees the picture.
+        find: damage is found, and is the mask from there on.
+        repair: holes are filled; without a mask the whole picture is repaired.
+        clean_up: the whole picture is cleaned up.
+        masked: a mask, given or found, says where to repair.
+    """
+
+    fade: bool = False
+    find: bool = False
+    repair: bool = False
+    clean_up: bool = False
+    masked: bool = False
+
+    def __bool__(self) -> bool:
+        return self.fade or self.find or self.repair or self.clean_up
+
+    @property
+    def everywhere(self) -> bool:
+        """Known pixels change, too."""
+        return self.fade or self.clean_up or not self.masked
+
+    def only_model(self, models: Models) -> Restorer | None:
+        """The model, where no other takes part."""
+        if self.find or self.repair == self.clean_up:
+            return None
+        return models.restorer if self.repair else models.clean_up
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one page.
+
+    Attributes:
+        repaired: H×W×3, sRGB, [0, 1]; None: there was nothing to repair.
+        weight: H×W in [0, 1], the mask, given or found; None without.
+        filled: the restorer ran.
+    """
+
+    repaired: FloatArray | None
+    weight: FloatArray | None
+    filled: bool
+
+
+def carry_out(
+    models: Models,
+    steps: Steps,
+    shown: FloatArray,
+    weight: FloatArray | None,
+    *,
+    tile_of: Callable[[Restorer], int],
+    dilate_px: int,
+    feather_px: int,
+    say: Say,
+) -> Outcome:
+    """Take a page through its steps, from the finder on.
+
+    The filler sees the picture as it is, damage hidden; what cleans up sees it filled.
+
+    Args:
+        models: of the device to run on.
+        steps: what is to be done.
+        shown: H×W×3, sRGB, [0, 1], its fading undone.
+        weight: where to repair, if that is known already.
+        tile_of: a model's largest tile, see `run_tiled`.
+        dilate_px, feather_px: shape a mask that is found; see `effective_mask`.
+        say: told what goes another way than planned.
+
+    Raises:
+        RestoreError: exit code 1; see `restore.repair.apply.repair`.
+    """
+    from restore.repair.apply import repair
+
+    if steps.find:
+        assert models.finder is not None
+        found = models.finder.find(shown, tile_px=tile_of(models.restorer), say=say)
+        marked = (found >= _MARKED).astype(np.float32)
+        weight = shaped(marked, dilate_px=dilate_px, feather_px=feather_px)
+    repaired = shown if steps.fade else None
+    filled = steps.repair and (weight is None or bool(weight.any()))
+    if filled:
+        repaired = repair(models.restorer, shown, weight, tile_px=tile_of(models.restorer), say=say)
+        if weight is not None and steps.everywhere:
+            repaired = mixed(shown, repaired, weight)
+    if steps.clean_up:
+        assert models.clean_up is not None
+        before = shown if repaired is None else repaired
+        repaired = repair(models.clean_up, before, None, tile_px=tile_of(models.clean_up), say=say)
+    return Outcome(repaired, weight, filled)
+
+
+def mixed(shown: FloatArray, repaired: FloatArray, weight: FloatArray) -> FloatArray:
+    """H×W×3 both, and H×W in [0, 1]: the repair where the weight is 1, what was shown where it is 0."""
+    share = weight[:, :, None]
+    return np.where(share == 1, repaired, shown + share * (repaired - shown))
+
+
+def models_told(models: Models, steps: Steps, *, filled: bool) -> dict[str, Any]:
+    """What a record tells of the models that had a part in a picture: all, in order, and the one that did most."""
+    hashes = {models.finder.name: models.finder.sha256} if steps.find and models.finder is not None else {}
+    repairing = [models.restorer] if filled else []
+    if steps.clean_up and models.clean_up is not None:
+        repairing.append(models.clean_up)
+    hashes |= {model.name: model.sha256 for model in repairing}
+    most = repairing[0].name if repairing else "fade" if steps.fade else None
+    return {"model": most, "model_sha256": hashes.get(most or ""), "models": hashes}
