@@ -17,17 +17,6 @@ from restore.repair.fade import estimated, thumbnail, unfaded
 from tests.repair.conftest import Filler, Identity, hole, load, photo, save, snapshot
 
 PHOTOS = Path(__file__).parent.parent.parent.parent / "shared/data/photos/clean"
-    "astronaut",
-    "chelsea",
-    "coffee",
-    "rocket",
-    "camera",
-    "brick",
-    "grass",
-    "gravel",
-    "cat",
-    "immunohistochemistry",
-)
 
 
 def photographs() -> Iterator[np.ndarray]:
