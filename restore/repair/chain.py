@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -157,3 +157,30 @@ def models_told(models: Models, steps: Steps, *, filled: bool) -> dict[str, Any]
     hashes |= {model.name: model.sha256 for model in repairing}
     most = repairing[0].name if repairing else "fade" if steps.fade else None
     return {"model": most, "model_sha256": hashes.get(most or ""), "models": hashes}
+
+
+def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:
+    """The largest side of a tile by the id of each restorer, the same for one and its twins on other devices.
+
+    Args:
+        models: the same on every device.
+        tile: `auto`, 0 (never), or that side in pixels.
+    """
+    twins = ([one.restorer for one in models], [one.clean_up for one in models if one.clean_up is not None])
+    sides: dict[int, int] = {}
+    for same in filter(None, twins):
+        side = min(map(_auto_tile, same)) if str(tile) == "auto" else int(tile)
+        sides |= {id(one): side for one in same}
+    return sides
+
+
+def _auto_tile(restorer: Restorer) -> int:
+    from restore.tiling import auto_tile
+
+    return auto_tile(
+        1 << 20,
+        1 << 20,
+        device=restorer.device,
+        overlap_px=restorer.needs.overlap_px,
+        bytes_per_pixel=restorer.bytes_per_pixel,
+    )

@@ -21,8 +21,8 @@ from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
 from restore.images.unspool import write_spooled
 from restore.repair.apply import regions
 from restore.repair.chain import Models, Steps, mixed
-from restore.repair.fade import Curves, estimated, thumbnail
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
+from restore.repair.huge_task import Task, curves_of
 from restore.repair.loaded import opaque_where_repaired, would_suffer
 from restore.repair.pipes import check_unchanged
 from restore.restorers.base import Restorer
@@ -31,7 +31,6 @@ from restore.tiling import run_banded
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
 HUGE_PIXELS = 40_000_000
-_STRIP_PIXELS = 2_000_000  # that are put back into their own colours at once
 _HUGE_BYTES = 500  # a smaller file holds no huge picture: a blank page of 40 megapixels takes 800 bytes at least
 
 
@@ -143,7 +142,7 @@ def repair_in_parts(
         if mask is not None and where is None:
             return None
         after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
-        task = _Task(before, after, _curves(before) if fade else None, strength, tile_px, say)
+        task = Task(before, after, curves_of(before) if fade else None, strength, tile_px, say)
         marked: int | None = None
         if restorer is None:
             after, model_ran, changed = before, False, 0
@@ -183,42 +182,13 @@ def repair_in_parts(
             spool.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A picture on its way from spool to spool.
-
-    Attributes:
-        before, after: as it was, and as it becomes.
-        curves: undo its fading; None where that is not asked for.
-        strength: how much of the repair is taken.
-        tile_px, say: see `run_tiled`.
-    """
-
-    before: SpooledPicture
-    after: SpooledPicture
-    curves: Curves | None
-    strength: float
-    tile_px: int
-    say: Callable[[str], None]
-
-    def shown(self, source: Picture) -> np.ndarray:
-        """What a model sees of a part."""
-        shown = source.shown()
-        return shown if self.curves is None else self.curves(shown)
-
-
-def _curves(picture: SpooledPicture) -> Curves:
-    across = slice(0, picture.size[1])
-    return estimated(thumbnail(lambda rows: picture.part(rows, across).shown(), picture.size))
-
-
 @torch.inference_mode()
-def _in_bands(restorer: Restorer, task: _Task) -> int:
+def _in_bands(restorer: Restorer, task: Task) -> int:
     """Repair the whole picture; returns how many pixels changed."""
     changed: dict[int, int] = {}
     before, after = task.before, task.after
     across = slice(0, before.size[1])
-    step = max(_STRIP_PIXELS // before.size[1], 1)
+    step = task.strip_rows
 
     def read(rows: slice, columns: slice) -> list[Tensor | None]:
         return [_as_tensor(task.shown(before.part(rows, columns)))[None]]
@@ -245,7 +215,7 @@ def _in_bands(restorer: Restorer, task: _Task) -> int:
 
 
 @torch.inference_mode()
-def _around_holes(restorer: Restorer, task: _Task, where: HugeMask) -> tuple[bool, int, int] | None:
+def _around_holes(restorer: Restorer, task: Task, where: HugeMask) -> tuple[bool, int, int] | None:
     """Repair the holes, each on a crop; returns whether there were any, how many pixels they have, how many changed.
 
     None where a crop is huge itself; nothing has been done then.
@@ -258,7 +228,7 @@ def _around_holes(restorer: Restorer, task: _Task, where: HugeMask) -> tuple[boo
     if task.curves is None:
         shutil.copyfile(before.spool.path, after.spool.path)
     else:
-        changed = _unfaded(task)
+        changed = task.unfade()
     for crop in crops:
         source, weight = before.part(crop.rows, crop.columns), where.weight(crop.rows, crop.columns)
         hole = weight > 0
@@ -281,19 +251,6 @@ def _around_holes(restorer: Restorer, task: _Task, where: HugeMask) -> tuple[boo
         after.put(crop.rows, crop.columns, repaired)
         changed += _differing(source, repaired, mine)
     return bool(crops), marked, changed
-
-
-def _unfaded(task: _Task) -> int:
-    """Undo the fading of the whole picture; returns how many pixels changed."""
-    changed, (height, width) = 0, task.before.size
-    step = max(_STRIP_PIXELS // width, 1)
-    for top in range(0, height, step):
-        rows, across = slice(top, min(top + step, height)), slice(0, width)
-        source = task.before.part(rows, across)
-        unfaded = source.with_repaired(task.shown(source), strength=task.strength)
-        task.after.put(rows, across, unfaded)
-        changed += int((source.pixels != unfaded.pixels).any(axis=2).sum())
-    return changed
 
 
 def _differing(one: Picture, other: Picture, where: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from restore.images import Picture
 from restore.images.decoded import Damaged
 from restore.interrupts import unbroken
-from restore.repair.chain import Models, Outcome, Steps, carry_out, models_told
+from restore.repair.chain import Models, Outcome, Steps, carry_out, models_told, tiles_of
 from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
 from restore.repair.options import Options
 from restore.repair.outputs import encoded
@@ -56,13 +56,7 @@ class Stages:
         # A run that was started again may have written a file that nobody has heard of.
         self.overwrite = plan.overwrite or bool(watch.past.plan)
         # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
-        twins = ([one.restorer for one in models], [one.clean_up for one in models if one.clean_up is not None])
-        tiles = {id(one): _auto_tile(one) for same in twins for one in same} if str(options.tile) == "auto" else {}
-        self._tiles = {
-            id(one): min((tiles[id(one)] for one in same), default=0) if tiles else int(options.tile)
-            for same in twins
-            for one in same
-        }
+        self._tiles = tiles_of(models, options.tile)
 
     def carry_through(self, jobs: Sequence[Job]) -> None:
         """One job after the other through all stages, in the caller's thread."""
@@ -292,15 +286,3 @@ class Stages:
 def _holes(loaded: Loaded) -> FloatArray | None:
     """Where the model that a picture goes through alone is to fill; None everywhere."""
     return loaded.weight if loaded.steps.repair else None
-
-
-def _auto_tile(restorer: Restorer) -> int:
-    from restore.tiling import auto_tile
-
-    return auto_tile(
-        1 << 20,
-        1 << 20,
-        device=restorer.device,
-        overlap_px=restorer.needs.overlap_px,
-        bytes_per_pixel=restorer.bytes_per_pixel,
-    )
