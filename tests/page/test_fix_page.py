@@ -1,5 +1,6 @@
 """`restore fix --html`: before and after of every file, and what became of the others."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from restore.images import save_png
 from restore.repair import plan_fix, run_fix
 from restore.repair.manifest import Record
 from restore.repair.page import check_fix_page, write_fix_page
+from restore.repair.summary import Summary
 from restore.restorers.open import open_restorer
 from tests.page.test_write import data_of
 from tests.test_cli import restore
@@ -70,6 +72,19 @@ def test_holes_are_outlined_as_the_masks_were_meant(scans: Path, tmp_path: Path,
     line = cv2.imread(str(index.parent / "pictures" / outline), cv2.IMREAD_UNCHANGED)[:, :, 3] > 0
     assert line[9, 15] != invert, "outside of the square, or inside of it"
     assert line[10, 15] == invert
+
+
+def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path) -> None:
+    rgba = np.full((40, 50, 4), 200, np.uint8)
+    rgba[:20, :, 3] = 0
+    (tmp_path / "scans").mkdir()
+    save_png(tmp_path / "scans" / "a.png", rgba)
+    plan = plan_fix(tmp_path / "scans", tmp_path / "out", masks="auto")
+    record = Record(os.fspath(tmp_path / "scans/a.png"), os.fspath(tmp_path / "out/a.png"), "done")
+    (tmp_path / "out").mkdir()
+    save_png(tmp_path / "out" / "a.png", rgba)
+    index = write_fix_page(tmp_path / "page", plan, [record], Summary(1))
+    assert not data_of(index.parent)["rows"][0]["views"][0].get("outline"), "transparency is not where damage was"
 
 
 def test_files_that_are_gone_by_then_are_noted(scans: Path, tmp_path: Path) -> None:

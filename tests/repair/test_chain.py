@@ -167,7 +167,10 @@ def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_
             assert (part[name][known] == 0).all(), "known pixels are equal"
 
 
-def test_no_strength_changes_nothing_at_all(tmp_path):
+@pytest.mark.parametrize("limit", [10**9, 100], ids=["memory", "parts"])
+def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     for name, (pixels, options) in SOURCES.items():
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "in/a.jpg", photo(60, 50))

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from restore.checkpoints import Description, Finding, save_weights
 from restore.errors import RestoreError
 from restore.models.unet import UNet
-from restore.repair import plan_fix
+from restore.repair import fix_folder, plan_fix
 from restore.repair.detect import plan_detect, run_detect
 from restore.repair.summary import Summary
 from restore.restorers.base import Needs
 from restore.restorers.detector import Detector
 from tests.nursery import Nursery
-from tests.repair.conftest import load, photo, save, snapshot
+from tests.repair.conftest import Filler, load, photo, save, snapshot
 
 
 class Bright(nn.Module):
@@ -62,6 +62,7 @@ def test_a_folder_gets_the_same_tree_of_masks(tmp_path: Path) -> None:
     for name in ("a_mask.png", "sub/b_mask.png"):
         with Image.open(tmp_path / "masks" / name) as mask:
             assert (mask.format, mask.mode) == ("PNG", "L")
+            assert not mask.info, "a mask is no repaired picture, and tells of no repair"
             assert np.array_equal(np.asarray(mask), MASK)
     assert not load(tmp_path / "masks/sub/clean_mask.png").any()
     assert snapshot(tmp_path / "in") == before
@@ -74,6 +75,17 @@ def test_the_masks_are_those_that_fix_takes(tmp_path: Path) -> None:
     plan = plan_fix(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
     assert {job.mask for job in plan.jobs} == {tmp_path / "masks/a_mask.png", tmp_path / "masks/sub/b_mask.png"}
     assert plan.unmatched_masks == []
+
+
+def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png", scratched(12, 9))
+    save(tmp_path / "in/clean.png", photo(12, 9))
+    detect(tmp_path / "in", tmp_path / "masks")
+    fix_folder(tmp_path / "in", tmp_path / "by_masks", Filler(), masks=tmp_path / "masks")
+    fix_folder(tmp_path / "in", tmp_path / "at_once", Filler(), masks="auto", finder=bright())
+    for name in ("a.png", "clean.png"):
+        assert np.array_equal(load(tmp_path / "at_once" / name), load(tmp_path / "by_masks" / name))
+    assert not np.array_equal(load(tmp_path / "at_once/a.png"), load(tmp_path / "in/a.png"))
 
 
 def test_a_mask_fits_the_picture_as_a_person_sees_it(tmp_path: Path) -> None:
