@@ -32,6 +32,13 @@ class Bright(nn.Module):
         return (image[:, :1] - 0.9) * 1000
 
 
+class Black(Filler):
+    """Fills holes with black."""
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        return torch.zeros_like(image)
+
+
 def bright() -> Detector:
     finds = Finding(threshold=0.5, margin_px=0)
     return Detector(finds, "bright", Bright(), Needs(needs_mask=False), "test", torch.device("cpu"), "fp32")
@@ -81,8 +88,8 @@ def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png", scratched(12, 9))
     save(tmp_path / "in/clean.png", photo(12, 9))
     detect(tmp_path / "in", tmp_path / "masks")
-    fix_folder(tmp_path / "in", tmp_path / "by_masks", Filler(), masks=tmp_path / "masks")
-    fix_folder(tmp_path / "in", tmp_path / "at_once", Filler(), masks="auto", finder=bright())
+    fix_folder(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
+    fix_folder(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
     for name in ("a.png", "clean.png"):
         assert np.array_equal(load(tmp_path / "at_once" / name), load(tmp_path / "by_masks" / name))
     assert not np.array_equal(load(tmp_path / "at_once/a.png"), load(tmp_path / "in/a.png"))
