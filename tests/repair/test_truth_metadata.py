@@ -16,7 +16,11 @@ from tests.images.profiles import ADOBE_RGB, matrix_profile
 from tests.repair.conftest import Inverter, load, photo, save
 
 ICC = matrix_profile(*ADOBE_RGB)
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>a remark in XMP</note></x:xmpmeta>'
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Label="a remark in XMP"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
 CAPTION = b"\x1c\x02\x78\x00\x0dan IPTC title"  # record 2, data set 120, 13 bytes
 
 
