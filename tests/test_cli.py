@@ -96,7 +96,7 @@ def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> Non
 def test_readme_names_no_command_or_option_that_is_not_there() -> None:
     known = {option for c in commands().values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
-    known |= {"--lpips-weights", "--only", "--no-usual"}
+    known |= {"--lpips-weights", "--only"}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used <= known, used - known
 
