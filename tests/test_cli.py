@@ -86,12 +86,12 @@ def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> Non
             continue
         assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
         if parameter.param_type_name == "option":
-            for option in parameter.opts:
+            for option in (*parameter.opts, *parameter.secondary_opts):
                 assert f"`{option}`" in section(name), f"{option} of `restore {name}` is not in its part of the README"
 
 
 def test_readme_names_no_command_or_option_that_is_not_there() -> None:
-    known = {option for c in commands().values() for p in c.params for option in p.opts}
+    known = {option for c in commands().values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
     known |= {"--lpips-weights", "--limit", "--only"}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
