@@ -89,7 +89,7 @@ def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> Non
             continue
         assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
         if parameter.param_type_name == "option":
-            for option in parameter.opts:
+            for option in (*parameter.opts, *parameter.secondary_opts):
                 assert f"`{option}`" in section(name), f"{option} of `restore {name}` is not in its part of the README"
 
 
