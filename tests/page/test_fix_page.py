@@ -44,8 +44,8 @@ def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, 
         assert 50 < changed <= 100
         assert seconds > 0
     html = (tmp_path / "page" / "index.html").read_text()
-    assert "<td>broken.png</td><td>failed</td>" in html
-    assert "<td>notes.txt</td><td>skipped</td><td>no picture by its content</td>" in html
+    assert '<td class="short">broken.png</td><td class="short">failed</td>' in html
+    assert '<td class="short">notes.txt</td><td class="short">skipped</td>' in html
 
 
 def test_a_run_that_goes_on_shows_what_an_earlier_one_has_done(scans: Path, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_files_that_were_not_begun_are_listed(scans: Path, tmp_path: Path) -> No
     summary = run_fix(plan, open_restorer("tv"))
     index = write_fix_page(tmp_path / "page", plan, [], summary)
     assert data_of(index.parent)["rows"] == []
-    assert "<td>a.png</td><td>not started</td>" in index.read_text()
+    assert '<td class="short">a.png</td><td class="short">not started</td>' in index.read_text()
 
 
 @pytest.mark.parametrize(("where", "words"), [("scans", "inside"), ("scans/page", "inside"), ("out", "a folder each")])

@@ -62,7 +62,7 @@ def test_a_page_is_a_folder_with_relative_pictures(tmp_path: Path) -> None:
     assert index == tmp_path / "p" / "index.html"
     html = index.read_text()
     assert "A &amp; B" in html
-    assert "<td>&lt;b&gt;</td>" in html
+    assert '<td class="short">&lt;b&gt;</td>' in html
     assert "n &lt; m" in html
     (shown,) = data_of(tmp_path / "p")["rows"]
     assert (shown["name"], shown["group"], shown["note"], shown["scores"]) == ("cat", "noise", "why", [30.125])
