@@ -1,6 +1,6 @@
 """Memory and time of `restore fix` over the size of the picture, as a whole command.
 
-    python benchmarks/fix_memory.py [--megapixels 12 50 100 400] [--model MODEL] [--format tif|png|jpg]
+    python benchmarks/fix_memory.py [--megapixels 12 50 100 400 900] [--model MODEL] [--format tif|png|jpg]
 
 Each picture is a photograph that scikit-image ships, repeated to its size, in a file of its own. Without `--model` the
 network is a small one made for the purpose (its weights are random): what is measured is the way through, not the
@@ -52,7 +52,7 @@ def picture(path: Path, megapixels: float) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megapixels", type=float, nargs="+", default=[12, 50, 100, 400])
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[12, 50, 100, 400, 900])
     parser.add_argument("--model")
     parser.add_argument("--format", default="tif", choices=("tif", "png", "jpg"))
     args = parser.parse_args()

@@ -166,11 +166,14 @@ def sweep_leftovers(folder: Path) -> int:
 
 
 def _make_alike(path: Path, like: os.stat_result) -> None:
-    try:
-        os.chmod(path, like.st_mode & 0o777)
-        os.utime(path, ns=(like.st_atime_ns, like.st_mtime_ns))
-    except PermissionError as error:  # FAT and some network disks have neither; the content matters more
-        logger.debug("%s: %s", path, error)
+    for make in (
+        lambda: os.chmod(path, like.st_mode & 0o777),
+        lambda: os.utime(path, ns=(like.st_atime_ns, like.st_mtime_ns)),
+    ):
+        try:
+            make()
+        except (OSError, OverflowError) as error:  # some disks have one or neither; the content matters more
+            logger.debug("%s: %s", path, error)
 
 
 def _machine() -> str:

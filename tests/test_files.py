@@ -26,6 +26,18 @@ def test_a_file_gets_rights_and_time_of_another_before_its_name(
     assert (tmp_path / "new" / "file").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_that_knows_no_rights_may_know_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "like").touch()
+    os.utime(tmp_path / "like", (1000, 2000))
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_atomically(tmp_path / "file", b"x", like=(tmp_path / "like").stat())
+    assert (tmp_path / "file").stat().st_mtime == 2000
+
+
 def test_what_fails_says_why_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"old")
 

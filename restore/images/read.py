@@ -58,6 +58,7 @@ def picture_from_bytes(
     """
     kind = format_of(data, Path(name))
     pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
+    missing = tiff_pages.missing_pages(data, len(pages)) if kind == "tiff" and all_pages else []
     # One copy for all pages, which is bytes to those that only read it.
     page_alone = bytearray(data) if len(pages) > 1 else None
     read: list[Picture] = []
@@ -87,6 +88,7 @@ def picture_from_bytes(
         first.notes.append(f"first of {len(pages)} pages")
     for page, picture in enumerate(further, start=2):
         first.notes.extend(f"page {page}: {note}" for note in picture.notes)
+    first.notes.extend(missing)
     return replace(first, further=tuple(further))
 
 

@@ -216,6 +216,8 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1)
         decoded, rows = found
         if complaint:
             decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
+        if kind == "tiff":
+            decoded.notes.extend(tiff_pages.missing_pages(data, 1))
         header = assembled(data, kind, decoded, tiff_header, size=rows.size)
     empty = np.empty((0, rows.size[1], decoded.channels), rows.dtype)  # turned empty rows have become columns
     return SpooledPicture(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)

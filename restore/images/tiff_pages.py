@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
@@ -27,6 +28,19 @@ def find_pages(data: Any) -> list[int]:
     except (struct.error, OverflowError):  # it points behind the file's end
         pass
     return pages or [0]
+
+
+def missing_pages(data: Any, found: int) -> list[str]:
+    """A note where the chain of directories breaks or bites its tail after so many pages, as in a file that was cut."""
+    order, big = _kind(data)
+    links = [8 if big else 4]
+    ends = False
+    with suppress(struct.error, OverflowError):
+        for _, _, link in _directories(data):
+            links.append(link)
+    with suppress(struct.error):
+        ends = struct.unpack_from(order + ("Q" if big else "I"), data, links[-1])[0] == 0
+    return [] if ends else [f"its list of pages breaks off after page {found}: if there were more, they are lost"]
 
 
 def show_page(file: bytearray, at: int) -> None:

@@ -129,8 +129,8 @@ def test_a_killed_benchmark_goes_on_with_the_same_command(bench, clean: Path, tm
 
 
 def test_ctrl_c_says_how_to_go_on(clean: Path, tmp_path: Path) -> None:
-    for i in range(20):
-        save_png(clean / f"c{i}.png", photo(150 + 3 * i, 120, 160))
+    for i in range(8):  # a second and more for each: there is time to interrupt
+        save_png(clean / f"c{i}.png", photo(150 + 3 * i, 600, 800))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "restore.cli", "bench", str(clean), "--damage", "awgn-25", "--model", "nlmeans"]
     command += ["--device", "cpu", "--out", str(out)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pyvips
@@ -9,7 +12,8 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from restore.errors import RestoreError
 from restore.images import picture_from_bytes, tiff_pages
-from restore.repair import fix_folder
+from restore.repair import fix_folder, huge
+from restore.restorers.base import Needs
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 from tests.repair.conftest import Filler, Identity, Inverter, hole, load, photo, save
 
@@ -188,3 +192,23 @@ def test_tags_of_a_big_tiff(tmp_path):
     with Image.open(tmp_path / "out/x.tif") as image:
         assert image.tag_v2[271] == "A maker"
         np.testing.assert_array_equal(np.asarray(image), np.rot90(PAGES[0], -1))
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
+    class Tiled(Identity):
+        needs = Needs(needs_mask=False, tileable=True)
+
+    monkeypatch.setattr(huge, "HUGE_PIXELS", 1 if parts else 10**9)
+    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
+    data = write_pages(tmp_path / "in/x.tif", PAGES).read_bytes()
+    second = tiff_pages.find_pages(data)[1]
+    (tmp_path / "in/cut.tif").write_bytes(data[:second])
+    (tmp_path / "in/loop.tif").write_bytes(data.replace(struct.pack("<I", second), struct.pack("<I", 8)))
+    save(tmp_path / "in/plain.tif", PAGES[0])
+    strict = fix_folder(tmp_path / "in", tmp_path / "strict", Tiled())
+    assert [failure.path.name for failure in strict.failed] == ["cut.tif"]
+    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled(), truncated="accept")
+    assert summary.done == 4, summary.failed
+    told = [line for line in summary.warnings if "its list of pages breaks off after page 1" in line]
+    assert [Path(line.partition(": ")[0]).name for line in sorted(told)] == ["cut.tif", "loop.tif"]
