@@ -58,6 +58,9 @@ def fix(
             "Default: with --masks auto.",
         ),
     ] = None,
+    detector: Annotated[
+        str, typer.Option(help="What finds damage with --masks auto: weights trained with target: mask.")
+    ] = "detector",
     fade: Annotated[
         bool, typer.Option("--fade", help="Undo fading first: lifted black, yellowed white, low contrast.")
     ] = False,
@@ -129,6 +132,8 @@ def fix(
                 raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
         if clean_up:
             raise RestoreError("follows the filling of holes", where="--clean-up", hint="give --masks")
+    if masks != "auto" and detector != "detector":
+        raise RestoreError("nothing is to be found", where="--detector", hint="give --masks auto")
 
     for taker, goal in (("OUTPUT", output), ("--log", str(log))):
         if as_json and goal == "-" and not dry_run:
@@ -171,7 +176,7 @@ def fix(
     if masks == "auto":
         from restore.restorers.detector import open_detector
 
-        finders = [open_detector("detector", device=str(one.device), precision=precision) for one in restorers]
+        finders = [open_detector(detector, device=str(one.device), precision=precision) for one in restorers]
     records: list[Record] = []
     with Progress("repairing", len(plan.jobs)) as bar:
 

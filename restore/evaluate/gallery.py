@@ -63,6 +63,13 @@ KINDS: tuple[Kind, ...] = (
     Kind("scratches", {"name": "scratch", "width": [3, 7]}, {"count": (3, 6, 12, 24, 48)}, "in number {count}"),
     Kind("hairs", {"name": "hair", "width": [3, 5]}, {"count": (2, 5, 10, 20, 40)}, "in number {count}"),
     Kind("dust", {"name": "dust", "width": [3, 8]}, {"count": (20, 60, 150, 300, 600)}, "in number {count}"),
+    Kind("cracks", {"name": "crack", "width": [2, 4]}, {"count": (1, 3, 6, 12, 24)}, "in number {count}"),
+    Kind("folds", {"name": "fold", "count": 1, "opacity": 0.9}, {"width": (2, 4, 7, 11, 16)}, "{width} px at 512"),
+    Kind(
+        "tears", {"name": "tear", "count": 2, "lost": 0},
+        {"width": (4, 8, 14, 22, 32), "length": (60, 110, 160, 210, 260)}, "{width} px wide at 512",
+    ),
+    Kind("stains", {"name": "stain", "count": 3}, {"opacity": (0.15, 0.3, 0.45, 0.6, 0.75)}, "opacity {opacity}"),
     Kind(
         "holes: strokes", {"name": "strokes", "count": 6, "max_length": 120},
         {"max_width": (6, 16, 32, 64, 100)}, "up to {max_width} px wide at 512",
@@ -71,7 +78,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 #: Named damages that mix several kinds by chance have no one strength: five draws each.
-MIXED = ("mixed", "old-photo")
+MIXED = ("mixed", "old-photo", "aged")
 
 
 def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:

@@ -87,7 +87,11 @@ def test_what_is_nothing_but_holes_is_told_from_marks() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    for names, words in ((["awgn-20"], "did you mean 'awgn-"), (["nonsense"], "bicubic-x4, blur"), ([], "known: none")):
+    for names, words in (
+        (["awgn-20"], "did you mean 'awgn-"),
+        (["nonsense"], "-x4, aged, blur"),
+        ([], "known: none"),
+    ):
         with pytest.raises(RestoreError, match="no damage") as caught:
             find_damages(names, 0)
         assert words in str(caught.value)
