@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.cli.program import Device, Precision, app
+from restore.cli.program import DecodeSeconds, Device, Input, MaxPixels, Precision, Tile, app
 from restore.completion import model_names
 from restore.display import Progress, say
 
@@ -15,9 +15,7 @@ Truncated = Literal["fail", "accept"]
 
 @app.command()
 def detect(
-    input: Annotated[
-        str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
-    ],
+    input: Input,
     output: Annotated[
         str,
         typer.Argument(help="Where the masks go: a folder, for one picture also NAME.png; - is standard output."),
@@ -37,18 +35,14 @@ def detect(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave masks that exist, do the rest: goes on after a stop.")
     ] = False,
-    tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
+    tile: Tile = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
-    ] = 1_000_000_000,
+    max_pixels: MaxPixels = 1_000_000_000,
     truncated: Annotated[
         Truncated, typer.Option(help="A damaged or cut picture: fail, or accept (look at what is there of it).")
     ] = "fail",
-    decode_seconds: Annotated[
-        float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
-    ] = 300,
+    decode_seconds: DecodeSeconds = 300,
 ) -> None:
     """Find damage: a mask for every picture, white where `restore fix --masks` is to repair. Pictures are only read."""
     from restore.supervise import supervise

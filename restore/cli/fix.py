@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore.cli.program import Precision, app
+from restore.cli.program import DecodeSeconds, Input, MaxPixels, Precision, Tile, app
 from restore.completion import model_names
 from restore.display import Progress, say
 from restore.errors import RestoreError, printable
@@ -23,9 +23,7 @@ Truncated = Literal["fail", "accept"]
 
 @app.command()
 def fix(
-    input: Annotated[
-        str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
-    ],
+    input: Input,
     output: Annotated[
         str,
         typer.Argument(help="Where the repaired pictures go: same tree, names and formats; - is standard output."),
@@ -93,7 +91,7 @@ def fix(
             help="Note in the XMP of repaired pictures what was done, and by which models.",
         ),
     ] = True,
-    tile: Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")] = "auto",
+    tile: Tile = "auto",
     device: Annotated[
         str,
         typer.Option(
@@ -109,15 +107,11 @@ def fix(
         Path | None, typer.Option(help="Write a page to look at into this folder: before and after of every file.")
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
-    ] = 1_000_000_000,
+    max_pixels: MaxPixels = 1_000_000_000,
     truncated: Annotated[
         Truncated, typer.Option(help="A damaged or cut picture: fail, or accept (repair what is there of it).")
     ] = "fail",
-    decode_seconds: Annotated[
-        float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
-    ] = 300,
+    decode_seconds: DecodeSeconds = 300,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary (with --dry-run: the plan) as JSON on standard output.")

@@ -23,6 +23,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", ric
 Precision = Annotated[
     str, typer.Option(help="auto (half precision where the processor is fast at it), fp32, bf16 or fp16.")
 ]
+Input = Annotated[
+    str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
+]
+Tile = Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
+]
+DecodeSeconds = Annotated[
+    float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
+]
 Masks = Annotated[Path | None, typer.Option(help="Folder of masks under the pictures' names, white = missing.")]
 
 
