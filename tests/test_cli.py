@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -499,3 +500,19 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "good.png").exists()
     assert "a_broken.png" in done.stderr.splitlines()[-1]
     assert "1 skipped" in done.stderr
+
+
+def test_ctrl_c_is_not_forgotten_by_a_library_that_was_called_from_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    from restore.cli import entry
+    from restore.interrupts import WISHES, Interrupt
+
+    before = {wish: signal.getsignal(wish) for wish in WISHES}
+    met: list[object] = []
+    monkeypatch.setattr(entry, "app", lambda arguments: met.extend(signal.getsignal(wish) for wish in WISHES))
+    try:
+        entry.main()
+    finally:
+        for wish, handler in before.items():
+            signal.signal(wish, handler)
+    assert len(met) == 2
+    assert all(isinstance(handler, Interrupt) for handler in met), "the default one is lost in what libvips calls"

@@ -11,6 +11,7 @@ import typer
 from restore.cli.program import app
 from restore.display import say
 from restore.errors import RestoreError
+from restore.interrupts import interrupt_by_signals
 
 # isort: off
 # In the order of `restore --help`.
@@ -23,6 +24,7 @@ def main() -> None:
     if debug:
         _log_to_stderr()
     _give_way_soon()
+    interrupt_by_signals(once=False)
     # The others of several processes meet the same errors as the first, which tells them.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:

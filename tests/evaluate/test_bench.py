@@ -138,7 +138,7 @@ def test_ctrl_c_says_how_to_go_on(clean: Path, tmp_path: Path) -> None:
     wait_for(lambda: any(out.rglob("cache/restored/*/*.json")), process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert stderr.endswith("interrupted; the same command goes on where this one stopped\n")
     assert "Traceback" not in stderr
     assert stdout == ""
