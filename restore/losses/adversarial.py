@@ -12,40 +12,56 @@ from torch import Tensor
 ADVERSARIAL = ("vanilla", "lsgan", "hinge", "wgan-gp")
 
 
-def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(kind: str, real: Tensor, fake: Tensor, counts: Tensor | None = None) -> Tensor:
     """What D minimises, given its logits for true and for repaired pictures.
 
     `vanilla`: binary cross-entropy (Goodfellow et al. 2014), halved as in pix2pix; `lsgan`: least squares (Mao et al.
     2017), halved likewise; `hinge` (Lim and Ye 2017); `wgan-gp`: the Wasserstein critic (Arjovsky et al. 2017), which
     needs `gradient_penalty` beside it.
+
+    Args:
+        kind: of `ADVERSARIAL`.
+        real, fake: of the same shape.
+        counts: 0 or 1, of that shape: which patches of a repaired picture are fake at all. Where a hole is filled and
+            the rest is the source's, a patch that sees nothing of the hole is as real as the true one (after Suvorov
+            et al. 2022, "LaMa", section 2.3.2). None: all.
     """
     if kind == "vanilla":
-        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+        return 0.5 * (F.softplus(-real).mean() + _mean(F.softplus(fake), counts))
     if kind == "lsgan":
-        return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+        return 0.5 * ((real - 1).square().mean() + _mean(fake.square(), counts))
     if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return fake.mean() - real.mean()
+        return F.relu(1 - real).mean() + _mean(F.relu(1 + fake), counts)
+    return _mean(fake, counts) - real.mean()
 
 
-def generator_loss(kind: str, fake: Tensor) -> Tensor:
-    """What G minimises, given D's logits for repaired pictures; `vanilla` is the non-saturating form."""
+def generator_loss(kind: str, fake: Tensor, counts: Tensor | None = None) -> Tensor:
+    """What G minimises, given D's logits for repaired pictures; `vanilla` is the non-saturating form.
+
+    Args:
+        kind, fake, counts: as for `discriminator_loss`.
+    """
     if kind == "vanilla":
-        return F.softplus(-fake).mean()
+        return _mean(F.softplus(-fake), counts)
     if kind == "lsgan":
-        return (fake - 1).square().mean()
-    return -fake.mean()
+        return _mean((fake - 1).square(), counts)
+    return -_mean(fake, counts)
 
 
-def accuracy(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of patches that D tells right, of real ones and of repaired ones; 0.5 each is a draw."""
+def _mean(values: Tensor, counts: Tensor | None) -> Tensor:
+    """Of those that count; 0 where none does."""
+    return values.mean() if counts is None else (values * counts).sum() / counts.sum().clamp(min=1)
+
+
+def accuracy(kind: str, real: Tensor, fake: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The share of patches that D tells right, of real ones and of those that count as fake; 0.5 each is a draw."""
     if kind == "lsgan":
         threshold = torch.full_like(real.mean(), 0.5)
     elif kind == "wgan-gp":  # a critic has no zero: halfway between the two means
-        threshold = (real.mean() + fake.mean()) / 2
+        threshold = (real.mean() + _mean(fake, counts)) / 2
     else:
         threshold = torch.zeros_like(real.mean())
-    return (real > threshold).float().mean(), (fake < threshold).float().mean()
+    return (real > threshold).float().mean(), _mean((fake < threshold).float(), counts)
 
 
 def sensitivity(real: Tensor, fake: Tensor, clean: Tensor, repaired: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -73,6 +74,22 @@ class PatchGAN(nn.Module):
             if isinstance(layer, nn.LeakyReLU):
                 seen.append(x)
         return (x, seen) if features else x
+
+    @torch.no_grad()
+    def sees(self, hidden: Tensor) -> Tensor:
+        """Which logits see something of a hole.
+
+        Args:
+            hidden: bool, B×1×H×W, true in the hole.
+
+        Returns:
+            float32, B×1×H'×W' as the logits: 1 where the patch that a logit judges holds a hidden pixel, else 0.
+        """
+        seen = hidden.to(torch.float32)
+        for layer in self.model:
+            if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
+                seen = F.max_pool2d(seen, layer.kernel_size, layer.stride, layer.padding)
+        return seen
 
 
 @torch.no_grad()

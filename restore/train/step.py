@@ -123,6 +123,17 @@ def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tenso
     return augmented(shown, batch.keys, rules.augment, pictures=(0, shown.shape[1] - 3))
 
 
+def counted(d: Player, shown: Tensor, rules: Rules) -> Tensor | None:
+    """Which of D's logits on a repaired picture count as fake: those that see the hole; None: all, where none is told.
+
+    Args:
+        d: the discriminator.
+        shown: what it is shown, as by `shown_to_discriminator`.
+        rules: see there.
+    """
+    return d.network.sees(shown[:, 3:4] > 0) if rules.with_mask else None  # type: ignore[operator]
+
+
 def train_step(
     g: Player, d: Player | None, batches: list[Batch], rules: Rules, *, d_steps: int = 1, penalise: bool = True
 ) -> dict[str, Tensor]:
@@ -200,8 +211,9 @@ def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool)
     made = shown_to_discriminator(batch, seen(batch, output, rules), rules)
     with autocast(batch.clean.device, rules.precision):
         real, fake = d.forward(true).float(), d.forward(made).float()
-    loss = discriminator_loss(kind, real, fake)
-    right = accuracy(kind, real.detach(), fake.detach())
+    counts = counted(d, made, rules)
+    loss = discriminator_loss(kind, real, fake, counts)
+    right = accuracy(kind, real.detach(), fake.detach(), counts)
     pictures = true[:, -3:], made[:, -3:]
     terms = {
         "d": loss,
@@ -239,7 +251,7 @@ def repair(output: Tensor, d: Player | None, batch: Batch, rules: Rules) -> tupl
                 loss = loss + config.feature_matching * terms["g_features"]
             else:
                 fake = d.bare(made)
-        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float())
+        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float(), counted(d, made, rules))
         loss = loss + config.adversarial_weight * terms["g_adversarial"]
     if rules.perceptual is not None:
         with autocast(batch.clean.device, rules.precision):

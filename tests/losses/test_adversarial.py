@@ -73,6 +73,19 @@ def test_losses_are_the_published_ones(kind: str, real: float, fake: float, of_d
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge", "wgan-gp"])
+def test_patches_that_do_not_count_as_fake_change_nothing(kind: str) -> None:
+    real, fake, counts = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
+    counts[0, 0, 1] = 1
+    assert torch.isfinite(generator_loss(kind, fake, 0 * counts)), "where there is no hole at all"
+    other = torch.where(counts > 0, fake, 100.0)
+    assert discriminator_loss(kind, real, fake, counts) == discriminator_loss(kind, real, other, counts)
+    assert generator_loss(kind, fake, counts) == generator_loss(kind, other, counts)
+    alone = fake[0, 0, 1]
+    assert generator_loss(kind, fake, counts).item() == pytest.approx(generator_loss(kind, alone).item())
+    assert accuracy(kind, real, fake, counts)[1] == accuracy(kind, real, other, counts)[1]
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge", "wgan-gp"])
 def test_a_discriminator_that_tells_all_is_always_right(kind: str) -> None:
     right = accuracy(kind, torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 0.1 if kind == "lsgan" else -0.1]))
     assert [float(r) for r in right] == [1, 1]

@@ -52,6 +52,20 @@ def test_a_logit_sees_seventy_pixels():
     assert rows.max() - rows.min() + 1 == 70
 
 
+def test_a_logit_sees_a_hole_where_the_hole_changes_its_gradient():
+    judge = PatchGAN(in_channels=6, ndf=4, norm="none").eval()
+    hidden = torch.zeros(1, 1, 96, 96, dtype=torch.bool)
+    hidden[..., 40:43, 7] = True
+    shown = torch.randn(1, 6, 96, 96, requires_grad=True)
+    logits = judge(shown)
+    reached = torch.zeros_like(logits)
+    for i, logit in enumerate(logits.flatten()):
+        (slope,) = torch.autograd.grad(logit, shown, retain_graph=True)
+        reached.view(-1)[i] = float((slope.abs() * hidden).sum() > 0)
+    assert torch.equal(judge.sees(hidden), reached)
+    assert 0 < reached.mean() < 1
+
+
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_every_parameter_gets_a_gradient(norm, spectral_norm):
