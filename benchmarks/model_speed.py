@@ -1,0 +1,115 @@
+"""What each default model costs a picture of 12 megapixels, and the whole of `--masks auto`.
+
+    python benchmarks/model_speed.py [--megapixels 12] [--detector NAME|FILE] [--device auto] [--repeat 2]
+
+An enlarged photograph with some grain goes through `photo`; with a fifth of it or more hidden by strokes through
+`inpaint`; with scratches, hairs and dust through the detector, and through the chain of `restore fix --masks auto`
+(detector, `inpaint` on what it found, `photo`). In tiles and in the precision that `fix` chooses by itself; reading and
+writing are not counted. The best of `--repeat` runs. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from skimage import data
+
+from restore.degrade import Damage, damage_from, key, load_damage
+from restore.devices import limit_threads
+from restore.repair.chain import Models, Steps, carry_out, tiles_of
+from restore.restorers.base import Restorer
+from restore.restorers.detector import open_detector
+from restore.restorers.open import open_restorer
+
+GRAIN = 4 / 255
+#: Strokes that hide somewhat more than a fifth with the key that is used.
+FIFTH = [{"name": "strokes", "count": [9, 9], "max_width": 60, "max_length": 220}]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megapixels", type=float, default=12.0)
+    parser.add_argument("--detector", default="detector", help="a detector's name or weights file")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeat", type=int, default=2)
+    args = parser.parse_args()
+
+    limit_threads()
+    photo, inpaint = (open_restorer(name, device=args.device) for name in ("photo", "inpaint"))
+    detector = open_detector(args.detector, device=args.device)
+    everything = Models(inpaint, photo, detector)
+    tiles = tiles_of([everything], "auto")
+    picture = photograph(args.megapixels)
+    holes, fifth = damaged(picture, damage_from(FIFTH, "a fifth"))
+    scratched, true = damaged(picture, load_damage("scratch"))
+
+    def chain(steps: Steps, shown: np.ndarray, weight: np.ndarray | None, models: Models = everything) -> np.ndarray:
+        outcome = carry_out(
+            models, steps, shown, weight, tile_of=lambda one: tiles[id(one)], dilate_px=0, feather_px=0, say=print
+        )
+        return np.zeros(1) if outcome.weight is None else outcome.weight
+
+    def found() -> np.ndarray:
+        return detector.find(scratched, tile_px=tiles[id(inpaint)])
+
+    def cleaned() -> np.ndarray:
+        return chain(Steps(repair=True), picture, None, Models(photo))
+
+    def filled() -> np.ndarray:
+        return chain(Steps(repair=True, masked=True), holes, fifth)
+
+    def automatic() -> np.ndarray:
+        return chain(Steps(find=True, repair=True, clean_up=True, masked=True), scratched, None)
+
+    print(f"{picture.shape[1]}×{picture.shape[0]}, {torch.get_num_threads()} threads, {told(photo)}\n")
+    print("| | pixels repaired | s/megapixel |\n|---|---|---|")
+    runs: tuple[tuple[str, Callable[[], np.ndarray], float | None], ...] = (
+        ("`photo`", cleaned, 1.0),
+        ("`detector`", found, None),
+        ("`inpaint`", filled, None),
+        ("`--masks auto`", automatic, None),
+    )
+    for name, run, share in runs:
+        seconds, mask = best_of(args.repeat, run)
+        print(f"| {name} | {share or (mask > 0).mean():.1%} | {seconds / picture[..., 0].size * 1e6:.2f} |", flush=True)
+    print(f"\nTruly scratched: {(true > 0).mean():.1%}")
+
+
+def told(restorer: Restorer) -> str:
+    """Where it runs, and how."""
+    return f"{restorer.device.type}, {getattr(restorer, 'precision', 'fp32')}"
+
+
+def photograph(megapixels: float) -> np.ndarray:
+    """H×W×3 in [0, 1], 4:3."""
+    width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
+    large = cv2.resize(data.astronaut(), (width, round(width * 3 / 4)), interpolation=cv2.INTER_CUBIC) / 255
+    return (large + np.random.default_rng(0).normal(0, GRAIN, large.shape)).clip(0, 1).astype(np.float32)
+
+
+def damaged(picture: np.ndarray, damage: Damage) -> tuple[np.ndarray, np.ndarray]:
+    """What is shown, H×W×3, and its mask, H×W."""
+    image = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    size = (image.shape[-2], image.shape[-1])
+    shown, mask = damage.apply(image, damage.sample(torch.tensor([key(0, "picture")]), size))
+    return np.ascontiguousarray(shown[0].permute(1, 2, 0).numpy()), mask[0, 0].numpy()
+
+
+def best_of(repeat: int, run: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    """Seconds of the fastest run, and what it returned."""
+    seconds = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        mask = run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), mask
+
+
+if __name__ == "__main__":
+    main()
