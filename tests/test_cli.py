@@ -439,7 +439,8 @@ def test_the_shell_completes_names_without_loading_anything() -> None:
     assert completed("restore fix in out --model tel") == (["telea"], ["[]"])
     assert completed("restore fix in out --model ./my") == ([], ["[]"]), "files are the shell's"
     damages, heavy = completed("restore degrade in out --damage inp")
-    assert (damages, heavy) == (["inpaint-medium", "inpaint-thick", "inpaint-thin"], ["[]"])
+    kinds = ("blobs", "border", "large", "medium", "text", "thick", "thin")
+    assert (damages, heavy) == ([f"inpaint-{kind}" for kind in kinds], ["[]"])
     configs, heavy = completed("restore train ")
     assert (set(configs), heavy) == ({path.stem for path in (ROOT / "configs" / "train").glob("*.yaml")}, ["[]"])
 
