@@ -12,7 +12,8 @@ FloatArray = npt.NDArray[np.float32]
 _REACH_PX = 6  # at a megapixel: as far as a hole is widened at most
 _LEAST_REACH_PX = 3
 _WHITE = 0.5  # of a mask: from here on a pixel is in the hole
-_SOFT = 0.1  # so white three pixels outside, the hole's edge is soft because somebody wanted it to be
+_EDGE_PX = 2  # of a brush that is smooth by a pixel
+_SOFT = 0.1  # whiter than this three pixels outside, in more than this share, an edge is meant to be soft
 _FEW = 40  # pixels around a hole say nothing
 _FAINT = 0.035  # of 1: a hole that differs by less from what is around it
 _OWN = 1.5  # times the square of what the surroundings differ by among themselves
@@ -43,7 +44,7 @@ def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
         shown: the picture, H×W×3, sRGB, [0, 1].
 
     Returns:
-        H×W in [0, 1]: `weight`, and 1 where holes were widened to.
+        H×W in [0, 1]: `weight`, and as white as the hole is where one was widened to.
     """
     import cv2
 
@@ -58,20 +59,27 @@ def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
         max(rows[0] - around, 0) : rows[-1] + 1 + around, max(columns[0] - around, 0) : columns[-1] + 1 + around
     ]
     hole = hole[part]
-    outside = _distance(~hole)
+    outside, depth = _distance(~hole), _distance(hole)
     group = np.asarray(cv2.connectedComponents((outside <= reach + 2).astype(np.uint8))[1], np.int64)
-    width = _widths(shown[part], weight[part], hole, outside, group, reach)
+    width = _widths(shown[part], weight[part], outside, depth, group, reach)
+    strongest = np.zeros(len(width), np.float32)
+    np.maximum.at(strongest, group[hole], weight[part][hole])
     grown = weight.copy()
-    grown[part][(outside > 0) & (outside <= width[group])] = 1
+    # a brush's smooth edge, now inside, is no edge any more
+    rim = (width[group] > 0) & (outside <= width[group]) & (depth <= _EDGE_PX)
+    grown[part][rim] = np.maximum(weight[part], strongest[group])[rim]
     return grown
 
 
 def _widths(
-    shown: FloatArray, weight: FloatArray, hole: npt.NDArray[np.bool_], outside: FloatArray,
-    group: npt.NDArray[np.int64], reach: int,
-) -> npt.NDArray[np.int64]:  # fmt: skip
+    shown: FloatArray,
+    weight: FloatArray,
+    outside: FloatArray,
+    depth: FloatArray,
+    group: npt.NDArray[np.int64],
+    reach: int,
+) -> npt.NDArray[np.int64]:
     """By how many pixels each group of holes is widened; group 0 is what is far from all."""
-    depth = _distance(hole)
     near, far = reach + 2, 2 * reach + 4
     zones = [  # the hole at its edge; the surroundings; what lies around these
         (depth > 0) & (depth <= reach),
@@ -80,7 +88,7 @@ def _widths(
     ]
     counts = [_around(zone.astype(np.float32), reach) for zone in zones]
     known = [count > 1e-4 for count in counts]
-    contrast, own, share = (np.zeros(hole.shape, np.float32) for _ in range(3))
+    contrast, own, share = (np.zeros(weight.shape, np.float32) for _ in range(3))
     for channel in np.moveaxis(shown, 2, 0):
         inner, outer, beyond = (
             _around(np.where(zone, channel, np.float32(0)), reach) / np.maximum(count, 1e-6)
@@ -103,12 +111,12 @@ def _widths(
         sums = np.bincount(places, values[looked_at].astype(np.float64), groups * (near + 1))
         return np.asarray(sums, np.float64).reshape(groups, near + 1)
 
-    number, strength = total(np.ones(hole.shape)), total(contrast)
+    number, strength = total(np.ones(weight.shape)), total(contrast)
     shares = total(share) / np.maximum(strength, 1e-9)
     first = np.maximum(number[:, 1], 1)
     plain = (number[:, 1] >= _FEW) & (strength[:, 1] >= first * _FAINT**2)
     plain &= strength[:, 1] >= _OWN * total(own)[:, 1]
-    plain &= total(weight > _SOFT)[:, 3:].sum(1) == 0
+    plain &= total(weight > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
     fall = shares[:, :reach] - shares[:, 2 : reach + 2]  # around the rings 1 to `reach`
     ends = fall.argmax(1) + 1
     at = np.arange(groups)
