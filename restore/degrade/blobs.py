@@ -49,7 +49,7 @@ class Blobs(BlankHoles):
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
         there = (params["blobs"][..., _ALONG] > 0).any(0)
-        return self._painted(image, _inside(to_device(params["blobs"][:, there], image.device), y, x))
+        return self._painted(image, _inside(to_device(params["blobs"][:, there].to(torch.float32), image.device), y, x))
 
     def _blobs(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         blobs = int(self.count[1])
@@ -79,15 +79,13 @@ def _inside(blobs: Tensor, y: Tensor, x: Tensor) -> Tensor:
     mask = torch.zeros(len(blobs), 1, len(y), len(x), dtype=torch.bool, device=blobs.device)
     for blob in blobs.unbind(1):
         px, py, along, across, cos, sin = blob[:, :_WAVE, None, None, None].unbind(1)
-        # relative to the centre in float64, so that float32 is exact enough at any picture size
-        dx, dy = (x - px).to(torch.float32), (y[:, None] - py).to(torch.float32)
-        along, across, cos, sin = (value.to(torch.float32) for value in (along, across, cos, sin))
+        dx, dy = x - px, y[:, None] - py
         u = (dx * cos + dy * sin) / along.clamp(min=1e-3)
         v = (dy * cos - dx * sin) / across.clamp(min=1e-3)
         distance = (u * u + v * v).sqrt()
         c, s = u / distance.clamp(min=1e-6), v / distance.clamp(min=1e-6)
         outline, wave_c, wave_s = torch.ones_like(distance), c, s
-        waves = blob[:, _WAVE:, None, None, None].to(torch.float32).unflatten(1, (2, _WAVES))
+        waves = blob[:, _WAVE:, None, None, None].unflatten(1, (2, _WAVES))
         for a, b in zip(waves[:, 0].unbind(1), waves[:, 1].unbind(1)):
             wave_c, wave_s = wave_c * c - wave_s * s, wave_s * c + wave_c * s
             outline = outline + a * wave_c - b * wave_s

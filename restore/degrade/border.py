@@ -43,7 +43,7 @@ class Border(BlankHoles):
         """Cut the margins off; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
-        return self._painted(image, _beyond(to_device(params["planes"], image.device), y, x))
+        return self._painted(image, _beyond(to_device(params["planes"].to(torch.float32), image.device), y, x))
 
     def _planes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = size

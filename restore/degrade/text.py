@@ -75,7 +75,7 @@ class Text(Holes):
         # what is hidden beyond the letters, to hide enough, is painted over
         letters = torch.where(outlined > 0, letters, 1) * mask
         outlined = torch.where(outlined > 0, outlined, 1) * mask
-        ink, edge = to_device(params["tones"], image.device).to(image.dtype)[..., None, None].unbind(1)
+        ink, edge = to_device(params["tones"].to(image.dtype), image.device)[..., None, None].unbind(1)
         colour = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
         return image + column(params["opacity"], image) * outlined * (colour - image), mask
 
