@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 
-_REACH_PX = 6  # at a megapixel: as far as a hole is widened at most
+_REACH_PX = 6  # at a megapixel: as far as damage is looked for
 _LEAST_REACH_PX = 3
+_MARGIN_PX = 1  # beyond where the damage ends, since lenses, JPEG and brushes let it end softly
 _WHITE = 0.5  # of a mask: from here on a pixel is in the hole
 _EDGE_PX = 2  # of a brush that is smooth by a pixel
 _SOFT = 0.1  # whiter than this three pixels outside, in more than this share, an edge is meant to be soft
@@ -22,7 +23,7 @@ _STEP = 0.25  # of that, so much beyond a pixel: then that pixel is damaged, too
 
 
 def reach_px(height: int, width: int) -> int:
-    """As far as holes of such a picture are widened at most: 6 pixels at a megapixel, and at least 3."""
+    """As far as damage is looked for around holes of such a picture: 6 pixels at a megapixel, and at least 3."""
     return max(_LEAST_REACH_PX, round(_REACH_PX * math.sqrt(height * width / 1e6)))
 
 
@@ -35,9 +36,9 @@ def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
     p = b + T c (least squares: Σ⟨p − b, c⟩ / Σ⟨c, c⟩, each pixel's part between −1 and 1.5). Where a mask is too tight,
     T is near 1 up to where the damage ends and near 0 from there on; where it fits, T is near 0 from the first pixel
     on; where it is generous, or nothing is wrong with the picture, T falls slowly, as pictures do. So a hole is widened
-    to where T falls most within two pixels, if it falls by more than half there; otherwise it stays as it is. It also
-    stays where it hardly differs from its surroundings, or hardly more than these do among themselves, and where its
-    edge is soft.
+    to where T falls most within two pixels, and one pixel more, if it falls by more than half there and not at the
+    hole's own edge; otherwise it stays as it is. It also stays where it hardly differs from its surroundings, or hardly
+    more than these do among themselves, and where its edge is soft.
 
     Args:
         weight: H×W in [0, 1], 1 = repair.
@@ -121,7 +122,8 @@ def _widths(
     ends = fall.argmax(1) + 1
     at = np.arange(groups)
     ends -= shares[at, ends] - shares[at, ends + 1] < _STEP
-    widths: npt.NDArray[np.int64] = np.where(plain & (fall.max(1) >= _FALL), ends, 0)
+    found = plain & (fall.max(1) >= _FALL) & (ends > 0)
+    widths: npt.NDArray[np.int64] = np.where(found, ends + _MARGIN_PX, 0)
     widths[0] = 0
     return widths
 
