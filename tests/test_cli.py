@@ -223,6 +223,8 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--overwrit"), 2, "--overwrit"),
         (("fix", "{folder}", "{tmp}/o", "--mask-invert"), 2, "--mask-invert"),
         (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "3"), 2, "--mask-dilate"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "alpha", "--mask-dilate", "much"), 2, "auto, or 0 to 500 pixels"),
+        (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "auto"), 2, "give --masks"),
         (("fix", "{folder}", "{tmp}/o", "--mask-missing", "clean"), 2, "give --masks"),
         (("fix", "{folder}", "{folder}/cat.png/out"), 2, "is inside the input"),
         (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
@@ -439,7 +441,8 @@ def test_the_shell_completes_names_without_loading_anything() -> None:
     assert completed("restore fix in out --model tel") == (["telea"], ["[]"])
     assert completed("restore fix in out --model ./my") == ([], ["[]"]), "files are the shell's"
     damages, heavy = completed("restore degrade in out --damage inp")
-    assert (damages, heavy) == (["inpaint-medium", "inpaint-thick", "inpaint-thin"], ["[]"])
+    kinds = ("blobs", "border", "large", "medium", "text", "thick", "thin")
+    assert (damages, heavy) == ([f"inpaint-{kind}" for kind in kinds], ["[]"])
     configs, heavy = completed("restore train ")
     assert (set(configs), heavy) == ({path.stem for path in (ROOT / "configs" / "train").glob("*.yaml")}, ["[]"])
 

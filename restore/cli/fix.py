@@ -43,7 +43,10 @@ def fix(
         ),
     ] = None,
     mask_invert: Annotated[bool, typer.Option("--mask-invert", help="Black = repair instead.")] = False,
-    mask_dilate: Annotated[int, typer.Option(min=0, help="Widen the masks by this many pixels.")] = 0,
+    mask_dilate: Annotated[
+        str,
+        typer.Option(help="Widen the masks by this many pixels, or auto: as far as the damage goes beyond them."),
+    ] = "0",
     mask_missing: Annotated[
         MaskMissing,
         typer.Option(help="A picture without a mask: fail, skip, or clean (nothing to repair: it is copied)."),
@@ -120,8 +123,10 @@ def fix(
     """Repair a picture or a folder of pictures. Known pixels stay as they are; nothing is overwritten unasked."""
     if masks is None:
         for option, given in (
-            ("--mask-invert", mask_invert), ("--mask-dilate", mask_dilate), ("--mask-missing", mask_missing != "fail"),
-        ):  # fmt: skip
+            ("--mask-invert", mask_invert),
+            ("--mask-dilate", mask_dilate != "0"),
+            ("--mask-missing", mask_missing != "fail"),
+        ):
             if given:
                 raise RestoreError("says how masks are taken, and there are none", where=option, hint="give --masks")
         if clean_up:
@@ -141,7 +146,9 @@ def fix(
     watch = Watch() if dry_run else supervise(decode_seconds, say)
 
     from restore.repair import plan_fix
+    from restore.repair.options import dilate_from
 
+    dilate = dilate_from(mask_dilate)
     plan = watch.plan or plan_fix(
         input, output,
         masks=masks, mask_invert=mask_invert, mask_missing=mask_missing,
@@ -182,7 +189,7 @@ def fix(
         summary = run_fix(
             plan, restorers, clean_up=cleaners, finder=finders,
             fade=fade, strength=strength, provenance=provenance,
-            mask_dilate=mask_dilate, tile=tile, quality=quality, metadata=metadata,
+            mask_dilate=dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=finished, fail_fast=fail_fast,
             max_pixels=max_pixels, truncated=truncated, watch=watch,
         )  # fmt: skip

@@ -25,12 +25,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from restore.degrade.blobs import Blobs
 from restore.degrade.blur import Blur, MotionBlur
+from restore.degrade.border import Border
 from restore.degrade.crack import Crack
 from restore.degrade.device import to_device
 from restore.degrade.fade import Fade
 from restore.degrade.fold import Fold
 from restore.degrade.grayscale import Grayscale
+from restore.degrade.holes import Holes
 from restore.degrade.jpeg import Jpeg
 from restore.degrade.masks import Boxes, Strokes
 from restore.degrade.noise import Noise, Quantize
@@ -40,12 +43,16 @@ from restore.degrade.scratch import Dust, Hair, Scratch
 from restore.degrade.stain import Stain
 from restore.degrade.step import Params, Share, Step
 from restore.degrade.tear import Tear
+from restore.degrade.text import Text
 from restore.errors import RestoreError
 from restore.settings import Settings, build, find_config, read_yaml
 
 STEPS: dict[str, type[Step]] = {
     "strokes": Strokes,
     "boxes": Boxes,
+    "blobs": Blobs,
+    "border": Border,
+    "text": Text,
     "noise": Noise,
     "quantize": Quantize,
     "blur": Blur,
@@ -132,7 +139,7 @@ class Damage:
         self.name = name
         self._node = node
         self.hides = any(step.marks for step in _steps_of(node))
-        self.only_holes = all(isinstance(step, (Strokes, Boxes)) for step in _steps_of(node))
+        self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Sampled:
         """Draw what happens to each picture.

@@ -1,10 +1,8 @@
-"""Holes: free-form strokes and boxes, after LaMa, scaled to the picture and never more than half of it."""
+"""Holes: free-form strokes and boxes, after LaMa, scaled to the picture."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -12,55 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degrade.device import to_device
+from restore.degrade.holes import BlankHoles
 from restore.degrade.lines import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
-from restore.degrade.random import derived, integers, uniform
-from restore.degrade.step import REFERENCE_SIDE, Params, Range, Share, Step, within
-
-_REDRAWS = 20
+from restore.degrade.random import integers, uniform
+from restore.degrade.step import Params, Range, within
 
 
-class _Holes(Step):
-    """What strokes and boxes share: at most `max_share` of the picture is hidden, and painted with `fill`.
-
-    Attributes:
-        fill: what stands under the mask, in [0, 1]; restorers must not look at it.
-        max_share: a mask that hides more of the picture than this is drawn again.
-    """
-
-    fill: Share = 0.5
-    max_share: Annotated[float, Field(gt=0, le=0.5)] = 0.5
-
-    marks = True
-
-    def _redrawn(
-        self, keys: Tensor, size: tuple[int, int], draft: Callable[[Tensor, tuple[int, int]], Tensor]
-    ) -> Tensor:
-        """Tables by `draft(keys, size)`, each drafted anew until it hides no more than it may."""
-        limit = 0.97 * self.max_share  # a little less, as the share is estimated on a coarse grid
-        table = draft(derived(keys, 0), size)
-        over = (self._share(table, size, limit) > limit).nonzero()[:, 0]
-        for attempt in range(1, _REDRAWS):
-            if not len(over):
-                break
-            again = draft(derived(keys[over], attempt), size)
-            table[over] = again
-            over = over[self._share(again, size, limit) > limit]
-        return table
-
-    @abstractmethod
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
-        """Share hidden by each picture's part of `table`, float64[B]; need not be right below `enough`."""
-
-    def _painted(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        # Redrawing goes by an estimate; what is over the limit all the same loses its right half.
-        width = image.shape[-1]
-        over = mask.mean((1, 2, 3), keepdim=True) > self.max_share
-        columns = torch.arange(width, device=image.device) < math.floor(width * self.max_share)
-        mask = torch.where(over, mask * columns, mask)
-        return image.masked_fill(mask > 0, self.fill), mask
-
-
-class Strokes(_Holes):
+class Strokes(BlankHoles):
     """Free-form strokes: chains of one to five straight brush strokes with round ends.
 
     The generator of LaMa (Suvorov et al., WACV 2022; `make_random_irregular_mask` and the settings
@@ -96,7 +52,7 @@ class Strokes(_Holes):
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = size
-        scale = min(size) / REFERENCE_SIDE
+        scale = self.scale(size)
         batch, chains, links = len(keys), int(self.count[1]), 5
         chain_count = integers(keys, 0, int(self.count[0]), chains)
         link_count = integers(keys, 1, 1, links, chains)
@@ -119,7 +75,7 @@ class Strokes(_Holes):
         return segments.reshape(batch, chains * links, COLUMNS)
 
 
-class Boxes(_Holes):
+class Boxes(BlankHoles):
     """Upright boxes, which may overlap (LaMa's `make_random_rectangle_mask`); pixels as for `Strokes`.
 
     Attributes:
@@ -144,7 +100,7 @@ class Boxes(_Holes):
         return self._painted(image, _boxes_mask(to_device(params["boxes"], image.device), y, x))
 
     def _boxes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        scale = min(size) / REFERENCE_SIDE
+        scale = self.scale(size)
         boxes = int(self.count[1])
         number = integers(keys, 0, int(self.count[0]), boxes)
         margin = round(self.margin * scale)

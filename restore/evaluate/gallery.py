@@ -75,10 +75,16 @@ KINDS: tuple[Kind, ...] = (
         {"max_width": (6, 16, 32, 64, 100)}, "up to {max_width} px wide at 512",
     ),
     Kind("holes: boxes", {"name": "boxes", "count": 3}, {"side": (30, 60, 100, 150, 220)}, "{side} px at 512"),
+    Kind("holes: blobs", {"name": "blobs", "count": 3}, {"size": (20, 40, 65, 95, 130)}, "radius {size} px at 512"),
+    Kind("holes: borders", {"name": "border", "sides": 3}, {"depth": (15, 35, 60, 90, 120)}, "{depth} px at 512"),
+    Kind(
+        "text", {"name": "text", "kinds": ["words"], "opacity": 1, "outlined": 0},
+        {"size": (20, 28, 38, 50, 64)}, "about {size} px at 512",
+    ),
 )  # fmt: skip
 
-#: Named damages that mix several kinds by chance have no one strength: five draws each.
-MIXED = ("mixed", "old-photo", "aged")
+#: Named damages in which chance decides on more than strength have no one strength: five draws each.
+MIXED = ("mixed", "old-photo", "aged", "inpaint-text", "inpaint-border", "inpaint-blobs", "inpaint-large")
 
 
 def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from restore.repair.masks import FloatArray, shaped
+from restore.repair.masks import Dilate, FloatArray, fitted
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
@@ -102,7 +102,7 @@ def carry_out(
     weight: FloatArray | None,
     *,
     tile_of: Callable[[Restorer], int],
-    dilate_px: int,
+    dilate_px: Dilate,
     feather_px: int,
     say: Say,
 ) -> Outcome:
@@ -128,7 +128,7 @@ def carry_out(
         assert models.finder is not None
         found = models.finder.find(shown, tile_px=tile_of(models.restorer), say=say)
         marked = (found >= _MARKED).astype(np.float32)
-        weight = shaped(marked, dilate_px=dilate_px, feather_px=feather_px)
+        weight = fitted(marked, dilate_px=dilate_px, feather_px=feather_px, shown=lambda: shown)
     repaired = shown if steps.fade else None
     filled = steps.repair and (weight is None or bool(weight.any()))
     if filled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -15,9 +15,12 @@ from restore.errors import RestoreError
 from restore.images import MAX_PIXELS, NotAPicture, Picture, find_pictures, read_mask, stem_key
 
 MaskMissing = Literal["fail", "skip", "clean"]
+Dilate = int | Literal["auto"]
 FloatArray = npt.NDArray[np.float32]
 
 _ENDING = "_mask"
+_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
+_NEARLY_ALL = 0.9  # so is, mostly, one that leaves hardly anything to go by
 
 
 class Missing(TypedDict):
@@ -149,7 +152,7 @@ def effective_mask(
     mask: Path | None,
     *,
     invert: bool,
-    dilate_px: int,
+    dilate_px: Dilate,
     feather_px: int,
     max_pixels: int = MAX_PIXELS,
 ) -> FloatArray:
@@ -159,7 +162,7 @@ def effective_mask(
         picture: upright.
         mask: its file, or None for the picture's own alpha (which it must have; transparent = repair).
         invert: black (with alpha: opaque) means repair.
-        dilate_px: grow the hole by so many pixels in all directions.
+        dilate_px: grow the hole by so many pixels in all directions; `auto`: see `restore.repair.widen`.
         feather_px: let the repair fade out over so many pixels around the hole.
         max_pixels: as in `read_picture`, for the mask's file.
 
@@ -177,7 +180,7 @@ def effective_mask(
     else:
         weight = transparency(picture)
         weight = 1 - weight if invert else weight
-    return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
+    return fitted(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.shown)
 
 
 def transparency(picture: Picture) -> FloatArray:
@@ -192,6 +195,21 @@ def transparency(picture: Picture) -> FloatArray:
     return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
 
 
+def doubts(weights: Sequence[FloatArray]) -> list[str]:
+    """What is odd about a picture's masks, one for each page: that they mark hardly anything, or nearly all."""
+    strongest = max(float(weight.max(initial=0)) for weight in weights)
+    marked = sum(int(np.count_nonzero(weight)) for weight in weights)
+    faint = f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
+    return [faint] * (0 < strongest < _FAINT) + doubts_of_share(marked / max(1, sum(weight.size for weight in weights)))
+
+
+def doubts_of_share(marked: float) -> list[str]:
+    """As `doubts`, of the share of all pixels that are marked."""
+    if marked <= _NEARLY_ALL:
+        return []
+    return [f"the mask marks {marked:.0%} of the picture; if black means repair there, give --mask-invert"]
+
+
 def reach_px(dilate_px: int, feather_px: int) -> int:
     """How far `shaped` looks."""
     return dilate_px + 2 * feather_px + 2
@@ -202,6 +220,15 @@ def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray
     if not (dilate_px or feather_px) or not weight.any():
         return weight
     return _grown(weight, dilate_px, feather_px)
+
+
+def fitted(weight: FloatArray, *, dilate_px: Dilate, feather_px: int, shown: Callable[[], FloatArray]) -> FloatArray:
+    """As `shaped`, or first widened to where the damage ends; `shown` gives the picture, H×W×3, sRGB, [0, 1]."""
+    if dilate_px == "auto":
+        from restore.repair.widen import widened
+
+        weight, dilate_px = widened(weight, shown()) if weight.any() else weight, 0
+    return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
 
 
 def _grown(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:

@@ -6,17 +6,32 @@ from dataclasses import dataclass
 
 from restore.errors import RestoreError
 from restore.images.read import Truncated
+from restore.repair.masks import Dilate
 from restore.repair.outputs import Metadata
 
 #: What is too large for memory goes through in parts, so that more is allowed than where pictures are read as a whole.
 MAX_PIXELS = 1_000_000_000
+_FARTHEST_PX = 500
+
+
+def dilate_from(text: str) -> Dilate:
+    """How far masks are widened, as the command line says it: `auto`, or pixels.
+
+    Raises:
+        RestoreError: exit code 2; it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) > _FARTHEST_PX:
+        raise RestoreError(f"{text!r} is no width", where="--mask-dilate", hint=f"auto, or 0 to {_FARTHEST_PX} pixels")
+    return int(text)
 
 
 @dataclass(frozen=True)
 class Options:
     """How pictures are repaired and written; see `run_fix`."""
 
-    mask_dilate: int = 0
+    mask_dilate: Dilate = 0
     mask_feather: int = 0
     tile: str | int = "auto"
     quality: int | None = None
@@ -28,9 +43,11 @@ class Options:
     provenance: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, limit in (("dilate", self.mask_dilate, 500), ("feather", self.mask_feather, 500)):
-            if not 0 <= value <= limit:
-                raise RestoreError(f"{value} is out of range", where=f"--mask-{name}", hint=f"0 to {limit} pixels")
+        dilate_from(str(self.mask_dilate))
+        if not 0 <= self.mask_feather <= _FARTHEST_PX:
+            raise RestoreError(
+                f"{self.mask_feather} is out of range", where="--mask-feather", hint=f"0 to {_FARTHEST_PX} pixels"
+            )
         if not 0 <= self.strength <= 1:
             raise RestoreError(f"{self.strength} is out of range", where="--strength", hint="0 (nothing) to 1 (all)")
         if str(self.tile) != "auto" and not str(self.tile).isdecimal():

@@ -12,7 +12,7 @@ from restore.images.decoded import Damaged, TooLarge, check_bytes
 from restore.repair.chain import Models, Steps
 from restore.repair.fade import unfaded
 from restore.repair.loaded import FloatArray, Huge, Loaded, would_suffer
-from restore.repair.masks import effective_mask
+from restore.repair.masks import doubts, effective_mask
 from restore.repair.options import Options
 from restore.repair.pipes import take
 from restore.repair.plan import Job, Plan
@@ -20,7 +20,6 @@ from restore.repair.summary import Ledger
 from restore.repair.targets import PIPE
 from restore.supervise import Watch
 
-_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
 _PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
 
 
@@ -44,7 +43,10 @@ class Reader:
 
         name = os.fspath(job.source)
         self.watch.begin(name)
-        if PIPE not in (job.source, job.target) and goes_in_parts(self.models, self.steps_of(job)):
+        steps = self.steps_of(job)
+        # how far a mask is widened is a matter of all that a hole lies in
+        to_parts = goes_in_parts(self.models, steps) and not (steps.masked and self.options.mask_dilate == "auto")
+        if PIPE not in (job.source, job.target) and to_parts:
             with self.watch.decoding(name):  # a header can be hostile too
                 huge = is_huge(job.source)
             if huge:
@@ -109,10 +111,7 @@ class Reader:
                     ]
                 strongest = max(float(weight.max(initial=0)) for weight in given)
                 steps = self.steps_of(job, holes=strongest > 0)
-                if 0 < strongest < _FAINT:
-                    notes.append(
-                        f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
-                    )
+                notes += doubts(given)
                 weights = [*given]
             return Loaded(
                 job,

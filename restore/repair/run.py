@@ -15,7 +15,7 @@ from restore.images.read import Truncated
 from restore.repair.chain import Finder, Models
 from restore.repair.flow import stream
 from restore.repair.manifest import Manifest
-from restore.repair.masks import MaskMissing
+from restore.repair.masks import Dilate, MaskMissing
 from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.outputs import Metadata
 from restore.repair.pipes import check_pipes
@@ -35,7 +35,7 @@ def run_fix(
     *,
     clean_up: Restorer | Sequence[Restorer] | None = None,
     finder: Finder | Sequence[Finder] | None = None,
-    mask_dilate: int = 0,
+    mask_dilate: Dilate = 0,
     mask_feather: int = 0,
     tile: str | int = "auto",
     quality: int | None = None,
@@ -60,7 +60,7 @@ def run_fix(
         clean_up: goes over whole pictures when their holes are filled, and over those that have no mask under
             `mask_missing="clean"`, on as many devices; None leaves known pixels as they are, and copies those pictures.
         finder: makes the masks where they are to be found, on as many devices.
-        mask_dilate: grow holes by so many pixels.
+        mask_dilate: grow holes by so many pixels; `auto`: as far as the damage goes beyond them.
         mask_feather: fade the repair out over so many pixels around holes.
         tile: `auto`, 0 (never), or the largest side of a tile in pixels.
         quality: of JPEG and WebP, 1 to 100; None: the source's.

@@ -16,6 +16,7 @@ from restore.images.decoded import Damaged
 from restore.interrupts import unbroken
 from restore.repair.chain import Models, Outcome, Steps, carry_out, models_told, tiles_of
 from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
+from restore.repair.masks import doubts_of_share
 from restore.repair.options import Options
 from restore.repair.outputs import encoded
 from restore.repair.pipes import put
@@ -77,6 +78,7 @@ class Stages:
         model = steps.only_model(self.models[network])
         mask = None
         if masks is not None and steps.masked:
+            assert self.options.mask_dilate != "auto"  # these are in memory
             mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
         with ExitStack() as until_told:
             notes: list[str] = []
@@ -118,7 +120,7 @@ class Stages:
                 input_sha256=done.input_sha256,
                 output_sha256=done.output_sha256,
                 changed_share=done.changed_share,
-                warnings=[*done.notes, *notes],
+                warnings=[*done.notes, *doubts_of_share(done.marked_share or 0), *notes],
                 pixels=done.pixels,
             )
             return None

@@ -10,6 +10,7 @@ from restore.settings import config_names, configs_dir
 
 NAMED = config_names("damage")
 PROMISED = {"inpaint-thin", "inpaint-medium", "inpaint-thick", "noise", "jpeg", "blur", "downscale"}
+PROMISED |= {"inpaint-large", "inpaint-blobs", "inpaint-border", "inpaint-text"}
 PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "aged", "mixed"}
 
 
