@@ -53,11 +53,8 @@ def repair_together(
     if weights is not None:
         holes = [torch.from_numpy((one > 0)[None, None].astype(np.float32)) for one in weights]
     prepared = [restorer.prepare(image, None if holes is None else holes[i]) for i, image in enumerate(images)]
-    out = restorer(
-        torch.cat([prepared[i] for i in taken]),
-        None if holes is None else torch.cat([holes[i] for i in taken]),
-        prepared=True,
-    )
+    pictures, left = zip(*(prepared[i] for i in taken))
+    out = restorer(torch.cat(pictures), None if holes is None else torch.cat(left), prepared=True)
     results: list[FloatArray | None] = []
     for number, image in enumerate(images):
         one = out[number : number + 1]
