@@ -26,6 +26,7 @@ class Options:
     strength: float = 1
     fade: bool = False
     provenance: bool = True
+    match_grain: bool = False
 
     def __post_init__(self) -> None:
         for name, value, limit in (("dilate", self.mask_dilate, 500), ("feather", self.mask_feather, 500)):
