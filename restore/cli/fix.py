@@ -65,6 +65,10 @@ def fix(
     fade: Annotated[
         bool, typer.Option("--fade", help="Undo fading first: lifted black, yellowed white, low contrast.")
     ] = False,
+    match_grain: Annotated[
+        bool,
+        typer.Option("--match-grain", help="Give what is filled the grain of its surroundings. Not with --clean-up."),
+    ] = False,
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="How much of the repair to apply: 0 nothing, 1 all of it.")
     ] = 1,
@@ -188,7 +192,7 @@ def fix(
 
         summary = run_fix(
             plan, restorers, clean_up=cleaners, finder=finders,
-            fade=fade, strength=strength, provenance=provenance,
+            fade=fade, strength=strength, provenance=provenance, match_grain=match_grain,
             mask_dilate=dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=finished, fail_fast=fail_fast,
             max_pixels=max_pixels, truncated=truncated, watch=watch,

@@ -186,7 +186,7 @@ def _restored(restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: i
     mask = mask if needs.needs_mask else None
     return run_tiled(
         lambda tile, hidden: restorer(tile, hidden, prepared=True),
-        (restorer.prepare(image, mask), mask),
+        restorer.prepare(image, mask),
         tile_px=tile_px,
         overlap_px=needs.overlap_px,
         scale=needs.scale,

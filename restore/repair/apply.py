@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from restore.repair.grain import with_grain
 from restore.restorers.base import Needs, Restorer
 from restore.restorers.tiled import check_numbers, run
 
@@ -43,6 +44,11 @@ class Region:
         """(H', W') of the crop."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(row, column) of the crop in the picture."""
+        return self.rows.start, self.columns.start
+
     def own(self, hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Of the crop's hole, H'×W', what is this region's to repair."""
         if self.owned is None:
@@ -61,6 +67,7 @@ def repair(
     weight: FloatArray | None,
     *,
     tile_px: int = 0,
+    grain_key: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> FloatArray:
     """What the restorer makes of a picture. The result depends on nothing but the arguments.
@@ -70,6 +77,7 @@ def repair(
         shown: H×W×3, sRGB, [0, 1].
         weight: H×W in [0, 1], where to repair; None everywhere (for restorers that need no mask).
         tile_px: largest side of a tile, 0 never tiles.
+        grain_key: what is filled gets the grain of its surroundings; see `restore.repair.grain`. None: it does not.
         say: gets a line when something goes another way than planned, such as smaller tiles.
 
     Returns:
@@ -88,8 +96,11 @@ def repair(
         out = image.clone()
         for region in regions(hole_blocks(hole), (hole.shape[0], hole.shape[1]), restorer.needs):
             part = (slice(None), region.rows, region.columns)
+            own = region.own(hole[part[1:]])
             repaired = run(restorer, image[part], mask[part], tile_px, say)
-            out[part] = torch.where(torch.from_numpy(region.own(hole[part[1:]])), repaired, out[part])
+            if grain_key is not None:
+                repaired = with_grain(repaired, image[part], own, hole[part[1:]], region.origin, grain_key)
+            out[part] = torch.where(torch.from_numpy(own), repaired, out[part])
     check_numbers(out)
     return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
 

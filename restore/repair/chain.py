@@ -104,6 +104,7 @@ def carry_out(
     tile_of: Callable[[Restorer], int],
     dilate_px: Dilate,
     feather_px: int,
+    grain_key: int | None = None,
     say: Say,
 ) -> Outcome:
     """Take a page through its steps, from the finder on.
@@ -117,6 +118,7 @@ def carry_out(
         weight: where to repair, if that is known already.
         tile_of: a model's largest tile, see `run_tiled`.
         dilate_px, feather_px: shape a mask that is found; see `effective_mask`.
+        grain_key: what is filled gets the grain of its surroundings; see `restore.repair.grain`. None: it does not.
         say: told what goes another way than planned.
 
     Raises:
@@ -132,7 +134,8 @@ def carry_out(
     repaired = shown if steps.fade else None
     filled = steps.repair and (weight is None or bool(weight.any()))
     if filled:
-        repaired = repair(models.restorer, shown, weight, tile_px=tile_of(models.restorer), say=say)
+        tile_px = tile_of(models.restorer)
+        repaired = repair(models.restorer, shown, weight, tile_px=tile_px, grain_key=grain_key, say=say)
         if weight is not None and steps.everywhere:
             repaired = mixed(shown, repaired, weight)
     if steps.clean_up:

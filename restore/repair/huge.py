@@ -21,6 +21,7 @@ from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
 from restore.images.unspool import write_spooled
 from restore.repair.apply import regions
 from restore.repair.chain import Models, Steps, mixed
+from restore.repair.grain import pixels_key, with_grain
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
 from restore.repair.huge_task import Task, curves_of
 from restore.repair.loaded import opaque_where_repaired, would_suffer
@@ -90,6 +91,7 @@ def repair_in_parts(
     *,
     fade: bool,
     strength: float,
+    match_grain: bool = False,
     format: str | None,
     tile_px: int,
     quality: int | None,
@@ -111,6 +113,7 @@ def repair_in_parts(
         mask: where to repair; None everywhere.
         fade: undo fading first.
         strength: how much of the repair is taken, in [0, 1].
+        match_grain: give what is filled the grain of its surroundings.
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
@@ -149,7 +152,7 @@ def repair_in_parts(
         elif where is None:
             model_ran, changed = True, _in_bands(restorer, task)
         else:
-            found = _around_holes(restorer, task, where)
+            found = _around_holes(restorer, task, where, pixels_key(task.strips()) if match_grain else None)
             if found is None:
                 return None
             model_ran, marked, changed = found
@@ -215,7 +218,9 @@ def _in_bands(restorer: Restorer, task: Task) -> int:
 
 
 @torch.inference_mode()
-def _around_holes(restorer: Restorer, task: Task, where: HugeMask) -> tuple[bool, int, int] | None:
+def _around_holes(
+    restorer: Restorer, task: Task, where: HugeMask, grain_key: int | None
+) -> tuple[bool, int, int] | None:
     """Repair the holes, each on a crop; returns whether there were any, how many pixels they have, how many changed.
 
     None where a crop is huge itself; nothing has been done then.
@@ -237,7 +242,10 @@ def _around_holes(restorer: Restorer, task: Task, where: HugeMask) -> tuple[bool
         out = run(restorer, _as_tensor(shown), mask, task.tile_px, task.say)
         check_numbers(out)
         # Beside its own holes a crop may show parts of others'.
-        mine = np.where(crop.own(hole), weight, np.float32(0))
+        own = crop.own(hole)
+        if grain_key is not None:
+            out = with_grain(out, _as_tensor(shown), own, hole, crop.origin, grain_key)
+        mine = np.where(own, weight, np.float32(0))
         marked += int(np.count_nonzero(mine))
         repaired = after.part(crop.rows, crop.columns)
         changed -= _differing(source, repaired, mine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +44,22 @@ class Task:
 
     def unfade(self) -> int:
         """Undo the fading of the whole picture; returns how many pixels changed."""
-        changed, (height, width) = 0, self.before.size
-        for top in range(0, height, self.strip_rows):
-            rows, across = slice(top, min(top + self.strip_rows, height)), slice(0, width)
-            source = self.before.part(rows, across)
+        changed, across = 0, slice(0, self.before.size[1])
+        for rows, source in self._strips():
             unfaded = source.with_repaired(self.shown(source), strength=self.strength)
             self.after.put(rows, across, unfaded)
             changed += int((source.pixels != unfaded.pixels).any(axis=2).sum())
         return changed
+
+    def strips(self) -> Iterator[np.ndarray]:
+        """The picture's own pixels from the top down, some rows at once."""
+        return (source.pixels for _, source in self._strips())
+
+    def _strips(self) -> Iterator[tuple[slice, Picture]]:
+        height, width = self.before.size
+        for top in range(0, height, self.strip_rows):
+            rows = slice(top, min(top + self.strip_rows, height))
+            yield rows, self.before.part(rows, slice(0, width))
 
 
 def curves_of(picture: SpooledPicture) -> Curves:

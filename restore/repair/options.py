@@ -41,6 +41,7 @@ class Options:
     strength: float = 1
     fade: bool = False
     provenance: bool = True
+    match_grain: bool = False
 
     def __post_init__(self) -> None:
         dilate_from(str(self.mask_dilate))

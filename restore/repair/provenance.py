@@ -34,6 +34,7 @@ _SETTINGS = (
     "mask_dilate",
     "fade",
     "strength",
+    "match_grain",
     "precision",
 )  # those that a reader of the picture wants to know
 

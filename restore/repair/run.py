@@ -48,6 +48,7 @@ def run_fix(
     strength: float = 1,
     fade: bool = False,
     provenance: bool = True,
+    match_grain: bool = False,
     watch: Watch | None = None,
 ) -> Summary:
     """Carry out a plan.
@@ -74,6 +75,7 @@ def run_fix(
         strength: how much of the repair is taken, in [0, 1]: source + strength · (repair − source).
         fade: undo fading first; see `restore.repair.fade`.
         provenance: note in the XMP of repaired pictures what was done; see `restore.repair.provenance`.
+        match_grain: give what is filled the grain of its surroundings; see `restore.repair.grain`.
         watch: the line to a process that starts this one again if it crashes (see `restore.supervise`).
 
     Raises:
@@ -81,7 +83,17 @@ def run_fix(
             cannot be written. Nothing has been written.
     """
     options = Options(
-        mask_dilate, mask_feather, tile, quality, metadata, max_pixels, truncated, strength, fade, provenance
+        mask_dilate,
+        mask_feather,
+        tile,
+        quality,
+        metadata,
+        max_pixels,
+        truncated,
+        strength,
+        fade,
+        provenance,
+        match_grain,
     )
     watch = watch or Watch()
     models = _on_each_device(restorer, clean_up, finder)
@@ -106,6 +118,14 @@ def run_fix(
         raise RestoreError("cleaning up follows the filling of holes, and there are no masks", hint="give masks")
     if cleaner is not None and (cleaner.needs.needs_mask or cleaner.needs.scale != 1):
         raise RestoreError(f"{cleaner.name} cannot clean up whole pictures", hint="choose a model that needs no masks")
+    if match_grain and (plan.masks is None or cleaner is not None):
+        raise RestoreError(
+            "fills holes with the grain around them, and there are no masks"
+            if plan.masks is None
+            else "would be in vain: cleaning up takes away the grain of the whole picture",
+            where="--match-grain",
+            hint="give --masks" if plan.masks is None else "choose --no-clean-up, or leave it out",
+        )
     summary = Summary(
         len(plan.jobs),
         warnings=list(plan.warnings),

@@ -90,6 +90,7 @@ class Stages:
                     mask,
                     fade=steps.fade,
                     strength=self.options.strength,
+                    match_grain=self.options.match_grain,
                     format=job.format,
                     tile_px=0 if model is None else self._tile_of(model),
                     quality=self.options.quality,
@@ -177,7 +178,8 @@ class Stages:
         holes = [weight for weight in map(_holes, group) if weight is not None]
         try:
             shown = [loaded.shown for loaded in group if loaded.shown is not None]
-            results = repair_together(model, shown, holes or None, room)
+            keys = [self._grain_key(loaded.picture) for loaded in group]
+            results = repair_together(model, shown, holes or None, room, keys)
         except Exception as error:  # alone, each picture succeeds or says what is wrong with it
             logger.debug("%d pictures at once: %s", len(group), error)
             return [None] * len(group)
@@ -195,11 +197,11 @@ class Stages:
         """
         assert loaded.shown is not None
         started = time.monotonic()
-        first = self._carry_out(loaded, loaded.shown, loaded.weight, network)
+        first = self._carry_out(loaded, loaded.picture, loaded.shown, loaded.weight, network)
         repaired, loaded.weight, loaded.shown = first.repaired, first.weight, None
         pages = []
         for page, given in zip(loaded.picture.further, list(loaded.further_weights)):
-            one = self._carry_out(loaded, self.reader.shown(page), given, network)
+            one = self._carry_out(loaded, page, self.reader.shown(page), given, network)
             pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, loaded.steps))
             loaded.further_weights[len(pages) - 1] = one.weight
             loaded.filled |= one.filled
@@ -210,12 +212,20 @@ class Stages:
         loaded.seconds += time.monotonic() - started
         return repaired
 
-    def _carry_out(self, loaded: Loaded, shown: FloatArray, weight: FloatArray | None, network: int) -> Outcome:
+    def _carry_out(
+        self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+    ) -> Outcome:
         return carry_out(
             self.models[network], loaded.steps, shown, weight,
             tile_of=self._tile_of, say=loaded.notes.append,
             dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+            grain_key=self._grain_key(page),
         )  # fmt: skip
+
+    def _grain_key(self, page: Picture) -> int | None:
+        from restore.repair.grain import pixels_key
+
+        return pixels_key([page.pixels]) if self.options.match_grain else None
 
     def _tile_of(self, model: Restorer) -> int:
         return self._tiles[id(model)]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from restore.repair.apply import hole_blocks, regions
+from restore.repair.grain import with_grain
 from restore.restorers.base import Restorer
 
 FloatArray = npt.NDArray[np.float32]
@@ -34,7 +35,11 @@ def goes_whole(restorer: Restorer, weight: FloatArray | None) -> bool:
 
 @torch.inference_mode()
 def repair_together(
-    restorer: Restorer, shown: Sequence[FloatArray], weights: Sequence[FloatArray] | None, count: int
+    restorer: Restorer,
+    shown: Sequence[FloatArray],
+    weights: Sequence[FloatArray] | None,
+    count: int,
+    grain_keys: Sequence[int | None],
 ) -> list[FloatArray | None]:
     """What the restorer makes of pictures of one size; for each the same as in any other company.
 
@@ -42,6 +47,7 @@ def repair_together(
         restorer: of any kind.
         shown: 1 to `count` pictures, H×W×3, sRGB, [0, 1].
         weights: their holes, H×W in [0, 1]; None everywhere. Each is such that the picture `goes_whole`.
+        grain_keys: of each; see `restore.repair.apply.repair`.
         count: of the places (see `places`); those that stay empty are filled with the last picture.
 
     Returns:
@@ -53,15 +59,16 @@ def repair_together(
     if weights is not None:
         holes = [torch.from_numpy((one > 0)[None, None].astype(np.float32)) for one in weights]
     prepared = [restorer.prepare(image, None if holes is None else holes[i]) for i, image in enumerate(images)]
-    out = restorer(
-        torch.cat([prepared[i] for i in taken]),
-        None if holes is None else torch.cat([holes[i] for i in taken]),
-        prepared=True,
-    )
+    pictures, left = zip(*(prepared[i] for i in taken))
+    out = restorer(torch.cat(pictures), None if holes is None else torch.cat(left), prepared=True)
     results: list[FloatArray | None] = []
     for number, image in enumerate(images):
         one = out[number : number + 1]
         if holes is not None:
+            key = grain_keys[number]
+            if key is not None:
+                hole = holes[number][0, 0].numpy() > 0
+                one = with_grain(one[0], image[0], hole, hole, (0, 0), key)[None]
             one = torch.where(holes[number] > 0, one, image)
         whole = bool(torch.isfinite(one).all())
         results.append(np.ascontiguousarray(one[0].numpy().transpose(1, 2, 0)) if whole else None)

@@ -57,12 +57,15 @@ class Restorer(ABC):
     bytes_per_pixel: int = 4096
     group_px: int = 0
 
-    def prepare(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """What has to look at the whole picture, and is cheap, before it may be cut into tiles.
+    def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What has to look at the whole picture before it may be cut into tiles.
 
-        Args, and the picture returned, as in `__call__`; hidden pixels are 0.5 or a first guess.
+        Args as in `__call__`.
+
+        Returns:
+            A picture whose hidden pixels are 0.5 or a first guess, and the mask, less what has been filled already.
         """
-        return image if mask is None else torch.where(mask > 0, 0.5, image)
+        return image if mask is None else torch.where(mask > 0, 0.5, image), mask
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, mask: Tensor | None = None, *, prepared: bool = False) -> Tensor:
@@ -72,7 +75,7 @@ class Restorer(ABC):
             image: float32, B×3×H×W, sRGB, nominally [0, 1] (unclipped noise may leave it), any H and W ≥ 1.
                 Values under the mask are ignored.
             mask: float32, B×1×H×W, 1 = missing, 0 = known; or None. A restorer that needs none sees 0.5 there.
-            prepared: `image` is cut from what `prepare` returned.
+            prepared: `image` and `mask` are cut from what `prepare` returned.
 
         Returns:
             float32, B×3×(H·scale)×(W·scale), [0, 1] or NaN, on the device of `image`. With a mask and scale 1, pixels
@@ -81,12 +84,14 @@ class Restorer(ABC):
         height, width = image.shape[-2:]
         if self.needs.needs_mask and mask is None:
             mask = image.new_zeros(image.shape[0], 1, height, width)
-        shown = image if prepared else self.prepare(image, mask)
-        padded, padded_mask = self._pad(shown, mask if self.needs.needs_mask else None)
+        shown, hidden = (image, mask) if prepared else self.prepare(image, mask)
+        padded, padded_mask = self._pad(shown, hidden if self.needs.needs_mask else None)
         out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
         # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
         out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
         if self.needs.needs_mask and mask is not None and self.needs.scale == 1:
+            if hidden is not None:
+                out = torch.where(hidden > 0, out, shown)  # what has been filled already
             # `where` keeps known pixels exact, and non-finite values under the mask out of the sum
             return torch.where(mask > 0, mask * out + (1 - mask) * torch.where(mask < 1, image, out), image).clamp(0, 1)
         return out

@@ -16,6 +16,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_
 from torch import Tensor
 
 from restore.restorers.base import Needs, Restorer
+from restore.restorers.scales import halved
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -104,7 +105,7 @@ class Biharmonic(HoleFiller):
             deep = depth > self.EXACT_DEPTH_PX
             if deep.any():
                 size = (picture.shape[1], picture.shape[0])
-                coarse = cv2.resize(self.fill(*_halved(picture, hidden)), size, interpolation=cv2.INTER_LINEAR)
+                coarse = cv2.resize(self.fill(*halved(picture, hidden)), size, interpolation=cv2.INTER_LINEAR)
                 picture = np.where(deep[..., None], coarse, picture)
                 hidden = hidden & ~deep
         return inpaint_biharmonic(picture, hidden, split_into_regions=True, channel_axis=-1)
@@ -190,17 +191,6 @@ def _opencv_inpaint(picture: Array, hidden: Mask, method: int) -> Array:
     levels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
     filled = cv2.inpaint(levels, hidden.astype(np.uint8), inpaintRadius=3, flags=method)
     return filled.astype(np.float32) / np.float32(255)
-
-
-def _halved(picture: Array, hidden: Mask) -> tuple[Array, Mask]:
-    """Half the size: means of the known pixels of every 2×2; hidden where all four are."""
-    pad = ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2))
-    known = np.pad((~hidden).astype(np.float32), pad, mode="edge")[..., None]
-    values = np.pad(picture, (*pad, (0, 0)), mode="edge") * known
-    height, width = known.shape[0] // 2, known.shape[1] // 2
-    count = known.reshape(height, 2, width, 2, 1).sum((1, 3))
-    total = values.reshape(height, 2, width, 2, -1).sum((1, 3))
-    return (total / np.maximum(count, 1)).astype(np.float32), count[..., 0] == 0
 
 
 def _to_array(picture: Tensor) -> Array:

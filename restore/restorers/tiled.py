@@ -15,10 +15,10 @@ from restore.tiling import run_tiled
 def run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
     """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
     needs = restorer.needs
-    whole = restorer.prepare(image[None], None if hole is None else hole[None])[0]
+    whole, left = restorer.prepare(image[None], None if hole is None else hole[None])
     return run_tiled(
         tile_by_tile(restorer, say),
-        (whole, hole),
+        (whole[0], None if left is None else left[0]),
         tile_px=tile_px if needs.tileable else 0,
         overlap_px=needs.overlap_px,
         scale=needs.scale,
