@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from restore.degrade.random import keys, uniform
 
@@ -22,12 +24,15 @@ SIDE = 2 * RADIUS + 1
 STRIDE = 2
 """Patches of the filling lie so far apart; each pixel is in a dozen of them."""
 
+_COMPARED = [(dy, dx) for dy in range(SIDE) for dx in range(SIDE) if (dy + dx) % 2 == 0]
+"""Pixels of a patch that are compared: every other one, as on a chessboard."""
+
 TRUST, LEAST_TRUST = 0.8, 0.05
 """What a pixel in the hole counts for, per pixel from the edge, against a known one: the edge decides, then what
 follows from it. On holes of 160×160 in twelve pictures of CBSD68, LPIPS is 0.072 with 0.8, 0.073 with 0.9, 0.076 where
 all count alike."""
 
-_CHUNK = 1 << 14  # patches compared at once, so that they stay in the cache
+_CHUNK = 1 << 12  # patches compared at once, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -101,31 +106,34 @@ class Texture:
         """
         padded = np.pad(self.picture, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="symmetric")
         trust = np.pad(self._trust, RADIUS, mode="symmetric")
+        pixels, counts = torch.from_numpy(padded.reshape(-1, 3)), torch.from_numpy(trust.reshape(-1))
         count = len(self._places[0])
         numbers = self._random(2 * len(throws) * count).reshape(len(throws), 2, count) * 2 - 1
         for first in range(0, count, _CHUNK):
             part = slice(first, first + _CHUNK)
             offsets = [np.rint(radius * number[:, part]).astype(np.int64) for radius, number in zip(throws, numbers)]
-            self._search(padded.reshape(-1, 3), trust.reshape(-1), part, jumps, offsets)
+            self._search(pixels, counts, part, jumps, offsets)
         self._vote()
 
     def _search(
-        self, pixels: Array, trust: Array, part: slice, jumps: Sequence[int], offsets: Sequence[Places]
+        self, pixels: Tensor, trust: Tensor, part: slice, jumps: Sequence[int], offsets: Sequence[Places]
     ) -> None:
         rows, columns = self._places[0][part], self._places[1][part]
         span = self.width + 2 * RADIUS
-        steps = [dy * span + dx for dy in range(SIDE) for dx in range(SIDE)]
-        home = self.rows[rows] * span + self.columns[columns]
-        own = [pixels[home + step] for step in steps]
-        counts = np.stack([trust[home + step] for step in steps])
-        counts *= len(steps) / counts.sum(axis=0)
+        home = torch.from_numpy(self.rows[rows] * span + self.columns[columns])
+        steps = torch.tensor([dy * span + dx for dy, dx in _COMPARED])[:, None]
+        own = pixels[home + steps]
+        counts = trust[home + steps]
+        counts *= len(steps) / counts.sum(dim=0)
 
         def cost(y: Places, x: Places, which: Places) -> Array:
-            at, total = y * span + x, np.zeros(len(y), np.float32)
-            for step, mine, count in zip(steps, own, counts):
-                difference = pixels[at + step] - mine[which]
-                total += np.einsum("ij,ij->i", difference, difference) * count[which]
-            return total
+            if len(which) == len(home):
+                mine, count = own, counts
+            else:
+                few = torch.from_numpy(which)
+                mine, count = own.index_select(1, few), counts.index_select(1, few)
+            theirs = pixels.index_select(0, (torch.from_numpy(y * span + x) + steps).flatten()).view_as(mine)
+            return np.asarray(theirs.sub_(mine).square_().sum(dim=2).mul_(count).sum(dim=0).numpy())
 
         y, x = self._y[rows, columns], self._x[rows, columns]
         best = cost(y, x, np.arange(len(y)))
@@ -150,29 +158,26 @@ class Texture:
 
     def _vote(self) -> None:
         """Every pixel becomes the mean of what the patches say that hold it, good matches counting most (eq. 5)."""
-        top, left = int(self.rows[0]), int(self.columns[0])
-        size = (int(self.rows[-1]) - top + SIDE, int(self.columns[-1]) - left + SIDE)
-        total, share = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
-        usual = max(float(np.percentile(self._cost[self._active], 75)), 1e-6)
-        weight = np.where(self._active, np.exp(-self._cost / (2 * usual)) + 1e-6, 0).astype(np.float32)
-        weight *= self._trust[np.ix_(self.rows, self.columns)]
-        for dy in range(SIDE):
-            for dx in range(SIDE):
-                place = np.s_[dy : dy + size[0] - SIDE + 1 : STRIDE, dx : dx + size[1] - SIDE + 1 : STRIDE]
-                total[place] += weight[..., None] * self.picture[self._y + dy - RADIUS, self._x + dx - RADIUS]
-                share[place] += weight
-        # patches reach beyond the picture's border
-        above, before = max(RADIUS - top, 0), max(RADIUS - left, 0)
-        y, x = top - RADIUS + above, left - RADIUS + before
-        total, share = (
-            part[above : above + self.height - y, before : before + self.width - x] for part in (total, share)
-        )
-        part = np.s_[y : y + share.shape[0], x : x + share.shape[1]]
-        voted, reached = self.picture.copy(), np.zeros_like(self.hole)
-        voted[part] = np.where(share[..., None] > 0, total / np.maximum(share, 1e-30)[..., None], voted[part])
-        reached[part] = share > 0
-        self.voted, self.reached = voted, reached
-        self.picture = np.where(self.hole[..., None], voted, self.picture)
+        rows, columns = self._places
+        span = self.width + 2 * RADIUS
+        cost = self._cost[rows, columns]
+        usual = max(float(np.percentile(cost, 75)), 1e-6)
+        weight = (np.exp(-cost / (2 * usual)) + 1e-6) * self._trust[self.rows[rows], self.columns[columns]]
+        weights = torch.from_numpy(weight.astype(np.float32))[:, None]
+        # The fourth channel counts the weights. Patches reach beyond the picture's border.
+        pixels = torch.nn.functional.pad(torch.from_numpy(self.picture), (0, 1), value=1.0).reshape(-1, 4)
+        total = torch.zeros((self.height + 2 * RADIUS) * span, 4)
+        theirs = torch.from_numpy(self._y[rows, columns] * self.width + self._x[rows, columns])
+        ours = torch.from_numpy((self.rows[rows] + RADIUS) * span + self.columns[columns] + RADIUS)
+        for dy in range(-RADIUS, RADIUS + 1):
+            for dx in range(-RADIUS, RADIUS + 1):
+                said = pixels.index_select(0, theirs + (dy * self.width + dx)).mul_(weights)
+                total.index_add_(0, ours + (dy * span + dx), said)
+        summed = total.view(-1, span, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS].numpy()
+        self.reached = summed[..., 3] > 0
+        means = summed[..., :3] / np.maximum(summed[..., 3:], 1e-30)
+        self.voted = np.where(self.reached[..., None], means, self.picture)
+        self.picture = np.where(self.hole[..., None], self.voted, self.picture)
 
     def _at_random(self) -> tuple[Places, Places]:
         y, x = np.nonzero(self._sources)

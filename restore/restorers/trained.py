@@ -14,7 +14,7 @@ from restore.errors import RestoreError
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.unet import UNet
 from restore.restorers.base import Needs, Restorer
-from restore.restorers.scales import with_wide_holes_filled
+from restore.restorers.scales import with_deep_holes_filled
 
 #: What torch.save writes goes by these names.
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
@@ -54,11 +54,11 @@ class Trained(Restorer):
         self.model = model.eval().requires_grad_(False).to(device).to(memory_format=self._format)
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Fill wide holes, and others as the network was trained to see them; see `Restorer.prepare`."""
+        """Fill deep holes, and others as the network was trained to see them; see `Restorer.prepare`."""
         if mask is None or not isinstance(self.model, UNet):
             return super().prepare(image, mask)
         if self.needs.needs_mask:
-            image, mask = with_wide_holes_filled(self, image, mask)
+            image, mask = with_deep_holes_filled(self, self.model.fill, image, mask)
         return self.model.fill(image, mask), mask
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Holes wider than a network sees: filled with what the picture holds, neither gray nor striped."""
+"""Deep holes: filled by the network and with what the picture holds, neither gray nor striped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restore.degrade.fields import rough
 from restore.models.unet import UNet
 from restore.repair.apply import repair
 from restore.restorers.open import open_restorer
-from restore.restorers.scales import with_wide_holes_filled
+from restore.restorers.scales import DEEP_PX, with_deep_holes_filled
 from restore.restorers.trained import Trained
 
 SIDE, WIDE = 256, 140
@@ -38,6 +38,11 @@ def box(side: int, size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     mask[..., top : top + side, left : left + side] = 1
     return mask
+
+
+def filled(inpaint: Trained, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    assert isinstance(inpaint.model, UNet)
+    return with_deep_holes_filled(inpaint, inpaint.model.fill, image, mask)
 
 
 def detail(picture: Tensor) -> Tensor:
@@ -76,22 +81,27 @@ def test_colours_of_a_wide_hole_continue_those_at_its_edge(inpaint: Trained, peb
     assert jumps < 1.3 * usual
 
 
-@pytest.mark.parametrize("sides", [(0, 0), (1, 1), (40, 64)])
-def test_holes_that_the_network_sees_across_are_left_to_it(inpaint: Trained, pebbles: Tensor, sides: tuple) -> None:
+@pytest.mark.parametrize("sides", [(0, 0), (1, 1), (2 * DEEP_PX, 64)])
+def test_narrow_holes_are_left_to_the_network(inpaint: Trained, pebbles: Tensor, sides: tuple) -> None:
     mask = torch.zeros(1, 1, SIDE, SIDE)
     mask[..., 100 : 100 + sides[0], 90 : 90 + sides[1]] = 1
-    image, left = with_wide_holes_filled(inpaint, pebbles, mask)
+    image, left = filled(inpaint, pebbles, mask)
     assert image is pebbles
     assert left is mask
     assert torch.equal(inpaint(pebbles, mask), torch.where(mask > 0, inpaint.model(pebbles, mask).clamp(0, 1), pebbles))
 
 
-def test_small_holes_beside_a_wide_one_are_left_to_the_network(inpaint: Trained, pebbles: Tensor) -> None:
+def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: Trained, pebbles: Tensor) -> None:
     mask = box(WIDE)
     mask[..., 10:16, 200:230] = 1
-    _, left = with_wide_holes_filled(inpaint, pebbles, mask)
-    assert torch.equal(left[..., :30, :], mask[..., :30, :])
-    assert 0 < left.sum() < 0.15 * mask.sum()
+    image, left = filled(inpaint, pebbles, mask)
+    assert left.sum() == 0, "nothing is left to be filled"
+    narrow = torch.zeros_like(mask)
+    narrow[..., 10:16, 200:230] = 1
+    assert isinstance(inpaint.model, UNet)
+    torch.testing.assert_close(
+        torch.where(narrow > 0, image, 0), torch.where(narrow > 0, inpaint.model(pebbles, mask).clamp(0, 1), 0)
+    )
 
 
 def test_what_the_hole_hides_is_never_seen(inpaint: Trained, pebbles: Tensor) -> None:
@@ -101,9 +111,9 @@ def test_what_the_hole_hides_is_never_seen(inpaint: Trained, pebbles: Tensor) ->
 
 
 def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: Trained, pebbles: Tensor) -> None:
-    pictures, masks = torch.cat([pebbles, pebbles.flip(-1)]), torch.cat([box(WIDE), box(20)])
-    together, left = with_wide_holes_filled(inpaint, pictures, masks)
-    alone, own = with_wide_holes_filled(inpaint, pictures[:1], masks[:1])
+    pictures, masks = torch.cat([pebbles, pebbles.flip(-1)]), torch.cat([box(WIDE), box(2 * DEEP_PX)])
+    together, left = filled(inpaint, pictures, masks)
+    alone, own = filled(inpaint, pictures[:1], masks[:1])
     assert torch.equal(together[:1], alone)
     assert torch.equal(left[:1], own)
     assert torch.equal(together[1], pictures[1])
@@ -120,7 +130,7 @@ def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: Trained) -> None:
 
 def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: Trained, pebbles: Tensor) -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
-    assert with_wide_holes_filled(inpaint, pebbles, mask)[1] is mask
+    assert filled(inpaint, pebbles, mask)[1] is mask
     mask[..., 0:3, :] = 0
-    assert with_wide_holes_filled(inpaint, pebbles, mask)[1] is mask
+    assert filled(inpaint, pebbles, mask)[1] is mask
     assert inpaint(pebbles, mask).isfinite().all()
