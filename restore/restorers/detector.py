@@ -21,6 +21,11 @@ from restore.tiling import auto_tile
 
 FloatArray = npt.NDArray[np.float32]
 
+LOOKED_AT_PX = 512
+"""Pictures are looked at in half size as long as their smaller side is then at least this. On photographs set aside,
+with `scratch` drawn at their size: 1500 pixels across, F1 is 0.90 by the full size alone and 0.93 with the half; 3000
+pixels across with some grain it is 0.34 by the full size alone, 0.81 with the half, 0.94 with the quarter, too."""
+
 
 class Detector(Trained):
     """Run like a restorer, `detector(image) -> probability`: B×3×H×W -> B×1×H×W in [0, 1], and no picture.
@@ -47,6 +52,10 @@ class Detector(Trained):
     ) -> FloatArray:
         """Where a picture is damaged.
 
+        Large pictures are looked at in half and quarter size, too, as long as the smaller side has `LOOKED_AT_PX`: what
+        is wide in pixels is thin there, as in the pictures that the network was trained on. What is found on any scale
+        is marked.
+
         Args:
             shown: H×W×3, sRGB, [0, 1].
             tile_px: largest side of a tile, 0 never tiles; None: as memory allows.
@@ -58,6 +67,16 @@ class Detector(Trained):
         Raises:
             RestoreError: exit code 1; out of memory, or the network gives values that are no numbers.
         """
+        marked = self._found(shown, tile_px, say)
+        height, width = shown.shape[:2]
+        if min(height, width) // 2 >= LOOKED_AT_PX:
+            half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
+            found = self.find(half, tile_px=tile_px, say=say)
+            marked = np.maximum(marked, cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST))
+        return marked
+
+    def _found(self, shown: FloatArray, tile_px: int | None, say: Callable[[str], None]) -> FloatArray:
+        """The same on one scale."""
         image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
         if tile_px is None:
             height, width = shown.shape[:2]

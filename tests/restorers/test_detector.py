@@ -107,6 +107,24 @@ def test_where_there_are_no_numbers_at_all_it_fails() -> None:
         fake(NoNumbers(), "fp32").find(np.zeros((8, 8, 3), np.float32))
 
 
+class Thin(nn.Module):
+    """Marks what is bright and has dark within nine pixels."""
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        bright = image[:, :1]
+        return 20 * ((bright > 0.5) & (nn.functional.avg_pool2d(bright, 9, 1, 4) < 0.7)).float() - 10
+
+
+@pytest.mark.parametrize(("side", "found"), [(1100, True), (1000, False)])
+def test_what_is_wide_in_a_large_picture_is_found_in_half_size(side: int, found: bool) -> None:
+    shown = np.zeros((side, side + 40, 3), np.float32)
+    shown[:, 600:612] = 1
+    mask = fake(Thin(), "fp32").find(shown)
+    assert mask.shape == shown.shape[:2]
+    assert bool(mask[side // 2, 606]) == found
+    assert not mask[:, :590].any()
+
+
 def test_a_detector_is_no_restorer_and_a_restorer_no_detector(weights: Path) -> None:
     with pytest.raises(RestoreError, match="finds damage, and repairs nothing; `restore detect`"):
         open_restorer(str(weights), device="cpu")
