@@ -125,12 +125,7 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
     """
     place = pick_device(device)
     exactness = pick_precision(precision, place)
-    try:
-        path = find_weights(name_or_path)
-    except RestoreError as error:
-        raise RestoreError(
-            error.what, hint="none comes with this version: `restore train detector` makes one; then name its file"
-        ) from error
+    path = find_weights(name_or_path)
     if read_description(path).finds is None:
         raise RestoreError(
             f"{name_or_path} repairs pictures, and finds no damage",
