@@ -9,7 +9,9 @@ from skimage import data
 from torch import nn
 
 from restore.checkpoints import Description, Finding, save_weights
+from restore.degrade import load_damage
 from restore.errors import RestoreError
+from restore.metrics.detection import precision_recall_f1, tolerant_counts
 from restore.models.overlap import measure_overlap_px
 from restore.models.unet import UNet
 from restore.restorers.base import Needs
@@ -136,3 +138,20 @@ def test_the_list_of_models_tells_detectors_apart() -> None:
     finds = {info.name: info.finds for info in list_restorers()}
     assert not any(finds[name] for name in ("photo", "inpaint", "telea"))
     assert all(finds[name] for name in finds if name == "detector")
+
+
+def test_the_detector_that_comes_along_finds_scratches_and_leaves_clean_pictures_alone() -> None:
+    detector = open_detector(device="cpu", precision="fp32")
+    counts, clean_share = torch.zeros(4, dtype=torch.float64), 0.0
+    photographs = (data.astronaut(), data.chelsea(), data.coffee())
+    for number, photograph in enumerate(photographs):
+        clean = torch.from_numpy(photograph).permute(2, 0, 1)[None].float() / 255
+        damage = load_damage("scratch")
+        shown, mask = damage.apply(clean, damage.sample(torch.tensor([number]), photograph.shape[:2]))
+        found = torch.from_numpy(detector.find(shown[0].permute(1, 2, 0).numpy()))[None, None] > 0
+        counts += tolerant_counts(found, mask > 0)[0]
+        clean_share += float(detector.find(clean[0].permute(1, 2, 0).numpy()).mean()) / len(photographs)
+    precision, recall, _ = precision_recall_f1(counts)
+    assert precision > 0.8
+    assert recall > 0.5
+    assert clean_share < 0.005
