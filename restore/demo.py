@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from skimage import data
@@ -21,6 +22,7 @@ from restore.files import check_writable
 from restore.images import read_rgb8, save_png
 from restore.metrics.perceptual import Lpips, lpips_status, open_lpips
 from restore.repair import fix_folder
+from restore.restorers.detector import open_detector
 from restore.restorers.open import open_restorer
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -31,15 +33,20 @@ SHEET = "before_after.png"
 
 @dataclass(frozen=True)
 class Task:
-    """A damage and the shipped model that repairs it; `masked`: it is told where."""
+    """A damage and the shipped model that repairs it.
+
+    Attributes:
+        damage, model: their names.
+        masks: `no`; `given`: those of the damage; `auto`: they are found, and `photo` cleans up.
+    """
 
     damage: str
     model: str
-    masked: bool
+    masks: Literal["no", "given", "auto"]
 
 
-TASKS = (Task("mixed", "photo", False), Task("inpaint-thin", "inpaint", True))
-COLUMN_PX = 360
+TASKS = (Task("mixed", "photo", "no"), Task("inpaint-thin", "inpaint", "given"), Task("scratch", "inpaint", "auto"))
+COLUMN_PX = 300
 
 
 def make_demo(
@@ -74,12 +81,15 @@ def make_demo(
     rows = []
     for task in TASKS:
         folder = out / task.damage
-        masks = folder / "masks" if task.masked else None
+        masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
+        more: dict[str, Any] = {}
+        if task.masks == "auto":
+            more = {"finder": open_detector(), "clean_up": open_restorer("photo")}
         told = f" --masks {masks}" if masks else ""
         say(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_damaged(out / "clean", folder, task.damage, seed=SEED)
         say(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
-        summary = fix_folder(folder / "damaged", folder / "repaired", open_restorer(task.model), masks=masks)
+        summary = fix_folder(folder / "damaged", folder / "repaired", open_restorer(task.model), masks=masks, **more)
         if summary.exit_code:
             raise RestoreError("; ".join(summary.lines()), where=folder, exit_code=summary.exit_code)
         say(f"restore eval {folder / 'repaired'} {out / 'clean'}")
