@@ -85,10 +85,13 @@ class Restorer(ABC):
         if self.needs.needs_mask and mask is None:
             mask = image.new_zeros(image.shape[0], 1, height, width)
         shown, hidden = (image, mask) if prepared else self.prepare(image, mask)
-        padded, padded_mask = self._pad(shown, hidden if self.needs.needs_mask else None)
-        out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
-        # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
-        out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
+        if self.needs.needs_mask and self.needs.scale == 1 and hidden is not None and not bool((hidden > 0).any()):
+            out = shown.float()  # all that there was to fill has been filled
+        else:
+            padded, padded_mask = self._pad(shown, hidden if self.needs.needs_mask else None)
+            out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
+            # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
+            out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
         if self.needs.needs_mask and mask is not None and self.needs.scale == 1:
             if hidden is not None:
                 out = torch.where(hidden > 0, out, shown)  # what has been filled already

@@ -21,11 +21,13 @@ from restore.tiling import run_tiled
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-DEEP_PX = 4
+DEEP_PX = 2
 """Holes that nowhere reach farther from their edge are the network's alone."""
 
-TEXTURE = 0.6
-"""What texture counts for against the network. Each errs in its own way, and their mean errs less than either."""
+TEXTURE = (0.5, 0.8)
+DEEPENS_PX = (8, 32)
+"""What texture counts for against the network, up to the first depth and from the second one on. Each errs in its own
+way, and their mean errs less than either; far from the edge the network is smooth, and would fade the texture."""
 
 START_PX = 16
 """The smallest scale is the first below the full one on which a hole is nowhere farther than this from its edge. There
@@ -53,7 +55,7 @@ _EFFORTS = (
     _Effort(8, (4, 2, 1), _FAR),
 )
 """From the full scale down: what is found on small pictures costs little, and decides much."""
-_START_ROUNDS = 12
+_START_ROUNDS = 20
 
 
 def with_deep_holes_filled(
@@ -90,7 +92,7 @@ def with_deep_holes_filled(
         if texture is None:
             continue
         filled = network.filled(shown, unknown)
-        share = np.where(deep, np.float32(TEXTURE), np.float32(0))[..., None]
+        share = np.where(deep, np.interp(_depth(unknown), DEEPENS_PX, TEXTURE), 0).astype(np.float32)[..., None]
         filled = filled + share * (_settled(texture, shown, unknown) - filled)
         images[number] = torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(picture)
         masks[number] = torch.zeros_like(hidden)
