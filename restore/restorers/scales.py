@@ -22,7 +22,8 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 DEEP_PX = 2
-"""Holes that nowhere reach farther from their edge are the network's alone."""
+"""Holes that nowhere reach farther from their edge are the network's alone; in larger pictures than 512 pixels across
+as much more: what is thin in them looks thin."""
 
 TEXTURE = (0.5, 0.8)
 DEEPENS_PX = (8, 32)
@@ -134,7 +135,7 @@ def halved(picture: Array, hidden: Mask) -> tuple[Array, Mask]:
 
 def _deep(unknown: Mask) -> Mask:
     """The holes that somewhere reach farther than `DEEP_PX` from their edge; none where nothing at all is known."""
-    deep = _depth(unknown) > DEEP_PX
+    deep = _depth(unknown) > DEEP_PX * max(1.0, min(unknown.shape) / 512)
     if unknown.all() or not deep.any():
         return np.zeros_like(unknown)
     labels, _ = ndimage.label(unknown, np.ones((3, 3)))
