@@ -34,6 +34,9 @@ START_PX = 16
 """The smallest scale is the first below the full one on which a hole is nowhere farther than this from its edge. There
 the network's filling is the first guess; with twice as much, patches that fit the edge badly were found more often."""
 
+START_SIDE_PX = 750
+"""And the first one whose smaller side is at most this: most of the looking around is done there."""
+
 TILE_PX = 512
 """Tiles of the network; a constant, so that no result depends on the machine's memory."""
 
@@ -152,7 +155,7 @@ def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scal
     """Fill deep holes on a picture that has been halved `scale` times; None where there are no patches to take."""
     below: Texture | None = None
     guess: Array
-    if scale == 0 or _depth(deep).max() > START_PX:
+    if scale == 0 or min(deep.shape) > START_SIDE_PX or _depth(deep).max() > START_PX:
         half, half_unknown = halved(picture, unknown)
         half_deep = half_unknown & ~halved(picture, ~deep)[1]
         below = _on_scale(network, half, half_unknown, half_deep, scale + 1) if half_deep.any() else None
