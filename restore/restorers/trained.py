@@ -59,6 +59,8 @@ class Trained(Restorer):
             return super().prepare(image, mask)
         if self.needs.needs_mask:
             image, mask = with_deep_holes_filled(self, self.model.fill, image, mask)
+            if not bool((mask > 0).any()):
+                return image, mask
         return self.model.fill(image, mask), mask
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
