@@ -12,7 +12,7 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.images import FORMAT_OF_SUFFIX, Picture
 from restore.images.read import Truncated
-from restore.repair.chain import Models, Steps
+from restore.repair.chain import Models, Outcome, Steps
 from restore.repair.loaded import FloatArray, Huge, Loaded
 from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.pipes import check_pipes
@@ -107,9 +107,18 @@ class _Finding(Stages):
         """A mask is made in memory, whatever its size."""
         return self.reader.load_whole(huge.job)
 
+    def room_for(self, loaded: Loaded) -> int:
+        """One: a picture is looked at on several scales."""
+        return 1
+
+    def _carry_out(
+        self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+    ) -> Outcome:
+        mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), say=loaded.notes.append)
+        return Outcome(mask[:, :, None], None, filled=True)
+
     def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, steps: Steps) -> Picture:
-        mask = self.detector.mask_of(repaired[:, :, 0])
-        return Picture((mask * 255).astype(np.uint8)[:, :, None])
+        return Picture((repaired * 255).astype(np.uint8))
 
 
 def _writes_png(job: Job) -> Job:

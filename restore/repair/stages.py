@@ -272,7 +272,7 @@ class Stages:
             input_sha256=loaded.input_sha256,
             output_sha256=digest,
             changed_share=changed,
-            warnings=loaded.notes,
+            warnings=list(dict.fromkeys(loaded.notes)),  # a tile or a turn that says what another one said
             pixels=loaded.pixels,
         )
 

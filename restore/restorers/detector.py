@@ -15,6 +15,7 @@ from torch import Tensor
 from restore.checkpoints import Finding, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
+from restore.models.flips import mean_over_flips
 from restore.restorers.tiled import check_numbers, run
 from restore.restorers.trained import Trained, needs_of, sha256_of
 from restore.tiling import auto_tile
@@ -54,7 +55,7 @@ class Detector(Trained):
 
         Large pictures are looked at in half and quarter size, too, as long as the smaller side has `LOOKED_AT_PX`: what
         is wide in pixels is thin there, as in the pictures that the network was trained on. What is found on any scale
-        is marked.
+        is marked. The smallest, where that costs little, is looked at in the mirror, too (`mean_over_flips`).
 
         Args:
             shown: H×W×3, sRGB, [0, 1].
@@ -67,15 +68,16 @@ class Detector(Trained):
         Raises:
             RestoreError: exit code 1; out of memory, or the network gives values that are no numbers.
         """
-        marked = self._found(shown, tile_px, say)
         height, width = shown.shape[:2]
-        if min(height, width) // 2 >= LOOKED_AT_PX:
+        large = min(height, width) // 2 >= LOOKED_AT_PX
+        marked = self._found(shown, tile_px, say, flips=not large)
+        if large:
             half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
             found = self.find(half, tile_px=tile_px, say=say)
             marked = np.maximum(marked, cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST))
         return marked
 
-    def _found(self, shown: FloatArray, tile_px: int | None, say: Callable[[str], None]) -> FloatArray:
+    def _found(self, shown: FloatArray, tile_px: int | None, say: Callable[[str], None], *, flips: bool) -> FloatArray:
         """The same on one scale."""
         image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
         if tile_px is None:
@@ -84,7 +86,12 @@ class Detector(Trained):
             tile_px = auto_tile(
                 height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel
             )
-        found = run(self, image, None, tile_px, say)
+        sides = tile_px
+
+        def look(picture: Tensor) -> Tensor:
+            return run(self, picture, None, sides, say)
+
+        found = mean_over_flips(look, image) if flips else look(image)
         check_numbers(found)
         return self.mask_of(found[0].numpy())
 

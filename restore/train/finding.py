@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from restore.datasets.batch import Batch
 from restore.devices import autocast
 from restore.metrics.detection import grown, precision_recall_f1, tolerant_counts
+from restore.models.flips import mean_over_flips
 
 MARGIN_PX = 1
 """How far around what is found the mask reaches: damage that was scanned or compressed bleeds into its surroundings."""
@@ -19,9 +20,9 @@ THRESHOLDS = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99)
 
 @torch.no_grad()
 def probability(model: nn.Module, picture: Tensor, precision: str) -> Tensor:
-    """B×3×H×W -> B×1×H×W: how likely each pixel is damaged, float32."""
+    """B×3×H×W -> B×1×H×W: how likely each pixel is damaged, float32; as `Detector.find` looks at small pictures."""
     with autocast(picture.device, precision):
-        return model(picture).float().sigmoid()
+        return mean_over_flips(lambda seen: model(seen).float().sigmoid(), picture)
 
 
 def validate_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, precision: str) -> dict[str, float]:

@@ -95,6 +95,17 @@ def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
     assert not np.array_equal(load(tmp_path / "at_once/a.png"), load(tmp_path / "in/a.png"))
 
 
+def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) -> None:
+    picture = np.zeros((1030, 1040, 3), np.uint8)
+    bright_here = np.indices((20, 100)).sum(0) % 4 > 0
+    picture[500:520, 300:400] = np.where(bright_here, 240, 225)[:, :, None]  # and everywhere in half size
+    save(tmp_path / "in/a.png", picture)
+    detect(tmp_path / "in", tmp_path / "masks")
+    found = bright().find((picture / 255).astype(np.float32))
+    assert np.array_equal(load(tmp_path / "masks/a_mask.png"), found * 255)
+    assert found.sum() > (picture > 0.9 * 255).all(-1).sum(), "looked at in half size, too"
+
+
 def test_a_mask_fits_the_picture_as_a_person_sees_it(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned clockwise
