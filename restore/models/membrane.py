@@ -8,6 +8,8 @@ from torch import Tensor
 
 SWEEPS = 6
 
+_BAND_PX = 1 << 18  # smoothed at once, so that they stay in the cache
+
 
 def membrane(image: Tensor, known: Tensor) -> Tensor:
     """Fill unknown pixels by harmonic interpolation (Laplace's equation), coarse to fine.
@@ -35,13 +37,30 @@ def membrane(image: Tensor, known: Tensor) -> Tensor:
             continue
         unknown = weight < 0.25
         guess = F.interpolate(guess, size=colour.shape[-2:], mode="bilinear", align_corners=False)
-        guess = torch.where(unknown, guess, own)
-        for _ in range(SWEEPS):
-            guess = torch.where(unknown, _neighbours(guess), own)
+        guess = _smoothed(torch.where(unknown, guess, own), own, unknown)
     return torch.where(known > 0, image, guess)
 
 
-def _neighbours(x: Tensor) -> Tensor:
-    """The mean of the four neighbours; beyond the border a pixel is its own neighbour."""
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return (padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]) / 4
+def _smoothed(guess: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
+    """Jacobi sweeps: what is unknown becomes the mean of its four neighbours.
+
+    Beyond the border a pixel is its own neighbour.
+    """
+    before, after = (F.pad(guess, (1, 1, 1, 1), mode="replicate") for _ in range(2))
+    height, width = guess.shape[-2:]
+    band = max(1, _BAND_PX // (width * guess.shape[0]))
+    for _ in range(SWEEPS):
+        for top in range(0, height, band):
+            rows = slice(top, min(top + band, height))
+            around = before[..., rows.start : rows.stop + 2, :]
+            mean = around[..., :-2, 1:-1] + around[..., 2:, 1:-1]
+            mean += around[..., 1:-1, :-2]
+            mean += around[..., 1:-1, 2:]
+            mean /= 4
+            inner = after[..., rows.start + 1 : rows.stop + 1, 1:-1]
+            inner.copy_(torch.where(unknown[..., rows, :], mean, own[..., rows, :]))
+        for edge, nearest in ((0, 1), (-1, -2)):
+            after[..., edge, :] = after[..., nearest, :]
+            after[..., edge] = after[..., nearest]
+        before, after = after, before
+    return before[..., 1:-1, 1:-1]

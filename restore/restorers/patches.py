@@ -35,6 +35,10 @@ all count alike."""
 _CHUNK = 1 << 12  # patches compared at once, so that they stay in the cache
 
 
+class NothingKnown(ValueError):
+    """There is no patch to take."""
+
+
 @dataclass(frozen=True)
 class Matches:
     """Which patch of the picture each patch of the filling resembles.
@@ -60,37 +64,56 @@ class Texture:
     section 3: neighbours hand on what they found, and each looks around at random.
 
     Args:
-        picture: float32 H×W×3, the hole filled with a first guess.
+        picture: float32 H×W×3, the hole filled with a first guess. It is copied.
         hole: H×W, what is to be filled.
         unknown: H×W, where no patch may be taken from: the hole, and others.
         seed: of the random looking around; the same gives the same filling.
         coarser: matches on the picture of half the size, to begin from; None: at random.
 
     Attributes:
-        picture: as filled so far.
-        voted: what the patches say, also of the known pixels that they reach beyond the hole's edge.
-        reached: H×W, the pixels that `voted` holds.
+        hole: as given.
 
     Raises:
-        ValueError: no whole patch of the picture is known.
+        NothingKnown: no whole patch of the picture is known.
     """
 
     def __init__(self, picture: Array, hole: Mask, unknown: Mask, seed: int, coarser: Matches | None = None) -> None:
-        self.picture, self.hole = picture, hole
+        self.hole = hole
         self.height, self.width = hole.shape
-        self._sources = _centres_of_known(unknown)
-        if not self._sources.any():
-            raise ValueError("no whole patch of the picture is known")
-        depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)
-        self._trust = np.maximum(TRUST**depth, LEAST_TRUST).astype(np.float32)
+        sources = _centres_of_known(unknown)
+        if not sources.any():
+            raise NothingKnown("no whole patch of the picture is known")
+        self._sources = sources.reshape(-1)
+        size = (self.height + 2 * RADIUS, self.width + 2 * RADIUS)
+        self._pixels = np.ones((*size, 4), np.float32)  # the fourth channel counts where pixels are summed
+        self.picture[:] = picture
+        _mirror_border(self._pixels)
+        depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)[hole]
+        self._trust = np.ones(size, np.float32)
+        self._trust[RADIUS:-RADIUS, RADIUS:-RADIUS][hole] = np.maximum(TRUST**depth, LEAST_TRUST)
+        _mirror_border(self._trust)
         self._seed, self._rounds = seed, 0
         self.rows, self.columns, self._active = _grid(hole)
         self._places = np.nonzero(self._active)
-        self._y, self._x = self._at_random()
-        if coarser is not None:
-            self._begin_from(coarser)
+        self._y, self._x = self._first_matches(sources, coarser)
         self._cost = np.zeros(self._active.shape, np.float32)
-        self.voted, self.reached = picture, np.zeros_like(hole)
+        self._votes = np.zeros_like(self._pixels)
+
+    @property
+    def picture(self) -> Array:
+        """H×W×3 as filled so far: a view."""
+        return self._pixels[RADIUS:-RADIUS, RADIUS:-RADIUS, :3]
+
+    def voted(self, part: tuple[slice, slice]) -> tuple[Array, Mask]:
+        """What the patches say of a part of the picture, also of known pixels that they reach beyond the hole's edge.
+
+        Returns:
+            h×w×3, and h×w: where they say something; elsewhere it is 0.
+        """
+        votes = self._votes[RADIUS:-RADIUS, RADIUS:-RADIUS][part]
+        said: Array = votes[..., :3].copy()
+        said /= np.maximum(votes[..., 3:], 1e-30)
+        return said, votes[..., 3] > 0
 
     @property
     def matches(self) -> Matches:
@@ -104,15 +127,13 @@ class Texture:
             jumps: from neighbours how many patches away a match is tried.
             throws: how far around its match, in pixels, a patch looks at random: one try each.
         """
-        padded = np.pad(self.picture, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="symmetric")
-        trust = np.pad(self._trust, RADIUS, mode="symmetric")
-        pixels, counts = torch.from_numpy(padded.reshape(-1, 3)), torch.from_numpy(trust.reshape(-1))
+        pixels, trust = torch.from_numpy(self._pixels.reshape(-1, 4)), torch.from_numpy(self._trust.reshape(-1))
         count = len(self._places[0])
         numbers = self._random(2 * len(throws) * count).reshape(len(throws), 2, count) * 2 - 1
         for first in range(0, count, _CHUNK):
             part = slice(first, first + _CHUNK)
             offsets = [np.rint(radius * number[:, part]).astype(np.int64) for radius, number in zip(throws, numbers)]
-            self._search(pixels, counts, part, jumps, offsets)
+            self._search(pixels, trust, part, jumps, offsets)
         self._vote()
 
     def _search(
@@ -135,7 +156,9 @@ class Texture:
             theirs = pixels.index_select(0, (torch.from_numpy(y * span + x) + steps).flatten()).view_as(mine)
             return np.asarray(theirs.sub_(mine).square_().sum(dim=2).mul_(count).sum(dim=0).numpy())
 
-        y, x = self._y[rows, columns], self._x[rows, columns]
+        here = rows * len(self.columns) + columns
+        all_y, all_x, active = (grid.reshape(-1) for grid in (self._y, self._x, self._active))
+        y, x = all_y[here], all_x[here]
         best = cost(y, x, np.arange(len(y)))
 
         def attempt(new_y: Places, new_x: Places, sensible: Mask | bool = True) -> None:
@@ -144,14 +167,14 @@ class Texture:
             better = found < best[which]
             which = which[better]
             y[which], x[which], best[which] = new_y[which], new_x[which], found[better]
-            self._y[rows, columns], self._x[rows, columns] = y, x
+            all_y[here[which]], all_x[here[which]] = y[which], x[which]
 
         for jump in jumps:
             for down, right in ((0, -jump), (0, jump), (-jump, 0), (jump, 0)):
                 i, j = rows + down, columns + right
                 inside = (i >= 0) & (j >= 0) & (i < len(self.rows)) & (j < len(self.columns))
-                i, j = i.clip(0, len(self.rows) - 1), j.clip(0, len(self.columns) - 1)
-                attempt(self._y[i, j] - down * STRIDE, self._x[i, j] - right * STRIDE, inside & self._active[i, j])
+                there = (here + (down * len(self.columns) + right)).clip(0, len(active) - 1)
+                attempt(all_y[there] - down * STRIDE, all_x[there] - right * STRIDE, inside & active[there])
         for offset in offsets:
             attempt(y + offset[0], x + offset[1])
         self._cost[rows, columns] = best
@@ -162,45 +185,56 @@ class Texture:
         span = self.width + 2 * RADIUS
         cost = self._cost[rows, columns]
         usual = max(float(np.percentile(cost, 75)), 1e-6)
-        weight = (np.exp(-cost / (2 * usual)) + 1e-6) * self._trust[self.rows[rows], self.columns[columns]]
+        trust = self._trust[self.rows[rows] + RADIUS, self.columns[columns] + RADIUS]
+        weight = (np.exp(-cost / (2 * usual)) + 1e-6) * trust
         weights = torch.from_numpy(weight.astype(np.float32))[:, None]
-        # The fourth channel counts the weights. Patches reach beyond the picture's border.
-        pixels = torch.nn.functional.pad(torch.from_numpy(self.picture), (0, 1), value=1.0).reshape(-1, 4)
-        total = torch.zeros((self.height + 2 * RADIUS) * span, 4)
-        theirs = torch.from_numpy(self._y[rows, columns] * self.width + self._x[rows, columns])
+        pixels = torch.from_numpy(self._pixels.reshape(-1, 4))
+        votes = torch.from_numpy(self._votes.reshape(-1, 4)).zero_()
+        theirs = torch.from_numpy((self._y[rows, columns] + RADIUS) * span + self._x[rows, columns] + RADIUS)
         ours = torch.from_numpy((self.rows[rows] + RADIUS) * span + self.columns[columns] + RADIUS)
         for dy in range(-RADIUS, RADIUS + 1):
             for dx in range(-RADIUS, RADIUS + 1):
-                said = pixels.index_select(0, theirs + (dy * self.width + dx)).mul_(weights)
-                total.index_add_(0, ours + (dy * span + dx), said)
-        summed = total.view(-1, span, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS].numpy()
-        self.reached = summed[..., 3] > 0
-        means = summed[..., :3] / np.maximum(summed[..., 3:], 1e-30)
-        self.voted = np.where(self.reached[..., None], means, self.picture)
-        self.picture = np.where(self.hole[..., None], self.voted, self.picture)
+                offset = dy * span + dx
+                votes.index_add_(0, ours + offset, pixels.index_select(0, theirs + offset).mul_(weights))
+        said = self._votes[RADIUS:-RADIUS, RADIUS:-RADIUS][self.hole]
+        self.picture[self.hole] = said[:, :3] / said[:, 3:]
+        _mirror_border(self._pixels)
 
-    def _at_random(self) -> tuple[Places, Places]:
-        y, x = np.nonzero(self._sources)
-        pick = (self._random(self._active.size) * len(y)).astype(np.int64).reshape(self._active.shape)
-        return y[pick], x[pick]
+    def _first_matches(self, sources: Mask, coarser: Matches | None) -> tuple[Places, Places]:
+        """Where they were found on the smaller scale, if that is allowed here; others at random."""
+        if coarser is None:
+            y, x, good = *np.zeros((2, *self._active.shape), np.int64), np.zeros_like(self._active)
+        else:
+            y, x, good = self._from_coarser(coarser)
+        others = self._active & ~good
+        everywhere = np.flatnonzero(sources)
+        picked = everywhere[(self._random(int(others.sum())) * len(everywhere)).astype(np.int64)]
+        y[others], x[others] = picked // self.width, picked % self.width
+        return y, x
 
-    def _begin_from(self, coarser: Matches) -> None:
-        """Where the patch of half the size that lies here was matched, there, at this size."""
+    def _from_coarser(self, coarser: Matches) -> tuple[Places, Places, Mask]:
+        """Where the patch of half the size that lies here was matched, at this size, and whether that is allowed."""
         i = (np.searchsorted(coarser.rows, self.rows // 2, side="right") - 1).clip(0)
         j = (np.searchsorted(coarser.columns, self.columns // 2, side="right") - 1).clip(0)
         near = np.ix_(i, j)
         y = self.rows[:, None] + 2 * (coarser.y[near] - coarser.rows[i][:, None])
         x = self.columns + 2 * (coarser.x[near] - coarser.columns[j])
-        good = self._allowed(y, x) & coarser.active[near]
-        self._y, self._x = np.where(good, y, self._y), np.where(good, x, self._x)
+        return y, x, self._allowed(y, x) & coarser.active[near]
 
     def _allowed(self, y: Places, x: Places) -> Mask:
         inside = (y >= 0) & (x >= 0) & (y < self.height) & (x < self.width)
-        return np.asarray(inside & self._sources[y.clip(0, self.height - 1), x.clip(0, self.width - 1)])
+        return np.asarray(inside & self._sources.take(y * self.width + x, mode="clip"))
 
     def _random(self, count: int) -> npt.NDArray[np.float64]:
         self._rounds += 1
         return np.asarray(uniform(keys(self._seed, last=[self._rounds]), 0, count)[0].numpy())
+
+
+def _mirror_border(padded: Array) -> None:
+    """What lies beyond the border is what lies within, mirrored; in place."""
+    for side in (padded, padded.swapaxes(0, 1)):
+        side[:RADIUS] = side[SIDE - 2 : RADIUS - 1 : -1]
+        side[-RADIUS:] = side[-RADIUS - 1 : -SIDE : -1]
 
 
 def _centres_of_known(unknown: Mask) -> Mask:

@@ -9,12 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from restore.models.membrane import membrane
 from restore.restorers.base import Restorer
-from restore.restorers.patches import RADIUS, Texture
+from restore.restorers.patches import RADIUS, NothingKnown, Texture
 from restore.restorers.tiled import tile_by_tile
 from restore.tiling import run_tiled
 
@@ -96,8 +95,8 @@ def with_deep_holes_filled(
         if texture is None:
             continue
         filled = network.filled(shown, unknown)
-        share = np.where(deep, np.interp(_depth(unknown), DEEPENS_PX, TEXTURE), 0).astype(np.float32)[..., None]
-        filled = filled + share * (_settled(texture, shown, unknown) - filled)
+        share = np.interp(_depth(unknown)[deep], DEEPENS_PX, TEXTURE).astype(np.float32)[:, None]
+        filled[deep] += share * (_settled(texture, shown, unknown)[deep] - filled[deep])
         images[number] = torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(picture)
         masks[number] = torch.zeros_like(hidden)
         filled_any = True
@@ -127,13 +126,18 @@ class _Network:
 
 def halved(picture: Array, hidden: Mask) -> tuple[Array, Mask]:
     """Half the size: means of the known pixels of every 2×2; hidden where all four are."""
-    pad = ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2))
-    known = np.pad((~hidden).astype(np.float32), pad, mode="edge")[..., None]
-    values = np.pad(picture, (*pad, (0, 0)), mode="edge") * known
-    height, width = known.shape[0] // 2, known.shape[1] // 2
-    count = known.reshape(height, 2, width, 2, 1).sum((1, 3))
-    total = values.reshape(height, 2, width, 2, -1).sum((1, 3))
-    return (total / np.maximum(count, 1)).astype(np.float32), count[..., 0] == 0
+    odd = (0, picture.shape[0] % 2, 0, picture.shape[1] % 2)
+    size = ((picture.shape[1] + 1) // 2, (picture.shape[0] + 1) // 2)
+    known, values = (
+        np.asarray(cv2.copyMakeBorder(whole.astype(np.float32), *odd, cv2.BORDER_REPLICATE), np.float32)
+        for whole in (~hidden, picture)
+    )
+    values *= known[..., None]
+    share, mean = (
+        np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.float32) for whole in (known, values)
+    )
+    mean /= np.maximum(share, 0.25)[..., None]
+    return mean, share == 0
 
 
 def _deep(unknown: Mask) -> Mask:
@@ -141,8 +145,10 @@ def _deep(unknown: Mask) -> Mask:
     deep = _depth(unknown) > DEEP_PX * max(1.0, min(unknown.shape) / 512)
     if unknown.all() or not deep.any():
         return np.zeros_like(unknown)
-    labels, _ = ndimage.label(unknown, np.ones((3, 3)))
-    return np.isin(labels, np.unique(labels[deep]))
+    count, labels = cv2.connectedComponents(unknown.astype(np.uint8))
+    is_deep = np.zeros(count, bool)
+    is_deep[labels[deep]] = True
+    return np.asarray(is_deep[labels])
 
 
 def _depth(hole: Mask) -> Array:
@@ -157,7 +163,8 @@ def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scal
     guess: Array
     if scale == 0 or min(deep.shape) > START_SIDE_PX or _depth(deep).max() > START_PX:
         half, half_unknown = halved(picture, unknown)
-        half_deep = half_unknown & ~halved(picture, ~deep)[1]
+        even = np.pad(deep, [(0, side % 2) for side in deep.shape])
+        half_deep = half_unknown & (even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2])
         below = _on_scale(network, half, half_unknown, half_deep, scale + 1) if half_deep.any() else None
     if below is None:
         guess = network.filled(picture, unknown)
@@ -175,7 +182,7 @@ def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scal
             scale,
             below.matches if below is not None else None,
         )
-    except ValueError:
+    except NothingKnown:
         return None
     if below is not None:
         texture.improve((), ())  # the matches of the smaller scale vote for sharper pixels than its own, enlarged
@@ -195,12 +202,14 @@ def _settled(texture: Texture, picture: Array, unknown: Mask) -> Array:
         for inside in (np.flatnonzero(texture.hole.any(axis=dim)) for dim in (1, 0))
     )
     part = (rows, columns)
-    certain = texture.reached[part] & ~unknown[part]
-    off = np.where(certain[..., None], picture[part] - texture.voted[part], np.float32(0))
+    voted, reached = texture.voted(part)
+    certain = reached & ~unknown[part]
+    off = np.where(certain[..., None], picture[part] - voted, np.float32(0))
     shift = membrane(
         torch.from_numpy(np.ascontiguousarray(off.transpose(2, 0, 1)))[None],
         torch.from_numpy(certain[None, None].astype(np.float32)),
     )
-    settled = texture.picture.copy()
-    settled[part] = (texture.voted[part] + shift[0].permute(1, 2, 0).numpy()).clip(0, 1)
-    return np.where(texture.hole[..., None], settled, picture)
+    settled = picture.copy()
+    hole = texture.hole[part]
+    settled[part][hole] = (voted[hole] + shift[0].permute(1, 2, 0).numpy()[hole]).clip(0, 1)
+    return settled
