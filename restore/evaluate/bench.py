@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore import __version__
 from restore.errors import RestoreError
 from restore.evaluate.bench_cache import Cache, Kept, hash_of, key_of
 from restore.evaluate.bench_damage import BenchDamage, Case
@@ -175,9 +174,7 @@ class _Runner:
         return damage.case(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
 
     def _scores(self, case: Case, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
-        key = key_of(
-            restore=__version__, convention=self.described, pixels=pixels_sha256, truth=hash_of(case.clean, case.mask)
-        )
+        key = key_of(convention=self.described, pixels=pixels_sha256, truth=hash_of(case.clean, case.mask))
         scores = self.cache.find_scores(key)
         if scores is None:
             restored = torch.tensor(load()).permute(2, 0, 1)[None].float() / 255

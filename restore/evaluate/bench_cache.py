@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+import restore
 from restore.errors import RestoreError
 from restore.evaluate.bench_worker import Outcome
 from restore.files import sweep_leftovers, why_not_written, write_atomically
@@ -104,8 +106,18 @@ class Cache:
 
 
 def key_of(**parts: Any) -> str:
-    """The hash of plain values by name."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """The hash of plain values by name, and of this package's code: other code, other results."""
+    return hashlib.sha256(json.dumps({**parts, "code": code_hash()}, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_hash() -> str:
+    """The hash of all modules of this package, of their names and what is in them."""
+    folder = Path(restore.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def hash_of(*arrays: np.ndarray | Tensor | None) -> str:

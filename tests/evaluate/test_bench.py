@@ -87,7 +87,9 @@ def test_every_model_is_run_on_every_damage_that_it_is_for(bench, clean: Path) -
     assert made.kept.facts["peak_bytes"] > 50e6
 
 
-def test_the_same_command_again_runs_nothing_and_says_the_same(bench, tmp_path: Path) -> None:
+def test_the_same_command_again_runs_nothing_and_says_the_same(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = bench("awgn-25", models=("tv",))
     write_tables(first, lines_of(first))
     table = (tmp_path / "out" / "table.md").read_bytes()
@@ -99,6 +101,9 @@ def test_the_same_command_again_runs_nothing_and_says_the_same(bench, tmp_path: 
     assert (more.run, more.found) == (2, 2)
     other = bench("awgn-25", models=("tv",), seed=1)
     assert (other.run, other.found) == (2, 0), "another input"
+    monkeypatch.setattr("restore.evaluate.bench_cache.code_hash", lambda: "another version")
+    changed = bench("awgn-25", models=("tv",))
+    assert (changed.run, changed.found) == (2, 0), "other code"
 
 
 def test_a_result_that_is_not_whole_is_made_again(bench) -> None:
