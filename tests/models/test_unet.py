@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restore.errors import RestoreError
 from restore.models import BUILDERS, build, count_parameters
+from restore.models.blocks import up
 from restore.models.membrane import membrane
 from restore.models.overlap import measure_overlap_px
 from restore.models.unet import UNet
@@ -41,6 +42,12 @@ def test_logits_are_not_added_to_the_picture_and_start_low() -> None:
     assert white.shape == (1, 1, 32, 32)
     assert white.sigmoid().mean().item() == pytest.approx(0.02, abs=0.015)
     assert (white - black).abs().max() < 1, "a picture added would show"
+
+
+def test_an_enlargement_begins_without_a_lattice() -> None:
+    larger = up(12, 5)(torch.rand(1, 12, 6, 7))
+    assert larger.shape == (1, 5, 12, 14)
+    assert torch.equal(larger[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2), larger)
 
 
 def test_what_lies_under_the_mask_is_never_seen() -> None:
