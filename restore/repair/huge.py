@@ -19,7 +19,6 @@ from restore.files import replacing, temporary_beside, why_not_written
 from restore.images import Picture
 from restore.images.spool import SpooledPicture, pixels_in_header, spool_picture
 from restore.images.unspool import write_spooled
-from restore.repair.apply import regions
 from restore.repair.chain import Models, Steps, mixed
 from restore.repair.grain import pixels_key, with_grain
 from restore.repair.huge_masks import HugeMask, MaskOf, open_mask
@@ -27,6 +26,7 @@ from restore.repair.huge_task import Task, curves_of
 from restore.repair.loaded import opaque_where_repaired, would_suffer
 from restore.repair.pipes import check_unchanged
 from restore.restorers.base import Restorer
+from restore.restorers.regions import regions
 from restore.restorers.tiled import check_numbers, run, tile_by_tile, told_of_smaller_tiles
 from restore.tiling import run_banded
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from restore.images.read import as_mask, check_mask_size
 from restore.images.spool import SpooledPicture, spool_picture
-from restore.repair.apply import BLOCK_PX, hole_blocks
 from restore.repair.masks import FloatArray, reach_px, shaped, transparency
+from restore.restorers.regions import BLOCK_PX, hole_blocks
 
 _BAND_PIXELS = 8_000_000
 

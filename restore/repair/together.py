@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from restore.repair.apply import hole_blocks, regions
 from restore.repair.grain import with_grain
 from restore.restorers.base import Restorer
+from restore.restorers.regions import hole_blocks, regions
 
 FloatArray = npt.NDArray[np.float32]
 

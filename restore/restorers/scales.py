@@ -14,6 +14,7 @@ from torch import Tensor
 from restore.models.membrane import membrane
 from restore.restorers.base import Restorer
 from restore.restorers.patches import RADIUS, NothingKnown, Texture
+from restore.restorers.regions import hole_blocks, regions
 from restore.restorers.tiled import tile_by_tile
 from restore.tiling import run_tiled
 
@@ -91,12 +92,19 @@ def with_deep_holes_filled(
             continue
         shown = np.where(unknown[..., None], np.float32(0.5), picture.float().cpu().permute(1, 2, 0).numpy())
         network = _Network(restorer, guess)
-        texture = _on_scale(network, shown, unknown, deep, 0)
-        if texture is None:
+        textured, found = shown.copy(), np.zeros_like(deep)
+        for region in regions(hole_blocks(deep), deep.shape, restorer.needs):
+            part = (region.rows, region.columns)
+            own = region.own(deep[part])
+            texture = _on_scale(network, shown[part], unknown[part], own, 0)
+            if texture is not None:
+                textured[part][own] = _settled(texture, shown[part], unknown[part])[own]
+                found[part] |= own
+        if not found.any():
             continue
         filled = network.filled(shown, unknown)
-        share = np.interp(_depth(unknown)[deep], DEEPENS_PX, TEXTURE).astype(np.float32)[:, None]
-        filled[deep] += share * (_settled(texture, shown, unknown)[deep] - filled[deep])
+        share = np.interp(_depth(unknown)[found], DEEPENS_PX, TEXTURE).astype(np.float32)[:, None]
+        filled[found] += share * (textured[found] - filled[found])
         images[number] = torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(picture)
         masks[number] = torch.zeros_like(hidden)
         filled_any = True

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from restore.repair import apply
-from restore.repair.apply import hole_blocks, regions, repair
+from restore.repair.apply import repair
+from restore.restorers import regions as places
 from restore.restorers.base import Needs, Restorer
+from restore.restorers.regions import hole_blocks, regions
 
 
 class Blur(Restorer):
@@ -48,7 +49,7 @@ def test_tiles_give_the_picture_of_one_go():
 
 @pytest.mark.parametrize("tileable", [True, False])
 def test_crops_around_holes_give_the_picture_of_one_go(tileable, monkeypatch):
-    monkeypatch.setattr(apply, "SMALL_PIXELS", 1000)
+    monkeypatch.setattr(places, "SMALL_PIXELS", 1000)
     shown = picture(900, 1000)
     weight = masked(900, 1000, (3, 3, 30, 9), (550, 700, 600, 740), (899, 999, 900, 1000), (500, 100, 501, 101))
     restorer = Blur(needs_mask=True, multiple=8, tileable=tileable)

@@ -120,6 +120,18 @@ def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: Trained, p
     assert torch.equal(left[1], masks[1])
 
 
+def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(inpaint: Trained, pebbles: Tensor) -> None:
+    wide = torch.cat([pebbles, pebbles.flip(-1), pebbles, pebbles.flip(-1)], dim=-1)
+    mask = torch.zeros_like(wide[:, :1])
+    mask[..., 100:140, 60:100] = 1
+    alone, _ = filled(inpaint, wide, mask)
+    mask[..., 100:140, 900:940] = 1
+    both, left = filled(inpaint, wide, mask)
+    assert left.sum() == 0
+    torch.testing.assert_close(both[..., :300], alone[..., :300], rtol=0, atol=0.5 / 255)
+    assert (both - wide)[..., 900:940].abs().max() > 0.01
+
+
 def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: Trained) -> None:
     photograph = data.chelsea().astype(np.float32) / 255
     hole = box(180, photograph.shape[:2])[0, 0].numpy()
