@@ -56,7 +56,7 @@ def main() -> None:
         return np.zeros(1) if outcome.weight is None else outcome.weight
 
     def found() -> np.ndarray:
-        return detector.find(scratched, tile_px=tiles[id(inpaint)])
+        return detector.find(scratched, tile_px=tiles[id(detector)])
 
     def cleaned() -> np.ndarray:
         return chain(Steps(repair=True), picture, None, Models(photo))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 SWEEPS = 6
 
-_BAND_PX = 1 << 18  # smoothed at once, so that they stay in the cache
+_BAND_PX = 1 << 18  # smoothed at once on a CPU, so that they stay in its cache
 
 
 def membrane(image: Tensor, known: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def _smoothed(guess: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
     """
     before, after = (F.pad(guess, (1, 1, 1, 1), mode="replicate") for _ in range(2))
     height, width = guess.shape[-2:]
-    band = max(1, _BAND_PX // (width * guess.shape[0]))
+    band = max(1, _BAND_PX // (width * guess.shape[0])) if guess.device.type == "cpu" else height
     for _ in range(SWEEPS):
         for top in range(0, height, band):
             rows = slice(top, min(top + band, height))

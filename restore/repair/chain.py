@@ -101,7 +101,7 @@ def carry_out(
     shown: FloatArray,
     weight: FloatArray | None,
     *,
-    tile_of: Callable[[Restorer], int],
+    tile_of: Callable[[Restorer | Finder], int],
     dilate_px: Dilate,
     feather_px: int,
     grain_key: int | None = None,
@@ -128,7 +128,7 @@ def carry_out(
 
     if steps.find:
         assert models.finder is not None
-        found = models.finder.find(shown, tile_px=tile_of(models.restorer), say=say)
+        found = models.finder.find(shown, tile_px=tile_of(models.finder), say=say)
         marked = (found >= _MARKED).astype(np.float32)
         weight = fitted(marked, dilate_px=dilate_px, feather_px=feather_px, shown=lambda: shown)
     repaired = shown if steps.fade else None
@@ -163,27 +163,32 @@ def models_told(models: Models, steps: Steps, *, filled: bool) -> dict[str, Any]
 
 
 def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:
-    """The largest side of a tile by the id of each restorer, the same for one and its twins on other devices.
+    """The largest side of a tile by the id of each model, the same for one and its twins on other devices.
 
     Args:
         models: the same on every device.
         tile: `auto`, 0 (never), or that side in pixels.
     """
-    twins = ([one.restorer for one in models], [one.clean_up for one in models if one.clean_up is not None])
+    twins = ([getattr(one, role) for one in models] for role in ("restorer", "clean_up", "finder"))
     sides: dict[int, int] = {}
-    for same in filter(None, twins):
+    for same in twins:
+        if same[0] is None:
+            continue
         side = min(map(_auto_tile, same)) if str(tile) == "auto" else int(tile)
         sides |= {id(one): side for one in same}
     return sides
 
 
-def _auto_tile(restorer: Restorer) -> int:
+def _auto_tile(model: Restorer | Finder) -> int:
+    from restore.restorers.base import Restorer
     from restore.tiling import auto_tile
 
+    if not isinstance(model, Restorer):
+        return 0  # a finder that is no network
     return auto_tile(
         1 << 20,
         1 << 20,
-        device=restorer.device,
-        overlap_px=restorer.needs.overlap_px,
-        bytes_per_pixel=restorer.bytes_per_pixel,
+        device=model.device,
+        overlap_px=model.needs.overlap_px,
+        bytes_per_pixel=model.bytes_per_pixel,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from restore.images import Picture
 from restore.images.decoded import Damaged
 from restore.interrupts import unbroken
-from restore.repair.chain import Models, Outcome, Steps, carry_out, models_told, tiles_of
+from restore.repair.chain import Finder, Models, Outcome, Steps, carry_out, models_told, tiles_of
 from restore.repair.loaded import FloatArray, Huge, Loaded, changed_share, opaque_where_repaired
 from restore.repair.masks import doubts_of_share
 from restore.repair.options import Options
@@ -121,7 +121,7 @@ class Stages:
                 input_sha256=done.input_sha256,
                 output_sha256=done.output_sha256,
                 changed_share=done.changed_share,
-                warnings=[*done.notes, *doubts_of_share(done.marked_share or 0), *notes],
+                warnings=list(dict.fromkeys([*done.notes, *doubts_of_share(done.marked_share or 0), *notes])),
                 pixels=done.pixels,
             )
             return None
@@ -227,7 +227,7 @@ class Stages:
 
         return pixels_key([page.pixels]) if self.options.match_grain else None
 
-    def _tile_of(self, model: Restorer) -> int:
+    def _tile_of(self, model: Restorer | Finder) -> int:
         return self._tiles[id(model)]
 
     def save(self, loaded: Loaded, repaired: FloatArray | None) -> None:

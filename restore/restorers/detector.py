@@ -27,6 +27,9 @@ LOOKED_AT_PX = 512
 with `scratch` drawn at their size: 1500 pixels across, F1 is 0.90 by the full size alone and 0.93 with the half; 3000
 pixels across with some grain it is 0.34 by the full size alone, 0.81 with the half, 0.94 with the quarter, too."""
 
+IN_THE_MIRROR_PX = 1 << 21
+"""The smallest of these is looked at in the mirror, too, unless it has more pixels than this."""
+
 
 class Detector(Trained):
     """Run like a restorer, `detector(image) -> probability`: B×3×H×W -> B×1×H×W in [0, 1], and no picture.
@@ -55,7 +58,7 @@ class Detector(Trained):
 
         Large pictures are looked at in half and quarter size, too, as long as the smaller side has `LOOKED_AT_PX`: what
         is wide in pixels is thin there, as in the pictures that the network was trained on. What is found on any scale
-        is marked. The smallest, where that costs little, is looked at in the mirror, too (`mean_over_flips`).
+        is marked. The smallest is looked at in the mirror, too (`mean_over_flips`), where that costs little.
 
         Args:
             shown: H×W×3, sRGB, [0, 1].
@@ -70,7 +73,7 @@ class Detector(Trained):
         """
         height, width = shown.shape[:2]
         large = min(height, width) // 2 >= LOOKED_AT_PX
-        marked = self._found(shown, tile_px, say, flips=not large)
+        marked = self._found(shown, tile_px, say, flips=not large and height * width <= IN_THE_MIRROR_PX)
         if large:
             half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
             found = self.find(half, tile_px=tile_px, say=say)

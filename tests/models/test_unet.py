@@ -94,6 +94,14 @@ def test_the_membrane_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> N
     assert error.mean() < 0.02
 
 
+def test_a_membrane_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, known = torch.rand(2, 3, 45, 37), (torch.rand(2, 1, 45, 37) > 0.6).float()
+    known[..., 8:30, 5:20] = 0
+    whole = membrane(image, known)
+    monkeypatch.setattr("restore.models.membrane._BAND_PX", 8)
+    assert torch.equal(membrane(image, known), whole)
+
+
 def test_the_membrane_of_nothing_known_is_gray() -> None:
     assert membrane(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0.5).all()
 

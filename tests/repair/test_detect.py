@@ -103,6 +103,9 @@ def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) ->
     detect(tmp_path / "in", tmp_path / "masks")
     found = bright().find((picture / 255).astype(np.float32))
     assert np.array_equal(load(tmp_path / "masks/a_mask.png"), found * 255)
+    fix_folder(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
+    fix_folder(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
+    assert np.array_equal(load(tmp_path / "by_masks/a.png"), load(tmp_path / "at_once/a.png"))
     assert found.sum() > (picture > 0.9 * 255).all(-1).sum(), "looked at in half size, too"
 
 

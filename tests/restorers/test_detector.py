@@ -126,6 +126,33 @@ def test_a_small_picture_is_looked_at_in_the_mirror_too() -> None:
     assert not detector.adjusted(threshold=sure[0]).find(shown).any()
 
 
+class Counter(nn.Module):
+    """Notes the sizes that it is shown, and where a corner of the picture is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[int, int]] = []
+        self.corners: set[tuple[float, ...]] = set()
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        self.sizes.append((image.shape[-2], image.shape[-1]))
+        self.corners.add(tuple(image[0, 0, y, x].item() for y in (0, -1) for x in (0, -1)))
+        return image[:, :1] * 0
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [((40, 60), [(40, 60)] * 4), ((1024, 1030), [(1024, 1030), *[(512, 515)] * 4]), ((1000, 2200), [(1000, 2200)])],
+)
+def test_the_smallest_size_is_looked_at_in_every_mirror_unless_it_is_large(size: tuple[int, int], seen: list) -> None:
+    network = Counter()
+    shown = np.zeros((*size, 3), np.float32)
+    shown[: size[0] // 2, : size[1] // 2] = 1
+    fake(network, "fp32").find(shown, tile_px=0)
+    assert network.sizes == seen
+    assert len(network.corners) == (4 if len(seen) > 1 else 1)
+
+
 class Thin(nn.Module):
     """Marks what is bright and has dark within nine pixels."""
 

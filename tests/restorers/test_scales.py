@@ -11,8 +11,9 @@ from torch import Tensor
 from restore.degrade.fields import rough
 from restore.models.unet import UNet
 from restore.repair.apply import repair
+from restore.restorers.base import Needs
 from restore.restorers.open import open_restorer
-from restore.restorers.scales import DEEP_PX, with_deep_holes_filled
+from restore.restorers.scales import DEEP_PX, _crops, halved, with_deep_holes_filled
 from restore.restorers.trained import Trained
 
 SIDE, WIDE = 256, 140
@@ -69,6 +70,30 @@ def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: Trained, pebbles: 
     power = torch.fft.fft2(middle).abs().square().sum(dim=0).flatten()
     true = torch.fft.fft2(detail(pebbles)[0, :, 68:-68, 68:-68]).abs().square().sum(dim=0).flatten()
     assert power.max() / power.sum() < 3 * true.max() / true.sum()
+
+
+def test_half_the_size_is_the_mean_of_what_is_known() -> None:
+    picture = np.arange(15, dtype=np.float32).reshape(3, 5, 1).repeat(3, axis=2)
+    hidden = np.zeros((3, 5), bool)
+    hidden[0, 0] = hidden[0:2, 2:4] = hidden[2, 4] = True
+    half, still = halved(picture, hidden)
+    assert half.shape == (2, 3, 3)
+    assert still.tolist() == [[False, True, False], [False, False, True]]
+    expected = np.array([[(1 + 5 + 6) / 3, 0, (4 + 9) / 2], [(10 + 11) / 2, (12 + 13) / 2, 0]])
+    np.testing.assert_allclose(half[..., 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "crops"), [(1, 1), (2, 2), (12, 1)])
+def test_texture_is_looked_for_hole_by_hole_unless_that_is_more_work(count: int, crops: int) -> None:
+    deep = np.zeros((384, 3000), bool)
+    for i in range(count):
+        deep[200:240, 70 + 256 * i : 90 + 256 * i] = True
+    found = _crops(deep, Needs(needs_mask=True, multiple=8, overlap_px=32))
+    covered = np.zeros_like(deep)
+    for crop in found:
+        covered[crop.rows, crop.columns] |= crop.own(deep[crop.rows, crop.columns])
+    assert np.array_equal(covered, deep)
+    assert len(found) == crops
 
 
 @pytest.mark.parametrize("where", ["middle", "border"])
