@@ -25,7 +25,7 @@ DEEP_PX = 2
 """Holes that nowhere reach farther from their edge are the network's alone; in larger pictures than 512 pixels across
 as much more: what is thin in them looks thin."""
 
-TEXTURE = (0.5, 0.8)
+TEXTURE = (0.6, 0.8)
 DEEPENS_PX = (8, 32)
 """What texture counts for against the network, up to the first depth and from the second one on. Each errs in its own
 way, and their mean errs less than either; far from the edge the network is smooth, and would fade the texture."""
