@@ -160,11 +160,11 @@ def test_every_adversarial_loss_trains_on_finite_numbers(clean: Path, tmp_path: 
 def test_training_lowers_the_loss_on_a_hole(clean: Path, tmp_path: Path) -> None:
     seen: list[float] = []
     settings = config(
-        clean, tmp_path / "run", total_steps=120, log_every=10, validate_every=1000, save_every=1000,
+        clean, tmp_path / "run", total_steps=120, log_every=1, validate_every=1000, save_every=1000,
         loss={"adversarial": "none", "hole_weight": 10}, optimizer={"lr": 2e-3},
     )  # fmt: skip
     train(settings, Report(logged=lambda step, total, values: seen.append(values["pixel"])))
-    assert np.mean(seen[-4:]) < 0.7 * np.mean(seen[:2])
+    assert np.mean(seen[-40:]) < 0.7 * np.mean(seen[:10]), "means over many: holes differ from step to step"
 
 
 def test_real_pairs_from_two_folders_and_side_by_side(clean: Path, tmp_path: Path) -> None:
