@@ -5,8 +5,9 @@
 Clean pictures are damaged whole, at their own size, seeded by their names, and rounded to 8 bits. Masks are those that
 `restore detect` writes, threshold and margin as the weights say. Precision, recall and F1 are over the pixels of all
 pictures, one pixel of tolerance (Euclidean); clean pictures: the share of their pixels that is marked. `gain kept` is
-what filling the found masks (model `inpaint`, nothing else) gains in PSNR, as a share of what filling the true masks
-gains, both in the mean over pictures. Prints Markdown.
+what is gained in PSNR, as a share of what filling the true masks gains (by `inpaint`, as `restore fix --masks FOLDER`
+does), both in the mean over pictures: by filling the found masks and nothing else, and by `restore fix --masks auto`,
+which cleans up with `photo` where there is something to clean up. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import torch
 from torch import Tensor
 
 from restore.degrade import key, load_damage
+from restore.devices import limit_threads
 from restore.images import find_pictures, read_rgb8
 from restore.metrics import psnr
 from restore.metrics.detection import precision_recall_f1, tolerant_counts
 from restore.repair.apply import repair
-from restore.restorers.base import Restorer
+from restore.repair.chain import Models, Steps, carry_out, tiles_of
 from restore.restorers.detector import Detector, open_detector
 from restore.restorers.open import open_restorer
 
@@ -38,13 +40,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     args = parser.parse_args()
 
-    detector, filler = open_detector(args.model), open_restorer("inpaint")
+    limit_threads()
+    models = Models(open_restorer("inpaint"), open_restorer("photo"), open_detector(args.model))
     names = find_pictures(args.folder)[: args.limit]
     pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
-    clean(detector, names, pictures)
-    print("\n| damage | pixels damaged | precision | recall | F1 | gain kept |\n|---|---|---|---|---|---|")
+    clean(models.finder, names, pictures)
+    print("\n| damage | pixels damaged | precision | recall | F1 | gain kept by filling | by `--masks auto` |")
+    print("|---|---|---|---|---|---|---|")
     for damage in args.damage:
-        damaged(damage, detector, filler, names, pictures)
+        damaged(damage, models, names, pictures)
 
 
 def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None:
@@ -64,27 +68,34 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
     )
 
 
-def damaged(name: str, detector: Detector, filler: Restorer, names: list[Path], pictures: list[Tensor]) -> None:
+def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]) -> None:
     """One row: what is found of a damage."""
-    damage = load_damage(name)
-    counts, gains, shares = [], {"found": [], "true": []}, []
+    damage, tiles = load_damage(name), tiles_of([models], "auto")
+    steps = Steps(find=True, repair=True, clean_up=True, masked=True, spare_clean=True)
+    counts, gains, shares = [], {"found": [], "auto": [], "true": []}, []
     for relative, picture in zip(names, pictures):
         size = (picture.shape[-2], picture.shape[-1])
         shown, mask = damage.apply(picture, damage.sample(torch.tensor([key(0, relative.stem)]), size))
         shown = rounded(shown)
         true = mask[0, 0].numpy()
-        found = detector.find(as_array(shown))
+        seen = as_array(shown)
+        found = models.finder.find(seen)
         counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
         shares.append(true.mean())
         before = float(psnr(shown, picture))
-        for kind, holes in (("found", found), ("true", true)):
-            filled = torch.from_numpy(repair(filler, as_array(shown), holes)).permute(2, 0, 1)[None]
-            gains[kind].append(float(psnr(rounded(filled), picture)) - before)
+        done = carry_out(
+            models, steps, seen, None, tile_of=lambda model: tiles[id(model)], dilate_px=0, feather_px=0, say=print
+        )
+        results = {kind: repair(models.restorer, seen, holes) for kind, holes in (("found", found), ("true", true))}
+        results["auto"] = seen if done.repaired is None else done.repaired
+        for kind, result in results.items():
+            repaired = rounded(torch.from_numpy(result).permute(2, 0, 1)[None])
+            gains[kind].append(float(psnr(repaired, picture)) - before)
     precision, recall, f1 = (float(x) for x in precision_recall_f1(torch.stack(counts).sum(0)))
-    kept = np.mean(gains["found"]) / np.mean(gains["true"])
+    kept, auto = (np.mean(gains[kind]) / np.mean(gains["true"]) for kind in ("found", "auto"))
     print(
         f"| {name} | {np.mean(shares):.2%} | {precision:.3f} | {recall:.3f} | {f1:.3f} "
-        f"| {kept:.0%} of {np.mean(gains['true']):.2f} dB |",
+        f"| {kept:.1%} of {np.mean(gains['true']):.2f} dB | {auto:.1%} |",
         flush=True,
     )
 

@@ -84,7 +84,7 @@ def make_demo(
         masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
         more: dict[str, Any] = {}
         if task.masks == "auto":
-            more = {"finder": open_detector(), "clean_up": open_restorer("photo")}
+            more = {"finder": open_detector(), "clean_up": open_restorer("photo"), "spare_clean": True}
         told = f" --masks {masks}" if masks else ""
         say(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_damaged(out / "clean", folder, task.damage, seed=SEED)

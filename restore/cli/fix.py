@@ -56,7 +56,7 @@ def fix(
         typer.Option(
             "--clean-up/--no-clean-up",
             help="When the holes are filled, clean up the whole picture by the model photo: known pixels change, too. "
-            "Default: with --masks auto.",
+            "Default: with --masks auto, where there is something to clean up.",
         ),
     ] = None,
     detector: Annotated[
@@ -191,7 +191,7 @@ def fix(
                 records.append(record)
 
         summary = run_fix(
-            plan, restorers, clean_up=cleaners, finder=finders,
+            plan, restorers, clean_up=cleaners, finder=finders, spare_clean=clean_up is None,
             fade=fade, strength=strength, provenance=provenance, match_grain=match_grain,
             mask_dilate=dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=finished, fail_fast=fail_fast,

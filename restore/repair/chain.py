@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+CLEAN_LEVELS = 2.55
+"""Root mean square, of 255, of what cleaning up changes of a picture; below it the picture counts as clean. It is a
+PSNR of 40 dB between the two, which few people see. On 37 photographs set aside `photo` changed 19 of 20 clean ones by
+less, those with noise of σ = 2 by 1.7 in the median, σ = 3 by 2.65, σ = 5 by 4.5, JPEG of quality 90 by 1.7, 80 by
+2.45, 60 by 3.1."""
+
 _MARKED = 0.5  # what a finder is surer of than this is a hole, wholly: half a scratch is still a scratch
 
 
@@ -57,6 +63,7 @@ class Steps:
         repair: holes are filled; without a mask the whole picture is repaired.
         clean_up: the whole picture is cleaned up.
         masked: a mask, given or found, says where to repair.
+        spare_clean: no `clean_up` where it would change less than `CLEAN_LEVELS`.
     """
 
     fade: bool = False
@@ -64,13 +71,14 @@ class Steps:
     repair: bool = False
     clean_up: bool = False
     masked: bool = False
+    spare_clean: bool = False
 
     def __bool__(self) -> bool:
         return self.fade or self.find or self.repair or self.clean_up
 
     @property
     def everywhere(self) -> bool:
-        """Known pixels change, too."""
+        """Known pixels change, too, or may do so."""
         return self.fade or self.clean_up or not self.masked
 
     def only_model(self, models: Models) -> Restorer | None:
@@ -88,11 +96,15 @@ class Outcome:
         repaired: H×W×3, sRGB, [0, 1]; None: there was nothing to repair.
         weight: H×W in [0, 1], the mask, given or found; None without.
         filled: the restorer ran.
+        cleaned: `clean_up` had a part in it.
+        everywhere: known pixels changed, too.
     """
 
     repaired: FloatArray | None
     weight: FloatArray | None
     filled: bool
+    cleaned: bool
+    everywhere: bool
 
 
 def carry_out(
@@ -136,13 +148,23 @@ def carry_out(
     if filled:
         tile_px = tile_of(models.restorer)
         repaired = repair(models.restorer, shown, weight, tile_px=tile_px, grain_key=grain_key, say=say)
-        if weight is not None and steps.everywhere:
-            repaired = mixed(shown, repaired, weight)
+    everywhere = steps.fade or not steps.masked
+    blended = repaired
+    if filled and weight is not None and steps.everywhere:
+        assert repaired is not None
+        blended = mixed(shown, repaired, weight)
     if steps.clean_up:
         assert models.clean_up is not None
-        before = shown if repaired is None else repaired
-        repaired = repair(models.clean_up, before, None, tile_px=tile_of(models.clean_up), say=say)
-    return Outcome(repaired, weight, filled)
+        before = shown if blended is None else blended
+        after = repair(models.clean_up, before, None, tile_px=tile_of(models.clean_up), say=say)
+        if not steps.spare_clean or levels_between(before, after) >= CLEAN_LEVELS:
+            return Outcome(after, weight, filled, cleaned=True, everywhere=True)
+    return Outcome(blended if everywhere else repaired, weight, filled, cleaned=False, everywhere=everywhere)
+
+
+def levels_between(before: FloatArray, after: FloatArray) -> float:
+    """The root mean square difference of two pictures, in levels of 255."""
+    return 255 * float(np.sqrt(np.mean(np.square(after - before), dtype=np.float64)))
 
 
 def mixed(shown: FloatArray, repaired: FloatArray, weight: FloatArray) -> FloatArray:
@@ -151,11 +173,11 @@ def mixed(shown: FloatArray, repaired: FloatArray, weight: FloatArray) -> FloatA
     return np.where(share == 1, repaired, shown + share * (repaired - shown))
 
 
-def models_told(models: Models, steps: Steps, *, filled: bool) -> dict[str, Any]:
+def models_told(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
     """What a record tells of the models that had a part in a picture: all, in order, and the one that did most."""
     hashes = {models.finder.name: models.finder.sha256} if steps.find and models.finder is not None else {}
     repairing = [models.restorer] if filled else []
-    if steps.clean_up and models.clean_up is not None:
+    if cleaned and models.clean_up is not None:
         repairing.append(models.clean_up)
     hashes |= {model.name: model.sha256 for model in repairing}
     most = repairing[0].name if repairing else "fade" if steps.fade else None

@@ -12,7 +12,7 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.images import FORMAT_OF_SUFFIX, Picture
 from restore.images.read import Truncated
-from restore.repair.chain import Models, Outcome, Steps
+from restore.repair.chain import Models, Outcome
 from restore.repair.loaded import FloatArray, Huge, Loaded
 from restore.repair.options import MAX_PIXELS, Options
 from restore.repair.pipes import check_pipes
@@ -115,9 +115,9 @@ class _Finding(Stages):
         self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
     ) -> Outcome:
         mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), say=loaded.notes.append)
-        return Outcome(mask[:, :, None], None, filled=True)
+        return Outcome(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, steps: Steps) -> Picture:
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
         return Picture((repaired * 255).astype(np.uint8))
 
 

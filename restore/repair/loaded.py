@@ -32,6 +32,8 @@ class Loaded:
         further_weights: where to repair the further pages of a TIFF; None everywhere.
         further: these pages, repaired.
         filled: the restorer ran, on some page.
+        cleaned: so did what cleans up, and its work was taken.
+        everywhere: known pixels of the first page changed, too.
     """
 
     job: Job
@@ -47,6 +49,8 @@ class Loaded:
     further_weights: list[FloatArray | None] = field(default_factory=list)
     further: tuple[Picture, ...] = ()
     filled: bool = False
+    cleaned: bool = False
+    everywhere: bool = False
 
     @property
     def pixels(self) -> int:

@@ -42,6 +42,7 @@ class Options:
     fade: bool = False
     provenance: bool = True
     match_grain: bool = False
+    spare_clean: bool = False
 
     def __post_init__(self) -> None:
         dilate_from(str(self.mask_dilate))

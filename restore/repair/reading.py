@@ -58,12 +58,14 @@ class Reader:
         if self.options.strength == 0:
             return Steps()
         masks, unmasked = self.plan.masks, job.action == "unmasked"
+        found = masks is not None and masks.found
         return Steps(
             fade=self.options.fade,
-            find=masks is not None and masks.found,
+            find=found,
             repair=holes and not unmasked,
             clean_up=self.models.clean_up is not None,
             masked=masks is not None and not unmasked,
+            spare_clean=self.options.spare_clean and found,
         )
 
     def shown(self, picture: Picture) -> FloatArray:
@@ -115,7 +117,9 @@ class Reader:
                 weights = [*given]
             return Loaded(
                 job,
-                data if not steps or (steps.find and not steps.everywhere) or would_suffer(picture) else b"",
+                data
+                if not steps or (steps.find and (steps.spare_clean or not steps.everywhere)) or would_suffer(picture)
+                else b"",
                 picture,
                 stat,
                 steps,

@@ -49,6 +49,7 @@ def run_fix(
     fade: bool = False,
     provenance: bool = True,
     match_grain: bool = False,
+    spare_clean: bool = False,
     watch: Watch | None = None,
 ) -> Summary:
     """Carry out a plan.
@@ -76,6 +77,8 @@ def run_fix(
         fade: undo fading first; see `restore.repair.fade`.
         provenance: note in the XMP of repaired pictures what was done; see `restore.repair.provenance`.
         match_grain: give what is filled the grain of its surroundings; see `restore.repair.grain`.
+        spare_clean: where masks are found, no `clean_up` of pictures that it would hardly change; see
+            `restore.repair.chain.CLEAN_LEVELS`.
         watch: the line to a process that starts this one again if it crashes (see `restore.supervise`).
 
     Raises:
@@ -94,6 +97,7 @@ def run_fix(
         fade,
         provenance,
         match_grain,
+        spare_clean,
     )
     watch = watch or Watch()
     models = _on_each_device(restorer, clean_up, finder)

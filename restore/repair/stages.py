@@ -99,7 +99,7 @@ class Stages:
                     overwrite=self.overwrite,
                     decoding=self.watch.decoding(os.fspath(job.source)),
                     noted=lambda header, kind, model_ran: self._noted(
-                        header, steps, kind, notes, filled=model_ran and steps.repair
+                        header, steps, kind, notes, filled=model_ran and steps.repair, cleaned=steps.clean_up
                     ),
                     say=notes.append,
                     about_to_write=lambda: until_told.enter_context(unbroken()),
@@ -116,7 +116,12 @@ class Stages:
                 "done",
                 "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
                 seconds=time.monotonic() - started,
-                **models_told(self.models[0], steps if done.ran else Steps(), filled=done.model_ran and steps.repair),
+                **models_told(
+                    self.models[0],
+                    steps if done.ran else Steps(),
+                    filled=done.model_ran and steps.repair,
+                    cleaned=done.ran and steps.clean_up,
+                ),
                 marked_share=done.marked_share,
                 input_sha256=done.input_sha256,
                 output_sha256=done.output_sha256,
@@ -186,7 +191,8 @@ class Stages:
         for loaded, result in zip(group, results):
             loaded.seconds += (time.monotonic() - started) / len(group)
             if result is not None:
-                loaded.shown, loaded.filled = None, loaded.steps.repair
+                loaded.shown, loaded.filled, loaded.cleaned = None, loaded.steps.repair, loaded.steps.clean_up
+                loaded.everywhere = loaded.steps.everywhere
         return results
 
     def repair(self, loaded: Loaded, network: int = 0) -> FloatArray | None:
@@ -199,16 +205,18 @@ class Stages:
         started = time.monotonic()
         first = self._carry_out(loaded, loaded.picture, loaded.shown, loaded.weight, network)
         repaired, loaded.weight, loaded.shown = first.repaired, first.weight, None
+        loaded.cleaned, loaded.everywhere = first.cleaned, first.everywhere
         pages = []
         for page, given in zip(loaded.picture.further, list(loaded.further_weights)):
             one = self._carry_out(loaded, page, self.reader.shown(page), given, network)
-            pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, loaded.steps))
+            pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, one.everywhere))
             loaded.further_weights[len(pages) - 1] = one.weight
             loaded.filled |= one.filled
+            loaded.cleaned |= one.cleaned
         loaded.further = tuple(pages)
         loaded.filled |= first.filled
-        if repaired is None and loaded.filled:
-            repaired = loaded.picture.shown()  # only a further page had holes
+        if repaired is None and (loaded.filled or loaded.cleaned):
+            repaired = loaded.picture.shown()  # only a further page was repaired
         loaded.seconds += time.monotonic() - started
         return repaired
 
@@ -239,11 +247,13 @@ class Stages:
         try:
             after, changed, kind = before, 0.0, job.format or before.format
             if repaired is not None:
-                after = self._put_in(before, repaired, loaded.weight, loaded.steps)
+                after = self._put_in(before, repaired, loaded.weight, loaded.everywhere)
                 after = replace(after, further=loaded.further)
                 changed = changed_share(before, after)
                 if changed or after.alpha is not before.alpha:
-                    after = self._noted(after, loaded.steps, kind, loaded.notes, filled=loaded.filled)
+                    after = self._noted(
+                        after, loaded.steps, kind, loaded.notes, filled=loaded.filled, cleaned=loaded.cleaned
+                    )
             data = loaded.data
             same = repaired is None or (
                 bool(data) and changed == 0 and after.alpha is before.alpha and self.options.quality is None
@@ -267,7 +277,7 @@ class Stages:
             "done",
             "nothing to repair" if repaired is None else "nothing was changed" if data is loaded.data else "",
             seconds=loaded.seconds + time.monotonic() - started,
-            **models_told(self.models[0], loaded.steps, filled=loaded.filled),
+            **models_told(self.models[0], loaded.steps, filled=loaded.filled, cleaned=loaded.cleaned),
             marked_share=loaded.marked_share,
             input_sha256=loaded.input_sha256,
             output_sha256=digest,
@@ -276,19 +286,21 @@ class Stages:
             pixels=loaded.pixels,
         )
 
-    def _noted(self, picture: Picture, steps: Steps, kind: str, notes: list[str], *, filled: bool) -> Picture:
+    def _noted(
+        self, picture: Picture, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
+    ) -> Picture:
         """A picture that was changed, with a note of it for its file."""
         from restore.repair.provenance import noted
 
         if not self.options.provenance or self.options.metadata == "strip":
             return picture
         one = self.models[0]
-        told = models_told(one, steps, filled=filled)["models"]
+        told = models_told(one, steps, filled=filled, cleaned=cleaned)["models"]
         network = one.restorer.sha256 if filled and steps.masked else None
         return noted(picture, told, self.ledger.settings, filled_by=network, kind=kind, notes=notes)
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, steps: Steps) -> Picture:
-        where = None if steps.everywhere else weight
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
+        where = None if everywhere else weight
         after = picture.with_repaired(repaired, where, strength=self.options.strength)
         if self.plan.masks is not None and self.plan.masks.alpha:
             after = opaque_where_repaired(after, weight)

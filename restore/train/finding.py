@@ -11,10 +11,15 @@ from restore.devices import autocast
 from restore.metrics.detection import grown, precision_recall_f1, tolerant_counts
 from restore.models.flips import mean_over_flips
 
-MARGIN_PX = 1
-"""How far around what is found the mask reaches: damage that was scanned or compressed bleeds into its surroundings."""
+MARGIN_PX = 0
+"""How far around what is found the mask reaches. A pixel more costs a third of what filling gains: on ten photographs
+set aside, scratched, the true masks gain 11.0 dB, widened by a pixel 6.8. Where the scratched picture was blurred
+(σ 0.5 to 0.7) and compressed (quality 80 to 92), what was found gains the same with and without (2.95 and 2.89 dB)."""
 MOST_MARKED_CLEAN = 0.001
 """The share of a clean picture's pixels that a threshold may mark, where there is any that keeps to it."""
+ALMOST_BEST = 0.005
+"""Of thresholds whose F1 is as good to this much, the highest is taken: what is missed stays as it is, what is marked
+wrongly is lost."""
 THRESHOLDS = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99)
 
 
@@ -37,8 +42,8 @@ def validate_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, pr
     Returns:
         `f1`, `precision`, `recall` of the damaged pictures; `marked_clean`, the share marked of the same pictures
         before they were damaged; and the `threshold` that all of these belong to: of those that mark at most
-        `MOST_MARKED_CLEAN` of the clean pictures the one with the highest F1; where there is none, the highest. NaN
-        where an output is.
+        `MOST_MARKED_CLEAN` of the clean pictures the highest whose F1 is at most `ALMOST_BEST` below the best; where
+        there is none, the highest of all. NaN where an output is.
     """
     levels = torch.tensor(THRESHOLDS, device=fabric.device).reshape(-1, 1, 1, 1)
     sums = torch.zeros(len(THRESHOLDS), 6, dtype=torch.float64, device=fabric.device)
@@ -54,7 +59,9 @@ def validate_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, pr
     precisions, recalls, f1 = precision_recall_f1(sums[:, :4])
     clean = sums[:, 4] / sums[:, 5]
     allowed = clean <= MOST_MARKED_CLEAN
-    at = int(torch.where(allowed, f1, -1.0).argmax()) if bool(allowed.any()) else len(THRESHOLDS) - 1
+    f1_allowed = torch.where(allowed, f1, -1.0)
+    good = (allowed & (f1_allowed >= f1_allowed.max() - ALMOST_BEST)).nonzero()
+    at = int(good.max()) if len(good) else len(THRESHOLDS) - 1
     return {
         "f1": float(f1[at] + 0 * clean[at]),
         "precision": float(precisions[at]),

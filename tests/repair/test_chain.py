@@ -101,6 +101,65 @@ def test_where_nothing_is_found_the_picture_is_only_cleaned_up_or_copied(tmp_pat
     assert snapshot(tmp_path / "in") == snapshot(tmp_path / "copied")
 
 
+class Polisher(Filler):
+    """Makes everything a few levels darker, dark pages by one only."""
+
+    name, sha256, levels = "polisher", "c" * 64, 4
+    needs = Needs(needs_mask=False)
+
+    def _restore(self, image, mask):
+        return image - (self.levels if image.mean() > 0.1 else 1) / 255
+
+
+def test_a_picture_that_is_clean_is_not_cleaned_up(tmp_path):
+    before = scratched(tmp_path / "in/a.png")
+    save(tmp_path / "in/b.png", photo(40, 50, 1))
+    polisher = Polisher()
+    for levels in (2, 4):
+        polisher.levels = levels
+        summary = fix_folder(
+            tmp_path / "in", tmp_path / f"{levels}", Grayer(), masks="auto", finder=Brights(), clean_up=polisher,
+            spare_clean=True, log=tmp_path / f"{levels}.log",
+        )  # fmt: skip
+        assert summary.done == 2
+    filled = np.where(before == 255, 51, before)
+    assert np.array_equal(load(tmp_path / "2/a.png"), filled), "known pixels keep their values"
+    assert (tmp_path / "2/b.png").read_bytes() == (tmp_path / "in/b.png").read_bytes(), "copied"
+    assert np.array_equal(load(tmp_path / "4/a.png"), np.maximum(filled.astype(int) - 4, 0))
+    told = {levels: [list(entry["models"]) for entry in entries(tmp_path / f"{levels}.log")] for levels in (2, 4)}
+    assert told[2] == [["brights", "grayer"], ["brights"]]
+    assert told[4] == [["brights", "grayer", "polisher"], ["brights", "polisher"]]
+
+
+def test_who_asks_for_cleaning_up_gets_it_however_little_it_does(tmp_path):
+    before = scratched(tmp_path / "in/a.png")
+    polisher = Polisher()
+    polisher.levels = 2
+    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=polisher)
+    filled = np.where(before == 255, 51, before).astype(int)
+    assert np.array_equal(load(tmp_path / "out/a.png"), np.maximum(filled - 2, 0))
+
+
+def test_every_page_is_cleaned_up_or_left_as_it_is(tmp_path):
+    from PIL import Image
+
+    pages = [np.full((40, 50, 3), 20, np.uint8), photo(30, 20, 2)]
+    pages[0][5:8, 3:9] = 255
+    (tmp_path / "in").mkdir()
+    first, *further = map(Image.fromarray, pages)
+    first.save(tmp_path / "in/a.tif", save_all=True, append_images=further)
+    fix_folder(
+        tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=Polisher(),
+        spare_clean=True, log=tmp_path / "log",
+    )  # fmt: skip
+    with Image.open(tmp_path / "out/a.tif") as image:
+        assert np.array_equal(np.asarray(image), np.where(pages[0] == 255, 51, pages[0]))
+        image.seek(1)
+        assert np.array_equal(np.asarray(image), np.maximum(pages[1].astype(int) - 4, 0))
+    (entry,) = entries(tmp_path / "log")
+    assert list(entry["models"]) == ["brights", "grayer", "polisher"]
+
+
 def test_every_page_has_its_own_damage(tmp_path):
     from PIL import Image
 

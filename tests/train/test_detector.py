@@ -151,9 +151,18 @@ def test_the_threshold_is_the_one_with_the_highest_f1(clean: Path, tmp_path: Pat
     assert (scores["f1"], scores["precision"], scores["recall"], scores["marked_clean"]) == (1, 1, 1, 0)
 
 
+def test_of_thresholds_that_are_almost_as_good_the_highest_is_taken(clean: Path, tmp_path: Path) -> None:
+    fabric = open_fabric(config(clean, tmp_path))
+    sure, unsure = [logit(0.72)] * 300, logit(0.52)
+    for missed, threshold in ((1, 0.7), (9, 0.5)):  # an F1 of 0.998, or 0.985, without those
+        batch = seen([*sure, *[unsure] * missed], true=300 + missed, clean=[-9.0] * (300 + missed))
+        scores = validate_masks(Seer(), [batch], fabric, precision="fp32")
+        assert scores["threshold"] == threshold
+
+
 def test_a_threshold_that_marks_clean_pictures_is_passed_over(clean: Path, tmp_path: Path) -> None:
     fabric = open_fabric(config(clean, tmp_path))
-    batch = seen([logit(0.9), logit(0.3)], true=2, clean=[logit(0.5), -9.0])
+    batch = seen([logit(0.58), logit(0.3)], true=2, clean=[logit(0.5), -9.0])
     scores = validate_masks(Seer(), [batch], fabric, precision="fp32")
     assert scores["threshold"] == 0.55
     assert scores["recall"] == 0.5
