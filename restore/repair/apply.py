@@ -10,7 +10,7 @@ import torch
 
 from restore.repair.grain import with_grain
 from restore.restorers.base import Restorer
-from restore.restorers.regions import hole_blocks, regions
+from restore.restorers.regions import crops
 from restore.restorers.tiled import check_numbers, run
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ def repair(
         hole = weight > 0
         mask = torch.from_numpy(hole[None].astype(np.float32))
         out = image.clone()
-        for region in regions(hole_blocks(hole), (hole.shape[0], hole.shape[1]), restorer.needs):
+        for region in crops(hole, restorer.needs):
             part = (slice(None), region.rows, region.columns)
             own = region.own(hole[part[1:]])
             repaired = run(restorer, image[part], mask[part], tile_px, say)

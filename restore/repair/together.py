@@ -10,7 +10,7 @@ import torch
 
 from restore.repair.grain import with_grain
 from restore.restorers.base import Restorer
-from restore.restorers.regions import hole_blocks, regions
+from restore.restorers.regions import crops
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -29,8 +29,7 @@ def goes_whole(restorer: Restorer, weight: FloatArray | None) -> bool:
     """Whether a picture with these holes is shown to the restorer as a whole, and not by a crop for each hole."""
     if weight is None:
         return True
-    size = weight.shape[0], weight.shape[1]
-    return [region.size for region in regions(hole_blocks(weight > 0), size, restorer.needs)] == [size]
+    return [region.size for region in crops(weight > 0, restorer.needs)] == [weight.shape]
 
 
 @torch.inference_mode()

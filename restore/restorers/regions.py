@@ -64,6 +64,15 @@ def hole_blocks(hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return blocks
 
 
+def crops(hole: npt.NDArray[np.bool_], needs: Needs) -> list[Region]:
+    """Crops that show every hole of a picture (see `regions`); the whole of it, in tiles, where that is less work."""
+    height, width = hole.shape
+    found = list(regions(hole_blocks(hole), (height, width), needs))
+    if needs.tileable and sum(rows * columns for rows, columns in (region.size for region in found)) > height * width:
+        return [Region(slice(0, height), slice(0, width))]
+    return found
+
+
 def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: Needs) -> Iterator[Region]:
     """Crops that show every hole with its surroundings; holes near each other share one.
 

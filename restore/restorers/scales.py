@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from restore.models.membrane import membrane
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import Restorer
 from restore.restorers.patches import RADIUS, NothingKnown, Texture
-from restore.restorers.regions import Region, hole_blocks, regions
+from restore.restorers.regions import crops
 from restore.restorers.tiled import tile_by_tile
 from restore.tiling import run_tiled
 
@@ -67,9 +67,9 @@ def with_deep_holes_filled(
 ) -> tuple[Tensor, Tensor]:
     """Fill the holes of pictures that have deep ones: the network and texture from the picture itself, mixed.
 
-    The network knows what things look like and blurs what it cannot know; patches found around the hole (`Texture`,
-    `_crops`) are sharp and now and then wrong. They are found on a small picture first, filled by the network, then
-    scale by scale up to the whole one, and their colours are made to meet those at the hole's edge (`_settled`).
+    The network knows what things look like and blurs what it cannot know; patches found around the hole (`Texture`) are
+    sharp and now and then wrong. They are found on a small picture first, filled by the network, then scale by scale up
+    to the whole one, and their colours are made to meet those at the hole's edge (`_settled`).
 
     A network that is shown its own filling, enlarged, makes it worse from scale to scale: it was trained to add detail
     to a smooth filling, and adds to the contrast of one that is not (tried: streaks, in 600 pixels from edge to edge).
@@ -93,7 +93,7 @@ def with_deep_holes_filled(
         shown = np.where(unknown[..., None], np.float32(0.5), picture.float().cpu().permute(1, 2, 0).numpy())
         network = _Network(restorer, guess)
         textured, found = shown.copy(), np.zeros_like(deep)
-        for region in _crops(deep, restorer.needs):
+        for region in crops(deep, restorer.needs):
             part = (region.rows, region.columns)
             own = region.own(deep[part])
             texture = _on_scale(network, shown[part], unknown[part], own, 0)
@@ -109,15 +109,6 @@ def with_deep_holes_filled(
         masks[number] = torch.zeros_like(hidden)
         filled_any = True
     return (torch.stack(images), torch.stack(masks)) if filled_any else (image, mask)
-
-
-def _crops(deep: Mask, needs: Needs) -> list[Region]:
-    """Where texture is looked for: around each deep hole, or in the whole picture where that is less work."""
-    height, width = deep.shape
-    crops = list(regions(hole_blocks(deep), (height, width), needs))
-    if sum(rows * columns for rows, columns in (crop.size for crop in crops)) > height * width:
-        return [Region(slice(0, height), slice(0, width))]
-    return crops
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from restore.models.unet import UNet
 from restore.repair.apply import repair
 from restore.restorers.base import Needs
 from restore.restorers.open import open_restorer
-from restore.restorers.scales import DEEP_PX, _crops, halved, with_deep_holes_filled
+from restore.restorers.regions import crops
+from restore.restorers.scales import DEEP_PX, halved, with_deep_holes_filled
 from restore.restorers.trained import Trained
 
 SIDE, WIDE = 256, 140
@@ -83,17 +84,17 @@ def test_half_the_size_is_the_mean_of_what_is_known() -> None:
     np.testing.assert_allclose(half[..., 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("count", "crops"), [(1, 1), (2, 2), (12, 1)])
-def test_texture_is_looked_for_hole_by_hole_unless_that_is_more_work(count: int, crops: int) -> None:
+@pytest.mark.parametrize(("count", "parts"), [(1, 1), (2, 2), (12, 1)])
+def test_a_picture_is_shown_hole_by_hole_unless_that_is_more_work(count: int, parts: int) -> None:
     deep = np.zeros((384, 3000), bool)
     for i in range(count):
         deep[200:240, 70 + 256 * i : 90 + 256 * i] = True
-    found = _crops(deep, Needs(needs_mask=True, multiple=8, overlap_px=32))
+    found = crops(deep, Needs(needs_mask=True, multiple=8, overlap_px=32))
     covered = np.zeros_like(deep)
     for crop in found:
         covered[crop.rows, crop.columns] |= crop.own(deep[crop.rows, crop.columns])
     assert np.array_equal(covered, deep)
-    assert len(found) == crops
+    assert len(found) == parts
 
 
 @pytest.mark.parametrize("where", ["middle", "border"])
