@@ -150,20 +150,30 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
         "sys.modules[module.__name__] = module\n"
         "from restore.cli import main; main()"
     )
-    for name, options in (("auto", []), ("as_it_is", ["--no-clean-up"])):
+    clean = folder / "cat.png"
+    source, noisy = read_rgb8(clean), tmp_path / "noisy.png"
+    grain = np.random.default_rng(0).normal(0, 12, source.shape)
+    save_png(noisy, (source + grain).clip(0, 255).round().astype(np.uint8))
+    for name, picture, options in (
+        ("noisy", noisy, []),
+        ("spared", clean, []),
+        ("asked_for", clean, ["--clean-up"]),
+        ("as_it_is", noisy, ["--no-clean-up"]),
+    ):
+        (tmp_path / name).mkdir()
         done = subprocess.run(
-            [sys.executable, "-c", program, "fix", str(folder / "cat.png"), str(tmp_path / f"{name}.png"),
-             "--masks", "auto", *options, "--log", str(tmp_path / f"{name}.jsonl")],
+            [sys.executable, "-c", program, "fix", str(picture), str(tmp_path / f"{name}/out.png"),
+             "--masks", "auto", *options, "--log", str(tmp_path / f"{name}/log")],
             capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        entry = json.loads((tmp_path / f"{name}.jsonl").read_text())
-        models = ["detector", "inpaint"] + (["photo"] if name == "auto" else [])
-        assert (list(entry["models"]), entry["marked_share"]) == (models, 35 / (64 * 80))
-        assert b"detector sha256 dddd" in (tmp_path / f"{name}.png").read_bytes()
-    source, left = read_rgb8(folder / "cat.png"), read_rgb8(tmp_path / "as_it_is.png")
-    assert np.array_equal(left[5:], source[5:])
-    assert not np.array_equal(read_rgb8(tmp_path / "auto.png")[5:], source[5:])
+        entry = json.loads((tmp_path / name / "log").read_text())
+        cleaned = name in ("noisy", "asked_for")
+        assert list(entry["models"]) == ["detector", "inpaint"] + ["photo"] * cleaned, name
+        assert entry["marked_share"] == 35 / (64 * 80)
+        assert b"detector sha256 dddd" in (tmp_path / name / "out.png").read_bytes()
+        left = read_rgb8(tmp_path / name / "out.png")[5:]
+        assert np.array_equal(left, read_rgb8(picture)[5:]) is not cleaned, name
 
 
 def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
