@@ -37,7 +37,7 @@ class Task:
 
     Attributes:
         damage, model: their names.
-        masks: `no`; `given`: those of the damage; `auto`: they are found, and `photo` cleans up.
+        masks: `no`; `given`: those of the damage; `auto`: they are found, and `photo` cleans up what is not clean.
     """
 
     damage: str

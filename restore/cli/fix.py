@@ -191,7 +191,7 @@ def fix(
                 records.append(record)
 
         summary = run_fix(
-            plan, restorers, clean_up=cleaners, finder=finders, spare_clean=clean_up is None,
+            plan, restorers, clean_up=cleaners, finder=finders, spare_clean=masks == "auto" and clean_up is None,
             fade=fade, strength=strength, provenance=provenance, match_grain=match_grain,
             mask_dilate=dilate, tile=tile, quality=quality, metadata=metadata,
             log=log, progress=finished, fail_fast=fail_fast,

@@ -43,7 +43,7 @@ def validate_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, pr
         `f1`, `precision`, `recall` of the damaged pictures; `marked_clean`, the share marked of the same pictures
         before they were damaged; and the `threshold` that all of these belong to: of those that mark at most
         `MOST_MARKED_CLEAN` of the clean pictures the highest whose F1 is at most `ALMOST_BEST` below the best; where
-        there is none, the highest of all. NaN where an output is.
+        there is none, the highest of all. NaN where an output is. `f1` is that threshold's, too.
     """
     levels = torch.tensor(THRESHOLDS, device=fabric.device).reshape(-1, 1, 1, 1)
     sums = torch.zeros(len(THRESHOLDS), 6, dtype=torch.float64, device=fabric.device)
