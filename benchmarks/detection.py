@@ -79,13 +79,13 @@ def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]
         shown = rounded(shown)
         true = mask[0, 0].numpy()
         seen = as_array(shown)
-        found = models.finder.find(seen)
-        counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
-        shares.append(true.mean())
-        before = float(psnr(shown, picture))
         done = carry_out(
             models, steps, seen, None, tile_of=lambda model: tiles[id(model)], dilate_px=0, feather_px=0, say=print
         )
+        found = done.weight
+        counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
+        shares.append(true.mean())
+        before = float(psnr(shown, picture))
         results = {kind: repair(models.restorer, seen, holes) for kind, holes in (("found", found), ("true", true))}
         results["auto"] = seen if done.repaired is None else done.repaired
         for kind, result in results.items():

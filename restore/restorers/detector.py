@@ -24,8 +24,9 @@ FloatArray = npt.NDArray[np.float32]
 
 LOOKED_AT_PX = 512
 """Pictures are looked at in half size as long as their smaller side is then at least this. On photographs set aside,
-with `scratch` drawn at their size: 1500 pixels across, F1 is 0.90 by the full size alone and 0.93 with the half; 3000
-pixels across with some grain it is 0.34 by the full size alone, 0.81 with the half, 0.94 with the quarter, too."""
+with `scratch` drawn at their size and the weights before these: 1500 pixels across, F1 is 0.90 by the full size alone
+and 0.93 with the half; 3000 pixels across with some grain it is 0.34 by the full size alone, 0.81 with the half, 0.94
+with the quarter, too."""
 
 IN_THE_MIRROR_PX = 1 << 21
 """The smallest of these is looked at in the mirror, too, unless it has more pixels than this."""
