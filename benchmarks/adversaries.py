@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from restore.errors import RestoreError
-from restore.train.config import TrainConfig, load_train_config
-from restore.train.loop import Report, train
+from restore.training.config import TrainConfig, load_train_config
+from restore.training.loop import Report, train
 
 GAMES = {
     "vanilla": {"adversarial": "vanilla"},

@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.degrade import key, load_damage
+from restore.degradations import key, load_damage
 from restore.devices import limit_threads
+from restore.fix.steps import Models, Steps, carry_out, repair, tiles_of
 from restore.images import find_pictures, read_rgb8
 from restore.metrics import psnr
-from restore.metrics.detection import precision_recall_f1, tolerant_counts
-from restore.repair.apply import repair
-from restore.repair.chain import Models, Steps, carry_out, tiles_of
+from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.restorers.detector import Detector, open_detector
-from restore.restorers.open import open_restorer
+from restore.restorers.registry import open_restorer
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from restore.degrade import key
-from restore.degrade.fade import Fade
+from restore.degradations import key
+from restore.degradations.color import Fade
+from restore.fix.fade_correction import unfaded
 from restore.images import find_pictures, read_rgb8
 from restore.metrics import score_batch
-from restore.repair.fade import unfaded
 
 
 def scores(picture: np.ndarray, true: np.ndarray) -> tuple[float, float]:

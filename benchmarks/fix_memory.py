@@ -22,7 +22,7 @@ import torch
 
 from restore.checkpoints import Description, save_weights
 from restore.models import build
-from restore.models.overlap import measure_overlap_px
+from restore.models.receptive_field import measure_overlap_px
 
 
 def small_network(path: Path) -> None:

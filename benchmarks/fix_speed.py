@@ -56,9 +56,9 @@ def make_pictures(options: argparse.Namespace) -> dict[str, object]:
 def network_alone(options: argparse.Namespace) -> dict[str, object]:
     """Seconds in the restorer, over all pictures; decoding and everything else are not counted."""
     from restore.devices import limit_threads
+    from restore.fix.steps import repair
     from restore.images import read_picture
-    from restore.repair.apply import repair
-    from restore.restorers.open import open_restorer
+    from restore.restorers.registry import open_restorer
     from restore.tiling import auto_tile
 
     limit_threads()
@@ -80,8 +80,8 @@ def usual_way(options: argparse.Namespace) -> dict[str, object]:
     import cv2
     import numpy as np
 
-    from restore.repair.apply import repair
-    from restore.restorers.open import open_restorer
+    from restore.fix.steps import repair
+    from restore.restorers.registry import open_restorer
     from restore.tiling import free_memory
 
     restorer = open_restorer(options.model, device=options.device, precision="fp32")

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from restore.degrade import key, load_damage
-from restore.degrade.noise import Noise
+from restore.degradations import key, load_damage
+from restore.degradations.noise import Noise
+from restore.fix.grain import pixels_key
+from restore.fix.steps import repair
 from restore.images import find_pictures, read_rgb8
 from restore.metrics import score_batch
-from restore.metrics.perceptual import open_lpips
-from restore.repair.apply import repair
-from restore.repair.grain import pixels_key
-from restore.restorers.open import open_restorer
+from restore.metrics.lpips import open_lpips
+from restore.restorers.registry import open_restorer
 
 SIGMAS = (0, 5, 12)
 METRICS = ("psnr_hole", "lpips", "lpips_hole")

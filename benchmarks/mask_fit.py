@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import torch
 
-from restore.degrade import key, load_damage
+from restore.degradations import key, load_damage
+from restore.fix.masks import widened
 from restore.images import find_pictures, read_rgb8
-from restore.repair.widen import widened
 
 DAMAGES = ("inpaint-text", "inpaint-thin", "inpaint-blobs", "scratch")
 TIGHT = (-1, -2, -3)

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from skimage import data
 
-from restore.degrade import Damage, damage_from, key, load_damage
+from restore.degradations import Damage, damage_from, key, load_damage
 from restore.devices import limit_threads
-from restore.repair.chain import Models, Steps, carry_out, tiles_of
+from restore.fix.steps import Models, Steps, carry_out, tiles_of
 from restore.restorers.base import Restorer
 from restore.restorers.detector import open_detector
-from restore.restorers.open import open_restorer
+from restore.restorers.registry import open_restorer
 
 GRAIN = 4 / 255
 #: Strokes that hide a fifth (20.5 % of 12 megapixels) with the key that is used.

@@ -1,4 +1,4 @@
-"""How heavy a page of many pictures is, and how quickly a browser has it: `restore.page` in headless Chromium.
+"""How heavy a page of many pictures is, and how quickly a browser has it: `restore.html` in headless Chromium.
 
     python benchmarks/page_weight.py      # 1,000 pictures of 500×400: half a minute on two cores
     python benchmarks/page_weight.py --pictures 5000 --keep OUT
@@ -23,8 +23,8 @@ import numpy as np
 
 sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
-from restore.page import Column, Row, write_page
-from tests.page.browser import chromium, opened, started
+from restore.html import Column, Row, write_page
+from tests.html.browser import chromium, opened, started
 
 HEIGHT, WIDTH = 400, 500
 SORT = """() => {

@@ -41,15 +41,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from restore.datasets.stream import BatchStream
-from restore.degrade import Damage, key
+from restore.data.loader import BatchStream
+from restore.degradations import Damage, key
 from restore.devices import pick_device
 from restore.images import find_pictures
-from restore.train.config import TrainConfig, load_train_config
-from restore.train.ema import Ema
-from restore.train.graph import stepper
-from restore.train.loop import Report, train
-from restore.train.setup import (
+from restore.training.config import TrainConfig, load_train_config
+from restore.training.cuda_graph import stepper
+from restore.training.dry_run import Trial, wait
+from restore.training.ema import Ema
+from restore.training.loop import Report, train
+from restore.training.setup import (
     build_networks,
     make_player,
     open_damage,
@@ -58,8 +59,7 @@ from restore.train.setup import (
     sees_mask,
     settle_precision,
 )
-from restore.train.step import Rules
-from restore.train.trial import Trial, wait
+from restore.training.step import Rules
 
 PATCH = {"pix2pix": 256, "unet": 128}
 LOG_EVERY = {"cpu": 1, "cuda": 20}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restore.repair import fix_folder as fix_folder
+    from restore.fix import fix_folder as fix_folder
     from restore.restorers.detector import open_detector as open_detector
-    from restore.restorers.open import open_restorer as open_restorer
+    from restore.restorers.registry import open_restorer as open_restorer
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fix_folder", "open_detector", "open_restorer"]
@@ -19,7 +19,7 @@ __all__ = ["__version__", "fix_folder", "open_detector", "open_restorer"]
 
 def __getattr__(name: str) -> Any:
     if name == "fix_folder":
-        from restore.repair import fix_folder
+        from restore.fix import fix_folder
 
         return fix_folder
     if name == "open_detector":
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return open_detector
     if name == "open_restorer":
-        from restore.restorers.open import open_restorer
+        from restore.restorers.registry import open_restorer
 
         return open_restorer
     raise AttributeError(f"module 'restore' has no attribute {name!r}")

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from restore.config import Settings
+from restore.config import build as build_settings
 from restore.errors import RestoreError
 from restore.files import write_atomically
 from restore.models import build
-from restore.settings import Settings
-from restore.settings import build as build_settings
 
 FORMAT = 1
 _KEY = "restore"

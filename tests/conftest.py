@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from restore.interrupts import WISHES
+from restore.signals import WISHES
 
 # Many small networks on few busy cores: threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)

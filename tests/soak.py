@@ -22,7 +22,7 @@ import numpy as np
 
 from restore.files import TEMPORARY_PREFIX
 from restore.images import save_png
-from tests.nursery import Nursery, Run, alive, is_dead, kill, until
+from tests.processes import Nursery, Run, alive, is_dead, kill, until
 
 
 def make_pictures(folder: Path, count: int, side: int, seed: int = 0) -> None:

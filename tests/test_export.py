@@ -8,15 +8,15 @@ import torch
 from skimage import data as pictures
 
 from restore.checkpoints import load_generator, read_description
+from restore.config import build
 from restore.errors import RestoreError
 from restore.export import export
 from restore.images import save_png
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
-from restore.restorers.open import open_restorer
-from restore.settings import build
-from restore.train.config import TrainConfig
-from restore.train.loop import train
+from restore.restorers.registry import open_restorer
+from restore.training.config import TrainConfig
+from restore.training.loop import train
 
 # The reference's 70×70 discriminator with batch norms, as its state dict names it.
 D_NAMES = {"model.0.weight", "model.0.bias", "model.11.weight", "model.11.bias"} | {

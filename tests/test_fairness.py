@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from restore.datasets.config import DataConfig
-from restore.datasets.duplicates import Lookalikes
+from restore.data.config import DataConfig
+from restore.data.dataset import Lookalikes
 from restore.images import find_pictures, read_rgb8
 
 ROOT = Path(__file__).parents[1]

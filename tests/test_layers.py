@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "restore"
 
 LAYERS = {
-    "__init__": 0, "errors": 0, "interrupts": 0, "supervise": 0.5, "settings": 0.5, "files": 0.5,
-    "devices": 1, "images": 1, "tiling": 1, "degrade": 1, "models": 1, "metrics": 1,
-    "losses": 2, "datasets": 2, "checkpoints": 2, "page": 2,
-    "restorers": 3, "train": 3,
-    "repair": 4, "evaluate": 4,
-    "completion": 5, "display": 5, "doctor": 5, "demo": 5, "export": 5,
+    "__init__": 0, "errors": 0, "signals": 0, "hashed_random": 1, "config": 0.5, "files": 0.5,
+    "devices": 0.5, "images": 1, "tiling": 1, "degradations": 2, "models": 1, "metrics": 1,
+    "losses": 2, "data": 3, "checkpoints": 2, "html": 2,
+    "restorers": 3, "training": 4,
+    "fix": 4, "evaluation": 4, "benchmark": 5,
+    "environment": 3, "export": 5, "plotting": 2,
     "cli": 6,
 }  # fmt: skip
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.program import Device, Precision, app
-from restore.completion import bench_damage_names, model_names
-from restore.display import Progress, print_table, say
+from restore.cli.console import Progress, print_table, say
+from restore.cli.options import Device, Precision, app, bench_damage_names, model_names
 from restore.errors import printable
 
 
@@ -52,7 +51,7 @@ def bench(
     precision: Precision = "auto",
 ) -> None:
     """Damage clean pictures, run every model on every damage, and compare: scores, speed, memory, pictures."""
-    from restore.evaluate.bench_plan import plan_bench
+    from restore.benchmark.plan import plan_bench
 
     plan = plan_bench(
         clean_dir, out,
@@ -60,11 +59,10 @@ def bench(
         tile_px=tile, convention=convention, lpips_net=lpips_net, lpips_weights=lpips_weights, published=published,
     )  # fmt: skip
 
-    from restore.evaluate.bench import run_bench
-    from restore.evaluate.bench_pictures import write_bench_page, write_sheets
-    from restore.evaluate.bench_plot import draw_plot
-    from restore.evaluate.bench_table import header_and_rows, lines_of, write_tables
-    from restore.evaluate.sheets import save_sheet
+    from restore.benchmark.plot import draw_plot
+    from restore.benchmark.report import header_and_rows, lines_of, write_bench_page, write_sheets, write_tables
+    from restore.benchmark.run import run_bench
+    from restore.images.contact_sheet import save_sheet
 
     for left in plan.left_out:
         say(left.line())
@@ -104,8 +102,8 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
 ) -> None:
     """Put pictures side by side, whole and enlarged where they differ most."""
-    from restore.evaluate.sheets import check_sheet, save_sheet
-    from restore.evaluate.show import show as draw
+    from restore.evaluation.comparison import show as draw
+    from restore.images.contact_sheet import check_sheet, save_sheet
 
     check_sheet(out, overwrite=overwrite)
     sheet = draw(pictures, reference, crops=crops, zoom=zoom)

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.cli.program import DecodeSeconds, Device, Input, MaxPixels, Precision, Tile, app
-from restore.completion import model_names
-from restore.display import Progress, say
+from restore.cli.console import Progress, say
+from restore.cli.options import DecodeSeconds, Device, Input, MaxPixels, Precision, Tile, app, model_names
 
 Truncated = Literal["fail", "accept"]
 
@@ -45,12 +44,12 @@ def detect(
     decode_seconds: DecodeSeconds = 300,
 ) -> None:
     """Find damage: a mask for every picture, white where `restore fix --masks` is to repair. Pictures are only read."""
-    from restore.supervise import supervise
+    from restore.fix.decoder_isolation import supervise
 
     # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
     watch = supervise(decode_seconds, say)
 
-    from restore.repair.detect import plan_detect, run_detect
+    from restore.fix.detect import plan_detect, run_detect
 
     plan = watch.plan or plan_detect(input, output, overwrite=overwrite, skip_existing=skip_existing)
     watch.keep(plan)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore.cli.program import DecodeSeconds, Input, MaxPixels, Precision, Tile, app
-from restore.completion import model_names
-from restore.display import Progress, say
+from restore.cli.console import Progress, say
+from restore.cli.options import DecodeSeconds, Input, MaxPixels, Precision, Tile, app, model_names
 from restore.errors import RestoreError, printable
 
 if TYPE_CHECKING:
-    from restore.repair.manifest import Record
+    from restore.fix.results import Record
 
 MaskMissing = Literal["fail", "skip", "clean"]
 Metadata = Literal["keep", "strip"]
@@ -144,13 +143,13 @@ def fix(
                 f"the summary and {taker} cannot both go to standard output", where="--json", hint="name a file"
             )
 
-    from restore.supervise import Watch, supervise
+    from restore.fix.decoder_isolation import Watch, supervise
 
     # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
     watch = Watch() if dry_run else supervise(decode_seconds, say)
 
-    from restore.repair import plan_fix
-    from restore.repair.options import dilate_from
+    from restore.fix import plan_fix
+    from restore.fix.options import dilate_from
 
     dilate = dilate_from(mask_dilate)
     plan = watch.plan or plan_fix(
@@ -160,7 +159,7 @@ def fix(
         include=tuple(include or ()), exclude=tuple(exclude or ()), ext=ext, suffix=suffix,
     )  # fmt: skip
     if html is not None:
-        from restore.repair.page import check_fix_page
+        from restore.fix.html_report import check_fix_page
 
         check_fix_page(html, plan)
     if dry_run:
@@ -170,8 +169,8 @@ def fix(
     watch.keep(plan)
 
     from restore.devices import limit_threads
-    from restore.repair import run_fix
-    from restore.restorers.open import open_restorers
+    from restore.fix import run_fix
+    from restore.restorers.registry import open_restorers
 
     limit_threads()
     restorers = open_restorers(model or ("photo" if masks is None else "inpaint"), device=device, precision=precision)
@@ -203,7 +202,7 @@ def fix(
     if as_json:
         typer.echo(json.dumps(summary.facts(), indent=1))
     if html is not None and not summary.interrupted:
-        from restore.repair.page import write_fix_page
+        from restore.fix.html_report import write_fix_page
 
         with Progress("writing the page", len(plan.jobs)) as bar:
             index = write_fix_page(html, plan, records, summary, progress=lambda done: bar.at(done, len(plan.jobs)))

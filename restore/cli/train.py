@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.cli.program import app
-from restore.completion import train_configs
-from restore.display import TrainingDisplay, say
+from restore.cli.console import TrainingDisplay, say
+from restore.cli.options import app, train_configs
 from restore.errors import RestoreError, printable
 
 
@@ -36,25 +35,25 @@ def train(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, and stop.")] = False,
 ) -> None:
     """Train a network. The same command goes on where a stopped run left off; Ctrl-C saves first."""
-    from restore.train.config import TrainConfig, load_train_config
+    from restore.training.config import TrainConfig, load_train_config
 
     if schema:
-        from restore.settings import json_schema
+        from restore.config import json_schema
 
         typer.echo(json.dumps(json_schema(TrainConfig), indent=1))
         return
     if config is None:
-        from restore.settings import config_names
+        from restore.config import config_names
 
         raise RestoreError("train what?", hint=f"name a config ({', '.join(config_names('train'))}) or a YAML file")
     settings = load_train_config(config, list(overrides or ()))
     if dry_run:
-        from restore.train.preview import preview
+        from restore.training.dry_run import preview
 
         typer.echo(preview(settings, say).text(), nl=False)
         return
 
-    from restore.train.loop import train as run_training
+    from restore.training.loop import train as run_training
 
     with TrainingDisplay(settings.total_steps) as display:
         result = run_training(settings, display.report)

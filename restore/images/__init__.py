@@ -1,7 +1,14 @@
 """The truth about image files: orientation, profiles, depth, alpha, metadata, atomic writes."""
 
-from restore.images.encode import WRITABLE_FORMATS
-from restore.images.folder import find_pictures, stem_key
+from restore.images.discovery import find_pictures, stem_key
+from restore.images.encode import WRITABLE_FORMATS, save_png, write_bytes, write_picture
+from restore.images.formats import (
+    FORMAT_OF_SUFFIX,
+    PICTURE_SUFFIXES,
+    UNREADABLE_SUFFIXES,
+    NotAPicture,
+    format_of,
+)
 from restore.images.picture import Picture
 from restore.images.read import (
     MAX_PIXELS,
@@ -12,14 +19,6 @@ from restore.images.read import (
     read_rgb,
     read_rgb8,
 )
-from restore.images.sniff import (
-    FORMAT_OF_SUFFIX,
-    PICTURE_SUFFIXES,
-    UNREADABLE_SUFFIXES,
-    NotAPicture,
-    format_of,
-)
-from restore.images.write import save_png, write_bytes, write_picture
 
 __all__ = [
     "FORMAT_OF_SUFFIX",

@@ -2,21 +2,286 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import io
 import logging
 import os
-from dataclasses import dataclass
+import threading
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+import PIL
 import pyvips
+from PIL import Image
 
 from restore.errors import RestoreError, printable
-from restore.images import heic
-from restore.images.cmyk import cmyk8_to_srgb, cmyk16_to_srgb
-from restore.images.decode_pillow import PILLOW_NAMES, decode_by_pillow
-from restore.images.decoded import Damaged, Decoded, TooLarge, as_uint16, check_size
-from restore.images.png import with_end
+from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
+from restore.images.metadata.png import with_end
+
+# What decoders give, and the checks that all of them share.
+
+
+@dataclass
+class Decoded:
+    """Channels as the file stores them.
+
+    Attributes:
+        values: H×W×C, uint8, uint16 or float32; C counts alpha.
+        channels: 1 or 3: how many of them are colour; one more is alpha.
+        bits: bits per channel in the file.
+        white: the value of white.
+        orientation: as pyvips found it (TIFF's own tag), or None.
+        frames: pictures in the file.
+        fields: `icc-profile-data`, `exif-data`, `xmp-data` as far as present.
+        dpi: resolution, where stated.
+        notes: what was changed on the way.
+    """
+
+    values: np.ndarray
+    channels: int
+    bits: int = 8
+    white: float = 255.0
+    orientation: int | None = None
+    frames: int = 1
+    fields: dict[str, bytes] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+#: What a pixel takes at most in pictures that are repaired: RGB and alpha in float32.
+_PIXEL_BYTES = 16
+#: Profiles, previews and texts beside the pixels.
+_OTHER_BYTES = 64 << 20
+
+
+class Damaged(RestoreError):
+    """A decoder gave up on it."""
+
+
+class TooLarge(RestoreError):
+    """More pixels than allowed.
+
+    Attributes:
+        pixels: the limit that would let it in; 0 where that is not known.
+        size: of the picture or file, in words.
+    """
+
+    pixels = 0
+    size = ""
+
+
+def check_size(
+    width: int, height: int, max_pixels: int, name: str | os.PathLike[str], *, pixel_bytes: int = _PIXEL_BYTES
+) -> None:
+    """Refuse a picture by what its header says.
+
+    Args:
+        width, height: of the picture.
+        max_pixels: the limit.
+        name: for the message.
+        pixel_bytes: what a pixel takes. Where that is more than 16 (many channels), fewer of them are allowed.
+
+    Raises:
+        TooLarge: exit code 1.
+    """
+    counted = -(-width * height * max(pixel_bytes, _PIXEL_BYTES) // _PIXEL_BYTES)
+    if counted > max_pixels:
+        many = f" of {pixel_bytes} bytes a pixel" if pixel_bytes > _PIXEL_BYTES else ""
+        _refuse(f"{width}×{height}{many}", counted, max_pixels, name)
+
+
+def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> None:
+    """Refuse a file that is larger than the largest allowed picture would be without any compression.
+
+    Raises:
+        TooLarge: exit code 1.
+    """
+    counted = -(-(size - _OTHER_BYTES) // _PIXEL_BYTES)
+    if counted > max_pixels:
+        _refuse(f"a file of {size / 1e9:.1f} GB", counted, max_pixels, name)
+
+
+def _refuse(what: str, counted: int, max_pixels: int, name: str | os.PathLike[str]) -> NoReturn:
+    error = TooLarge(
+        f"{what} is over the limit of {max_pixels / 1e6:g} megapixels",
+        where=name,
+        hint="raise the limit if the file can be trusted",
+        exit_code=1,
+    )
+    error.pixels, error.size = counted, what
+    raise error
+
+
+def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Integers of any other type as uint16, with a note.
+
+    Raises:
+        ValueError: negative ones, or too large ones.
+    """
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low >= 0 and high <= 65535:
+        notes.append(f"{values.dtype.itemsize * 8}-bit integers read as 16 bits")
+        return values.astype(np.uint16)
+    if low >= 0 and values.dtype.itemsize == 4:
+        notes.append("32-bit integers rounded to 16 bits")
+        return (values.astype(np.uint32) >> 16).astype(np.uint16)
+    raise ValueError(f"values from {low} to {high} are no picture")
+
+
+# Pillow: the formats that pyvips does not know, and the second try at those that it does.
+
+
+#: Format -> Pillow's names for it.
+PILLOW_NAMES = {
+    "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
+    "avif": ("AVIF",), "heic": ("HEIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
+    "ppm": ("PPM",), "sgi": ("SGI",),
+}  # fmt: skip
+
+
+_LIMIT = threading.Lock()
+
+
+def _quiet_libtiff() -> None:
+    """Keep the libtiff inside Pillow's wheel from writing to stderr; elsewhere it is left as it is."""
+    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
+        tiff = ctypes.CDLL(os.fspath(library))
+        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+
+
+_quiet_libtiff()
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
+
+
+def decode_by_pillow(
+    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, *, truncated: str = "fail"
+) -> Decoded:
+    """Decode the first picture of a file, mostly to 8 bits.
+
+    Raises:
+        Damaged, TooLarge: exit code 1, with Pillow's reason.
+    """
+    try:
+        with _opened(data, kind) as image:
+            size = image.size
+            check_size(*size, max_pixels, name)
+            frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
+            try:
+                return _from_pillow(image, frames)
+            except OSError as error:
+                if truncated == "fail":
+                    raise
+                complaint = _reason_of(error)
+        # Pillow takes a cut file only by a switch for the whole process. Black pixels at its end do the same.
+        with _opened(data + bytes(4 * size[0] * size[1]), kind) as image:
+            decoded = _from_pillow(image, frames)
+        decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
+        return decoded
+    except RestoreError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge("it says it is larger than any picture", where=name, exit_code=1) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
+        raise Damaged(
+            f"the {kind.upper()} cannot be decoded: {_reason_of(error)}",
+            where=name,
+            hint="the file is damaged or cut short",
+            exit_code=1,
+        ) from error
+
+
+def _opened(data: bytes, kind: str) -> Image.Image:
+    """Opened without Pillow's own limit on pixels: the caller has one. It is the process's, so others wait."""
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=PILLOW_NAMES[kind])
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _reason_of(error: Exception) -> str:
+    reason = printable(" ".join(str(error).split())) or type(error).__name__
+    return "broken header" if "cannot identify" in reason else reason
+
+
+def _from_pillow(image: Image.Image, frames: int) -> Decoded:
+    notes: list[str] = []
+    dpi = image.info.get("dpi")
+    kept = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    fields = {field: image.info.get(key) for field, key in kept.items()}
+    orientation = image.getexif().get(0x0112) if image.format == "TIFF" else None
+    stored_bits = max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8)))
+    tile = next(iter(getattr(image, "tile", [])), None)
+    if image.format == "PPM" and tile is not None and isinstance(tile.args[-1], int):
+        stored_bits = tile.args[-1].bit_length()
+    image.load()
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint16)
+        return Decoded(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
+    if image.mode in ("I", "F"):
+        raw = np.asarray(image)
+        if image.mode == "I":
+            return Decoded(as_uint16(raw, notes)[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
+        return Decoded(raw[:, :, None].astype(np.float32), 1, 32, 1.0, orientation, frames, notes=notes)
+    if stored_bits > 8:
+        notes.append(f"only 8 of its {stored_bits} bits could be read")
+    if image.mode == "LAB":
+        notes.append("Lab converted to RGB")
+        image, fields = _lab_to_rgb(image), {}
+    transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
+    grayish = image.mode in ("1", "L", "LA", "La")
+    mode = ("LA" if transparent else "L") if grayish else ("RGBA" if transparent else "RGB")
+    values = np.asarray(image.convert(mode))
+    return Decoded(
+        values=values.reshape(image.height, image.width, -1),
+        channels=1 if grayish else 3,
+        bits=8,
+        orientation=orientation,
+        frames=frames,
+        fields={key: value for key, value in fields.items() if value},
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0.3 and max(dpi) < 250_000 else None,
+        notes=notes,
+    )
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    converted = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert converted is not None  # not in place
+    return converted
+
+
+# HEIC, as phones write it: through `pillow-heif` where that is installed (`restore-toolkit[heic]`).
+
+
+#: What to do about a HEIC file where it is not.
+HEIC_ADVICE = "pip install 'restore-toolkit[heic]' brings what reads and writes it"
+
+
+@functools.cache
+def heic_available() -> bool:
+    """Whether Pillow knows HEIC; teaches it where that is possible."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
+
 
 # Decoders' murmurs stay off stderr; what matters becomes a note or an error.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
@@ -63,8 +328,8 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         if complaint:
             decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
         return decoded
-    if kind == "heic" and not heic.available():
-        raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=heic.ADVICE, exit_code=1)
+    if kind == "heic" and not heic_available():
+        raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=HEIC_ADVICE, exit_code=1)
     if kind in PILLOW_NAMES:
         try:
             decoded = decode_by_pillow(data, kind, name, max_pixels)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from restore.images.colour import Profile, open_profile
-from restore.images.exif import upright_exif, upright_xmp
-from restore.images.jpeg import JpegHeader
+from restore.images.color import Profile, open_profile
+from restore.images.metadata.exif import upright_exif, upright_xmp
+from restore.images.metadata.jpeg import JpegHeader
 
 _BLOCK = 1 << 15  # pixels at once, so that intermediates stay in the cache
 # What sRGB cannot hold of a pixel is kept while the repair changes it little, and gone at a change of this
@@ -26,7 +26,7 @@ class Picture:
         white: the value of white: 255, 65535, or what it is taken to be in a float picture.
         icc: the colour profile of `pixels`; None means sRGB (or gray with sRGB's curve).
         bits: bits per channel as stored in the file (1 to 16, or 32 for float).
-        format: the file's format by content, as in `restore.images.sniff.format_of`.
+        format: the file's format by content, as in `restore.images.formats.format_of`.
         exif: EXIF block, already with orientation 1, or None.
         xmp: XMP packet, already with orientation 1, or None.
         jpeg: how it was compressed, if it was a JPEG.

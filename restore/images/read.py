@@ -13,13 +13,14 @@ import numpy as np
 
 from restore.errors import RestoreError
 from restore.files import absent
-from restore.images import jpeg, png, tiff, tiff_pages, webp
-from restore.images.colour import open_profile
-from restore.images.decode import decode
-from restore.images.decoded import Decoded, TooLarge
-from restore.images.exif import orientation_of, turned, upright_exif, upright_xmp
+from restore.images import formats as webp
+from restore.images.color import open_profile
+from restore.images.decode import Decoded, TooLarge, decode
+from restore.images.formats import format_of
+from restore.images.metadata import jpeg, png, tiff
+from restore.images.metadata import tiff as tiff_pages
+from restore.images.metadata.exif import orientation_of, turned, upright_exif, upright_xmp
 from restore.images.picture import Picture
-from restore.images.sniff import format_of
 
 #: A picture that says it has more pixels is refused, unless the caller allows more.
 MAX_PIXELS = 400_000_000

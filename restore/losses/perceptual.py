@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restore.metrics.perceptual import open_lpips
+from restore.metrics.lpips import open_lpips
 
 
 class PerceptualLoss(nn.Module):

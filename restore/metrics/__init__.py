@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from restore.metrics.colour import delta_e
-from restore.metrics.convention import CONVENTIONS, Convention, find_convention
-from restore.metrics.fidelity import psnr
-from restore.metrics.seams import seam, seam_ratio
-from restore.metrics.structure import MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, ms_ssim, ssim
+from restore.metrics.ciede2000 import delta_e
+from restore.metrics.conventions import CONVENTIONS, Convention, find_convention
+from restore.metrics.psnr import psnr
+from restore.metrics.seam import seam, seam_ratio
+from restore.metrics.ssim import MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, ms_ssim, ssim
 
 if TYPE_CHECKING:
-    from restore.metrics.perceptual import Lpips
+    from restore.metrics.lpips import Lpips
 
 __all__ = [
     "CONVENTIONS",
@@ -65,7 +65,7 @@ METRICS = {
 """Every metric of one picture by the name it has in reports, in the order of the columns."""
 
 FID = "fid"
-"""What can be asked for beside them: one number for a set of pictures, from `restore.metrics.frechet`."""
+"""What can be asked for beside them: one number for a set of pictures, from `restore.metrics.fid`."""
 
 
 def score_batch(

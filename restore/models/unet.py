@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.models.blocks import Norm, ResidualBlock, down, up
-from restore.models.membrane import membrane
+from restore.models.harmonic_fill import membrane
 
 _RARE = 0.02  # what share of the pixels a detector that knows nothing yet takes for damaged
 

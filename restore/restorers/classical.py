@@ -16,7 +16,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_
 from torch import Tensor
 
 from restore.restorers.base import Needs, Restorer
-from restore.restorers.scales import halved
+from restore.restorers.hybrid_inpainting import halved
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

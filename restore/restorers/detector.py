@@ -15,9 +15,9 @@ from torch import Tensor
 from restore.checkpoints import Finding, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
-from restore.models.flips import mean_over_flips
-from restore.restorers.tiled import check_numbers, run
-from restore.restorers.trained import Trained, needs_of, sha256_of
+from restore.models.self_ensemble import mean_over_flips
+from restore.restorers.base import check_numbers, run
+from restore.restorers.network import Trained, needs_of, sha256_of
 from restore.tiling import auto_tile
 
 FloatArray = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ import pyvips
 from PIL import Image, ImageCms
 
 from restore.images import Picture
-from restore.images.colour import _TableProfile, open_profile
+from restore.images.color import _TableProfile, open_profile
 from tests.images.profiles import ADOBE_RGB, PROPHOTO, matrix_profile
 
 RNG = np.random.default_rng(1)

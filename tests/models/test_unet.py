@@ -7,11 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from restore.errors import RestoreError
 from restore.models import BUILDERS, build, count_parameters
 from restore.models.blocks import up
-from restore.models.membrane import membrane
-from restore.models.overlap import measure_overlap_px
+from restore.models.harmonic_fill import membrane
+from restore.models.receptive_field import measure_overlap_px
 from restore.models.unet import UNet
-from restore.train.config import load_train_config
-from restore.train.goal import generator_args
+from restore.training.config import generator_args, load_train_config
 
 SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
 
@@ -98,7 +97,7 @@ def test_a_membrane_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> Non
     image, known = torch.rand(2, 3, 45, 37), (torch.rand(2, 1, 45, 37) > 0.6).float()
     known[..., 8:30, 5:20] = 0
     whole = membrane(image, known)
-    monkeypatch.setattr("restore.models.membrane._BAND_PX", 8)
+    monkeypatch.setattr("restore.models.harmonic_fill._BAND_PX", 8)
     assert torch.equal(membrane(image, known), whole)
 
 

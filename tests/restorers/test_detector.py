@@ -9,14 +9,14 @@ from skimage import data
 from torch import nn
 
 from restore.checkpoints import Description, Finding, save_weights
-from restore.degrade import load_damage
+from restore.degradations import load_damage
 from restore.errors import RestoreError
-from restore.metrics.detection import precision_recall_f1, tolerant_counts
-from restore.models.overlap import measure_overlap_px
+from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
+from restore.models.receptive_field import measure_overlap_px
 from restore.models.unet import UNet
 from restore.restorers.base import Needs
 from restore.restorers.detector import Detector, open_detector
-from restore.restorers.open import list_restorers, open_restorer
+from restore.restorers.registry import list_restorers, open_restorer
 
 ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels": 1}
 

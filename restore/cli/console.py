@@ -1,0 +1,93 @@
+"""What a person sees while a command works: bars, tables, lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from restore.training.loop import Report
+
+
+def say(line: str) -> None:
+    """A line on stderr: progress and complaints."""
+    typer.echo(line, err=True)
+
+
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err: bool = False) -> None:
+    """Columns on stdout (or stderr), aligned, the last one free to run on: readable, and easy to cut."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header) - 1)]
+    for row in [header, *rows]:
+        line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths))
+        typer.echo(f"{line}  {row[-1]}".rstrip(), err=err)
+
+
+class Progress:
+    """A progress bar on stderr, where that is a terminal."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def at(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
+class TrainingDisplay:
+    """A progress bar with losses, images/s and time left on a terminal; plain lines elsewhere."""
+
+    def __init__(self, total_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        from restore.training.loop import Report
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Bar(
+            TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[losses]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=total_steps, losses="")
+        self.report: Report = Report(say=self._line, logged=self._logged, validated=self._validated)
+
+    def __enter__(self) -> TrainingDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _line(self, line: str) -> None:
+        self._console.print(line, markup=False)
+
+    def _logged(self, step: int, total: int, values: dict[str, float]) -> None:
+        shown = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
+        losses = " ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f" | {values['images_per_second']:.1f} images/s"
+        self._bar.update(self._task, completed=step, losses=losses)
+        if not self._console.is_terminal:
+            left = (total - step) / max(values["images_per_second"], 1e-9)
+            self._line(f"step {step}/{total} {losses}" + (f" lr {values['lr']:.2g}" if left else ""))
+
+    def _validated(self, step: int, scores: dict[str, float], best: bool) -> None:
+        text = " ".join(f"{k} {v:.4f}" for k, v in scores.items())
+        self._line(f"validation at step {step}: {text}{' (best)' if best else ''}")

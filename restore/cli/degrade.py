@@ -1,0 +1,81 @@
+"""`restore degrade` and `restore demo`: pictures damaged on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore.cli.console import Progress, say
+from restore.cli.options import app, damage_names
+from restore.errors import RestoreError, printable
+
+
+@app.command()
+def degrade(
+    clean_dir: Annotated[
+        Path | None, typer.Argument(help="Folder of clean pictures. With --gallery: a photograph, or nothing.")
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")] = None,
+    damage: Annotated[
+        str | None,
+        typer.Option(help="A named damage (see `configs/damage`) or a YAML file.", autocompletion=damage_names),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Write a sheet instead, a PNG: every degradation at five strengths on one photograph."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
+    if gallery is not None:
+        if out_dir is not None or damage is not None:
+            what = "--damage" if out_dir is None else "OUT_DIR"
+            raise RestoreError(
+                "the gallery shows every degradation, and is one file", where=what, hint="leave it out, or --gallery"
+            )
+        _write_gallery(gallery, clean_dir, seed, overwrite)
+        return
+    for missing, value in (("CLEAN_DIR", clean_dir), ("OUT_DIR", out_dir), ("--damage", damage)):
+        if value is None:
+            raise RestoreError("is missing", where=missing, hint="restore degrade CLEAN_DIR OUT_DIR --damage NAME")
+    assert clean_dir is not None
+    assert out_dir is not None
+    assert damage is not None
+
+    from restore.degradations.write import write_damaged
+
+    with Progress("damaging", None) as bar:
+        summary = write_damaged(
+            clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
+        )
+    for line in summary.lines():
+        say(line)
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def _write_gallery(out: Path, photo: Path | None, seed: int, overwrite: bool) -> None:
+    from restore.degradations.gallery import draw_gallery
+    from restore.images.contact_sheet import check_sheet, save_sheet
+
+    check_sheet(out, overwrite=overwrite)
+    sheet = draw_gallery(photo, seed=seed)
+    save_sheet(out, sheet)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("data/samples"),
+    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network.")
+    ] = None,
+) -> None:
+    """Damage, repair and score the photographs that come with scikit-image, and write a before/after sheet."""
+    from restore.cli.demo import make_demo
+
+    sheet = make_demo(out, typer.echo, lpips_net, lpips_weights)
+    typer.echo(f"\nbefore and after: {printable(sheet)}")

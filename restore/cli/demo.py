@@ -1,0 +1,189 @@
+"""`restore demo`: photographs that come with scikit-image are damaged, repaired, scored and shown side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from restore.degradations.write import write_damaged
+from restore.devices import pick_device
+from restore.errors import RestoreError
+from restore.evaluation.report import Report
+from restore.evaluation.scoring import DEFAULT_METRICS, score_folders
+from restore.files import check_writable
+from restore.fix import fix_folder
+from restore.images import read_rgb8, save_png
+from restore.images.contact_sheet import Cell, draw_sheet, fitted
+from restore.metrics.lpips import Lpips, lpips_status, open_lpips
+from restore.restorers.detector import open_detector
+from restore.restorers.registry import open_restorer
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+SEED = 0
+MARKER = ".made-by-restore-demo"
+SHEET = "before_after.png"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A damage and the shipped model that repairs it.
+
+    Attributes:
+        damage, model: their names.
+        masks: `no`; `given`: those of the damage; `auto`: they are found, and `photo` cleans up what is not clean.
+    """
+
+    damage: str
+    model: str
+    masks: Literal["no", "given", "auto"]
+
+
+TASKS = (Task("mixed", "photo", "no"), Task("inpaint-thin", "inpaint", "given"), Task("scratch", "inpaint", "auto"))
+COLUMN_PX = 300
+
+
+def make_demo(
+    out: Path, say: Callable[[str], None], lpips_net: str = "alex", lpips_weights: Path | None = None
+) -> Path:
+    """Damage, repair, score and show.
+
+    Writes `out/clean`, `out/DAMAGE/damaged`, `out/DAMAGE/masks`, `out/DAMAGE/repaired` and `out/before_after.png`; what
+    an earlier demonstration wrote there is replaced, and nothing else is touched. Uses no network.
+
+    Args:
+        out: made if missing.
+        say: gets the table, and the commands that do the same by hand, line by line.
+        lpips_net: `alex`, `vgg` or `squeeze`.
+        lpips_weights: the backbone's file; None: that of torch.hub's cache, if it is there.
+
+    Returns:
+        The path of the picture sheet.
+
+    Raises:
+        RestoreError: exit code 2, and nothing was written: `out` is a file, holds something else, or cannot be written
+            to; the network is unknown, or its weights do not serve. Else: a picture could not be repaired.
+    """
+    _check(out)
+    lpips, why_not = _open_lpips(lpips_net, lpips_weights)
+    _clear(out)
+    (out / "clean").mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
+    from skimage import data
+
+    for name in PHOTOGRAPHS:
+        save_png(out / "clean" / f"{name}.png", np.ascontiguousarray(getattr(data, name)()[..., :3]))
+
+    rows = []
+    for task in TASKS:
+        folder = out / task.damage
+        masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
+        more: dict[str, Any] = {}
+        if task.masks == "auto":
+            more = {"finder": open_detector(), "clean_up": open_restorer("photo"), "spare_clean": True}
+        told = f" --masks {masks}" if masks else ""
+        say(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
+        write_damaged(out / "clean", folder, task.damage, seed=SEED)
+        say(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
+        summary = fix_folder(folder / "damaged", folder / "repaired", open_restorer(task.model), masks=masks, **more)
+        if summary.exit_code:
+            raise RestoreError("; ".join(summary.lines()), where=folder, exit_code=summary.exit_code)
+        say(f"restore eval {folder / 'repaired'} {out / 'clean'}")
+        damaged, repaired = (
+            score_folders(
+                folder / part, out / "clean", metrics=DEFAULT_METRICS if lpips else ("psnr", "ssim"), lpips=lpips
+            )
+            for part in ("damaged", "repaired")
+        )
+        rows.append((task, damaged, repaired))
+
+    say("")
+    for line in table(rows, why_not):
+        say(line)
+    sheet = out / SHEET
+    save_png(sheet, picture_sheet(out))
+    return sheet
+
+
+def _folders(out: Path) -> list[Path]:
+    """Where a demonstration puts pictures."""
+    return [out / "clean", *(out / task.damage / part for task in TASKS for part in ("damaged", "masks", "repaired"))]
+
+
+def _check(out: Path) -> None:
+    """That the folder is new, empty, or an earlier demonstration's."""
+    for folder in [out, *_folders(out)]:
+        check_writable(folder)
+        if folder.is_dir() and not os.access(folder, os.R_OK):
+            raise RestoreError("no permission to read this folder", where=folder, hint="name another folder")
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise RestoreError("holds something else than a demonstration", where=out, hint="name another folder")
+    for folder in _folders(out):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not path.name.startswith(".") and not _is_own(path):
+                raise RestoreError("is no file of a demonstration", where=path, hint="name another folder, or move it")
+    if (out / SHEET).is_dir():
+        raise RestoreError("is a folder", where=out / SHEET, hint="name another folder for the demonstration")
+
+
+def _is_own(path: Path) -> bool:
+    return path.suffix == ".png" and path.stem in PHOTOGRAPHS and not path.is_dir()
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier demonstration's pictures, and nothing else."""
+    own = [path for folder in _folders(out) if folder.is_dir() for path in folder.iterdir() if _is_own(path)]
+    try:
+        for path in [*own, out / SHEET]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RestoreError(f"cannot be replaced: {error.strerror}", where=error.filename) from error
+
+
+def _open_lpips(net: str, weights: Path | None) -> tuple[Lpips | None, str]:
+    """LPIPS where its backbone was given or is on this machine, or why there is none. Never a download."""
+    at_hand = {backbone.net: backbone.at_hand for backbone in lpips_status()}
+    if weights is None and not at_hand.get(net, True):
+        return None, "backbone not on this machine; give it with --lpips-weights, or let `restore eval` fetch it"
+    try:
+        return open_lpips(net, weights, pick_device("auto")), ""
+    except RestoreError as error:
+        if weights is not None or net not in at_hand:
+            raise
+        return None, str(error)
+
+
+def table(rows: list[tuple[Task, Report, Report]], why_no_lpips: str = "") -> list[str]:
+    """Mean scores, damaged -> repaired, and why a score is missing."""
+    lines = [f"{'damage':<14} {'model':<8} {'PSNR':>16} {'SSIM':>18} {'LPIPS':>18}"]
+    why: dict[str, None] = {}
+    for task, damaged, repaired in rows:
+        before, after = damaged.summary(), repaired.summary()
+        cells = []
+        for metric, digits in (("psnr", 2), ("ssim", 4), ("lpips", 4)):
+            a, b = (scores.get(metric, {}).get("mean") for scores in (before, after))
+            if a is None or b is None:
+                cells.append("-")
+                reason = why_no_lpips if metric == "lpips" else ""
+                why[reason or after.get(metric, {}).get("unavailable") or f"no {metric}"] = None
+            else:
+                cells.append(f"{a:.{digits}f} -> {b:.{digits}f}")
+        lines.append(f"{task.damage:<14} {task.model:<8} {cells[0]:>16} {cells[1]:>18} {cells[2]:>18}")
+    return lines + [f"- : {reason}" for reason in why]
+
+
+def picture_sheet(out: Path) -> np.ndarray:
+    """All photographs, a row each: damaged | repaired for every task, then the clean one. uint8 H×W×3."""
+    parts = [(f"{task.damage}: {part}", out / task.damage / part) for task in TASKS for part in ("damaged", "repaired")]
+    rows = [
+        [
+            Cell(fitted(read_rgb8(folder / f"{name}.png"), COLUMN_PX), head)
+            for head, folder in [*parts, ("clean", out / "clean")]
+        ]
+        for name in PHOTOGRAPHS
+    ]
+    return draw_sheet(rows)

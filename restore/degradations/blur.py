@@ -1,0 +1,130 @@
+"""Blur: Gaussian (out of focus, soft lens) and motion (a shaken camera)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, Step, within
+from restore.devices import to_device
+from restore.hashed_random import between
+
+
+class Blur(Step):
+    """Gaussian blur, with its own width in each picture; values beyond the edge repeat the edge's.
+
+    Attributes:
+        sigma: standard deviation in pixels.
+    """
+
+    name: Literal["blur"] = "blur"
+    sigma: Annotated[Range, within(0, 20)] = (0.3, 2.0)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`sigma` in pixels."""
+        return {"sigma": between(keys, 0, self.sigma)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Blur; see `Step.apply`."""
+        taps = gaussian_taps(params["sigma"], self.sigma[1])
+        radius = taps.shape[1] // 2
+        return filtered(F.pad(image, (radius,) * 4, mode="replicate"), taps), None
+
+
+class MotionBlur(Step):
+    """Blur along a straight line: the mean of the picture shifted along it; edges as in `Blur`.
+
+    Attributes:
+        length: length of the line in pixels; 1 or less is hardly any.
+        angle: its direction in degrees, counter-clockwise from horizontal.
+    """
+
+    name: Literal["motion-blur"] = "motion-blur"
+    length: Annotated[Range, within(0, 63)] = (3, 9)
+    angle: Annotated[Range, within(0, 180)] = (0, 180)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`length` in pixels, `angle` in radians."""
+        return {
+            "length": between(keys, 0, self.length),
+            "angle": between(keys, 1, self.angle) * (math.pi / 180),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Blur; see `Step.apply`."""
+        kernels = line_kernels(params["length"], params["angle"], self.length[1])
+        radius = kernels.shape[-1] // 2
+        padded = F.pad(image, (radius,) * 4, mode="replicate")
+        # one call per picture: a grouped convolution may sum in another order for another batch size
+        blurred = [
+            F.conv2d(one[:, None], to_device(kernel, image.device)[None, None])[:, 0]
+            for one, kernel in zip(padded, kernels)
+        ]
+        return torch.stack(blurred), None
+
+
+def gaussian_taps(sigma: Tensor, largest: float) -> Tensor:
+    """Normalised Gaussian weights for each σ, out to 3 × `largest`.
+
+    Args:
+        sigma: [B], in pixels, on the CPU; 0 gives a single 1 in the middle.
+        largest: the greatest σ that may come, which sets the number of taps.
+
+    Returns:
+        float32, B×(2·radius+1).
+    """
+    radius = math.ceil(3 * largest)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    taps = torch.exp(-0.5 * (offsets / sigma.to(torch.float64).clamp(min=1e-3)[:, None]) ** 2)
+    return (taps / taps.sum(1, keepdim=True)).to(torch.float32)
+
+
+def filtered(padded: Tensor, taps: Tensor) -> Tensor:
+    """Separable filter with its own taps for every picture, as sums of shifted copies.
+
+    Sums of shifted copies rather than a convolution: elementwise, so that a picture's result cannot depend
+    on the batch it is in, and as quick for the short filters used here.
+
+    Args:
+        padded: float32, B×C×(H+2r)×(W+2r).
+        taps: B×(2r+1).
+
+    Returns:
+        float32, B×C×H×W.
+    """
+    count = taps.shape[1]
+    height, width = padded.shape[-2] - count + 1, padded.shape[-1] - count + 1
+    weights = to_device(taps, padded.device).reshape(taps.shape[0], count, 1, 1, 1)
+    rows = padded[..., :height, :] * weights[:, 0]
+    for i in range(1, count):
+        rows.addcmul_(padded[..., i : i + height, :], weights[:, i])
+    out = rows[..., :width] * weights[:, 0]
+    for i in range(1, count):
+        out.addcmul_(rows[..., i : i + width], weights[:, i])
+    return out
+
+
+def line_kernels(length: Tensor, angle: Tensor, longest: float) -> Tensor:
+    """Kernels of straight motion: the share of the line near each pixel, bilinearly spread, summing to 1.
+
+    Args:
+        length: [B] in pixels.
+        angle: [B] in radians.
+        longest: the greatest length that may come, which sets the size of the kernels.
+
+    Returns:
+        float32, B×k×k with odd k, on the CPU.
+    """
+    radius = math.ceil(longest / 2)
+    steps = torch.linspace(-0.5, 0.5, 8 * radius + 1, dtype=torch.float64)
+    along = steps * length.to(torch.float64)[:, None]
+    x, y = along * angle.cos()[:, None], -along * angle.sin()[:, None]
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    near_x = (1 - (x[:, :, None] - grid).abs()).clamp(min=0)
+    near_y = (1 - (y[:, :, None] - grid).abs()).clamp(min=0)
+    kernels = torch.einsum("bsy,bsx->byx", near_y, near_x)
+    return (kernels / kernels.sum((1, 2), keepdim=True)).to(torch.float32)

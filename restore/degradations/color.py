@@ -1,0 +1,93 @@
+"""Fading and colour cast: one smooth curve per channel for the whole picture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, Step, within
+from restore.devices import to_device
+from restore.hashed_random import between, uniform
+
+
+class Fade(Step):
+    """Contrast, saturation and colour as dyes lose them: black lifts, white yellows, the middle shifts.
+
+    y = black + (white − black)·x^gamma in each channel, after pulling x towards its gray by `saturation`.
+    Rising everywhere, hence one smooth curve that can be undone.
+
+    Attributes:
+        black: what black becomes (the paper's fog).
+        white: what white becomes.
+        gamma: bends the middle; above 1 darkens.
+        saturation: of what was 1.
+        cast: how far a channel may part from the others: at white, half of it at black, and twice in gamma.
+        warmth: lean of the cast towards yellow-red, from −1 (blue) to 1.
+    """
+
+    name: Literal["fade"] = "fade"
+    black: Annotated[Range, within(0, 0.5)] = (0.02, 0.25)
+    white: Annotated[Range, within(0.5, 1)] = (0.75, 1.0)
+    gamma: Annotated[Range, within(0.3, 3)] = (0.75, 1.3)
+    saturation: Annotated[Range, within(0, 1)] = (0.3, 0.9)
+    cast: Annotated[Range, within(0, 0.3)] = (0.0, 0.1)
+    warmth: Annotated[Range, within(-1, 1)] = (0.0, 1.0)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`black`, `white`, `gamma` per channel, [B, 3] each; `saturation` [B]."""
+        cast = between(keys, 4, self.cast)[:, None]
+        warmth = between(keys, 5, self.warmth)[:, None]
+        lean = warmth.new_tensor([1.0, 0.2, -1.0]) * warmth + 0.4 * (2 * uniform(keys, 6, 3) - 1)
+        shift = cast * lean.clamp(-1, 1)
+        return {
+            "black": (between(keys, 0, self.black)[:, None] + 0.5 * shift).clamp(0, 0.6),
+            "white": (between(keys, 1, self.white)[:, None] + shift.clamp(max=0.0)).clamp(0.4, 1),
+            "gamma": (between(keys, 2, self.gamma)[:, None] - 2 * shift).clamp(0.25, 3.5),
+            "saturation": between(keys, 3, self.saturation),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Fade; the input is clipped to [0, 1] first. See `Step.apply`."""
+        black, white, gamma = (
+            to_device(params[name].to(image.dtype), image.device)[:, :, None, None]
+            for name in ("black", "white", "gamma")
+        )
+        saturation = to_device(params["saturation"].to(image.dtype), image.device).reshape(-1, 1, 1, 1)
+        image = image.clamp(0, 1)
+        # ITU-R BT.601 luma, as JPEG has it
+        gray = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
+        image = gray + saturation * (image - gray)
+        return black + (white - black) * image.clamp(0, 1) ** gamma, None
+
+
+# The colours are gone: one value per pixel, as film without colour recorded it.
+
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and most converters have it
+
+
+class Grayscale(Step):
+    """A weighted mean of red, green and blue, the same in all three channels.
+
+    Attributes:
+        lean: from 0, the weights of ITU-R BT.601, to 1, weights drawn anew for each picture: films and filters saw
+            colours each in their own way (early film was blind to red).
+    """
+
+    name: Literal["grayscale"] = "grayscale"
+    lean: Annotated[Range, within(0, 1)] = (0.0, 0.0)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`weights` [B, 3], each row of sum 1."""
+        lean = between(keys, 0, self.lean)[:, None]
+        # Logarithms of uniform numbers, scaled to sum 1, are spread evenly over all weightings (a flat Dirichlet).
+        drawn = -uniform(keys, 1, 3).clamp(min=1e-12).log()
+        drawn = drawn / drawn.sum(1, keepdim=True)
+        return {"weights": (1 - lean) * torch.tensor(LUMA, dtype=drawn.dtype) + lean * drawn}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Take the colours away; see `Step.apply`."""
+        weights = to_device(params["weights"].to(torch.float32), image.device).to(image.dtype)[:, :, None, None]
+        return (image * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous(), None

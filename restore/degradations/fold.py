@@ -1,0 +1,108 @@
+"""Folds: nearly straight, right across the picture, worn bright, a dark line beside, the light changing across."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.noise_fields import positions, rough, smooth
+from restore.degradations.visibility import seen
+from restore.devices import to_device
+from restore.hashed_random import between, derived, field_uniform, integers, uniform
+
+# columns of the table of folds, float64[B, N, 10]
+_X, _Y, _ANGLE, _HALF, _WORN, _DARK, _SIDE, _SHADE, _REACH, _THERE = range(10)
+
+
+class Fold(ScaledStep):
+    """Folds and creases: where paper was bent, the picture has come off in places and shows it white.
+
+    A fold wanders by a pixel or two about its line. The change of light across it is no damage that anybody
+    would paint over, and not in the mask, like fading.
+
+    Attributes:
+        count: folds in a picture; the second crosses the first.
+        width: of what is worn, in pixels, where it is worn most.
+        opacity: of what is worn, at its strongest.
+        worn: share of the fold's length that is worn; the rest is a faint line.
+        dark: opacity of the dark line beside.
+        shade: how much lighter one side of the fold is, and how much darker the other, close to it.
+    """
+
+    name: Literal["fold"] = "fold"
+    count: Annotated[Range, within(0, 8, whole=True)] = (1, 2)
+    width: Annotated[Range, within(0.5, 40)] = (1.2, 5)
+    opacity: Annotated[Range, within(0, 1)] = (0.35, 0.95)
+    worn: Share = 0.55
+    dark: Annotated[Range, within(0, 1)] = (0.1, 0.45)
+    shade: Annotated[Range, within(0, 0.1)] = (0.0, 0.05)
+
+    marks = True
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`folds` [B, N, 10]: x, y, angle, half width, opacities, side, shade, reach, is it there; `key`, `paper`."""
+        batch, folds = len(keys), int(self.count[1])
+        scale = self.scale(size)
+        there = torch.arange(folds) < integers(keys, 0, int(self.count[0]), folds)[:, None]
+        table = torch.zeros(batch, folds, 10, dtype=torch.float64)
+        for column, stream, side in ((_X, 1, size[1]), (_Y, 2, size[0])):
+            table[..., column] = (0.15 + 0.7 * uniform(keys, stream, folds)) * side - 0.5
+        # upright or level in turn, a little askew; one in eight of any direction
+        turned = (uniform(keys, 3, 1) < 0.5).to(torch.float64) + torch.arange(folds)
+        askew = 0.12 * (2 * uniform(keys, 4, folds) - 1) ** 3
+        any_way = uniform(keys, 5, folds) < 0.125
+        table[..., _ANGLE] = torch.where(any_way, math.pi * uniform(keys, 6, folds), turned * math.pi / 2 + askew)
+        table[..., _HALF] = (
+            between(keys, 7, (math.log(self.width[0]), math.log(self.width[1])), folds).exp() * scale / 2
+        )
+        # narrower than a pixel is a pixel wide and fainter
+        faint = (table[..., _HALF] / 0.5).clamp(max=1)
+        table[..., _HALF] = table[..., _HALF].clamp(min=0.5)
+        table[..., _WORN] = between(keys, 8, self.opacity, folds) * faint * there
+        table[..., _DARK] = between(keys, 9, self.dark, folds) * faint * there
+        table[..., _SIDE] = torch.where(uniform(keys, 10, folds) < 0.5, -1.0, 1.0)
+        table[..., _SHADE] = (
+            between(keys, 11, self.shade, folds) * there * torch.where(uniform(keys, 12, folds) < 0.5, -1.0, 1.0)
+        )
+        table[..., _REACH] = between(keys, 13, (8, 45), folds) * scale
+        table[..., _THERE] = there
+        paper = between(keys, 14, (0.82, 0.97))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 15, 1)
+        return {"folds": table, "key": derived(keys, 16), "paper": paper}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Draw the folds; see `Step.apply`."""
+        size, device = (image.shape[-2], image.shape[-1]), image.device
+        scale = self.scale(size)
+        y, x = positions(size, device)
+        wander = rough(params["key"], 0, 70 * scale, size, device, octaves=4) * (2.0 * scale)
+        places = rough(params["key"], 10, 30 * scale, size, device, octaves=4)
+        flakes = (
+            smooth(params["key"], 20, 2.5, size, device) + field_uniform(params["key"], 21, (1, *size), device) - 0.5
+        )
+        there = (params["folds"][..., _THERE] > 0).any(0)
+        table = to_device(params["folds"][:, there].to(torch.float32), device)[..., None, None, None]
+        bright, dark, shade = (image.new_zeros(image.shape[0], 1, *size) for _ in range(3))
+        # places lie about ±0.3 around 0; shifted so that the asked share of them is worn
+        worn_here = (0.5 + 2.2 * (places + 0.7 * (self.worn - 0.5))).clamp(0.12, 1)
+        for fold in table.unbind(1):
+            px, py, angle, half, worn, line, side, change, reach, _ = fold.unbind(1)
+            # along the fold the wandering is slow, so one field serves all directions
+            distance = (y - py) * angle.cos() - (x - px) * angle.sin() + wander
+            width = half * (0.1 + 0.9 * worn_here * (0.7 + places)) + 0.45 * flakes * worn_here
+            apart = distance.abs()
+            bright = torch.maximum(bright, worn * worn_here * (width - apart + 0.5).clamp(0, 1))
+            off = (distance * side - half - 0.8).abs()
+            dark = torch.maximum(dark, line * (1.4 - off).clamp(0, 1) * (0.55 + 0.45 * worn_here))
+            shade = shade + change * distance / (2 + apart) * torch.exp(-apart / reach)
+        bright = bright * (0.85 + 0.15 * flakes).clamp(0, 1)
+        # most in the middle tones; stays within [0, 1]
+        lit = image + 2 * shade * image * (1 - image) if self.shade[1] > 0 else image
+        paper = to_device(params["paper"].to(torch.float32), device)[..., None, None]
+        damaged = lit - dark * lit
+        damaged = damaged + bright * (paper - damaged)
+        covered = (bright > 0.08) | (dark > 0.08)
+        return damaged, seen(lit, damaged, covered).to(image.dtype)

@@ -1,0 +1,357 @@
+"""Holes: free-form strokes and boxes, after LaMa, scaled to the picture."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.segments import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
+from restore.devices import to_device
+from restore.hashed_random import between, derived, integers, uniform
+
+# What every step that cuts holes shares: how much of the picture they hide, and what stands in them.
+
+
+_REDRAWS = 20
+
+
+class Holes(ScaledStep):
+    """Holes that hide at least `min_share` and at most `max_share` of the picture; known pixels are as they were.
+
+    Attributes:
+        max_share: a mask that hides more of the picture than this is drawn again.
+        min_share: a mask that hides less than this is drawn again; at most 0.9 of `max_share`. A picture of a few
+            pixels may have less.
+    """
+
+    max_share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
+    min_share: Annotated[float, Field(ge=0, le=0.81)] = 0
+
+    marks = True
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Holes:
+        if self.min_share > 0.9 * self.max_share:
+            raise ValueError(f"min_share {self.min_share:g} leaves no room below max_share {self.max_share:g}")
+        return self
+
+    def _redrawn(
+        self, keys: Tensor, size: tuple[int, int], draft: Callable[[Tensor, tuple[int, int]], Tensor]
+    ) -> Tensor:
+        """Tables by `draft(keys, size)`, each drafted anew until it hides neither more nor less than it may."""
+        # a little less and more, as the share is estimated on a coarse grid
+        least, most = 1.03 * self.min_share, 0.97 * self.max_share
+
+        def amiss(table: Tensor) -> Tensor:
+            share = self._share(table, size, least or most)
+            return (share > most) | (share < least)
+
+        table = draft(derived(keys, 0), size)
+        wrong = amiss(table).nonzero()[:, 0]
+        for attempt in range(1, _REDRAWS):
+            if not len(wrong):
+                break
+            again = draft(derived(keys[wrong], attempt), size)
+            table[wrong] = again
+            wrong = wrong[amiss(again)]
+        return table
+
+    @abstractmethod
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        """Share hidden by each picture's part of `table`, float64[B]; need not be right below `enough`."""
+
+    def _limited(self, mask: Tensor) -> Tensor:
+        """A mask, B×1×H×W of 0 and 1, within the shares: drawing anew goes by an estimate, and ends some time.
+
+        Where it is over the limit all the same it loses its right part; where it is under, whole columns are hidden,
+        the rightmost first, as many as it takes and the limit allows.
+        """
+        height, width = mask.shape[-2:]
+        pixels, columns = height * width, torch.arange(width, device=mask.device)
+        over = mask.mean((1, 2, 3), keepdim=True) > self.max_share
+        mask = torch.where(over, mask * (columns < int(width * self.max_share)), mask)
+        if self.min_share == 0:
+            return mask
+        free = (height - mask.sum((1, 2))).to(torch.int64)  # pixels of each column that are known
+        hidden = pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))  # before it is hidden too
+        needed = (hidden < self.min_share * pixels) & (hidden + free.flip(1) <= self.max_share * pixels)
+        return torch.maximum(mask, needed.flip(1)[:, None, None].to(mask.dtype))
+
+
+class BlankHoles(Holes):
+    """Holes in which nothing is left.
+
+    Attributes:
+        fill: what stands under the mask, in [0, 1]; restorers must not look at it.
+    """
+
+    fill: Share = 0.5
+
+    def _painted(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mask = self._limited(mask)
+        return image.masked_fill(mask > 0, self.fill), mask
+
+
+class Strokes(BlankHoles):
+    """Free-form strokes: chains of one to five straight brush strokes with round ends.
+
+    The generator of LaMa (Suvorov et al., WACV 2022; `make_random_irregular_mask` and the settings
+    `random_{thin,medium,thick}_512` of its code), after Yu et al. (ICCV 2019): a random start; directions of
+    0.01 + 0, 1, … `max_angle` − 1 radians, mirrored in every other chain; lengths of 10 … 10 + `max_length` − 1
+    and widths of 5 … 5 + `max_width` − 1 pixels, drawn anew for each stroke. Pixels are those of a picture
+    whose smaller side is 512, and scale with it.
+
+    Attributes:
+        count: chains in a picture.
+        max_width: of the brush, in pixels at 512.
+        max_length: of a stroke, in pixels at 512.
+        max_angle: number of directions.
+    """
+
+    name: Literal["strokes"] = "strokes"
+    count: Annotated[Range, within(1, 200, whole=True)] = (4, 10)
+    max_width: Annotated[int, Field(ge=1, le=512)] = 100
+    max_length: Annotated[int, Field(ge=1, le=512)] = 200
+    max_angle: Annotated[int, Field(ge=1, le=64)] = 4
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`segments`, see `lines.draw`."""
+        return {"segments": self._redrawn(keys, size, self._segments)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Draw the holes; see `Step.apply`."""
+        height, width = image.shape[-2:]
+        return self._painted(image, draw(params["segments"], (height, width), image.device))
+
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        return covered_share(table, size, enough=enough)
+
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = size
+        scale = self.scale(size)
+        batch, chains, links = len(keys), int(self.count[1]), 5
+        chain_count = integers(keys, 0, int(self.count[0]), chains)
+        link_count = integers(keys, 1, 1, links, chains)
+        shape = (batch, chains, links)
+        angle = 0.01 + integers(keys, 2, 0, self.max_angle - 1, chains * links).reshape(shape)
+        angle[:, ::2] = 2 * math.pi - angle[:, ::2]
+        length = scale * (10 + integers(keys, 3, 0, self.max_length - 1, chains * links).reshape(shape))
+        radius = scale * (5 + integers(keys, 4, 0, self.max_width - 1, chains * links).reshape(shape)) / 2
+        x = uniform(keys, 5, chains) * width - 0.5
+        y = uniform(keys, 6, chains) * height - 0.5
+        segments = torch.zeros(*shape, COLUMNS, dtype=torch.float64)
+        for link in range(links):
+            segments[:, :, link, AX], segments[:, :, link, AY] = x, y
+            x = (x + length[:, :, link] * angle[:, :, link].sin()).clamp(0, width)
+            y = (y + length[:, :, link] * angle[:, :, link].cos()).clamp(0, height)
+            segments[:, :, link, BX], segments[:, :, link, BY] = x, y
+        segments[..., RADIUS_A] = segments[..., RADIUS_B] = radius.clamp(min=0.5)
+        drawn = (torch.arange(chains) < chain_count[:, None])[..., None] & (torch.arange(links) < link_count[..., None])
+        segments[..., OPACITY] = drawn.to(torch.float64)
+        return segments.reshape(batch, chains * links, COLUMNS)
+
+
+class Boxes(BlankHoles):
+    """Upright boxes, which may overlap (LaMa's `make_random_rectangle_mask`); pixels as for `Strokes`.
+
+    Attributes:
+        count: boxes in a picture.
+        side: of a box, in pixels at 512.
+        margin: kept free at the edge, in pixels at 512.
+    """
+
+    name: Literal["boxes"] = "boxes"
+    count: Annotated[Range, within(1, 20, whole=True)] = (1, 5)
+    side: Annotated[Range, within(1, 512)] = (30, 150)
+    margin: Annotated[float, Field(ge=0, le=200)] = 0
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`boxes`: int64[B, N, 4] as top, left, bottom, right (excluded); all zero where there is none."""
+        return {"boxes": self._redrawn(keys, size, self._boxes)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Draw the holes; see `Step.apply`."""
+        y = torch.arange(image.shape[-2], device=image.device)
+        x = torch.arange(image.shape[-1], device=image.device)
+        return self._painted(image, _boxes_mask(to_device(params["boxes"], image.device), y, x))
+
+    def _boxes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        scale = self.scale(size)
+        boxes = int(self.count[1])
+        number = integers(keys, 0, int(self.count[0]), boxes)
+        margin = round(self.margin * scale)
+        corners = []
+        for axis in (0, 1):
+            low, high = self.side[0] * scale, self.side[1] * scale
+            length = (
+                (low + (high - low) * uniform(keys, 1 + axis, boxes)).round().clamp(1, max(1, size[axis] - 2 * margin))
+            )
+            room = (size[axis] - 2 * margin - length).clamp(min=0) + 1
+            start = margin + (uniform(keys, 3 + axis, boxes) * room).floor()
+            corners.append((start, start + length))
+        (top, bottom), (left, right) = corners
+        table = torch.stack([top, left, bottom, right], dim=-1).to(torch.int64)
+        return table * (torch.arange(boxes) < number[:, None])[..., None]
+
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
+        return _boxes_mask(table, y, x).mean((1, 2, 3), dtype=torch.float64)
+
+
+def _boxes_mask(boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Mask of the boxes at the given rows and columns, float32 B×1×len(y)×len(x)."""
+    top, left, bottom, right = boxes[..., None].unbind(2)
+    rows = ((y >= top) & (y < bottom)).to(torch.float32)
+    columns = ((x >= left) & (x < right)).to(torch.float32)
+    return (rows.transpose(1, 2) @ columns > 0).to(torch.float32)[:, None]
+
+
+# Blobs: holes in the shape of things that somebody wants out of the picture.
+
+
+_WAVES = 5
+# Columns of the table of blobs: centre (x, y), radii along and across, cosine and sine of the direction, and from
+# _WAVE on aₖ cos φₖ and aₖ sin φₖ of the outline's waves.
+_ALONG, _WAVE = 2, 6
+
+
+class Blobs(BlankHoles):
+    """Smooth closed curves: an ellipse, long or round, whose radius swells and shrinks along the outline.
+
+    The radius is 1 + Σ aₖ cos(kθ + φₖ) times that of the ellipse, k from 2 to 6 (a first wave would only move it), with
+    amplitudes that fall as 1/√k; where blobs overlap they are one.
+
+    Attributes:
+        count: blobs in a picture.
+        size: radius of a circle of about the same area, in pixels.
+        stretch: length by width.
+        uneven: how far the outline strays from the ellipse, as a share of its radius.
+        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
+            pixels of this picture, which is a crop: blobs may reach in from beyond its edge.
+    """
+
+    name: Literal["blobs"] = "blobs"
+    count: Annotated[Range, within(1, 30, whole=True)] = (1, 4)
+    size: Annotated[Range, within(1, 500)] = (25, 140)
+    stretch: Annotated[Range, within(1, 8)] = (1, 2.5)
+    uneven: Annotated[Range, within(0, 0.9)] = (0.1, 0.5)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`blobs`: float64[B, N, 16], columns as above. A blob that is not there has no radius."""
+        return {"blobs": self._redrawn(keys, size, self._blobs)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Cut the blobs out; see `Step.apply`."""
+        y = torch.arange(image.shape[-2], device=image.device)
+        x = torch.arange(image.shape[-1], device=image.device)
+        there = (params["blobs"][..., _ALONG] > 0).any(0)
+        return self._painted(image, _inside(to_device(params["blobs"][:, there].to(torch.float32), image.device), y, x))
+
+    def _blobs(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        blobs = int(self.count[1])
+        there = torch.arange(blobs) < integers(keys, 0, int(self.count[0]), blobs)[:, None]
+        radius = between(keys, 1, (math.log(self.size[0]), math.log(self.size[1])), blobs).exp() * self.scale(size)
+        stretch = between(keys, 2, self.stretch, blobs).sqrt()
+        turn = math.pi * uniform(keys, 3, blobs)
+        around = 0 if self.with_picture else 0.7 * radius
+        x, y = (
+            uniform(keys, stream, blobs) * (side + 2 * around) - around - 0.5
+            for stream, side in ((4, size[1]), (5, size[0]))
+        )
+        amplitude = uniform(keys, 6, blobs * _WAVES).unflatten(1, (blobs, _WAVES))
+        amplitude = (0.2 + 0.8 * amplitude) / torch.arange(2, 2 + _WAVES, dtype=torch.float64).sqrt()
+        amplitude = amplitude * (between(keys, 7, self.uneven, blobs)[..., None] / amplitude.sum(2, keepdim=True))
+        phase = (2 * math.pi * uniform(keys, 8, blobs * _WAVES)).unflatten(1, (blobs, _WAVES))
+        one = torch.stack([x, y, radius * stretch * there, radius / stretch * there, turn.cos(), turn.sin()], 2)
+        return torch.cat([one, amplitude * phase.cos(), amplitude * phase.sin()], 2)
+
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
+        return _inside(table, y, x).mean((1, 2, 3), dtype=torch.float64)
+
+
+def _inside(blobs: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Where any of the blobs is, at the given rows and columns: float32 B×1×len(y)×len(x)."""
+    mask = torch.zeros(len(blobs), 1, len(y), len(x), dtype=torch.bool, device=blobs.device)
+    for blob in blobs.unbind(1):
+        px, py, along, across, cos, sin = blob[:, :_WAVE, None, None, None].unbind(1)
+        dx, dy = x - px, y[:, None] - py
+        u = (dx * cos + dy * sin) / along.clamp(min=1e-3)
+        v = (dy * cos - dx * sin) / across.clamp(min=1e-3)
+        distance = (u * u + v * v).sqrt()
+        c, s = u / distance.clamp(min=1e-6), v / distance.clamp(min=1e-6)
+        outline, wave_c, wave_s = torch.ones_like(distance), c, s
+        waves = blob[:, _WAVE:, None, None, None].unflatten(1, (2, _WAVES))
+        for a, b in zip(waves[:, 0].unbind(1), waves[:, 1].unbind(1)):
+            wave_c, wave_s = wave_c * c - wave_s * s, wave_s * c + wave_c * s
+            outline = outline + a * wave_c - b * wave_s
+        mask |= (distance <= outline) & (along > 0)
+    return mask.to(torch.float32)
+
+
+# Missing margins: what has to be made up so that a picture becomes larger than it was.
+
+
+_FAR = 1e6
+
+
+class Border(BlankHoles):
+    """Margins of one to four sides are missing, to be continued from what is inside (outpainting).
+
+    Attributes:
+        sides: how many are missing.
+        depth: of a margin, in pixels.
+        frame: share of the pictures whose margins are all equally deep.
+        tilt: how far a margin's inner edge may lean, in degrees: a sheet that lay askew and was turned upright.
+        with_picture: depths are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
+            pixels of this picture, which is a crop at the picture's edge.
+    """
+
+    name: Literal["border"] = "border"
+    sides: Annotated[Range, within(1, 4, whole=True)] = (1, 4)
+    depth: Annotated[Range, within(1, 400)] = (16, 140)
+    frame: Share = 0.3
+    tilt: Annotated[float, Field(ge=0, le=20)] = 3
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`planes`: float64[B, 4, 3] as (a, b, c): hidden is where a·x + b·y > c in pixels; c is far off for none."""
+        return {"planes": self._redrawn(keys, size, self._planes)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Cut the margins off; see `Step.apply`."""
+        y = torch.arange(image.shape[-2], device=image.device)
+        x = torch.arange(image.shape[-1], device=image.device)
+        return self._painted(image, _beyond(to_device(params["planes"].to(torch.float32), image.device), y, x))
+
+    def _planes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = size
+        order = uniform(keys, 0, 4).argsort(1).argsort(1)
+        gone = order < integers(keys, 1, int(self.sides[0]), int(self.sides[1]), 1)
+        depth = between(keys, 2, (math.log(self.depth[0]), math.log(self.depth[1])), 4).exp() * self.scale(size)
+        depth = torch.where(uniform(keys, 3, 1) < self.frame, depth[:, :1], depth)
+        # half of the pictures lie straight
+        lean = math.radians(self.tilt) * (2 * uniform(keys, 4, 4) - 1) * (uniform(keys, 5, 1) < 0.5)
+        # left, top, right, bottom: outward normals, and the middles of the edges, around which the margins lean
+        outward = torch.tensor([math.pi, -math.pi / 2, 0, math.pi / 2], dtype=torch.float64) + lean
+        a, b = outward.cos(), outward.sin()
+        middle_x = torch.tensor([0, width / 2, width, width / 2], dtype=torch.float64) - 0.5
+        middle_y = torch.tensor([height / 2, 0, height / 2, height], dtype=torch.float64) - 0.5
+        at = a * middle_x + b * middle_y - depth
+        return torch.stack([a, b, torch.where(gone, at, _FAR)], 2)
+
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
+        return _beyond(table, y, x).mean((1, 2, 3), dtype=torch.float64)
+
+
+def _beyond(planes: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Where any of the planes is passed, at the given rows and columns: float32 B×1×len(y)×len(x)."""
+    a, b, c = planes[..., None, None].unbind(2)
+    return (a * x + b * y[:, None] > c).any(1, keepdim=True).to(torch.float32)

@@ -1,0 +1,192 @@
+"""JPEG at a given quality, as libjpeg does it, on tensors."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, Share, Step, within
+from restore.devices import to_device
+from restore.hashed_random import happens, integers
+
+# ITU-T T.81 (1992), annex K, tables K.1 and K.2: quantisation of luminance and chrominance at quality 50.
+_LUMINANCE = [
+    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+]  # fmt: skip
+_CHROMINANCE = [
+    [17, 18, 24, 47, 99, 99, 99, 99], [18, 21, 26, 66, 99, 99, 99, 99],
+    [24, 26, 56, 99, 99, 99, 99, 99], [47, 66, 99, 99, 99, 99, 99, 99],
+    *[[99] * 8 for _ in range(4)],
+]  # fmt: skip
+
+
+class Jpeg(Step):
+    """What JPEG leaves of a picture: block edges, ringing, washed-out colour. Rounded to 8 bits.
+
+    Attributes:
+        quality: libjpeg's 1 … 100.
+        halved_colour: share of the pictures whose colour is stored at half size (4:2:0); the others keep
+            it (4:4:4).
+        shifted: share of the pictures whose 8×8 grid does not start in the corner, as after cropping.
+    """
+
+    name: Literal["jpeg"] = "jpeg"
+    quality: Annotated[Range, within(1, 100, whole=True)] = (10, 95)
+    halved_colour: Share = 1.0
+    shifted: Share = 0.0
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`quality`; `halved` as bool; `top` and `left`: pixels of the first block that are cut off."""
+        shifted = happens(keys, 2, self.shifted)
+        return {
+            "quality": integers(keys, 0, int(self.quality[0]), int(self.quality[1])),
+            "halved": happens(keys, 1, self.halved_colour),
+            "top": torch.where(shifted, integers(keys, 3, 0, 15), 0),
+            "left": torch.where(shifted, integers(keys, 4, 0, 15), 0),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Compress and decompress; see `Step.apply`."""
+        out = torch.empty_like(image)
+        for halved in (False, True):
+            index = (params["halved"] == halved).nonzero()[:, 0]
+            if len(index):
+                on_device = to_device(index, image.device)
+                # by the settings, not by this batch, so that a picture's edges never depend on its neighbours
+                start = (params["top"][index], params["left"][index]) if self.shifted > 0 else None
+                out[on_device] = jpeg(image[on_device], params["quality"][index], halved=halved, start=start)
+        return out, None
+
+
+def jpeg(image: Tensor, quality: Tensor, *, halved: bool, start: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """JPEG there and back, following libjpeg.
+
+    YCbCr is rounded; colour at 4:2:0 is box-averaged and comes back by triangle interpolation.
+
+    Args:
+        image: float32, B×3×H×W; clipped to [0, 1] and rounded to 8 bits first.
+        quality: int64[B] on the CPU, 1 … 100.
+        halved: colour at half size (4:2:0), else in full (4:4:4).
+        start: rows and columns, int64[B] each on the CPU, 0 … 15, by which the block grid begins above and
+            left of the picture; None: in its corner.
+
+    Returns:
+        float32, B×3×H×W, multiples of 1/255 in [0, 1]. Differs from libjpeg's integer DCT by single steps.
+    """
+    height, width = image.shape[-2:]
+    unit = 16 if halved else 8
+    spare = 15 if start else 0
+    rows = math.ceil((height + spare) / unit) * unit
+    columns = math.ceil((width + spare) / unit) * unit
+
+    ycc = _to_ycc(image.clamp(0, 1).mul(255).round_())
+    if start:
+        ycc = _cut(ycc, rows, columns, -start[0], -start[1])
+    else:
+        ycc = F.pad(ycc, (0, columns - width, 0, rows - height), mode="replicate")
+    luma, chroma = ycc[:, :1], ycc[:, 1:]
+    luminance, chrominance = _tables(quality)
+    luma = _blocks_there_and_back(luma, luminance)
+    if halved:
+        # libjpeg's h2v2_downsample: the mean of four, rounded with an alternating bias of 1 and 2 quarters
+        bias = to_device(torch.tensor([0.25, 0.5]), image.device).repeat(columns // 4)
+        chroma = torch.floor(F.avg_pool2d(chroma, 2) + bias[: columns // 2])
+        chroma = _enlarged(_blocks_there_and_back(chroma, chrominance))
+    else:
+        chroma = _blocks_there_and_back(chroma, chrominance)
+    rgb = _to_rgb(torch.cat([luma, chroma], dim=1))
+    rgb = _cut(rgb, height, width, *start) if start else rgb[..., :height, :width]
+    return rgb.round().clamp_(0, 255).div_(255)
+
+
+def quantisation_tables(quality: int) -> tuple[list[list[int]], list[list[int]]]:
+    """libjpeg's 8×8 tables (luminance, chrominance) for a quality of 1 … 100 (`jpeg_quality_scaling`)."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+
+    def scaled(table: list[list[int]]) -> list[list[int]]:
+        return [[min(255, max(1, (value * scale + 50) // 100)) for value in row] for row in table]
+
+    return scaled(_LUMINANCE), scaled(_CHROMINANCE)
+
+
+def _tables(quality: Tensor) -> tuple[Tensor, Tensor]:
+    luminance, chrominance = _all_tables()
+    return luminance[quality], chrominance[quality]
+
+
+@functools.cache
+def _all_tables() -> tuple[Tensor, Tensor]:
+    """Both tables at every quality, float32 101×64 each; that of 0 is never asked for."""
+    both = [quantisation_tables(max(1, quality)) for quality in range(101)]
+    luminance, chrominance = (torch.tensor([b[i] for b in both], dtype=torch.float32) for i in (0, 1))
+    return luminance.reshape(-1, 64), chrominance.reshape(-1, 64)
+
+
+def _to_ycc(rgb: Tensor) -> Tensor:
+    """JFIF's colour transform, rounded as libjpeg stores it."""
+    r, g, b = rgb.unbind(1)
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    return torch.stack([y, (b - y) * (0.5 / 0.886) + 128, (r - y) * (0.5 / 0.701) + 128], dim=1).round_()
+
+
+def _to_rgb(ycc: Tensor) -> Tensor:
+    y, cb, cr = ycc.unbind(1)
+    cb, cr = cb - 128, cr - 128
+    return torch.stack([y + 1.402 * cr, y - 0.344136286 * cb - 0.714136286 * cr, y + 1.772 * cb], dim=1)
+
+
+def _cut(image: Tensor, height: int, width: int, top: Tensor, left: Tensor) -> Tensor:
+    """A window of each picture from (top, left) on, edges repeated outside; B×C×height×width."""
+    y = to_device((torch.arange(height) + top[:, None]).clamp(0, image.shape[-2] - 1), image.device)
+    x = to_device((torch.arange(width) + left[:, None]).clamp(0, image.shape[-1] - 1), image.device)
+    which = torch.arange(image.shape[0], device=image.device)
+    return image.permute(0, 2, 3, 1)[which[:, None, None], y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _blocks_there_and_back(plane: Tensor, table: Tensor) -> Tensor:
+    """DCT of 8×8 blocks, quantisation, and back, rounded and clipped to 0 … 255.
+
+    Args:
+        plane: B×C×H×W of 0 … 255, sides multiples of 8.
+        table: B×64, on the CPU.
+    """
+    batch, channels, height, width = plane.shape
+    blocks = plane.reshape(batch, channels, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
+    # float64 where there is any: a matrix product in float32 may run in TF32, too coarse to be rounded after
+    dtype = torch.float32 if plane.device.type == "mps" else torch.float64
+    basis = to_device(_basis().to(dtype), plane.device)
+    coefficients = (blocks.reshape(-1, 64).to(dtype) - 128) @ basis.T
+    step = to_device(table.to(dtype), plane.device)[:, None, :]
+    quantised = (coefficients.reshape(batch, -1, 64) / step).round_() * step
+    values = (quantised.reshape(-1, 64) @ basis + 128).round_().clamp_(0, 255).to(plane.dtype)
+    blocks = values.reshape(batch, channels, height // 8, width // 8, 8, 8)
+    return blocks.permute(0, 1, 2, 4, 3, 5).reshape(batch, channels, height, width)
+
+
+@functools.cache
+def _basis() -> Tensor:
+    """The 2-D DCT-II of an 8×8 block as an orthonormal 64×64 matrix (T.81, A.3.3)."""
+    n = torch.arange(8, dtype=torch.float64)
+    one = torch.cos((2 * n + 1) * n[:, None] * (math.pi / 16)) * 0.5
+    one[0] *= math.sqrt(0.5)
+    return torch.kron(one, one)
+
+
+def _enlarged(chroma: Tensor) -> Tensor:
+    """libjpeg's "fancy upsampling": new samples are 9/16, 3/16, 3/16, 1/16 of the four nearest."""
+    for dim in (-2, -1):
+        size = chroma.shape[dim]
+        before = torch.cat([chroma.narrow(dim, 0, 1), chroma.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([chroma.narrow(dim, 1, size - 1), chroma.narrow(dim, size - 1, 1)], dim)
+        pair = [0.75 * chroma + 0.25 * before, 0.75 * chroma + 0.25 * after]
+        # in turn: every old row (column) becomes two new ones
+        chroma = torch.stack(pair, dim=dim).flatten(dim - 1, dim)
+    return (chroma + (0.5 - 1 / 32)).floor_()

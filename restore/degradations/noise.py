@@ -1,0 +1,87 @@
+"""Noise: Gaussian, signal-dependent, correlated; and the rounding that a file does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, Share, Step, column, within
+from restore.degradations.blur import filtered, gaussian_taps
+from restore.devices import to_device
+from restore.hashed_random import between, derived, field_normal, happens
+
+
+class Noise(Step):
+    """Gaussian noise whose variance may grow with brightness, and which may be spatially correlated.
+
+    Variance at a pixel of value x: sigma² + shot²·x, the model of camera noise of Foi et al., "Practical
+    Poissonian-Gaussian noise modeling", IEEE TIP 17 (2008), section II, with a = shot², b = sigma²; the
+    Poisson part is approximated by a Gaussian of its variance, as there. Demosaicing, smoothing in the camera
+    and enlarging make neighbours alike: the field is smoothed by a Gaussian and scaled back to the asked
+    deviation.
+
+    Attributes:
+        sigma: standard deviation at black, in 8-bit steps (25 is σ = 25/255).
+        shot: extra standard deviation at white, in 8-bit steps; 0: none.
+        correlation: standard deviation in pixels of the Gaussian that correlates neighbours; 0: white noise.
+        gray: share of the pictures whose three channels get one and the same field (film grain).
+        clip: limit the result to [0, 1]. Without, values leave the range, as the literature's AWGN tests do.
+    """
+
+    name: Literal["noise"] = "noise"
+    sigma: Annotated[Range, within(0, 255)] = (0, 50)
+    shot: Annotated[Range, within(0, 255)] = (0, 0)
+    correlation: Annotated[Range, within(0, 4)] = (0, 0)
+    gray: Share = 0.0
+    clip: bool = True
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """Keys of the fields, `sigma` and `shot` in [0, 1] units, `correlation` in pixels, `gray` as bool."""
+        return {
+            "key": derived(keys, 0),
+            "sigma": between(keys, 1, self.sigma) / 255,
+            "shot": between(keys, 2, self.shot) / 255,
+            "correlation": between(keys, 3, self.correlation),
+            "gray": happens(keys, 4, self.gray),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Add the noise; see `Step.apply`."""
+        noise = self._field(image, params)
+        if self.shot[1] > 0:
+            sigma, shot = column(params["sigma"], image), column(params["shot"], image)
+            noise = noise * (sigma * sigma + shot * shot * image.clamp(0, 1)).sqrt()
+        else:
+            noise = noise * column(params["sigma"], image)
+        damaged = image + noise
+        return damaged.clamp_(0, 1) if self.clip else damaged, None
+
+    def _field(self, image: Tensor, params: Params) -> Tensor:
+        height, width = image.shape[-2:]
+        # The radius follows the settings, not the batch, so that a field never depends on its neighbours.
+        taps = gaussian_taps(params["correlation"], self.correlation[1])
+        radius = taps.shape[1] // 2
+        shape = (3, height + 2 * radius, width + 2 * radius)
+        field = field_normal(params["key"], 0, shape, image.device)
+        if bool(params["gray"].any()):
+            field = torch.where(to_device(params["gray"], image.device).reshape(-1, 1, 1, 1), field[:, :1], field)
+        if radius:
+            # independent samples of variance 1, weighted by w, sum to variance Σw²; both passes scale back
+            field = filtered(field, (taps / taps.square().sum(1, keepdim=True).sqrt()))
+        return field
+
+
+class Quantize(Step):
+    """Clip to [0, 1] and round to 8 bits, as any ordinary file does to what is written into it."""
+
+    name: Literal["quantize"] = "quantize"
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """No parameters."""
+        return {}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Round; see `Step.apply`."""
+        return image.clamp(0, 1).mul_(255).round_().div_(255), None

@@ -1,0 +1,58 @@
+"""Down-and-up scaling: the picture was once smaller, and somebody enlarged it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, Step, within
+from restore.hashed_random import between, integers
+
+Mode = Literal["bicubic", "bilinear", "area"]
+
+
+class Downscale(Step):
+    """Scale down (with antialiasing) and back up to the same size.
+
+    Attributes:
+        factor: how many times smaller; the small side is rounded, and at least 1 pixel.
+        down: ways to scale down, one of them drawn per picture.
+        up: ways to scale up, one of them drawn per picture.
+    """
+
+    name: Literal["downscale"] = "downscale"
+    factor: Annotated[Range, within(1, 16)] = (2, 4)
+    down: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("bicubic",)
+    up: Annotated[tuple[Literal["bicubic", "bilinear"], ...], Field(min_length=1)] = ("bicubic",)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`factor`; `down` and `up` as positions in the settings' lists."""
+        return {
+            "factor": between(keys, 0, self.factor),
+            "down": integers(keys, 1, 0, len(self.down) - 1),
+            "up": integers(keys, 2, 0, len(self.up) - 1),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Scale down and up; bicubic overshoot is clipped to [0, 1]. See `Step.apply`."""
+        size = image.shape[-2:]
+        out = []
+        # every picture has another small size, so they go one by one: two calls each
+        for one, factor, down, up in zip(
+            image.split(1), params["factor"].tolist(), params["down"].tolist(), params["up"].tolist()
+        ):
+            small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
+            reduced = scaled(one, small, self.down[down]).clamp_(0, 1)
+            out.append(scaled(reduced, (size[0], size[1]), self.up[up]))
+        return torch.cat(out).clamp_(0, 1), None
+
+
+def scaled(image: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+    """`image` at another size; antialiased where it gets smaller. A new tensor, B×C×size."""
+    if mode == "area":
+        return F.interpolate(image, size, mode="area")
+    return F.interpolate(image, size, mode=mode, align_corners=False, antialias=True)

@@ -1,0 +1,204 @@
+"""Scratches, hairs and dust: thin, bright or dark, soft-edged; the mask is exactly what they change.
+
+Where a mark would not be seen (see `visible.seen`) it is not drawn either.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.segments import COLUMNS, OPACITY, draw, joined
+from restore.degradations.visibility import seen
+from restore.devices import to_device
+from restore.hashed_random import between, derived, field_uniform, integers, uniform
+
+# Weaker than this a mark ends: 5 of 255 steps at full contrast.
+_FAINTEST = 0.02
+
+
+class _Marks(ScaledStep):
+    """What scratches, hairs and dust share: chains of short segments, each chain bright or dark as a whole.
+
+    Attributes:
+        count: marks in a picture.
+        width: in pixels.
+        length: in pixels, from end to end along the mark.
+        opacity: how much of the picture a mark covers at its strongest.
+        bright: share of the marks that are bright (of a negative's damage: all), in the mean over pictures;
+            within a picture they tend to be alike.
+        softness: width in pixels of the edge.
+    """
+
+    count: Annotated[Range, within(0, 2000, whole=True)] = (1, 8)
+    width: Annotated[Range, within(0.1, 100)] = (1, 3)
+    length: Annotated[Range, within(0.5, 2000)] = (50, 400)
+    opacity: Annotated[Range, within(0, 1)] = (0.4, 1.0)
+    bright: Share = 0.6
+    softness: Annotated[float, Field(ge=0.5, le=10)] = 1.2
+
+    marks = True
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`layers`: dark and bright segments [B, 2, N, 7] (see `lines.draw`); `tones` [B, 2, 3]; `key`."""
+        segments = self._segments(keys, size)
+        batch, marks, links, _ = segments.shape
+        bright = torch.full((batch, 1), self.bright, dtype=torch.float64)
+        if 0 < self.bright < 1:
+            # near 0 or 1 in most pictures, so that the marks of a picture are mostly of one kind
+            bright = (bright + 1.2 * (uniform(keys, 20, 1) - 0.5)).clamp(0, 1)
+        is_bright = (uniform(keys, 21, marks) < bright)[..., None]
+        layers = torch.stack([segments, segments], dim=1)
+        layers[:, 0, ..., OPACITY] *= ~is_bright
+        layers[:, 1, ..., OPACITY] *= is_bright
+        tones = torch.stack([between(keys, 23, (0.0, 0.2)), between(keys, 24, (0.85, 1.0))], dim=1)[..., None]
+        tint = 0.06 * (uniform(keys, 22, 3) - 0.5)[:, None]
+        return {
+            "layers": layers.reshape(batch, 2, marks * links, COLUMNS),
+            "tones": (tones + tint).clamp(0, 1),
+            "key": derived(keys, 25),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Draw the marks; see `Step.apply`."""
+        height, width = image.shape[-2:]
+        layers = draw(params["layers"].flatten(0, 1), (height, width), image.device, softness=self.softness)
+        grain = 0.75 + 0.25 * field_uniform(params["key"], 0, (1, height, width), image.device)
+        covers = layers.reshape(-1, 2, height, width) * grain
+        covers = covers.masked_fill_(covers < _FAINTEST, 0.0)
+        tones = to_device(params["tones"].to(torch.float32), image.device)[..., None, None]
+        damaged = image
+        for layer in (0, 1):
+            damaged = damaged + covers[:, layer, None] * (tones[:, layer] - damaged)
+        mask = seen(image, damaged, covers.amax(1, keepdim=True) > 0)
+        return torch.where(mask, damaged, image), mask.to(image.dtype)
+
+    @abstractmethod
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        """float64[B, marks, links, 7], see `lines.draw`."""
+
+    def _chains(
+        self,
+        keys: Tensor,
+        size: tuple[int, int],
+        angle: Tensor,
+        thickness: Tensor,
+        opacity: Tensor,
+        *,
+        wide: bool,
+    ) -> Tensor:
+        """Segments along curves of the given directions.
+
+        Args:
+            keys: int64[B].
+            size: (height, width).
+            angle: radians, [B, marks, links].
+            thickness: relative to the mark's width, [B, marks, links + 1].
+            opacity: relative to the mark's opacity, [B, marks, links].
+            wide: marks may start outside, so that long ones cross the picture anywhere.
+        """
+        batch, marks, links = angle.shape
+        scale = self.scale(size)
+        length = between(keys, 10, (math.log(self.length[0]), math.log(self.length[1])), marks).exp() * scale
+        radius = between(keys, 11, self.width, marks) * scale / 2
+        # a mark thinner than a pixel is a pixel wide and fainter
+        faint = (radius / 0.5).clamp(max=1)
+        strength = between(keys, 12, self.opacity, marks) * faint
+        step = (length / links)[..., None]
+        dx, dy = (step * angle.cos()).cumsum(2), (step * angle.sin()).cumsum(2)
+        centre = []
+        for stream, side, offset in ((13, size[1], dx), (14, size[0], dy)):
+            room = 0.5 * (offset.amax(2) - offset.amin(2)) if wide else 0.0
+            place = uniform(keys, stream, marks) * (side + 2 * room) - room
+            centre.append((place - offset.mean(2))[..., None])
+        x = torch.cat([centre[0], centre[0] + dx], 2)
+        y = torch.cat([centre[1], centre[1] + dy], 2)
+        widths = radius.clamp(min=0.5)[..., None] * thickness
+        number = integers(keys, 15, int(self.count[0]), int(self.count[1]))
+        there = torch.arange(marks) < number[:, None]
+        segments = joined(x, y, widths, strength[..., None] * opacity * there[..., None])
+        return segments.reshape(batch, marks, links, COLUMNS)
+
+
+class Scratch(_Marks):
+    """Scratches: long, almost straight, of one main direction in a picture, worn through in places.
+
+    Attributes:
+        upright: share of the pictures whose scratches run from top to bottom, as on film.
+    """
+
+    name: Literal["scratch"] = "scratch"
+    upright: Share = 0.4
+
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        marks, links = int(self.count[1]), 24
+        main = torch.where(uniform(keys, 0, 1) < self.upright, math.pi / 2, math.pi * uniform(keys, 1, 1))
+        spread = torch.where(uniform(keys, 0, 1) < self.upright, 0.03, 0.6)
+        heading = main + spread * (2 * uniform(keys, 2, marks) - 1)
+        bend = 0.5 * (2 * uniform(keys, 3, marks) - 1) ** 3
+        t = torch.linspace(-0.5, 0.5, links, dtype=torch.float64)
+        angle = heading[..., None] + bend[..., None] * t + _waves(keys, 4, marks, t, 0.05)
+        ends = _tapered(links, 0.12)
+        worn = (0.55 + 0.9 * _waves(keys, 5, marks, t, 1.0)).clamp(0, 1)
+        thickness = 1 + 0.5 * _waves(keys, 6, marks, torch.linspace(-0.5, 0.5, links + 1, dtype=torch.float64), 1.0)
+        return self._chains(keys, size, angle, thickness.clamp(0.4, 1.6), ends * worn, wide=True)
+
+
+class Hair(_Marks):
+    """Hairs and fibres: curved, of even width and strength from end to end."""
+
+    name: Literal["hair"] = "hair"
+    count: Annotated[Range, within(0, 2000, whole=True)] = (1, 6)
+    width: Annotated[Range, within(0.1, 100)] = (0.8, 1.8)
+    length: Annotated[Range, within(0.5, 2000)] = (25, 160)
+    opacity: Annotated[Range, within(0, 1)] = (0.5, 0.95)
+
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        marks, links = int(self.count[1]), 20
+        t = torch.linspace(-0.5, 0.5, links, dtype=torch.float64)
+        heading = 2 * math.pi * uniform(keys, 1, marks)
+        curl = 4.5 * (2 * uniform(keys, 2, marks) - 1)
+        angle = heading[..., None] + curl[..., None] * t + _waves(keys, 4, marks, t, 0.7)
+        thickness = torch.ones(1, 1, links + 1, dtype=torch.float64)
+        strength = (0.9 + 0.15 * _waves(keys, 5, marks, t, 1.0)).clamp(0, 1)
+        return self._chains(keys, size, angle, thickness, strength, wide=False)
+
+
+class Dust(_Marks):
+    """Dust and flecks: specks of irregular outline, many small ones for one large."""
+
+    name: Literal["dust"] = "dust"
+    count: Annotated[Range, within(0, 2000, whole=True)] = (10, 120)
+    width: Annotated[Range, within(0.1, 100)] = (0.8, 3.5)
+    length: Annotated[Range, within(0.5, 2000)] = (0.8, 6)
+    opacity: Annotated[Range, within(0, 1)] = (0.4, 1.0)
+
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        marks, links = int(self.count[1]), 4
+        heading = 2 * math.pi * uniform(keys, 1, marks)
+        turns = 2.2 * (2 * uniform(keys, 2, marks * links).reshape(len(keys), marks, links) - 1)
+        thickness = between(keys, 3, (0.35, 1.25), marks * (links + 1)).reshape(len(keys), marks, links + 1)
+        # cubed: small specks are far more common than large ones
+        thickness = thickness * (0.35 + 0.65 * uniform(keys, 4, marks) ** 3)[..., None]
+        opacity = torch.ones(1, 1, links, dtype=torch.float64)
+        return self._chains(keys, size, heading[..., None] + turns, thickness, opacity, wide=False)
+
+
+def _waves(keys: Tensor, stream: int, marks: int, t: Tensor, size: float) -> Tensor:
+    """Smooth wandering along `t` within ±`size`: three sines of random phase; float64[B, marks, len(t)]."""
+    phase = 2 * math.pi * uniform(keys, 100 + stream, marks * 3).reshape(len(keys), marks, 3, 1)
+    pace = 2 * math.pi * (torch.tensor([1.0, 2.3, 4.1], dtype=torch.float64)[:, None])
+    weight = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)[:, None]
+    return size * (weight * torch.sin(pace * t + phase)).sum(2)
+
+
+def _tapered(links: int, share: float) -> Tensor:
+    """1 along the middle, falling towards 0 over `share` of the length at both ends; float64[links]."""
+    t = (torch.arange(links, dtype=torch.float64) + 0.5) / links
+    return (torch.minimum(t, 1 - t) / share).clamp(max=1)

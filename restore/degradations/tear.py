@@ -1,0 +1,171 @@
+"""Tears from the border inwards: a ragged white band of paper, a shadow on one side; corners and edges torn off."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.noise_fields import positions, rough, smooth
+from restore.degradations.segments import AX, AY, BX, BY, draw, joined
+from restore.degradations.visibility import seen
+from restore.devices import to_device
+from restore.hashed_random import between, derived, field_uniform, integers, uniform
+
+_LINKS = 13
+_COVERED = 0.12
+_FAR = 1e6
+
+
+class Tear(ScaledStep):
+    """Tears: where the sheet ripped its layers part, and a band of bare fibre shows, wide at the border.
+
+    In some pictures a corner or a strip along an edge is gone altogether: beyond a ragged band of paper lies
+    what the sheet was scanned on, light or dark, with the sheet's shadow.
+
+    Attributes:
+        count: tears in a picture.
+        width: of the band at the border, in pixels.
+        length: in pixels; at most 0.8 of the picture's smaller side where the picture is whole.
+        ragged: how far the band's edges stray, in pixels.
+        shadow: how much of the light the shadow takes where it is deepest.
+        lost: share of the pictures that have lost a corner or a strip along an edge.
+        lost_size: how far from the corner, or how deep, in pixels.
+        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they
+            are pixels of this picture, which is a crop: a tear may come from anywhere beyond its edge.
+    """
+
+    name: Literal["tear"] = "tear"
+    count: Annotated[Range, within(0, 20, whole=True)] = (1, 3)
+    width: Annotated[Range, within(0.5, 100)] = (3, 14)
+    length: Annotated[Range, within(1, 2000)] = (30, 260)
+    ragged: Annotated[float, Field(ge=0, le=20)] = 2.0
+    shadow: Annotated[Range, within(0, 1)] = (0.2, 0.6)
+    lost: Share = 0.25
+    lost_size: Annotated[Range, within(1, 500)] = (15, 110)
+
+    marks = True
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`segments` [B, N, 7] (see `lines.draw`) along the tears; `shift` [B, 2] (x, y) of the shadow in pixels;
+        `shadow` [B]; `cut` [B, 3]: (a, b, c), lost is where a·x + b·y > c in pixels; `tones` [B, 2, 3]: paper,
+        ground; `key`."""
+        scale = self.scale(size)
+        light = 2 * math.pi * uniform(keys, 0, 1)
+        far = between(keys, 1, (1.5, 4.5))[:, None] * scale
+        paper = between(keys, 3, (0.86, 0.98))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 4, 1)
+        ground = torch.where(
+            uniform(keys, 5, 1) < 0.6, between(keys, 6, (0.9, 1.0))[:, None], 0.12 * uniform(keys, 7, 1)
+        )
+        return {
+            "segments": self._segments(derived(keys, 8), size),
+            "shift": far * torch.cat([light.cos(), light.sin()], 1),
+            "shadow": between(keys, 2, self.shadow),
+            "cut": self._cut(derived(keys, 9), size),
+            "tones": torch.stack([paper, ground.expand(-1, 3)], 1),
+            "key": derived(keys, 10),
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Draw the tears; see `Step.apply`."""
+        size, device = (image.shape[-2], image.shape[-1]), image.device
+        scale = self.scale(size)
+        key, stray = params["key"], self.ragged * scale
+        paper, ground = (
+            tone[..., None, None] for tone in to_device(params["tones"].to(torch.float32), device).unbind(1)
+        )
+        dark = to_device(params["shadow"].to(torch.float32), device).reshape(-1, 1, 1, 1)
+        outline = rough(key, 0, 9 * scale, size, device, octaves=4)
+        fibre = 0.6 * smooth(key, 10, 3, size, device) + field_uniform(key, 11, (1, *size), device) - 0.5
+        paper = (paper * (1 + 0.09 * fibre)).clamp(0, 1)
+
+        band, shade = self._ripped(params, size, device, outline * (2 * stray) + 0.5 * fibre)
+        gone = torch.zeros_like(band)
+        if bool((params["cut"][:, 2] < _FAR / 2).any()):
+            a, b, c = to_device(params["cut"].to(torch.float32), device)[..., None, None, None].unbind(1)
+            y, x = positions(size, device)
+            slow = rough(key, 20, 60 * scale, size, device)
+            beyond = a * x + b * y - c + slow * (7 * scale) + outline * stray
+            gone = (beyond + 0.5).clamp(0, 1)
+            wide = scale * (4 + 4 * smooth(key, 30, 40 * scale, size, device)).clamp(min=1) + 0.5 * fibre
+            band = torch.maximum(band, (beyond + wide + outline * (1.5 * stray) + 0.5).clamp(0, 1))
+            ground = ground * (1 - dark * torch.exp(-beyond.clamp(min=0) / (5 * scale)))
+        shade = dark * shade * (1 - band)
+        damaged = image * (1 - shade)
+        damaged = damaged + band * (paper - damaged)
+        damaged = damaged + gone * (ground - damaged)
+        covered = torch.maximum(band, shade) > _COVERED
+        # what is lost is lost, whatever lies there instead
+        mask = seen(image, damaged, covered) | (gone > _COVERED)
+        return damaged, mask.to(image.dtype)
+
+    def _ripped(
+        self, params: Params, size: tuple[int, int], device: torch.device, strays: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The band whose edges stray by so many pixels, and its shadow: float32 B×1×H×W each."""
+        scale = self.scale(size)
+        # a wide soft edge is the distance from the outline, in pixels: within it the outline may stray
+        room = 2 * (3 * self.ragged * scale + 2)
+        cast = params["segments"].clone()
+        cast[..., [AX, BX]] += params["shift"][:, :1, None]
+        cast[..., [AY, BY]] += params["shift"][:, 1:, None]
+        both = draw(torch.cat([params["segments"], cast]), size, device, softness=room)
+        inside, beneath = ((both - 0.5) * room).chunk(2)
+        band = (inside + strays.clamp(1 - room / 2, room / 2 - 1) + 0.5).clamp(0, 1) * (inside > -room / 2)
+        return band, (beneath / max(1.0, 4 * scale) + 0.5).clamp(0, 1)
+
+    def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        """From the border inwards, wandering, thinning towards the end: float64[B, tears·links, 7]."""
+        batch, tears = len(keys), int(self.count[1])
+        scale = self.scale(size)
+        height, width = size
+        there = torch.arange(tears) < integers(keys, 0, int(self.count[0]), tears)[:, None]
+        length = between(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), tears).exp() * scale
+        if self.with_picture:
+            length = length.clamp(max=0.8 * min(size))
+        radius = between(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
+        # from a point of the border, each side as likely as it is long, towards one in the middle of the picture
+        along = 0.04 + 0.92 * uniform(keys, 3, tears)
+        level = uniform(keys, 4, tears) < width / (height + width)
+        far = (uniform(keys, 5, tears) < 0.5).to(torch.float64)
+        x, y = torch.where(level, along, far) * width - 0.5, torch.where(level, far, along) * height - 0.5
+        aim_x, aim_y = (
+            (0.25 + 0.5 * uniform(keys, stream, tears)) * side for stream, side in ((6, width), (7, height))
+        )
+        heading = torch.atan2(aim_y - y, aim_x - x)
+        back = 1.5 * scale if self.with_picture else 0.7 * length * uniform(keys, 8, tears)
+        x, y = x - back * heading.cos(), y - back * heading.sin()
+        n = tears * _LINKS
+        turn = (0.22 * (2 * uniform(keys, 9, n) - 1)).reshape(batch, tears, _LINKS).cumsum(2)
+        kink = (0.45 * (2 * uniform(keys, 10, n) - 1)).reshape(batch, tears, _LINKS)
+        angle, step = heading[..., None] + turn + kink, (length / _LINKS)[..., None]
+        x = torch.cat([x[..., None], x[..., None] + (step * angle.cos()).cumsum(2)], 2)
+        y = torch.cat([y[..., None], y[..., None] + (step * angle.sin()).cumsum(2)], 2)
+        t = torch.linspace(0, 1, _LINKS + 1, dtype=torch.float64)
+        uneven = 0.75 + 0.5 * uniform(keys, 11, tears * (_LINKS + 1)).reshape(batch, tears, _LINKS + 1)
+        radii = (radius[..., None] * (1 - t) ** 0.8 * uneven).clamp(min=0.3)
+        return joined(x, y, radii, there[..., None].to(torch.float64))
+
+    def _cut(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        """The line beyond which the picture is lost: float64[B, 3]; c is far beyond the picture where nothing is."""
+        height, width = size
+        scale = self.scale(size)
+        reach = between(keys, 0, (math.log(self.lost_size[0]), math.log(self.lost_size[1])), 2).exp() * scale
+        # from a corner: the line through two points of the edges that meet there; along an edge: nearly level
+        corner = uniform(keys, 1, 1)[:, 0] < 0.7
+        slant = torch.where(corner, torch.atan2(reach[:, 0], reach[:, 1]), 0.06 * (2 * uniform(keys, 2, 1)[:, 0] - 1))
+        # for an edge: half as deep as a corner is far
+        inner = torch.where(corner, reach[:, 0] * slant.cos(), 0.4 * reach[:, 0])
+        # the corner or edge at the left or top, mirrored and turned
+        a, b = -slant.cos(), -slant.sin()
+        turned, right, low = (uniform(keys, stream, 1)[:, 0] < 0.5 for stream in (3, 4, 5))
+        a, b = torch.where(turned, b, a), torch.where(turned, a, b)
+        a, b = torch.where(right, -a, a), torch.where(low, -b, b)
+        # distance of the line from the corner that it cuts off
+        at = a * torch.where(a > 0, width, 0) + b * torch.where(b > 0, height, 0)
+        happens = uniform(keys, 6, 1)[:, 0] < self.lost
+        return torch.stack([a, b, torch.where(happens, at - inner, _FAR)], 1)

@@ -1,0 +1,387 @@
+"""Text over pictures: captions, watermarks, date stamps and stray words, solid or semi-transparent."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ImageFont
+from pydantic import Field
+from torch import Tensor
+
+from restore.degradations.base import REFERENCE_SIDE, Params, Range, Share, column, within
+from restore.degradations.inpainting_masks import Holes
+from restore.devices import to_device
+from restore.hashed_random import between, derived, integers, uniform
+
+# Lines of text drawn into a batch of pictures: any size, angle and slant, with or without an outline.
+
+
+# the columns of a table of lines, float64[B, N, 4], and of one of looks, float64[B, 4]
+X, Y, SIZE, ANGLE = range(4)
+FACE, WEIGHT, SLANT, OUTLINE = range(4)
+
+#: Aileron, which comes with Pillow, and those that come with OpenCV: Hershey's plotter fonts, from version 5 on Rubik.
+FACES = 4
+_OPENCV = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
+#: Width of a letter, about, as a share of the size.
+LETTER = 0.55
+_LARGEST_PX = 160  # larger letters are enlarged ones
+_FAINTEST = 0.04  # thinner ink than this is none
+
+Layer = npt.NDArray[np.uint8]
+
+
+def lettered(lines: Tensor, letters: Tensor, looks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Draw lines of text.
+
+    Args:
+        lines: float64[B, N, 4]: centre (x, y; pixel centres at whole numbers), height of the letters' body in pixels
+            (0: not drawn), angle in radians, clockwise.
+        letters: int64[B, N, L]: codes of ASCII characters; 0 stands for none.
+        looks: float64[B, 4]: face (one of `FACES`), weight and outline (pixels added to the strokes, and around them,
+            as shares of the height), slant (shift by height).
+        size: (height, width).
+
+    Returns:
+        float32, B×2×H×W on the CPU, in [0, 1]: how much of a pixel the letters cover, and the letters with their
+        outline.
+    """
+    canvas = np.zeros((len(lines), *size, 2), np.uint8)
+    for one, its_lines, its_letters, look in zip(canvas, lines.tolist(), letters.tolist(), looks.tolist()):
+        for line, codes in zip(its_lines, its_letters):
+            if line[SIZE] > 0 and any(codes):
+                _put(one, line, "".join(map(chr, filter(None, codes))), look)
+    covered = torch.from_numpy(canvas).permute(0, 3, 1, 2).to(torch.float32) / 255
+    return torch.where(covered < _FAINTEST, 0, covered)
+
+
+def _put(canvas: Layer, line: list[float], text: str, look: list[float]) -> None:
+    """Draw one line, where the picture is."""
+    px = max(6, min(round(line[SIZE]), _LARGEST_PX))
+    scale = line[SIZE] / px
+    cos, sin = scale * math.cos(line[ANGLE]), scale * math.sin(line[ANGLE])
+    half_length, half_height = 0.5 * px * len(text) + px, 1.5 * px
+    reach_x = abs(cos) * half_length + abs(sin) * half_height
+    reach_y = abs(sin) * half_length + abs(cos) * half_height
+    height, width = canvas.shape[:2]
+    if not (-reach_x < line[X] < width + reach_x and -reach_y < line[Y] < height + reach_y):
+        return
+    letters = _written(text, int(look[FACE]), px, round(look[WEIGHT] * px, 1), round(look[OUTLINE] * px))
+    middle_y, middle_x = (letters.shape[0] - 1) / 2, (letters.shape[1] - 1) / 2
+    # to the middle, slanted, turned, to its place
+    turn = np.array([[cos, -sin - cos * look[SLANT]], [sin, cos - sin * look[SLANT]]])
+    shift = np.array(line[:2]) - turn @ [middle_x, middle_y]
+    corners = turn @ np.array([[0, 2 * middle_x, 0, 2 * middle_x], [0, 0, 2 * middle_y, 2 * middle_y]]) + shift[:, None]
+    left, top = np.maximum(np.floor(corners.min(1)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(corners.max(1)).astype(int) + 1, (width, height))
+    if left >= right or top >= bottom:
+        return
+    window = canvas[top:bottom, left:right]
+    matrix = np.column_stack([turn, shift - (left, top)])
+    drawn = cv2.warpAffine(letters, matrix, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
+    np.maximum(window, drawn, out=window)
+
+
+@lru_cache(maxsize=64)
+def _written(text: str, face: int, px: int, weight: float, outline: int) -> Layer:
+    """A line of text by itself: uint8 H×W×2, the letters, and the letters with their outline."""
+    ink = _by_pillow(text, px) if face == 0 else _by_opencv(text, _OPENCV[face - 1], px)
+    room = math.ceil(weight / 2) + outline + 1
+    ink = np.pad(ink, room)
+    if weight >= 0.5:
+        ink = _thicker(ink, weight / 2)
+    return np.dstack([ink, _thicker(ink, outline) if outline else ink])
+
+
+def _by_pillow(text: str, px: int) -> Layer:
+    mask, _ = _font(px).getmask2(text, mode="L")
+    return np.array(mask, np.uint8).reshape(mask.size[1], mask.size[0])
+
+
+@lru_cache(maxsize=64)
+def _font(px: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(px)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels hold FreeType
+    return font
+
+
+def _by_opencv(text: str, face: int, px: int) -> Layer:
+    """In twice the size and reduced, which makes the strokes smooth."""
+    thick = max(1, round(px / 8))
+    scale = cv2.getFontScaleFromHeight(face, round(1.4 * px), thick)
+    (width, height), below = cv2.getTextSize(text, face, scale, thick)
+    canvas = np.zeros((2 * (height // 2 + below + thick), 2 * (width // 2 + thick + 1)), np.uint8)
+    cv2.putText(canvas, text, (thick, height + thick), face, scale, 255, thick, cv2.LINE_AA)
+    return np.asarray(cv2.resize(canvas, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _thicker(ink: Layer, radius: float) -> Layer:
+    """Every stroke so much wider on each side; of the last fraction of a pixel its share."""
+    whole = math.floor(radius)
+    out = ink if whole == 0 else np.asarray(cv2.dilate(ink, _disc(whole)), np.uint8)
+    if radius > whole:
+        further = cv2.dilate(ink, _disc(whole + 1))
+        out = np.asarray(cv2.addWeighted(out, 1 - (radius - whole), further, radius - whole, 0), np.uint8)
+    return out
+
+
+def _disc(radius: int) -> Layer:
+    across = np.arange(-radius, radius + 1)
+    return (across[:, None] ** 2 + across[None, :] ** 2 <= radius**2 + 0.5).astype(np.uint8)
+
+
+# Made-up words and dates, as letters by their ASCII codes.
+
+
+# about as often as in European languages
+_CONSONANTS = "tnsrhldcmfpgwbvkz"
+_CONSONANTS_OFTEN = (9, 7, 6, 6, 5, 4, 4, 3, 3, 2, 2, 2, 2, 2, 1, 1, 1)
+_VOWELS = "eaoiuy"
+_VOWELS_OFTEN = (12, 8, 8, 7, 3, 1)
+_DATES = ("00.00.0000", "'00 00 00", "00/00/0000", "00-00-00 00:00", "00 00 '00", "0000.00.00", "00:00", "0.00.00")
+_SPACE, _SHIFT = ord(" "), ord("a") - ord("A")
+
+
+def words(keys: Tensor, lines: int, most: int, length: Tensor) -> Tensor:
+    """Lines of words that can be spoken: consonants and vowels in turn, now and then one twice; small, Large, or LARGE.
+
+    Args:
+        keys: int64[B].
+        lines: of each.
+        most: letters in a line.
+        length: of each line in letters, spaces included, float64[B, lines] or broadcast to it.
+
+    Returns:
+        int64[B, lines, most]: ASCII codes, 0 behind the end.
+    """
+    batch, shape = len(keys), (len(keys), lines, most)
+    # a word ends after 3 to 10 letters: spaces stand where the lengths of words add up to
+    ends = (4 + integers(keys, 0, 0, 6, lines * most).reshape(shape)).cumsum(2) - 1
+    spaces = torch.zeros(batch, lines, most + 1, dtype=torch.bool)
+    spaces.scatter_(2, ends.clamp(max=most), True)
+    spaces = spaces[..., :most]
+    first = torch.cat([torch.ones_like(spaces[..., :1]), spaces[..., :-1]], 2)
+    # one letter in eight is of the sort of the one before
+    sort = (1 + (uniform(keys, 1, lines * most).reshape(shape) > 0.12)).cumsum(2) % 2
+    codes = torch.where(
+        sort == 0,
+        _taken(_CONSONANTS, _CONSONANTS_OFTEN, uniform(keys, 2, lines * most).reshape(shape)),
+        _taken(_VOWELS, _VOWELS_OFTEN, uniform(keys, 3, lines * most).reshape(shape)),
+    )
+    case = uniform(keys, 4, lines)[..., None]
+    codes = codes - _SHIFT * ((case < 0.3) | (first & (case < 0.75)))
+    codes = torch.where(spaces, _SPACE, codes)
+    codes[..., 0] = torch.where(uniform(keys, 5, lines) < 0.1, ord("@"), codes[..., 0])
+    return codes * (torch.arange(most) < length.round()[..., None])
+
+
+def dates(keys: Tensor, most: int) -> Tensor:
+    """A date or a time for every key, in one of several habits, of digits that need not make one: int64[B, 1, most]."""
+    habits = torch.tensor([[*map(ord, habit), *[0] * (most - len(habit))] for habit in _DATES])
+    codes = habits[integers(keys, 0, 0, len(_DATES) - 1)]
+    return torch.where(codes == ord("0"), codes + integers(keys, 1, 0, 9, most), codes)[:, None]
+
+
+def _taken(letters: str, often: tuple[int, ...], drawn: Tensor) -> Tensor:
+    """Letters by numbers in [0, 1): int64 of their codes, same shape."""
+    bounds = torch.tensor(often, dtype=torch.float64).cumsum(0)
+    place = torch.bucketize(drawn * bounds[-1], bounds, right=True)
+    return torch.tensor([*map(ord, letters)])[place]
+
+
+Kind = Literal["caption", "watermark", "stamp", "words"]
+KINDS: tuple[Kind, ...] = ("caption", "watermark", "stamp", "words")
+
+# A watermark that is repeated stands on a lattice of so many rows and columns around the middle.
+_ROWS, _COLUMNS = 9, 5
+_LINES, _LETTERS = _ROWS * _COLUMNS, 32
+_ESTIMATE_PX = 192
+
+
+class Text(Holes):
+    """Text of one kind: a caption of one to three lines below or above; a watermark, one across the picture or many in
+    slanting rows; a date in a corner; or words anywhere, at any angle. Made-up words, in one colour and face a picture.
+
+    The mask is every pixel that the text covers, with its outline, however faint; the others are as they were.
+
+    Attributes:
+        kinds: those to choose from.
+        size: height of the letters' body, in pixels.
+        opacity: of the text; watermarks are drawn from the lower half of it, all others from the upper.
+        bright: share of the pictures whose text is white or light; on the others it is black or dark.
+        outlined: share of the pictures whose letters have an outline of the opposite tone.
+        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
+            pixels of this picture, which is a crop somewhere on the text.
+    """
+
+    name: Literal["text"] = "text"
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
+    size: Annotated[Range, within(4, 300)] = (14, 48)
+    opacity: Annotated[Range, within(0.05, 1)] = (0.3, 1)
+    bright: Share = 0.75
+    outlined: Share = 0.3
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`text` [B, 45·(4 + 32) + 4]: see `_parts`; `opacity` [B]; `tones` [B, 2, 3]: of the letters, the outline."""
+        text = self._redrawn(keys, size, self._text)
+        keys = derived(keys, 100)
+        kind = text[:, -1]
+        # stamped dates are orange, red or greenish; most other text is white or black, some coloured
+        light = uniform(keys, 0, 1) < self.bright
+        level = torch.where(light, 1 - 0.15 * uniform(keys, 1, 1), 0.2 * uniform(keys, 1, 1))
+        tinted = level + (uniform(keys, 2, 3) - level) * (0.8 * (uniform(keys, 3, 1) < 0.3))
+        glowing = torch.cat(
+            [0.9 + 0.1 * uniform(keys, 4, 1), 0.3 + 0.5 * uniform(keys, 4, 1), 0.2 * uniform(keys, 5, 1)], 1
+        )
+        ink = torch.where((kind == KINDS.index("stamp"))[:, None] & (uniform(keys, 6, 1) < 0.7), glowing, tinted)
+        edge = (0.1 * uniform(keys, 7, 1) + 0.9 * (ink.mean(1, keepdim=True) < 0.45)).expand(-1, 3)
+        half = (self.opacity[1] - self.opacity[0]) / 2
+        opacity = between(keys, 8, (self.opacity[0] + half, self.opacity[1]))
+        opacity = opacity - half * (kind == KINDS.index("watermark"))
+        return {"text": text, "opacity": opacity, "tones": torch.stack([ink, edge], 1)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Write; see `Step.apply`."""
+        covered = to_device(lettered(*_parts(params["text"]), (image.shape[-2], image.shape[-1])), image.device)
+        letters, outlined = covered.to(image.dtype).split(1, dim=1)
+        mask = self._limited((outlined > 0).to(image.dtype))
+        # what is hidden beyond the letters, to hide enough, is painted over
+        letters = torch.where(outlined > 0, letters, 1) * mask
+        outlined = torch.where(outlined > 0, outlined, 1) * mask
+        ink, edge = to_device(params["tones"].to(image.dtype), image.device)[..., None, None].unbind(1)
+        colour = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
+        return image + column(params["opacity"], image) * outlined * (colour - image), mask
+
+    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+        """By a smaller picture of the text, where this one is large."""
+        lines, letters, looks = _parts(table)
+        factor = min(1.0, _ESTIMATE_PX / max(size))
+        lines = lines.clone()
+        lines[..., [X, Y]] = (lines[..., [X, Y]] + 0.5) * factor - 0.5
+        lines[..., SIZE] *= factor
+        coarse = (math.ceil(size[0] * factor), math.ceil(size[1] * factor))
+        # a pixel half covered is half hidden, but for the letters' soft rim, of which all is
+        covered = lettered(lines, letters, looks, coarse)[:, 1]
+        return (covered if factor < 1 else (covered > 0)).mean((1, 2), dtype=torch.float64)
+
+    def _text(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
+        batch = len(keys)
+        scale = self.scale(size)
+        whole = size if self.with_picture else (max(size[0], REFERENCE_SIDE), max(size[1], REFERENCE_SIDE))
+        height = between(keys, 0, (math.log(self.size[0]), math.log(self.size[1]))).exp() * scale
+        kind = torch.tensor([KINDS.index(one) for one in self.kinds])[integers(keys, 1, 0, len(self.kinds) - 1)]
+        drawn = [_LAYOUTS[one](derived(keys, 2 + n), height, whole) for n, one in enumerate(KINDS)]
+        lines, letters = (torch.stack(parts)[kind, torch.arange(batch)] for parts in zip(*drawn))
+        if not self.with_picture:
+            lines = _moved_into(lines, letters, derived(keys, 9), size)
+        face = torch.where(uniform(keys, 10, 1) < 0.6, 0, integers(keys, 11, 1, FACES - 1, 1))
+        weight = 0.14 * uniform(keys, 12, 1) * (uniform(keys, 13, 1) < 0.6)
+        slant = 0.25 * (uniform(keys, 14, 1) < 0.2)
+        outline = (0.05 + 0.08 * uniform(keys, 15, 1)) * (uniform(keys, 16, 1) < self.outlined)
+        looks = torch.cat([face.to(torch.float64), weight, slant, outline], 1)
+        return torch.cat([lines.flatten(1), letters.flatten(1).to(torch.float64), looks, kind[:, None]], 1)
+
+
+def _parts(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lines, letters and looks, as `lettered` takes them."""
+    lines, letters, looks, _ = table.split([_LINES * 4, _LINES * _LETTERS, 4, 1], 1)
+    return lines.unflatten(1, (_LINES, 4)), letters.unflatten(1, (_LINES, _LETTERS)).to(torch.int64), looks
+
+
+def _moved_into(lines: Tensor, letters: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
+    """Lines moved so that some point of one of them comes to lie somewhere in the crop."""
+    there = lines[..., SIZE] > 0
+    taken = (uniform(keys, 0, lines.shape[1]) * there).argmax(1)
+    line, length = lines[torch.arange(len(lines)), taken], (letters > 0).sum(2)[torch.arange(len(lines)), taken]
+    along = LETTER * line[:, SIZE] * length * (uniform(keys, 1, 1)[:, 0] - 0.5)
+    moved = lines.clone()
+    for axis, side, share in ((X, size[1], line[:, ANGLE].cos()), (Y, size[0], line[:, ANGLE].sin())):
+        goal = (0.15 + 0.7 * uniform(keys, 2 + axis, 1)[:, 0]) * side
+        moved[..., axis] += (goal - line[:, axis] - along * share)[:, None]
+    return moved
+
+
+def _table(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """No lines, and room for their letters."""
+    return torch.zeros(len(keys), _LINES, 4, dtype=torch.float64), torch.zeros(
+        len(keys), _LINES, _LETTERS, dtype=torch.int64
+    )
+
+
+def _caption(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """One to three lines below each other, as wide as fits, at the foot of the picture or at its head."""
+    lines, letters = _table(keys)
+    room = 0.94 * size[1] / (LETTER * height)
+    length = ((0.35 + 0.65 * uniform(keys, 0, 3)) * room[:, None]).clamp(1, _LETTERS)
+    letters[:, :3] = words(derived(keys, 1), 3, _LETTERS, length)
+    count = 1 + (uniform(keys, 2, 1) * 2.4).floor()
+    there = torch.arange(3) < count
+    down = (torch.arange(3) + 0.5 - count) * 1.3 * height[:, None]  # from the foot of the last line
+    margin = (0.02 + 0.08 * uniform(keys, 3, 1)) * size[0]
+    foot, head = size[0] - margin + down, margin + down + 1.3 * count * height[:, None]
+    lines[:, :3, X] = size[1] * (0.5 + 0.06 * (uniform(keys, 4, 1) - 0.5))
+    lines[:, :3, Y] = torch.where(uniform(keys, 5, 1) < 0.75, foot, head)
+    lines[:, :3, SIZE] = height[:, None] * there
+    return lines, letters
+
+
+def _watermark(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The same words in slanting rows all over the picture, or once, large, across its middle."""
+    lines, letters = _table(keys)
+    once, across = uniform(keys, 0, 1) < 0.4, math.hypot(*size)
+    length = 5 + 11 * uniform(keys, 1, 1)
+    letters[:] = words(derived(keys, 2), 1, _LETTERS, length)
+    height = torch.where(once, (0.6 + 0.3 * uniform(keys, 3, 1)) * min(size) / (LETTER * length), height[:, None])
+    angle = (
+        torch.where(uniform(keys, 4, 1) < 0.8, -1, 1)
+        * (0.35 + 0.5 * uniform(keys, 5, 1))
+        * (uniform(keys, 6, 1) < 0.85)
+    )
+    pitch_x = torch.maximum(
+        length * LETTER * height * (1.15 + 0.5 * uniform(keys, 7, 1)), torch.tensor(across / _COLUMNS)
+    )
+    pitch_y = torch.maximum(height * (2 + 3 * uniform(keys, 8, 1)), torch.tensor(across / _ROWS))
+    row, place = torch.arange(_LINES) // _COLUMNS - _ROWS // 2, torch.arange(_LINES) % _COLUMNS - _COLUMNS // 2
+    along, down = (place + 0.5 * (row % 2)) * pitch_x, row * pitch_y
+    lines[..., X] = size[1] / 2 + along * angle.cos() - down * angle.sin()
+    lines[..., Y] = size[0] / 2 + along * angle.sin() + down * angle.cos()
+    lines[..., SIZE] = height * (~once | ((row == 0) & (place == 0)))
+    lines[..., ANGLE] = angle
+    return lines, letters
+
+
+def _stamp(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A date in a corner, mostly below on the right."""
+    lines, letters = _table(keys)
+    letters[:, :1] = dates(derived(keys, 0), _LETTERS)
+    half = 0.5 * LETTER * height * (letters[:, 0] > 0).sum(1)
+    margin = (0.02 + 0.06 * uniform(keys, 1, 2)) * min(size)
+    left, above = uniform(keys, 2, 1)[:, 0] < 0.25, uniform(keys, 3, 1)[:, 0] < 0.15
+    x, y = margin[:, 0] + half, margin[:, 1] + height / 2
+    lines[:, 0, X] = torch.where(left, x, size[1] - x)
+    lines[:, 0, Y] = torch.where(above, y, size[0] - y)
+    lines[:, 0, SIZE] = height
+    return lines, letters
+
+
+def _words(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Two to nine short lines anywhere, in several sizes, level, upright or turned a little."""
+    lines, letters = _table(keys)
+    n = 9
+    letters[:, :n] = words(derived(keys, 0), n, _LETTERS, 2 + 14 * uniform(keys, 1, n).square())
+    there = torch.arange(n) < integers(keys, 2, 2, n, 1)
+    lines[:, :n, X], lines[:, :n, Y] = uniform(keys, 3, n) * size[1], uniform(keys, 4, n) * size[0]
+    lines[:, :n, SIZE] = height[:, None] * (0.6 + 0.9 * uniform(keys, 5, n)) * there
+    way = uniform(keys, 6, n)
+    little = 0.7 * (2 * uniform(keys, 7, n) - 1)
+    lines[:, :n, ANGLE] = torch.where(way < 0.5, 0, torch.where(way < 0.6, -math.pi / 2, little))
+    return lines, letters
+
+
+_LAYOUTS = {"caption": _caption, "watermark": _watermark, "stamp": _stamp, "words": _words}

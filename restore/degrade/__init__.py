@@ -1,6 +1,0 @@
-"""Damage for pictures: steps with sampled parameters, drawn by key, batched, on any device."""
-
-from restore.degrade.compose import Damage, Sampled, damage_from, load_damage
-from restore.degrade.random import key, keys
-
-__all__ = ["Damage", "Sampled", "damage_from", "key", "keys", "load_damage"]

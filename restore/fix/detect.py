@@ -1,0 +1,127 @@
+"""A folder of pictures -> a folder of masks: what a detector finds, for `fix`, or for a person to correct first."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore.errors import RestoreError
+from restore.fix.decoder_isolation import Watch
+from restore.fix.io import check_pipes
+from restore.fix.options import MAX_PIXELS, Options
+from restore.fix.plan import Job, Plan, is_pipe, plan_fix
+from restore.fix.results import Ledger, Progress, Summary
+from restore.fix.run import run_stages
+from restore.fix.stages import FloatArray, Huge, Loaded, Stages
+from restore.fix.steps import Models, Outcome
+from restore.images import FORMAT_OF_SUFFIX, Picture
+from restore.images.read import Truncated
+
+if TYPE_CHECKING:
+    from restore.restorers.detector import Detector
+
+
+def plan_detect(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+) -> Plan:
+    """Settle which picture's mask goes where, as `plan_fix` does, under names by which `fix --masks` finds them.
+
+    Args:
+        input: a picture, or a folder (recursive); `-` is standard input.
+        output: a folder, which gets the same tree with `NAME_mask.png` for every picture; for one picture also a file
+            that ends with `.png`; `-` is standard output.
+        overwrite: replace masks that exist.
+        skip_existing: leave pictures alone whose mask exists.
+
+    Raises:
+        RestoreError: exit code 2, as `plan_fix`; nothing has been written.
+    """
+    text = os.fspath(output)
+    is_folder = os.path.isdir(input) or os.path.isdir(text) or text.endswith(("/", os.sep))
+    ending = Path(text).suffix.lower()
+    if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
+        raise RestoreError("a mask is written as PNG", where=output, hint="end it with .png, or with a slash")
+    suffix = "_mask" if is_folder and not is_pipe(output) else ""
+    plan = plan_fix(input, output, overwrite=overwrite, skip_existing=skip_existing, ext="png", suffix=suffix)
+    return replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
+
+
+def run_detect(
+    plan: Plan,
+    detector: Detector,
+    *,
+    tile: str | int = "auto",
+    max_pixels: int = MAX_PIXELS,
+    truncated: Truncated = "fail",
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Summary:
+    """Write the masks of a plan: 8 bits, one channel, white = repair, of the size of the upright picture.
+
+    Args:
+        plan: from `plan_detect`.
+        detector: what finds damage; its threshold and margin count.
+        tile, max_pixels, truncated, progress, watch: see `run_fix`.
+
+    Raises:
+        RestoreError: exit code 2; options out of range. Nothing has been written.
+    """
+    options = Options(tile=tile, max_pixels=max_pixels, truncated=truncated, provenance=False)
+    watch = watch or Watch()
+    check_pipes(plan, None)
+    summary = Summary(
+        len(plan.jobs),
+        model=detector.name,
+        model_sha256=detector.sha256,
+        settings={
+            "threshold": detector.threshold,
+            "margin_px": detector.margin_px,
+            "device": str(detector.device),
+            "precision": detector.precision,
+        },
+    )
+    run_stages(
+        plan, lambda ledger: _Finding(plan, detector, options, ledger, watch), summary, progress=progress, watch=watch
+    )
+    return summary
+
+
+class _Finding(Stages):
+    """The stages of a repair, with the mask in the place of the repaired picture."""
+
+    def __init__(self, plan: Plan, detector: Detector, options: Options, ledger: Ledger, watch: Watch) -> None:
+        super().__init__(plan, [Models(detector)], options, ledger, watch)
+        self.detector = detector
+
+    def repair_in_parts(self, huge: Huge, network: int) -> Loaded | None:
+        """A mask is made in memory, whatever its size."""
+        return self.reader.load_whole(huge.job)
+
+    def room_for(self, loaded: Loaded) -> int:
+        """One: a picture is looked at on several scales."""
+        return 1
+
+    def _carry_out(
+        self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+    ) -> Outcome:
+        mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), say=loaded.notes.append)
+        return Outcome(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
+
+    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
+        return Picture((repaired * 255).astype(np.uint8))
+
+
+def _writes_png(job: Job) -> Job:
+    """A job that writes PNG, whatever its picture is."""
+    if job.action == "repair" and job.target.suffix and FORMAT_OF_SUFFIX.get(job.target.suffix.lower()) != "png":
+        reason = f"{job.source.suffix} is no picture's ending, and its mask would not be found by that name; rename it"
+        return replace(job, action="fail", reason=reason)
+    return replace(job, format="png")

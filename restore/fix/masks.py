@@ -1,0 +1,395 @@
+"""Which mask belongs to which picture, and what it says once read, inverted, grown and softened."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from restore.errors import RestoreError
+from restore.images import MAX_PIXELS, NotAPicture, Picture, find_pictures, read_mask, stem_key
+
+MaskMissing = Literal["fail", "skip", "clean"]
+Dilate = int | Literal["auto"]
+FloatArray = npt.NDArray[np.float32]
+
+_ENDING = "_mask"
+_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
+_NEARLY_ALL = 0.9  # so is, mostly, one that leaves hardly anything to go by
+
+
+class Missing(TypedDict):
+    """What becomes of a job whose picture has no mask."""
+
+    action: Literal["fail", "skip", "unmasked"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Where masks come from.
+
+    Attributes:
+        path: a folder of masks, or one file for all pictures; None: each picture's own alpha, or what is found.
+        folder: `path` is a folder.
+        invert: black (with alpha: opaque) means repair.
+        missing: what a picture without a mask is.
+        found: the detector makes them.
+    """
+
+    path: Path | None
+    folder: bool
+    invert: bool
+    missing: MaskMissing
+    found: bool = False
+
+    @classmethod
+    def open(cls, masks: str | os.PathLike[str], *, invert: bool, missing: MaskMissing) -> MaskSource:
+        """Check that the masks are there.
+
+        Raises:
+            RestoreError: exit code 2; they are missing or unreadable; or found, and inverted or missing.
+        """
+        if missing not in ("fail", "skip", "clean"):
+            raise RestoreError(f"cannot be {missing!r}", where="--mask-missing", hint="one of fail, skip, clean")
+        if masks == "auto":
+            for option, given in (("--mask-invert", invert), ("--mask-missing", missing != "fail")):
+                if given:
+                    raise RestoreError("is for masks that are given; these are found", where=option)
+            return cls(None, False, False, "fail", found=True)
+        if masks == "alpha":
+            return cls(None, False, invert, missing)
+        path = Path(masks)
+        if not path.exists():
+            raise RestoreError("there is no such folder or file of masks", where=path)
+        folder = path.is_dir()
+        if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+            raise RestoreError("no permission to read the masks", where=path)
+        return cls(path, folder, invert, missing)
+
+    @property
+    def alpha(self) -> bool:
+        """Each picture's own alpha is its mask."""
+        return self.path is None and not self.found
+
+    @property
+    def named(self) -> str:
+        """As the user gave them."""
+        return "auto" if self.found else "alpha" if self.path is None else os.fspath(self.path)
+
+    def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
+        """`names` less those that are masks themselves, where masks lie among the pictures.
+
+        Args:
+            folder: the folder of the pictures.
+            names: relative paths.
+            everything: all relative paths there, also those that the user has excluded.
+        """
+        if self.path is None:
+            return list(names)
+        real = os.path.realpath(self.path)
+        if not self.folder:
+            return [name for name in names if os.path.realpath(folder / name) != real]
+        if real == os.path.realpath(folder):
+            stems = {stem_key(name) for name in everything}
+            return [name for name in names if _stem_without_ending(name) not in stems]
+        return [name for name in names if not os.path.realpath(folder / name).startswith(real + os.sep)]
+
+    def when_missing(self) -> Missing:
+        """What becomes of a picture that has no mask."""
+        if self.missing == "skip":
+            return Missing(action="skip", reason="has no mask")
+        if self.missing == "clean":
+            return Missing(action="unmasked", reason="")
+        if self.alpha:
+            return Missing(action="fail", reason="has no transparency to take a mask from")
+        return Missing(
+            action="fail",
+            reason="has no mask; name it after the picture (NAME.png or NAME_mask.png), "
+            "or choose --mask-missing skip or clean",
+        )
+
+
+def pair_masks(
+    source: MaskSource, folder: Path, pictures: Sequence[Path], everything: Sequence[Path]
+) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """Find each picture's mask by relative stem: `x.png` or `x_mask.png`, with any picture's suffix.
+
+    Args:
+        source: where masks come from.
+        folder: of the pictures.
+        pictures: relative paths of the pictures to repair.
+        everything: these and those that the user has excluded: their masks are no strangers.
+
+    Returns:
+        Per picture its masks (none, one, or several that contradict each other), and the masks of no picture.
+    """
+    if source.path is None or not source.folder:
+        return {name: [] if source.path is None else [source.path] for name in pictures}, []
+    # Where masks lie beside the pictures only `x_mask.png` is one.
+    beside = os.path.realpath(source.path) == os.path.realpath(folder)
+    stems = {stem_key(name) for name in everything}
+    masks_of: dict[str, list[Path]] = {}
+    unmatched = []
+    for name in find_pictures(source.path):
+        own, plain = stem_key(name), _stem_without_ending(name)
+        if own in stems and not beside:
+            masks_of.setdefault(own, []).append(source.path / name)
+        elif plain in stems:
+            masks_of.setdefault(plain, []).append(source.path / name)
+        elif own not in stems:
+            unmatched.append(source.path / name)
+    return {name: masks_of.get(stem_key(name), []) for name in pictures}, unmatched
+
+
+def effective_mask(
+    picture: Picture,
+    mask: Path | None,
+    *,
+    invert: bool,
+    dilate_px: Dilate,
+    feather_px: int,
+    max_pixels: int = MAX_PIXELS,
+) -> FloatArray:
+    """The mask that decides: read, inverted, grown, softened.
+
+    Args:
+        picture: upright.
+        mask: its file, or None for the picture's own alpha (which it must have; transparent = repair).
+        invert: black (with alpha: opaque) means repair.
+        dilate_px: grow the hole by so many pixels in all directions; `auto`: see `restore.fix.masks`.
+        feather_px: let the repair fade out over so many pixels around the hole.
+        max_pixels: as in `read_picture`, for the mask's file.
+
+    Returns:
+        H×W in [0, 1]: 1 = repaired, 0 = known, between = blended.
+
+    Raises:
+        RestoreError: the file cannot be read, or is of another size than the picture.
+    """
+    if mask is not None:
+        try:
+            weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
+        except NotAPicture as error:  # the mask is none: the picture is not to be passed over
+            raise RestoreError(error.what, where=mask, exit_code=1) from error
+    else:
+        weight = transparency(picture)
+        weight = 1 - weight if invert else weight
+    return fitted(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.shown)
+
+
+def transparency(picture: Picture) -> FloatArray:
+    """A picture's alpha as a mask: H×W in [0, 1], 1 = transparent.
+
+    Raises:
+        RestoreError: it has none.
+    """
+    if picture.alpha is None:
+        raise RestoreError("has no transparency to take a mask from", exit_code=1)
+    opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
+    return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
+
+
+def doubts(weights: Sequence[FloatArray]) -> list[str]:
+    """What is odd about a picture's masks, one for each page: that they mark hardly anything, or nearly all."""
+    strongest = max(float(weight.max(initial=0)) for weight in weights)
+    marked = sum(int(np.count_nonzero(weight)) for weight in weights)
+    faint = f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
+    return [faint] * (0 < strongest < _FAINT) + doubts_of_share(marked / max(1, sum(weight.size for weight in weights)))
+
+
+def doubts_of_share(marked: float) -> list[str]:
+    """As `doubts`, of the share of all pixels that are marked."""
+    if marked <= _NEARLY_ALL:
+        return []
+    return [f"the mask marks {marked:.0%} of the picture; if black means repair there, give --mask-invert"]
+
+
+def reach_px(dilate_px: int, feather_px: int) -> int:
+    """How far `shaped` looks."""
+    return dilate_px + 2 * feather_px + 2
+
+
+def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
+    """A mask (H×W in [0, 1]) grown and softened; see `effective_mask`."""
+    if not (dilate_px or feather_px) or not weight.any():
+        return weight
+    return _grown(weight, dilate_px, feather_px)
+
+
+def fitted(weight: FloatArray, *, dilate_px: Dilate, feather_px: int, shown: Callable[[], FloatArray]) -> FloatArray:
+    """As `shaped`, or first widened to where the damage ends; `shown` gives the picture, H×W×3, sRGB, [0, 1]."""
+    if dilate_px == "auto":
+        weight, dilate_px = widened(weight, shown()) if weight.any() else weight, 0
+    return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
+
+
+def _grown(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
+    """Dilation by a disc, then a ramp; in 16-bit integers, so that what is known stays exactly zero."""
+    import cv2
+
+    reach = reach_px(dilate_px, feather_px)
+    rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+    top, left = max(rows[0] - reach, 0), max(columns[0] - reach, 0)
+    part = np.s_[top : rows[-1] + 1 + reach, left : columns[-1] + 1 + reach]
+    levels: np.ndarray = np.rint(weight[part] * 65535).astype(np.uint16)
+    if dilate_px:
+        across = np.arange(-dilate_px, dilate_px + 1)
+        disc = (across[:, None] ** 2 + across[None, :] ** 2 <= dilate_px**2).astype(np.uint8)
+        levels = cv2.dilate(levels, disc)
+    if feather_px:
+        # A square grown by r and averaged over r is 1 on all of the hole and falls to 0 at 2 r.
+        side = 2 * max(1, round(feather_px / 2)) + 1
+        levels = cv2.blur(cv2.dilate(levels, np.ones((side, side), np.uint8)), (side, side))
+    grown = weight.copy()
+    grown[part] = np.maximum(weight[part], levels.astype(np.float32) / np.float32(65535))
+    return grown
+
+
+def _stem_without_ending(name: Path) -> str | None:
+    """`a/x` for `a/x_mask.png`, None for what does not end that way."""
+    stem = stem_key(name)
+    return stem.removesuffix(_ENDING) if stem.endswith(_ENDING) else None
+
+
+# Masks that were drawn too tight: each hole is widened to where the damage ends, if that can be seen.
+
+
+_REACH_PX = 6  # at a megapixel: as far as damage is looked for
+_LEAST_REACH_PX = 3
+_MARGIN_PX = 1  # beyond where the damage ends, since lenses, JPEG and brushes let it end softly
+_WHITE = 0.5  # of a mask: from here on a pixel is in the hole
+_EDGE_PX = 2  # of a brush that is smooth by a pixel
+_SOFT = 0.1  # whiter than this three pixels outside, in more than this share, an edge is meant to be soft
+_FEW = 40  # pixels around a hole say nothing
+_FAINT_DIFFERENCE = 0.035  # of 1: a hole that differs by less from what is around it
+_OWN = 1.5  # times the square of what the surroundings differ by among themselves
+_FALL = 0.55  # the damage ends where its share falls by so much within two pixels
+_STEP = 0.25  # of that, so much beyond a pixel: then that pixel is damaged, too
+
+
+def auto_reach_px(height: int, width: int) -> int:
+    """As far as damage is looked for around holes of such a picture: 6 pixels at a megapixel, and at least 3."""
+    return max(_LEAST_REACH_PX, round(_REACH_PX * math.sqrt(height * width / 1e6)))
+
+
+def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
+    """A mask whose holes reach as far as what they are to hide.
+
+    The rule looks at each hole by itself; holes nearer to each other than it looks are one. Around a pixel p at a
+    distance d from the hole, let s be the mean of the hole at its edge, b that of the surroundings further out than the
+    mask may be wrong, and c = s − b. The damage's share T(d) of all pixels p at that distance is what fits best in
+    p = b + T c (least squares: Σ⟨p − b, c⟩ / Σ⟨c, c⟩, each pixel's part between −1 and 1.5). Where a mask is too tight,
+    T is near 1 up to where the damage ends and near 0 from there on; where it fits, T is near 0 from the first pixel
+    on; where it is generous, or nothing is wrong with the picture, T falls slowly, as pictures do. So a hole is widened
+    to where T falls most within two pixels, and one pixel more, if it falls by more than half there and not at the
+    hole's own edge; otherwise it stays as it is. It also stays where it hardly differs from its surroundings, or hardly
+    more than these do among themselves, and where its edge is soft.
+
+    Args:
+        weight: H×W in [0, 1], 1 = repair.
+        shown: the picture, H×W×3, sRGB, [0, 1].
+
+    Returns:
+        H×W in [0, 1]: `weight`, and as white as the hole is where one was widened to.
+    """
+    import cv2
+
+    reach = auto_reach_px(*weight.shape)
+    hole = weight >= _WHITE
+    if not hole.any():
+        return weight
+    # further than this nothing is looked at
+    around = 6 * reach + 10
+    rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+    part = np.s_[
+        max(rows[0] - around, 0) : rows[-1] + 1 + around, max(columns[0] - around, 0) : columns[-1] + 1 + around
+    ]
+    hole = hole[part]
+    outside, depth = _distance(~hole), _distance(hole)
+    group = np.asarray(cv2.connectedComponents((outside <= reach + 2).astype(np.uint8))[1], np.int64)
+    width = _widths(shown[part], weight[part], outside, depth, group, reach)
+    strongest = np.zeros(len(width), np.float32)
+    np.maximum.at(strongest, group[hole], weight[part][hole])
+    grown = weight.copy()
+    # a brush's smooth edge, now inside, is no edge any more
+    rim = (width[group] > 0) & (outside <= width[group]) & (depth <= _EDGE_PX)
+    grown[part][rim] = np.maximum(weight[part], strongest[group])[rim]
+    return grown
+
+
+def _widths(
+    shown: FloatArray,
+    weight: FloatArray,
+    outside: FloatArray,
+    depth: FloatArray,
+    group: npt.NDArray[np.int64],
+    reach: int,
+) -> npt.NDArray[np.int64]:
+    """By how many pixels each group of holes is widened; group 0 is what is far from all."""
+    near, far = reach + 2, 2 * reach + 4
+    zones = [  # the hole at its edge; the surroundings; what lies around these
+        (depth > 0) & (depth <= reach),
+        (outside > near) & (outside <= far),
+        (outside > far) & (outside <= far + near),
+    ]
+    counts = [_around(zone.astype(np.float32), reach) for zone in zones]
+    known = [count > 1e-4 for count in counts]
+    contrast, own, share = (np.zeros(weight.shape, np.float32) for _ in range(3))
+    for channel in np.moveaxis(shown, 2, 0):
+        inner, outer, beyond = (
+            _around(np.where(zone, channel, np.float32(0)), reach) / np.maximum(count, 1e-6)
+            for zone, count in zip(zones, counts)
+        )
+        contrast += (inner - outer) ** 2
+        own += (outer - beyond) ** 2
+        share += (channel - outer) * (inner - outer)
+    usable = known[0] & known[1]
+    contrast *= usable
+    own *= usable & known[2]
+    share = np.clip(share, -contrast, 1.5 * contrast)
+
+    ring = np.ceil(outside).astype(np.int64)
+    looked_at = (ring <= near) & ((ring > 0) | (depth <= 1))  # with the outermost pixels of the hole as ring 0
+    groups = int(group.max()) + 1
+    places = group[looked_at] * (near + 1) + ring[looked_at]
+
+    def total(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        sums = np.bincount(places, values[looked_at].astype(np.float64), groups * (near + 1))
+        return np.asarray(sums, np.float64).reshape(groups, near + 1)
+
+    number, strength = total(np.ones(weight.shape)), total(contrast)
+    shares = total(share) / np.maximum(strength, 1e-9)
+    first = np.maximum(number[:, 1], 1)
+    plain = (number[:, 1] >= _FEW) & (strength[:, 1] >= first * _FAINT_DIFFERENCE**2)
+    plain &= strength[:, 1] >= _OWN * total(own)[:, 1]
+    plain &= total(weight > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
+    fall = shares[:, :reach] - shares[:, 2 : reach + 2]  # around the rings 1 to `reach`
+    ends = fall.argmax(1) + 1
+    at = np.arange(groups)
+    ends -= shares[at, ends] - shares[at, ends + 1] < _STEP
+    found = plain & (fall.max(1) >= _FALL) & (ends > 0)
+    widths: npt.NDArray[np.int64] = np.where(found, ends + _MARGIN_PX, 0)
+    widths[0] = 0
+    return widths
+
+
+def _distance(where: npt.NDArray[np.bool_]) -> FloatArray:
+    """From each of these pixels to the nearest other one, centre to centre; 0 at the others."""
+    import cv2
+
+    return np.asarray(cv2.distanceTransform(where.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+
+def _around(values: FloatArray, reach: int) -> FloatArray:
+    """Mean over the neighbourhood that is looked at, with zeros beyond the border."""
+    import cv2
+
+    side = 6 * reach + 1
+    return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT), np.float32)

@@ -1,0 +1,91 @@
+"""What was done to a picture, as its own file tells: models, hashes, settings; no time, so that files stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any
+
+from restore import __version__
+from restore.images import Picture
+from restore.images.metadata.xmp import Event, with_event
+
+# Identifiers (not addresses) in the IPTC's NewsCodes vocabulary "Digital Source Type", and its definitions (2024).
+_VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+#: "Modification or correction by algorithm without changing the main content of the media, [...] such as sharpening or
+#: applying noise reduction": cleaned up, unfaded, or holes closed by a formula from what is around them.
+ENHANCED = _VOCABULARY + "algorithmicallyEnhanced"
+#: "Augmentation, correction or enhancement using a Generative AI model, such as with inpainting": a trained network has
+#: made up what is in the holes.
+INPAINTED = _VOCABULARY + "compositeWithTrainedAlgorithmicMedia"
+#: What says of a picture that it was made up, wholly or in part; a repair does not take that back.
+_SYNTHETIC = frozenset(
+    _VOCABULARY + name
+    for name in (
+        "compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia", "compositeSynthetic", "algorithmicMedia",
+        "composite", "dataDrivenMedia", "virtualRecording", "digitalCreation", "digitalArt",
+    )
+)  # fmt: skip
+_WHOLLY_SYNTHETIC = _SYNTHETIC - {INPAINTED, _VOCABULARY + "composite"}
+_JPEG_XMP_BYTES = 65533 - 29  # one segment, less the name that it begins with
+_SETTINGS = (
+    "masks",
+    "mask_dilate",
+    "fade",
+    "strength",
+    "match_grain",
+    "precision",
+)  # those that a reader of the picture wants to know
+
+
+def noted(
+    picture: Picture,
+    models: Mapping[str, str | None],
+    settings: Mapping[str, Any],
+    *,
+    filled_by: str | None,
+    kind: str,
+    notes: list[str],
+) -> Picture:
+    """A repaired picture that says so in its XMP: an entry in `xmpMM:History`, and the IPTC's digital source type.
+
+    Args:
+        picture: repaired; of several pages the first.
+        models: those that took part, in order, with the SHA-256 of their weights.
+        settings: as in the manifest.
+        filled_by: the SHA-256 of the network that filled holes; None: none did.
+        kind: the format that it is written in.
+        notes: told why the picture stays as it is: its XMP cannot be extended, or there is no room.
+    """
+    inpainted = filled_by is not None
+    event = Event("edited", f"restore {__version__}", "; ".join([*_told(models), *_settings(settings)]))
+    try:
+        xmp = with_event(
+            picture.xmp,
+            event,
+            INPAINTED if inpainted else ENHANCED,
+            keep_types=_WHOLLY_SYNTHETIC if inpainted else _SYNTHETIC,
+        )
+    except ValueError as error:
+        notes.append(f"its XMP is kept as it is, and nothing is noted there: {error}")
+        return picture
+    if kind == "jpeg" and len(xmp) > _JPEG_XMP_BYTES and len(picture.xmp or b"") <= _JPEG_XMP_BYTES:
+        notes.append("its XMP has no room for a note of what was done")
+        return picture
+    return replace(picture, xmp=xmp)
+
+
+def _told(models: Mapping[str, str | None]) -> Iterable[str]:
+    """`photo sha256 <hex>`; of a weights file its name alone, since folders are nobody's business."""
+    for name, digest in models.items():
+        yield PurePath(name).name + (f" sha256 {digest}" if digest else "")
+
+
+def _settings(settings: Mapping[str, Any]) -> Iterable[str]:
+    for name in _SETTINGS:
+        value = settings.get(name)
+        if name == "masks" and value not in (None, "auto", "alpha"):
+            value = "given"
+        if value not in (None, False, 0) or name == "strength":
+            yield f"{name} {str(value).lower() if value is True else value}"

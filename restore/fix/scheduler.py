@@ -1,0 +1,174 @@
+"""Jobs through the stages: some are read while others are repaired and written, and what waits is bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING
+
+from restore.fix.plan import Job
+from restore.fix.stages import FloatArray, Huge, Loaded, Stages
+
+if TYPE_CHECKING:
+    from restore.fix.results import Ledger
+
+#: Pictures per network that wait before it, and likewise behind it.
+_WAITING_PICTURES = 4
+#: How many pixels they may have together before reading pauses (a pixel takes some 30 bytes).
+_WAITING_PIXELS = 48_000_000
+#: More may wait, up to so many, as long as all of them are small: the network takes these faster than one by one.
+_WAITING_SMALL, _SMALL_PIXELS = 64, 4_000_000
+
+
+def stream(jobs: Sequence[Job], stages: Stages, ledger: Ledger) -> None:
+    """Jobs through the stages, in order, until they are done or the ledger says to stop.
+
+    One network runs in the caller's thread, so that Ctrl-C ends it at once; of several, each has a thread
+    of its own that takes the next picture when it is free, and finishes it before Ctrl-C ends the run.
+
+    Raises:
+        KeyboardInterrupt: after what was being repaired by several, and before what is being written, is done.
+    """
+    from restore.devices import usable_cpus
+
+    threads = max(1, min(4 * stages.networks, usable_cpus() // 2))
+    with (
+        ThreadPoolExecutor(threads, "restore-read") as reading,
+        ThreadPoolExecutor(threads, "restore-write") as writing,
+    ):
+        flow = _Flow(jobs, stages, ledger, reading, writing)
+        try:
+            if stages.networks == 1:
+                flow.work(0)
+            else:
+                _work_side_by_side(flow, stages)
+            flow.finish()
+        finally:
+            flow.close()
+            reading.shutdown(wait=False, cancel_futures=True)
+
+
+def _work_side_by_side(flow: _Flow, stages: Stages) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    # Networks on one processor share its cores; those on GPUs need one each to feed them.
+    each = max(1, before // stages.networks)
+    with ThreadPoolExecutor(
+        stages.networks, "restore-network", initializer=torch.set_num_threads, initargs=(each,)
+    ) as networks:
+        running = [networks.submit(flow.work, number) for number in range(stages.networks)]
+        try:
+            for one in as_completed(running):
+                one.result()
+        finally:
+            flow.close()
+    torch.set_num_threads(before)  # the networks' number has become that of threads to come
+
+
+class _Flow:
+    """What waits between the stages; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        stages: Stages,
+        ledger: Ledger,
+        reading: ThreadPoolExecutor,
+        writing: ThreadPoolExecutor,
+    ) -> None:
+        self._to_read = deque(jobs)
+        self._stages, self._ledger = stages, ledger
+        self._reading, self._writing = reading, writing
+        self._reads: deque[Future[Loaded | Huge | None]] = deque()
+        self._writes: deque[tuple[Future[None], int]] = deque()
+        self._waiting = _WAITING_PICTURES * stages.networks
+        self._closed = False
+        # A future that is done already calls back at once, in the thread that holds the lock.
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Nothing more is read or taken."""
+        with self._lock:
+            self._closed = True
+
+    def finish(self) -> None:
+        """Wait for what is being written."""
+        for saved, _ in list(self._writes):
+            saved.result()
+
+    def work(self, network: int) -> None:
+        """Repair what is read with one of the networks, until nothing is left."""
+        while group := self._take(network):
+            for loaded, repaired in self._stages.repair_group(group, network):
+                self._put(loaded, repaired)
+
+    def _take(self, network: int) -> list[Loaded]:
+        """The next picture, and those behind it that are read and can go along; empty at the end."""
+        while True:
+            with self._lock:
+                self._read_ahead()
+                if not self._reads or self._stopped():
+                    return []
+                first = self._reads.popleft()
+            loaded = first.result()
+            if self._stopped():
+                return []
+            if isinstance(loaded, Huge):
+                loaded = self._stages.repair_in_parts(loaded, network)
+            if loaded is not None:
+                break
+        group = [loaded]
+        with self._lock:
+            room = self._stages.room_for(loaded)
+            while len(group) < room and self._reads and self._reads[0].done() and not self._stopped():
+                other = self._reads[0].result()
+                if isinstance(other, Huge) or (other is not None and not self._stages.go_together(loaded, other)):
+                    break
+                self._reads.popleft()
+                if other is not None:
+                    group.append(other)
+            self._read_ahead()
+        return group
+
+    def _put(self, loaded: Loaded, repaired: FloatArray | None) -> None:
+        """Have a picture written, as soon as there is room."""
+        while True:
+            with self._lock:
+                while self._writes and self._writes[0][0].done():
+                    self._writes.popleft()[0].result()
+                pixels = sum(pixels for _, pixels in self._writes)
+                if not self._crowded(len(self._writes), pixels):
+                    saved = self._writing.submit(self._stages.save, loaded, repaired)
+                    self._writes.append((saved, loaded.pixels))
+                    return
+                oldest = self._writes[0][0]
+            oldest.result()
+
+    def _read_ahead(self) -> None:
+        """Start reading as far as there is room; called again whenever a picture has been read."""
+        with self._lock:
+            while self._to_read and not self._stopped() and self._has_room():
+                read = self._reading.submit(self._stages.reader.load, self._to_read.popleft())
+                self._reads.append(read)
+                read.add_done_callback(lambda _: self._read_ahead())
+
+    def _has_room(self) -> bool:
+        if not self._reads:
+            return True
+        read = [one.result() for one in self._reads if one.done() and one.exception() is None]
+        sizes = [one.pixels for one in read if one is not None]
+        pixels = sum(sizes) + sum(pixels for saved, pixels in self._writes if not saved.done())
+        if pixels >= _WAITING_PIXELS or sum(not one.done() for one in self._reads) >= self._waiting:
+            return False
+        # What is still being read is taken to be as large as the largest that waits.
+        coming = (len(self._reads) - len(read)) * max(sizes, default=_SMALL_PIXELS)
+        return not self._crowded(len(self._reads), pixels + coming)
+
+    def _crowded(self, pictures: int, pixels: int) -> bool:
+        return pictures >= self._waiting and (pictures >= _WAITING_SMALL or pixels >= _SMALL_PIXELS)
+
+    def _stopped(self) -> bool:
+        return self._closed or bool(self._ledger.summary.stopped)

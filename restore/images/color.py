@@ -1,0 +1,313 @@
+"""Colour profiles: a picture's own numbers <-> sRGB, relative colorimetric, in floating point.
+
+Profiles that are a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...) or one curve of gray are
+computed here, since LittleCMS through 8 or 16 bits would round every picture twice. Those made of tables go
+through LittleCMS (in pyvips) at 16 bits. ICC.1:2022, sections 8 to 10.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import pyvips
+from PIL import Image, ImageCms
+
+Curve = Callable[[np.ndarray], np.ndarray]
+
+# sRGB's primaries adapted to D50, as the sRGB v4 profiles of the ICC hold them (s15Fixed16 numbers).
+SRGB_TO_XYZ = np.array(
+    [
+        [0.43606567, 0.38514709, 0.14306641],
+        [0.22248840, 0.71687317, 0.06060791],
+        [0.01391602, 0.09707642, 0.71409607],
+    ]
+)
+# Steps of an encoded value and of the square root of linear light. Tables of 256 KiB stay in the cache, and a
+# step is at most one and a half of 16 bits: the curves of all known profiles are tame in the root.
+_CODES = _ROOTS = 1 << 16
+_BLOCK = 1 << 14  # pixels at once, so that intermediates stay in the cache
+_SAME = 0.5 / 255  # a profile nearer to sRGB than this is sRGB
+
+
+class Profile(Protocol):
+    """Two-way conversion of N×C values in [0, 1] (C = 1 or 3) and N×3 sRGB values in [0, 1], float32."""
+
+    def to_srgb(self, values: np.ndarray) -> np.ndarray:
+        """Own -> sRGB; colours that sRGB cannot hold are clipped."""
+
+    def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
+        """sRGB -> own; gray profiles take the mean of the channels."""
+
+
+@lru_cache(maxsize=32)
+def open_profile(icc: bytes, channels: int) -> Profile | None:
+    """The conversion for a profile, or None where it is sRGB itself (within half an 8-bit step).
+
+    Args:
+        icc: the profile's bytes.
+        channels: 1 (gray) or 3 (RGB).
+
+    Raises:
+        ValueError: the profile is broken, or is for another kind of picture.
+    """
+    if len(icc) < 132 or icc[36:40] != b"acsp":
+        raise ValueError("the colour profile is broken")
+    if icc[16:20] != {1: b"GRAY", 3: b"RGB "}[channels]:
+        kind = icc[16:20].decode("ascii", "replace").strip()
+        raise ValueError(f"the colour profile is meant for {kind} pictures")
+    tags = _tags(icc)
+    profile: Profile
+    try:
+        if any(name in tags for name in (b"A2B0", b"A2B1", b"D2B1")) or icc[20:24] != b"XYZ ":
+            profile = _TableProfile(icc, channels)
+        elif channels == 1:
+            profile = _GrayProfile(_curve(tags[b"kTRC"]))
+        else:
+            matrix = np.stack([_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")], axis=1)
+            profile = _MatrixProfile(matrix, [tags[name] for name in (b"rTRC", b"gTRC", b"bTRC")])
+        levels = np.linspace(0, 1, 9, dtype=np.float32)
+        grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
+        shown = profile.to_srgb(grid)
+        profile.from_srgb(shown)
+    except (KeyError, struct.error, IndexError, np.linalg.LinAlgError, FloatingPointError) as error:
+        raise ValueError("the colour profile is broken") from error
+    if not np.isfinite(shown).all():
+        raise ValueError("the colour profile is broken")
+    return None if np.abs(shown - grid).max() < _SAME else profile
+
+
+class _MatrixProfile:
+    def __init__(self, to_xyz: np.ndarray, curve_tags: list[bytes]) -> None:
+        to_linear_srgb = np.linalg.inv(SRGB_TO_XYZ) @ to_xyz
+        self._matrix = np.ascontiguousarray(to_linear_srgb.T, dtype=np.float32)
+        self._back = np.ascontiguousarray(np.linalg.inv(to_linear_srgb).T, dtype=np.float32)
+        # Mostly the three curves are one: then the tables are one object, and looked up at once.
+        tables = {tag: (_decoding(_curve(tag)), _encoding(_curve(tag))) for tag in set(curve_tags)}
+        self._decode = [tables[tag][0] for tag in curve_tags]
+        self._encode = [tables[tag][1] for tag in curve_tags]
+
+    def to_srgb(self, values: np.ndarray) -> np.ndarray:
+        encode = [_srgb_tables()[1]] * 3
+        return _in_blocks(values, 3, lambda block: _encoded(_decoded(block, self._decode) @ self._matrix, encode))
+
+    def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
+        decode = [_srgb_tables()[0]] * 3
+        return _in_blocks(srgb, 3, lambda block: _encoded(_decoded(block, decode) @ self._back, self._encode))
+
+
+class _GrayProfile:
+    def __init__(self, curve: Curve) -> None:
+        self._decode, self._encode = [_decoding(curve)], [_encoding(curve)]
+
+    def to_srgb(self, values: np.ndarray) -> np.ndarray:
+        encode = [_srgb_tables()[1]]
+        gray = _in_blocks(values, 1, lambda block: _encoded(_decoded(block, self._decode), encode))
+        return np.repeat(gray, 3, axis=1)
+
+    def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
+        decode = [_srgb_tables()[0]]
+        gray = srgb.mean(axis=1, keepdims=True)
+        return _in_blocks(gray, 1, lambda block: _encoded(_decoded(block, decode), self._encode))
+
+
+class _TableProfile:
+    """Through LittleCMS at 16 bits."""
+
+    def __init__(self, icc: bytes, channels: int) -> None:
+        self._icc, self._channels = icc, channels
+
+    def to_srgb(self, values: np.ndarray) -> np.ndarray:
+        return _in_blocks(values, 3, self._import)
+
+    def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
+        return _in_blocks(srgb, self._channels, self._export)
+
+    def _import(self, block: np.ndarray) -> np.ndarray:
+        with _as_value_error():
+            image = _with_profile(_as_image(block), self._icc)
+            shown = image.icc_transform("srgb", embedded=True, intent="relative", depth=16)
+            return _as_values(shown, len(block))
+
+    def _export(self, block: np.ndarray) -> np.ndarray:
+        with _as_value_error():
+            lab = _as_image(block).icc_import(input_profile="srgb", intent="relative")
+            own = _with_profile(lab, self._icc).icc_export(intent="relative", depth=16)
+            return _as_values(own, len(block))
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    import pyvips
+
+    try:
+        yield
+    except (pyvips.Error, UnicodeDecodeError) as error:
+        raise ValueError("the colour profile is broken") from error
+
+
+def _as_image(block: np.ndarray):
+    import pyvips
+
+    codes = np.rint(np.clip(block, 0, 1) * 65535).astype(np.uint16)
+    rows = -(-len(codes) // 256)
+    codes = np.concatenate([codes, np.zeros((rows * 256 - len(codes), codes.shape[1]), np.uint16)])
+    image = pyvips.Image.new_from_memory(codes.tobytes(), 256, rows, codes.shape[1], "ushort")
+    return image.copy(interpretation="rgb16" if codes.shape[1] == 3 else "grey16")
+
+
+def _with_profile(image, icc: bytes):
+    import pyvips
+
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    return image
+
+
+def _as_values(image, count: int) -> np.ndarray:
+    values = image.numpy().reshape(-1, image.bands)
+    return values[:count].astype(np.float32) / np.float32(65535)
+
+
+def _in_blocks(values: np.ndarray, channels: int, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    out = np.empty((len(values), channels), np.float32)
+    for start in range(0, len(values), _BLOCK):
+        out[start : start + _BLOCK] = convert(values[start : start + _BLOCK])
+    return out
+
+
+def _decoded(values: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+    return _looked_up(np.multiply(values, np.float32(_CODES - 1)), tables)
+
+
+def _encoded(linear: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+    roots = np.fmax(linear, 0, out=linear)
+    np.sqrt(roots, out=roots)
+    roots *= np.float32(_ROOTS - 1)
+    return _looked_up(roots, tables)
+
+
+def _looked_up(steps: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+    """Table values at N×C steps, which are rounded and clipped to the tables; `steps` is used up."""
+    steps += np.float32(0.5)
+    np.fmax(steps, 0, out=steps)
+    np.fmin(steps, np.float32(_CODES - 1), out=steps)
+    codes = steps.astype(np.intp)
+    if all(table is tables[0] for table in tables):
+        return tables[0].take(codes, mode="clip")
+    out = np.empty(steps.shape, np.float32)
+    for i, table in enumerate(tables):
+        out[:, i] = table.take(codes[:, i], mode="clip")
+    return out
+
+
+def _decoding(curve: Curve) -> np.ndarray:
+    """Encoded value (16-bit steps) -> linear light."""
+    return np.clip(curve(np.linspace(0, 1, _CODES)), 0, 1).astype(np.float32)
+
+
+def _encoding(curve: Curve) -> np.ndarray:
+    """Square root of linear light -> encoded value: the curve turned round."""
+    values = np.linspace(0, 1, _CODES)
+    linear = np.maximum.accumulate(np.clip(curve(values), 0, 1))
+    return np.interp(np.linspace(0, 1, _ROOTS) ** 2, linear, values).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _srgb_tables() -> tuple[np.ndarray, np.ndarray]:
+    def curve(x: np.ndarray) -> np.ndarray:  # IEC 61966-2-1
+        return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+    return _decoding(curve), _encoding(curve)
+
+
+def _tags(icc: bytes) -> dict[bytes, bytes]:
+    count = min(struct.unpack_from(">I", icc, 128)[0], 200)
+    tags = {}
+    for i in range(count):
+        if 132 + 12 * i + 12 > len(icc):
+            break
+        name, at, size = struct.unpack_from(">4sII", icc, 132 + 12 * i)
+        tags[name] = icc[at : at + size]
+    return tags
+
+
+def _xyz(tag: bytes) -> np.ndarray:
+    return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
+
+
+def _curve(tag: bytes) -> Curve:
+    """A tone curve, encoded -> linear: `curv` (a gamma or a table) or `para` (ICC.1:2022, 10.6 and 10.18)."""
+    if tag[:4] == b"curv":
+        count = struct.unpack_from(">I", tag, 8)[0]
+        if count == 0:
+            return lambda x: x
+        if count == 1:
+            gamma = struct.unpack_from(">H", tag, 12)[0] / 256
+            return lambda x: x**gamma
+        table = np.array(struct.unpack_from(f">{count}H", tag, 12)) / 65535
+        return lambda x: np.interp(x, np.linspace(0, 1, count), table)
+    if tag[:4] != b"para":
+        raise KeyError("curve")
+    kind = struct.unpack_from(">H", tag, 8)[0]
+    g, a, b, c, d, e, f = (*_numbers(tag, (1, 3, 4, 5, 7)[kind]), *[0.0] * 7)[:7]
+
+    def parametric(x: np.ndarray) -> np.ndarray:
+        if kind == 0:
+            return x**g
+        power = np.maximum(a * x + b, 0) ** g
+        if kind in (1, 2):
+            rest = c if kind == 2 else 0.0
+            return np.where(a * x >= -b, power + rest, rest)
+        return np.where(x >= d, power + (e if kind == 4 else 0.0), c * x + (f if kind == 4 else 0.0))
+
+    return parametric
+
+
+def _numbers(tag: bytes, count: int) -> tuple[float, ...]:
+    return tuple(value / 65536 for value in struct.unpack_from(f">{count}i", tag, 12))
+
+
+# CMYK -> sRGB by LittleCMS: relative colorimetric, without black point compensation.
+
+
+def cmyk8_to_srgb(image: Any, icc: bytes) -> Any:
+    """Through Pillow's LittleCMS: that of pyvips is a step off in one pixel of 200, which in the dark is a ΔE over 1.
+
+    Args:
+        image: a pyvips image of four bands or more, 8 bits; further bands stay as they are.
+        icc: a profile for CMYK.
+
+    Raises:
+        ValueError: the profile is broken, or is for another kind of picture.
+    """
+    inks = np.ascontiguousarray(image[:4].numpy())
+    size = (image.width, image.height)
+    try:
+        converted = ImageCms.profileToProfile(
+            Image.frombuffer("CMYK", size, inks.tobytes(), "raw", "CMYK", 0, 1),
+            io.BytesIO(icc),
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ValueError("the colour profile is broken") from error
+    assert converted is not None  # not in place
+    rgb = pyvips.Image.new_from_memory(converted.tobytes(), *size, 3, "uchar").copy(interpretation="srgb")
+    return rgb.bandjoin(image[4:]) if image.bands > 4 else rgb
+
+
+def cmyk16_to_srgb(image: Any, icc: bytes) -> Any:
+    """`cmyk8_to_srgb` for 16 bits, which Pillow does not know, by the LittleCMS of pyvips."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    try:
+        return image.icc_transform("srgb", embedded=True, intent="relative", depth=16)
+    except pyvips.Error as error:
+        raise ValueError("the colour profile is broken") from error

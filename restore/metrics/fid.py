@@ -1,0 +1,124 @@
+"""FID: how far two sets of pictures are apart, by the features of one network; through torchmetrics.
+
+Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local
+Nash Equilibrium", NIPS 2017, eq. 6; on Inception v3 with the weights that the authors used.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restore.errors import RestoreError
+from restore.metrics.preprocessing import exact
+from restore.metrics.pretrained import downloaded, full_precision, read_tensors
+
+_FEATURES = 2048
+
+
+class Inception:
+    """The network whose features FID compares. Made by `open_inception`.
+
+    Attributes:
+        weights: its file.
+        module: torchmetrics' `NoTrainInceptionV3`.
+    """
+
+    def __init__(self, weights: Path, module: nn.Module) -> None:
+        self.weights = weights
+        self.module = module
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """What FID compares.
+
+        Args:
+            pictures: float, B×3×H×W, sRGB, [0, 1]; rounded to 8 bits and brought to 299×299, as the network was
+                trained.
+
+        Returns:
+            float64, B×2048, on the CPU.
+        """
+        device = next(self.module.parameters()).device
+        with full_precision(device):
+            return exact(self.module((pictures.to(device) * 255).round().clamp(0, 255).byte())).cpu()
+
+    def describe(self) -> dict[str, object]:
+        """The convention as plain values, for reports."""
+        from importlib.metadata import version
+
+        return {
+            "features": f"Inception v3 of 2015-12-05, {_FEATURES} after the last pooling",
+            "weights": self.weights.name,
+            "library": f"torchmetrics {version('torchmetrics')}, torch-fidelity {version('torch-fidelity')}",
+            "colour": "sRGB, rounded to 8 bits",
+            "resize": "299x299, bilinear as TensorFlow 1",
+            "sets": "the pictures that were scored, and their references",
+        }
+
+
+class FrechetDistance:
+    """Between the features of two sets, which are added batch by batch; memory does not grow with their number.
+
+    Args:
+        features: their number per picture.
+    """
+
+    def __init__(self, features: int = _FEATURES) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        given = nn.Identity()
+        given.num_features = features  # type: ignore[assignment]
+        self._metric: Any = FrechetInceptionDistance(feature=given)
+        self.pictures = 0
+
+    def add(self, restored: Tensor, reference: Tensor) -> None:
+        """Features of further pictures, float64, B×features each."""
+        self._metric.update(restored, real=False)
+        self._metric.update(reference, real=True)
+        self.pictures += len(restored)
+
+    def value(self) -> float:
+        """FID, 0 for sets of equal mean and covariance; NaN for fewer than two pictures."""
+        return math.nan if self.pictures < 2 else float(self._metric.compute())
+
+
+def open_inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Inception:
+    """Inception v3, ready to look.
+
+    Args:
+        weights: torch-fidelity's file as safetensors or as a PyTorch state dict. None: torch.hub's cached file,
+            downloaded first where it is missing.
+        device: where it computes.
+
+    Raises:
+        RestoreError: unusable file, or the libraries of the extra `fid` are not installed (exit code 2); or the
+            weights are not there and the download failed (exit code 1), which takes no longer than a short timeout.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+        from torchmetrics.image.fid import NoTrainInceptionV3
+    except ImportError as error:
+        raise RestoreError(
+            "FID needs torchmetrics and torch-fidelity", hint='pip install "restore-toolkit[fid]"'
+        ) from error
+    path = downloaded(URL_INCEPTION_V3, "Inception v3 for FID", "--fid-weights") if weights is None else Path(weights)
+    hint = (
+        "delete it, then it is downloaded again" if weights is None else f"give {URL_INCEPTION_V3.rpartition('/')[2]}"
+    )
+    # The library unpickles what it is given, so it is given a copy of what was read as tensors and nothing else.
+    copy: Any = io.BytesIO()
+    torch.save(read_tensors(path, hint), copy)
+    copy.seek(0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = NoTrainInceptionV3("inception-v3-compat", [str(_FEATURES)], copy, antialias=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RestoreError(f"these are not the weights of Inception v3: {reason}", where=path, hint=hint) from error
+    return Inception(path, module.to(device))

@@ -1,0 +1,204 @@
+"""LPIPS through the `lpips` package: the linear heads come with it, the backbone from a file or the network.
+
+Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
+Metric", CVPR 2018; version 0.1 of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restore.errors import RestoreError
+from restore.metrics.preprocessing import HOLE_THRESHOLD, exact
+from restore.metrics.pretrained import cache_of, downloaded, full_precision, read_tensors
+
+LPIPS_NETS = ("alex", "vgg", "squeeze")
+
+# torchvision's name of each backbone, of its published weights, and the smallest side that its pooling allows
+_ARCHITECTURE = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+_PUBLISHED = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+_MINIMUM_PX = {"alex": 31, "vgg": 16, "squeeze": 17}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network that LPIPS can stand on.
+
+    Attributes:
+        net: `alex`, `vgg` or `squeeze`.
+        url: where torchvision publishes its weights.
+        cache: the file that a download leaves, and that is used from then on.
+        at_hand: the file is there.
+    """
+
+    net: str
+    url: str
+    cache: Path
+    at_hand: bool
+
+
+class Lpips:
+    """Perceptual distance of picture pairs; 0 for identical ones, larger is worse. Made by `open_lpips`.
+
+    Attributes:
+        net: the backbone: `alex`, `vgg` or `squeeze`.
+        weights: the backbone's file.
+        minimum_px: smaller pictures have no value.
+        module: the `lpips.LPIPS` network, frozen, in eval mode.
+    """
+
+    def __init__(self, net: str, weights: Path, module: Any) -> None:
+        self.net = net
+        self.weights = weights
+        self.minimum_px = _MINIMUM_PX[net]
+        self.module = module
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS per image: float64, B; NaN where a side is shorter than `minimum_px`. See `scores`."""
+        return self.scores(a, b)[0]
+
+    @torch.no_grad()
+    def scores(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """LPIPS of the whole picture, and inside the hole.
+
+        Args:
+            a: float, B×3×H×W (or B×1×H×W, gray), sRGB, [0, 1].
+            b: the same shape.
+            mask: float, B×1×H×W, 1 = missing; a pixel is in the hole from 0.5 on.
+
+        Returns:
+            Whole picture, and with a mask the spatial map (every layer's, brought to H×W bilinearly, summed)
+            averaged over the hole; each float64, B. NaN for pictures that are too small, and for masks
+            without a hole.
+        """
+        if a.shape != b.shape or a.ndim != 4:
+            raise ValueError(f"two batches B×C×H×W of equal shape: {tuple(a.shape)}, {tuple(b.shape)}")
+        if min(a.shape[-2:]) < self.minimum_px:
+            nothing = torch.full((len(a),), math.nan, dtype=torch.float64)
+            return nothing, None if mask is None else nothing
+        device = next(self.module.parameters()).device
+        with full_precision(device):
+            layers = self.layers(a.to(device).float(), b.to(device).float())
+            whole = torch.stack([layer.mean(dim=(1, 2, 3)) for layer in layers]).sum(dim=0)
+            if mask is None:
+                return exact(whole), None
+            size = (a.shape[-2], a.shape[-1])
+            spatial = sum(F.interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers)
+            hole = (mask.to(device) >= HOLE_THRESHOLD).float()
+            inside = (spatial * hole).sum(dim=(1, 2, 3)) / hole.sum(dim=(1, 2, 3))
+            return exact(whole), exact(inside)
+
+    def to(self, device: torch.device | str) -> Lpips:
+        """Move to a device. Returns itself."""
+        self.module.to(device)
+        return self
+
+    def describe(self) -> dict[str, object]:
+        """The convention as plain values, for reports."""
+        from importlib.metadata import version
+
+        return {
+            "backbone": self.net,
+            "architecture": f"torchvision {_ARCHITECTURE[self.net]}, ImageNet",
+            "weights": self.weights.name,
+            "heads": f"lpips {version('lpips')}, version 0.1",
+            "colour": "sRGB, all channels",
+            "input_range": "[-1, 1], from [0, 1]",
+            "region": "whole picture",
+            "minimum_px": self.minimum_px,
+        }
+
+    def layers(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Weighted differences of every layer, B×1×h×w: eq. 1 of the paper before the mean over positions."""
+        if a.shape[1] == 1:
+            a, b = a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1)
+        features = [self.module.net(self.module.scaling_layer(2 * x - 1)) for x in (a, b)]
+        return [
+            head((_normalised(left) - _normalised(right)).square())
+            for head, left, right in zip(self.module.lins, *features)
+        ]
+
+
+def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.device | str = "cpu") -> Lpips:
+    """LPIPS, ready to score.
+
+    Args:
+        net: `alex`, `vgg` or `squeeze`.
+        weights: torchvision's backbone as safetensors or as a PyTorch state dict, of any float type, with or
+            without its classifier. None: torch.hub's cached file, downloaded first where it is missing.
+        device: where it computes.
+
+    Raises:
+        RestoreError: unknown net or unusable file (exit code 2); or the backbone is not there and the
+            download failed (exit code 1), which takes no longer than a short timeout.
+    """
+    if net not in LPIPS_NETS:
+        raise RestoreError(f"no LPIPS network is called {net!r}", hint=f"known: {', '.join(LPIPS_NETS)}")
+    if weights is None:
+        url = next(backbone.url for backbone in lpips_status() if backbone.net == net)
+        path = downloaded(url, f"the LPIPS backbone {net!r}", "--lpips-weights")
+    else:
+        path = Path(weights)
+    hint = "delete it, then it is downloaded again" if weights is None else f"give torchvision's {_ARCHITECTURE[net]}"
+    features = _features(net, read_tensors(path, hint), path, hint)
+    return Lpips(net, path, _module(net, features)).to(device)
+
+
+def lpips_status() -> list[Backbone]:
+    """Which backbones are at hand without a network, in the order of `LPIPS_NETS`. Downloads nothing."""
+    import torchvision
+
+    backbones = []
+    for net in LPIPS_NETS:
+        url = getattr(torchvision.models, _PUBLISHED[net]).IMAGENET1K_V1.url
+        cache = cache_of(url)
+        backbones.append(Backbone(net, url, cache, cache.is_file()))
+    return backbones
+
+
+def _features(net: str, state: dict[str, Tensor], path: Path, hint: str) -> dict[str, Tensor]:
+    """The convolutions of torchvision's network in float32; names and shapes must be its own.
+
+    LPIPS does not look at the classifier, so a file may go without it.
+    """
+    import torchvision
+
+    with torch.device("meta"):
+        expected = getattr(torchvision.models, _ARCHITECTURE[net])(weights=None).state_dict()
+    missing = [name for name in expected if name not in state and not name.startswith("classifier.")]
+    unknown = [name for name in state if name not in expected]
+    misshapen = [name for name in state if name in expected and state[name].shape != expected[name].shape]
+    for what, names in (("lacks", missing), ("holds unknown", unknown), ("has another shape of", misshapen)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise RestoreError(
+                f"these are not the weights of {_ARCHITECTURE[net]}: the file {what} {names[0]!r}{more}",
+                where=path,
+                hint=hint,
+            )
+    return {name: value.float() for name, value in state.items() if name.startswith("features.")}
+
+
+def _module(net: str, features: dict[str, Tensor]) -> Any:
+    # The package builds its backbone with random values first: the caller's random state must not notice.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lpips
+
+        module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    # in there, `features.3.weight` is called `slice2.3.weight`
+    module.net.load_state_dict({k: features[f"features.{k.partition('.')[2]}"] for k in module.net.state_dict()})
+    return module.eval().requires_grad_(False)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Unit length over the channels at every position."""
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)

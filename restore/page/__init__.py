@@ -1,7 +1,0 @@
-"""A folder that shows pictures beside each other with their scores, to be opened in any browser from the disk."""
-
-from restore.page.folder import check_page_folder, claim_page_folder
-from restore.page.rows import Column, Row, Table
-from restore.page.write import write_page
-
-__all__ = ["Column", "Row", "Table", "check_page_folder", "claim_page_folder", "write_page"]

@@ -1,0 +1,526 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer.main
+import yaml
+from skimage import data as pictures
+
+from restore.cli import app
+from restore.images import read_rgb8, save_png
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: The README's section that tells a command's options; what is not here may stand anywhere.
+SECTIONS = {
+    "fix": "Repair",
+    "models": "Repair",
+    "detect": "Find damage",
+    "eval": "Score",
+    "bench": "Compare",
+    "show": "Compare",
+    "train": "Train",
+    "export": "Train",
+    "degrade": "Damage",
+    "demo": "Damage",
+}
+
+
+def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "restore.cli", *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    )
+
+
+def section(command: str) -> str:
+    """The part of the README where a command's options must be."""
+    if command not in SECTIONS:
+        return README
+    return re.split(r"^## ", README.split(f"\n## {SECTIONS[command]}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def described_keys(schema: object, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every property in a JSON schema, however deep, by where it stands, with its description."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from described_keys(part, at)
+    elif isinstance(schema, dict):
+        for name, part in schema.get("properties", {}).items():
+            yield ".".join((*at, name)), part.get("description", "")
+            yield from described_keys(part, (*at, name))
+        for name, part in schema.get("$defs", {}).items():
+            yield from described_keys(part, (*at, name))
+        for name, part in schema.items():
+            if name not in ("properties", "$defs"):
+                yield from described_keys(part, at)
+
+
+def commands() -> dict[str, typer.core.TyperCommand]:
+    return typer.main.get_command(app).commands
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clean photographs, one of them in a subfolder."""
+    root = tmp_path_factory.mktemp("pictures") / "clean"
+    (root / "sub").mkdir(parents=True)
+    save_png(root / "cat.png", np.ascontiguousarray(pictures.chelsea()[50:114, 100:180]))
+    save_png(root / "sub" / "cup.png", np.ascontiguousarray(pictures.coffee()[50:114, 100:180]))
+    return root
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> None:
+    command = commands()[name]
+    assert command.help
+    assert f"restore {name}" in section(name)
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
+        if parameter.param_type_name == "option":
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert f"`{option}`" in section(name), f"{option} of `restore {name}` is not in its part of the README"
+
+
+def test_readme_names_no_command_or_option_that_is_not_there() -> None:
+    known = {option for c in commands().values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
+    known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
+    known |= {"--lpips-weights", "--only"}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert used <= known, used - known
+
+
+def test_help_needs_nothing_heavy() -> None:
+    done = restore("--help")
+    assert done.returncode == 0
+    assert "fix" in done.stdout
+    heavy = ("torch", "cv2", "numpy", "skimage", "pyvips")
+    probe = f"import sys, restore.cli; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_version_and_doctor() -> None:
+    assert re.match(r"restore \d+\.\d+", restore("--version").stdout)
+    found = restore("doctor").stdout
+    for word in ("torch", "processor", "CUDA", "LPIPS squeeze", "weights photo", "weights inpaint"):
+        assert word in found
+
+
+def test_models_are_listed_with_what_they_need() -> None:
+    infos = {info["name"]: info for info in json.loads(restore("models", "--json").stdout)}
+    assert {"photo", "inpaint", "telea", "navier-stokes", "biharmonic", "nlmeans", "tv"} <= infos.keys()
+    assert infos["inpaint"]["needs_mask"]
+    assert not infos["photo"]["needs_mask"]
+    assert max(info["size_mb"] or 0 for info in infos.values()) <= 12
+
+
+def test_a_model_s_card_is_shown() -> None:
+    card = (ROOT / "restore" / "weights" / "photo.md").read_text(encoding="utf-8")
+    assert restore("models", "photo").stdout == card.rstrip() + "\n"
+    as_json = json.loads(restore("models", "photo", "--json").stdout)
+    assert (as_json["name"], as_json["needs_mask"], as_json["card"]) == ("photo", False, card)
+    assert "fast marching" in restore("models", "telea").stdout
+
+
+def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path) -> None:
+    """With a detector that finds one corner in the place of the trained one."""
+    program = (
+        "import sys, types, numpy as np\n"
+        "class Corner:\n"
+        "    name, sha256 = 'detector', 'd' * 64\n"
+        "    def find(self, shown, *, tile_px, say):\n"
+        "        mask = np.zeros(shown.shape[:2], np.float32)\n"
+        "        mask[:5, :7] = 1\n"
+        "        return mask\n"
+        "module = types.ModuleType('restore.restorers.detector')\n"
+        "module.open_detector = lambda name, *, device, precision: Corner()\n"
+        "sys.modules[module.__name__] = module\n"
+        "from restore.cli import main; main()"
+    )
+    clean = folder / "cat.png"
+    source, noisy = read_rgb8(clean), tmp_path / "noisy.png"
+    grain = np.random.default_rng(0).normal(0, 12, source.shape)
+    save_png(noisy, (source + grain).clip(0, 255).round().astype(np.uint8))
+    for name, picture, options in (
+        ("noisy", noisy, []),
+        ("spared", clean, []),
+        ("asked_for", clean, ["--clean-up"]),
+        ("as_it_is", noisy, ["--no-clean-up"]),
+    ):
+        (tmp_path / name).mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", program, "fix", str(picture), str(tmp_path / f"{name}/out.png"),
+             "--masks", "auto", *options, "--log", str(tmp_path / f"{name}/log")],
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        entry = json.loads((tmp_path / name / "log").read_text())
+        cleaned = name in ("noisy", "asked_for")
+        assert list(entry["models"]) == ["detector", "inpaint"] + ["photo"] * cleaned, name
+        assert entry["marked_share"] == 35 / (64 * 80)
+        assert b"detector sha256 dddd" in (tmp_path / name / "out.png").read_bytes()
+        left = read_rgb8(tmp_path / name / "out.png")[5:]
+        assert np.array_equal(left, read_rgb8(picture)[5:]) is not cleaned, name
+
+
+def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
+    done = restore("degrade", folder, tmp_path / "d", "--damage", "inpaint-thin", "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    damaged, masks = tmp_path / "d" / "damaged", tmp_path / "d" / "masks"
+
+    fixed = restore("fix", damaged, tmp_path / "out", "--masks", masks, "--log", tmp_path / "log.jsonl")
+    assert fixed.returncode == 0, fixed.stderr
+    assert fixed.stdout == "", "stdout is data; there is none"
+    assert (tmp_path / "out" / "sub" / "cup.png").exists()
+    for name in ("cat.png", "sub/cup.png"):
+        before, after, mask = read_rgb8(damaged / name), read_rgb8(tmp_path / "out" / name), read_rgb8(masks / name)
+        assert np.array_equal(before[mask == 0], after[mask == 0]), "known pixels are equal"
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["status"] for line in lines} == {"done"}
+    assert {line["model"] for line in lines} == {"inpaint"}
+
+    scores = {}
+    for part in (damaged, tmp_path / "out"):
+        done = restore(
+            "eval", part, folder, "--metrics", "psnr,ssim", "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv"
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "s.json").read_text())
+        scores[part.name] = report["summary"]["psnr"]["mean"]
+        assert [image["name"] for image in report["images"]] == ["cat", "sub/cup"]
+        assert report["convention"]
+    assert scores["out"] > scores["damaged"] + 3
+    assert (tmp_path / "s.csv").read_text().startswith("name,psnr,ssim")
+
+
+def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) -> None:
+    done = restore("fix", folder / "cat.png", tmp_path / "out.png", "--log", tmp_path / "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "log.jsonl").read_text())["model"] == "photo"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("fix", "nowhere", "out"), 2, "nowhere"),
+        (("fix", "{folder}", "{folder}"), 2, "{folder}"),
+        (("fix", "{folder}", "{folder}/inside"), 2, "inside"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "foto"), 2, "did you mean 'photo'"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "{folder}/cat.png"), 2, "cat.png"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "{tmp}/none"), 2, "none"),
+        (("fix", "{folder}", "{tmp}/o", "--model", "telea"), 2, "--masks"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cuda"), 2, "CUDA device"),
+        (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "device cup: no such device"),
+        (("fix", "{folder}", "-"), 2, "does not fit through a pipe"),
+        (("fix", "{folder}/cat.png", "-", "--json"), 2, "cannot both go to standard output"),
+        (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
+        (("fix", "{folder}", "{tmp}/o", "--tile", "small"), 2, "small"),
+        (("fix", "{folder}", "{tmp}/o", "--quality", "101"), 2, "--quality"),
+        (("fix", "{folder}", "{tmp}/o", "--overwrit"), 2, "--overwrit"),
+        (("fix", "{folder}", "{tmp}/o", "--mask-invert"), 2, "--mask-invert"),
+        (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "3"), 2, "--mask-dilate"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "alpha", "--mask-dilate", "much"), 2, "auto, or 0 to 500 pixels"),
+        (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "auto"), 2, "give --masks"),
+        (("fix", "{folder}", "{tmp}/o", "--mask-missing", "clean"), 2, "give --masks"),
+        (("fix", "{folder}", "{folder}/cat.png/out"), 2, "is inside the input"),
+        (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
+        (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "give --masks"),
+        (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
+        (("models", "foto"), 2, "did you mean 'photo'? known: detector, inpaint, photo, telea"),
+        (("models", "../weights/photo"), 2, "known: detector, inpaint"),
+        (("eval", "{folder}", "{folder}", "--json", "{folder}/cat.png"), 2, "exists, and is no JSON report"),
+        (("eval", "{folder}", "{folder}", "--csv", "{tmp}/none/s.csv"), 2, "no such folder"),
+        (("eval", "{folder}", "{folder}", "--csv", "-", "--json", "-"), 2, "the same place"),
+        (("eval", "{folder}", "{folder}/none"), 2, "no such folder"),
+        (("degrade", "{folder}", "{folder}/../clean/cat.png", "--damage", "noise"), 2, "cat.png"),
+        (("demo", "{folder}/cat.png"), 2, "is a file where a folder is needed"),
+        (("demo", "{folder}"), 2, "something else than a demonstration"),
+        (("eval", "{folder}", "nowhere"), 2, "nowhere"),
+        (("eval", "{folder}", "{folder}", "--metrics", "psnrr"), 2, "psnrr"),
+        (("eval", "{folder}", "{folder}", "--metrics", "seam"), 2, "give --masks"),
+        (("eval", "{folder}", "{folder}", "--convention", "mine"), 2, "mine"),
+        (("eval", "{folder}", "{folder}", "--border", "-1"), 2, "--border"),
+        (("eval", "{folder}", "{folder}", "--baseline", "nowhere"), 2, "nowhere"),
+        (("eval", "{folder}", "{folder}", "--metrics", "fid", "--fid-weights", "{folder}/cat.png"), 2, "cat.png"),
+        (("train", "phot"), 2, "did you mean 'photo'"),
+        (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
+        (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
+        (("train",), 2, "name a config (colorize, detector, inpaint, photo, pix2pix)"),
+        (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),
+        (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "holds a unet"),
+        (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),
+        (("degrade", "{folder}", "{tmp}/o", "--damage", "scrach"), 2, "did you mean 'scratch'"),
+        (("degrade", "{folder}", "{tmp}/o"), 2, "--damage: is missing"),
+        (("degrade", "{folder}", "--damage", "noise"), 2, "OUT_DIR: is missing"),
+        (("degrade", "--gallery", "{tmp}/g.png", "{folder}/cat.png", "{tmp}/o"), 2, "OUT_DIR: the gallery"),
+        (("degrade", "--gallery", "{tmp}/g.png", "--damage", "noise"), 2, "--damage: the gallery"),
+        (("degrade", "--gallery", "{tmp}/g.jpg"), 2, "a sheet is a PNG"),
+        (("degrade", "--gallery", "{tmp}/g.png", "nowhere.jpg"), 2, "nowhere.jpg"),
+        (("show", "{folder}/cat.png", "--out", "{tmp}/s.png"), 2, "nothing to be compared with"),
+        (("show", "{folder}/cat.png", "nowhere.png", "--out", "{tmp}/s.png"), 2, "nowhere.png"),
+        (("bench", "{folder}", "--out", "{tmp}/o"), 2, "give --damage NAME; known: none, awgn-15"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "awgn-26"), 2, "did you mean 'awgn-2"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--model", "foto"), 2, "did you mean 'photo'"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--published", "cbsd68"), 2, "68 pictures"),
+    ],
+)
+def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, code: int, words: str) -> None:
+    filled = [str(a).format(folder=folder, tmp=tmp_path) for a in args]
+    done = restore(*filled)
+    assert done.returncode == code, done.stderr
+    assert words.format(folder=folder, tmp=tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+    assert sorted(p.name for p in folder.rglob("*.png")) == ["cat.png", "cup.png"]
+
+
+def test_a_dry_run_prints_a_config_and_trains_nothing(folder: Path, tmp_path: Path) -> None:
+    done = restore(
+        "train", "photo", f"data.folders=[{folder}]", "data.patch=32", "data.batch=1", "data.validation_size=32",
+        "lpips_net=none", "device=cpu", f"out={tmp_path}/run", "--dry-run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["data"]["patch"] == 32
+    assert "# time, about: " in done.stdout
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["dry_run.png"]
+
+
+def test_the_schema_knows_every_key_of_a_config() -> None:
+    done = restore("train", "--schema")
+    assert done.returncode == 0, done.stderr
+    schema = json.loads(done.stdout)
+    assert {"total_steps", "data", "optimizer", "keep"} <= schema["properties"].keys()
+    assert "side_by_side" in schema["$defs"]["DataConfig"]["properties"]
+    assert schema["additionalProperties"] is False
+
+
+def test_the_schema_says_of_every_key_what_it_is_and_when_to_touch_it() -> None:
+    described = dict(described_keys(json.loads(restore("train", "--schema").stdout)))
+    named = {".".join(at.split(".")[-2:]) for at in described}
+    expected = {"total_steps", "data", "LossConfig.r1", "WatchConfig.blind", "DataConfig.scale", "Folder.weight"}
+    assert expected <= named, expected - named
+    assert {at for at, text in described.items() if not text.strip()} == set()
+    assert {at for at, text in described.items() if "\n" in text} == set(), "editors show a line as a paragraph"
+
+
+def test_weights_are_exported_and_named(folder: Path, tmp_path: Path) -> None:
+    from restore.models.pix2pix import Pix2Pix
+
+    torch.save(Pix2Pix(num_downs=5, ngf=4).state_dict(), tmp_path / "small_net_G.pth")
+    done = restore("export", tmp_path / "small_net_G.pth", tmp_path / "small.safetensors", "--format", "safetensors")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/small.safetensors\n"
+    back = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    assert back.stdout == f"{tmp_path}/back/latest_net_G.pth\n"
+    assert "there is no discriminator" in back.stderr
+    again = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    assert "Traceback" in restore("--debug", "fix", "nowhere", "out").stderr
+    assert "Traceback" in restore("fix", "nowhere", "out", "--debug").stderr
+    after = restore("fix", "nowhere", "--", "--debug")
+    assert after.stderr == "error: nowhere: there is no such file or folder\n", "there, it is a name"
+
+
+def test_debug_shows_why_a_file_failed_unexpectedly(folder: Path, tmp_path: Path) -> None:
+    """The line about the file says `--debug shows more`."""
+    program = (
+        "import sys; from restore import cli; from restore.restorers.base import Restorer\n"
+        "def broken(self, *a, **k): raise ZeroDivisionError('a fault')\n"
+        "import restore.fix.steps as apply; apply.repair = broken\n"
+        "sys.argv = ['restore', *sys.argv[1:]]; cli.main()"
+    )
+    for debug in ([], ["--debug"]):
+        command = [sys.executable, "-c", program, "fix", str(folder / "cat.png"), f"{tmp_path}/", *debug]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "ZeroDivisionError: a fault (--debug shows more)" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(debug)
+
+
+@pytest.mark.parametrize("wrong", [("fix", "nowhere", "out"), ("fix", "--overwrit"), ("fly",)])
+def test_only_the_first_of_several_processes_tells_what_is_wrong(wrong: tuple[str, ...]) -> None:
+    first, second = (restore(*wrong, LOCAL_RANK=rank) for rank in "01")
+    assert first.returncode == second.returncode == 2
+    assert first.stderr
+    assert second.stderr == second.stdout == ""
+
+
+def test_a_dangling_link_is_called_that(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("gone.png")
+    for command in (("fix", tmp_path / "link.png", "out"), ("eval", tmp_path / "link.png", folder)):
+        done = restore(*command)
+        assert done.returncode == 2
+        assert "link.png: a dangling link" in done.stderr
+
+
+def test_an_empty_folder_is_a_wrong_command(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for command in (
+        ("fix", tmp_path / "empty", tmp_path / "out"),
+        ("degrade", tmp_path / "empty", tmp_path / "out", "--damage", "noise"),
+    ):
+        done = restore(*command)
+        assert (done.returncode, "no pictures in this folder" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_threads_that_wait_give_way_unless_the_user_has_said(given: dict[str, str], spins: str) -> None:
+    program = (
+        "import atexit, os, sys; sys.argv = ['restore', '--version']\n"
+        "atexit.register(lambda: print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr))\n"
+        "from restore.cli import main; main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean | given)
+    assert done.stderr.split() == ["False", spins]
+
+
+def test_the_manifest_can_go_to_stdout(folder: Path, tmp_path: Path) -> None:
+    done = restore("fix", folder, tmp_path / "out", "--log", "-")
+    assert done.returncode == 0, done.stderr
+    assert {Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()} == {"cat.png", "cup.png"}
+
+
+def test_the_summary_as_json(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    planned = json.loads(restore("fix", source, tmp_path / "out", "--dry-run", "--json").stdout)
+    assert [Path(job["output"]).name for job in planned["jobs"]] == ["a_broken.png", "good.png"]
+    assert not (tmp_path / "out").exists()
+    done = restore("fix", source, tmp_path / "out", "--model", "tv", "--json")
+    summary = json.loads(done.stdout)
+    assert done.returncode == summary["exit_code"] == 1
+    assert (summary["total"], summary["done"], summary["not_started"]) == (2, 1, 0)
+    assert [Path(failure["input"]).name for failure in summary["failed"]] == ["a_broken.png"]
+    assert summary["failed"][0]["reason"] in done.stderr
+    assert summary["megapixels"] == pytest.approx(64 * 80 / 1e6)
+    assert (summary["model"], summary["settings"]["device"]) == ("tv", "cpu")
+    assert 0 < summary["seconds"] < 60
+
+
+def test_a_picture_through_a_pipe(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "restore.cli", "fix", "-", "-", "--model", "tv", "--ext", "tiff"]
+    with open(folder / "cat.png", "rb") as given:
+        done = subprocess.run(command, stdin=given, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "out.tiff").write_bytes(done.stdout)
+    assert read_rgb8(tmp_path / "out.tiff").shape == (64, 80, 3)
+
+
+def completed(line: str) -> tuple[list[str], list[str]]:
+    """What the shell is offered for the last word of a line, and what heavy had to be imported for it."""
+    program = (
+        "import atexit, sys; sys.argv = ['restore']\n"
+        "heavy = ('torch', 'numpy', 'cv2', 'skimage')\n"
+        "atexit.register(lambda: print([m for m in heavy if m in sys.modules], file=sys.stderr))\n"
+        "from restore.cli import main; main()"
+    )
+    words = {"_RESTORE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | words)
+    return done.stdout.split(), done.stderr.split()
+
+
+def test_the_shell_completes_names_without_loading_anything() -> None:
+    from restore.restorers.registry import list_restorers
+
+    models, heavy = completed("restore fix in out --model ")
+    assert set(models) == {info.name for info in list_restorers()}
+    assert heavy == ["[]"]
+    assert completed("restore fix in out --model tel") == (["telea"], ["[]"])
+    assert completed("restore fix in out --model ./my") == ([], ["[]"]), "files are the shell's"
+    damages, heavy = completed("restore degrade in out --damage inp")
+    kinds = ("blobs", "border", "large", "medium", "text", "thick", "thin")
+    assert (damages, heavy) == ([f"inpaint-{kind}" for kind in kinds], ["[]"])
+    configs, heavy = completed("restore train ")
+    assert (set(configs), heavy) == ({path.stem for path in (ROOT / "configs" / "train").glob("*.yaml")}, ["[]"])
+
+
+def test_scores_can_go_to_stdout_and_the_table_steps_aside(folder: Path) -> None:
+    done = restore("eval", folder, folder, "--metrics", "psnr", "--json", "-")
+    assert [image["psnr"] for image in json.loads(done.stdout)["images"]] == ["inf", "inf"]
+    assert "PSNR (dB)" in done.stderr
+    by_name = restore("eval", folder, folder, "--metrics", "psnr", "--csv", "/dev/stdout")
+    assert by_name.stdout.startswith("name,psnr,note\ncat,inf,")
+
+
+def test_an_empty_folder_is_a_report_without_scores(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = restore("eval", tmp_path / "empty", folder, "--metrics", "psnr")
+    assert done.returncode == 1
+    assert f"{tmp_path}/empty: there are no pictures in this folder" in done.stderr
+    assert "2 without a counterpart" in done.stderr
+    assert done.stdout.splitlines()[1].split()[:3] == ["PSNR", "(dB)", "-"]
+
+
+def test_scores_beside_those_of_a_baseline(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cat.png", "sub/cup.png"):
+        clean = read_rgb8(folder / name)
+        for part, sigma in (("better", 5), ("worse", 20)):
+            noisy = np.clip(clean + random.normal(0, sigma, clean.shape), 0, 255).astype(np.uint8)
+            (tmp_path / part / name).parent.mkdir(parents=True, exist_ok=True)
+            save_png(tmp_path / part / name, noisy)
+    command = ("eval", tmp_path / "better", folder, "--baseline", tmp_path / "worse", "--metrics", "psnr,ssim")
+    done = restore(*command, "--border", 4)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 (100 %)" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert done.stdout == restore(*command, "--border", 4).stdout, "the same numbers in every run"
+    (tmp_path / "worse" / "cat.png").unlink()
+    done = restore(*command)
+    assert done.returncode == 1
+    assert "cat: not in the baseline" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_the_table_is_printed_though_the_file_cannot_be_written(folder: Path) -> None:
+    done = restore("eval", folder, folder, "--metrics", "psnr", "--csv", "/dev/full")
+    assert done.returncode == 1
+    assert "PSNR (dB)" in done.stdout
+    assert "/dev/full: the disk is full" in done.stderr
+
+
+def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (source / "notes.txt").write_text("not a picture")
+    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    done = restore("fix", source, tmp_path / "out")
+    assert done.returncode == 1
+    assert (tmp_path / "out" / "good.png").exists()
+    assert "a_broken.png" in done.stderr.splitlines()[-1]
+    assert "1 skipped" in done.stderr
+
+
+def test_ctrl_c_is_not_forgotten_by_a_library_that_was_called_from_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    from restore.cli import main as entry
+    from restore.signals import WISHES, Interrupt
+
+    met: list[object] = []
+    monkeypatch.setattr(entry, "app", lambda arguments: met.extend(signal.getsignal(wish) for wish in WISHES))
+    entry.main()
+    assert len(met) == 2
+    assert all(isinstance(handler, Interrupt) for handler in met), "the default one is lost in what libvips calls"

@@ -1,0 +1,272 @@
+"""From a config to pictures: what is used, what is left out and said, and what is refused."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from restore.config import build
+from restore.data import build as module
+from restore.data.build import open_source
+from restore.data.config import DataConfig, Folder
+from restore.data.discovery import fingerprint, list_pictures, split_files
+from restore.data.loader import Batch, Source
+from restore.degradations import damage_from
+from restore.errors import RestoreError
+from restore.images import read_rgb8, save_png
+from tests.data.conftest import scene
+
+CPU = torch.device("cpu")
+DAMAGE = damage_from([{"name": "noise", "sigma": [5, 5]}], "test")
+
+
+def opened(values: dict, damage: object = DAMAGE) -> tuple[Source, list[Batch], list[str]]:
+    said: list[str] = []
+    shape = {"patch": 32, "validation_percent": 25, "validation_size": 32}
+    config = build(DataConfig, shape | values, where="data")
+    source, validation = open_source(config, damage, multiple=4, device=CPU, say=said.append)  # type: ignore[arg-type]
+    return source, validation, said
+
+
+def refused(values: dict, damage: object = DAMAGE) -> str:
+    with pytest.raises(RestoreError) as error:
+        opened(values, damage)
+    return str(error.value)
+
+
+# The config.
+
+
+def test_a_folder_is_a_path_or_a_path_with_a_weight() -> None:
+    config = DataConfig(folders=["a", {"path": "b", "weight": 2}])
+    assert config.folders == (Folder(path="a"), Folder(path="b", weight=2))
+    assert config.model_dump(mode="json")["folders"] == ["a", {"path": "b", "weight": 2.0}]
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(RestoreError, match="a folder is a path, or "):
+        build(DataConfig, {"folders": [{"path": "a", "wieght": 2}]}, where="test")
+    with pytest.raises(RestoreError, match=r"folders\.0\.weight"):
+        build(DataConfig, {"folders": [{"path": "a", "weight": 0}]}, where="test")
+
+
+def test_the_schema_allows_both() -> None:
+    schema = DataConfig.model_json_schema()["$defs"]["Folder"]
+    assert [option["type"] for option in schema["anyOf"]] == ["string", "object"]
+
+
+# Which files.
+
+
+def test_a_list_file_names_pictures_relative_to_itself(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "lists"
+    elsewhere.mkdir()
+    (elsewhere / "some.txt").write_text(f"# the best\n../a b.png\n\n{folder / '01.png'}\n../a b.png\n")
+    save_png(tmp_path / "a b.png", scene(1))
+    files = list_pictures(elsewhere / "some.txt")
+    assert [f.resolve() for f in files] == [tmp_path / "a b.png", folder / "01.png"]
+    source, _, _ = opened({"folders": [str(elsewhere / "some.txt")], "validation_percent": 0})
+    assert len(source.store) == 2
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_what_a_list_names_and_nobody_has_is_left_out_once(folder: Path, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "some.txt").write_text(f"{folder / '01.png'}\nnowhere.png\n")
+    values = {"folders": [str(tmp_path / "some.txt")], "validation_percent": 0, "cache": cache}
+    source, _, said = opened(values)
+    source.batch(0, 0, 8)
+    assert sum("nowhere.png: there is no such file" in line for line in said) == 1
+    assert "nowhere.png" in refused(values | {"on_error": "fail"})
+
+
+def test_the_split_hangs_on_the_name_alone(folder: Path, tmp_path: Path) -> None:
+    before = split_files([Folder(path=folder)], 30)
+    for file in list(folder.iterdir())[:7]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    after = split_files([Folder(path=tmp_path)], 30)
+    names = {f.name for f in before.validation}
+    assert 0 < len(names) < 12
+    assert {f.name for f in after.validation} == {f.name for f in tmp_path.iterdir()} & names
+    assert fingerprint(before.training) != fingerprint(after.training)
+
+
+def test_several_folders_are_drawn_from_by_weight(folder: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        save_png(tmp_path / f"black{i}.png", np.zeros((40, 40, 3), np.uint8))
+    black = []
+    for weight in (None, 9):
+        second = str(tmp_path) if weight is None else {"path": str(tmp_path), "weight": weight}
+        values = {"folders": [str(folder), second], "validation_percent": 0, "near_duplicates": 0}
+        clean = opened(values)[0].batch(0, 0, 300).clean
+        black.append((clean.amax((1, 2, 3)) == 0).double().mean().item())
+    assert black[0] == pytest.approx(2 / 14, abs=0.08)
+    assert black[1] == pytest.approx(0.9, abs=0.07)
+
+
+# What is left out, and said.
+
+
+def test_odd_pictures_are_read_as_they_look(tmp_path: Path) -> None:
+    gradient = np.linspace(0, 65535, 40 * 41).reshape(40, 41).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "sixteen.png"), gradient)
+    Image.fromarray(scene(3, 40, 41)).quantize(64).save(tmp_path / "palette.png")
+    Image.fromarray(scene(4, 40, 41)[:, :, 0]).save(tmp_path / "gray.webp", lossless=True)
+    cv2.imwrite(str(tmp_path / "sixteen.tiff"), (scene(5, 40, 41).astype(np.uint16) * 257)[:, :, ::-1])
+    source, _, said = opened({"folders": [str(tmp_path)], "validation_percent": 0, "patch": 40, "flip": False})
+    assert len(source.store) == 4
+    assert not any("left out" in line for line in said)
+    crops = (source.batch(0, 0, 32).clean * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    for name in ("sixteen.png", "palette.png", "gray.webp", "sixteen.tiff"):
+        whole = read_rgb8(tmp_path / name)
+        options = [whole[:, :40], whole[:, 1:]]
+        assert any(np.array_equal(crop, option) for crop in crops for option in options), name
+
+
+@pytest.mark.parametrize("cache", ["device", "memory", "none"])
+def test_tiny_pictures_are_enlarged_or_left_out_and_counted(folder: Path, tmp_path: Path, cache: str) -> None:
+    for i in range(3):
+        save_png(tmp_path / f"icon{i}.png", scene(100 + i, 16, 300))
+    values = {"folders": [str(folder), str(tmp_path)], "validation_percent": 0, "cache": cache}
+    source, _, said = opened(values)
+    assert source.batch(0, 0, 64).clean.shape == (64, 3, 32, 32)
+    assert len(source.store) == 15
+    counted = "icon" if cache == "none" else "3 pictures"
+    assert sum(counted in line and "smaller than the patch of 32 px: enlarged" in line for line in said) == 1
+    source, _, said = opened(values | {"tiny": "skip"})
+    source.batch(0, 0, 64)
+    assert len(source.store) == 12
+    assert sum(counted in line and "smaller than the patch of 32 px: left out" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_lookalikes_of_validation_pictures_are_kept_out_of_training(folder: Path, tmp_path: Path, cache: str) -> None:
+    files = split_files([Folder(path=folder)], 25)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    held_out = read_rgb8(files.validation[0])
+    mirror = np.ascontiguousarray(held_out[:, ::-1])
+    cv2.imwrite(str(tmp_path / "copy.jpg"), mirror[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
+    assert split_files([Folder(path=tmp_path)], 25).counts == [len(files.training) + 1], "copy.jpg is for training"
+    values = {"folders": [str(tmp_path)], "cache": cache}
+    source, _, said = opened(values)
+    source.batch(0, 0, 100)
+    assert len(source.store) == len(files.training)
+    if cache == "memory":
+        assert sum("1 picture too like a validation" in line and "copy.jpg" in line for line in said) == 1
+    for off in (0, None):
+        source = opened(values | {"near_duplicates": off})[0]
+        source.batch(0, 0, 100)
+        assert len(source.store) == len(files.training) + 1
+
+
+def test_validation_pictures_smaller_than_the_network_takes_are_not_scored(tmp_path: Path) -> None:
+    for i in range(10):
+        save_png(tmp_path / f"{i}.png", scene(i, 40, 40))
+    validation = split_files([Folder(path=tmp_path)], 40).validation
+    save_png(validation[0], scene(0, 3, 3))
+    _, batches, said = opened({"folders": [str(tmp_path)], "validation_percent": 40})
+    assert len(batches) == len(validation) - 1
+    assert any("1 validation pictures are smaller than 4 px" in line for line in said)
+
+
+# Where they wait.
+
+
+def test_auto_takes_what_fits_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, said = opened({"folders": [str(folder)]})
+    assert sum("(data.cache: memory)" in line for line in said) == 1
+    monkeypatch.setattr(module, "free_in_ram", lambda: 10_000)
+    source, _, said = opened({"folders": [str(folder)]})
+    assert sum("(data.cache: none)" in line for line in said) == 1
+    assert source.store.threads > 0
+    monkeypatch.setattr(module, "_probe", lambda intake: 0.0)  # the estimate was wrong
+    source, _, said = opened({"folders": [str(folder)]})
+    assert sum("(data.cache: none): more than" in line for line in said) == 1
+
+
+def test_free_memory_is_a_number_of_bytes() -> None:
+    from restore.devices import free_in_ram, free_on_device
+
+    assert 2**20 < free_in_ram() < 2**46
+    assert free_on_device(CPU) > 2**20
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("cache", ["auto", "device", "memory", "none"])
+def test_folders_without_a_usable_picture_are_refused(folder: Path, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    for i in range(3):
+        (tmp_path / "broken" / f"{i}.jpg").write_bytes(b"\xff\xd8\xff no more")
+    values = {"cache": cache, "validation_percent": 0}
+    assert "no pictures in this folder" in refused(values | {"folders": [str(tmp_path / "empty")]})
+    assert "none of the 3 pictures can be read; the first: " in refused(
+        values | {"folders": [str(tmp_path / "broken")]}
+    )
+    large = refused(values | {"folders": [str(folder)], "patch": 400, "tiny": "skip"})
+    assert "the patch of 400 px is larger than every one of the 12 pictures" in large
+    assert "lower data.patch" in large
+    assert "broken" in refused(values | {"folders": [str(folder), str(tmp_path / "broken")], "on_error": "fail"})
+
+
+def test_one_clear_line_each(folder: Path, tmp_path: Path) -> None:
+    assert "there is no such folder" in refused({"folders": [str(tmp_path / "nowhere")]})
+    assert "neither a folder nor a list" in refused({"folders": [str(folder / "01.png")]})
+    (tmp_path / "empty.txt").write_text("\n# nothing\n")
+    assert "names no picture" in refused({"folders": [str(tmp_path / "empty.txt")]})
+    assert "must be at least 64" in _too_small_validation(folder)
+
+
+def _too_small_validation(folder: Path) -> str:
+    config = DataConfig(folders=[folder], patch=32, validation_size=32)
+    with pytest.raises(RestoreError) as error:
+        open_source(config, DAMAGE, multiple=4, minimum=64, device=CPU, say=lambda line: None)
+    return str(error.value)
+
+
+# Pairs.
+
+
+def make_pairs(folder: Path, tmp_path: Path) -> tuple[dict, dict]:
+    for name in ("damaged", "both"):
+        (tmp_path / name).mkdir()
+    for file in folder.iterdir():
+        picture = read_rgb8(file)
+        save_png(tmp_path / "damaged" / file.name, 255 - picture)
+        save_png(tmp_path / "both" / file.name, np.concatenate([picture, 255 - picture], axis=1))
+    return (
+        {"input": str(tmp_path / "damaged"), "target": str(folder)},
+        {"side_by_side": str(tmp_path / "both"), "direction": "BtoA"},
+    )
+
+
+@pytest.mark.parametrize("cache", ["device", "memory", "none"])
+def test_both_halves_of_a_pair_are_cut_alike(folder: Path, tmp_path: Path, cache: str) -> None:
+    batches = []
+    for source in make_pairs(folder, tmp_path):
+        batch = opened(source | {"cache": cache, "rotate": True}, None)[0].batch(0, 0, 8)
+        assert torch.allclose(batch.damaged + batch.clean, torch.ones(()), atol=1e-6)
+        assert batch.mask.sum() == 0
+        assert batch.clean.std() > 0.05
+        batches.append(batch)
+    assert torch.equal(batches[0].clean, batches[1].clean)
+
+
+def test_tiny_pairs_are_enlarged(folder: Path, tmp_path: Path) -> None:
+    two_folders, _ = make_pairs(folder, tmp_path)
+    batch = opened(two_folders | {"patch": 112}, None)[0].batch(0, 0, 8)
+    assert batch.clean.shape == (8, 3, 112, 112)
+    assert torch.allclose(batch.damaged + batch.clean, torch.ones(()), atol=2.1 / 255)
+
+
+def test_pairs_that_do_not_match_are_named(folder: Path, tmp_path: Path) -> None:
+    two_folders, _ = make_pairs(folder, tmp_path)
+    save_png(tmp_path / "damaged" / "03.png", scene(1, 33, 33))
+    source, _, said = opened(two_folders | {"validation_percent": 0}, None)
+    assert len(source.store) == 11
+    assert sum("03.png: the two of a pair have different sizes" in line for line in said) == 1
+    save_png(tmp_path / "damaged" / "stranger.png", scene(1))
+    assert "stranger" in refused(two_folders, None)

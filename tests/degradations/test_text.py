@@ -1,0 +1,117 @@
+"""Text over pictures: readable, of its kind, and all of it in the mask."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from restore.degradations import damage_from, keys
+from restore.degradations.text import FACES, KINDS, dates, lettered, words
+
+
+def written(count: int = 8, shape: tuple[int, int] = (256, 320), **settings: object):
+    clean = torch.full((count, 3, *shape), 0.5)
+    damaged, mask = damage_from([{"name": "text", **settings}], "test")(clean, keys(0, last=range(count)))
+    return clean, damaged, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_changes_what_its_mask_holds_and_nothing_else(kind: str) -> None:
+    clean, damaged, mask = written(kinds=[kind])
+    changed = (damaged != clean).any(1, keepdim=True)
+    assert not (changed & (mask == 0)).any()
+    assert changed[mask > 0].float().mean() > 0.99  # a gray letter on gray now and then
+    assert 0 <= damaged.min() <= damaged.max() <= 1
+    assert (mask.mean((1, 2, 3)) > 0).all()
+
+
+def test_a_watermark_is_fainter_than_a_caption() -> None:
+    strength = {}
+    for kind in ("caption", "watermark"):
+        clean, damaged, _ = written(16, kinds=[kind])
+        change = (damaged - clean).abs().amax((1, 2, 3))
+        strength[kind] = change.mean()
+    assert strength["watermark"] < 0.75 * strength["caption"]
+
+
+def test_captions_lie_below_or_above_and_dates_in_corners() -> None:
+    _, _, captions = written(12, kinds=["caption"], shape=(300, 400))
+    assert captions[..., 120:180, :].sum() == 0
+    _, _, stamps = written(12, kinds=["stamp"], shape=(300, 400))
+    assert stamps[..., 80:220, :].sum() == 0
+    assert (stamps[..., 220:, 200:].sum((1, 2, 3)) > stamps.sum((1, 2, 3)) / 2).sum() >= 6, "mostly below on the right"
+
+
+def test_watermarks_are_repeated_over_the_picture_or_stand_once() -> None:
+    _, _, masks = written(24, kinds=["watermark"], shape=(384, 384))
+    quarters = [(mask[0].unflatten(0, (4, 96)).unflatten(2, (4, 96)).sum((1, 3)) > 0).sum().item() for mask in masks]
+    assert max(quarters) == 16
+    assert min(quarters) < 12
+
+
+def test_letters_grow_with_their_size_and_with_the_picture() -> None:
+    small, large = (written(24, (side, side), kinds=["stamp"])[2].mean().item() for side in (256, 512))
+    assert small == pytest.approx(large, rel=0.25)
+    low, high = (written(12, kinds=["stamp"], size=px)[2].mean() for px in (16, 32))
+    assert high > 2 * low
+
+
+def test_an_outline_lies_around_the_letters_in_the_opposite_tone() -> None:
+    settings = {"kinds": ["caption"], "opacity": 1, "bright": 1, "size": 40}
+    _, plain, mask = written(16, (400, 500), **settings, outlined=0)
+    _, outlined, wider = written(16, (400, 500), **settings, outlined=1)
+    assert ((wider > 0) | (mask == 0)).all()
+    assert wider.sum() > 1.2 * mask.sum()
+    darker = plain.amin((1, 2, 3)) - outlined.amin((1, 2, 3))
+    assert darker.mean() > 0.3
+
+
+@pytest.mark.parametrize("face", range(FACES))
+def test_letters_are_where_they_were_told_to_be(face: int) -> None:
+    lines = torch.tensor([[[100.0, 50, 30, 0], [60, 150, 20, -np.pi / 2]]], dtype=torch.float64)
+    letters = torch.tensor([[[*map(ord, "level")], [*map(ord, "upset")]]])
+    looks = torch.tensor([[face, 0, 0, 0]], dtype=torch.float64)
+    ink = lettered(lines, letters, looks, (200, 200))[0, 0].numpy()
+    level, upright = ink[:90], ink[110:]
+    assert ndimage.center_of_mass(level) == pytest.approx((50, 100), abs=6)
+    assert ndimage.center_of_mass(upright) == pytest.approx((40, 60), abs=6)
+    rows, columns = np.nonzero(level > 0.1)
+    assert np.ptp(columns) > 1.5 * np.ptp(rows)
+    rows, columns = np.nonzero(upright > 0.1)
+    assert np.ptp(rows) > 1.5 * np.ptp(columns)
+    nowhere = lettered(lines + torch.tensor([900.0, 0, 0, 0]), letters, looks, (200, 200))
+    assert not nowhere.any()
+
+
+def test_bold_and_slanted_letters_cover_more_and_lean() -> None:
+    lines = torch.tensor([[[100.0, 50, 60, 0]]], dtype=torch.float64)
+    letters = torch.tensor([[[ord("l")]]])
+
+    def drawn(weight: float, slant: float) -> np.ndarray:
+        return lettered(lines, letters, torch.tensor([[0, weight, slant, 0]], dtype=torch.float64), (100, 200))[
+            0, 0
+        ].numpy()
+
+    assert drawn(0.1, 0).sum() > 1.5 * drawn(0, 0).sum()
+    top, bottom = (ndimage.center_of_mass(part)[1] for part in (drawn(0, 0.3)[:50], drawn(0, 0.3)[50:]))
+    assert top > bottom + 2
+
+
+def test_words_are_of_letters_and_end_where_they_should() -> None:
+    length = torch.arange(1, 33, dtype=torch.float64).expand(50, -1)
+    lines = words(keys(0, last=range(50)), 32, 32, length)
+    assert torch.equal((lines > 0).sum(2).to(torch.float64), length)
+    texts = ["".join(map(chr, filter(None, line))) for line in lines.flatten(0, 1).tolist()]
+    assert all(re.fullmatch(r"@?[A-Za-z ]*", text) for text in texts)
+    assert {text.isupper() for text in texts} == {True, False}
+    spoken = "".join(texts).lower()
+    assert 0.35 < sum(map(spoken.count, "aeiouy")) / len(spoken.replace(" ", "")) < 0.65
+
+
+def test_dates_look_like_dates() -> None:
+    codes = dates(keys(0, last=range(40)), 32)
+    texts = {"".join(map(chr, filter(None, line))) for line in codes[:, 0].tolist()}
+    assert len(texts) > 30
+    assert all(re.fullmatch(r"['\d./: -]+", text) for text in texts)

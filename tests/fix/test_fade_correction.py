@@ -1,0 +1,171 @@
+"""Fading is undone where there is some, and nothing else is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import color
+
+from restore.degradations.color import Fade
+from restore.fix import fix_folder
+from restore.fix import out_of_core as huge
+from restore.fix.fade_correction import estimated, thumbnail, unfaded
+from restore.images import read_picture, read_rgb8
+from tests.fix.conftest import Filler, Identity, hole, load, photo, save, snapshot
+
+PHOTOS = Path(__file__).parent.parent.parent.parent / "shared/data/photos/clean"
+
+
+def photographs() -> Iterator[np.ndarray]:
+    """Twenty photographs, H×W×3 in [0, 1]."""
+    if not PHOTOS.is_dir():
+        pytest.skip("no photographs here")
+    for path in sorted(PHOTOS.glob("*.jpg"))[7::53][:20]:
+        yield np.ascontiguousarray(read_rgb8(path)[::2, ::2], np.float32) / 255
+
+
+def faded(picture: np.ndarray, key: int) -> np.ndarray:
+    """As the degradation fades, rounded to 8 bits."""
+    step = Fade()
+    image = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    out, _ = step.apply(image, step.sample(torch.tensor([key]), picture.shape[:2]))
+    return np.rint(out[0].numpy().transpose(1, 2, 0) * 255).astype(np.float32) / 255
+
+
+def psnr(one: np.ndarray, two: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(one - two).mean() + 1e-10))
+
+
+def delta_e(one: np.ndarray, two: np.ndarray) -> float:
+    return float(color.deltaE_ciede2000(color.rgb2lab(one[::3, ::3]), color.rgb2lab(two[::3, ::3])).mean())
+
+
+def full_range(height: int = 90, width: int = 120) -> np.ndarray:
+    """Neutral, and with everything from black to white."""
+    ramp = np.linspace(0, 1, height * width, dtype=np.float32).reshape(height, width)
+    return np.stack([ramp, ramp, ramp], axis=2)
+
+
+def test_faded_photographs_come_nearer_to_what_they_were():
+    gains, nearer = [], []
+    for key, picture in enumerate(photographs()):
+        worn = faded(picture, 7919 * key + 1)
+        again = unfaded(worn)
+        gains.append(psnr(picture, again) - psnr(picture, worn))
+        nearer.append(delta_e(picture, worn) - delta_e(picture, again))
+    assert np.mean(gains) > 2.5
+    assert np.mean(nearer) > 1.5
+    assert np.mean(np.array(nearer) > 0) >= 0.75
+
+
+def test_photographs_that_have_not_faded_barely_change():
+    changes, clipped = [], []
+    for picture in photographs():
+        again = unfaded(picture)
+        changes.append(delta_e(picture, again))
+        clipped.append(float(((again > 254.5 / 255) & (picture <= 254.5 / 255)).mean()))
+        clipped.append(float(((again < 0.5 / 255) & (picture >= 0.5 / 255)).mean()))
+    assert np.median(changes) < 1
+    assert np.mean(changes) < 2
+    assert max(clipped) < 0.005
+
+
+def test_a_picture_of_full_range_and_neutral_balance_stays():
+    picture = full_range()
+    assert np.abs(unfaded(picture) - picture).max() < 1 / 255
+
+
+def test_a_sunset_snow_and_a_night_keep_their_light():
+    sunset = full_range() * np.float32([1, 0.7, 0.35])
+    snow = 0.75 + 0.23 * full_range() * np.float32([0.96, 0.98, 1])
+    night = 0.3 * full_range() * np.float32([0.6, 0.7, 1])
+    for name, picture, limit in (("sunset", sunset, 1), ("snow", snow, 3), ("night", night, 3)):
+        assert delta_e(picture, unfaded(picture)) < limit, name
+
+
+def test_yellow_and_low_contrast_mostly_go():
+    worn = np.float32([0.2, 0.18, 0.15]) + full_range() * np.float32([0.68, 0.65, 0.6])
+    again = unfaded(worn)
+    assert np.abs(again - full_range()).mean() < np.abs(worn - full_range()).mean() / 2.5
+    assert np.ptp(again[-1, -1]) < np.ptp(worn[-1, -1]) / 1.5, "white is less yellow"
+    assert np.ptp(again[0, 0]) < np.ptp(worn[0, 0]) / 2, "and so is black"
+
+
+def test_noise_and_dust_hide_little_of_it():
+    noise = np.random.default_rng(0)
+    worn = np.float32([0.2, 0.18, 0.15]) + full_range(600, 800) * np.float32([0.68, 0.65, 0.6])
+    worn += noise.normal(0, 15 / 255, worn.shape).astype(np.float32)
+    worn[noise.random(worn.shape[:2]) < 0.003] = 1
+    worn = np.clip(worn, 0, 1)
+    after, truth, before = (
+        thumbnail(picture.__getitem__, (600, 800)) for picture in (unfaded(worn), full_range(600, 800), worn)
+    )
+    assert np.abs(after - truth).mean() < np.abs(before - truth).mean() / 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (257, 3), (600, 900)])
+def test_the_curves_rise_from_black_to_white(size):
+    picture = np.random.default_rng(1).uniform(0.2, 0.7, (*size, 3)).astype(np.float32)
+    tables = estimated(thumbnail(lambda rows: picture[rows], size)).tables
+    assert (np.diff(tables, axis=1) >= 0).all()
+    assert np.allclose(tables[:, [0, -1]], [[0, 1]] * 3)
+    assert unfaded(picture).shape == picture.shape
+
+
+def test_gray_stays_gray():
+    worn = 0.2 + 0.5 * full_range()
+    again = unfaded(worn)
+    assert np.array_equal(again[:, :, 0], again[:, :, 1])
+    assert np.array_equal(again[:, :, 0], again[:, :, 2])
+    assert np.abs(again - worn).max() > 0.1
+
+
+def levels(path: Path) -> int:
+    return len(np.unique(read_picture(path).pixels))
+
+
+def test_sixteen_bits_stay_sixteen_and_alpha_is_not_touched(tmp_path):
+    ramp = (0.2 * 65535 + np.arange(300 * 200) / (300 * 200) * 0.5 * 65535).astype(np.uint16).reshape(300, 200)
+    save(tmp_path / "in/gray.tif", ramp)
+    rgba = np.stack([(ramp >> 8).astype(np.uint8)] * 3 + [np.arange(200, dtype=np.uint8)[None].repeat(300, 0)], axis=2)
+    save(tmp_path / "in/alpha.png", rgba)
+    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), fade=True)
+    before, after = levels(tmp_path / "in/gray.tif"), levels(tmp_path / "out/gray.tif")
+    assert after > 0.95 * before, "at full depth, not through 8 bits"
+    gray = read_picture(tmp_path / "out/gray.tif")
+    assert (gray.gray, gray.pixels.dtype) == (True, np.uint16)
+    assert np.ptp(gray.pixels.astype(int)) > 0.9 * 65535
+    assert np.array_equal(load(tmp_path / "out/alpha.png")[:, :, 3], rgba[:, :, 3])
+    assert not np.array_equal(load(tmp_path / "out/alpha.png")[:, :, :3], rgba[:, :, :3])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_parts_as_in_memory(masked, tmp_path, monkeypatch):
+    worn = (60 + photo(300, 400) * 2).astype(np.uint8)
+    save(tmp_path / "in/a.png", worn)
+    save(tmp_path / "in/b.tif", (photo(300, 400, channels=1, dtype=np.uint16) * 2 + 9000).astype(np.uint16))
+    save(tmp_path / "mask.png", hole(300, 400, (40, 50, 60, 90), (200, 5, 290, 20)) // 2)
+    restorer, options = (Filler(), {"masks": tmp_path / "mask.png"}) if masked else (Identity(), {})
+    for way, limit in (("memory", 10**9), ("parts", 50_000)):
+        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
+        fix_folder(tmp_path / "in", tmp_path / way, restorer, fade=True, strength=0.8, tile=64, **options)
+    for name in ("a.png", "b.tif"):
+        one, two = (read_picture(tmp_path / way / name).pixels.astype(int) for way in ("memory", "parts"))
+        assert np.array_equal(one, two)
+        assert np.abs(one - read_picture(tmp_path / "in" / name).pixels).max() > 10
+
+
+def test_a_picture_with_nothing_to_fill_is_unfaded_and_that_is_told(tmp_path):
+    save(tmp_path / "in/a.png", (60 + photo(30, 40) * 2).astype(np.uint8))
+    save(tmp_path / "mask.png", hole(30, 40))
+    summary = fix_folder(
+        tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", fade=True, log=tmp_path / "log"
+    )
+    assert (summary.done, summary.copied) == (1, 0)
+    assert '"model": "fade"' in (tmp_path / "log").read_text()
+    assert snapshot(tmp_path / "in") != snapshot(tmp_path / "out")

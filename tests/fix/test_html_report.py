@@ -1,0 +1,127 @@
+"""`restore fix --html`: before and after of every file, and what became of the others."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix import plan_fix, run_fix
+from restore.fix.html_report import check_fix_page, write_fix_page
+from restore.fix.results import Record, Summary
+from restore.images import save_png
+from restore.restorers.registry import open_restorer
+from tests.cli.test_main import restore
+from tests.html.test_write import data_of
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    for number, name in enumerate(("a.png", "sub/b.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        save_png(folder / name, noise)
+        hole = np.zeros((40, 50, 1), np.uint8)
+        hole[10:20, 10:20] = 255
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        save_png(tmp_path / "masks" / name, hole)
+    return folder
+
+
+def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, tmp_path: Path) -> None:
+    (scans / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (scans / "notes.txt").write_text("no picture")
+    done = restore("fix", scans, tmp_path / "out", "--model", "tv", "--html", tmp_path / "page")
+    assert done.returncode == 1
+    assert f"page: {tmp_path / 'page' / 'index.html'}" in done.stderr
+    data = data_of(tmp_path / "page")
+    assert [(row["name"], row["group"]) for row in data["rows"]] == [("a.png", ""), ("sub/b.png", "sub")]
+    for row in data["rows"]:
+        assert list(row["views"][0]["pictures"]) == ["before", "after"]
+        assert list(row["views"][0]["errors"]) == ["after"]
+        changed, seconds = row["scores"]
+        assert 50 < changed <= 100
+        assert seconds > 0
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert '<td class="short">broken.png</td><td class="short">failed</td>' in html
+    assert '<td class="short">notes.txt</td><td class="short">skipped</td>' in html
+
+
+def test_a_run_that_goes_on_shows_what_an_earlier_one_has_done(scans: Path, tmp_path: Path) -> None:
+    command = ("fix", scans, tmp_path / "page" / "out", "--model", "tv", "--html", tmp_path / "page")
+    assert restore(*command, "--include", "a.png").returncode == 0, "the outputs may lie in the page's folder"
+    assert [row["name"] for row in data_of(tmp_path / "page")["rows"]] == ["a.png"]
+    assert restore(*command, "--skip-existing").returncode == 0
+    first, second = data_of(tmp_path / "page")["rows"]
+    assert (first["name"], first["note"], first["scores"]) == ("a.png", "the output exists", [None, None])
+    assert second["scores"][1] is not None
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_holes_are_outlined_as_the_masks_were_meant(scans: Path, tmp_path: Path, invert: bool) -> None:
+    plan = plan_fix(scans, tmp_path / "out", masks=tmp_path / "masks", mask_invert=invert)
+    records: list[Record] = []
+    summary = run_fix(plan, open_restorer("telea"), progress=lambda record, done, total: records.append(record))
+    index = write_fix_page(tmp_path / "page", plan, records, summary)
+    import cv2
+
+    outline = data_of(index.parent)["rows"][0]["views"][0]["outline"]
+    line = cv2.imread(str(index.parent / "pictures" / outline), cv2.IMREAD_UNCHANGED)[:, :, 3] > 0
+    assert line[9, 15] != invert, "outside of the square, or inside of it"
+    assert line[10, 15] == invert
+
+
+def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path) -> None:
+    rgba = np.full((40, 50, 4), 200, np.uint8)
+    rgba[:20, :, 3] = 0
+    (tmp_path / "scans").mkdir()
+    save_png(tmp_path / "scans" / "a.png", rgba)
+    plan = plan_fix(tmp_path / "scans", tmp_path / "out", masks="auto")
+    record = Record(os.fspath(tmp_path / "scans/a.png"), os.fspath(tmp_path / "out/a.png"), "done")
+    (tmp_path / "out").mkdir()
+    save_png(tmp_path / "out" / "a.png", rgba)
+    index = write_fix_page(tmp_path / "page", plan, [record], Summary(1))
+    assert not data_of(index.parent)["rows"][0]["views"][0].get("outline"), "transparency is not where damage was"
+
+
+def test_files_that_are_gone_by_then_are_noted(scans: Path, tmp_path: Path) -> None:
+    plan = plan_fix(scans, tmp_path / "out")
+    records: list[Record] = []
+    summary = run_fix(plan, open_restorer("tv"), progress=lambda record, done, total: records.append(record))
+    (scans / "a.png").unlink()
+    (tmp_path / "out" / "sub" / "b.png").write_bytes(b"")
+    first, second = data_of(write_fix_page(tmp_path / "page", plan, records, summary).parent)["rows"]
+    assert first["note"] == "before cannot be shown: there is no such file"
+    assert "after cannot be shown" in second["note"]
+
+
+def test_files_that_were_not_begun_are_listed(scans: Path, tmp_path: Path) -> None:
+    plan = plan_fix(scans, tmp_path / "out")
+    summary = run_fix(plan, open_restorer("tv"))
+    index = write_fix_page(tmp_path / "page", plan, [], summary)
+    assert data_of(index.parent)["rows"] == []
+    assert '<td class="short">a.png</td><td class="short">not started</td>' in index.read_text()
+
+
+@pytest.mark.parametrize(("where", "words"), [("scans", "inside"), ("scans/page", "inside"), ("out", "a folder each")])
+def test_a_page_goes_nowhere_else(scans: Path, tmp_path: Path, where: str, words: str) -> None:
+    done = restore("fix", scans, tmp_path / "out", "--html", tmp_path / where)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_goes_through_a_pipe_has_no_page(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(RestoreError, match="needs files"):
+        check_fix_page(tmp_path / "page", plan_fix(scans / "a.png", "-"))
+
+
+def test_one_picture_has_a_page_too(scans: Path, tmp_path: Path) -> None:
+    done = restore("fix", scans / "a.png", tmp_path / "b.png", "--model", "tv", "--html", tmp_path / "page")
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in data_of(tmp_path / "page")["rows"]] == ["a.png"]
+    dry = restore("fix", scans / "a.png", tmp_path / "c.png", "--html", tmp_path / "none", "--dry-run")
+    assert dry.returncode == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,77 @@
+"""Configs: what is written wrong is said in one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from restore.config import Settings, build, config_names, find_config, read_yaml
+from restore.errors import RestoreError
+
+
+class Inner(Settings):
+    batch: int = Field(8, ge=1)
+
+
+class Outer(Settings):
+    total_steps: int
+    rate: float = 0.1
+    data: Inner = Inner()
+
+
+def test_overrides_reach_nested_keys_and_keep_their_types() -> None:
+    config = build(Outer, {"total_steps": 1}, where="c.yaml", overrides=["data.batch=2", "rate=1e-4"])
+    assert config.data.batch == 2
+    assert config.rate == 1e-4
+
+
+def test_an_override_does_not_change_the_values_it_is_laid_over() -> None:
+    values = {"total_steps": 1, "data": {"batch": 3}}
+    build(Outer, values, where="c.yaml", overrides=["data.batch=2"])
+    assert values["data"]["batch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"total_steps": 1, "data": {"bacth": 1}}, "unknown key 'data.bacth'; did you mean 'data.batch'?"),
+        ({"total_step": 1}, "'total_step"),
+        (
+            {"total_steps": 1, "data": {"batch": 0}},
+            "data.batch = 0: input should be greater than or equal to 1",
+        ),
+        ({"total_steps": "many"}, "total_steps = 'many'"),
+        ({}, "the key 'total_steps' is missing"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(values: dict, expected: str) -> None:
+    with pytest.raises(RestoreError, match=r"^c\.yaml: ") as error:
+        build(Outer, values, where="c.yaml")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(RestoreError, match="key=value"):
+        build(Outer, {"total_steps": 1}, where="c.yaml", overrides=["data.batch"])
+
+
+def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("a: [1, 2\nb: 3\n")
+    with pytest.raises(RestoreError, match=r"c\.yaml.*line"):
+        read_yaml(file)
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(RestoreError, match="stands twice"):
+        read_yaml(file)
+
+
+def test_a_shipped_config_is_found_by_name_and_the_nearest_is_named() -> None:
+    assert "photo" in config_names("train")
+    assert find_config("photo", "train").name == "photo.yaml"
+    with pytest.raises(RestoreError, match="did you mean 'photo'"):
+        find_config("foto", "train")
