@@ -18,7 +18,7 @@ from pathlib import Path
 
 from restore.errors import RestoreError
 from restore.training.config import TrainConfig, load_train_config
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 
 GAMES = {
     "vanilla": {"adversarial": "vanilla"},
@@ -68,7 +68,7 @@ def main() -> None:
     for name, game in (GAMES | wild).items():
         seen: list[dict[str, float]] = []
         scores: list[dict[str, float]] = []
-        report = Report(
+        report = TrainCallbacks(
             logged=lambda step, total, values, seen=seen: seen.append(values),
             validated=lambda step, values, best, scores=scores: scores.append(values),
         )

@@ -79,7 +79,7 @@ def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]
         true = mask[0, 0].numpy()
         seen = as_array(shown)
         done = carry_out(
-            models, steps, seen, None, tile_of=lambda model: tiles[id(model)], dilate_px=0, feather_px=0, say=print
+            models, steps, seen, None, tile_of=lambda model: tiles[id(model)], dilate_px=0, feather_px=0, on_event=print
         )
         found = done.weight
         counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])

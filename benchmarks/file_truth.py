@@ -51,10 +51,10 @@ def restore_fix(source: Path, target: Path) -> int:
     from torch import Tensor
 
     from restore import fix_folder
-    from restore.restorers.base import Needs, Restorer
+    from restore.restorers.base import ModelRequirements, Restorer
 
     class Identity(Restorer):
-        name, purpose, needs = "identity", "changes nothing", Needs(needs_mask=False)
+        name, purpose, needs = "identity", "changes nothing", ModelRequirements(needs_mask=False)
 
         def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
             return image

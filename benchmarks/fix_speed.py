@@ -66,7 +66,7 @@ def network_alone(options: argparse.Namespace) -> dict[str, object]:
     tile = auto_tile(1 << 20, 1 << 20, device=restorer.device, overlap_px=restorer.needs.overlap_px)
     seconds = pixels = 0.0
     for path in sorted(options.folder.iterdir()):
-        shown = read_picture(path).shown()
+        shown = read_picture(path).to_srgb()
         started = time.monotonic()
         repair(restorer, shown, None, tile_px=tile)
         seconds += time.monotonic() - started

@@ -51,7 +51,7 @@ def main() -> None:
 
     def chain(steps: Steps, shown: np.ndarray, weight: np.ndarray | None, models: Models = everything) -> np.ndarray:
         outcome = carry_out(
-            models, steps, shown, weight, tile_of=lambda one: tiles[id(one)], dilate_px=0, feather_px=0, say=print
+            models, steps, shown, weight, tile_of=lambda one: tiles[id(one)], dilate_px=0, feather_px=0, on_event=print
         )
         return np.zeros(1) if outcome.weight is None else outcome.weight
 

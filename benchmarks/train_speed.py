@@ -47,9 +47,9 @@ from restore.devices import pick_device
 from restore.images import find_pictures
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.cuda_graph import stepper
-from restore.training.dry_run import Trial, wait
+from restore.training.dry_run import StepBenchmark, wait
 from restore.training.ema import Ema
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import (
     build_networks,
     make_player,
@@ -59,7 +59,7 @@ from restore.training.setup import (
     sees_mask,
     settle_precision,
 )
-from restore.training.step import Rules
+from restore.training.step import StepContext
 
 PATCH = {"pix2pix": 256, "unet": 128}
 LOG_EVERY = {"cpu": 1, "cuda": 20}
@@ -173,7 +173,7 @@ def our_loop(config: TrainConfig, seconds: float) -> dict[str, float]:
             raise Enough
 
     with contextlib.suppress(Enough):
-        train(config, Report(logged=logged))
+        train(config, TrainCallbacks(logged=logged))
     return result(marks, config, first[0], torch.device(config.device))
 
 
@@ -206,12 +206,12 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
     precision = settle_precision(config, device)
     generator, discriminator = build_networks(config)
     source, _ = open_data(config, generator, device, lambda line: None)
-    rules = Rules(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment)
+    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
         d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
-    trial = Trial(config, source, rules, g, d, Ema(generator, config.ema), config.data.batch)
+    trial = StepBenchmark(config, source, rules, g, d, Ema(generator, config.ema), config.data.batch)
     with BatchStream(source, seed=0, start=0, count=config.data.batch) as stream:
         make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused)
         same = next(stream)

@@ -55,7 +55,7 @@ def find_weights(name_or_path: str) -> Path:
     raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
 
 
-class Finding(Settings):
+class DetectorSettings(Settings):
     """How a detector's probabilities become a mask: damage from `threshold` on, and `margin_px` around it."""
 
     threshold: float = Field(gt=0, lt=1)
@@ -78,7 +78,7 @@ class Description(Settings):
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)
     overlap_px: int = Field(default=0, ge=0)
-    finds: Finding | None = None
+    finds: DetectorSettings | None = None
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:

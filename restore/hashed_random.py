@@ -57,7 +57,7 @@ def keys(seed: int, *parts: int, last: Iterable[int]) -> Tensor:
     return _mix_tensor((start ^ torch.tensor(list(last), dtype=torch.int64)) + _signed(_GOLDEN))
 
 
-def derived(parents: Tensor, part: int) -> Tensor:
+def fold_in(parents: Tensor, part: int) -> Tensor:
     """New keys from keys int64[B], independent of these, and of one another for different `part`."""
     return _mix_tensor((parents ^ part) + _signed(_GOLDEN))
 
@@ -73,11 +73,11 @@ def uniform(keys: Tensor, stream: int, n: int) -> Tensor:
         float64[B, n], on the device of `keys` (meant for the CPU).
     """
     counters = torch.arange(n, dtype=torch.int64, device=keys.device) * _signed(_GOLDEN)
-    bits = _mix_tensor(derived(keys, stream)[:, None] + counters)
+    bits = _mix_tensor(fold_in(keys, stream)[:, None] + counters)
     return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
 
-def between(keys: Tensor, stream: int, bounds: Sequence[float], n: int | None = None) -> Tensor:
+def uniform_range(keys: Tensor, stream: int, bounds: Sequence[float], n: int | None = None) -> Tensor:
     """Uniform in [bounds[0], bounds[1]]: float64[B], or float64[B, n] where `n` is given."""
     low, high = bounds
     values = low + (high - low) * uniform(keys, stream, 1 if n is None else n)
@@ -90,7 +90,7 @@ def integers(keys: Tensor, stream: int, low: int, high: int, n: int | None = Non
     return values[:, 0] if n is None else values
 
 
-def happens(keys: Tensor, stream: int, probability: float) -> Tensor:
+def bernoulli(keys: Tensor, stream: int, probability: float) -> Tensor:
     """True with the given probability: bool[B]."""
     return uniform(keys, stream, 1)[:, 0] < probability
 
@@ -142,7 +142,7 @@ def _field_bits(
     keys: Tensor, stream: int, half: int, device: torch.device | str
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Two int64[B, n] of 24 random bits from one 64-bit hash each, in chunks that bound the memory."""
-    start = to_device(derived(keys, stream), device)[:, None]
+    start = to_device(fold_in(keys, stream), device)[:, None]
     for first in range(0, half, _CHUNK):
         last = min(first + _CHUNK, half)
         positions = torch.arange(first, last, dtype=torch.int64, device=device) * _signed(_GOLDEN)

@@ -47,7 +47,7 @@ def interrupt_by_signals(*, once: bool) -> None:
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Meanwhile no signal interrupts: it does at the end. Nothing is held back outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

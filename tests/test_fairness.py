@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from restore.data.config import DataConfig
-from restore.data.dataset import Lookalikes
+from restore.data.dataset import DuplicateIndex
 from restore.images import find_pictures, read_rgb8
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ needs_data = pytest.mark.skipif(not (PHOTOS.is_dir() and BENCH.is_dir()), reason
 
 def copies_of(bench: Path, training: Path) -> set[str]:
     """The pictures of `training` that look like one of `bench`, or like its mirror image."""
-    scored = Lookalikes((read_rgb8(bench / name) for name in find_pictures(bench)), BITS)
+    scored = DuplicateIndex((read_rgb8(bench / name) for name in find_pictures(bench)), BITS)
     return {name.as_posix() for name in find_pictures(training) if read_rgb8(training / name) in scored}
 
 

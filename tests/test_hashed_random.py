@@ -2,13 +2,13 @@ import math
 
 import torch
 
-from restore.hashed_random import derived, field_normal, field_uniform, integers, key, keys, uniform
+from restore.hashed_random import field_normal, field_uniform, fold_in, integers, key, keys, uniform
 
 
 def test_python_integers_and_tensors_agree() -> None:
     assert keys(5, 7, last=range(20)).tolist() == [key(5, 7, i) for i in range(20)]
     assert keys(-5, last=[-1, 2**40]).tolist() == [key(-5, -1), key(-5, 2**40)]
-    assert derived(torch.tensor([key(1, 2)]), 3).item() == key(1, 2, 3)
+    assert fold_in(torch.tensor([key(1, 2)]), 3).item() == key(1, 2, 3)
 
 
 def test_the_hash_never_changes() -> None:

@@ -24,7 +24,7 @@ LITERATURE = (
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchSample:
     """One damaged picture, as a model gets it.
 
     Attributes:
@@ -57,12 +57,12 @@ class BenchDamage:
 
     label: str
     says: str
-    make: Callable[[Tensor, str], Case]
+    make: Callable[[Tensor, str], BenchSample]
     hides: bool = False
     only_holes: bool = False
     scale: int = 1
 
-    def case(self, clean: np.ndarray, name: str) -> Case:
+    def case(self, clean: np.ndarray, name: str) -> BenchSample:
         """Damage one picture.
 
         Args:
@@ -134,7 +134,7 @@ def _of_config(name: str, seed: int) -> BenchDamage:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise RestoreError(f"no damage is called {name!r}", hint=f"{hint}known: {', '.join(_known())}") from error
 
-    def make(clean: Tensor, picture: str) -> Case:
+    def make(clean: Tensor, picture: str) -> BenchSample:
         damaged, mask = damage(clean, torch.tensor([key(seed, picture)], dtype=torch.int64))
         return replace(_plain(clean, damaged), mask=(mask > 0).float() if damage.hides else None)
 
@@ -142,8 +142,8 @@ def _of_config(name: str, seed: int) -> BenchDamage:
     return BenchDamage(damage.name, says, make, damage.hides, damage.only_holes)
 
 
-def _plain(clean: Tensor, damaged: Tensor) -> Case:
-    return Case(damaged, None, clean, rounded(damaged))
+def _plain(clean: Tensor, damaged: Tensor) -> BenchSample:
+    return BenchSample(damaged, None, clean, rounded(damaged))
 
 
 def rounded(image: Tensor) -> Tensor:
@@ -176,9 +176,9 @@ def jpeg_file(clean: Tensor, quality: int) -> Tensor:
         return torch.tensor(np.asarray(decoded)).permute(2, 0, 1)[None].float() / 255
 
 
-def bicubic(clean: Tensor, scale: int) -> Case:
+def bicubic(clean: Tensor, scale: int) -> BenchSample:
     """Reduced, and enlarged back for those that do not enlarge themselves; both in 8 bits."""
     height, width = clean.shape[-2:]
     small = rounded(scaled(clean, (height // scale, width // scale), "bicubic"))
     back = rounded(scaled(small, (height, width), "bicubic"))
-    return Case(back, None, clean, back, small)
+    return BenchSample(back, None, clean, back, small)

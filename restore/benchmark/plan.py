@@ -20,7 +20,7 @@ from restore.files import check_writable
 from restore.images import find_pictures, stem_key
 from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.classical import CLASSICAL
 from restore.restorers.network import sha256_of
 from restore.restorers.registry import open_restorer
@@ -38,7 +38,7 @@ _LIBRARIES = ("scikit-image", "opencv-python", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
-class Contender:
+class BenchModel:
     """A model that takes part.
 
     Attributes:
@@ -57,7 +57,7 @@ class Contender:
 
     label: str
     given: str
-    needs: Needs
+    needs: ModelRequirements
     identity: str
     sha256: str | None
     purpose: str
@@ -83,7 +83,7 @@ class Contender:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return {"device": name, "precision": self.precision, "tile_px": self.tile_px}
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain values, for the report."""
         return {
             "model": self.label, "given": self.given, "sha256": self.sha256, "identity": self.identity,
@@ -99,7 +99,7 @@ def default_models(damages: Sequence[BenchDamage]) -> list[str]:
     return [*fillers, *cleaners]
 
 
-def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_px: int) -> list[Contender]:
+def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_px: int) -> list[BenchModel]:
     """Open every model once, to see what it is.
 
     Args:
@@ -118,7 +118,7 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
         label = _stem(name) if stems[_stem(name)] == 1 else name
         network = restorer.network
         contenders.append(
-            Contender(
+            BenchModel(
                 label=label,
                 given=name,
                 needs=restorer.needs,
@@ -188,7 +188,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """Everything settled.
 
     Attributes:
@@ -208,7 +208,7 @@ class Plan:
     out: Path
     pictures: tuple[Path, ...]
     damages: tuple[BenchDamage, ...]
-    cells: tuple[tuple[BenchDamage, Contender], ...]
+    cells: tuple[tuple[BenchDamage, BenchModel], ...]
     left_out: tuple[LeftOut, ...]
     convention: Convention
     lpips: Lpips | None
@@ -216,7 +216,7 @@ class Plan:
     published: tuple[PublishedFigure, ...]
     settings: dict[str, Any]
 
-    def contenders(self) -> list[Contender]:
+    def contenders(self) -> list[BenchModel]:
         """Every model that is run somewhere, once."""
         return list({contender.label: contender for _, contender in self.cells}.values())
 
@@ -247,7 +247,7 @@ def plan_bench(
     lpips_net: str = "alex",
     lpips_weights: Path | None = None,
     published: str | None = None,
-) -> Plan:
+) -> BenchPlan:
     """Settle and check everything; writes nothing.
 
     Args:
@@ -295,7 +295,7 @@ def plan_bench(
         "clean_dir": str(clean_dir), "limit": limit, "seed": seed, "device": str(place), "precision": precision,
         "tile_px": tile_px, "published": published,
     }  # fmt: skip
-    return Plan(
+    return BenchPlan(
         clean_dir, out, tuple(pictures[:limit]), found, tuple(cells), _defaults_quietly(left_out, models), how, lpips,
         why_not, figures, settings,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from restore.benchmark.degradations import BenchDamage
-from restore.benchmark.plan import MACS_AT_PX, Contender
+from restore.benchmark.plan import MACS_AT_PX, BenchModel
 from restore.benchmark.run import INPUT, Results, Sample, as_pixels
 from restore.environment import environment
 from restore.evaluation.comparison import Version, caption_of, comparison_rows, crop_size, where_they_differ
@@ -72,7 +72,7 @@ class Line:
     gpu_bytes: int | None = None
     idle_bytes: int | None = None
     machines: tuple[str, ...] = ()
-    contender: Contender | None = None
+    contender: BenchModel | None = None
     source: str = ""
 
 
@@ -95,7 +95,7 @@ def lines_of(results: Results) -> list[Line]:
     return lines
 
 
-def _line(damage: str, model: str, samples: Sequence[Sample], contender: Contender | None) -> Line:
+def _line(damage: str, model: str, samples: Sequence[Sample], contender: BenchModel | None) -> Line:
     means = {metric: mean for metric in TITLES if (mean := _mean(samples, metric)) is not None}
     made = [sample.kept.facts for sample in samples if sample.kept is not None]
     if not made:
@@ -129,7 +129,7 @@ def header_and_rows(lines: Sequence[Line], *, intervals: bool = True) -> tuple[l
     header += ["s/megapixel", "peak GPU, MB" if gpu else "peak, MB", "parameters, M", f"GMACs at {MACS_AT_PX}²"]
     rows = []
     for line in lines:
-        scores = [shown(line.means.get(metric), metric, intervals=intervals) for metric in metrics]
+        scores = [format_score(line.means.get(metric), metric, intervals=intervals) for metric in metrics]
         peak = line.gpu_bytes if gpu else line.peak_bytes
         size = line.contender
         rows.append(
@@ -146,7 +146,7 @@ def header_and_rows(lines: Sequence[Line], *, intervals: bool = True) -> tuple[l
     return header, rows
 
 
-def shown(mean: Mean | None, metric: str, *, intervals: bool = True) -> str:
+def format_score(mean: Mean | None, metric: str, *, intervals: bool = True) -> str:
     """`30.87 [30.20, 31.55]`; `inf` where all are identical, `-` without a value."""
     if mean is None:
         return "-"
@@ -245,7 +245,7 @@ def _facts(results: Results, lines: Sequence[Line]) -> dict[str, Any]:
         "settings": plan.settings,
         "convention": plan.described(),
         "damages": [{"damage": damage.label, "how": damage.says} for damage in plan.damages],
-        "models": [contender.facts() for contender in plan.contenders()],
+        "models": [contender.to_dict() for contender in plan.contenders()],
         "table": [_line_facts(line) for line in lines],
         "left_out": [vars(left) for left in plan.left_out],
         "failed": [vars(failure) for failure in results.failures],
@@ -350,7 +350,7 @@ def write_bench_page(results: Results, lines: Sequence[Line]) -> Path:
     Raises:
         RestoreError: exit code 1; it cannot be written.
     """
-    from restore.html import Column, Table, write_page
+    from restore.html import Column, PageTable, write_page
 
     header, rows = header_and_rows(lines)
     return write_page(
@@ -362,7 +362,7 @@ def write_bench_page(results: Results, lines: Sequence[Line]) -> Path:
             for metric, title in TITLES.items()
             if any(metric in line.means for line in lines)
         ],
-        tables=[Table("Means", header, rows)],
+        tables=[PageTable("Means", header, rows)],
         notes=notes_of(results, lines),
         reference="clean",
     )

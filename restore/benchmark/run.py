@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import restore
-from restore.benchmark.degradations import BenchDamage, Case
-from restore.benchmark.plan import MARKER, Contender, Plan
-from restore.benchmark.worker import Outcome, Worker
+from restore.benchmark.degradations import BenchDamage, BenchSample
+from restore.benchmark.plan import MARKER, BenchModel, BenchPlan
+from restore.benchmark.worker import Worker, WorkerResult
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers, why_not_written, write_atomically
 from restore.images import read_rgb8, save_png, stem_key
@@ -29,7 +29,7 @@ from restore.metrics import score_batch
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedResult:
     """A restored picture and how it came about.
 
     Attributes:
@@ -63,7 +63,7 @@ class Cache:
             if below.is_dir():
                 sweep_leftovers(below)
 
-    def find(self, key: str) -> Kept | None:
+    def find(self, key: str) -> CachedResult | None:
         """A restored picture, if it is there and whole."""
         path = self._place("restored", key)
         try:
@@ -72,9 +72,9 @@ class Cache:
         except (OSError, ValueError, RestoreError):
             return None
         known = facts.pop("pixels_sha256", None) if isinstance(facts, dict) else None
-        return Kept(path, found, facts) if found == known else None
+        return CachedResult(path, found, facts) if found == known else None
 
-    def keep(self, key: str, outcome: Outcome, **facts: Any) -> Kept:
+    def keep(self, key: str, outcome: WorkerResult, **facts: Any) -> CachedResult:
         """Store what a model made.
 
         Raises:
@@ -92,7 +92,7 @@ class Cache:
             "gpu_bytes": outcome.gpu_bytes, "notes": list(outcome.notes), **facts,
         }  # fmt: skip
         write_atomically(path.with_suffix(".json"), json.dumps({"pixels_sha256": digest, **known}, indent=1).encode())
-        return Kept(path, digest, known)
+        return CachedResult(path, digest, known)
 
     def find_scores(self, key: str) -> dict[str, float] | None:
         """Scores, if they are there."""
@@ -158,11 +158,11 @@ class Sample:
     picture: str
     scores: dict[str, float]
     megapixels: float
-    kept: Kept | None = None
+    kept: CachedResult | None = None
 
 
 @dataclass(frozen=True)
-class Failure:
+class BenchFailure:
     """What could not be done: a broken picture (of every damage and model), or one that a model failed on."""
 
     picture: str
@@ -188,9 +188,9 @@ class Results:
         run, found: how many pictures were restored now, and how many came from the cache.
     """
 
-    plan: Plan
+    plan: BenchPlan
     samples: list[Sample] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[BenchFailure] = field(default_factory=list)
     machine: str = ""
     run: int = 0
     found: int = 0
@@ -201,7 +201,7 @@ class Results:
         return int(bool(self.failures))
 
 
-def run_bench(plan: Plan, progress: Callable[[int, int], None] = lambda done, total: None) -> Results:
+def run_bench(plan: BenchPlan, progress: Callable[[int, int], None] = lambda done, total: None) -> Results:
     """Do what is planned. Everything computed is kept below `plan.out`, and found there by the next run.
 
     Args:
@@ -221,7 +221,7 @@ def run_bench(plan: Plan, progress: Callable[[int, int], None] = lambda done, to
 class _Runner:
     """The loops over damages, models and pictures."""
 
-    def __init__(self, plan: Plan, results: Results, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, plan: BenchPlan, results: Results, progress: Callable[[int, int], None]) -> None:
         self.plan, self.results, self.progress = plan, results, progress
         self.cache = Cache(plan.out / "cache")
         self.described = plan.described()
@@ -258,7 +258,7 @@ class _Runner:
         self.results.samples.append(Sample(damage.label, INPUT, name, scores, _megapixels(case)))
         return True
 
-    def _cell(self, damage: BenchDamage, contender: Contender, pictures: list[Path]) -> None:
+    def _cell(self, damage: BenchDamage, contender: BenchModel, pictures: list[Path]) -> None:
         with _process(contender) as worker:
             for relative in pictures:
                 self._advance()
@@ -283,10 +283,10 @@ class _Runner:
                     Sample(damage.label, contender.label, stem_key(relative), scores, _megapixels(case), kept)
                 )
 
-    def _case(self, damage: BenchDamage, relative: Path) -> Case:
+    def _case(self, damage: BenchDamage, relative: Path) -> BenchSample:
         return damage.case(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
 
-    def _scores(self, case: Case, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
+    def _scores(self, case: BenchSample, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
         key = key_of(convention=self.described, pixels=pixels_sha256, truth=hash_of(case.clean, case.mask))
         scores = self.cache.find_scores(key)
         if scores is None:
@@ -305,7 +305,7 @@ class _Runner:
 
 
 @contextmanager
-def _process(contender: Contender) -> Iterator[Callable[[], Worker]]:
+def _process(contender: BenchModel) -> Iterator[Callable[[], Worker]]:
     """A process for one cell of the table, so that its peak of memory is that cell's: started when it is first wanted,
     and again where a picture has killed it; ended in the end.
     """
@@ -330,7 +330,7 @@ def _process(contender: Contender) -> Iterator[Callable[[], Worker]]:
             one.close()
 
 
-def _run(worker: Worker, image: Tensor, mask: Tensor | None, case: Case) -> Outcome:
+def _run(worker: Worker, image: Tensor, mask: Tensor | None, case: BenchSample) -> WorkerResult:
     outcome = worker.run(image, mask)
     height, width = case.clean.shape[-2:]
     if outcome.pixels.shape[:2] != (height, width):
@@ -340,14 +340,14 @@ def _run(worker: Worker, image: Tensor, mask: Tensor | None, case: Case) -> Outc
 
 
 def _failure(
-    relative: Path, error: RestoreError, damage: BenchDamage | None = None, contender: Contender | None = None
-) -> Failure:
+    relative: Path, error: RestoreError, damage: BenchDamage | None = None, contender: BenchModel | None = None
+) -> BenchFailure:
     reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
     labels = ("" if one is None else one.label for one in (damage, contender))
-    return Failure(relative.as_posix(), reason, *labels)
+    return BenchFailure(relative.as_posix(), reason, *labels)
 
 
-def _input_for(case: Case, contender: Contender) -> tuple[Tensor, Tensor | None]:
+def _input_for(case: BenchSample, contender: BenchModel) -> tuple[Tensor, Tensor | None]:
     if case.small is not None and contender.needs.scale > 1:
         return case.small, None
     return case.image, case.mask if contender.needs.needs_mask else None
@@ -358,7 +358,7 @@ def as_pixels(image: Tensor) -> np.ndarray:
     return image[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
 
 
-def _megapixels(case: Case) -> float:
+def _megapixels(case: BenchSample) -> float:
     return case.clean.shape[-1] * case.clean.shape[-2] / 1e6
 
 

@@ -29,7 +29,7 @@ _WARM_PX = 128
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WorkerResult:
     """What a model made of one picture.
 
     Attributes:
@@ -70,7 +70,7 @@ class Worker:
         )  # fmt: skip
         self._ask({"model": given, "device": device, "precision": precision, "tile_px": tile_px})
 
-    def run(self, image: Tensor, mask: Tensor | None) -> Outcome:
+    def run(self, image: Tensor, mask: Tensor | None) -> WorkerResult:
         """Have a picture restored.
 
         Args:
@@ -85,7 +85,7 @@ class Worker:
         answer = self._ask({"height": height, "width": width, "masked": mask is not None}, body)
         shape = (answer["height"], answer["width"], 3)
         pixels = np.frombuffer(_read(self._stdout, shape[0] * shape[1] * 3), np.uint8).reshape(shape)
-        return Outcome(
+        return WorkerResult(
             pixels, answer["seconds"], answer["peak_bytes"], answer["idle_bytes"], answer["gpu_bytes"],
             tuple(answer["notes"]),
         )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import Progress, print_table, say
+from restore.cli.console import Progress, echo, print_table
 from restore.cli.options import Device, Precision, app, bench_damage_names, model_names
 from restore.errors import printable
 
@@ -65,9 +65,9 @@ def bench(
     from restore.images.contact_sheet import save_sheet
 
     for left in plan.left_out:
-        say(left.line())
+        echo(left.line())
     if plan.lpips is None:
-        say(f"no LPIPS: {plan.why_no_lpips}")
+        echo(f"no LPIPS: {plan.why_no_lpips}")
     try:
         with Progress("comparing", None) as bar:
             results = run_bench(plan, bar.at)
@@ -79,13 +79,13 @@ def bench(
         write_sheets(results)
         write_bench_page(results, lines)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where this one stopped")
+        echo("interrupted; the same command goes on where this one stopped")
         raise typer.Exit(130) from None
     header, rows = header_and_rows(lines, intervals=False)
     print_table(tuple(header), [tuple(row) for row in rows])
     for failure in results.failures:
-        say(f"failed: {printable(failure.line())}")
-    say(f"{results.run} pictures restored, {results.found} found from before; all in {printable(out)}")
+        echo(f"failed: {printable(failure.line())}")
+    echo(f"{results.run} pictures restored, {results.found} found from before; all in {printable(out)}")
     raise typer.Exit(results.exit_code)
 
 

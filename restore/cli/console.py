@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from restore.training.loop import Report
+    from restore.training.loop import TrainCallbacks
 
 
-def say(line: str) -> None:
+def echo(line: str) -> None:
     """A line on stderr: progress and complaints."""
     typer.echo(line, err=True)
 
@@ -59,7 +59,7 @@ class TrainingDisplay:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        from restore.training.loop import Report
+        from restore.training.loop import TrainCallbacks
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Bar(
@@ -68,7 +68,7 @@ class TrainingDisplay:
             console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=total_steps, losses="")
-        self.report: Report = Report(say=self._line, logged=self._logged, validated=self._validated)
+        self.report = TrainCallbacks(on_event=self._line, logged=self._logged, validated=self._validated)
 
     def __enter__(self) -> TrainingDisplay:
         self._bar.start()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import Progress, say
+from restore.cli.console import Progress, echo
 from restore.cli.options import app, damage_names
 from restore.errors import RestoreError, printable
 
@@ -52,8 +52,8 @@ def degrade(
         summary = write_damaged(
             clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
         )
-    for line in summary.lines():
-        say(line)
+    for line in summary.format():
+        echo(line)
     raise typer.Exit(1 if summary.failed else 0)
 
 

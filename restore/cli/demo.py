@@ -13,7 +13,7 @@ import numpy as np
 from restore.degradations.write import write_damaged
 from restore.devices import pick_device
 from restore.errors import RestoreError
-from restore.evaluation.report import Report
+from restore.evaluation.report import EvalReport
 from restore.evaluation.scoring import DEFAULT_METRICS, score_folders
 from restore.files import check_writable
 from restore.fix import fix_folder
@@ -30,7 +30,7 @@ SHEET = "before_after.png"
 
 
 @dataclass(frozen=True)
-class Task:
+class DemoTask:
     """A damage and the shipped model that repairs it.
 
     Attributes:
@@ -43,12 +43,16 @@ class Task:
     masks: Literal["no", "given", "auto"]
 
 
-TASKS = (Task("mixed", "photo", "no"), Task("inpaint-thin", "inpaint", "given"), Task("scratch", "inpaint", "auto"))
+TASKS = (
+    DemoTask("mixed", "photo", "no"),
+    DemoTask("inpaint-thin", "inpaint", "given"),
+    DemoTask("scratch", "inpaint", "auto"),
+)
 COLUMN_PX = 300
 
 
 def make_demo(
-    out: Path, say: Callable[[str], None], lpips_net: str = "alex", lpips_weights: Path | None = None
+    out: Path, echo: Callable[[str], None], lpips_net: str = "alex", lpips_weights: Path | None = None
 ) -> Path:
     """Damage, repair, score and show.
 
@@ -86,13 +90,13 @@ def make_demo(
         if task.masks == "auto":
             more = {"finder": open_detector(), "clean_up": open_restorer("photo"), "spare_clean": True}
         told = f" --masks {masks}" if masks else ""
-        say(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
+        echo(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_damaged(out / "clean", folder, task.damage, seed=SEED)
-        say(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
+        echo(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
         summary = fix_folder(folder / "damaged", folder / "repaired", open_restorer(task.model), masks=masks, **more)
         if summary.exit_code:
-            raise RestoreError("; ".join(summary.lines()), where=folder, exit_code=summary.exit_code)
-        say(f"restore eval {folder / 'repaired'} {out / 'clean'}")
+            raise RestoreError("; ".join(summary.format()), where=folder, exit_code=summary.exit_code)
+        echo(f"restore eval {folder / 'repaired'} {out / 'clean'}")
         damaged, repaired = (
             score_folders(
                 folder / part, out / "clean", metrics=DEFAULT_METRICS if lpips else ("psnr", "ssim"), lpips=lpips
@@ -101,9 +105,9 @@ def make_demo(
         )
         rows.append((task, damaged, repaired))
 
-    say("")
+    echo("")
     for line in table(rows, why_not):
-        say(line)
+        echo(line)
     sheet = out / SHEET
     save_png(sheet, picture_sheet(out))
     return sheet
@@ -157,7 +161,7 @@ def _open_lpips(net: str, weights: Path | None) -> tuple[Lpips | None, str]:
         return None, str(error)
 
 
-def table(rows: list[tuple[Task, Report, Report]], why_no_lpips: str = "") -> list[str]:
+def table(rows: list[tuple[DemoTask, EvalReport, EvalReport]], why_no_lpips: str = "") -> list[str]:
     """Mean scores, damaged -> repaired, and why a score is missing."""
     lines = [f"{'damage':<14} {'model':<8} {'PSNR':>16} {'SSIM':>18} {'LPIPS':>18}"]
     why: dict[str, None] = {}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.cli.console import Progress, say
+from restore.cli.console import Progress, echo
 from restore.cli.options import DecodeSeconds, Device, Input, MaxPixels, Precision, Tile, app, model_names
 
 Truncated = Literal["fail", "accept"]
@@ -47,7 +47,7 @@ def detect(
     from restore.fix.decoder_isolation import supervise
 
     # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
-    watch = supervise(decode_seconds, say)
+    watch = supervise(decode_seconds, echo)
 
     from restore.fix.detect import plan_detect, run_detect
 
@@ -66,6 +66,6 @@ def detect(
             progress=lambda record, done, total: bar.at(done, total), watch=watch,
         )  # fmt: skip
     # A filter in a pipe that has nothing to complain of says nothing.
-    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.lines():
-        say(line)
+    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
+        echo(line)
     raise typer.Exit(summary.exit_code)

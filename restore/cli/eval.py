@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import Progress, print_table, say
+from restore.cli.console import Progress, echo, print_table
 from restore.cli.options import Device, Masks, app
 from restore.errors import printable
 
@@ -78,7 +78,7 @@ def evaluate(
             typer.echo(err=taken)
         print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
     for line in report.problems():
-        say(printable(line))
+        echo(printable(line))
     if csv_target is not None:
         report.write_csv(csv_target)
     if json_target is not None:
@@ -92,5 +92,5 @@ def evaluate(
                 html, report, restored, reference,
                 masks=masks, baseline=baseline, progress=lambda done: bar.at(done, pairs),
             )  # fmt: skip
-        say(f"page: {printable(index)}")
+        echo(f"page: {printable(index)}")
     raise typer.Exit(report.exit_code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore.cli.console import Progress, say
+from restore.cli.console import Progress, echo
 from restore.cli.options import DecodeSeconds, Input, MaxPixels, Precision, Tile, app, model_names
 from restore.errors import RestoreError, printable
 
@@ -143,10 +143,10 @@ def fix(
                 f"the summary and {taker} cannot both go to standard output", where="--json", hint="name a file"
             )
 
-    from restore.fix.decoder_isolation import Watch, supervise
+    from restore.fix.decoder_isolation import SupervisorLink, supervise
 
     # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
-    watch = Watch() if dry_run else supervise(decode_seconds, say)
+    watch = SupervisorLink() if dry_run else supervise(decode_seconds, echo)
 
     from restore.fix import plan_fix
     from restore.fix.options import dilate_from
@@ -163,7 +163,7 @@ def fix(
 
         check_fix_page(html, plan)
     if dry_run:
-        for line in [json.dumps(plan.facts(), indent=1)] if as_json else plan.lines():
+        for line in [json.dumps(plan.to_dict(), indent=1)] if as_json else plan.format():
             typer.echo(line)
         return
     watch.keep(plan)
@@ -197,14 +197,14 @@ def fix(
             max_pixels=max_pixels, truncated=truncated, watch=watch,
         )  # fmt: skip
     # A filter in a pipe that has nothing to complain of says nothing.
-    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.lines():
-        say(line)
+    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
+        echo(line)
     if as_json:
-        typer.echo(json.dumps(summary.facts(), indent=1))
+        typer.echo(json.dumps(summary.to_dict(), indent=1))
     if html is not None and not summary.interrupted:
         from restore.fix.html_report import write_fix_page
 
         with Progress("writing the page", len(plan.jobs)) as bar:
             index = write_fix_page(html, plan, records, summary, progress=lambda done: bar.at(done, len(plan.jobs)))
-        say(f"page: {printable(index)}")
+        echo(f"page: {printable(index)}")
     raise typer.Exit(summary.exit_code)

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from restore.cli.console import say
+from restore.cli.console import echo
 from restore.cli.options import app
 from restore.errors import RestoreError
 from restore.signals import interrupt_by_signals
@@ -36,11 +36,11 @@ def main() -> None:
         if debug:
             raise
         if first:
-            say(f"error: {error}")
+            echo(f"error: {error}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         if first:
-            say("interrupted")
+            echo("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # `restore models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,7 +52,7 @@ def main() -> None:
         if code is not None and not first:  # a wrong option, which the first process tells
             sys.exit(code)
         where = "" if first else f" in process {os.environ['LOCAL_RANK']}"  # it may be this one's alone
-        say(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
+        echo(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.cli.console import TrainingDisplay, say
+from restore.cli.console import TrainingDisplay, echo
 from restore.cli.options import app, train_configs
 from restore.errors import RestoreError, printable
 
@@ -50,7 +50,7 @@ def train(
     if dry_run:
         from restore.training.dry_run import preview
 
-        typer.echo(preview(settings, say).text(), nl=False)
+        typer.echo(preview(settings, echo).text(), nl=False)
         return
 
     from restore.training.loop import train as run_training
@@ -62,9 +62,9 @@ def train(
         raise typer.Exit(0)
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:
-        say(f"stopped at step {result.step}; the same command goes on from there")
+        echo(f"stopped at step {result.step}; the same command goes on from there")
         raise typer.Exit(130)
-    say(f"finished; best at step {result.best.get('step')}: {scores}")
+    echo(f"finished; best at step {result.best.get('step')}: {scores}")
     typer.echo(printable(result.out / "best.safetensors"))
 
 
@@ -85,6 +85,6 @@ def export(
 
     written = write(source, out, format, overwrite=overwrite)
     for line in written.notes:
-        say(line)
+        echo(line)
     for file in written.files:
         typer.echo(printable(file))

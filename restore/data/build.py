@@ -12,7 +12,7 @@ import torch
 
 from restore.data.cache import DeviceStore, FileStore, MemoryStore, Store
 from restore.data.config import DataConfig, Folder
-from restore.data.dataset import Intake, Lookalikes
+from restore.data.dataset import DuplicateIndex, TrainingImages
 from restore.data.discovery import (
     PictureFiles,
     fingerprint,
@@ -23,7 +23,7 @@ from restore.data.discovery import (
     split_files,
 )
 from restore.data.loader import Batch, Source, validation_batches
-from restore.data.sampler import CropPlan, Shares
+from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Damage
 from restore.devices import free_in_ram, free_on_device
 from restore.errors import RestoreError
@@ -39,7 +39,7 @@ def open_source(
     *,
     multiple: int,
     device: torch.device,
-    say: Callable[[str], None],
+    on_event: Callable[[str], None],
     minimum: int = 1,
     processes: int = 1,
 ) -> tuple[Source, list[Batch]]:
@@ -68,23 +68,23 @@ def open_source(
     folders, read = _reader(config)
     files = split_files(folders, config.validation_percent)
     threads = max(1, min(_MOST_THREADS, _cores() // processes))
-    names, held_out = _read_validation(files, read, config, smallest, threads, say)
-    intake = Intake(
+    names, held_out = _read_validation(files, read, config, smallest, threads, on_event)
+    intake = TrainingImages(
         files.training,
         read,
         patch=config.patch,
         tiny=config.tiny,
         on_error=config.on_error,
-        held_out=Lookalikes((p[:, :, -3:] for p in held_out), config.near_duplicates or 0),
-        say=say,
+        held_out=DuplicateIndex((p[:, :, -3:] for p in held_out), config.near_duplicates or 0),
+        on_event=on_event,
     )
     weighted = any(folder.weight is not None for folder in folders)
-    shares = Shares(files.counts, [folder.weight or 1.0 for folder in folders] if weighted else None)
-    store = _open_store(config, intake, shares, device, max(2, threads), processes, say)
+    shares = FolderSampler(files.counts, [folder.weight or 1.0 for folder in folders] if weighted else None)
+    store = _open_store(config, intake, shares, device, max(2, threads), processes, on_event)
     if not names:  # a handful of pictures: score on the training set rather than not at all, and say so
         names, held_out = _some_of(intake, config.validation_count, smallest)
-        say("no picture fell to validation: scores are on training pictures (more pictures would help)")
-    say(f"{len(names)} pictures to validate on")
+        on_event("no picture fell to validation: scores are on training pictures (more pictures would help)")
+    on_event(f"{len(names)} pictures to validate on")
     plan = CropPlan(config.patch, config.scale, config.flip, config.rotate)
     source = Source(store, plan, damage, fingerprint(files.training))
     return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device)
@@ -106,18 +106,20 @@ def _read_validation(
     config: DataConfig,
     smallest: int,
     threads: int,
-    say: Callable[[str], None],
+    on_event: Callable[[str], None],
 ) -> tuple[list[Path], list[np.ndarray]]:
-    intake = Intake(files.validation[: config.validation_count], read, on_error=config.on_error, say=say)
+    intake = TrainingImages(
+        files.validation[: config.validation_count], read, on_error=config.on_error, on_event=on_event
+    )
     intake.leave_out_missing()
     pictures = dict(_read_all(intake, threads))
     large = {i: p for i, p in pictures.items() if min(p.shape[:2]) >= smallest}
     if len(large) < len(pictures):
-        say(f"{len(pictures) - len(large)} validation pictures are smaller than {smallest} px: not scored")
+        on_event(f"{len(pictures) - len(large)} validation pictures are smaller than {smallest} px: not scored")
     return [intake.files[i] for i in large], list(large.values())
 
 
-def _some_of(intake: Intake, count: int, smallest: int) -> tuple[list[Path], list[np.ndarray]]:
+def _some_of(intake: TrainingImages, count: int, smallest: int) -> tuple[list[Path], list[np.ndarray]]:
     names: list[Path] = []
     pictures: list[np.ndarray] = []
     for index, name in enumerate(intake.files):
@@ -134,12 +136,12 @@ def _some_of(intake: Intake, count: int, smallest: int) -> tuple[list[Path], lis
 
 def _open_store(
     config: DataConfig,
-    intake: Intake,
-    shares: Shares,
+    intake: TrainingImages,
+    shares: FolderSampler,
     device: torch.device,
     threads: int,
     processes: int,
-    say: Callable[[str], None],
+    on_event: Callable[[str], None],
 ) -> Store:
     """The pictures where the config wants them, or where they fit."""
     intake.leave_out_missing()
@@ -163,17 +165,17 @@ def _open_store(
             for folder in shares.folders:
                 intake.refuse_nothing_left(folder)
             for line in intake.summary():
-                say(line)
+                on_event(line)
             usable = [intake.usable(i) for i in range(len(intake.files))]
             store = _held(kind, pictures, usable, shares, device)
             place = f"on {device}" if kind == "device" else "in memory"
-            say(f"{len(store)} pictures to train on, {_size(store.nbytes)} held {place} (data.cache: {kind})")
+            on_event(f"{len(store)} pictures to train on, {_size(store.nbytes)} held {place} (data.cache: {kind})")
             return store
     intake.announce = True
     _probe(intake)  # so that a folder without one good picture is found out now
     for folder in shares.folders:
         intake.refuse_nothing_left(folder)
-    say(
+    on_event(
         f"{len(intake.files)} pictures to train on, decoded for every step by {threads} threads (data.cache: none){why}"
         "; what is broken, too small or like a validation picture is left out when it is met"
     )
@@ -181,7 +183,7 @@ def _open_store(
 
 
 def _held(
-    kind: str, pictures: list[np.ndarray], usable: Sequence[bool], shares: Shares, device: torch.device
+    kind: str, pictures: list[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
 ) -> DeviceStore | MemoryStore:
     if kind == "memory":
         return MemoryStore(pictures, usable, shares, device)
@@ -200,7 +202,7 @@ def _handed_over(pictures: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield pictures.pop()
 
 
-def _read_all(intake: Intake, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+def _read_all(intake: TrainingImages, threads: int) -> Iterator[tuple[int, np.ndarray]]:
     """(index, picture) of all usable files, in order, decoded side by side."""
     with ThreadPoolExecutor(threads, "decode") as pool:
         waiting = [pool.submit(intake.take, i) for i in range(len(intake.files))]
@@ -214,7 +216,7 @@ def _read_all(intake: Intake, threads: int) -> Iterator[tuple[int, np.ndarray]]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_within(intake: Intake, threads: int, limit: float | None) -> list[np.ndarray] | None:
+def _read_within(intake: TrainingImages, threads: int, limit: float | None) -> list[np.ndarray] | None:
     """All usable pictures; None where they take more bytes than `limit` (None: any)."""
     pictures, total = [], 0
     for _, picture in _read_all(intake, threads):
@@ -225,7 +227,7 @@ def _read_within(intake: Intake, threads: int, limit: float | None) -> list[np.n
     return pictures
 
 
-def _probe(intake: Intake) -> float:
+def _probe(intake: TrainingImages) -> float:
     """Bytes that all pictures will take, estimated from some that lie far apart."""
     stride = max(1, len(intake.files) // _PROBED)
     sizes = [p.nbytes for i in range(0, len(intake.files), stride) if (p := intake.take(i)) is not None]

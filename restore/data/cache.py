@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.data.dataset import Intake
-from restore.data.sampler import Shares, Wish
+from restore.data.dataset import TrainingImages
+from restore.data.sampler import CropSpec, FolderSampler
 from restore.devices import to_device
 from restore.errors import RestoreError
 
@@ -39,7 +39,7 @@ class Store(Protocol):
     def __len__(self) -> int:
         """How many pictures are drawn from."""
 
-    def start(self, wish: Wish) -> Callable[[], Tensor]:
+    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
         """Ask for crops; what is returned waits for them and gives uint8, B×C×side×side, on the device.
 
         Calling that raises RestoreError where a file has vanished, or cannot be read in time.
@@ -54,7 +54,7 @@ class HeldStore:
         shares: which file a key draws.
     """
 
-    def __init__(self, usable: Sequence[bool], shares: Shares) -> None:
+    def __init__(self, usable: Sequence[bool], shares: FolderSampler) -> None:
         self.threads = 0
         self._usable = torch.tensor(list(usable))
         self._held_as = self._usable.long().cumsum(0) - 1
@@ -83,7 +83,7 @@ class DeviceStore(HeldStore):
     """
 
     def __init__(
-        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: Shares, device: torch.device
+        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
     ) -> None:
         super().__init__(usable, shares)
         self.device = device
@@ -101,11 +101,11 @@ class DeviceStore(HeldStore):
             torch.cuda.empty_cache()
             torch.cuda.synchronize(device)  # from here on, any stream may read them
 
-    def start(self, wish: Wish) -> Callable[[], Tensor]:
+    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
         """See `Store`."""
         return lambda: self._gather(wish)
 
-    def _gather(self, wish: Wish) -> Tensor:
+    def _gather(self, wish: CropSpec) -> Tensor:
         index = self._pick(wish.keys)
         heights, widths = self._heights[index, None], self._widths[index, None]
         y, x = (
@@ -133,14 +133,14 @@ class MemoryStore(HeldStore):
     """
 
     def __init__(
-        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: Shares, device: torch.device
+        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
     ) -> None:
         super().__init__(usable, shares)
         self.device = device
         self._pictures = [np.ascontiguousarray(picture) for picture in pictures]
         self.nbytes = sum(picture.nbytes for picture in self._pictures)
 
-    def start(self, wish: Wish) -> Callable[[], Tensor]:
+    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
         """See `Store`."""
 
         def crops() -> Tensor:
@@ -160,7 +160,7 @@ class FileStore:
         threads: that decode.
     """
 
-    def __init__(self, intake: Intake, shares: Shares, device: torch.device, threads: int) -> None:
+    def __init__(self, intake: TrainingImages, shares: FolderSampler, device: torch.device, threads: int) -> None:
         self.device, self.threads, self.nbytes = device, threads, 0
         self._intake, self._shares = intake, shares
         self._pool = ThreadPoolExecutor(threads, "decode")
@@ -168,12 +168,12 @@ class FileStore:
     def __len__(self) -> int:
         return sum(self._intake.usable(i) for i in range(len(self._intake.files)))
 
-    def start(self, wish: Wish) -> Callable[[], Tensor]:
+    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
         """See `Store`."""
         waiting = [self._pool.submit(self._crop, wish, i) for i in range(len(wish.keys))]
         return lambda: _together([_in_time(crop) for crop in waiting], self.device)
 
-    def _crop(self, wish: Wish, i: int) -> np.ndarray:
+    def _crop(self, wish: CropSpec, i: int) -> np.ndarray:
         for attempt in range(_ATTEMPTS):
             index = int(self._shares.pick(wish.keys[i : i + 1], attempt))
             picture = self._intake.take(index)
@@ -184,7 +184,7 @@ class FileStore:
         raise _hardly_any()
 
 
-def cut(picture: np.ndarray, wish: Wish, i: int) -> np.ndarray:
+def cut(picture: np.ndarray, wish: CropSpec, i: int) -> np.ndarray:
     """Crop `i` of a wish out of its picture H×W×C: side×side×C, mirrored beyond the lower and right edges."""
     side = wish.side
     y, x = (int(float(wish.place[i, axis]) * max(picture.shape[axis] - side + 1, 1)) for axis in (0, 1))

@@ -48,7 +48,7 @@ def hamming(a: int, b: int) -> int:
     return (a ^ b).bit_count()
 
 
-class Lookalikes:
+class DuplicateIndex:
     """The hashes of some pictures and of their mirror images, to hold others against.
 
     Args:
@@ -71,7 +71,7 @@ class Lookalikes:
 _LONGEST = 16  # of a picture that is enlarged: its long side by its short one; the rest of a strip is cut off
 
 
-class Fate(Enum):
+class ImageStatus(Enum):
     """What is known of a file."""
 
     UNKNOWN = 0
@@ -82,10 +82,10 @@ class Fate(Enum):
     LOOKALIKE = 5
 
 
-_LEFT_OUT = (Fate.BROKEN, Fate.TINY, Fate.LOOKALIKE)
+_LEFT_OUT = (ImageStatus.BROKEN, ImageStatus.TINY, ImageStatus.LOOKALIKE)
 
 
-class Intake:
+class TrainingImages:
     """The training files, each judged when it is first read; the verdict depends on the file alone.
 
     Args:
@@ -107,17 +107,17 @@ class Intake:
         patch: int = 1,
         tiny: str = "upscale",
         on_error: str = "skip",
-        held_out: Lookalikes | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        held_out: DuplicateIndex | None = None,
+        on_event: Callable[[str], None] = lambda line: None,
         announce: bool = False,
     ) -> None:
         self.files = list(files)
         self.announce = announce
-        self.fates = [Fate.UNKNOWN] * len(self.files)
+        self.fates = [ImageStatus.UNKNOWN] * len(self.files)
         self._read, self._patch, self._tiny, self._on_error = read, patch, tiny, on_error
-        self._held_out = held_out or Lookalikes()
-        self._say = say
-        self._announced: set[Fate] = set()
+        self._held_out = held_out or DuplicateIndex()
+        self._on_event = on_event
+        self._announced: set[ImageStatus] = set()
         self._lock = threading.Lock()
         self._first_error: RestoreError | None = None
 
@@ -133,7 +133,7 @@ class Intake:
         try:
             picture = self._read(path)
         except RestoreError as error:
-            if fate is not Fate.UNKNOWN or not os.path.lexists(path):
+            if fate is not ImageStatus.UNKNOWN or not os.path.lexists(path):
                 raise RestoreError(
                     f"was there when training began, and now: {error.what}",
                     where=path,
@@ -144,16 +144,16 @@ class Intake:
                 raise
             self._leave_out_broken(index, error)
             return None
-        if fate is Fate.UNKNOWN:
+        if fate is ImageStatus.UNKNOWN:
             fate = self._judge(picture)
             with self._lock:
-                if self.announce and fate is not Fate.USED and fate not in self._announced:
+                if self.announce and fate is not ImageStatus.USED and fate not in self._announced:
                     self._announced.add(fate)
-                    self._say(f"{printable(path)}: {self._what(fate)}; so is every other one like it")
+                    self._on_event(f"{printable(path)}: {self._what(fate)}; so is every other one like it")
                 self.fates[index] = fate
             if fate in _LEFT_OUT:
                 return None
-        return enlarged(picture, self._patch) if fate is Fate.ENLARGED else picture
+        return enlarged(picture, self._patch) if fate is ImageStatus.ENLARGED else picture
 
     def leave_out_missing(self) -> None:
         """Settle at once what a list names and nobody has, so that what goes missing later is told apart from it.
@@ -162,7 +162,7 @@ class Intake:
             RestoreError: there is one, and `on_error` is `fail`.
         """
         for index, path in enumerate(self.files):
-            if self.fates[index] is Fate.UNKNOWN and not os.path.lexists(path):
+            if self.fates[index] is ImageStatus.UNKNOWN and not os.path.lexists(path):
                 missing = RestoreError("there is no such file", where=path, exit_code=1)
                 if self._on_error == "fail":
                     raise missing
@@ -175,7 +175,7 @@ class Intake:
     def summary(self) -> list[str]:
         """What was enlarged or left out, a line for each reason."""
         lines = []
-        for fate in (Fate.ENLARGED, Fate.TINY, Fate.LOOKALIKE):
+        for fate in (ImageStatus.ENLARGED, ImageStatus.TINY, ImageStatus.LOOKALIKE):
             names = [printable(f.name) for f, its in zip(self.files, self.fates) if its is fate]
             if names:
                 listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -212,28 +212,28 @@ class Intake:
             hint="see data.patch, data.tiny and data.near_duplicates",
         )
 
-    def _what(self, fate: Fate) -> str:
+    def _what(self, fate: ImageStatus) -> str:
         return {
-            Fate.ENLARGED: f"smaller than the patch of {self._patch} px: enlarged to it (data.tiny: upscale)",
-            Fate.TINY: f"smaller than the patch of {self._patch} px: left out (data.tiny: skip)",
-            Fate.LOOKALIKE: "too like a validation picture: kept out of training (data.near_duplicates)",
+            ImageStatus.ENLARGED: f"smaller than the patch of {self._patch} px: enlarged to it (data.tiny: upscale)",
+            ImageStatus.TINY: f"smaller than the patch of {self._patch} px: left out (data.tiny: skip)",
+            ImageStatus.LOOKALIKE: "too like a validation picture: kept out of training (data.near_duplicates)",
         }[fate]
 
-    def _judge(self, picture: np.ndarray) -> Fate:
+    def _judge(self, picture: np.ndarray) -> ImageStatus:
         small = min(picture.shape[:2]) < self._patch
         if small and self._tiny == "skip":
-            return Fate.TINY
+            return ImageStatus.TINY
         if picture[:, :, -3:] in self._held_out:
-            return Fate.LOOKALIKE
-        return Fate.ENLARGED if small else Fate.USED
+            return ImageStatus.LOOKALIKE
+        return ImageStatus.ENLARGED if small else ImageStatus.USED
 
     def _leave_out_broken(self, index: int, error: RestoreError) -> None:
         with self._lock:
-            if self.fates[index] is Fate.BROKEN:  # two threads drew it at once
+            if self.fates[index] is ImageStatus.BROKEN:  # two threads drew it at once
                 return
-            self.fates[index] = Fate.BROKEN
+            self.fates[index] = ImageStatus.BROKEN
             self._first_error = self._first_error or error
-            self._say(f"left out: {error}")
+            self._on_event(f"left out: {error}")
 
 
 def enlarged(picture: np.ndarray, side: int) -> np.ndarray:

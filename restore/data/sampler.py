@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore.hashed_random import derived, key, keys, uniform
+from restore.hashed_random import fold_in, key, keys, uniform
 
 _CROP, _SCALE, _FOLDER = 1011, 1012, 1013  # streams of the hash; degradations use their own
 _STEPS, _SHARED = 1, 2  # what a key of a run is for
@@ -33,7 +33,7 @@ class CropPlan:
 
 
 @dataclass(frozen=True)
-class Wish:
+class CropSpec:
     """The B crops of a step as far as chance decides them before a picture is opened. All on the CPU.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wish:
     side: int
 
 
-class Shares:
+class FolderSampler:
     """Which picture a key draws.
 
     Args:
@@ -73,7 +73,7 @@ class Shares:
 
         A picture that turns out to be of no use is drawn again, so that what is drawn else does not depend on it.
         """
-        chance = uniform(derived(keys_, attempt) if attempt else keys_, _CROP, 1)[:, 0]
+        chance = uniform(fold_in(keys_, attempt) if attempt else keys_, _CROP, 1)[:, 0]
         folder = torch.searchsorted(self._up_to, uniform(keys_, _FOLDER, 1)[:, 0], right=True)
         return self._starts[folder] + (chance * self._counts[folder]).long()
 
@@ -83,13 +83,13 @@ def step_keys(seed: int, step: int, batch: int, first: int = 0) -> Tensor:
     return keys(seed, _STEPS, step, last=range(first, first + batch))
 
 
-def make_wish(plan: CropPlan, seed: int, step: int, count: int, first: int = 0) -> Wish:
+def make_wish(plan: CropPlan, seed: int, step: int, count: int, first: int = 0) -> CropSpec:
     """What images `first` … `first + count - 1` of a step are to be."""
     low, high = plan.scale
     share = float(uniform(torch.tensor([key(seed, _SHARED, step)]), _SCALE, 1)[0, 0])
     keys_ = step_keys(seed, step, count, first)
     chance = uniform(keys_, _CROP, 5)
-    return Wish(
+    return CropSpec(
         keys=keys_,
         place=chance[:, 1:3],
         flip=(chance[:, 3] < 0.5) & plan.flip,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from restore.degradations.base import Params, Range, Step, within
 from restore.devices import to_device
-from restore.hashed_random import between
+from restore.hashed_random import uniform_range
 
 
 class Blur(Step):
@@ -26,7 +26,7 @@ class Blur(Step):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`sigma` in pixels."""
-        return {"sigma": between(keys, 0, self.sigma)}
+        return {"sigma": uniform_range(keys, 0, self.sigma)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
         """Blur; see `Step.apply`."""
@@ -50,8 +50,8 @@ class MotionBlur(Step):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`length` in pixels, `angle` in radians."""
         return {
-            "length": between(keys, 0, self.length),
-            "angle": between(keys, 1, self.angle) * (math.pi / 180),
+            "length": uniform_range(keys, 0, self.length),
+            "angle": uniform_range(keys, 1, self.angle) * (math.pi / 180),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:

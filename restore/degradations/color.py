@@ -9,7 +9,7 @@ from torch import Tensor
 
 from restore.degradations.base import Params, Range, Step, within
 from restore.devices import to_device
-from restore.hashed_random import between, uniform
+from restore.hashed_random import uniform, uniform_range
 
 
 class Fade(Step):
@@ -37,15 +37,15 @@ class Fade(Step):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`black`, `white`, `gamma` per channel, [B, 3] each; `saturation` [B]."""
-        cast = between(keys, 4, self.cast)[:, None]
-        warmth = between(keys, 5, self.warmth)[:, None]
+        cast = uniform_range(keys, 4, self.cast)[:, None]
+        warmth = uniform_range(keys, 5, self.warmth)[:, None]
         lean = warmth.new_tensor([1.0, 0.2, -1.0]) * warmth + 0.4 * (2 * uniform(keys, 6, 3) - 1)
         shift = cast * lean.clamp(-1, 1)
         return {
-            "black": (between(keys, 0, self.black)[:, None] + 0.5 * shift).clamp(0, 0.6),
-            "white": (between(keys, 1, self.white)[:, None] + shift.clamp(max=0.0)).clamp(0.4, 1),
-            "gamma": (between(keys, 2, self.gamma)[:, None] - 2 * shift).clamp(0.25, 3.5),
-            "saturation": between(keys, 3, self.saturation),
+            "black": (uniform_range(keys, 0, self.black)[:, None] + 0.5 * shift).clamp(0, 0.6),
+            "white": (uniform_range(keys, 1, self.white)[:, None] + shift.clamp(max=0.0)).clamp(0.4, 1),
+            "gamma": (uniform_range(keys, 2, self.gamma)[:, None] - 2 * shift).clamp(0.25, 3.5),
+            "saturation": uniform_range(keys, 3, self.saturation),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
@@ -81,7 +81,7 @@ class Grayscale(Step):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`weights` [B, 3], each row of sum 1."""
-        lean = between(keys, 0, self.lean)[:, None]
+        lean = uniform_range(keys, 0, self.lean)[:, None]
         # Logarithms of uniform numbers, scaled to sum 1, are spread evenly over all weightings (a flat Dirichlet).
         drawn = -uniform(keys, 1, 3).clamp(min=1e-12).log()
         drawn = drawn / drawn.sum(1, keepdim=True)

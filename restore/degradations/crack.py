@@ -14,7 +14,7 @@ from restore.degradations.noise_fields import mean_around
 from restore.degradations.segments import draw, joined
 from restore.degradations.visibility import seen
 from restore.devices import to_device
-from restore.hashed_random import between, derived, field_uniform, integers, uniform
+from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
 _LINKS = 36  # straight pieces of a crack
 _EDGE = 1.2  # how far the lit edge reaches beyond the crack, in pixels at 512; a pixel at least
@@ -49,13 +49,13 @@ class Crack(ScaledStep):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`segments` [B, N, 7] (see `lines.draw`); `tones` [B, 2, 3] of the crack and its edge; `lit` [B]; `key`."""
         is_bright = uniform(keys, 0, 1)[..., None] < self.bright
-        dark, light = between(keys, 1, (0.02, 0.2)), between(keys, 2, (0.82, 0.98))
+        dark, light = uniform_range(keys, 1, (0.02, 0.2)), uniform_range(keys, 2, (0.82, 0.98))
         tones = torch.stack([dark, light], 1)[..., None] + 0.05 * (uniform(keys, 3, 3) - 0.5)[:, None]
         return {
-            "segments": self._segments(derived(keys, 4), size),
+            "segments": self._segments(fold_in(keys, 4), size),
             "tones": torch.where(is_bright, tones.flip(1), tones).clamp(0, 1),
-            "lit": between(keys, 5, self.lit),
-            "key": derived(keys, 6),
+            "lit": uniform_range(keys, 5, self.lit),
+            "key": fold_in(keys, 6),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
@@ -82,26 +82,26 @@ class Crack(ScaledStep):
         cracks = int(self.count[1])
         scale = self.scale(size)
         there = torch.arange(cracks) < integers(keys, 0, int(self.count[0]), cracks)[:, None]
-        length = between(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), cracks).exp() * scale
-        radius = between(keys, 2, self.width, cracks) * scale / 2
-        opacity = between(keys, 3, self.opacity, cracks) * there
+        length = uniform_range(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), cracks).exp() * scale
+        radius = uniform_range(keys, 2, self.width, cracks) * scale / 2
+        opacity = uniform_range(keys, 3, self.opacity, cracks) * there
         heading = 2 * math.pi * uniform(keys, 4, cracks)
         # middle of the crack anywhere in the picture
         start = [
             uniform(keys, stream, cracks) * side - 0.5 - 0.5 * length * way
             for stream, side, way in ((5, size[1], heading.cos()), (6, size[0], heading.sin()))
         ]
-        x, y, angle, thickness = _jagged(derived(keys, 7), start, heading, length, _LINKS)
+        x, y, angle, thickness = _jagged(fold_in(keys, 7), start, heading, length, _LINKS)
         found = [_tapered(x, y, radius[..., None] * thickness, opacity)]
         parents: tuple[Tensor, ...] = (x, y, angle, radius[..., None] * thickness, opacity, length)
         links = _LINKS
         for level, each in enumerate((self.branches, min(self.branches, 1))):
             if not each:
                 break
-            parents = self._branches(derived(keys, 8 + level), parents, each)
+            parents = self._branches(fold_in(keys, 8 + level), parents, each)
             links = max(6, links // 2)
             bx, by, heading, bradius, opacity, length = parents
-            x, y, angle, thickness = _jagged(derived(keys, 18 + level), [bx, by], heading, length, links)
+            x, y, angle, thickness = _jagged(fold_in(keys, 18 + level), [bx, by], heading, length, links)
             found.append(_tapered(x, y, bradius[..., None] * thickness, opacity))
             parents = (x, y, angle, bradius[..., None] * thickness, opacity, length)
         return torch.cat(found, 1)
@@ -114,9 +114,11 @@ class Crack(ScaledStep):
         at = (links * (0.08 + 0.8 * uniform(keys, 0, n))).to(torch.int64).reshape(-1, marks, each)
         here = [value.gather(2, at).flatten(1) for value in (x, y, angle, radius)]
         side = torch.where(uniform(keys, 1, n) < 0.5, -1.0, 1.0)
-        heading = here[2] + side * between(keys, 2, (0.8, 1.6), n)
-        grown = length.repeat_interleave(each, 1) * between(keys, 3, (0.12, 0.65), n)
-        shown = opacity.repeat_interleave(each, 1) * between(keys, 4, (0.7, 1.0), n) * (uniform(keys, 5, n) < 0.75)
+        heading = here[2] + side * uniform_range(keys, 2, (0.8, 1.6), n)
+        grown = length.repeat_interleave(each, 1) * uniform_range(keys, 3, (0.12, 0.65), n)
+        shown = (
+            opacity.repeat_interleave(each, 1) * uniform_range(keys, 4, (0.7, 1.0), n) * (uniform(keys, 5, n) < 0.75)
+        )
         return here[0], here[1], heading, 0.8 * here[3], shown, grown
 
 

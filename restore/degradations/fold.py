@@ -12,7 +12,7 @@ from restore.degradations.base import Params, Range, ScaledStep, Share, within
 from restore.degradations.noise_fields import positions, rough, smooth
 from restore.degradations.visibility import seen
 from restore.devices import to_device
-from restore.hashed_random import between, derived, field_uniform, integers, uniform
+from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
 # columns of the table of folds, float64[B, N, 10]
 _X, _Y, _ANGLE, _HALF, _WORN, _DARK, _SIDE, _SHADE, _REACH, _THERE = range(10)
@@ -57,21 +57,21 @@ class Fold(ScaledStep):
         any_way = uniform(keys, 5, folds) < 0.125
         table[..., _ANGLE] = torch.where(any_way, math.pi * uniform(keys, 6, folds), turned * math.pi / 2 + askew)
         table[..., _HALF] = (
-            between(keys, 7, (math.log(self.width[0]), math.log(self.width[1])), folds).exp() * scale / 2
+            uniform_range(keys, 7, (math.log(self.width[0]), math.log(self.width[1])), folds).exp() * scale / 2
         )
         # narrower than a pixel is a pixel wide and fainter
         faint = (table[..., _HALF] / 0.5).clamp(max=1)
         table[..., _HALF] = table[..., _HALF].clamp(min=0.5)
-        table[..., _WORN] = between(keys, 8, self.opacity, folds) * faint * there
-        table[..., _DARK] = between(keys, 9, self.dark, folds) * faint * there
+        table[..., _WORN] = uniform_range(keys, 8, self.opacity, folds) * faint * there
+        table[..., _DARK] = uniform_range(keys, 9, self.dark, folds) * faint * there
         table[..., _SIDE] = torch.where(uniform(keys, 10, folds) < 0.5, -1.0, 1.0)
         table[..., _SHADE] = (
-            between(keys, 11, self.shade, folds) * there * torch.where(uniform(keys, 12, folds) < 0.5, -1.0, 1.0)
+            uniform_range(keys, 11, self.shade, folds) * there * torch.where(uniform(keys, 12, folds) < 0.5, -1.0, 1.0)
         )
-        table[..., _REACH] = between(keys, 13, (8, 45), folds) * scale
+        table[..., _REACH] = uniform_range(keys, 13, (8, 45), folds) * scale
         table[..., _THERE] = there
-        paper = between(keys, 14, (0.82, 0.97))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 15, 1)
-        return {"folds": table, "key": derived(keys, 16), "paper": paper}
+        paper = uniform_range(keys, 14, (0.82, 0.97))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 15, 1)
+        return {"folds": table, "key": fold_in(keys, 16), "paper": paper}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Draw the folds; see `Step.apply`."""

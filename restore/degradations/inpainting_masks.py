@@ -14,7 +14,7 @@ from torch import Tensor
 from restore.degradations.base import Params, Range, ScaledStep, Share, within
 from restore.degradations.segments import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
 from restore.devices import to_device
-from restore.hashed_random import between, derived, integers, uniform
+from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
 # What every step that cuts holes shares: how much of the picture they hide, and what stands in them.
 
@@ -53,12 +53,12 @@ class Holes(ScaledStep):
             share = self._share(table, size, least or most)
             return (share > most) | (share < least)
 
-        table = draft(derived(keys, 0), size)
+        table = draft(fold_in(keys, 0), size)
         wrong = amiss(table).nonzero()[:, 0]
         for attempt in range(1, _REDRAWS):
             if not len(wrong):
                 break
-            again = draft(derived(keys[wrong], attempt), size)
+            again = draft(fold_in(keys[wrong], attempt), size)
             table[wrong] = again
             wrong = wrong[amiss(again)]
         return table
@@ -257,8 +257,10 @@ class Blobs(BlankHoles):
     def _blobs(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         blobs = int(self.count[1])
         there = torch.arange(blobs) < integers(keys, 0, int(self.count[0]), blobs)[:, None]
-        radius = between(keys, 1, (math.log(self.size[0]), math.log(self.size[1])), blobs).exp() * self.scale(size)
-        stretch = between(keys, 2, self.stretch, blobs).sqrt()
+        radius = uniform_range(keys, 1, (math.log(self.size[0]), math.log(self.size[1])), blobs).exp() * self.scale(
+            size
+        )
+        stretch = uniform_range(keys, 2, self.stretch, blobs).sqrt()
         turn = math.pi * uniform(keys, 3, blobs)
         around = 0 if self.with_picture else 0.7 * radius
         x, y = (
@@ -267,7 +269,7 @@ class Blobs(BlankHoles):
         )
         amplitude = uniform(keys, 6, blobs * _WAVES).unflatten(1, (blobs, _WAVES))
         amplitude = (0.2 + 0.8 * amplitude) / torch.arange(2, 2 + _WAVES, dtype=torch.float64).sqrt()
-        amplitude = amplitude * (between(keys, 7, self.uneven, blobs)[..., None] / amplitude.sum(2, keepdim=True))
+        amplitude = amplitude * (uniform_range(keys, 7, self.uneven, blobs)[..., None] / amplitude.sum(2, keepdim=True))
         phase = (2 * math.pi * uniform(keys, 8, blobs * _WAVES)).unflatten(1, (blobs, _WAVES))
         one = torch.stack([x, y, radius * stretch * there, radius / stretch * there, turn.cos(), turn.sin()], 2)
         return torch.cat([one, amplitude * phase.cos(), amplitude * phase.sin()], 2)
@@ -334,7 +336,7 @@ class Border(BlankHoles):
         height, width = size
         order = uniform(keys, 0, 4).argsort(1).argsort(1)
         gone = order < integers(keys, 1, int(self.sides[0]), int(self.sides[1]), 1)
-        depth = between(keys, 2, (math.log(self.depth[0]), math.log(self.depth[1])), 4).exp() * self.scale(size)
+        depth = uniform_range(keys, 2, (math.log(self.depth[0]), math.log(self.depth[1])), 4).exp() * self.scale(size)
         depth = torch.where(uniform(keys, 3, 1) < self.frame, depth[:, :1], depth)
         # half of the pictures lie straight
         lean = math.radians(self.tilt) * (2 * uniform(keys, 4, 4) - 1) * (uniform(keys, 5, 1) < 0.5)

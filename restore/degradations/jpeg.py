@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restore.degradations.base import Params, Range, Share, Step, within
 from restore.devices import to_device
-from restore.hashed_random import happens, integers
+from restore.hashed_random import bernoulli, integers
 
 # ITU-T T.81 (1992), annex K, tables K.1 and K.2: quantisation of luminance and chrominance at quality 50.
 _LUMINANCE = [
@@ -45,10 +45,10 @@ class Jpeg(Step):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`quality`; `halved` as bool; `top` and `left`: pixels of the first block that are cut off."""
-        shifted = happens(keys, 2, self.shifted)
+        shifted = bernoulli(keys, 2, self.shifted)
         return {
             "quality": integers(keys, 0, int(self.quality[0]), int(self.quality[1])),
-            "halved": happens(keys, 1, self.halved_colour),
+            "halved": bernoulli(keys, 1, self.halved_colour),
             "top": torch.where(shifted, integers(keys, 3, 0, 15), 0),
             "left": torch.where(shifted, integers(keys, 4, 0, 15), 0),
         }

@@ -10,7 +10,7 @@ from torch import Tensor
 from restore.degradations.base import Params, Range, Share, Step, column, within
 from restore.degradations.blur import filtered, gaussian_taps
 from restore.devices import to_device
-from restore.hashed_random import between, derived, field_normal, happens
+from restore.hashed_random import bernoulli, field_normal, fold_in, uniform_range
 
 
 class Noise(Step):
@@ -40,11 +40,11 @@ class Noise(Step):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """Keys of the fields, `sigma` and `shot` in [0, 1] units, `correlation` in pixels, `gray` as bool."""
         return {
-            "key": derived(keys, 0),
-            "sigma": between(keys, 1, self.sigma) / 255,
-            "shot": between(keys, 2, self.shot) / 255,
-            "correlation": between(keys, 3, self.correlation),
-            "gray": happens(keys, 4, self.gray),
+            "key": fold_in(keys, 0),
+            "sigma": uniform_range(keys, 1, self.sigma) / 255,
+            "shot": uniform_range(keys, 2, self.shot) / 255,
+            "correlation": uniform_range(keys, 3, self.correlation),
+            "gray": bernoulli(keys, 4, self.gray),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:

@@ -41,7 +41,7 @@ from restore.degradations.tear import Tear
 from restore.degradations.text import Text
 from restore.devices import to_device
 from restore.errors import RestoreError
-from restore.hashed_random import derived, happens, uniform
+from restore.hashed_random import bernoulli, fold_in, uniform
 
 STEPS: dict[str, type[Step]] = {
     "strokes": Strokes,
@@ -277,19 +277,19 @@ def _rows(params: Params, at: Tensor) -> Params:
 
 def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], into: list[Application]) -> None:
     """Follow the tree for the pictures `index` of the batch, whose keys are `keys`."""
-    happening = happens(derived(keys, 0), 0, node.probability)
+    happening = bernoulli(fold_in(keys, 0), 0, node.probability)
     keys, index = keys[happening], index[happening]
     if not len(index):
         return
     if node.step is not None:
-        into.append(Application(node.step, index, node.step.sample(derived(keys, 1), size)))
+        into.append(Application(node.step, index, node.step.sample(fold_in(keys, 1), size)))
     elif node.in_order:
         for i, part in enumerate(node.parts):
-            _sample(part, derived(keys, 2 + i), index, size, into)
+            _sample(part, fold_in(keys, 2 + i), index, size, into)
     else:
         shares = torch.tensor([part.weight for part in node.parts], dtype=torch.float64).cumsum(0)
-        drawn = uniform(derived(keys, 1), 0, 1) * shares[-1]
+        drawn = uniform(fold_in(keys, 1), 0, 1) * shares[-1]
         taken = (drawn >= shares[:-1]).sum(1)
         for i, part in enumerate(node.parts):
             mine = taken == i
-            _sample(part, derived(keys[mine], 2 + i), index[mine], size, into)
+            _sample(part, fold_in(keys[mine], 2 + i), index[mine], size, into)

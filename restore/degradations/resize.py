@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degradations.base import Params, Range, Step, within
-from restore.hashed_random import between, integers
+from restore.hashed_random import integers, uniform_range
 
 Mode = Literal["bicubic", "bilinear", "area"]
 
@@ -32,7 +32,7 @@ class Downscale(Step):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`factor`; `down` and `up` as positions in the settings' lists."""
         return {
-            "factor": between(keys, 0, self.factor),
+            "factor": uniform_range(keys, 0, self.factor),
             "down": integers(keys, 1, 0, len(self.down) - 1),
             "up": integers(keys, 2, 0, len(self.up) - 1),
         }

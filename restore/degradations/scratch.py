@@ -17,7 +17,7 @@ from restore.degradations.base import Params, Range, ScaledStep, Share, within
 from restore.degradations.segments import COLUMNS, OPACITY, draw, joined
 from restore.degradations.visibility import seen
 from restore.devices import to_device
-from restore.hashed_random import between, derived, field_uniform, integers, uniform
+from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
 # Weaker than this a mark ends: 5 of 255 steps at full contrast.
 _FAINTEST = 0.02
@@ -57,12 +57,14 @@ class _Marks(ScaledStep):
         layers = torch.stack([segments, segments], dim=1)
         layers[:, 0, ..., OPACITY] *= ~is_bright
         layers[:, 1, ..., OPACITY] *= is_bright
-        tones = torch.stack([between(keys, 23, (0.0, 0.2)), between(keys, 24, (0.85, 1.0))], dim=1)[..., None]
+        tones = torch.stack([uniform_range(keys, 23, (0.0, 0.2)), uniform_range(keys, 24, (0.85, 1.0))], dim=1)[
+            ..., None
+        ]
         tint = 0.06 * (uniform(keys, 22, 3) - 0.5)[:, None]
         return {
             "layers": layers.reshape(batch, 2, marks * links, COLUMNS),
             "tones": (tones + tint).clamp(0, 1),
-            "key": derived(keys, 25),
+            "key": fold_in(keys, 25),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
@@ -105,11 +107,11 @@ class _Marks(ScaledStep):
         """
         batch, marks, links = angle.shape
         scale = self.scale(size)
-        length = between(keys, 10, (math.log(self.length[0]), math.log(self.length[1])), marks).exp() * scale
-        radius = between(keys, 11, self.width, marks) * scale / 2
+        length = uniform_range(keys, 10, (math.log(self.length[0]), math.log(self.length[1])), marks).exp() * scale
+        radius = uniform_range(keys, 11, self.width, marks) * scale / 2
         # a mark thinner than a pixel is a pixel wide and fainter
         faint = (radius / 0.5).clamp(max=1)
-        strength = between(keys, 12, self.opacity, marks) * faint
+        strength = uniform_range(keys, 12, self.opacity, marks) * faint
         step = (length / links)[..., None]
         dx, dy = (step * angle.cos()).cumsum(2), (step * angle.sin()).cumsum(2)
         centre = []
@@ -183,7 +185,7 @@ class Dust(_Marks):
         marks, links = int(self.count[1]), 4
         heading = 2 * math.pi * uniform(keys, 1, marks)
         turns = 2.2 * (2 * uniform(keys, 2, marks * links).reshape(len(keys), marks, links) - 1)
-        thickness = between(keys, 3, (0.35, 1.25), marks * (links + 1)).reshape(len(keys), marks, links + 1)
+        thickness = uniform_range(keys, 3, (0.35, 1.25), marks * (links + 1)).reshape(len(keys), marks, links + 1)
         # cubed: small specks are far more common than large ones
         thickness = thickness * (0.35 + 0.65 * uniform(keys, 4, marks) ** 3)[..., None]
         opacity = torch.ones(1, 1, links, dtype=torch.float64)

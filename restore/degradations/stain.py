@@ -12,7 +12,7 @@ from restore.degradations.base import Params, Range, ScaledStep, Share, within
 from restore.degradations.noise_fields import positions, rough, smoothstep
 from restore.degradations.visibility import seen
 from restore.devices import to_device
-from restore.hashed_random import between, derived, integers, uniform
+from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
 # columns of the table of stains, float64[B, N, 9]
 _X, _Y, _DX, _DY, _RADIUS, _END, _OPACITY, _SOFT, _RIM = range(9)
@@ -55,7 +55,7 @@ class Stain(ScaledStep):
         table = torch.zeros(batch, stains, 9, dtype=torch.float64)
         for column, stream, side in ((_X, 1, size[1]), (_Y, 2, size[0])):
             table[..., column] = (1.1 * uniform(keys, stream, stains) - 0.05) * side - 0.5
-        radius = between(keys, 3, (math.log(self.size[0]), math.log(self.size[1])), stains).exp() * scale
+        radius = uniform_range(keys, 3, (math.log(self.size[0]), math.log(self.size[1])), stains).exp() * scale
         runs = uniform(keys, 4, stains) < self.drips
         angle = torch.where(
             runs, math.pi / 2 + 0.08 * (2 * uniform(keys, 5, stains) - 1), 2 * math.pi * uniform(keys, 5, stains)
@@ -67,21 +67,23 @@ class Stain(ScaledStep):
         table[..., _END] = radius * torch.where(
             runs, 1.0 + 0.5 * uniform(keys, 7, stains), 0.5 + 0.6 * uniform(keys, 7, stains)
         )
-        table[..., _OPACITY] = between(keys, 8, self.opacity, stains) * there
-        table[..., _SOFT] = between(keys, 9, self.edge, stains)
-        table[..., _RIM] = between(keys, 10, self.rim, stains)
+        table[..., _OPACITY] = uniform_range(keys, 8, self.opacity, stains) * there
+        table[..., _SOFT] = uniform_range(keys, 9, self.edge, stains)
+        table[..., _RIM] = uniform_range(keys, 10, self.rim, stains)
         is_bright = uniform(keys, 11, 1) < self.bright
         # the tint of tea and rust: blue goes first; or the paper's tone, a little yellow
         warm = torch.tensor([0.35, 0.75, 1.25], dtype=torch.float64)
         tint = (
-            1 - between(keys, 12, (0.45, 0.8))[:, None] * (1 + (warm - 1) * between(keys, 13, (0.45, 1.0))[:, None])
+            1
+            - uniform_range(keys, 12, (0.45, 0.8))[:, None]
+            * (1 + (warm - 1) * uniform_range(keys, 13, (0.45, 1.0))[:, None])
         ).clamp(0.02, 1)
-        paper = between(keys, 14, (0.8, 0.95))[:, None] - torch.tensor([0, 0.02, 0.1]) * uniform(keys, 15, 1)
+        paper = uniform_range(keys, 14, (0.8, 0.95))[:, None] - torch.tensor([0, 0.02, 0.1]) * uniform(keys, 15, 1)
         return {
             "stains": table,
             "tones": torch.stack([tint, paper], 1),
             "bright": is_bright[:, 0],
-            "key": derived(keys, 16),
+            "key": fold_in(keys, 16),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:

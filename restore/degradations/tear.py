@@ -14,7 +14,7 @@ from restore.degradations.noise_fields import positions, rough, smooth
 from restore.degradations.segments import AX, AY, BX, BY, draw, joined
 from restore.degradations.visibility import seen
 from restore.devices import to_device
-from restore.hashed_random import between, derived, field_uniform, integers, uniform
+from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
 _LINKS = 13
 _COVERED = 0.12
@@ -56,18 +56,18 @@ class Tear(ScaledStep):
         ground; `key`."""
         scale = self.scale(size)
         light = 2 * math.pi * uniform(keys, 0, 1)
-        far = between(keys, 1, (1.5, 4.5))[:, None] * scale
-        paper = between(keys, 3, (0.86, 0.98))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 4, 1)
+        far = uniform_range(keys, 1, (1.5, 4.5))[:, None] * scale
+        paper = uniform_range(keys, 3, (0.86, 0.98))[:, None] - torch.tensor([0, 0.015, 0.06]) * uniform(keys, 4, 1)
         ground = torch.where(
-            uniform(keys, 5, 1) < 0.6, between(keys, 6, (0.9, 1.0))[:, None], 0.12 * uniform(keys, 7, 1)
+            uniform(keys, 5, 1) < 0.6, uniform_range(keys, 6, (0.9, 1.0))[:, None], 0.12 * uniform(keys, 7, 1)
         )
         return {
-            "segments": self._segments(derived(keys, 8), size),
+            "segments": self._segments(fold_in(keys, 8), size),
             "shift": far * torch.cat([light.cos(), light.sin()], 1),
-            "shadow": between(keys, 2, self.shadow),
-            "cut": self._cut(derived(keys, 9), size),
+            "shadow": uniform_range(keys, 2, self.shadow),
+            "cut": self._cut(fold_in(keys, 9), size),
             "tones": torch.stack([paper, ground.expand(-1, 3)], 1),
-            "key": derived(keys, 10),
+            "key": fold_in(keys, 10),
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
@@ -124,10 +124,10 @@ class Tear(ScaledStep):
         scale = self.scale(size)
         height, width = size
         there = torch.arange(tears) < integers(keys, 0, int(self.count[0]), tears)[:, None]
-        length = between(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), tears).exp() * scale
+        length = uniform_range(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), tears).exp() * scale
         if self.with_picture:
             length = length.clamp(max=0.8 * min(size))
-        radius = between(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
+        radius = uniform_range(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
         # from a point of the border, each side as likely as it is long, towards one in the middle of the picture
         along = 0.04 + 0.92 * uniform(keys, 3, tears)
         level = uniform(keys, 4, tears) < width / (height + width)
@@ -154,7 +154,7 @@ class Tear(ScaledStep):
         """The line beyond which the picture is lost: float64[B, 3]; c is far beyond the picture where nothing is."""
         height, width = size
         scale = self.scale(size)
-        reach = between(keys, 0, (math.log(self.lost_size[0]), math.log(self.lost_size[1])), 2).exp() * scale
+        reach = uniform_range(keys, 0, (math.log(self.lost_size[0]), math.log(self.lost_size[1])), 2).exp() * scale
         # from a corner: the line through two points of the edges that meet there; along an edge: nearly level
         corner = uniform(keys, 1, 1)[:, 0] < 0.7
         slant = torch.where(corner, torch.atan2(reach[:, 0], reach[:, 1]), 0.06 * (2 * uniform(keys, 2, 1)[:, 0] - 1))

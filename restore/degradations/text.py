@@ -17,7 +17,7 @@ from torch import Tensor
 from restore.degradations.base import REFERENCE_SIDE, Params, Range, Share, column, within
 from restore.degradations.inpainting_masks import Holes
 from restore.devices import to_device
-from restore.hashed_random import between, derived, integers, uniform
+from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
 # Lines of text drawn into a batch of pictures: any size, angle and slant, with or without an outline.
 
@@ -126,8 +126,8 @@ def _thicker(ink: Layer, radius: float) -> Layer:
     whole = math.floor(radius)
     out = ink if whole == 0 else np.asarray(cv2.dilate(ink, _disc(whole)), np.uint8)
     if radius > whole:
-        further = cv2.dilate(ink, _disc(whole + 1))
-        out = np.asarray(cv2.addWeighted(out, 1 - (radius - whole), further, radius - whole, 0), np.uint8)
+        extra_pages = cv2.dilate(ink, _disc(whole + 1))
+        out = np.asarray(cv2.addWeighted(out, 1 - (radius - whole), extra_pages, radius - whole, 0), np.uint8)
     return out
 
 
@@ -230,7 +230,7 @@ class Text(Holes):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`text` [B, 45·(4 + 32) + 4]: see `_parts`; `opacity` [B]; `tones` [B, 2, 3]: of the letters, the outline."""
         text = self._redrawn(keys, size, self._text)
-        keys = derived(keys, 100)
+        keys = fold_in(keys, 100)
         kind = text[:, -1]
         # stamped dates are orange, red or greenish; most other text is white or black, some coloured
         light = uniform(keys, 0, 1) < self.bright
@@ -242,7 +242,7 @@ class Text(Holes):
         ink = torch.where((kind == KINDS.index("stamp"))[:, None] & (uniform(keys, 6, 1) < 0.7), glowing, tinted)
         edge = (0.1 * uniform(keys, 7, 1) + 0.9 * (ink.mean(1, keepdim=True) < 0.45)).expand(-1, 3)
         half = (self.opacity[1] - self.opacity[0]) / 2
-        opacity = between(keys, 8, (self.opacity[0] + half, self.opacity[1]))
+        opacity = uniform_range(keys, 8, (self.opacity[0] + half, self.opacity[1]))
         opacity = opacity - half * (kind == KINDS.index("watermark"))
         return {"text": text, "opacity": opacity, "tones": torch.stack([ink, edge], 1)}
 
@@ -274,12 +274,12 @@ class Text(Holes):
         batch = len(keys)
         scale = self.scale(size)
         whole = size if self.with_picture else (max(size[0], REFERENCE_SIDE), max(size[1], REFERENCE_SIDE))
-        height = between(keys, 0, (math.log(self.size[0]), math.log(self.size[1]))).exp() * scale
+        height = uniform_range(keys, 0, (math.log(self.size[0]), math.log(self.size[1]))).exp() * scale
         kind = torch.tensor([KINDS.index(one) for one in self.kinds])[integers(keys, 1, 0, len(self.kinds) - 1)]
-        drawn = [_LAYOUTS[one](derived(keys, 2 + n), height, whole) for n, one in enumerate(KINDS)]
+        drawn = [_LAYOUTS[one](fold_in(keys, 2 + n), height, whole) for n, one in enumerate(KINDS)]
         lines, letters = (torch.stack(parts)[kind, torch.arange(batch)] for parts in zip(*drawn))
         if not self.with_picture:
-            lines = _moved_into(lines, letters, derived(keys, 9), size)
+            lines = _moved_into(lines, letters, fold_in(keys, 9), size)
         face = torch.where(uniform(keys, 10, 1) < 0.6, 0, integers(keys, 11, 1, FACES - 1, 1))
         weight = 0.14 * uniform(keys, 12, 1) * (uniform(keys, 13, 1) < 0.6)
         slant = 0.25 * (uniform(keys, 14, 1) < 0.2)
@@ -319,7 +319,7 @@ def _caption(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tenso
     lines, letters = _table(keys)
     room = 0.94 * size[1] / (LETTER * height)
     length = ((0.35 + 0.65 * uniform(keys, 0, 3)) * room[:, None]).clamp(1, _LETTERS)
-    letters[:, :3] = words(derived(keys, 1), 3, _LETTERS, length)
+    letters[:, :3] = words(fold_in(keys, 1), 3, _LETTERS, length)
     count = 1 + (uniform(keys, 2, 1) * 2.4).floor()
     there = torch.arange(3) < count
     down = (torch.arange(3) + 0.5 - count) * 1.3 * height[:, None]  # from the foot of the last line
@@ -336,7 +336,7 @@ def _watermark(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Ten
     lines, letters = _table(keys)
     once, across = uniform(keys, 0, 1) < 0.4, math.hypot(*size)
     length = 5 + 11 * uniform(keys, 1, 1)
-    letters[:] = words(derived(keys, 2), 1, _LETTERS, length)
+    letters[:] = words(fold_in(keys, 2), 1, _LETTERS, length)
     height = torch.where(once, (0.6 + 0.3 * uniform(keys, 3, 1)) * min(size) / (LETTER * length), height[:, None])
     angle = (
         torch.where(uniform(keys, 4, 1) < 0.8, -1, 1)
@@ -359,7 +359,7 @@ def _watermark(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Ten
 def _stamp(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """A date in a corner, mostly below on the right."""
     lines, letters = _table(keys)
-    letters[:, :1] = dates(derived(keys, 0), _LETTERS)
+    letters[:, :1] = dates(fold_in(keys, 0), _LETTERS)
     half = 0.5 * LETTER * height * (letters[:, 0] > 0).sum(1)
     margin = (0.02 + 0.06 * uniform(keys, 1, 2)) * min(size)
     left, above = uniform(keys, 2, 1)[:, 0] < 0.25, uniform(keys, 3, 1)[:, 0] < 0.15
@@ -374,7 +374,7 @@ def _words(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     """Two to nine short lines anywhere, in several sizes, level, upright or turned a little."""
     lines, letters = _table(keys)
     n = 9
-    letters[:, :n] = words(derived(keys, 0), n, _LETTERS, 2 + 14 * uniform(keys, 1, n).square())
+    letters[:, :n] = words(fold_in(keys, 0), n, _LETTERS, 2 + 14 * uniform(keys, 1, n).square())
     there = torch.arange(n) < integers(keys, 2, 2, n, 1)
     lines[:, :n, X], lines[:, :n, Y] = uniform(keys, 3, n) * size[1], uniform(keys, 4, n) * size[0]
     lines[:, :n, SIZE] = height[:, None] * (0.6 + 0.9 * uniform(keys, 5, n)) * there

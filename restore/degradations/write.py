@@ -36,7 +36,7 @@ class DamagedSummary:
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def lines(self) -> list[str]:
+    def format(self) -> list[str]:
         """As text, failures last."""
         masks = f" and {self.masks} masks" if self.masks else ""
         counts = f"{self.written} pictures damaged ({self.damage}){masks}; {self.seconds:.1f} s"

@@ -9,8 +9,8 @@ from typing import Any
 
 from restore.errors import printable
 from restore.evaluation.pairs import Pair, pair_up
-from restore.evaluation.report import ImageScores, Report, baseline_table, report_table
-from restore.html import Column, Row, Table, write_page
+from restore.evaluation.report import EvalReport, ImageScores, baseline_table, report_table
+from restore.html import Column, PageTable, Row, write_page
 from restore.images import find_pictures, stem_key
 from restore.metrics import METRICS
 
@@ -19,7 +19,7 @@ BASELINE, RESTORED, TRUE = "baseline", "restored", "true"
 
 def write_report_page(
     folder: str | os.PathLike[str],
-    report: Report,
+    report: EvalReport,
     restored_dir: Path,
     reference_dir: Path,
     *,
@@ -46,11 +46,13 @@ def write_report_page(
     """
     pairs = pair_up(restored_dir, reference_dir, masks).pairs
     found = {"Scores": report_table(report), "Beside the baseline": baseline_table(report)}
-    tables = [Table(title, table.columns, table.rows) for title, table in found.items() if table.rows]
+    tables = [PageTable(title, table.columns, table.rows) for title, table in found.items() if table.rows]
     problems = report.problems()
     if problems:
-        tables.append(Table("Left out, or scored in part", ["file and reason"], [[line] for line in problems]))
-    tables.append(Table("How it was computed", ["score", "convention"], _conventions(report.convention), folded=True))
+        tables.append(PageTable("Left out, or scored in part", ["file and reason"], [[line] for line in problems]))
+    tables.append(
+        PageTable("How it was computed", ["score", "convention"], _conventions(report.convention), folded=True)
+    )
     notes = [f"Restored: {printable(restored_dir)}", f"True: {printable(reference_dir)}"]
     notes += [f"Baseline: {printable(baseline)}"] if baseline is not None else []
     notes += [f"Masks: {printable(masks)}"] if masks is not None else []
@@ -66,7 +68,7 @@ def write_report_page(
     )
 
 
-def _rows(report: Report, pairs: list[Pair], baseline: Path | None) -> Iterator[Row]:
+def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Iterator[Row]:
     """All pairs, those without scores too: what went wrong with them is what one wants to see."""
     scored = {image.name: image for image in report.images}
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}

@@ -31,7 +31,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedPair:
     """A pair in memory: float32 3×H×W, sRGB, [0, 1]; mask 1×H×W, or None; `mask_problem` says why not."""
 
     name: str
@@ -121,10 +121,10 @@ def _read(path: Path) -> Tensor:
         return unit.expand(3, -1, -1).contiguous()
     if picture.pixels.dtype == np.float32 and not np.isfinite(picture.pixels).all():
         raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
-    return torch.from_numpy(np.ascontiguousarray(picture.shown().clip(0, 1).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(picture.to_srgb().clip(0, 1).transpose(2, 0, 1)))
 
 
-def load_pair(pair: Pair) -> Loaded:
+def load_pair(pair: Pair) -> LoadedPair:
     """Both pictures and the mask, upright, at their full depth.
 
     Raises:
@@ -145,7 +145,7 @@ def load_pair(pair: Pair) -> Loaded:
         except RestoreError as error:
             mask, problem = None, str(error)
     hole = None if mask is None else torch.from_numpy(mask)[None]
-    return Loaded(pair.name, restored, reference, hole, problem)
+    return LoadedPair(pair.name, restored, reference, hole, problem)
 
 
 # Work on pairs by threads, a few ahead of who takes the results: the same order always, and bounded memory.
@@ -197,9 +197,9 @@ def in_order(
         torch.set_num_threads(threads)  # the workers' number has become that of threads to come
 
 
-def batches(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+def batches(loaded: Iterable[LoadedPair]) -> Iterator[list[LoadedPair]]:
     """Consecutive pairs of one size, all with a mask or all without, as many as a GPU is glad of."""
-    batch: list[Loaded] = []
+    batch: list[LoadedPair] = []
     for pair in loaded:
         full = (len(batch) + 1) * pair.restored[0].numel() > _BATCH_PIXELS_GPU
         other = batch and (

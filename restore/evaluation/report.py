@@ -102,7 +102,7 @@ class Baseline:
         """Every pair in question has a picture here that could be scored, and there are no others."""
         return not (self.missing or self.failed or self.unmatched)
 
-    def summary(self, report: Report) -> dict[str, dict[str, Any]]:
+    def summary(self, report: EvalReport) -> dict[str, dict[str, Any]]:
         """Per metric, over the pictures that have a score in both.
 
         Returns:
@@ -113,7 +113,7 @@ class Baseline:
         """
         return {metric: self._line(metric, report) for metric in report.metrics if metric not in report.unavailable}
 
-    def _line(self, metric: str, report: Report) -> dict[str, Any]:
+    def _line(self, metric: str, report: EvalReport) -> dict[str, Any]:
         pairs = [
             (image.scores[metric], self.scores[image.name][metric])
             for image in report.images
@@ -136,7 +136,7 @@ class Baseline:
             "share_better": better / len(pairs) if pairs else None,
         }
 
-    def to_json(self, report: Report) -> dict[str, Any]:
+    def to_json(self, report: EvalReport) -> dict[str, Any]:
         """Everything but the scores per picture, as plain values."""
         return {
             "folder": printable(self.folder),
@@ -155,7 +155,7 @@ class Baseline:
         ]
 
 
-def compare(report: Report, other: Report, folder: Path) -> Baseline:
+def compare(report: EvalReport, other: EvalReport, folder: Path) -> Baseline:
     """The baseline's part of a report.
 
     Args:
@@ -352,7 +352,7 @@ class Unmatched:
 
 
 @dataclass
-class Report:
+class EvalReport:
     """The outcome of an evaluation.
 
     Attributes:
@@ -525,20 +525,20 @@ _NONE = "-"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Rows to print, every cell a string."""
 
     columns: list[str]
     rows: list[list[str]]
 
 
-def report_tables(report: Report) -> list[Table]:
+def report_tables(report: EvalReport) -> list[TextTable]:
     """The tables that a report has rows for, in the order in which they are read."""
     tables = [report_table(report), worst_table(report), baseline_table(report)]
     return [table for table in tables if table.rows]
 
 
-def report_table(report: Report) -> Table:
+def report_table(report: EvalReport) -> TextTable:
     """A row per metric: mean, its interval, median, how many pictures, and what is not among them."""
     rows = []
     for metric, line in report.summary().items():
@@ -559,10 +559,10 @@ def report_table(report: Report) -> Table:
         rows.append(["FID", _NONE, _NONE, _NONE, "0", report.unavailable[FID]])
     elif report.fid is not None:
         rows.append(["FID", _fid(report.fid), _NONE, _NONE, str(report.fid[1]), "one number for the two sets"])
-    return Table(["metric", "mean", _INTERVAL, "median", "pictures", "remarks"], rows)
+    return TextTable(["metric", "mean", _INTERVAL, "median", "pictures", "remarks"], rows)
 
 
-def worst_table(report: Report) -> Table:
+def worst_table(report: EvalReport) -> TextTable:
     """A row per metric: the pictures with the worst scores, the worst first; none where there is only one."""
     rows = []
     for metric, line in report.summary().items():
@@ -573,14 +573,14 @@ def worst_table(report: Report) -> Table:
             )
     width = max((len(row) for row in rows), default=2)
     filled = [row + [""] * (width - len(row)) for row in rows]
-    return Table(["metric", "worst pictures", *("" for _ in range(width - 2))], filled)
+    return TextTable(["metric", "worst pictures", *("" for _ in range(width - 2))], filled)
 
 
-def baseline_table(report: Report) -> Table:
+def baseline_table(report: EvalReport) -> TextTable:
     """A row per metric: the baseline's mean, the mean difference to it with its interval, how many got better."""
     columns = ["metric", "baseline", "difference", _INTERVAL, "better", "pictures", "remarks"]
     if report.baseline is None:
-        return Table(columns, [])
+        return TextTable(columns, [])
     rows = []
     for metric, line in report.baseline.summary(report).items():
         digits = METRICS[metric].decimals
@@ -597,7 +597,7 @@ def baseline_table(report: Report) -> Table:
         theirs = report.baseline.fid
         difference = report.fid[0] - theirs[0]
         rows.append(["FID", _fid(theirs), _number(difference, 2, "+"), _NONE, _NONE, str(theirs[1]), ""])
-    return Table(columns, rows)
+    return TextTable(columns, rows)
 
 
 def _number(value: float | None, digits: int, sign: str = "") -> str:

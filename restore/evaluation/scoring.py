@@ -14,8 +14,8 @@ from torch import Tensor
 
 from restore.devices import pick_device
 from restore.errors import RestoreError
-from restore.evaluation.pairs import Loaded, Paired, batches, in_order, load_pair, pair_up
-from restore.evaluation.report import LEVEL, RESAMPLES, SEED, ImageScores, Report, compare
+from restore.evaluation.pairs import LoadedPair, Paired, batches, in_order, load_pair, pair_up
+from restore.evaluation.report import LEVEL, RESAMPLES, SEED, EvalReport, ImageScores, compare
 from restore.metrics import FID, METRICS, MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, Convention, find_convention, score_batch
 from restore.metrics.fid import FrechetDistance, Inception, open_inception
 from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
@@ -31,7 +31,7 @@ DEFAULT_METRICS = ("psnr", "ssim", "lpips")
 
 
 @dataclass
-class Wanted:
+class MetricSuite:
     """Metrics that were asked for, and what they stand on.
 
     Attributes:
@@ -112,7 +112,7 @@ def open_wanted(
     lpips_net: str = "alex",
     lpips_weights: Path | None = None,
     fid_weights: Path | None = None,
-) -> Wanted:
+) -> MetricSuite:
     """Check what is asked for and open its networks. Arguments as for `score_folders`.
 
     A network whose weights cannot be had makes its metrics unavailable; a file that the user named must work.
@@ -121,7 +121,7 @@ def open_wanted(
         RestoreError: exit code 2; as for `columns_of`, or an unknown network, or a file that does not serve.
     """
     columns = columns_of(metrics, masked=masked)
-    wanted = Wanted(columns, convention, lpips_net=lpips_net if lpips is None else lpips.net)
+    wanted = MetricSuite(columns, convention, lpips_net=lpips_net if lpips is None else lpips.net)
     if any(column.startswith("lpips") for column in columns):
         if lpips is not None:
             wanted.lpips = lpips.to(device)
@@ -160,7 +160,7 @@ def score_folders(
     fid_weights: Path | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> EvalReport:
     """Score every pair of pictures that have the same relative path but for the last suffix.
 
     Args:
@@ -220,8 +220,8 @@ class _Batch:
     features: tuple[Tensor, Tensor] | None
 
 
-def _scored(paired: Paired, wanted: Wanted, device: torch.device, done: Callable[[], None]) -> Report:
-    report = Report(
+def _scored(paired: Paired, wanted: MetricSuite, device: torch.device, done: Callable[[], None]) -> EvalReport:
+    report = EvalReport(
         convention=wanted.described(),
         metrics=wanted.columns,
         unmatched=paired.unmatched,
@@ -251,10 +251,10 @@ def _scored(paired: Paired, wanted: Wanted, device: torch.device, done: Callable
 class _Scorer:
     """Scores batches of pairs of one size; `unavailable` metrics need no reason per picture."""
 
-    wanted: Wanted
+    wanted: MetricSuite
     device: torch.device
 
-    def __call__(self, batch: list[Loaded]) -> _Batch:
+    def __call__(self, batch: list[LoadedPair]) -> _Batch:
         wanted = self.wanted
         restored = torch.stack([pair.restored for pair in batch]).to(self.device)
         reference = torch.stack([pair.reference for pair in batch]).to(self.device)
@@ -275,19 +275,19 @@ class _Scorer:
         values = {metric: score.tolist() for metric, score in scores.items()}
         return _Batch([self._of_one(pair, {m: values[m][i] for m in values}) for i, pair in enumerate(batch)], features)
 
-    def _one_by_one(self, batch: list[Loaded]) -> _Batch:
+    def _one_by_one(self, batch: list[LoadedPair]) -> _Batch:
         parts = [self([pair]) for pair in batch]
         features = [part.features for part in parts if part.features is not None]
         together = (torch.cat([f[0] for f in features]), torch.cat([f[1] for f in features])) if features else None
         return _Batch([image for part in parts for image in part.images], together)
 
-    def _of_one(self, pair: Loaded, values: dict[str, float]) -> ImageScores:
+    def _of_one(self, pair: LoadedPair, values: dict[str, float]) -> ImageScores:
         columns = self.wanted.columns
         found = {m: values[m] for m in columns if m in values and not math.isnan(values[m])}
         missing = [m for m in columns if m not in found and m not in self.wanted.unavailable]
         return ImageScores(pair.name, found, {m: self._why_none(m, pair) for m in missing}, pair.mask_problem)
 
-    def _why_none(self, metric: str, pair: Loaded) -> str:
+    def _why_none(self, metric: str, pair: LoadedPair) -> str:
         side, border_px = min(pair.restored.shape[-2:]), self.wanted.convention.border_px
         if metric in ("psnr_hole", "lpips_hole", "seam", "seam_ratio") and pair.mask is None:
             return "the mask cannot be used" if pair.mask_problem else "no mask"

@@ -35,7 +35,7 @@ _OTHER_CRASHES = 3
 
 
 @dataclass
-class Past:
+class SupervisorState:
     """What earlier starts of a run have come to.
 
     Attributes:
@@ -55,7 +55,7 @@ class Past:
     started: float = field(default_factory=time.monotonic)
 
 
-class Watch:
+class SupervisorLink:
     """The working process's line to the one that watches over it. Without one it does nothing.
 
     Files go by names, any strings that are one file's only. All methods may be called from any thread.
@@ -65,8 +65,8 @@ class Watch:
         pipe: where to tell; None: nobody listens.
     """
 
-    def __init__(self, past: Past | None = None, pipe: int | None = None) -> None:
-        self.past = past or Past()
+    def __init__(self, past: SupervisorState | None = None, pipe: int | None = None) -> None:
+        self.past = past or SupervisorState()
         self._pipe = pipe
         self._lock = threading.Lock()
 
@@ -112,20 +112,20 @@ class Watch:
                 message = message[os.write(self._pipe, message) :]
 
 
-def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
+def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> SupervisorLink:
     """Go on in a child process. The caller's own process stays in here, and ends with the work's exit code.
 
     Ctrl-C and SIGTERM become `KeyboardInterrupt` in the process that works, once: a terminal sends it to both, and the
     parent passes it on. Asked a second time, the parent ends the other process at once.
 
     Args:
-        decode_seconds: a file that is in `Watch.decoding` for longer is given up.
+        decode_seconds: a file that is in `SupervisorLink.decoding` for longer is given up.
         say: told in a line when the work is started again.
     """
     if sys.platform != "linux":
         interrupt_by_signals(once=False)
-        return Watch()
-    past, parent = Past(), os.getpid()
+        return SupervisorLink()
+    past, parent = SupervisorState(), os.getpid()
     while True:
         reader, writer = os.pipe()
         held = signal.pthread_sigmask(signal.SIG_BLOCK, WISHES)
@@ -135,7 +135,7 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
             _die_with(parent)
             interrupt_by_signals(once=True)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            return Watch(past, writer)
+            return SupervisorLink(past, writer)
         os.close(writer)
         attendant = _Attendant(child, reader, past, decode_seconds)
         before = {wish: signal.getsignal(wish) for wish in WISHES}
@@ -143,7 +143,7 @@ def supervise(decode_seconds: float, say: Callable[[str], None]) -> Watch:
             if handler != signal.SIG_IGN:
                 signal.signal(wish, attendant.pass_on)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        exit_code = attendant.wait(say)
+        exit_code = attendant.wait(on_event)
         os.close(reader)
         if exit_code is not None or attendant.interrupted is not None:
             sys.exit(130 if exit_code is None else exit_code)
@@ -159,7 +159,7 @@ class _Attendant:
         decode_seconds: the most that a decoder may take.
     """
 
-    def __init__(self, child: int, pipe: int, past: Past, decode_seconds: float) -> None:
+    def __init__(self, child: int, pipe: int, past: SupervisorState, decode_seconds: float) -> None:
         self.child, self.pipe, self.past, self.decode_seconds = child, pipe, past, decode_seconds
         self.unread = bytearray()
         self.in_hand: dict[str, None] = {}
@@ -179,7 +179,7 @@ class _Attendant:
             elif now - self.interrupted > 1:
                 os.kill(self.child, signal.SIGKILL)
 
-    def wait(self, say: Callable[[str], None]) -> int | None:
+    def wait(self, on_event: Callable[[str], None]) -> int | None:
         """Until the child has ended. Returns the exit code, or None: start another one, `past` says with what."""
         late: list[str] = []
         status: int | None = None
@@ -199,7 +199,7 @@ class _Attendant:
                 late = [name for name, since in self.decoding.items() if self.seconds - since > self.decode_seconds]
                 if late:
                     os.kill(self.child, signal.SIGKILL)
-        return self._judge(status, late, say)
+        return self._judge(status, late, on_event)
 
     def _hear(self, told: bytes) -> None:
         self.unread += told
@@ -229,14 +229,14 @@ class _Attendant:
             self.in_hand.pop(name, None)
             self.past.ended[name] = json.loads(record)
 
-    def _judge(self, status: int, late: list[str], say: Callable[[str], None]) -> int | None:
+    def _judge(self, status: int, late: list[str], on_event: Callable[[str], None]) -> int | None:
         code = os.waitstatus_to_exitcode(status)
         # A decoder that calls `exit` is no better than one that crashes.
         if code >= 0 and (self.finished or not self.in_hand):
             return code
         _show_cursor()
         if self.interrupted is not None:
-            say("stopped at once; the same command with --skip-existing goes on")
+            on_event("stopped at once; the same command with --skip-existing goes on")
             return 130
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         if late:
@@ -248,16 +248,16 @@ class _Attendant:
         elif code == -signal.SIGKILL and _times_out_of_memory() > self.out_of_memory:
             how = "the system, which had no memory left"
         elif code < 0 and -code not in _CRASHES:
-            say(f"error: ended by {how}; the same command with --skip-existing goes on")
+            on_event(f"error: ended by {how}; the same command with --skip-existing goes on")
             return 128 - code
         if self.finished or not self.in_hand:
-            say(f"error: the process that repairs was ended by {how}; this was no file's doing")
+            on_event(f"error: the process that repairs was ended by {how}; this was no file's doing")
             return 1
         if not late:
             self._blame(how)
         known = self.past.ended.keys() | self.past.blamed.keys()
         self.past.suspects = [name for name in self.past.suspects if name not in known]
-        say(f"the process that repairs was ended by {how}; it is started again")
+        on_event(f"the process that repairs was ended by {how}; it is started again")
         return None
 
     def _blame(self, how: str) -> None:

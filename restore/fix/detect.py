@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore.errors import RestoreError
-from restore.fix.decoder_isolation import Watch
+from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.io import check_pipes
 from restore.fix.options import MAX_PIXELS, Options
-from restore.fix.plan import Job, Plan, is_pipe, plan_fix
-from restore.fix.results import Ledger, Progress, Summary
+from restore.fix.plan import FixPlan, Job, is_pipe, plan_fix
+from restore.fix.results import Progress, ResultRecorder, Summary
 from restore.fix.run import run_stages
-from restore.fix.stages import FloatArray, Huge, Loaded, Stages
-from restore.fix.steps import Models, Outcome
+from restore.fix.stages import FloatArray, Huge, Stages, WorkItem
+from restore.fix.steps import Models, RepairResult
 from restore.images import FORMAT_OF_SUFFIX, Picture
 from restore.images.read import Truncated
 
@@ -31,7 +31,7 @@ def plan_detect(
     *,
     overwrite: bool = False,
     skip_existing: bool = False,
-) -> Plan:
+) -> FixPlan:
     """Settle which picture's mask goes where, as `plan_fix` does, under names by which `fix --masks` finds them.
 
     Args:
@@ -55,14 +55,14 @@ def plan_detect(
 
 
 def run_detect(
-    plan: Plan,
+    plan: FixPlan,
     detector: Detector,
     *,
     tile: str | int = "auto",
     max_pixels: int = MAX_PIXELS,
     truncated: Truncated = "fail",
     progress: Progress | None = None,
-    watch: Watch | None = None,
+    watch: SupervisorLink | None = None,
 ) -> Summary:
     """Write the masks of a plan: 8 bits, one channel, white = repair, of the size of the upright picture.
 
@@ -75,7 +75,7 @@ def run_detect(
         RestoreError: exit code 2; options out of range. Nothing has been written.
     """
     options = Options(tile=tile, max_pixels=max_pixels, truncated=truncated, provenance=False)
-    watch = watch or Watch()
+    watch = watch or SupervisorLink()
     check_pipes(plan, None)
     summary = Summary(
         len(plan.jobs),
@@ -97,23 +97,25 @@ def run_detect(
 class _Finding(Stages):
     """The stages of a repair, with the mask in the place of the repaired picture."""
 
-    def __init__(self, plan: Plan, detector: Detector, options: Options, ledger: Ledger, watch: Watch) -> None:
+    def __init__(
+        self, plan: FixPlan, detector: Detector, options: Options, ledger: ResultRecorder, watch: SupervisorLink
+    ) -> None:
         super().__init__(plan, [Models(detector)], options, ledger, watch)
         self.detector = detector
 
-    def repair_in_parts(self, huge: Huge, network: int) -> Loaded | None:
+    def repair_in_parts(self, huge: Huge, network: int) -> WorkItem | None:
         """A mask is made in memory, whatever its size."""
         return self.reader.load_whole(huge.job)
 
-    def room_for(self, loaded: Loaded) -> int:
+    def room_for(self, loaded: WorkItem) -> int:
         """One: a picture is looked at on several scales."""
         return 1
 
     def _carry_out(
-        self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
-    ) -> Outcome:
-        mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), say=loaded.notes.append)
-        return Outcome(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
+        self, loaded: WorkItem, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+    ) -> RepairResult:
+        mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), on_event=loaded.notes.append)
+        return RepairResult(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
 
     def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
         return Picture((repaired * 255).astype(np.uint8))

@@ -10,9 +10,9 @@ import numpy as np
 
 from restore.errors import RestoreError, printable
 from restore.fix.masks import effective_mask
-from restore.fix.plan import PIPE, Job, Plan
+from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import Record, Summary
-from restore.html import Column, Row, Table, check_page_folder, claim_page_folder, write_page
+from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page
 from restore.html.previews import MAX_PIXELS
 from restore.images import read_picture
 
@@ -21,7 +21,7 @@ BEFORE, AFTER = "before", "after"
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
 
 
-def check_fix_page(folder: str | os.PathLike[str], plan: Plan) -> None:
+def check_fix_page(folder: str | os.PathLike[str], plan: FixPlan) -> None:
     """Look whether a page of this plan may be written to a folder. Writes nothing.
 
     Raises:
@@ -37,7 +37,7 @@ def check_fix_page(folder: str | os.PathLike[str], plan: Plan) -> None:
 
 def write_fix_page(
     folder: str | os.PathLike[str],
-    plan: Plan,
+    plan: FixPlan,
     records: Iterable[Record],
     summary: Summary,
     *,
@@ -67,9 +67,9 @@ def write_fix_page(
     ]
     left += [[_name(plan, job), "not started", summary.stopped] for job, record in fates if record is None]
     facts = _facts(summary)
-    tables = [Table("Run", list(facts), [list(facts.values())])]
+    tables = [PageTable("Run", list(facts), [list(facts.values())])]
     if left:
-        tables.append(Table("Not repaired", ["file", "status", "reason"], left))
+        tables.append(PageTable("Not repaired", ["file", "status", "reason"], left))
     claim_page_folder(folder)  # it was looked at before the run; its outputs may lie in there by now
     return write_page(
         folder,
@@ -83,7 +83,7 @@ def write_fix_page(
     )
 
 
-def _rows(plan: Plan, fates: Iterable[tuple[Job, Record | None]]) -> Iterator[Row]:
+def _rows(plan: FixPlan, fates: Iterable[tuple[Job, Record | None]]) -> Iterator[Row]:
     for job, record in fates:
         earlier = record is not None and record.status == "skipped" and job.target.is_file()
         if record is None or not (record.status == "done" or earlier):
@@ -102,11 +102,11 @@ def _rows(plan: Plan, fates: Iterable[tuple[Job, Record | None]]) -> Iterator[Ro
         )
 
 
-def _name(plan: Plan, job: Job) -> str:
+def _name(plan: FixPlan, job: Job) -> str:
     return job.source.name if plan.single else os.path.relpath(job.source, plan.input)
 
 
-def _hole(plan: Plan, job: Job) -> np.ndarray | Path | None:
+def _hole(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
     """Where the picture was to be repaired; None where nobody said so, or it cannot be read any more."""
     if plan.masks is None or plan.masks.found or job.action == "unmasked":
         return None

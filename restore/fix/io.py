@@ -9,14 +9,14 @@ from typing import Literal
 
 from restore.errors import RestoreError
 from restore.files import why_not_written, write_atomically
-from restore.fix.plan import PIPE, Plan, is_pipe
+from restore.fix.plan import PIPE, FixPlan, is_pipe
 from restore.images import Picture, read_bytes
 from restore.images.encode import encode, stripped
 
 _CHUNK = 1 << 20
 
 
-def check_pipes(plan: Plan, log: str | os.PathLike[str] | None) -> None:
+def check_pipes(plan: FixPlan, log: str | os.PathLike[str] | None) -> None:
     """That pictures do not go to a terminal, or come from one, or to the same place as the log.
 
     Raises:

@@ -181,7 +181,7 @@ def effective_mask(
     else:
         weight = transparency(picture)
         weight = 1 - weight if invert else weight
-    return fitted(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.shown)
+    return prepare_mask(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.to_srgb)
 
 
 def transparency(picture: Picture) -> FloatArray:
@@ -196,7 +196,7 @@ def transparency(picture: Picture) -> FloatArray:
     return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
 
 
-def doubts(weights: Sequence[FloatArray]) -> list[str]:
+def mask_warnings(weights: Sequence[FloatArray]) -> list[str]:
     """What is odd about a picture's masks, one for each page: that they mark hardly anything, or nearly all."""
     strongest = max(float(weight.max(initial=0)) for weight in weights)
     marked = sum(int(np.count_nonzero(weight)) for weight in weights)
@@ -205,7 +205,7 @@ def doubts(weights: Sequence[FloatArray]) -> list[str]:
 
 
 def doubts_of_share(marked: float) -> list[str]:
-    """As `doubts`, of the share of all pixels that are marked."""
+    """As `mask_warnings`, of the share of all pixels that are marked."""
     if marked <= _NEARLY_ALL:
         return []
     return [f"the mask marks {marked:.0%} of the picture; if black means repair there, give --mask-invert"]
@@ -220,17 +220,19 @@ def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray
     """A mask (H×W in [0, 1]) grown and softened; see `effective_mask`."""
     if not (dilate_px or feather_px) or not weight.any():
         return weight
-    return _grown(weight, dilate_px, feather_px)
+    return _dilate(weight, dilate_px, feather_px)
 
 
-def fitted(weight: FloatArray, *, dilate_px: Dilate, feather_px: int, shown: Callable[[], FloatArray]) -> FloatArray:
+def prepare_mask(
+    weight: FloatArray, *, dilate_px: Dilate, feather_px: int, shown: Callable[[], FloatArray]
+) -> FloatArray:
     """As `shaped`, or first widened to where the damage ends; `shown` gives the picture, H×W×3, sRGB, [0, 1]."""
     if dilate_px == "auto":
         weight, dilate_px = widened(weight, shown()) if weight.any() else weight, 0
     return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
 
 
-def _grown(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
+def _dilate(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
     """Dilation by a disc, then a ramp; in 16-bit integers, so that what is known stays exactly zero."""
     import cv2
 

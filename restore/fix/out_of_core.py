@@ -21,7 +21,7 @@ from restore.fix.fade_correction import Curves, estimated, thumbnail
 from restore.fix.grain import pixels_key, with_grain
 from restore.fix.io import check_unchanged
 from restore.fix.masks import FloatArray, reach_px, shaped, transparency
-from restore.fix.stages import opaque_where_repaired, would_suffer
+from restore.fix.stages import is_lossy_reencode, opaque_where_repaired
 from restore.fix.steps import Models, Steps, mixed
 from restore.images import Picture
 from restore.images.out_of_core import SpooledPicture, pixels_in_header, spool_picture, write_spooled
@@ -37,7 +37,7 @@ _BAND_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True)
-class MaskOf:
+class MaskSpec:
     """Where to repair a picture; see `restore.fix.masks.effective_mask`.
 
     Attributes:
@@ -62,7 +62,7 @@ class HugeMask:
         of_alpha: it is the picture's own alpha.
     """
 
-    def __init__(self, how: MaskOf, spooled: SpooledPicture) -> None:
+    def __init__(self, how: MaskSpec, spooled: SpooledPicture) -> None:
         self._how, self._spooled = how, spooled
         self.of_alpha = how.file is None
 
@@ -89,7 +89,7 @@ class HugeMask:
         return np.concatenate([hole_blocks(self.weight(rows, slice(0, width)) > 0) for rows in bands])
 
 
-def open_mask(how: MaskOf, picture: SpooledPicture, spool: Path, *, max_pixels: int) -> HugeMask | None:
+def open_mask(how: MaskSpec, picture: SpooledPicture, spool: Path, *, max_pixels: int) -> HugeMask | None:
     """A picture's mask.
 
     Args:
@@ -120,7 +120,7 @@ _STRIP_PIXELS = 2_000_000  # that are put back into their own colours at once
 
 
 @dataclass(frozen=True)
-class Task:
+class OutOfCoreItem:
     """A picture on its way from spool to spool.
 
     Attributes:
@@ -135,23 +135,23 @@ class Task:
     curves: Curves | None
     strength: float
     tile_px: int
-    say: Callable[[str], None]
+    on_event: Callable[[str], None]
 
     @property
     def strip_rows(self) -> int:
         """How many rows are put back into their own colours at once."""
         return max(_STRIP_PIXELS // self.before.size[1], 1)
 
-    def shown(self, source: Picture) -> np.ndarray:
+    def to_srgb(self, source: Picture) -> np.ndarray:
         """What a model sees of a part."""
-        shown = source.shown()
+        shown = source.to_srgb()
         return shown if self.curves is None else self.curves(shown)
 
     def unfade(self) -> int:
         """Undo the fading of the whole picture; returns how many pixels changed."""
         changed, across = 0, slice(0, self.before.size[1])
         for rows, source in self._strips():
-            unfaded = source.with_repaired(self.shown(source), strength=self.strength)
+            unfaded = source.blend(self.to_srgb(source), strength=self.strength)
             self.after.put(rows, across, unfaded)
             changed += int((source.pixels != unfaded.pixels).any(axis=2).sum())
         return changed
@@ -170,7 +170,7 @@ class Task:
 def curves_of(picture: SpooledPicture) -> Curves:
     """What undoes a picture's fading, estimated from a thumbnail of all of it."""
     across = slice(0, picture.size[1])
-    return estimated(thumbnail(lambda rows: picture.part(rows, across).shown(), picture.size))
+    return estimated(thumbnail(lambda rows: picture.part(rows, across).to_srgb(), picture.size))
 
 
 #: From here on a picture goes through in parts; in memory a pixel takes some 40 bytes.
@@ -230,7 +230,7 @@ def repair_in_parts(
     source: Path,
     target: Path,
     restorer: Restorer | None,
-    mask: MaskOf | None,
+    mask: MaskSpec | None,
     *,
     fade: bool,
     strength: float,
@@ -243,7 +243,7 @@ def repair_in_parts(
     overwrite: bool,
     decoding: AbstractContextManager[None],
     noted: Callable[[Picture, str, bool], Picture],
-    say: Callable[[str], None],
+    on_event: Callable[[str], None],
     about_to_write: Callable[[], object] = lambda: None,
 ) -> Repaired | None:
     """Repair a picture from file to file; the result is that of the picture in memory.
@@ -288,7 +288,7 @@ def repair_in_parts(
         if mask is not None and where is None:
             return None
         after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
-        task = Task(before, after, curves_of(before) if fade else None, strength, tile_px, say)
+        task = OutOfCoreItem(before, after, curves_of(before) if fade else None, strength, tile_px, on_event)
         marked: int | None = None
         if restorer is None:
             after, model_ran, changed = before, False, 0
@@ -302,7 +302,7 @@ def repair_in_parts(
         ran = model_ran or fade
         notes = [*before.header.notes]
         as_it_is = kind == before.header.format and metadata == "keep"
-        if ran and (changed or not would_suffer(before.header) or quality is not None):
+        if ran and (changed or not is_lossy_reencode(before.header) or quality is not None):
             as_it_is = False
         about_to_write()
         read = _sha256(source)
@@ -329,7 +329,7 @@ def repair_in_parts(
 
 
 @torch.inference_mode()
-def _in_bands(restorer: Restorer, task: Task) -> int:
+def _in_bands(restorer: Restorer, task: OutOfCoreItem) -> int:
     """Repair the whole picture; returns how many pixels changed."""
     changed: dict[int, int] = {}
     before, after = task.before, task.after
@@ -337,7 +337,7 @@ def _in_bands(restorer: Restorer, task: Task) -> int:
     step = task.strip_rows
 
     def read(rows: slice, columns: slice) -> list[Tensor | None]:
-        return [_as_tensor(task.shown(before.part(rows, columns)))[None]]
+        return [_as_tensor(task.to_srgb(before.part(rows, columns)))[None]]
 
     def write(top: int, band: Tensor) -> None:
         if top == 0:
@@ -347,22 +347,22 @@ def _in_bands(restorer: Restorer, task: Task) -> int:
             check_numbers(strip)
             rows = slice(top + start, top + start + strip.shape[-2])
             source = before.part(rows, across)
-            repaired = source.with_repaired(_as_array(strip), strength=task.strength)
+            repaired = source.blend(_as_array(strip), strength=task.strength)
             after.put(rows, across, repaired)
             changed[rows.start] = int((source.pixels != repaired.pixels).any(axis=2).sum())
 
     needs = restorer.needs
     run_banded(
-        tile_by_tile(restorer, task.say), read, write,
+        tile_by_tile(restorer, task.on_event), read, write,
         size=before.size, tile_px=task.tile_px, overlap_px=needs.overlap_px, multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(task.say),
+        on_smaller=told_of_smaller_tiles(task.on_event),
     )  # fmt: skip
     return sum(changed.values())
 
 
 @torch.inference_mode()
 def _around_holes(
-    restorer: Restorer, task: Task, where: HugeMask, grain_key: int | None
+    restorer: Restorer, task: OutOfCoreItem, where: HugeMask, grain_key: int | None
 ) -> tuple[bool, int, int] | None:
     """Repair the holes, each on a crop; returns whether there were any, how many pixels they have, how many changed.
 
@@ -381,8 +381,8 @@ def _around_holes(
         source, weight = before.part(crop.rows, crop.columns), where.weight(crop.rows, crop.columns)
         hole = weight > 0
         mask = torch.from_numpy(hole[None].astype(np.float32))
-        shown = task.shown(source)
-        out = run(restorer, _as_tensor(shown), mask, task.tile_px, task.say)
+        shown = task.to_srgb(source)
+        out = run(restorer, _as_tensor(shown), mask, task.tile_px, task.on_event)
         check_numbers(out)
         # Beside its own holes a crop may show parts of others'.
         own = crop.own(hole)
@@ -395,7 +395,7 @@ def _around_holes(
         filled, share = _as_array(out), mine
         if task.curves is not None:  # the mask blends with what is unfaded, and the strength with the source
             filled, share = mixed(shown, filled, mine), (mine > 0).astype(np.float32)
-        put_in = source.with_repaired(filled, share, strength=task.strength)
+        put_in = source.blend(filled, share, strength=task.strength)
         repaired = replace(repaired, pixels=np.where(mine[:, :, None] > 0, put_in.pixels, repaired.pixels))
         if where.of_alpha:
             repaired = opaque_where_repaired(repaired, mine)

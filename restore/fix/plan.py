@@ -174,7 +174,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FixPlan:
     """Everything that `run_fix` will do, in order. Making it writes nothing.
 
     Attributes:
@@ -196,7 +196,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     overwrite: bool = False
 
-    def lines(self) -> list[str]:
+    def format(self) -> list[str]:
         """One line per job, as `--dry-run` shows it."""
         lines = []
         for job in self.jobs:
@@ -210,7 +210,7 @@ class Plan:
             lines.append(line)
         return lines
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The plan as JSON holds it, for scripts: paths as they are, whatever their bytes."""
         jobs = [
             {
@@ -244,7 +244,7 @@ def plan_fix(
     exclude: Collection[str] = (),
     ext: str | None = None,
     suffix: str = "",
-) -> Plan:
+) -> FixPlan:
     """List the pictures, pair their masks, settle the outputs' names, and refuse what could lose anything.
 
     Args:
@@ -340,7 +340,7 @@ def plan_fix(
     jobs = _settle_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
     jobs += [Job(source / name, target / name, action="fail", reason=why) for name, why in unlistable.items()]
     warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
-    return Plan(source, target, single, jobs, mask_source, unmatched, warnings, overwrite)
+    return FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, overwrite)
 
 
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 
 from restore.errors import RestoreError, printable
 from restore.files import absent
-from restore.fix.decoder_isolation import Watch
+from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.plan import Job, called
 
 # The log of a run: one JSON object per file, written as it goes.
@@ -141,7 +141,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Failure:
+class FileFailure:
     """A file that could not be repaired, and why."""
 
     path: Path
@@ -171,7 +171,7 @@ class Summary:
     done: int = 0
     copied: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[FileFailure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str = ""
@@ -194,7 +194,7 @@ class Summary:
             return 130
         return 1 if self.failed or self.unmatched_masks or self.stopped else 0
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The summary as JSON holds it, for scripts: paths as they are, whatever their bytes."""
         known = {name: getattr(self, name) for name in (
             "total", "done", "copied", "skipped", "not_started", "unmatched_masks", "warnings", "stopped",
@@ -207,7 +207,7 @@ class Summary:
             "megapixels": round(self.megapixels, 6),
         }
 
-    def lines(self) -> list[str]:
+    def format(self) -> list[str]:
         """The summary as text, failures last."""
         lines = [*self.warnings]
         parts = [f"{self.done} done" + (f" ({self.copied} copied, nothing to repair)" if self.copied else "")]
@@ -224,7 +224,7 @@ class Summary:
         return [f"failed: {called(failure.path)}: {failure.reason}" for failure in self.failed]
 
 
-class Ledger:
+class ResultRecorder:
     """Where every file's fate is entered, once, from whichever thread: counted, logged, told.
 
     Args:
@@ -243,11 +243,11 @@ class Ledger:
         settings: dict[str, Any],
         progress: Progress | None = None,
         fail_fast: bool = False,
-        watch: Watch | None = None,
+        watch: SupervisorLink | None = None,
     ) -> None:
         self.summary, self.manifest, self.settings = summary, manifest, settings
         self._progress, self._fail_fast = progress, fail_fast
-        self._watch = watch or Watch()
+        self._watch = watch or SupervisorLink()
         self._lock = threading.Lock()
 
     def finish(self, job: Job, status: Status, reason: str, *, pixels: int = 0, **facts: Any) -> None:
@@ -278,7 +278,7 @@ class Ledger:
         elif record.status == "skipped":
             summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
         else:
-            summary.failed.append(Failure(Path(record.input), record.reason))
+            summary.failed.append(FileFailure(Path(record.input), record.reason))
             if self._fail_fast:
                 summary.stopped = summary.stopped or "at the first failure, as asked"
         summary.warnings += [f"{called(Path(record.input))}: {note}" for note in record.warnings]

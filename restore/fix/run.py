@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
-from restore.fix.decoder_isolation import Past, Watch
+from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.io import Metadata, check_pipes
 from restore.fix.masks import Dilate, MaskMissing
 from restore.fix.options import MAX_PIXELS, Options
-from restore.fix.plan import PIPE, Job, Plan, plan_fix
-from restore.fix.results import Ledger, Manifest, Progress, Summary
+from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
+from restore.fix.results import Manifest, Progress, ResultRecorder, Summary
 from restore.fix.scheduler import stream
 from restore.fix.stages import Stages
 from restore.fix.steps import Finder, Models
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run_fix(
-    plan: Plan,
+    plan: FixPlan,
     restorer: Restorer | Sequence[Restorer],
     *,
     clean_up: Restorer | Sequence[Restorer] | None = None,
@@ -47,7 +47,7 @@ def run_fix(
     provenance: bool = True,
     match_grain: bool = False,
     spare_clean: bool = False,
-    watch: Watch | None = None,
+    watch: SupervisorLink | None = None,
 ) -> Summary:
     """Carry out a plan.
 
@@ -96,7 +96,7 @@ def run_fix(
         match_grain,
         spare_clean,
     )
-    watch = watch or Watch()
+    watch = watch or SupervisorLink()
     models = _on_each_device(restorer, clean_up, finder)
     restorer, cleaner = models[0].restorer, models[0].clean_up
     check_pipes(plan, log)
@@ -148,14 +148,14 @@ def run_fix(
 
 
 def run_stages(
-    plan: Plan,
-    stages_of: Callable[[Ledger], Stages],
+    plan: FixPlan,
+    stages_of: Callable[[ResultRecorder], Stages],
     summary: Summary,
     *,
     log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     fail_fast: bool = False,
-    watch: Watch,
+    watch: SupervisorLink,
 ) -> None:
     """Take every job of a plan through stages, and enter what came of it in a summary.
 
@@ -171,7 +171,7 @@ def run_stages(
     summary.stopped = watch.past.stop
     try:
         with Manifest(None if log is None else Path(log)) as manifest:
-            ledger = Ledger(summary, manifest, summary.settings, progress, fail_fast, watch)
+            ledger = ResultRecorder(summary, manifest, summary.settings, progress, fail_fast, watch)
             _carry_out(plan, stages_of(ledger), ledger, watch.past)
     finally:
         watch.finish()
@@ -240,7 +240,7 @@ def _on_each_device(
     return [Models(*together) for together in zip(restorers, cleaners, finders)]
 
 
-def _settings(plan: Plan, models: Sequence[Models], options: Options) -> dict[str, Any]:
+def _settings(plan: FixPlan, models: Sequence[Models], options: Options) -> dict[str, Any]:
     """What decides the results, as the manifest tells it."""
     masks, cleaner = plan.masks, models[0].clean_up
     return {
@@ -253,7 +253,7 @@ def _settings(plan: Plan, models: Sequence[Models], options: Options) -> dict[st
     }
 
 
-def _carry_out(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
+def _carry_out(plan: FixPlan, stages: Stages, ledger: ResultRecorder, past: SupervisorState) -> None:
     try:
         for folder in dict.fromkeys(job.target.parent for job in plan.jobs if job.target != PIPE):
             if folder.is_dir():
@@ -268,7 +268,7 @@ def _carry_out(plan: Plan, stages: Stages, ledger: Ledger, past: Past) -> None:
         ledger.summary.interrupted = True
 
 
-def _enter_what_is_settled(plan: Plan, ledger: Ledger, past: Past) -> tuple[list[Job], list[Job]]:
+def _enter_what_is_settled(plan: FixPlan, ledger: ResultRecorder, past: SupervisorState) -> tuple[list[Job], list[Job]]:
     """Enter the fates that the plan or earlier starts have settled. Returns the jobs to do alone, and all others."""
     alone: list[Job] = []
     others: list[Job] = []

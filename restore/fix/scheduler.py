@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from restore.fix.plan import Job
-from restore.fix.stages import FloatArray, Huge, Loaded, Stages
+from restore.fix.stages import FloatArray, Huge, Stages, WorkItem
 
 if TYPE_CHECKING:
-    from restore.fix.results import Ledger
+    from restore.fix.results import ResultRecorder
 
 #: Pictures per network that wait before it, and likewise behind it.
 _WAITING_PICTURES = 4
@@ -22,7 +22,7 @@ _WAITING_PIXELS = 48_000_000
 _WAITING_SMALL, _SMALL_PIXELS = 64, 4_000_000
 
 
-def stream(jobs: Sequence[Job], stages: Stages, ledger: Ledger) -> None:
+def stream(jobs: Sequence[Job], stages: Stages, ledger: ResultRecorder) -> None:
     """Jobs through the stages, in order, until they are done or the ledger says to stop.
 
     One network runs in the caller's thread, so that Ctrl-C ends it at once; of several, each has a thread
@@ -75,14 +75,14 @@ class _Flow:
         self,
         jobs: Sequence[Job],
         stages: Stages,
-        ledger: Ledger,
+        ledger: ResultRecorder,
         reading: ThreadPoolExecutor,
         writing: ThreadPoolExecutor,
     ) -> None:
         self._to_read = deque(jobs)
         self._stages, self._ledger = stages, ledger
         self._reading, self._writing = reading, writing
-        self._reads: deque[Future[Loaded | Huge | None]] = deque()
+        self._reads: deque[Future[WorkItem | Huge | None]] = deque()
         self._writes: deque[tuple[Future[None], int]] = deque()
         self._waiting = _WAITING_PICTURES * stages.networks
         self._closed = False
@@ -105,7 +105,7 @@ class _Flow:
             for loaded, repaired in self._stages.repair_group(group, network):
                 self._put(loaded, repaired)
 
-    def _take(self, network: int) -> list[Loaded]:
+    def _take(self, network: int) -> list[WorkItem]:
         """The next picture, and those behind it that are read and can go along; empty at the end."""
         while True:
             with self._lock:
@@ -133,7 +133,7 @@ class _Flow:
             self._read_ahead()
         return group
 
-    def _put(self, loaded: Loaded, repaired: FloatArray | None) -> None:
+    def _put(self, loaded: WorkItem, repaired: FloatArray | None) -> None:
         """Have a picture written, as soon as there is room."""
         while True:
             with self._lock:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from restore.fix.decoder_isolation import Watch
+from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.fade_correction import unfaded
 from restore.fix.io import encoded, put, take
-from restore.fix.masks import doubts, doubts_of_share, effective_mask
+from restore.fix.masks import doubts_of_share, effective_mask, mask_warnings
 from restore.fix.options import Options
-from restore.fix.plan import PIPE, Job, Plan
-from restore.fix.results import DISK_FULL, Ledger
-from restore.fix.steps import Finder, Models, Outcome, Steps, carry_out, models_told, tiles_of
+from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.results import DISK_FULL, ResultRecorder
+from restore.fix.steps import Finder, Models, RepairResult, Steps, carry_out, model_provenance, tiles_of
 from restore.images import PICTURE_SUFFIXES, NotAPicture, Picture, picture_from_bytes
 from restore.images.decode import Damaged, TooLarge, check_bytes
-from restore.signals import unbroken
+from restore.signals import defer_signals
 
 if TYPE_CHECKING:
     from restore.restorers.base import Restorer
@@ -37,7 +37,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass
-class Loaded:
+class WorkItem:
     """A picture on its way through the stages.
 
     Attributes:
@@ -68,7 +68,7 @@ class Loaded:
     notes: list[str]
     seconds: float
     further_weights: list[FloatArray | None] = field(default_factory=list)
-    further: tuple[Picture, ...] = ()
+    extra_pages: tuple[Picture, ...] = ()
     filled: bool = False
     cleaned: bool = False
     everywhere: bool = False
@@ -76,7 +76,7 @@ class Loaded:
     @property
     def pixels(self) -> int:
         """Its size, with all pages."""
-        return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.further))
+        return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.extra_pages))
 
     @property
     def marked_share(self) -> float | None:
@@ -94,12 +94,12 @@ class Huge:
     pixels: int = 0
 
 
-def would_suffer(picture: Picture) -> bool:
+def is_lossy_reencode(picture: Picture) -> bool:
     """Whether writing it again would cost quality, and it is in its file as it goes out: then, where the model
     changed nothing, the file itself is the better output.
     """
     lossy = picture.format == "jpeg" or picture.compression == "lossy"
-    return lossy and not picture.turned and not picture.notes
+    return lossy and not picture.reoriented and not picture.notes
 
 
 def opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Picture:
@@ -114,7 +114,7 @@ def opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Pictur
 def changed_share(before: Picture, after: Picture) -> float:
     """Of all pixels, on all pages."""
     count, total = 0, 0
-    for old, new in zip((before, *before.further), (after, *after.further)):
+    for old, new in zip((before, *before.extra_pages), (after, *after.extra_pages)):
         if old.pixels.shape != new.pixels.shape:
             return 1.0
         changed = old.pixels[:, :, 0] != new.pixels[:, :, 0]
@@ -135,16 +135,16 @@ class Reader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FixPlan,
         models: Models,
         options: Options,
-        ledger: Ledger,
-        watch: Watch,
+        ledger: ResultRecorder,
+        watch: SupervisorLink,
     ) -> None:
         self.plan, self.models = plan, models
         self.options, self.ledger, self.watch = options, ledger, watch
 
-    def load(self, job: Job) -> Loaded | Huge | None:
+    def load(self, job: Job) -> WorkItem | Huge | None:
         """Read a picture and its mask; None if that already decided its fate."""
         from restore.fix.out_of_core import goes_in_parts, is_huge
 
@@ -175,12 +175,12 @@ class Reader:
             spare_clean=self.options.spare_clean and found,
         )
 
-    def shown(self, picture: Picture) -> FloatArray:
+    def to_srgb(self, picture: Picture) -> FloatArray:
         """What the first model sees of a picture: H×W×3, sRGB, [0, 1]."""
-        shown = picture.shown()
+        shown = picture.to_srgb()
         return unfaded(shown) if self.options.fade else shown
 
-    def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> Loaded | None:
+    def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> WorkItem | None:
         """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
         started, name = time.monotonic(), os.fspath(job.source)
         try:
@@ -202,7 +202,7 @@ class Reader:
                 self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
             notes: list[str] = []
-            weights: list[FloatArray | None] = [None] * (1 + len(picture.further))
+            weights: list[FloatArray | None] = [None] * (1 + len(picture.extra_pages))
             steps = self.steps_of(job)
             if steps.masked and not steps.find:
                 assert masks is not None
@@ -216,21 +216,23 @@ class Reader:
                             feather_px=self.options.mask_feather,
                             max_pixels=self.options.max_pixels,
                         )
-                        for page in (picture, *picture.further)
+                        for page in (picture, *picture.extra_pages)
                     ]
                 strongest = max(float(weight.max(initial=0)) for weight in given)
                 steps = self.steps_of(job, holes=strongest > 0)
-                notes += doubts(given)
+                notes += mask_warnings(given)
                 weights = [*given]
-            return Loaded(
+            return WorkItem(
                 job,
                 data
-                if not steps or (steps.find and (steps.spare_clean or not steps.everywhere)) or would_suffer(picture)
+                if not steps
+                or (steps.find and (steps.spare_clean or not steps.everywhere))
+                or is_lossy_reencode(picture)
                 else b"",
                 picture,
                 stat,
                 steps,
-                self.shown(picture) if steps else None,
+                self.to_srgb(picture) if steps else None,
                 weights[0],
                 hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
                 [*picture.notes, *notes],
@@ -288,11 +290,11 @@ class Stages:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FixPlan,
         models: Sequence[Models],
         options: Options,
-        ledger: Ledger,
-        watch: Watch,
+        ledger: ResultRecorder,
+        watch: SupervisorLink,
     ) -> None:
         self.plan, self.models = plan, models
         self.options, self.ledger, self.watch = options, ledger, watch
@@ -312,9 +314,9 @@ class Stages:
             for one, repaired in self.repair_group([loaded] if loaded else [], 0):
                 self.save(one, repaired)
 
-    def repair_in_parts(self, huge: Huge, network: int) -> Loaded | None:
+    def repair_in_parts(self, huge: Huge, network: int) -> WorkItem | None:
         """All three stages of a picture that is not held in memory; what has to be is loaded, and returned."""
-        from restore.fix.out_of_core import MaskOf, repair_in_parts
+        from restore.fix.out_of_core import MaskSpec, repair_in_parts
 
         job, started = huge.job, time.monotonic()
         steps, masks = self.reader.steps_of(job), self.plan.masks
@@ -322,7 +324,7 @@ class Stages:
         mask = None
         if masks is not None and steps.masked:
             assert self.options.mask_dilate != "auto"  # these are in memory
-            mask = MaskOf(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
+            mask = MaskSpec(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
         with ExitStack() as until_told:
             notes: list[str] = []
             try:
@@ -344,8 +346,8 @@ class Stages:
                     noted=lambda header, kind, model_ran: self._noted(
                         header, steps, kind, notes, filled=model_ran and steps.repair, cleaned=steps.clean_up
                     ),
-                    say=notes.append,
-                    about_to_write=lambda: until_told.enter_context(unbroken()),
+                    on_event=notes.append,
+                    about_to_write=lambda: until_told.enter_context(defer_signals()),
                 )
             except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
                 return self.reader.load_whole(job, unless_too_large=error)
@@ -359,7 +361,7 @@ class Stages:
                 "done",
                 "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
                 seconds=time.monotonic() - started,
-                **models_told(
+                **model_provenance(
                     self.models[0],
                     steps if done.ran else Steps(),
                     filled=done.model_ran and steps.repair,
@@ -374,17 +376,17 @@ class Stages:
             )
             return None
 
-    def room_for(self, loaded: Loaded) -> int:
+    def room_for(self, loaded: WorkItem) -> int:
         """How many pictures like this one are repaired at once; 1: it goes alone."""
         from restore.fix.steps import goes_whole, places
 
         model = loaded.steps.only_model(self.models[0])
-        if model is None or loaded.picture.further:
+        if model is None or loaded.picture.extra_pages:
             return 1
         count = places(model, *loaded.picture.size, self._tile_of(model))
         return count if count > 1 and goes_whole(model, _holes(loaded)) else 1
 
-    def go_together(self, first: Loaded, other: Loaded) -> bool:
+    def go_together(self, first: WorkItem, other: WorkItem) -> bool:
         """Whether a picture can be repaired along with one that there is room beside."""
         return (
             other.steps == first.steps
@@ -393,7 +395,7 @@ class Stages:
             and self.room_for(other) > 1
         )
 
-    def repair_group(self, group: Sequence[Loaded], network: int) -> Iterator[tuple[Loaded, FloatArray | None]]:
+    def repair_group(self, group: Sequence[WorkItem], network: int) -> Iterator[tuple[WorkItem, FloatArray | None]]:
         """Run one of the networks, in the caller's thread.
 
         Args:
@@ -417,7 +419,7 @@ class Stages:
                     continue
             yield loaded, repaired
 
-    def _repair_together(self, group: Sequence[Loaded], network: int, room: int) -> list[FloatArray | None]:
+    def _repair_together(self, group: Sequence[WorkItem], network: int, room: int) -> list[FloatArray | None]:
         from restore.fix.steps import repair_together
 
         started = time.monotonic()
@@ -438,7 +440,7 @@ class Stages:
                 loaded.everywhere = loaded.steps.everywhere
         return results
 
-    def repair(self, loaded: Loaded, network: int = 0) -> FloatArray | None:
+    def repair(self, loaded: WorkItem, network: int = 0) -> FloatArray | None:
         """Run the networks, in the caller's thread; None if there turned out to be nothing to repair, on any page.
 
         Raises:
@@ -450,25 +452,25 @@ class Stages:
         repaired, loaded.weight, loaded.shown = first.repaired, first.weight, None
         loaded.cleaned, loaded.everywhere = first.cleaned, first.everywhere
         pages = []
-        for page, given in zip(loaded.picture.further, list(loaded.further_weights)):
-            one = self._carry_out(loaded, page, self.reader.shown(page), given, network)
+        for page, given in zip(loaded.picture.extra_pages, list(loaded.further_weights)):
+            one = self._carry_out(loaded, page, self.reader.to_srgb(page), given, network)
             pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, one.everywhere))
             loaded.further_weights[len(pages) - 1] = one.weight
             loaded.filled |= one.filled
             loaded.cleaned |= one.cleaned
-        loaded.further = tuple(pages)
+        loaded.extra_pages = tuple(pages)
         loaded.filled |= first.filled
         if repaired is None and (loaded.filled or loaded.cleaned):
-            repaired = loaded.picture.shown()  # only a further page was repaired
+            repaired = loaded.picture.to_srgb()  # only a further page was repaired
         loaded.seconds += time.monotonic() - started
         return repaired
 
     def _carry_out(
-        self, loaded: Loaded, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
-    ) -> Outcome:
+        self, loaded: WorkItem, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+    ) -> RepairResult:
         return carry_out(
             self.models[network], loaded.steps, shown, weight,
-            tile_of=self._tile_of, say=loaded.notes.append,
+            tile_of=self._tile_of, on_event=loaded.notes.append,
             dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
             grain_key=self._grain_key(page),
         )  # fmt: skip
@@ -481,7 +483,7 @@ class Stages:
     def _tile_of(self, model: Restorer | Finder) -> int:
         return self._tiles[id(model)]
 
-    def save(self, loaded: Loaded, repaired: FloatArray | None) -> None:
+    def save(self, loaded: WorkItem, repaired: FloatArray | None) -> None:
         """Put the repair into the picture and write it; copy the file where there was nothing to repair."""
         if self.ledger.summary.stopped == DISK_FULL:
             return
@@ -491,7 +493,7 @@ class Stages:
             after, changed, kind = before, 0.0, job.format or before.format
             if repaired is not None:
                 after = self._put_in(before, repaired, loaded.weight, loaded.everywhere)
-                after = replace(after, further=loaded.further)
+                after = replace(after, extra_pages=loaded.extra_pages)
                 changed = changed_share(before, after)
                 if changed or after.alpha is not before.alpha:
                     after = self._noted(
@@ -520,7 +522,7 @@ class Stages:
             "done",
             "nothing to repair" if repaired is None else "nothing was changed" if data is loaded.data else "",
             seconds=loaded.seconds + time.monotonic() - started,
-            **models_told(self.models[0], loaded.steps, filled=loaded.filled, cleaned=loaded.cleaned),
+            **model_provenance(self.models[0], loaded.steps, filled=loaded.filled, cleaned=loaded.cleaned),
             marked_share=loaded.marked_share,
             input_sha256=loaded.input_sha256,
             output_sha256=digest,
@@ -538,18 +540,18 @@ class Stages:
         if not self.options.provenance or self.options.metadata == "strip":
             return picture
         one = self.models[0]
-        told = models_told(one, steps, filled=filled, cleaned=cleaned)["models"]
+        told = model_provenance(one, steps, filled=filled, cleaned=cleaned)["models"]
         network = one.restorer.sha256 if filled and steps.masked else None
         return noted(picture, told, self.ledger.settings, filled_by=network, kind=kind, notes=notes)
 
     def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
         where = None if everywhere else weight
-        after = picture.with_repaired(repaired, where, strength=self.options.strength)
+        after = picture.blend(repaired, where, strength=self.options.strength)
         if self.plan.masks is not None and self.plan.masks.alpha:
             after = opaque_where_repaired(after, weight)
         return after
 
 
-def _holes(loaded: Loaded) -> FloatArray | None:
+def _holes(loaded: WorkItem) -> FloatArray | None:
     """Where the model that a picture goes through alone is to fill; None everywhere."""
     return loaded.weight if loaded.steps.repair else None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from restore.fix.grain import with_grain
-from restore.fix.masks import Dilate, FloatArray, fitted
+from restore.fix.masks import Dilate, FloatArray, prepare_mask
 from restore.restorers.base import Restorer, check_numbers, run
 from restore.restorers.hole_crops import crops
 
@@ -39,7 +39,7 @@ class Finder(Protocol):
     name: str
     sha256: str | None
 
-    def find(self, shown: FloatArray, *, tile_px: int, say: Say) -> FloatArray:
+    def find(self, shown: FloatArray, *, tile_px: int, on_event: Say) -> FloatArray:
         """H×W×3, sRGB, [0, 1] -> H×W in [0, 1], 1 = damaged."""
 
 
@@ -94,7 +94,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RepairResult:
     """What came of one page.
 
     Attributes:
@@ -122,8 +122,8 @@ def carry_out(
     dilate_px: Dilate,
     feather_px: int,
     grain_key: int | None = None,
-    say: Say,
-) -> Outcome:
+    on_event: Say,
+) -> RepairResult:
     """Take a page through its steps, from the finder on.
 
     The filler sees the picture as it is, damage hidden; what cleans up sees it filled.
@@ -144,14 +144,14 @@ def carry_out(
 
     if steps.find:
         assert models.finder is not None
-        found = models.finder.find(shown, tile_px=tile_of(models.finder), say=say)
+        found = models.finder.find(shown, tile_px=tile_of(models.finder), on_event=on_event)
         marked = (found >= _MARKED).astype(np.float32)
-        weight = fitted(marked, dilate_px=dilate_px, feather_px=feather_px, shown=lambda: shown)
+        weight = prepare_mask(marked, dilate_px=dilate_px, feather_px=feather_px, shown=lambda: shown)
     repaired = shown if steps.fade else None
     filled = steps.repair and (weight is None or bool(weight.any()))
     if filled:
         tile_px = tile_of(models.restorer)
-        repaired = repair(models.restorer, shown, weight, tile_px=tile_px, grain_key=grain_key, say=say)
+        repaired = repair(models.restorer, shown, weight, tile_px=tile_px, grain_key=grain_key, on_event=on_event)
     everywhere = steps.fade or not steps.masked
     blended = repaired
     if filled and weight is not None and steps.everywhere:
@@ -160,10 +160,10 @@ def carry_out(
     if steps.clean_up:
         assert models.clean_up is not None
         before = shown if blended is None else blended
-        after = repair(models.clean_up, before, None, tile_px=tile_of(models.clean_up), say=say)
+        after = repair(models.clean_up, before, None, tile_px=tile_of(models.clean_up), on_event=on_event)
         if not steps.spare_clean or levels_between(before, after) >= CLEAN_LEVELS:
-            return Outcome(after, weight, filled, cleaned=True, everywhere=True)
-    return Outcome(blended if everywhere else repaired, weight, filled, cleaned=False, everywhere=everywhere)
+            return RepairResult(after, weight, filled, cleaned=True, everywhere=True)
+    return RepairResult(blended if everywhere else repaired, weight, filled, cleaned=False, everywhere=everywhere)
 
 
 def levels_between(before: FloatArray, after: FloatArray) -> float:
@@ -181,7 +181,7 @@ def mixed(shown: FloatArray, repaired: FloatArray, weight: FloatArray) -> FloatA
     return np.where(share == 1, repaired, shown + share * (repaired - shown))
 
 
-def models_told(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
+def model_provenance(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
     """What a record tells of the models that had a part in a picture: all, in order, and the one that did most."""
     hashes = {models.finder.name: models.finder.sha256} if steps.find and models.finder is not None else {}
     repairing = [models.restorer] if filled else []
@@ -235,7 +235,7 @@ def repair(
     *,
     tile_px: int = 0,
     grain_key: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    on_event: Callable[[str], None] = lambda line: None,
 ) -> FloatArray:
     """What the restorer makes of a picture. The result depends on nothing but the arguments.
 
@@ -256,7 +256,7 @@ def repair(
     """
     image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
     if weight is None:
-        out = run(restorer, image, None, tile_px, say)
+        out = run(restorer, image, None, tile_px, on_event)
     else:
         hole = weight > 0
         mask = torch.from_numpy(hole[None].astype(np.float32))
@@ -264,7 +264,7 @@ def repair(
         for region in crops(hole, restorer.needs):
             part = (slice(None), region.rows, region.columns)
             own = region.own(hole[part[1:]])
-            repaired = run(restorer, image[part], mask[part], tile_px, say)
+            repaired = run(restorer, image[part], mask[part], tile_px, on_event)
             if grain_key is not None:
                 repaired = with_grain(repaired, image[part], own, hole[part[1:]], region.origin, grain_key)
             out[part] = torch.where(torch.from_numpy(own), repaired, out[part])
@@ -282,7 +282,7 @@ def places(restorer: Restorer, height: int, width: int, tile_px: int) -> int:
     """
     if 0 < tile_px < max(height, width) and restorer.needs.tileable:
         return 1
-    return max(1, restorer.group_px // (height * width))
+    return max(1, restorer.max_batch_pixels // (height * width))
 
 
 def goes_whole(restorer: Restorer, weight: FloatArray | None) -> bool:

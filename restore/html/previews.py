@@ -193,7 +193,7 @@ def _read(path: Path, max_pixels: int) -> np.ndarray:
     picture = read_picture(path, max_pixels=max_pixels)
     if picture.pixels.dtype == np.uint8 and picture.profile is None:
         return np.repeat(picture.pixels, 3, axis=2) if picture.gray else np.ascontiguousarray(picture.pixels)
-    shown = np.clip(np.nan_to_num(picture.shown(), nan=0.0), 0, 1)
+    shown = np.clip(np.nan_to_num(picture.to_srgb(), nan=0.0), 0, 1)
     return np.rint(shown * 255).astype(np.uint8)
 
 

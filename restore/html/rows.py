@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table of strings under a title; `folded` ones show no more than the title until they are asked for."""
 
     title: str

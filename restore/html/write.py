@@ -17,7 +17,7 @@ from restore.errors import RestoreError
 from restore.files import replacing, temporary_beside, why_not_written, write_atomically
 from restore.html.folder import ASSETS, DATA, GENERATOR, INDEX, PICTURES, abandon_page, begin_page, check_page_folder
 from restore.html.previews import ERROR_GAIN, Previews, write_previews
-from restore.html.rows import Column, Row, Table, plain_score, visible
+from restore.html.rows import Column, PageTable, Row, plain_score, visible
 
 _SHORT = 28  # characters
 _ASSETS = Path(__file__).parent / "assets"
@@ -31,7 +31,7 @@ def write_page(
     title: str,
     rows: Iterable[Row],
     columns: Sequence[Column],
-    tables: Sequence[Table] = (),
+    tables: Sequence[PageTable] = (),
     notes: Sequence[str] = (),
     reference: str | None = None,
     progress: Callable[[int], object] | None = None,
@@ -161,18 +161,18 @@ def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def _index(title: str, tables: Sequence[Table], notes: Sequence[str], count: int) -> str:
+def _index(title: str, tables: Sequence[PageTable], notes: Sequence[str], count: int) -> str:
     return Template((_ASSETS / "index.html").read_text(encoding="utf-8")).substitute(
         generator=GENERATOR,
         title=_text(title),
         count=f"{count:,} picture{'' if count == 1 else 's'}",
         notes="".join(f"<li>{_text(note)}</li>" for note in notes),
         first="".join(map(_table, tables[:1])),
-        further="".join(map(_table, tables[1:])),
+        extra_pages="".join(map(_table, tables[1:])),
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: PageTable) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
     body = "".join(
         "<tr>" + "".join(f"<td{_kind(cell)}>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows

@@ -53,8 +53,8 @@ def encode(
     try:
         if kind == "ico" and max(picture.size) > 256:
             raise ValueError("icons have at most 256×256 pixels")
-        if picture.further and kind == "tiff":
-            pages = [_tiff(_fitted(page, kind, notes), quality, notes) for page in (picture, *picture.further)]
+        if picture.extra_pages and kind == "tiff":
+            pages = [_tiff(_fitted(page, kind, notes), quality, notes) for page in (picture, *picture.extra_pages)]
             return tiff_pages.joined(pages), list(dict.fromkeys(notes))
         picture = _fitted(picture, kind, notes)
         if kind in encoders:
@@ -78,15 +78,15 @@ def encode(
 def stripped(picture: Picture) -> Picture:
     """The picture without EXIF, XMP, captions and texts; what says how its colours are meant stays."""
     carried = png.colour_chunks(picture.carried) if picture.format == "png" else b""
-    further = tuple(stripped(page) for page in picture.further)
-    return replace(picture, exif=None, xmp=None, carried=carried, further=further)
+    extra_pages = tuple(stripped(page) for page in picture.extra_pages)
+    return replace(picture, exif=None, xmp=None, carried=carried, extra_pages=extra_pages)
 
 
 def _fitted(picture: Picture, kind: str, notes: list[str]) -> Picture:
     """The picture as far as the format can hold it: depth, alpha, gray."""
     if picture.gray and picture.icc and kind in ("webp", "avif", "heic"):  # they store gray as colour
         empty = np.zeros((*picture.size, 3), picture.pixels.dtype)
-        in_srgb = Picture(empty, white=picture.white).with_repaired(picture.shown())
+        in_srgb = Picture(empty, white=picture.white).blend(picture.to_srgb())
         picture = replace(picture, pixels=in_srgb.pixels, icc=None)
     if picture.alpha is not None and not picture.transparent and kind != "tiff":
         notes.append("a further channel, which is not said to be transparency, is left out")

@@ -163,11 +163,11 @@ class Spool:
         image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
         other = temporary_beside(self.path)
         try:
-            turned = Spool.of(image.autorot(), other)
+            reoriented = Spool.of(image.autorot(), other)
             os.replace(other, self.path)
         finally:
             other.unlink(missing_ok=True)
-        return replace(turned, path=self.path)
+        return replace(reoriented, path=self.path)
 
 
 @dataclass(frozen=True)

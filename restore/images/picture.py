@@ -52,8 +52,8 @@ class Picture:
     compression: str = ""
     carried: bytes = b""
     transparent: bool = True
-    turned: bool = False
-    further: tuple[Picture, ...] = ()
+    reoriented: bool = False
+    extra_pages: tuple[Picture, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,7 +77,7 @@ class Picture:
             return None
         return open_profile(self.icc, self.pixels.shape[2])
 
-    def shown(self) -> np.ndarray:
+    def to_srgb(self) -> np.ndarray:
         """What a network is shown: float32, H×W×3, sRGB, [0, 1]; gray fills the three channels alike."""
         height, width = self.size
         out = np.empty((height, width, 3), np.float32)
@@ -89,7 +89,7 @@ class Picture:
             out[rows] = values
         return out
 
-    def with_repaired(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> Picture:
+    def blend(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> Picture:
         """This picture with a repair put in, in its own colour space and depth.
 
         Pixels of weight 0 keep their exact values. In a picture with a profile of its own the change is added
@@ -183,7 +183,7 @@ class Picture:
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
         exif = None if self.exif is None else upright_exif(self.exif, (height, width))
-        xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), turned=False)
+        xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), reoriented=False)
         return replace(self, pixels=pixels, alpha=alpha, exif=exif, xmp=xmp)
 
 

@@ -19,7 +19,7 @@ from restore.images.decode import Decoded, TooLarge, decode
 from restore.images.formats import format_of
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata import tiff as tiff_pages
-from restore.images.metadata.exif import orientation_of, turned, upright_exif, upright_xmp
+from restore.images.metadata.exif import orientation_of, reoriented, upright_exif, upright_xmp
 from restore.images.picture import Picture
 
 #: A picture that says it has more pixels is refused, unless the caller allows more.
@@ -59,7 +59,7 @@ def picture_from_bytes(
 ) -> Picture:
     """`read_picture` for a file that is in memory already; `name` is for messages and the suffix.
 
-    `all_pages` also reads the further pages of a TIFF, into `Picture.further`; `max_pixels` holds for all together.
+    `all_pages` also reads the further pages of a TIFF, into `Picture.extra_pages`; `max_pixels` holds for all together.
     """
     kind = format_of(data, Path(name))
     pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
@@ -88,13 +88,13 @@ def picture_from_bytes(
             ) from error
         room -= picture.size[0] * picture.size[1]
         read.append(picture)
-    first, *further = read
+    first, *extra_pages = read
     if not all_pages and len(pages) > 1:
         first.notes.append(f"first of {len(pages)} pages")
-    for page, picture in enumerate(further, start=2):
+    for page, picture in enumerate(extra_pages, start=2):
         first.notes.extend(f"page {page}: {note}" for note in picture.notes)
     first.notes.extend(missing)
-    return replace(first, further=tuple(further))
+    return replace(first, extra_pages=tuple(extra_pages))
 
 
 def _page(
@@ -178,12 +178,12 @@ def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
         if picture.gray:
             return np.repeat(picture.pixels, 3, axis=2)
         return np.ascontiguousarray(picture.pixels)
-    return np.rint(np.clip(picture.shown(), 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(picture.to_srgb(), 0, 1) * 255).astype(np.uint8)
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture as float32, H×W×3, sRGB, [0, 1], at its full depth, upright; alpha is dropped."""
-    return np.clip(read_picture(path).shown(), 0, 1)
+    return np.clip(read_picture(path).to_srgb(), 0, 1)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -254,7 +254,7 @@ def assembled(
         orientation = 1
     elif kind == "tiff" and decoded.orientation is not None:
         orientation = decoded.orientation
-    values = turned(decoded.values, orientation)
+    values = reoriented(decoded.values, orientation)
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":
@@ -278,12 +278,12 @@ def assembled(
         bits=decoded.bits,
         format=kind,
         exif=None if exif is None else upright_exif(exif, size),
-        xmp=None if xmp is None else upright_xmp(xmp, size, turned=orientation != 1),
+        xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=orientation != 1),
         jpeg=jpeg_header,
         dpi=dpi,
         compression=compression,
         carried=carried,
         transparent=tiff_header.extra != 0,
-        turned=orientation != 1,
+        reoriented=orientation != 1,
         notes=notes,
     )

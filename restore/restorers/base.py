@@ -15,7 +15,7 @@ from restore.tiling import run_tiled
 
 
 @dataclass(frozen=True)
-class Needs:
+class ModelRequirements:
     """What a restorer asks of its input.
 
     Attributes:
@@ -54,12 +54,12 @@ class Restorer(ABC):
 
     name: str
     purpose: str
-    needs: Needs
+    needs: ModelRequirements
     device: torch.device = torch.device("cpu")
     precision: str = "fp32"
     sha256: str | None = None
     bytes_per_pixel: int = 4096
-    group_px: int = 0
+    max_batch_pixels: int = 0
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What has to look at the whole picture before it may be cut into tiles.
@@ -132,22 +132,24 @@ class Restorer(ABC):
 # A picture through a restorer, in tiles where it may be, and in fp32 where half precision is not enough.
 
 
-def run(restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, say: Callable[[str], None]) -> Tensor:
+def run(
+    restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, on_event: Callable[[str], None]
+) -> Tensor:
     """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
     needs = restorer.needs
     whole, left = restorer.prepare(image[None], None if hole is None else hole[None])
     return run_tiled(
-        tile_by_tile(restorer, say),
+        tile_by_tile(restorer, on_event),
         (whole[0], None if left is None else left[0]),
         tile_px=tile_px if needs.tileable else 0,
         overlap_px=needs.overlap_px,
         scale=needs.scale,
         multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(say),
+        on_smaller=told_of_smaller_tiles(on_event),
     )
 
 
-def tile_by_tile(restorer: Restorer, say: Callable[[str], None]) -> Callable[..., Tensor]:
+def tile_by_tile(restorer: Restorer, on_event: Callable[[str], None]) -> Callable[..., Tensor]:
     """(prepared tile, mask or None) -> its repair; in fp32 where half precision gives values that are no numbers."""
 
     def restored(tile: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -155,16 +157,16 @@ def tile_by_tile(restorer: Restorer, say: Callable[[str], None]) -> Callable[...
             return tile
         out = restorer(tile, mask, prepared=True)
         if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
-            say(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
+            on_event(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
             out = restorer.in_precision("fp32")(tile, mask, prepared=True)
         return out
 
     return restored
 
 
-def told_of_smaller_tiles(say: Callable[[str], None]) -> Callable[[int], None]:
+def told_of_smaller_tiles(on_event: Callable[[str], None]) -> Callable[[int], None]:
     """What `run_tiled` calls where memory did not suffice."""
-    return lambda tile: say(f"memory did not suffice; went on with tiles of {tile} pixels")
+    return lambda tile: on_event(f"memory did not suffice; went on with tiles of {tile} pixels")
 
 
 def check_numbers(repaired: Tensor) -> None:

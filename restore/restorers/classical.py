@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_biharmonic
 from torch import Tensor
 
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.hybrid_inpainting import halved
 
 Array = NDArray[np.float32]
@@ -33,7 +33,7 @@ TV_STRENGTH = 0.8
 class HoleFiller(Restorer):
     """Fills what the mask hides (anything above 0) from what surrounds it; with nothing known, with mid-gray."""
 
-    needs = Needs(needs_mask=True, tileable=False, overlap_px=CONTEXT_PX)
+    needs = ModelRequirements(needs_mask=True, tileable=False, overlap_px=CONTEXT_PX)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -114,7 +114,7 @@ class Biharmonic(HoleFiller):
 class Denoiser(Restorer):
     """Removes noise as strong as it finds in the picture; a picture without noise comes back as it is."""
 
-    needs = Needs(needs_mask=False, tileable=False)
+    needs = ModelRequirements(needs_mask=False, tileable=False)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         cleaned = []

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore.checkpoints import Finding, find_weights, load_generator, read_description
+from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.models.self_ensemble import mean_over_flips
 from restore.restorers.base import check_numbers, run
-from restore.restorers.network import Trained, needs_of, sha256_of
+from restore.restorers.network import NetworkRestorer, needs_of, sha256_of
 from restore.tiling import auto_tile
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,19 +32,19 @@ IN_THE_MIRROR_PX = 1 << 21
 """The smallest of these is looked at in the mirror, too, unless it has more pixels than this."""
 
 
-class Detector(Trained):
+class Detector(NetworkRestorer):
     """Run like a restorer, `detector(image) -> probability`: B×3×H×W -> B×1×H×W in [0, 1], and no picture.
 
     Args:
         finds: how probabilities become a mask.
-        args, options: as for `Trained`.
+        args, options: as for `NetworkRestorer`.
 
     Attributes:
         threshold: from this probability on a pixel is damage.
         margin_px: how far around it the mask reaches.
     """
 
-    def __init__(self, finds: Finding, *args: Any, **options: Any) -> None:
+    def __init__(self, finds: DetectorSettings, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.threshold, self.margin_px = finds.threshold, finds.margin_px
 
@@ -53,7 +53,7 @@ class Detector(Trained):
         shown: FloatArray,
         *,
         tile_px: int | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        on_event: Callable[[str], None] = lambda line: None,
     ) -> FloatArray:
         """Where a picture is damaged.
 
@@ -74,14 +74,16 @@ class Detector(Trained):
         """
         height, width = shown.shape[:2]
         large = min(height, width) // 2 >= LOOKED_AT_PX
-        marked = self._found(shown, tile_px, say, flips=not large and height * width <= IN_THE_MIRROR_PX)
+        marked = self._found(shown, tile_px, on_event, flips=not large and height * width <= IN_THE_MIRROR_PX)
         if large:
             half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
-            found = self.find(half, tile_px=tile_px, say=say)
+            found = self.find(half, tile_px=tile_px, on_event=on_event)
             marked = np.maximum(marked, cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST))
         return marked
 
-    def _found(self, shown: FloatArray, tile_px: int | None, say: Callable[[str], None], *, flips: bool) -> FloatArray:
+    def _found(
+        self, shown: FloatArray, tile_px: int | None, on_event: Callable[[str], None], *, flips: bool
+    ) -> FloatArray:
         """The same on one scale."""
         image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
         if tile_px is None:
@@ -93,7 +95,7 @@ class Detector(Trained):
         sides = tile_px
 
         def look(picture: Tensor) -> Tensor:
-            return run(self, picture, None, sides, say)
+            return run(self, picture, None, sides, on_event)
 
         found = mean_over_flips(look, image) if flips else look(image)
         check_numbers(found)
@@ -118,8 +120,8 @@ class Detector(Trained):
         return super()._restore(image, None).sigmoid()
 
     def in_precision(self, precision: str) -> Detector:
-        """See `Trained.in_precision`."""
-        finds = Finding(threshold=self.threshold, margin_px=self.margin_px)
+        """See `NetworkRestorer.in_precision`."""
+        finds = DetectorSettings(threshold=self.threshold, margin_px=self.margin_px)
         return Detector(finds, self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 
 #: Pictures up to this size are shown whole to a restorer that wants to see everything.
 SMALL_PIXELS = 1 << 20
@@ -64,7 +64,7 @@ def hole_blocks(hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return blocks
 
 
-def crops(hole: npt.NDArray[np.bool_], needs: Needs) -> list[Region]:
+def crops(hole: npt.NDArray[np.bool_], needs: ModelRequirements) -> list[Region]:
     """Crops that show every hole of a picture (see `regions`); the whole of it, in tiles, where that is less work."""
     height, width = hole.shape
     found = list(regions(hole_blocks(hole), (height, width), needs))
@@ -73,7 +73,7 @@ def crops(hole: npt.NDArray[np.bool_], needs: Needs) -> list[Region]:
     return found
 
 
-def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: Needs) -> Iterator[Region]:
+def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: ModelRequirements) -> Iterator[Region]:
     """Crops that show every hole with its surroundings; holes near each other share one.
 
     Args:

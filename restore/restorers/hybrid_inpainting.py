@@ -14,7 +14,7 @@ from torch import Tensor
 from restore.models.harmonic_fill import membrane
 from restore.restorers.base import Restorer, tile_by_tile
 from restore.restorers.hole_crops import crops
-from restore.restorers.patchmatch import RADIUS, NothingKnown, Texture
+from restore.restorers.patchmatch import RADIUS, NoSourcePatches, PatchMatchInpainter
 from restore.tiling import run_tiled
 
 Array = npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ TILE_PX = 512
 
 @dataclass(frozen=True)
 class _Effort:
-    """How often, and how far around, better patches are looked for on a scale; see `Texture.improve`."""
+    """How often, and how far around, better patches are looked for on a scale; see `PatchMatchInpainter.improve`."""
 
     rounds: int
     jumps: tuple[int, ...]
@@ -66,8 +66,8 @@ def with_deep_holes_filled(
 ) -> tuple[Tensor, Tensor]:
     """Fill the holes of pictures that have deep ones: the network and texture from the picture itself, mixed.
 
-    The network knows what things look like and blurs what it cannot know; patches found around the hole (`Texture`) are
-    sharp and now and then wrong. They are found on a small picture first, filled by the network, then scale by scale up
+    The network knows what things look like and blurs what it cannot know; patches found around the hole
+    (`PatchMatchInpainter`) are sharp and now and then wrong. They are found on a small picture first, filled by the network, then scale by scale up
     to the whole one, and their colours are made to meet those at the hole's edge (`_settled`).
 
     A network that is shown its own filling, enlarged, makes it worse from scale to scale: it was trained to add detail
@@ -164,9 +164,9 @@ def _depth(hole: Mask) -> Array:
     return depth.astype(np.float32)
 
 
-def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scale: int) -> Texture | None:
+def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scale: int) -> PatchMatchInpainter | None:
     """Fill deep holes on a picture that has been halved `scale` times; None where there are no patches to take."""
-    below: Texture | None = None
+    below: PatchMatchInpainter | None = None
     guess: Array
     if scale == 0 or min(deep.shape) > START_SIDE_PX or _depth(deep).max() > START_PX:
         half, half_unknown = halved(picture, unknown)
@@ -182,14 +182,14 @@ def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scal
         guess = larger[: deep.shape[0], : deep.shape[1]]
         effort = _EFFORTS[min(scale, 3)]
     try:
-        texture = Texture(
+        texture = PatchMatchInpainter(
             np.where(unknown[..., None], guess, picture),
             deep,
             unknown,
             scale,
             below.matches if below is not None else None,
         )
-    except NothingKnown:
+    except NoSourcePatches:
         return None
     if below is not None:
         texture.improve((), ())  # the matches of the smaller scale vote for sharper pixels than its own, enlarged
@@ -198,7 +198,7 @@ def _on_scale(network: _Network, picture: Array, unknown: Mask, deep: Mask, scal
     return texture
 
 
-def _settled(texture: Texture, picture: Array, unknown: Mask) -> Array:
+def _settled(texture: PatchMatchInpainter, picture: Array, unknown: Mask) -> Array:
     """What patches have voted for, its colours shifted smoothly so that they meet the known ones at the edge.
 
     Patches at the edge speak of known pixels, too: by how much they err there is spread into the hole by a membrane,

@@ -13,7 +13,7 @@ from restore.devices import autocast
 from restore.errors import RestoreError
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.unet import UNet
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.hybrid_inpainting import with_deep_holes_filled
 
 #: What torch.save writes goes by these names.
@@ -22,7 +22,7 @@ TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 GPU_GROUP_PX = 1 << 18
 
 
-class Trained(Restorer):
+class NetworkRestorer(Restorer):
     """A generator and how it is run.
 
     Args:
@@ -39,7 +39,7 @@ class Trained(Restorer):
         self,
         name: str,
         model: nn.Module,
-        needs: Needs,
+        needs: ModelRequirements,
         purpose: str,
         device: torch.device,
         precision: str,
@@ -48,7 +48,7 @@ class Trained(Restorer):
         self.sha256 = sha256
         self.name, self.needs, self.purpose = name, needs, purpose
         self.device, self.precision = device, precision
-        self.group_px = GPU_GROUP_PX if device.type == "cuda" else 0
+        self.max_batch_pixels = GPU_GROUP_PX if device.type == "cuda" else 0
         # channels_last is what half precision runs fastest in; in fp32 on a CPU it is slower
         self._format = torch.contiguous_format if precision == "fp32" and device.type == "cpu" else torch.channels_last
         self.model = model.eval().requires_grad_(False).to(device).to(memory_format=self._format)
@@ -76,12 +76,12 @@ class Trained(Restorer):
         """The generator."""
         return self.model
 
-    def in_precision(self, precision: str) -> Trained:
+    def in_precision(self, precision: str) -> NetworkRestorer:
         """The same network run in another precision (it is shared, not copied)."""
-        return Trained(self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
+        return NetworkRestorer(self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
 
 
-def open_trained(name: str, path: Path, device: torch.device, precision: str) -> Trained:
+def open_trained(name: str, path: Path, device: torch.device, precision: str) -> NetworkRestorer:
     """A restorer from a weights file: this package's `.safetensors`, or a published pix2pix `*_net_G.pth`.
 
     Raises:
@@ -90,14 +90,18 @@ def open_trained(name: str, path: Path, device: torch.device, precision: str) ->
     digest = sha256_of(path)
     if path.suffix.lower() in TORCH_SUFFIXES:
         model = pix2pix_from_state_dict(read_torch_state(path), path)
-        return Trained(name, model, pix2pix_needs(model), "published pix2pix generator", device, precision, digest)
+        return NetworkRestorer(
+            name, model, pix2pix_needs(model), "published pix2pix generator", device, precision, digest
+        )
     generator, description = load_generator(path)
     if description.finds is not None:
         raise RestoreError(
             f"{name} finds damage, and repairs nothing",
             hint="`restore detect` writes what it finds, and `restore fix --masks` repairs that",
         )
-    return Trained(name, generator, needs_of(description, generator), description.purpose, device, precision, digest)
+    return NetworkRestorer(
+        name, generator, needs_of(description, generator), description.purpose, device, precision, digest
+    )
 
 
 def sha256_of(path: Path) -> str | None:
@@ -108,9 +112,9 @@ def sha256_of(path: Path) -> str | None:
         return None
 
 
-def needs_of(description: Description, model: nn.Module | None = None) -> Needs:
+def needs_of(description: Description, model: nn.Module | None = None) -> ModelRequirements:
     """What a weights file's description asks for; networks that normalise per picture are not tiled."""
-    return Needs(
+    return ModelRequirements(
         needs_mask=description.needs_mask,
         multiple=description.multiple,
         minimum=description.minimum,
@@ -120,6 +124,6 @@ def needs_of(description: Description, model: nn.Module | None = None) -> Needs:
     )
 
 
-def pix2pix_needs(model: Pix2Pix) -> Needs:
+def pix2pix_needs(model: Pix2Pix) -> ModelRequirements:
     """What a published generator asks for; its field is the whole of its training size, hence no tiles."""
-    return Needs(needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=False)
+    return ModelRequirements(needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=False)

@@ -35,7 +35,7 @@ all count alike."""
 _CHUNK = 1 << 12  # patches compared at once, so that they stay in the cache
 
 
-class NothingKnown(ValueError):
+class NoSourcePatches(ValueError):
     """There is no patch to take."""
 
 
@@ -56,7 +56,7 @@ class Matches:
     active: Mask
 
 
-class Texture:
+class PatchMatchInpainter:
     """A hole that is being filled on one scale: patches are matched, and vote for its pixels, in turn.
 
     The method is that of Wexler, Shechtman and Irani, "Space-Time Completion of Video", PAMI 29 (2007), sections 2 and
@@ -74,7 +74,7 @@ class Texture:
         hole: as given.
 
     Raises:
-        NothingKnown: no whole patch of the picture is known.
+        NoSourcePatches: no whole patch of the picture is known.
     """
 
     def __init__(self, picture: Array, hole: Mask, unknown: Mask, seed: int, coarser: Matches | None = None) -> None:
@@ -82,7 +82,7 @@ class Texture:
         self.height, self.width = hole.shape
         sources = _centres_of_known(unknown)
         if not sources.any():
-            raise NothingKnown("no whole patch of the picture is known")
+            raise NoSourcePatches("no whole patch of the picture is known")
         self._sources = sources.reshape(-1)
         size = (self.height + 2 * RADIUS, self.width + 2 * RADIUS)
         self._pixels = np.ones((*size, 4), np.float32)  # the fourth channel counts where pixels are summed

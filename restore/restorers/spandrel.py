@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from restore.devices import autocast
 from restore.errors import RestoreError
 from restore.models.receptive_field import measure_overlap_px
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from restore.tiling import free_memory
 
 INSTALL = 'pip install "restore-toolkit[zoo]"'
@@ -47,7 +47,7 @@ _CHANNELS = ((1, 1), (1, 3), (3, 3), (4, 3), (4, 4))
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-class Foreign(Restorer):
+class SpandrelRestorer(Restorer):
     """A network that spandrel recognised, and how it is run.
 
     One with one channel in and out gets red, green and blue apart (once, where they are alike: gray pictures). Noise
@@ -58,12 +58,18 @@ class Foreign(Restorer):
         descriptor: spandrel's, in eval mode, its weights float32.
         needs: what it asks of its input.
         device: where it runs.
-        precision: `fp32`, `bf16` or `fp16`, by autocast; see `bears`.
+        precision: `fp32`, `bf16` or `fp16`, by autocast; see `supports_precision`.
         sha256: of the weights' file.
     """
 
     def __init__(
-        self, name: str, descriptor: Any, needs: Needs, device: torch.device, precision: str, sha256: str | None
+        self,
+        name: str,
+        descriptor: Any,
+        needs: ModelRequirements,
+        device: torch.device,
+        precision: str,
+        sha256: str | None,
     ) -> None:
         self.name, self.needs, self.device, self.precision, self.sha256 = name, needs, device, precision, sha256
         words = _WORDS[descriptor.purpose].format(scale=descriptor.scale)
@@ -115,12 +121,12 @@ class Foreign(Restorer):
         """As its own project wrote it."""
         return self._descriptor.model
 
-    def bears(self, precision: str) -> bool:
+    def supports_precision(self, precision: str) -> bool:
         """Whether it can be run in a precision: spandrel says so, and a small picture comes through in numbers."""
         flags = {"bf16": self._descriptor.supports_bfloat16, "fp16": self._descriptor.supports_half}
         if not flags.get(precision, True):
             return False
-        one = Foreign(self.name, self._descriptor, self.needs, self.device, precision, self.sha256)
+        one = SpandrelRestorer(self.name, self._descriptor, self.needs, self.device, precision, self.sha256)
         side = max(_PROBE_HEIGHT_PX, self.needs.minimum)
         picture = _octaves(side, side)
         try:
@@ -128,10 +134,10 @@ class Foreign(Restorer):
         except (RuntimeError, TypeError, NotImplementedError):  # types that do not match, or no such kernel
             return False
 
-    def in_precision(self, precision: str) -> Foreign:
+    def in_precision(self, precision: str) -> SpandrelRestorer:
         """The same network run in another precision (it is shared, not copied), or in fp32 where it cannot be."""
-        bearable = precision if precision in ("fp32", self.precision) or self.bears(precision) else "fp32"
-        return Foreign(self.name, self._descriptor, self.needs, self.device, bearable, self.sha256)
+        bearable = precision if precision in ("fp32", self.precision) or self.supports_precision(precision) else "fp32"
+        return SpandrelRestorer(self.name, self._descriptor, self.needs, self.device, bearable, self.sha256)
 
     def measured_overlap_px(self) -> int | None:
         """How far it looks, in input pixels, with a margin; None: everywhere. Costs what 0.06 megapixels cost."""
@@ -146,7 +152,7 @@ class Foreign(Restorer):
 
 def open_foreign(
     name: str, path: Path, state: Mapping[str, Any], device: torch.device, precision: str, sha256: str | None
-) -> Foreign:
+) -> SpandrelRestorer:
     """A restorer around weights of an architecture that spandrel knows.
 
     Args:
@@ -173,7 +179,7 @@ def open_foreign(
     size = descriptor.size_requirements
     local = descriptor.architecture.id in _LOCAL and not any(_is_global(m) for m in descriptor.model.modules())
     multiple = math.lcm(size.multiple_of, _grid(descriptor)) if local else size.multiple_of
-    needs = Needs(
+    needs = ModelRequirements(
         needs_mask=descriptor.purpose == "Inpainting",
         multiple=multiple,
         minimum=max(size.minimum, 1),
@@ -181,10 +187,12 @@ def open_foreign(
         tileable=False,
         overlap_px=_OVERLAP_IN_NEED_PX,
     )
-    opened = Foreign(name, descriptor, needs, device, "fp32", sha256)
+    opened = SpandrelRestorer(name, descriptor, needs, device, "fp32", sha256)
     if local and (overlap := opened.measured_overlap_px()) is not None:
-        tiled = Needs(needs.needs_mask, multiple, needs.minimum, needs.scale, tileable=True, overlap_px=overlap)
-        opened = Foreign(name, descriptor, tiled, device, "fp32", sha256)
+        tiled = ModelRequirements(
+            needs.needs_mask, multiple, needs.minimum, needs.scale, tileable=True, overlap_px=overlap
+        )
+        opened = SpandrelRestorer(name, descriptor, tiled, device, "fp32", sha256)
     return opened.in_precision(precision)
 
 

@@ -18,7 +18,7 @@ _GROWTH_STEPS = 200  # over a long run, any D grows
 _PATIENT_STEPS = 500  # for a network to make different pictures of different inputs
 
 
-class Watch:
+class CollapseMonitor:
     """Counts what looks wrong at every log line, and stops a run that goes nowhere.
 
     Args:

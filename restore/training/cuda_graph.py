@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from restore.data.loader import Batch
-from restore.training.step import Player, Rules, train_step
+from restore.training.step import StepContext, TrainableNetwork, train_step
 
 Step = Callable[..., dict[str, Tensor]]
 
@@ -25,8 +25,8 @@ _WARM_UP_STEPS = 3  # allocators, compilers and cuDNN settle; these are steps li
 
 
 def stepper(
-    rules: Rules, device: torch.device, *, wanted: bool, paused: Callable[[], AbstractContextManager[Any]],
-    say: Callable[[str], None] = lambda line: None,
+    rules: StepContext, device: torch.device, *, wanted: bool, paused: Callable[[], AbstractContextManager[Any]],
+    on_event: Callable[[str], None] = lambda line: None,
 ) -> Step:  # fmt: skip
     """`train_step`, or on one CUDA device something that does the same in one launch.
 
@@ -39,7 +39,7 @@ def stepper(
     """
     if not wanted or device.type != "cuda" or rules.fabric.world_size > 1:
         return train_step
-    return Recorder(device, paused, say)
+    return CudaGraphStep(device, paused, on_event)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Recording:
     terms: dict[str, Tensor]
 
 
-class Recorder:
+class CudaGraphStep:
     """Makes steps as `train_step` does, and takes its arguments; from the fourth of a kind on by replaying a graph.
 
     Kinds differ in whether D plays, whether R1 is paid, and in the shape of the batch. What a step returns is valid
@@ -60,9 +60,9 @@ class Recorder:
     """
 
     def __init__(
-        self, device: torch.device, paused: Callable[[], AbstractContextManager[Any]], say: Callable[[str], None]
+        self, device: torch.device, paused: Callable[[], AbstractContextManager[Any]], on_event: Callable[[str], None]
     ) -> None:
-        self._device, self._paused, self._say = device, paused, say
+        self._device, self._paused, self._on_event = device, paused, on_event
         self._stream = torch.cuda.Stream(device)
         self._made: Counter[tuple] = Counter()
         self._recordings: dict[tuple, _Recording] = {}
@@ -71,10 +71,10 @@ class Recorder:
 
     def __call__(
         self,
-        g: Player,
-        d: Player | None,
+        g: TrainableNetwork,
+        d: TrainableNetwork | None,
         batches: list[Batch],
-        rules: Rules,
+        rules: StepContext,
         *,
         d_steps: int = 1,
         penalise: bool = True,
@@ -109,7 +109,13 @@ class Recorder:
         return terms
 
     def _record(
-        self, g: Player, d: Player | None, batches: list[Batch], rules: Rules, d_steps: int, penalise: bool
+        self,
+        g: TrainableNetwork,
+        d: TrainableNetwork | None,
+        batches: list[Batch],
+        rules: StepContext,
+        d_steps: int,
+        penalise: bool,
     ) -> _Recording | None:
         own = [Batch(*(t.clone() for t in (b.damaged, b.mask, b.clean, b.keys))) for b in batches]
         graph = torch.cuda.CUDAGraph()
@@ -127,7 +133,7 @@ class Recorder:
             memory = isinstance(error, torch.OutOfMemoryError)
             reason = "there is no memory for it" if memory else " ".join(str(error).split())[:120]
             self._recordings.clear()
-            self._say(f"steps are launched kernel by kernel, since they cannot be recorded (cuda_graph): {reason}")
+            self._on_event(f"steps are launched kernel by kernel, since they cannot be recorded (cuda_graph): {reason}")
             return None
         self._pool = graph.pool()
         return _Recording(graph, own, terms)

@@ -13,7 +13,7 @@ from restore.errors import RestoreError
 T = TypeVar("T")
 
 
-def by_leader(fabric: Fabric, action: Callable[[], T]) -> T | None:
+def on_rank_zero(fabric: Fabric, action: Callable[[], T]) -> T | None:
     """Do something in the process that leads, and let the others know whether it went well.
 
     Raises:
@@ -34,7 +34,7 @@ def by_leader(fabric: Fabric, action: Callable[[], T]) -> T | None:
     return done
 
 
-def agree(fabric: Fabric, *networks: torch.nn.Module) -> None:
+def sync_buffers(fabric: Fabric, *networks: torch.nn.Module) -> None:
     """Give running statistics, which each process takes of its own images, the mean over all of them."""
     buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
     if fabric.world_size == 1 or not buffers:
@@ -55,7 +55,7 @@ def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[
     return dict(zip(terms, together.tolist()))
 
 
-def anywhere(fabric: Fabric, here: bool) -> bool:
+def any_rank(fabric: Fabric, here: bool) -> bool:
     """Whether something holds in any process."""
     if fabric.world_size == 1:
         return here

@@ -33,7 +33,7 @@ from restore.training.setup import (
     set_rates,
     settle_precision,
 )
-from restore.training.step import Player, Rules, shown_to_discriminator, train_step
+from restore.training.step import StepContext, TrainableNetwork, shown_to_discriminator, train_step
 from restore.training.validation import open_exam, save_grid
 
 # Steps that are made to be measured, and what is said where a batch does not fit.
@@ -45,7 +45,7 @@ _WARM_UP_STEPS = 20  # on a GPU: past the steps that are made one by one, and th
 
 
 @dataclass
-class Trial:
+class StepBenchmark:
     """Steps of a run that are made to be measured, and forgotten.
 
     Attributes:
@@ -55,13 +55,13 @@ class Trial:
 
     config: TrainConfig
     source: Source
-    rules: Rules
-    g: Player
-    d: Player | None
+    rules: StepContext
+    g: TrainableNetwork
+    d: TrainableNetwork | None
     ema: Ema
     part: int
 
-    def step(self, step: int, d: Player | None, batch: Batch, make_step: Step | None = None) -> None:
+    def step(self, step: int, d: TrainableNetwork | None, batch: Batch, make_step: Step | None = None) -> None:
         """One step as the loop makes it; by `train_step` where nothing else is given."""
         config = self.config
         batches = batch.parts(config.accumulate)
@@ -70,7 +70,7 @@ class Trial:
         (make_step or train_step)(self.g, d, batches, self.rules, d_steps=config.discriminator.steps, penalise=penalise)
         self.ema.update(self.g.network, step)
 
-    def seconds(self, d: Player | None) -> float:
+    def seconds(self, d: TrainableNetwork | None) -> float:
         """The time of one step, after some that warm up caches, allocators and compilers."""
         count, device = self.part * self.config.accumulate, self.source.store.device
         with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
@@ -181,7 +181,7 @@ class Preview:
         return self.config + "".join(f"# {line}\n" for line in self.facts)
 
 
-def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> Preview:
+def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: None) -> Preview:
     """Build everything that training builds, make a few steps on the device, and forget them.
 
     Args:
@@ -201,11 +201,11 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
     device = fabric.device
     precision = settle_precision(config, device)
     generator, discriminator = build_networks(config)
-    source, validation = open_data(config, generator, device, say)
-    exam = open_exam(config, precision, device, say)
+    source, validation = open_data(config, generator, device, on_event)
+    exam = open_exam(config, precision, device, on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = Rules(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
+    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
     g = make_player(generator, fabric, alone, precision, is_discriminator=False)
     d = None if discriminator is None else make_player(discriminator, fabric, alone, precision, is_discriminator=True)
 
@@ -228,7 +228,7 @@ def preview(config: TrainConfig, say: Callable[[str], None] = lambda line: None)
     )
 
     ema = Ema(generator, config.ema)
-    trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
+    trial = StepBenchmark(config, source, rules, g, d, ema, share // config.accumulate)
     before, playing = _timed(trial, min(config.loss.adversarial_start, config.total_steps) if d else 0)
     started = time.perf_counter()
     exam.scores(ema.model, validation[:1], fabric)
@@ -270,7 +270,7 @@ def count_macs(forward: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _timed(trial: Trial, steps_alone: int) -> tuple[float, float]:
+def _timed(trial: StepBenchmark, steps_alone: int) -> tuple[float, float]:
     """Seconds of a step before D joins (0 where it plays at once), and of one with D."""
     with trial.fits(exit_code=2):
         return (trial.seconds(None) if steps_alone else 0.0), trial.seconds(trial.d)

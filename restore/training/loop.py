@@ -19,11 +19,11 @@ from restore.data.loader import BatchStream
 from restore.degradations import key
 from restore.errors import RestoreError
 from restore.models import count_parameters
-from restore.training.collapse_monitor import Watch
+from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import stepper
-from restore.training.distributed import agree, anywhere, by_leader, mean_over_processes
-from restore.training.dry_run import Trial
+from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
+from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
 from restore.training.run_dir import Follower, RunFolder, Savable
 from restore.training.setup import (
@@ -37,7 +37,7 @@ from restore.training.setup import (
     set_rates,
     settle_precision,
 )
-from restore.training.step import Player, Rules
+from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import better, open_exam, save_grid
 
 _SHOWN = 6  # validation pictures in a grid
@@ -46,10 +46,10 @@ _ASK_EVERY = 10  # steps between two questions to all processes whether one was 
 
 
 @dataclass
-class Report:
+class TrainCallbacks:
     """Where a run tells what it does; the command line shows it, a script may ignore it."""
 
-    say: Callable[[str], None] = lambda line: None
+    on_event: Callable[[str], None] = lambda line: None
     logged: Callable[[int, int, dict[str, float]], None] = lambda step, total, values: None
     validated: Callable[[int, dict[str, float], bool], None] = lambda step, scores, best: None
 
@@ -73,7 +73,7 @@ class Result:
     leads: bool = True
 
 
-def train(config: TrainConfig, report: Report | None = None) -> Result:
+def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
     """Run a training config to its end, from wherever its folder stands.
 
     Args:
@@ -95,24 +95,24 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
     fabric.launch()
     device, leads = fabric.device, fabric.is_global_zero
     precision = settle_precision(config, device)
-    report = report if report is not None and leads else Report()
+    report = report if report is not None and leads else TrainCallbacks()
 
     # The networks, the pictures, and the fixed validation set.
     generator, discriminator = build_networks(config, begins=not RunFolder.has_state(config.out))
-    source, validation = open_data(config, generator, device, report.say)
-    exam = open_exam(config, precision, device, report.say)
+    source, validation = open_data(config, generator, device, report.on_event)
+    exam = open_exam(config, precision, device, report.on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = Rules(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
+    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
         d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
 
-    with by_leader(fabric, lambda: RunFolder(out)) or Follower(out) as run:
+    with on_rank_zero(fabric, lambda: RunFolder(out)) or Follower(out) as run:
         # Where the folder stands.
-        by_leader(fabric, lambda: run.check(config))
+        on_rank_zero(fabric, lambda: run.check(config))
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if d is not None:
             parts |= {"d": d.network, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
@@ -128,18 +128,18 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
             raise RestoreError("not every machine sees this run's state", where=out, hint="put out= on a shared disk")
         run.forget_after(start)
         begins = max(start, config.loss.adversarial_start)
-        watch = Watch(config.watch, config.loss.adversarial, out, discriminator, begins)
-        report.say(
+        watch = CollapseMonitor(config.watch, config.loss.adversarial, out, discriminator, begins)
+        report.on_event(
             f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
 
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
-        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused, say=report.say)
+        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused, on_event=report.on_event)
         step, clock, timed_from = start, time.perf_counter(), start
-        last = start >= config.total_steps or went_nowhere(config, without_better)
-        trial = Trial(config, source, rules, g, d, ema, share // config.accumulate)
+        last = start >= config.total_steps or should_stop_early(config, without_better)
+        trial = StepBenchmark(config, source, rules, g, d, ema, share // config.accumulate)
         with stop_requests() as stop_requested, stream:
             if not start:  # what there is to improve upon
                 scores = exam.scores(ema.model, validation, fabric)
@@ -162,7 +162,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
 
                 last = step == config.total_steps
                 ask = fabric.world_size == 1 or step % _ASK_EVERY == 0 or last
-                stopping = ask and anywhere(fabric, stop_requested.is_set())
+                stopping = ask and any_rank(fabric, stop_requested.is_set())
                 to_validate = step % config.validate_every == 0 or last
                 if step % config.log_every == 0 or to_validate:
                     terms |= watch.diversity() | ({} if adversary is None else watch.growth(step))
@@ -176,7 +176,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                     report.logged(step, config.total_steps, values)
                 if to_validate:
                     pause = time.perf_counter()
-                    agree(fabric, g.network, ema.model)
+                    sync_buffers(fabric, g.network, ema.model)
                     scores = exam.scores(ema.model, validation, fabric)
                     is_best = better(scores, best, config.best_by)
                     without_better = 0 if is_best else without_better + 1
@@ -192,30 +192,32 @@ def train(config: TrainConfig, report: Report | None = None) -> Result:
                         run.log({"step": step, **validation_line(scores)})
                         run.draw_curves()
 
-                    by_leader(fabric, show)
+                    on_rank_zero(fabric, show)
                     report.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
-                    if went_nowhere(config, without_better) and not last:
-                        report.say(f"stopped early: {without_better} validations without a better {config.best_by}")
+                    if should_stop_early(config, without_better) and not last:
+                        report.on_event(
+                            f"stopped early: {without_better} validations without a better {config.best_by}"
+                        )
                         last = True
                 # Best weights never lie in a folder without a state that they belong to.
                 due = step % config.save_every == 0 or (bool(best) and not run.saved)
                 # While steps are skipped, the state before is the good one, unless this is the end.
                 if last or stopping or (due and all(p.skipped[1] == 0 for p in (g, d) if p is not None)):
-                    agree(fabric, ema.model, *(player.network for player in (g, d) if player is not None))
+                    sync_buffers(fabric, ema.model, *(player.network for player in (g, d) if player is not None))
                     facts = {
                         "step": step,
                         "best": best,
                         "without_better": without_better,
                         "pictures": source.fingerprint,
                     }
-                    by_leader(fabric, partial(run.save, parts, facts))
+                    on_rank_zero(fabric, partial(run.save, parts, facts))
                 if stopping:
                     break
         return Result(run.path, step, last, best, leads)
 
 
-def skipped_steps(g: Player, d: Player | None) -> dict[str, torch.Tensor]:
+def skipped_steps(g: TrainableNetwork, d: TrainableNetwork | None) -> dict[str, torch.Tensor]:
     """How many steps did nothing, in all and in a row until now, of the network of which there were more."""
     most = torch.stack([player.skipped for player in (g, d) if player is not None]).amax(dim=0)
     return {"skipped": most[0], "skipped_in_a_row": most[1]}
@@ -226,7 +228,7 @@ def validation_line(scores: dict[str, float]) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in scores.items() if math.isfinite(value)}
 
 
-def went_nowhere(config: TrainConfig, without_better: int) -> bool:
+def should_stop_early(config: TrainConfig, without_better: int) -> bool:
     """Whether `early_stop` ends the run."""
     return config.early_stop is not None and without_better >= config.early_stop
 

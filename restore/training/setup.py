@@ -15,7 +15,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from restore.checkpoints import Description, Finding, find_weights, load_strictly, read_torch_state, read_weights
+from restore.checkpoints import (
+    Description,
+    DetectorSettings,
+    find_weights,
+    load_strictly,
+    read_torch_state,
+    read_weights,
+)
 from restore.data.build import open_source
 from restore.data.loader import Batch, Source
 from restore.degradations import Damage, damage_from, load_damage
@@ -27,7 +34,7 @@ from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.models.receptive_field import measure_overlap_px
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
-from restore.training.step import Player
+from restore.training.step import TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
 _INIT_WARMUP_STEPS = 100  # a fresh optimizer knows nothing of good weights: it takes them in gently
@@ -160,7 +167,7 @@ def sees_mask(generator: nn.Module) -> bool:
 
 def make_player(
     network: nn.Module, fabric: Fabric, config: TrainConfig, precision: str, *, is_discriminator: bool
-) -> Player:
+) -> TrainableNetwork:
     """A network on its device, with its optimizer and scaler, compiled and spread as the config says."""
     optimizer = config.optimizer
     device = fabric.device
@@ -186,12 +193,14 @@ def make_player(
     descent.param_groups[0]["full_rate"] = rate
     scales = precision == "fp16"
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
-    player = Player(network, bare, fabric.setup_module(bare), descent, scaler, clip, scales)
+    player = TrainableNetwork(network, bare, fabric.setup_module(bare), descent, scaler, clip, scales)
     player.skipped = player.skipped.to(device)
     return player
 
 
-def set_rates(g: Player, d: Player | None, config: OptimizerConfig, step: int, total: int, fresh: bool) -> None:
+def set_rates(
+    g: TrainableNetwork, d: TrainableNetwork | None, config: OptimizerConfig, step: int, total: int, fresh: bool
+) -> None:
     """The learning rates of a step: a function of its number, so there is no schedule to save.
 
     Args:
@@ -241,10 +250,10 @@ def describe(config: TrainConfig, model: nn.Module, validation: list[Batch], sco
     """What the weights file says of itself; how far the network sees is measured on a validation picture."""
     widest = max(validation, key=lambda b: b.clean.shape[-1])
     masked = sees_mask(model)
-    finds: Finding | None = None
+    finds: DetectorSettings | None = None
     shown: Callable[..., Tensor] = model
     if config.target == "mask":
-        finds = Finding(threshold=scores["threshold"], margin_px=MARGIN_PX)
+        finds = DetectorSettings(threshold=scores["threshold"], margin_px=MARGIN_PX)
 
         def shown(image: Tensor, mask: Tensor | None) -> Tensor:
             return model(image).sigmoid()
@@ -262,7 +271,7 @@ def describe(config: TrainConfig, model: nn.Module, validation: list[Batch], sco
 
 
 def open_data(
-    config: TrainConfig, generator: nn.Module, device: torch.device, say: Callable[[str], None]
+    config: TrainConfig, generator: nn.Module, device: torch.device, on_event: Callable[[str], None]
 ) -> tuple[Source, list[Batch]]:
     """Find the pictures: the source of training batches, and the validation batches.
 
@@ -282,6 +291,6 @@ def open_data(
         multiple=int(getattr(generator, "multiple", 1)),
         minimum=smallest_side(generator),
         device=device,
-        say=say,
+        on_event=on_event,
         processes=config.devices,
     )

@@ -31,7 +31,7 @@ _MIX = 2101  # stream of the hash that says where the gradient penalty looks
 
 
 @dataclass
-class Player:
+class TrainableNetwork:
     """A network that plays: what is called, what is saved, and how it descends.
 
     Attributes:
@@ -89,7 +89,7 @@ class Player:
 
 
 @dataclass(frozen=True)
-class Rules:
+class StepContext:
     """What a step needs to know beside its batch.
 
     Attributes:
@@ -112,7 +112,7 @@ class Rules:
     target: str = "picture"
 
 
-def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tensor:
+def shown_to_discriminator(batch: Batch, picture: Tensor, rules: StepContext) -> Tensor:
     """Condition first, picture last, in [-1, 1]: damaged (0.5 under a mask that is told), that mask, picture."""
     parts = [batch.damaged, picture]
     if rules.with_mask:
@@ -123,7 +123,7 @@ def shown_to_discriminator(batch: Batch, picture: Tensor, rules: Rules) -> Tenso
     return augmented(shown, batch.keys, rules.augment, pictures=(0, shown.shape[1] - 3))
 
 
-def counted(d: Player, shown: Tensor, rules: Rules) -> Tensor | None:
+def counted(d: TrainableNetwork, shown: Tensor, rules: StepContext) -> Tensor | None:
     """Which of D's logits on a repaired picture count as fake: those that see the hole; None: all, where none is told.
 
     Args:
@@ -135,7 +135,13 @@ def counted(d: Player, shown: Tensor, rules: Rules) -> Tensor | None:
 
 
 def train_step(
-    g: Player, d: Player | None, batches: list[Batch], rules: Rules, *, d_steps: int = 1, penalise: bool = True
+    g: TrainableNetwork,
+    d: TrainableNetwork | None,
+    batches: list[Batch],
+    rules: StepContext,
+    *,
+    d_steps: int = 1,
+    penalise: bool = True,
 ) -> dict[str, Tensor]:
     """Update D (where it plays already), then G.
 
@@ -198,13 +204,15 @@ def _flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def forward(g: Player, batch: Batch, rules: Rules) -> Tensor:
+def forward(g: TrainableNetwork, batch: Batch, rules: StepContext) -> Tensor:
     """G's output, float32. A generator that is told of no mask sees the damage, as it will when it is used."""
     with autocast(batch.clean.device, rules.precision):
         return g.forward(batch.damaged, batch.mask if rules.with_mask else None).float()
 
 
-def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def judge(
+    d: TrainableNetwork, batch: Batch, output: Tensor, rules: StepContext, penalise: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
     """D's loss on one batch, and its terms."""
     kind = rules.loss.adversarial
     true = shown_to_discriminator(batch, batch.clean, rules)
@@ -234,7 +242,9 @@ def judge(d: Player, batch: Batch, output: Tensor, rules: Rules, penalise: bool)
     return loss, terms
 
 
-def repair(output: Tensor, d: Player | None, batch: Batch, rules: Rules) -> tuple[Tensor, dict[str, Tensor]]:
+def repair(
+    output: Tensor, d: TrainableNetwork | None, batch: Batch, rules: StepContext
+) -> tuple[Tensor, dict[str, Tensor]]:
     """G's loss for its output on one batch, and its terms."""
     config = rules.loss
     terms = {"pixel": pixel_loss(config.pixel, output, batch.clean, batch.mask, config.hole_weight)}
@@ -263,7 +273,7 @@ def repair(output: Tensor, d: Player | None, batch: Batch, rules: Rules) -> tupl
     return loss, terms
 
 
-def find(logits: Tensor, batch: Batch, rules: Rules) -> tuple[Tensor, dict[str, Tensor]]:
+def find(logits: Tensor, batch: Batch, rules: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
     """G's loss where it marks damage, and its terms."""
     config = rules.loss
     terms = {
@@ -273,7 +283,7 @@ def find(logits: Tensor, batch: Batch, rules: Rules) -> tuple[Tensor, dict[str, 
     return terms["cross_entropy"] + config.dice_weight * terms["dice"], terms
 
 
-def seen(batch: Batch, output: Tensor, rules: Rules) -> Tensor:
+def seen(batch: Batch, output: Tensor, rules: StepContext) -> Tensor:
     """What a user would see of an output."""
     return torch.where(batch.mask > 0, output, batch.damaged) if rules.with_mask else output
 

@@ -173,7 +173,7 @@ def mask_row(model: nn.Module, batch: Batch, *, precision: str) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Exam:
+class Validator:
     """What is scored, and what is shown.
 
     Attributes:
@@ -185,7 +185,7 @@ class Exam:
     row: Callable[[nn.Module, Batch], list[Tensor]]
 
 
-def open_exam(config: TrainConfig, precision: str, device: torch.device, say: Callable[[str], None]) -> Exam:
+def open_exam(config: TrainConfig, precision: str, device: torch.device, on_event: Callable[[str], None]) -> Validator:
     """The examination that a config's target asks for.
 
     Args:
@@ -198,13 +198,13 @@ def open_exam(config: TrainConfig, precision: str, device: torch.device, say: Ca
         RestoreError: LPIPS' backbone cannot be had, and `best_by` rests on it.
     """
     if config.target == "mask":
-        return Exam(partial(validate_masks, precision=precision), partial(mask_row, precision=precision))
-    lpips = _open_lpips(config, device, say)
+        return Validator(partial(validate_masks, precision=precision), partial(mask_row, precision=precision))
+    lpips = _open_lpips(config, device, on_event)
     scores = partial(validate_pictures, lpips=lpips, precision=precision)
-    return Exam(scores, partial(picture_row, precision=precision))
+    return Validator(scores, partial(picture_row, precision=precision))
 
 
-def _open_lpips(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> Lpips | None:
+def _open_lpips(config: TrainConfig, device: torch.device, on_event: Callable[[str], None]) -> Lpips | None:
     """LPIPS where its backbone can be had; otherwise None, and said (unless `best_by` rests on it)."""
     if config.lpips_net == "none":
         return None
@@ -213,5 +213,5 @@ def _open_lpips(config: TrainConfig, device: torch.device, say: Callable[[str], 
     except RestoreError as error:
         if config.best_by == "lpips" or config.lpips_weights is not None:
             raise
-        say(f"validating without LPIPS: {error}")
+        on_event(f"validating without LPIPS: {error}")
         return None

@@ -9,7 +9,7 @@ import skimage
 import torch
 from PIL import Image
 
-from restore.benchmark.degradations import LITERATURE, Case, find_damages
+from restore.benchmark.degradations import LITERATURE, BenchSample, find_damages
 from restore.benchmark.run import as_pixels
 from restore.cli.options import LITERATURE as COMPLETED
 from restore.degradations.write import write_damaged
@@ -21,7 +21,7 @@ def photo(height: int = 60, width: int = 84) -> np.ndarray:
     return np.ascontiguousarray(skimage.data.astronaut()[100 : 100 + height, 100 : 100 + width])
 
 
-def damaged(name: str, picture: np.ndarray, seed: int = 0, called: str = "a") -> Case:
+def damaged(name: str, picture: np.ndarray, seed: int = 0, called: str = "a") -> BenchSample:
     (damage,) = find_damages([name], seed)
     return damage.case(picture, called)
 

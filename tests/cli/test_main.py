@@ -19,7 +19,7 @@ from skimage import data as pictures
 from restore.cli import app
 from restore.images import read_rgb8, save_png
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The README's section that tells a command's options; what is not here may stand anywhere.
 SECTIONS = {

@@ -27,7 +27,7 @@ def opened(values: dict, damage: object = DAMAGE) -> tuple[Source, list[Batch], 
     said: list[str] = []
     shape = {"patch": 32, "validation_percent": 25, "validation_size": 32}
     config = build(DataConfig, shape | values, where="data")
-    source, validation = open_source(config, damage, multiple=4, device=CPU, say=said.append)  # type: ignore[arg-type]
+    source, validation = open_source(config, damage, multiple=4, device=CPU, on_event=said.append)  # type: ignore[arg-type]
     return source, validation, said
 
 
@@ -223,7 +223,7 @@ def test_one_clear_line_each(folder: Path, tmp_path: Path) -> None:
 def _too_small_validation(folder: Path) -> str:
     config = DataConfig(folders=[folder], patch=32, validation_size=32)
     with pytest.raises(RestoreError) as error:
-        open_source(config, DAMAGE, multiple=4, minimum=64, device=CPU, say=lambda line: None)
+        open_source(config, DAMAGE, multiple=4, minimum=64, device=CPU, on_event=lambda line: None)
     return str(error.value)
 
 

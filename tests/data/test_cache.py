@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from restore.data.cache import DeviceStore, FileStore, MemoryStore, Store
-from restore.data.dataset import Intake
-from restore.data.sampler import CropPlan, Shares, Wish, make_wish
+from restore.data.dataset import TrainingImages
+from restore.data.sampler import CropPlan, CropSpec, FolderSampler, make_wish
 from restore.errors import RestoreError
 from restore.images import find_pictures, read_rgb8, save_png
 from tests.data.conftest import scene
@@ -16,14 +16,14 @@ from tests.data.conftest import scene
 CPU = torch.device("cpu")
 
 
-def stores(files: list[Path], shares: Shares | None = None, **settings: object) -> list[Store]:
+def stores(files: list[Path], shares: FolderSampler | None = None, **settings: object) -> list[Store]:
     """The same files in all three stores."""
-    shares = shares or Shares([len(files)])
-    intake = Intake(files, read_rgb8, **settings)  # type: ignore[arg-type]
+    shares = shares or FolderSampler([len(files)])
+    intake = TrainingImages(files, read_rgb8, **settings)  # type: ignore[arg-type]
     pictures = [intake.take(i) for i in range(len(files))]
     usable = [p is not None for p in pictures]
     held = [p for p in pictures if p is not None]
-    again = Intake(files, read_rgb8, **settings)  # type: ignore[arg-type]
+    again = TrainingImages(files, read_rgb8, **settings)  # type: ignore[arg-type]
     return [
         DeviceStore(held, usable, shares, CPU),
         MemoryStore(held, usable, shares, CPU),
@@ -35,7 +35,7 @@ def files_of(folder: Path) -> list[Path]:
     return [folder / name for name in find_pictures(folder)]
 
 
-def equal(stores: list[Store], wish: Wish) -> torch.Tensor:
+def equal(stores: list[Store], wish: CropSpec) -> torch.Tensor:
     first, *others = [store.start(wish)() for store in stores]
     assert first.dtype == torch.uint8
     assert all(torch.equal(first, other) for other in others)
@@ -57,7 +57,7 @@ def test_three_stores_give_the_same_crops(folder: Path, rotate: bool, scale: tup
 def test_a_crop_is_cut_then_mirrored_then_turned(tmp_path: Path, turn: int, flip: bool) -> None:
     picture = scene(1, 40, 50)
     save_png(tmp_path / "a.png", picture)
-    wish = Wish(
+    wish = CropSpec(
         keys=torch.tensor([1]), place=torch.tensor([[0.5, 0.75]], dtype=torch.float64),
         flip=torch.tensor([flip]), turn=torch.tensor([turn]), side=20,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_crop_is_cut_then_mirrored_then_turned(tmp_path: Path, turn: int, flip
 def test_beyond_the_lower_and_right_edges_a_picture_is_mirrored(tmp_path: Path) -> None:
     picture = scene(2, 20, 30)
     save_png(tmp_path / "a.png", picture)
-    wish = Wish(torch.tensor([1]), torch.zeros(1, 2).double(), torch.tensor([False]), torch.tensor([0]), 35)
+    wish = CropSpec(torch.tensor([1]), torch.zeros(1, 2).double(), torch.tensor([False]), torch.tensor([0]), 35)
     crop = equal(stores([tmp_path / "a.png"]), wish)[0]
     assert np.array_equal(crop.permute(1, 2, 0).numpy(), np.pad(picture, ((0, 15), (0, 5), (0, 0)), "reflect"))
 
@@ -87,7 +87,7 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
             (tmp_path / f"broken{i}.png").write_bytes(b"no picture")
             mixed += [tmp_path / f"tiny{i}.png", tmp_path / f"broken{i}.png"]
     said: list[str] = []
-    three = stores(mixed, patch=32, tiny="skip", say=said.append)
+    three = stores(mixed, patch=32, tiny="skip", on_event=said.append)
     plan = CropPlan(32)
     whole = stores(mixed)[1]  # for which keys drew a good file at once
     for step in range(12):
@@ -95,7 +95,7 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
     assert [len(store) for store in three] == [12, 12, 12]
     assert sum("broken0.png" in line for line in said) == 2, "once for each of the two intakes"
     wish = make_wish(plan, 1, 0, 64)
-    first_choice = Shares([len(mixed)]).pick(wish.keys, 0)
+    first_choice = FolderSampler([len(mixed)]).pick(wish.keys, 0)
     good = torch.tensor([mixed[i].parent == folder for i in first_choice.tolist()])
     assert good.any()
     assert not good.all()
@@ -104,13 +104,13 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
 
 
 def test_draws_follow_the_weights_of_the_folders(tmp_path: Path) -> None:
-    shares = Shares([90, 10], [1.0, 3.0])
+    shares = FolderSampler([90, 10], [1.0, 3.0])
     keys = make_wish(CropPlan(16), 3, 0, 4000).keys
     from_second = (shares.pick(keys, 0) >= 90).double().mean().item()
     assert from_second == pytest.approx(0.75, abs=0.03)  # 4 standard deviations
     again = shares.pick(keys, 1)
     assert torch.equal(again >= 90, shares.pick(keys, 0) >= 90), "a second attempt stays in the folder"
-    alike = Shares([90, 10])
+    alike = FolderSampler([90, 10])
     assert (alike.pick(keys, 0) >= 90).double().mean().item() == pytest.approx(0.1, abs=0.02)
     assert len(alike.pick(keys, 0).unique()) == 100
 
@@ -148,7 +148,7 @@ def test_a_reader_that_never_answers_is_not_waited_for(folder: Path, monkeypatch
         return read_rgb8(path)
 
     monkeypatch.setattr(module, "_READ_SECONDS", 0.2)
-    slow = FileStore(Intake(files_of(folder), read), Shares([12]), CPU, threads=1)
+    slow = FileStore(TrainingImages(files_of(folder), read), FolderSampler([12]), CPU, threads=1)
     try:
         with pytest.raises(RestoreError, match="no picture came within"):
             slow.start(make_wish(CropPlan(16), 0, 0, 2))()
@@ -160,6 +160,6 @@ def test_when_no_file_is_of_use_drawing_ends(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     files = files_of(tmp_path)
-    store = FileStore(Intake(files, read_rgb8), Shares([5]), CPU, threads=2)
+    store = FileStore(TrainingImages(files, read_rgb8), FolderSampler([5]), CPU, threads=2)
     with pytest.raises(RestoreError, match="none of the 5 pictures can be read"):
         store.start(make_wish(CropPlan(16), 0, 0, 4))()

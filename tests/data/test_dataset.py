@@ -8,7 +8,7 @@ import pytest
 from skimage import data
 
 from restore.data.config import DataConfig
-from restore.data.dataset import Lookalikes, hamming, hashes_with_mirror, perceptual_hash
+from restore.data.dataset import DuplicateIndex, hamming, hashes_with_mirror, perceptual_hash
 from restore.images import find_pictures, read_rgb8
 
 BITS = DataConfig(folders=["x"]).near_duplicates or 0
@@ -50,13 +50,13 @@ def test_a_mirrored_picture_looks_alike_and_only_by_its_second_hash() -> None:
     mirror = np.ascontiguousarray(picture[:, ::-1])
     assert hashes_with_mirror(picture)[1] == perceptual_hash(mirror)
     assert hamming(*hashes_with_mirror(picture)) > 16
-    assert mirror in Lookalikes([picture], BITS)
+    assert mirror in DuplicateIndex([picture], BITS)
 
 
 def test_lookalikes_with_zero_bits_is_off() -> None:
-    assert data.chelsea() in Lookalikes([data.chelsea()], BITS)
-    assert data.chelsea() not in Lookalikes([data.chelsea()], 0)
-    assert data.coffee() not in Lookalikes([data.chelsea()], BITS)
+    assert data.chelsea() in DuplicateIndex([data.chelsea()], BITS)
+    assert data.chelsea() not in DuplicateIndex([data.chelsea()], 0)
+    assert data.coffee() not in DuplicateIndex([data.chelsea()], BITS)
 
 
 def test_a_flat_picture_has_a_hash() -> None:

@@ -20,8 +20,8 @@ from restore.errors import RestoreError
 from restore.evaluation.report import (
     JSON_KEYS,
     RESAMPLES,
+    EvalReport,
     ImageScores,
-    Report,
     ReportTarget,
     baseline_table,
     bootstrap_interval,
@@ -53,7 +53,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {folder: tmp_path / folder for folder in ("clean", "restored", "damaged")}
 
 
-def compared(folders: dict[str, Path], **options: object) -> Report:
+def compared(folders: dict[str, Path], **options: object) -> EvalReport:
     return score_folders(
         folders["restored"], folders["clean"], baseline_dir=folders["damaged"], metrics=METRICS, **options
     )
@@ -125,8 +125,8 @@ def test_an_empty_baseline_is_named(folders) -> None:
     assert baseline_table(report).rows[0][1:6] == ["-", "-", "-", "-", "0"]
 
 
-def of(scores: dict[str, float]) -> Report:
-    return Report({}, ("psnr",), [ImageScores(name, {"psnr": value}) for name, value in scores.items()])
+def of(scores: dict[str, float]) -> EvalReport:
+    return EvalReport({}, ("psnr",), [ImageScores(name, {"psnr": value}) for name, value in scores.items()])
 
 
 def test_identical_pictures_count_for_better_but_not_for_the_difference() -> None:
@@ -214,8 +214,8 @@ def test_more_values_than_are_drawn_at_once_are_no_matter() -> None:
 
 
 @pytest.fixture
-def report() -> Report:
-    return Report({"name": "skimage"}, ("psnr",), [ImageScores("a", {"psnr": 30.0})])
+def report() -> EvalReport:
+    return EvalReport({"name": "skimage"}, ("psnr",), [ImageScores("a", {"psnr": 30.0})])
 
 
 def refused(path: Path, kind: str) -> str:
@@ -225,7 +225,7 @@ def refused(path: Path, kind: str) -> str:
     return str(caught.value)
 
 
-def test_an_earlier_report_and_an_empty_file_are_replaced(report: Report, tmp_path: Path) -> None:
+def test_an_earlier_report_and_an_empty_file_are_replaced(report: EvalReport, tmp_path: Path) -> None:
     for name, write in (("s.json", report.write_json), ("s.csv", report.write_csv)):
         write(tmp_path / name)
         first = (tmp_path / name).read_bytes()
@@ -239,7 +239,7 @@ def test_an_earlier_report_and_an_empty_file_are_replaced(report: Report, tmp_pa
 @pytest.mark.parametrize(
     "content", [b"\x89PNG\r\n\x1a\n", b"{}", b"[1]", b'{"summary": 1}', b"{", b"name of my dog", b"name,age\nRex,3\n"]
 )
-def test_what_is_no_report_is_never_replaced(report: Report, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_report_is_never_replaced(report: EvalReport, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "mine"
     file.write_bytes(content)
     assert "is no JSON report" in refused(file, "json")
@@ -252,19 +252,19 @@ def test_what_is_no_report_is_never_replaced(report: Report, tmp_path: Path, con
 def test_reports_of_every_shape_are_known_and_nothing_beside_them(tmp_path: Path) -> None:
     plain = {key: {} for key in JSON_KEYS}
     file = tmp_path / "s.json"
-    for further in ({}, {"baseline": {}}, {"sets": {}}, {"sets": {}, "baseline": {}}):
-        file.write_text(json.dumps(plain | further))
+    for extra_pages in ({}, {"baseline": {}}, {"sets": {}}, {"sets": {}, "baseline": {}}):
+        file.write_text(json.dumps(plain | extra_pages))
         assert ReportTarget.check(file, "json").whole
     file.write_text(json.dumps(plain | {"mine": 1}))
     assert "is no JSON report" in refused(file, "json")
 
 
-def test_one_kind_is_no_report_of_the_other(report: Report, tmp_path: Path) -> None:
+def test_one_kind_is_no_report_of_the_other(report: EvalReport, tmp_path: Path) -> None:
     report.write_json(tmp_path / "s")
     assert "is no CSV report" in refused(tmp_path / "s", "csv")
 
 
-def test_a_link_stays_a_link_and_its_file_is_written(report: Report, tmp_path: Path) -> None:
+def test_a_link_stays_a_link_and_its_file_is_written(report: EvalReport, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     for name in ("new.json", "old.json"):
         (tmp_path / name).symlink_to(Path("kept") / name)
@@ -281,7 +281,7 @@ def test_a_link_to_a_picture_is_refused(tmp_path: Path) -> None:
     assert "s.json: exists" in refused(tmp_path / "s.json", "json")
 
 
-def test_a_pipe_is_written_into_and_stays_one(report: Report, tmp_path: Path) -> None:
+def test_a_pipe_is_written_into_and_stays_one(report: EvalReport, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
@@ -293,7 +293,7 @@ def test_a_pipe_is_written_into_and_stays_one(report: Report, tmp_path: Path) ->
 
 
 def test_places_that_cannot_be_written_to_are_known_before(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    report: EvalReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     assert "no such folder" in refused(tmp_path / "none" / "s.json", "json")

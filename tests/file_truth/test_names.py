@@ -34,7 +34,7 @@ def test_any_name_is_repaired_under_itself(tmp_path):
     for number, name in enumerate(NAMES):
         np.testing.assert_array_equal(load(tmp_path / "out" / os.fsdecode(name)), 255 - photo(3, 4, number))
     assert len((tmp_path / "log").read_text(encoding="ascii").splitlines()) == len(NAMES)
-    for line in plan_fix(tmp_path / "in", tmp_path / "other").lines():
+    for line in plan_fix(tmp_path / "in", tmp_path / "other").format():
         assert line.isprintable()
         line.encode()
 

@@ -184,10 +184,10 @@ def test_a_turned_mask_is_seen_upright_too(tmp_path):
 
 
 def test_an_enlarged_picture_says_its_new_size(tmp_path):
-    from restore.restorers.base import Needs
+    from restore.restorers.base import ModelRequirements
 
     class Doubler(Inverter):
-        needs = Needs(needs_mask=False, scale=2)
+        needs = ModelRequirements(needs_mask=False, scale=2)
 
         def _restore(self, image, mask):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)

@@ -15,7 +15,7 @@ from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.images import picture_from_bytes
 from restore.images.metadata import tiff as tiff_pages
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -179,7 +179,7 @@ def test_a_chain_that_breaks_or_bites_its_tail_ends(data):
 def test_the_limit_on_pixels_is_for_all_pages_together(tmp_path):
     data = write_pages(tmp_path / "x.tif", PAGES).read_bytes()
     total = sum(page.shape[0] * page.shape[1] for page in PAGES)
-    assert len(picture_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).further) == 2
+    assert len(picture_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).extra_pages) == 2
     with pytest.raises(RestoreError, match="page 3 of 3: with it the file is over the limit"):
         picture_from_bytes(data, "x.tif", max_pixels=total - 1, all_pages=True)
 
@@ -199,7 +199,7 @@ def test_tags_of_a_big_tiff(tmp_path):
 @pytest.mark.parametrize("parts", [False, True])
 def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     class Tiled(Identity):
-        needs = Needs(needs_mask=False, tileable=True)
+        needs = ModelRequirements(needs_mask=False, tileable=True)
 
     monkeypatch.setattr(huge, "HUGE_PIXELS", 1 if parts else 10**9)
     monkeypatch.setattr(huge, "_HUGE_BYTES", 0)

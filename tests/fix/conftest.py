@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 
 
 class Inverter(Restorer):
     """Without a mask; what it did is seen in every pixel."""
 
     name, purpose = "inverter", "test"
-    needs = Needs(needs_mask=False)
+    needs = ModelRequirements(needs_mask=False)
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ class Filler(Inverter):
     """Fills holes with white."""
 
     name = "filler"
-    needs = Needs(needs_mask=True)
+    needs = ModelRequirements(needs_mask=True)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         self.calls.append((image.shape[-2], image.shape[-1]))

@@ -121,7 +121,7 @@ class Tight(Inverter):
 
     name, sha256 = "tight", None
 
-    def find(self, shown: np.ndarray, *, tile_px: int, say: object) -> np.ndarray:
+    def find(self, shown: np.ndarray, *, tile_px: int, on_event: object) -> np.ndarray:
         return moved(lettering(), -2).astype(np.float32)
 
 

@@ -212,7 +212,7 @@ def test_an_interrupt_waits_for_what_is_to_be_finished():
     done = []
 
     def finish() -> None:
-        with interrupts.unbroken():
+        with interrupts.defer_signals():
             signal.raise_signal(signal.SIGINT)
             done.append(1)
         done.append(2)

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from restore.checkpoints import Description, Finding, save_weights
+from restore.checkpoints import Description, DetectorSettings, save_weights
 from restore.errors import RestoreError
 from restore.fix import fix_folder, plan_fix
 from restore.fix.detect import plan_detect, run_detect
 from restore.fix.results import Summary
 from restore.models.unet import UNet
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector
 from tests.fix.conftest import Filler, load, photo, save, snapshot
 from tests.processes import Nursery
@@ -40,8 +40,8 @@ class Black(Filler):
 
 
 def bright() -> Detector:
-    finds = Finding(threshold=0.5, margin_px=0)
-    return Detector(finds, "bright", Bright(), Needs(needs_mask=False), "test", torch.device("cpu"), "fp32")
+    finds = DetectorSettings(threshold=0.5, margin_px=0)
+    return Detector(finds, "bright", Bright(), ModelRequirements(needs_mask=False), "test", torch.device("cpu"), "fp32")
 
 
 def detect(source: Path, target: Path | str, **options: bool) -> Summary:
@@ -110,9 +110,9 @@ def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) ->
 
 
 def test_a_mask_fits_the_picture_as_a_person_sees_it(tmp_path: Path) -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned clockwise
-    save(tmp_path / "in.png", scratched(12, 9), exif=turned)
+    reoriented = Image.Exif()
+    reoriented[0x0112] = 6  # to be turned clockwise
+    save(tmp_path / "in.png", scratched(12, 9), exif=reoriented)
     detect(tmp_path / "in.png", tmp_path / "mask.png")
     assert np.array_equal(load(tmp_path / "mask.png"), np.rot90(MASK, -1))
 
@@ -206,7 +206,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         parameter.data.zero_()
     path = tmp_path_factory.mktemp("weights") / "half.safetensors"
     description = Description(
-        builder="unet", args=args, needs_mask=False, multiple=2, minimum=2, finds=Finding(threshold=0.4, margin_px=1)
+        builder="unet",
+        args=args,
+        needs_mask=False,
+        multiple=2,
+        minimum=2,
+        finds=DetectorSettings(threshold=0.4, margin_px=1),
     )
     save_weights(path, model.state_dict(), description)
     return path

@@ -19,7 +19,7 @@ from restore.fix import fix_folder, plan_fix, run_fix
 from restore.fix import io as pipes
 from restore.fix import out_of_core as huge
 from restore.fix import stages as reading
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
@@ -63,7 +63,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_is_left(tmp_path, disk, log_there
     assert 2 < summary.done < 30
     assert len(summary.failed) < 12, "what was on its way; the rest is not tried"
     assert summary.not_started > 20
-    assert summary.lines()[-len(summary.failed) - 1].startswith("stopped: the disk is full; ")
+    assert summary.format()[-len(summary.failed) - 1].startswith("stopped: the disk is full; ")
     written = sorted(path for path in out.iterdir())
     assert len(written) == summary.done, "and no temporary file"
     for path in written:
@@ -97,7 +97,7 @@ def test_what_may_not_be_read_fails_alone(open_folder, nobody, monkeypatch):
     (open_folder / "in/private").chmod(0)
     (open_folder / "in/sub/hidden").chmod(0)
     plan = plan_fix("in", "out")
-    assert any(line.startswith("in/private: fails: this folder cannot be listed") for line in plan.lines())
+    assert any(line.startswith("in/private: fails: this folder cannot be listed") for line in plan.format())
     summary = run_fix(plan, Inverter(), log="log")
     assert (summary.done, summary.exit_code, summary.not_started) == (2, 1, 0)
     assert reasons(summary) == {
@@ -158,7 +158,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
 @pytest.mark.parametrize("parts", [False, True])
 def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path, monkeypatch, parts, links):
     class Tiled(Inverter):
-        needs = Needs(needs_mask=False, tileable=True)
+        needs = ModelRequirements(needs_mask=False, tileable=True)
 
     if parts:
         monkeypatch.setattr(huge, "HUGE_PIXELS", 1)

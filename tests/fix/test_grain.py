@@ -20,7 +20,7 @@ from restore.fix import out_of_core as huge
 from restore.fix.grain import measure_grain, pixels_key, with_grain
 from restore.fix.steps import repair
 from restore.images import read_picture
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import hole, load, save, snapshot
 
 SIZE = (280, 300)
@@ -31,8 +31,8 @@ HOLE[90:180, 100:210] = True
 class Smooth(Restorer):
     """Fills with what `slope` is there, less its grain; sees nothing beyond a pixel."""
 
-    name, purpose, group_px = "smooth", "test", 0
-    needs = Needs(needs_mask=True, overlap_px=1)
+    name, purpose, max_batch_pixels = "smooth", "test", 0
+    needs = ModelRequirements(needs_mask=True, overlap_px=1)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return torch.full_like(image, 0.4)
@@ -163,7 +163,7 @@ def test_a_picture_that_goes_in_parts_gets_the_grain_of_one_in_memory(
 
 def test_a_picture_in_company_gets_the_grain_of_one_alone(scans: Path) -> None:
     class Grouped(Smooth):
-        group_px = 4 * 400 * 700
+        max_batch_pixels = 4 * 400 * 700
 
     save(scans / "masks/0.png", hole(400, 700, (100, 100, 300, 600)))
     save(scans / "masks/1.png", hole(400, 700, (100, 100, 300, 600)))
@@ -180,7 +180,7 @@ def test_grain_is_told_of_in_the_log_and_in_the_picture(scans: Path) -> None:
 
 def test_grain_is_refused_where_it_would_be_in_vain(scans: Path) -> None:
     class Cleaner(Smooth):
-        needs = Needs(needs_mask=False)
+        needs = ModelRequirements(needs_mask=False)
 
     with pytest.raises(RestoreError, match="no masks"):
         fix_folder(scans / "in", scans / "out", Cleaner(), match_grain=True)
@@ -190,8 +190,8 @@ def test_grain_is_refused_where_it_would_be_in_vain(scans: Path) -> None:
 
 
 def test_the_option_does_it(scans: Path) -> None:
-    for name, further in (("plain", []), ("grain", ["--match-grain"])):
+    for name, extra_pages in (("plain", []), ("grain", ["--match-grain"])):
         command = [sys.executable, "-m", "restore.cli", "fix", scans / "in", scans / name, "--model", "telea"]
-        subprocess.run([*command, "--masks", scans / "masks", *further], check=True, capture_output=True)
+        subprocess.run([*command, "--masks", scans / "masks", *extra_pages], check=True, capture_output=True)
     plain, grain = (load(scans / name / "0.png")[10:35, 10:55].astype(float) for name in ("plain", "grain"))
     assert (grain - plain).std() > 4

@@ -31,7 +31,7 @@ class Done:
 @pytest.fixture
 def fix(monkeypatch, capfdbinary):
     """`restore fix ARGUMENTS` in this process, around the test's restorers, for speed."""
-    monkeypatch.setattr(supervising, "supervise", lambda seconds, say: supervising.Watch())
+    monkeypatch.setattr(supervising, "supervise", lambda seconds, on_event: supervising.SupervisorLink())
     monkeypatch.setattr(opening, "open_restorers", lambda name, **_: [Filler() if name == "inpaint" else Inverter()])
 
     def run(*arguments: object, given: bytes = b"", stdin=None, stdout=None) -> Done:
@@ -167,5 +167,5 @@ def test_a_file_called_minus_is_reached_by_its_folder(tmp_path, monkeypatch):
     assert plan.jobs[0].source == tmp_path / "-"
     with pytest.raises(RestoreError, match="a file or a folder"):
         plan_fix("./-", "./-")
-    assert plan_fix("-", "-").lines() == ["standard input -> standard output"]
+    assert plan_fix("-", "-").format() == ["standard input -> standard output"]
     assert load(tmp_path / "-").shape == (8, 8, 3)

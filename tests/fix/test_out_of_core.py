@@ -13,7 +13,7 @@ from torch import Tensor
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.images import read_picture
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -22,7 +22,7 @@ class Smoother(Restorer):
     """Looks five pixels far, and changes every pixel."""
 
     name, purpose = "smoother", "test"
-    needs = Needs(needs_mask=False, overlap_px=5, multiple=4)
+    needs = ModelRequirements(needs_mask=False, overlap_px=5, multiple=4)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return F.avg_pool2d(F.pad(image, (5, 5, 5, 5), mode="replicate"), 11, 1) * 0.9
@@ -41,7 +41,7 @@ def both_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **o
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
         summary = fix_folder(folder, tmp_path / name, Smoother(), tile=64, **options)
-        assert not summary.failed, summary.lines()
+        assert not summary.failed, summary.format()
         ways.append(tmp_path / name)
     return ways[0], ways[1]
 

@@ -18,12 +18,12 @@ from restore.files import sweep_leftovers
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.images import read_picture
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Inverter, load, photo, save
 
 
 class Tiled(Inverter):
-    needs = Needs(needs_mask=False, tileable=True)
+    needs = ModelRequirements(needs_mask=False, tileable=True)
 
 
 @pytest.fixture(autouse=True)

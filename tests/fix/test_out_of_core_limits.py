@@ -7,12 +7,12 @@ import pytest
 
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Identity, photo, save
 
 
 class Tiled(Identity):
-    needs = Needs(needs_mask=False, tileable=True)
+    needs = ModelRequirements(needs_mask=False, tileable=True)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from restore.fix import fix_folder, plan_fix, run_fix
 from restore.fix import out_of_core as huge
 from restore.fix.stages import Reader
 from restore.images import read_picture
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -28,7 +28,7 @@ class FromAround(Restorer):
     """Fills holes with what is around them, twenty pixels far."""
 
     name, purpose = "from around", "test"
-    needs = Needs(needs_mask=True, overlap_px=20, multiple=4)
+    needs = ModelRequirements(needs_mask=True, overlap_px=20, multiple=4)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return F.avg_pool2d(F.pad(image, (20, 20, 20, 20), mode="reflect"), 41, 1)
@@ -42,7 +42,7 @@ def both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
         summary = fix_folder(tmp_path / "in", tmp_path / name, FromAround(), tile=96, **options)
-        assert not summary.failed, summary.lines()
+        assert not summary.failed, summary.format()
         assert summary.done == len(list((tmp_path / "in").iterdir()))
         return tmp_path / name
 

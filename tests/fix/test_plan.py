@@ -245,7 +245,7 @@ def test_the_dry_run_tells_what_would_happen(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
     save(tmp_path / "out/sub/b.png", photo(1, 1))
     plan = plan_fix(pictures, tmp_path / "out", masks=tmp_path / "masks", mask_missing="clean", skip_existing=True)
-    a, b, c = plan.lines()
+    a, b, c = plan.format()
     assert a == f"{pictures}/a.png -> {tmp_path}/out/a.png (mask {tmp_path}/masks/a.png)"
     assert b == f"{pictures}/sub/b.png: skipped: the output exists"
     assert c.endswith("c.jpg (no mask: counts as clean)")
@@ -263,4 +263,4 @@ def test_odd_names_survive(tmp_path):
         save(tmp_path / "in" / name, photo(2, 2))
     plan = plan_fix(tmp_path / "in", tmp_path / "out")
     assert sorted(job.target.name for job in plan.jobs) == sorted(names)
-    assert all(line.isprintable() for line in plan.lines())
+    assert all(line.isprintable() for line in plan.format())

@@ -194,7 +194,7 @@ def test_a_mask_with_no_picture_is_named_and_counts(pictures, tmp_path):
         save(tmp_path / f"masks/{name}.png", hole(*size, (0, 0, 1, 1)))
     summary = fix_folder(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
     assert (summary.done, summary.exit_code) == (3, 1)
-    assert "stray.png: a mask with no picture" in summary.lines()[0]
+    assert "stray.png: a mask with no picture" in summary.format()[0]
 
 
 def test_missing_masks_fail_skip_or_count_as_clean(pictures, tmp_path):
@@ -228,7 +228,7 @@ def test_one_bad_file_never_stops_the_rest(pictures, tmp_path):
     assert [failure.path.name for failure in summary.failed] == ["cut.jpg", "dead.png", "work.psd"]
     assert all(failure.reason for failure in summary.failed)
     assert sum(summary.skipped.values()) == 2
-    lines = summary.lines()
+    lines = summary.format()
     assert [line.startswith("failed: ") for line in lines[-3:]] == [True] * 3
     statuses = [json.loads(line)["status"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sorted(statuses) == ["done"] * 3 + ["failed"] * 3 + ["skipped"] * 2
@@ -261,7 +261,7 @@ def test_fail_fast_stops_at_the_first_failure(pictures, tmp_path):
     summary = fix_folder(pictures, tmp_path / "out", Inverter(), fail_fast=True)
     assert (len(summary.failed), summary.exit_code) == (1, 1)
     assert summary.done + summary.not_started == 2
-    assert any("--skip-existing goes on" in line for line in summary.lines())
+    assert any("--skip-existing goes on" in line for line in summary.format())
 
 
 def test_skip_existing_and_overwrite(pictures, tmp_path):
@@ -314,9 +314,9 @@ def test_a_log_and_a_picture_of_one_name_are_refused(pictures, tmp_path):
 
 def test_commands_that_cannot_work_write_nothing(pictures, tmp_path):
     class Doubler(Inverter):
-        from restore.restorers.base import Needs
+        from restore.restorers.base import ModelRequirements
 
-        needs = Needs(needs_mask=False, scale=2)
+        needs = ModelRequirements(needs_mask=False, scale=2)
 
     save(tmp_path / "mask.png", hole(20, 30))
     plain, masked = {}, {"masks": tmp_path / "mask.png"}
@@ -347,10 +347,10 @@ def test_the_same_picture_gives_the_same_file_alone_and_in_company(tmp_path):
 
 
 def test_another_size_comes_out_where_the_model_changes_it(pictures, tmp_path):
-    from restore.restorers.base import Needs
+    from restore.restorers.base import ModelRequirements
 
     class Doubler(Inverter):
-        needs = Needs(needs_mask=False, scale=2)
+        needs = ModelRequirements(needs_mask=False, scale=2)
 
         def _restore(self, image, mask):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
@@ -387,7 +387,7 @@ def test_odd_names_are_written(tmp_path):
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
     assert summary.failed == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
-    assert all("\n" not in line and line.isprintable() for line in summary.lines())
+    assert all("\n" not in line and line.isprintable() for line in summary.format())
     logged = [json.loads(line)["input"] for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(Path(path).name for path in logged) == sorted(names)
 
@@ -411,7 +411,7 @@ def test_ctrl_c_finishes_what_is_being_written(tmp_path):
     summary = fix_folder(tmp_path / "in", tmp_path / "out", Interrupted(), log=tmp_path / "log")
     assert (summary.exit_code, summary.done, summary.not_started) == (130, 2, 4)
     assert sorted(snapshot(tmp_path / "out")) == ["0.png", "1.png"]
-    assert "--skip-existing goes on" in "".join(summary.lines())
+    assert "--skip-existing goes on" in "".join(summary.format())
     again = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True)
     assert (again.done, again.exit_code) == (4, 0)
 

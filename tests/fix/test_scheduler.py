@@ -14,7 +14,7 @@ from restore.errors import RestoreError
 from restore.fix import fix_folder
 from restore.fix.scheduler import _Flow
 from restore.fix.steps import goes_whole, places
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from restore.restorers.registry import open_restorers
 from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot
 
@@ -22,7 +22,7 @@ from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapsh
 class Grouped(Inverter):
     """Takes four pictures of 8×8 at once, and notes how many came and how many were different."""
 
-    group_px = 256
+    max_batch_pixels = 256
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Grouped(Inverter):
 
 
 class GroupedFiller(Grouped):
-    needs = Needs(needs_mask=True)
+    needs = ModelRequirements(needs_mask=True)
 
     def _restore(self, image, mask):
         super()._restore(image, mask)

@@ -13,7 +13,7 @@ from restore.errors import RestoreError
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.images import read_picture
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -26,7 +26,7 @@ class Brights:
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
 
-    def find(self, shown: np.ndarray, *, tile_px: int, say: Any) -> np.ndarray:
+    def find(self, shown: np.ndarray, *, tile_px: int, on_event: Any) -> np.ndarray:
         self.seen.append(shown)
         return (shown.min(axis=2) > 0.95).astype(np.float32) * 0.8 + 0.1
 
@@ -106,7 +106,7 @@ class Polisher(Filler):
     """Makes everything a few levels darker, dark pages by one only."""
 
     name, sha256, levels = "polisher", "c" * 64, 4
-    needs = Needs(needs_mask=False)
+    needs = ModelRequirements(needs_mask=False)
 
     def _restore(self, image, mask):
         return image - (self.levels if image.mean() > 0.1 else 1) / 255
@@ -147,8 +147,8 @@ def test_every_page_is_cleaned_up_or_left_as_it_is(tmp_path):
     pages = [np.full((40, 50, 3), 20, np.uint8), photo(30, 20, 2)]
     pages[0][5:8, 3:9] = 255
     (tmp_path / "in").mkdir()
-    first, *further = map(Image.fromarray, pages)
-    first.save(tmp_path / "in/a.tif", save_all=True, append_images=further)
+    first, *extra_pages = map(Image.fromarray, pages)
+    first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
     fix_folder(
         tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=Polisher(),
         spare_clean=True, log=tmp_path / "log",
@@ -167,8 +167,8 @@ def test_every_page_has_its_own_damage(tmp_path):
     pages = [photo(40, 50, 1), photo(30, 20, 2), photo(20, 60, 3)]
     pages[1][5:8, 3:9] = 255
     (tmp_path / "in").mkdir()
-    first, *further = map(Image.fromarray, pages)
-    first.save(tmp_path / "in/a.tif", save_all=True, append_images=further)
+    first, *extra_pages = map(Image.fromarray, pages)
+    first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
     fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), log=tmp_path / "log")
     with Image.open(tmp_path / "out/a.tif") as image:
         for number, page in enumerate(pages):
@@ -251,7 +251,7 @@ def test_the_strength_of_a_chain_is_that_of_its_end(tmp_path):
 
 class Doubler(Inverter):
     name = "doubler"
-    needs = Needs(needs_mask=False, scale=2)
+    needs = ModelRequirements(needs_mask=False, scale=2)
 
 
 @pytest.mark.parametrize(
@@ -279,10 +279,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(restorer, options,
 
 def test_a_detector_that_fails_fails_that_file_alone(tmp_path):
     class Moody(Brights):
-        def find(self, shown, *, tile_px, say):
+        def find(self, shown, *, tile_px, on_event):
             if shown.shape[0] == 40:
                 raise RestoreError("will not look at this", exit_code=1)
-            return super().find(shown, tile_px=tile_px, say=say)
+            return super().find(shown, tile_px=tile_px, on_event=on_event)
 
     scratched(tmp_path / "in/a.png")
     scratched(tmp_path / "in/b.png", (50, 40))

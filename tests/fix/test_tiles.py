@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from restore.fix.steps import repair
 from restore.restorers import hole_crops as places
-from restore.restorers.base import Needs, Restorer
+from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.hole_crops import hole_blocks, regions
 
 
@@ -19,7 +19,7 @@ class Blur(Restorer):
     name, purpose = "blur", "test"
 
     def __init__(self, **needs: object) -> None:
-        self.needs = Needs(**{"needs_mask": False, "overlap_px": 6, **needs})
+        self.needs = ModelRequirements(**{"needs_mask": False, "overlap_px": 6, **needs})
         self.seen: list[tuple[int, int]] = []
 
     def _restore(self, image, mask):
@@ -70,7 +70,9 @@ def test_every_hole_belongs_to_one_region_and_is_shown_with_its_surroundings():
         hole = generator.random((1500, 1111)) < 3e-6
         hole[generator.integers(1500), :400] = True
         total = np.zeros(hole.shape, int)
-        for region in regions(hole_blocks(hole), hole.shape, Needs(needs_mask=True, multiple=16, tileable=tileable)):
+        for region in regions(
+            hole_blocks(hole), hole.shape, ModelRequirements(needs_mask=True, multiple=16, tileable=tileable)
+        ):
             own = region.own(hole[region.rows, region.columns])
             assert (region.rows.start % 16, region.columns.start % 16) == (0, 0)
             total[region.rows, region.columns] += own
@@ -109,6 +111,6 @@ def test_half_precision_that_overflows_is_repeated_in_fp32():
 
     said = []
     shown = picture(20, 20)
-    np.testing.assert_array_equal(repair(Half(), shown, None, say=said.append), repair(Blur(), shown, None))
+    np.testing.assert_array_equal(repair(Half(), shown, None, on_event=said.append), repair(Blur(), shown, None))
     assert len(said) == 1
     assert "fp32" in said[0]

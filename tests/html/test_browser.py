@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from restore.html import Column, Row, Table, write_page
+from restore.html import Column, PageTable, Row, write_page
 from tests.html.browser import chromium, opened, started
 from tests.html.test_write import HOSTILE
 
@@ -43,8 +43,8 @@ def rows() -> Iterator[Row]:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages") / "a page & more"
     tables = [
-        Table("Scores", ["metric", "mean"], [["PSNR", "25.17"]]),
-        Table("How", ["score", "convention"], [["PSNR", "all channels"]], folded=True),
+        PageTable("Scores", ["metric", "mean"], [["PSNR", "25.17"]]),
+        PageTable("How", ["score", "convention"], [["PSNR", "all channels"]], folded=True),
     ]
     return write_page(folder, title="Test", rows=rows(), columns=COLUMNS, tables=tables, reference="true")
 
@@ -325,7 +325,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser: Any, tmp_path: Path) ->
     given = [Row(name, {}, {name or "none": noise(1)}, note=name, group=name) for name in HOSTILE]
     index = write_page(
         tmp_path / "p", title=HOSTILE[2], rows=given, columns=[Column("x", HOSTILE[1], "higher", 2)],
-        tables=[Table(HOSTILE[1], [HOSTILE[2]], [HOSTILE])], notes=HOSTILE, reference=HOSTILE[1],
+        tables=[PageTable(HOSTILE[1], [HOSTILE[2]], [HOSTILE])], notes=HOSTILE, reference=HOSTILE[1],
     )  # fmt: skip
     with opened(browser, index) as page:
         page.on("dialog", lambda dialog: page.complaints.append(dialog.message))

@@ -15,7 +15,7 @@ from PIL import Image
 
 import restore.html as page_package
 from restore.errors import RestoreError
-from restore.html import Column, Row, Table, check_page_folder, claim_page_folder, previews, write_page
+from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, previews, write_page
 from restore.html.folder import ASSETS, GENERATOR
 from restore.images import save_png
 
@@ -57,7 +57,7 @@ def test_a_page_is_a_folder_with_relative_pictures(tmp_path: Path) -> None:
     row = Row("cat", {"psnr": 30.125}, {"damaged": gray(9), "true": gray(10)}, note="why", group="noise")
     index = write_page(
         tmp_path / "p", title="A & B", rows=[row], columns=[PSNR],
-        tables=[Table("Scores", ["metric"], [["<b>"]])], notes=["n < m"], reference="true",
+        tables=[PageTable("Scores", ["metric"], [["<b>"]])], notes=["n < m"], reference="true",
     )  # fmt: skip
     assert index == tmp_path / "p" / "index.html"
     html = index.read_text()
@@ -82,7 +82,7 @@ def test_hostile_names_break_neither_page_nor_files(tmp_path: Path) -> None:
     rows = [Row(name, {}, {"a": gray(1)}, note=name, group=name) for name in HOSTILE]
     write_page(
         tmp_path / "p", title=HOSTILE[1], rows=rows, columns=[PSNR],
-        tables=[Table(HOSTILE[2], [HOSTILE[1]], [[name] for name in HOSTILE])], notes=HOSTILE,
+        tables=[PageTable(HOSTILE[2], [HOSTILE[1]], [[name] for name in HOSTILE])], notes=HOSTILE,
     )  # fmt: skip
     html = (tmp_path / "p" / "index.html").read_text("utf-8")
     assert "<script>alert" not in html

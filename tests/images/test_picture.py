@@ -37,7 +37,7 @@ def by_littlecms(values, icc):
 @pytest.mark.parametrize("name", PROFILES)
 def test_shown_agrees_with_littlecms(name):
     values = RNG.integers(0, 256, (64, 64, 3), np.uint8)
-    shown = Picture(values, icc=PROFILES[name]).shown()
+    shown = Picture(values, icc=PROFILES[name]).to_srgb()
     assert shown.dtype == np.float32
     assert np.abs(shown * 255 - by_littlecms(values, PROFILES[name])).max() <= 1.5
 
@@ -49,7 +49,7 @@ def test_a_picture_repaired_into_itself_is_itself(name, dtype):
     white = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
     values = (values * white).astype(dtype)
     picture = Picture(values, icc=PROFILES[name], white=white)
-    out = picture.with_repaired(picture.shown()).pixels
+    out = picture.blend(picture.to_srgb()).pixels
     assert out.dtype == dtype
     assert np.abs(out.astype(float) - values).max() <= (1e-6 if dtype == np.float32 else 0)
 
@@ -60,16 +60,16 @@ def test_a_repair_in_gamut_is_seen_as_it_was_meant():
         icc=PROFILES["adobe"],
         white=65535.0,
     )
-    wanted = np.clip(picture.shown() + 0.1, 0, 1)
-    assert np.abs(picture.with_repaired(wanted).shown() - wanted).max() < 4 / 65535 * 2
+    wanted = np.clip(picture.to_srgb() + 0.1, 0, 1)
+    assert np.abs(picture.blend(wanted).to_srgb() - wanted).max() < 4 / 65535 * 2
 
 
 def test_colours_outside_srgb_survive_a_small_change():
     green = np.zeros((8, 8, 3), np.uint8)
     green[..., 1] = 250
     picture = Picture(green, icc=PROFILES["p3"])
-    shown = picture.shown()
-    out = picture.with_repaired(np.clip(shown - 0.01, 0, 1)).pixels
+    shown = picture.to_srgb()
+    out = picture.blend(np.clip(shown - 0.01, 0, 1)).pixels
     # sRGB's own green is (0.46, 0.99, 0.30) in P3: nothing like it may come out.
     assert np.abs(out.astype(int) - green).max() < 16
 
@@ -78,7 +78,7 @@ def test_what_was_painted_over_leaves_no_shadow():
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255  # a mark outside sRGB
     picture = Picture(red, icc=PROFILES["p3"])
-    out = picture.with_repaired(np.full((8, 8, 3), 0.5, np.float32), np.ones((8, 8), np.float32)).pixels
+    out = picture.blend(np.full((8, 8, 3), 0.5, np.float32), np.ones((8, 8), np.float32)).pixels
     assert np.abs(out.astype(int) - 128).max() <= 1
 
 
@@ -90,8 +90,8 @@ def test_gray_with_a_profile_agrees_with_littlecms():
     # Pillow has no gray -> RGB through a gray profile: the definition itself is the reference.
     linear = (ramp / 255) ** (round(1.8 * 256) / 256)
     expected = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    assert np.abs(picture.shown() - expected[:, :, None]).max() < 2e-5
-    assert np.array_equal(picture.with_repaired(picture.shown()).pixels, picture.pixels)
+    assert np.abs(picture.to_srgb() - expected[:, :, None]).max() < 2e-5
+    assert np.array_equal(picture.blend(picture.to_srgb()).pixels, picture.pixels)
 
 
 def test_a_profile_for_another_kind_of_picture_is_refused():
@@ -119,7 +119,7 @@ def test_srgb_profiles_take_the_short_way():
     values = RNG.integers(0, 256, (5, 6, 3), np.uint8)
     picture = Picture(values, icc=icc)
     assert picture.profile is None
-    assert np.array_equal(picture.shown(), values.astype(np.float32) / np.float32(255))
+    assert np.array_equal(picture.to_srgb(), values.astype(np.float32) / np.float32(255))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -128,7 +128,7 @@ def test_depth_and_gray_survive(dtype, channels):
     top = np.iinfo(dtype).max
     every = np.linspace(0, top, 65536).astype(dtype).reshape(256, 256, 1).repeat(channels, 2)
     picture = Picture(every, white=float(top))
-    out = picture.with_repaired(picture.shown())
+    out = picture.blend(picture.to_srgb())
     assert out.pixels.dtype == dtype
     assert np.array_equal(out.pixels, every)
 
@@ -139,7 +139,7 @@ def test_where_the_weight_is_zero_nothing_changes_and_in_between_it_blends():
     weight = np.zeros((40, 40), np.float32)
     weight[10:20, 10:20] = 1
     weight[10:20, 20:30] = 0.5
-    out = picture.with_repaired(np.full((40, 40, 3), 0.25, np.float32), weight)
+    out = picture.blend(np.full((40, 40, 3), 0.25, np.float32), weight)
     assert np.array_equal(out.pixels[weight == 0], values[weight == 0])
     assert np.abs(out.pixels[weight == 1] - 0.25 * 65535.0).max() <= 0.51
     half = (values[weight == 0.5] + 0.25 * 65535) / 2
@@ -151,7 +151,7 @@ def test_an_enlarged_repair_takes_alpha_along():
     alpha = np.zeros((10, 12), np.uint8)
     alpha[:, 6:] = 255
     picture = Picture(RNG.integers(0, 256, (10, 12, 3), np.uint8), alpha=alpha)
-    out = picture.with_repaired(np.full((20, 24, 3), 0.5, np.float32))
+    out = picture.blend(np.full((20, 24, 3), 0.5, np.float32))
     assert out.size == (20, 24)
     assert out.alpha is not None
     assert out.alpha.shape == (20, 24)
@@ -163,7 +163,7 @@ def test_values_that_are_no_numbers_do_not_spread():
     values = np.full((4, 4, 3), 0.5, np.float32)
     values[0, 0] = np.nan
     values[0, 1] = np.inf
-    shown = Picture(values, white=1.0).shown()
+    shown = Picture(values, white=1.0).to_srgb()
     assert np.isfinite(shown).all()
     assert (shown[1:] == 0.5).all()
 
@@ -171,6 +171,6 @@ def test_values_that_are_no_numbers_do_not_spread():
 def test_wrong_shapes_are_refused():
     picture = Picture(np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="H×W×3"):
-        picture.with_repaired(np.zeros((4, 5, 1), np.float32))
+        picture.blend(np.zeros((4, 5, 1), np.float32))
     with pytest.raises(ValueError, match="weight"):
-        picture.with_repaired(np.zeros((4, 5, 3), np.float32), np.zeros((5, 4), np.float32))
+        picture.blend(np.zeros((4, 5, 3), np.float32), np.zeros((5, 4), np.float32))

@@ -168,7 +168,7 @@ def test_a_float_picture_with_values_to_255_is_shown_in_their_range(tmp_path):
     pyvips.Image.new_from_array(values).tiffsave(str(tmp_path / "a.tif"))
     picture = read_picture(tmp_path / "a.tif")
     assert picture.white == 255
-    assert np.allclose(picture.shown(), values / 255)
+    assert np.allclose(picture.to_srgb(), values / 255)
 
 
 def test_cmyk_agrees_with_littlecms(tmp_path):

@@ -8,13 +8,13 @@ import torch
 from skimage import data
 from torch import nn
 
-from restore.checkpoints import Description, Finding, save_weights
+from restore.checkpoints import Description, DetectorSettings, save_weights
 from restore.degradations import load_damage
 from restore.errors import RestoreError
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_overlap_px
 from restore.models.unet import UNet
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector, open_detector
 from restore.restorers.registry import list_restorers, open_restorer
 
@@ -22,7 +22,7 @@ ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels"
 
 
 @pytest.fixture(scope="module")
-def shown() -> np.ndarray:
+def to_srgb() -> np.ndarray:
     """A cat, H×W×3 in [0, 1]."""
     return (data.chelsea()[30:270, 60:388] / 255).astype(np.float32)
 
@@ -39,7 +39,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory, shown: np.ndarray) -> Path
     path = tmp_path_factory.mktemp("weights") / "found.safetensors"
     description = Description(
         builder="unet", args=ARGS, purpose="test", needs_mask=False, multiple=4, minimum=4,
-        overlap_px=measure_overlap_px(model, image, None, tolerance=0), finds=Finding(threshold=0.5, margin_px=2),
+        overlap_px=measure_overlap_px(model, image, None, tolerance=0),
+        finds=DetectorSettings(threshold=0.5, margin_px=2),
     )  # fmt: skip
     save_weights(path, model.state_dict(), description, half=False)
     return path
@@ -87,15 +88,15 @@ class NoNumbersInHalf(nn.Module):
 
 
 def fake(model: nn.Module, precision: str) -> Detector:
-    finds = Finding(threshold=0.5, margin_px=0)
-    return Detector(finds, "fake", model, Needs(needs_mask=False), "test", torch.device("cpu"), precision)
+    finds = DetectorSettings(threshold=0.5, margin_px=0)
+    return Detector(finds, "fake", model, ModelRequirements(needs_mask=False), "test", torch.device("cpu"), precision)
 
 
 def test_where_half_precision_gives_no_numbers_it_looks_again_in_fp32() -> None:
     shown = np.zeros((8, 8, 3), np.float32)
     shown[2, 3] = 1
     said: list[str] = []
-    mask = fake(NoNumbersInHalf(), "bf16").find(shown, say=said.append)
+    mask = fake(NoNumbersInHalf(), "bf16").find(shown, on_event=said.append)
     assert np.array_equal(mask, shown[:, :, 0])
     assert set(said) == {"bf16 gave values that are no numbers; that part was repeated in fp32"}
 

@@ -11,19 +11,19 @@ from torch import Tensor
 from restore.degradations.noise_fields import rough
 from restore.fix.steps import repair
 from restore.models.unet import UNet
-from restore.restorers.base import Needs
+from restore.restorers.base import ModelRequirements
 from restore.restorers.hole_crops import crops
 from restore.restorers.hybrid_inpainting import DEEP_PX, halved, with_deep_holes_filled
-from restore.restorers.network import Trained
+from restore.restorers.network import NetworkRestorer
 from restore.restorers.registry import open_restorer
 
 SIDE, WIDE = 256, 140
 
 
 @pytest.fixture(scope="module")
-def inpaint() -> Trained:
+def inpaint() -> NetworkRestorer:
     restorer = open_restorer("inpaint", device="cpu", precision="fp32")
-    assert isinstance(restorer, Trained)
+    assert isinstance(restorer, NetworkRestorer)
     return restorer
 
 
@@ -42,7 +42,7 @@ def box(side: int, size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
     return mask
 
 
-def filled(inpaint: Trained, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def filled(inpaint: NetworkRestorer, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     assert isinstance(inpaint.model, UNet)
     return with_deep_holes_filled(inpaint, inpaint.model.fill, image, mask)
 
@@ -52,7 +52,9 @@ def detail(picture: Tensor) -> Tensor:
     return picture - torch.nn.functional.avg_pool2d(picture, 9, stride=1, padding=4, count_include_pad=False)
 
 
-def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(inpaint: Trained, pebbles: Tensor) -> None:
+def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(
+    inpaint: NetworkRestorer, pebbles: Tensor
+) -> None:
     mask = box(WIDE)
     out = inpaint(pebbles, mask)
     middle = box(60) > 0
@@ -64,7 +66,7 @@ def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(inpaint: 
     assert detail(smooth)[..., middle[0, 0]].std() < 0.3 * outside, "the network alone leaves it smooth"
 
 
-def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: Trained, pebbles: Tensor) -> None:
+def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
     middle = detail(inpaint(pebbles, box(WIDE)))[0, :, 68:-68, 68:-68]
     down, across = (middle.mean(dim=dim).std() for dim in (-1, -2))
     assert 0.4 < down / across < 2.5
@@ -89,7 +91,7 @@ def test_a_picture_is_shown_hole_by_hole_unless_that_is_more_work(count: int, pa
     deep = np.zeros((384, 3000), bool)
     for i in range(count):
         deep[200:240, 70 + 256 * i : 90 + 256 * i] = True
-    found = crops(deep, Needs(needs_mask=True, multiple=8, overlap_px=32))
+    found = crops(deep, ModelRequirements(needs_mask=True, multiple=8, overlap_px=32))
     covered = np.zeros_like(deep)
     for crop in found:
         covered[crop.rows, crop.columns] |= crop.own(deep[crop.rows, crop.columns])
@@ -98,7 +100,9 @@ def test_a_picture_is_shown_hole_by_hole_unless_that_is_more_work(count: int, pa
 
 
 @pytest.mark.parametrize("where", ["middle", "border"])
-def test_colours_of_a_wide_hole_continue_those_at_its_edge(inpaint: Trained, pebbles: Tensor, where: str) -> None:
+def test_colours_of_a_wide_hole_continue_those_at_its_edge(
+    inpaint: NetworkRestorer, pebbles: Tensor, where: str
+) -> None:
     mask = box(WIDE) if where == "middle" else torch.zeros(1, 1, SIDE, SIDE)
     mask[..., : SIDE // 3] = 1 if where == "border" else mask[..., : SIDE // 3]
     out = inpaint(pebbles, mask)
@@ -108,7 +112,7 @@ def test_colours_of_a_wide_hole_continue_those_at_its_edge(inpaint: Trained, peb
 
 
 @pytest.mark.parametrize("sides", [(0, 0), (1, 1), (2 * DEEP_PX, 64)])
-def test_narrow_holes_are_left_to_the_network(inpaint: Trained, pebbles: Tensor, sides: tuple) -> None:
+def test_narrow_holes_are_left_to_the_network(inpaint: NetworkRestorer, pebbles: Tensor, sides: tuple) -> None:
     mask = torch.zeros(1, 1, SIDE, SIDE)
     mask[..., 100 : 100 + sides[0], 90 : 90 + sides[1]] = 1
     image, left = filled(inpaint, pebbles, mask)
@@ -117,7 +121,7 @@ def test_narrow_holes_are_left_to_the_network(inpaint: Trained, pebbles: Tensor,
     assert torch.equal(inpaint(pebbles, mask), torch.where(mask > 0, inpaint.model(pebbles, mask).clamp(0, 1), pebbles))
 
 
-def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: Trained, pebbles: Tensor) -> None:
+def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
     mask = box(WIDE)
     mask[..., 10:14, 200:230] = 1
     image, left = filled(inpaint, pebbles, mask)
@@ -130,13 +134,13 @@ def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: Trained, pebbl
     )
 
 
-def test_what_the_hole_hides_is_never_seen(inpaint: Trained, pebbles: Tensor) -> None:
+def test_what_the_hole_hides_is_never_seen(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
     mask = box(WIDE)
     other = torch.where(mask > 0, torch.nan, pebbles)
     assert torch.equal(inpaint(pebbles, mask), inpaint(other, mask))
 
 
-def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: Trained, pebbles: Tensor) -> None:
+def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
     pictures, masks = torch.cat([pebbles, pebbles.flip(-1)]), torch.cat([box(WIDE), box(2 * DEEP_PX)])
     together, left = filled(inpaint, pictures, masks)
     alone, own = filled(inpaint, pictures[:1], masks[:1])
@@ -146,7 +150,9 @@ def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: Trained, p
     assert torch.equal(left[1], masks[1])
 
 
-def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(inpaint: Trained, pebbles: Tensor) -> None:
+def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(
+    inpaint: NetworkRestorer, pebbles: Tensor
+) -> None:
     wide = torch.cat([pebbles, pebbles.flip(-1), pebbles, pebbles.flip(-1)], dim=-1)
     mask = torch.zeros_like(wide[:, :1])
     mask[..., 100:140, 60:100] = 1
@@ -158,7 +164,7 @@ def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(inpain
     assert (both - wide)[..., 900:940].abs().max() > 0.01
 
 
-def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: Trained) -> None:
+def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: NetworkRestorer) -> None:
     photograph = data.chelsea().astype(np.float32) / 255
     hole = box(180, photograph.shape[:2])[0, 0].numpy()
     whole, tiled = (repair(inpaint, photograph, hole, tile_px=tile) for tile in (0, 192))
@@ -166,7 +172,7 @@ def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: Trained) -> None:
     assert np.array_equal(tiled[hole == 0], photograph[hole == 0])
 
 
-def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: Trained, pebbles: Tensor) -> None:
+def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
     assert filled(inpaint, pebbles, mask)[1] is mask
     mask[..., 0:3, :] = 0

@@ -271,7 +271,7 @@ def test_half_precision_is_taken_where_the_network_bears_it(
     exact = half.in_precision("fp32")
     assert exact.precision == "fp32"
     assert 0 < float((half(picture) - exact(picture)).abs().max()) < 0.05
-    assert not opened(saved(drunet(), tmp_path / "y.pth")).bears("fp16"), "spandrel says so"
+    assert not opened(saved(drunet(), tmp_path / "y.pth")).supports_precision("fp16"), "spandrel says so"
     assert float((lama.in_precision("bf16")(picture, mask) - lama(picture, mask)).abs().max()) < 0.02
 
 
@@ -303,7 +303,7 @@ def test_too_little_memory_for_the_whole_picture_is_told_and_got_round(
     assert np.isfinite(repair(restorer, shown, None)).all()
     assert told == [], "it fits"
     monkeypatch.setattr(zoo, "free_memory", lambda device: 100 * 340 * restorer.bytes_per_pixel)
-    out = repair(restorer, shown, None, say=told.append)
+    out = repair(restorer, shown, None, on_event=told.append)
     assert out.shape == shown.shape
     assert told == ["memory did not suffice; went on with tiles of 330 pixels"]
 
@@ -312,7 +312,7 @@ def test_a_picture_with_alpha_is_enlarged_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # This process has threads, which a fork would not take along.
-    monkeypatch.setattr(supervising, "supervise", lambda seconds, say: supervising.Watch())
+    monkeypatch.setattr(supervising, "supervise", lambda seconds, on_event: supervising.SupervisorLink())
     rgba = np.dstack([data.chelsea()[:30, :40], np.full((30, 40), 255, np.uint8)])
     rgba[:, 20:, 3] = 0
     (tmp_path / "in").mkdir()

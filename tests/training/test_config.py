@@ -11,7 +11,7 @@ from restore.config import config_names, configs_dir
 from restore.images import save_png
 from restore.models import build as build_network
 from restore.training.config import load_train_config
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
 
 NAMES = config_names("train")
@@ -48,7 +48,7 @@ def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None
     joins = [] if name == "detector" else ["loss.adversarial_start=1"]
     settings = load_train_config(name, [*SMALL, *source, *joins, f"out={tmp_path / name}"])
     seen: list[dict[str, float]] = []
-    assert train(settings, Report(logged=lambda step, total, values: seen.append(values))).finished
+    assert train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values))).finished
     assert (tmp_path / name / "best.safetensors").exists()
     assert all(np.isfinite(value) for values in seen for value in values.values())
     adversary = settings.loss.adversarial != "none"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from restore.training.cuda_graph import stepper
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import open_fabric
-from restore.training.step import Rules, train_step
+from restore.training.step import StepContext, train_step
 from tests.training.test_loop import SMALL_NET, config, state
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -58,7 +58,7 @@ def test_recorded_steps_lose_as_others_do(
             clean, tmp_path / name, device="cuda", precision=precision, cuda_graph=recorded, total_steps=24,
             log_every=1, validate_every=24, save_every=24, **changes,
         )  # fmt: skip
-        train(settings, Report(say=said.append))
+        train(settings, TrainCallbacks(on_event=said.append))
     assert not any("cannot be recorded" in line for line in said), said
     assert replayed[0] >= 10
     ours, theirs = losses(tmp_path / "recorded"), losses(tmp_path / "one by one")
@@ -86,7 +86,7 @@ def test_a_recorded_run_goes_on_where_it_was(clean: Path, tmp_path: Path) -> Non
 
 def test_elsewhere_a_step_is_a_step(clean: Path, tmp_path: Path) -> None:
     settings = config(clean, tmp_path / "run")
-    rules = Rules(open_fabric(settings), settings.loss, "fp32", with_mask=True)
+    rules = StepContext(open_fabric(settings), settings.loss, "fp32", with_mask=True)
     assert stepper(rules, torch.device("cpu"), wanted=True, paused=contextlib.nullcontext) is train_step
     assert stepper(rules, torch.device("cuda"), wanted=False, paused=contextlib.nullcontext) is train_step
 

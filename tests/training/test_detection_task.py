@@ -15,7 +15,7 @@ from restore.errors import RestoreError
 from restore.images import read_rgb8
 from restore.training.config import TrainConfig
 from restore.training.dry_run import preview
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import open_fabric
 from restore.training.validation import MARGIN_PX, THRESHOLDS, validate_masks
 from tests.training.test_loop import _raise_at, state
@@ -59,7 +59,7 @@ def test_it_learns_to_find_dust_and_to_leave_clean_pictures_alone(clean: Path, t
         },
         optimizer={"lr": 5e-3, "clip_norm": 1.0}, ema=0.9,
     )  # fmt: skip
-    train(settings, Report(validated=lambda step, values, best: scores.append(values)))
+    train(settings, TrainCallbacks(validated=lambda step, values, best: scores.append(values)))
     assert scores[0]["f1"] < 0.1
     assert scores[-1]["f1"] > 0.3
     assert scores[-1]["marked_clean"] < 0.01
@@ -70,7 +70,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_never_stopped(clean: Path, tmp_pa
     train(config(clean, tmp_path / "whole"))
     parts = config(clean, tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
-        train(parts, Report(logged=_raise_at(4)))
+        train(parts, TrainCallbacks(logged=_raise_at(4)))
     assert train(parts).finished
     for name, tensor in state(tmp_path / "whole").items():
         assert torch.equal(tensor, state(tmp_path / "parts")[name]), name

@@ -20,7 +20,7 @@ from restore.images import read_rgb8, save_png
 from restore.models.unet import UNet
 from restore.training.config import TrainConfig
 from restore.training.ema import Ema
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 
 SMALL_NET = {"builder": "unet", "args": {"widths": [8, 12, 16], "blocks": [1, 1, 1]}}
 
@@ -73,7 +73,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_never_stopped(clean: Path, tmp_pa
 
     parts = config(clean, tmp_path / "parts", total_steps=6)
     with pytest.raises(KeyboardInterrupt):
-        train(parts, Report(logged=_raise_at(4)))
+        train(parts, TrainCallbacks(logged=_raise_at(4)))
     result = train(parts)
 
     assert result.finished
@@ -133,7 +133,7 @@ def test_init_starts_from_other_weights(clean: Path, tmp_path: Path) -> None:
     settings = config(
         clean, tmp_path / "b", init=str(tmp_path / "a" / "best.safetensors"), total_steps=1, optimizer={"lr": 1e-9}
     )
-    train(settings, Report(validated=lambda step, values, best: scores.append(values["psnr"])))
+    train(settings, TrainCallbacks(validated=lambda step, values, best: scores.append(values["psnr"])))
     a = load_file(tmp_path / "a" / "best.safetensors")
     b = load_file(tmp_path / "b" / "best.safetensors")
     assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-3) for k in a)
@@ -152,7 +152,7 @@ def test_init_from_another_architecture_is_refused(clean: Path, tmp_path: Path) 
 def test_every_adversarial_loss_trains_on_finite_numbers(clean: Path, tmp_path: Path, adversarial: str) -> None:
     seen: list[dict[str, float]] = []
     settings = config(clean, tmp_path / "run", total_steps=4, loss={"adversarial": adversarial})
-    train(settings, Report(logged=lambda step, total, values: seen.append(values)))
+    train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values)))
     assert {"d", "g_adversarial", "pixel"} <= set(seen[-1])
     assert all(np.isfinite(v) for values in seen for v in values.values())
 
@@ -163,7 +163,7 @@ def test_training_lowers_the_loss_on_a_hole(clean: Path, tmp_path: Path) -> None
         clean, tmp_path / "run", total_steps=120, log_every=1, validate_every=1000, save_every=1000,
         loss={"adversarial": "none", "hole_weight": 10}, optimizer={"lr": 2e-3},
     )  # fmt: skip
-    train(settings, Report(logged=lambda step, total, values: seen.append(values["pixel"])))
+    train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values["pixel"])))
     assert np.mean(seen[-40:]) < 0.7 * np.mean(seen[:10]), "means over many: holes differ from step to step"
 
 
@@ -187,7 +187,7 @@ def test_real_pairs_from_two_folders_and_side_by_side(clean: Path, tmp_path: Pat
             clean, tmp_path / f"run{i}", total_steps=1, damage=None, data=source | shape,
             model={"builder": "unet", "args": {**SMALL_NET["args"], "mask": False}},
         )  # fmt: skip
-        train(settings, Report(validated=lambda step, values, best, first=first: first.append(values)))
+        train(settings, TrainCallbacks(validated=lambda step, values, best, first=first: first.append(values)))
         grid = read_rgb8(tmp_path / f"run{i}" / "samples" / "step_0000001.png").astype(int)
         assert np.abs(grid[:64, :64] + grid[:64, 136:200] - 255).max() <= 1, "damaged + clean is white"
 
@@ -209,7 +209,7 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(clean: Path, tmp_pa
     (tmp_path / "mixed" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than this")
     said: list[str] = []
     settings = config(tmp_path / "mixed", tmp_path / "run", total_steps=1)
-    train(settings, Report(say=said.append))
+    train(settings, TrainCallbacks(on_event=said.append))
     assert sum("broken.jpg" in line for line in said) == 1
 
 

@@ -13,7 +13,7 @@ from restore.errors import RestoreError
 from restore.models.pix2pix import Pix2Pix
 from restore.training import loop as loop_module
 from restore.training.config import TrainConfig
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
 from tests.training.test_loop import config, state
 
@@ -52,7 +52,7 @@ def test_kill_9_between_two_saves_costs_nothing(clean: Path, tmp_path: Path, pre
     )  # fmt: skip
     assert done.returncode == -9, done.stderr
     said: list[str] = []
-    assert train(parts, Report(say=said.append)).finished
+    assert train(parts, TrainCallbacks(on_event=said.append)).finished
     assert any("resumed at step 3" in line for line in said)
     assert_same_end(whole, parts)
 
@@ -67,7 +67,7 @@ def test_a_stop_costs_nothing(clean: Path, tmp_path: Path, monkeypatch: pytest.M
         seen[0] += 1
         return seen[0] == when
 
-    monkeypatch.setattr(loop_module, "anywhere", asked)
+    monkeypatch.setattr(loop_module, "any_rank", asked)
     stopped = train(parts)
     assert (stopped.step, stopped.finished) == (when, False)
     assert ("psnr" in stopped.best) == (when >= 2), "what is due is validated before the run stops"
@@ -83,7 +83,7 @@ def test_dropout_goes_on_where_it_was(clean: Path, tmp_path: Path, monkeypatch: 
     whole, parts = (config(clean, tmp_path / name, **changes) for name in ("whole", "parts"))
     train(whole)
     asked = iter([False, True])
-    monkeypatch.setattr(loop_module, "anywhere", lambda fabric, here: next(asked, False))
+    monkeypatch.setattr(loop_module, "any_rank", lambda fabric, here: next(asked, False))
     assert train(parts).step == 2
     torch.rand(1)  # something else draws meanwhile
     assert train(parts).finished
@@ -108,7 +108,7 @@ def test_a_run_that_died_before_its_first_save_starts_again(clean: Path, tmp_pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(settings, Report(logged=die))
+        train(settings, TrainCallbacks(logged=die))
     assert (tmp_path / "run" / "config.yaml").exists()
     assert train(settings).finished
 

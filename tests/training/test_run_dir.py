@@ -24,7 +24,7 @@ from restore.errors import RestoreError
 from restore.images import read_rgb8, save_png
 from restore.plotting import COLOURS, draw_curves, drawn, read_curves, running_mean, ticks, value_range
 from restore.training.config import TrainConfig
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.run_dir import RunFolder
 
 
@@ -93,7 +93,7 @@ def test_older_states_are_kept_and_can_be_gone_back_to(clean: Path, tmp_path: Pa
 
     shutil.copy(kept[0], tmp_path / "run" / "last" / "state.safetensors")
     said: list[str] = []
-    train(settings, Report(say=said.append))
+    train(settings, TrainCallbacks(on_event=said.append))
     assert any("resumed at step 4" in line for line in said)
     assert all(torch.equal(tensor, state(tmp_path / "run")[name]) for name, tensor in end.items())
 
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_last_state_whole_and_says_so(
             disk.fill()
 
     with pytest.raises(RestoreError) as error:
-        train(settings, Report(logged=fill))
+        train(settings, TrainCallbacks(logged=fill))
     line = str(error.value)
     assert "No space left" in line or "disk is full" in line
     assert "the state of step 2 is whole" in line
@@ -204,7 +204,7 @@ def test_a_disk_full_from_the_start_says_that_nothing_was_saved(clean: Path, dis
             disk.fill()
 
     with pytest.raises(RestoreError, match="nothing had been saved yet"):
-        train(config(clean, disk.folder / "run"), Report(logged=fill))
+        train(config(clean, disk.folder / "run"), TrainCallbacks(logged=fill))
 
 
 def test_curves_are_drawn_at_each_validation(clean: Path, tmp_path: Path) -> None:

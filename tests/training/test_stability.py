@@ -14,7 +14,7 @@ from restore.training import cuda_graph as graph_module
 from restore.training import dry_run as trial_module
 from restore.training import loop as loop_module
 from restore.training import step as step_module
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 from restore.training.validation import better
 from tests.training.test_loop import config, state
 
@@ -40,7 +40,7 @@ def test_one_step_without_numbers_is_skipped_and_counted_and_the_run_goes_on(
     seen: list[dict[str, float]] = []
     result = train(
         config(clean, tmp_path / "run", loss={"adversarial": "hinge"}, **TOLD),
-        Report(logged=lambda step, total, values: seen.append(values)),
+        TrainCallbacks(logged=lambda step, total, values: seen.append(values)),
     )
     assert result.finished
     assert [values["skipped"] for values in seen] == [0, 0, 1, 1, 1, 1]
@@ -115,7 +115,7 @@ def test_every_adversarial_loss_trains_on_finite_numbers_and_the_watch_is_silent
         discriminator={"args": {"ndf": 8, "norm": norm}, "augment": ["color", "translation", "cutout"]},
         loss={"adversarial": adversarial, "r1": 1.0, "r1_every": 4, "feature_matching": 0.1},
     )  # fmt: skip
-    assert train(settings, Report(logged=lambda step, total, values: seen.append(values))).finished
+    assert train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values))).finished
     assert {"d", "d_r1", "d_sensitivity", "g_features", "g_adversarial"} <= set(seen[-1] | seen[-4])
     assert all(math.isfinite(v) for values in seen for v in values.values())
     assert seen[-1]["skipped"] == 0
@@ -153,7 +153,7 @@ def test_weights_without_numbers_have_no_score(clean: Path, tmp_path: Path, monk
     monkeypatch.setattr(loop_module.Ema, "update", lambda ema, model, step: ema.model.head.weight.fill_(math.nan))
     scores: list[dict[str, float]] = []
     settings = config(clean, tmp_path / "run", total_steps=1, best_by="last", loss={})
-    train(settings, Report(validated=lambda step, values, best: scores.append({**values, "best": best})))
+    train(settings, TrainCallbacks(validated=lambda step, values, best: scores.append({**values, "best": best})))
     assert math.isnan(scores[-1]["psnr"])
     assert not scores[-1]["best"]
     assert not (tmp_path / "run" / "best.safetensors").exists()
@@ -161,7 +161,7 @@ def test_weights_without_numbers_have_no_score(clean: Path, tmp_path: Path, monk
 
 def test_going_on_from_good_weights_keeps_what_they_reach(clean: Path, tmp_path: Path) -> None:
     scores: list[float] = []
-    told = Report(validated=lambda step, values, best: scores.append(values["psnr"]))
+    told = TrainCallbacks(validated=lambda step, values, best: scores.append(values["psnr"]))
     shape = {"loss": {}, "damage": [{"name": "noise", "sigma": 25}], "log_every": 100, "save_every": 1000}
     train(config(clean, tmp_path / "a", total_steps=120, validate_every=120, optimizer={"lr": 4e-3}, **shape), told)
     init = str(tmp_path / "a" / "best.safetensors")

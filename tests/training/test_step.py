@@ -11,7 +11,7 @@ from restore.data.loader import Batch
 from restore.losses.adversarial import discriminator_loss, generator_loss
 from restore.models.patchgan import PatchGAN
 from restore.training.config import LossConfig
-from restore.training.step import Rules, judge, repair, shown_to_discriminator
+from restore.training.step import StepContext, judge, repair, shown_to_discriminator
 
 RULES: Any = {"fabric": None, "precision": "fp32", "loss": LossConfig(adversarial="hinge")}
 
@@ -28,7 +28,7 @@ def discriminator(channels: int) -> Any:
 
 
 def test_only_patches_that_see_the_hole_count_as_fake() -> None:
-    batch, d, rules = batch_with_a_hole(), discriminator(7), Rules(with_mask=True, **RULES)
+    batch, d, rules = batch_with_a_hole(), discriminator(7), StepContext(with_mask=True, **RULES)
     output = torch.rand(2, 3, 96, 96)
     made = shown_to_discriminator(batch, torch.where(batch.mask > 0, output, batch.clean), rules)
     real, fake = d.network(shown_to_discriminator(batch, batch.clean, rules)), d.network(made)
@@ -43,7 +43,7 @@ def test_only_patches_that_see_the_hole_count_as_fake() -> None:
 
 
 def test_where_no_mask_is_told_every_patch_counts() -> None:
-    batch, d, rules = batch_with_a_hole(), discriminator(6), Rules(with_mask=False, **RULES)
+    batch, d, rules = batch_with_a_hole(), discriminator(6), StepContext(with_mask=False, **RULES)
     output = torch.rand(2, 3, 96, 96)
     fake = d.network(shown_to_discriminator(batch, output, rules))
     torch.testing.assert_close(repair(output, d, batch, rules)[1]["g_adversarial"], generator_loss("hinge", fake))

@@ -50,10 +50,11 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
     return bytes(out)
 
 
-def upright_xmp(xmp: bytes, size: tuple[int, int], *, turned: bool) -> bytes:
+def upright_xmp(xmp: bytes, size: tuple[int, int], *, reoriented: bool) -> bytes:
     """The same packet for an upright picture of size (H, W): the new size, no thumbnail.
 
-    `turned` pixels also have `tiff:Orientation` 1; where they lie as before, so does what a packet alone says of it.
+    `reoriented` pixels also have `tiff:Orientation` 1; where they lie as before, so does
+    what a packet alone says of it.
     """
 
     def sized(found: re.Match[bytes]) -> bytes:
@@ -65,10 +66,10 @@ def upright_xmp(xmp: bytes, size: tuple[int, int], *, turned: bool) -> bytes:
         if 0 <= begin < end:
             xmp = xmp[:begin] + xmp[end + len(name) + 3 :]
     xmp = _XMP_SIZE.sub(sized, xmp)
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if turned else xmp
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if reoriented else xmp
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def reoriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """An H×W(×C) array as a person sees it (EXIF 2.32, tag 0x0112), as a view."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
