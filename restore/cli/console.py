@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from restore.training.loop import TrainCallbacks
+    pass
 
 
 def echo(line: str) -> None:

@@ -67,8 +67,9 @@ def with_deep_holes_filled(
     """Fill the holes of pictures that have deep ones: the network and texture from the picture itself, mixed.
 
     The network knows what things look like and blurs what it cannot know; patches found around the hole
-    (`PatchMatchInpainter`) are sharp and now and then wrong. They are found on a small picture first, filled by the network, then scale by scale up
-    to the whole one, and their colours are made to meet those at the hole's edge (`_settled`).
+    (`PatchMatchInpainter`) are sharp and now and then wrong. They are found on a small picture first, filled by the
+    network, then scale by scale up to the whole one, and their colours are made to meet those at the hole's edge
+    (`_settled`).
 
     A network that is shown its own filling, enlarged, makes it worse from scale to scale: it was trained to add detail
     to a smooth filling, and adds to the contrast of one that is not (tried: streaks, in 600 pixels from edge to edge).
