@@ -23,7 +23,7 @@ from torch import Tensor
 from restore.degradations import key, load_damage
 from restore.devices import limit_threads
 from restore.fix.steps import Models, Steps, carry_out, repair, tiles_of
-from restore.images import find_pictures, read_rgb8
+from restore.images import find_images, read_rgb8
 from restore.metrics import psnr
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.restorers.detector import Detector, open_detector
@@ -41,7 +41,7 @@ def main() -> None:
 
     limit_threads()
     models = Models(open_restorer("inpaint"), open_restorer("photo"), open_detector(args.model))
-    names = find_pictures(args.folder)[: args.limit]
+    names = find_images(args.folder)[: args.limit]
     pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
     clean(models.finder, names, pictures)
     print("\n| damage | pixels damaged | precision | recall | F1 | gain kept by filling | by `--masks auto` |")

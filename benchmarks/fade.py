@@ -17,7 +17,7 @@ import torch
 from restore.degradations import key
 from restore.degradations.color import Fade
 from restore.fix.fade_correction import unfaded
-from restore.images import find_pictures, read_rgb8
+from restore.images import find_images, read_rgb8
 from restore.metrics import score_batch
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=40, help="pictures, evenly spread over the folder")
     args = parser.parse_args()
-    names = find_pictures(args.folder)
+    names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
     fade, faded, undone, untouched = Fade(), [], [], []
     for number, name in enumerate(names):

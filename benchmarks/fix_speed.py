@@ -57,7 +57,7 @@ def network_alone(options: argparse.Namespace) -> dict[str, object]:
     """Seconds in the restorer, over all pictures; decoding and everything else are not counted."""
     from restore.devices import limit_threads
     from restore.fix.steps import repair
-    from restore.images import read_picture
+    from restore.images import read_image
     from restore.restorers.registry import open_restorer
     from restore.tiling import auto_tile
 
@@ -66,7 +66,7 @@ def network_alone(options: argparse.Namespace) -> dict[str, object]:
     tile = auto_tile(1 << 20, 1 << 20, device=restorer.device, overlap_px=restorer.needs.overlap_px)
     seconds = pixels = 0.0
     for path in sorted(options.folder.iterdir()):
-        shown = read_picture(path).to_srgb()
+        shown = read_image(path).to_srgb()
         started = time.monotonic()
         repair(restorer, shown, None, tile_px=tile)
         seconds += time.monotonic() - started

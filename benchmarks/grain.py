@@ -19,7 +19,7 @@ from restore.degradations import key, load_damage
 from restore.degradations.noise import Noise
 from restore.fix.grain import pixels_key
 from restore.fix.steps import repair
-from restore.images import find_pictures, read_rgb8
+from restore.images import find_images, read_rgb8
 from restore.metrics import score_batch
 from restore.metrics.lpips import open_lpips
 from restore.restorers.registry import open_restorer
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--lpips-net", default="alex")
     parser.add_argument("--lpips-weights", type=Path)
     args = parser.parse_args()
-    names = find_pictures(args.folder)
+    names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
     lpips, restorer = open_lpips(args.lpips_net, args.lpips_weights), open_restorer("inpaint")
     holes = load_damage("inpaint-medium")

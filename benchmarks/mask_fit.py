@@ -19,7 +19,7 @@ import torch
 
 from restore.degradations import key, load_damage
 from restore.fix.masks import widened
-from restore.images import find_pictures, read_rgb8
+from restore.images import find_images, read_rgb8
 
 DAMAGES = ("inpaint-text", "inpaint-thin", "inpaint-blobs", "scratch")
 TIGHT = (-1, -2, -3)
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=100, help="pictures, evenly spread over the folder")
     args = parser.parse_args()
-    names = find_pictures(args.folder)
+    names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
     print("| damage | 1 / 2 / 3 px too tight | fits | 3 px generous | nothing is damaged |\n|---|---|---|---|---|")
     for title in DAMAGES:

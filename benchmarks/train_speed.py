@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, Dataset
 from restore.data.loader import BatchStream
 from restore.degradations import Damage, key
 from restore.devices import pick_device
-from restore.images import find_pictures
+from restore.images import find_images
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.cuda_graph import stepper
 from restore.training.dry_run import StepBenchmark, wait
@@ -85,7 +85,7 @@ class Photographs(Dataset):
     """Files, decoded, cut, mirrored and damaged one by one, as a worker of a DataLoader does."""
 
     def __init__(self, folder: Path, damage: Damage, patch: int) -> None:
-        self.files = [folder / name for name in find_pictures(folder)]
+        self.files = [folder / name for name in find_images(folder)]
         self.damage, self.patch = damage, patch
 
     def __len__(self) -> int:
@@ -263,7 +263,7 @@ def fresh() -> None:
 
 def subset(folder: Path, images: int) -> Path:
     """A folder with so many pictures, linked; the same ones again and again where there are not enough."""
-    files = [(folder / name).resolve() for name in find_pictures(folder)]
+    files = [(folder / name).resolve() for name in find_images(folder)]
     linked = folder.parent / f"{folder.name}_{images}"
     if not linked.exists():
         linked.mkdir()
@@ -347,7 +347,7 @@ def report(folder: Path, device: str, seconds: float, rounds: int, parts: set[st
     name = (
         torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     )
-    print(f"torch {torch.__version__}, {name}, {len(find_pictures(folder))} pictures\n", flush=True)
+    print(f"torch {torch.__version__}, {name}, {len(find_images(folder))} pictures\n", flush=True)
     shown = ""
     for table, label, cell, compiled in cases(parts, cuda):
         if table != shown:

@@ -46,21 +46,21 @@ def write_atomically(
     """
     target = Path(path)
     with (
-        replacing(target, like=like, parents=parents, overwrite=overwrite) as temporary,
+        replace_atomically(target, like=like, parents=parents, overwrite=overwrite) as temporary,
         open(temporary, "xb") as file,
     ):
         file.write(data)
 
 
 @contextmanager
-def replacing(
+def replace_atomically(
     target: Path, *, like: os.stat_result | None = None, parents: bool = True, overwrite: bool = True
 ) -> Iterator[Path]:
     """A name beside a file, for it to be written under; at the end it is synced and takes the file's name.
 
     Arguments and errors as for `write_atomically`; where the block fails, nothing of it is left.
     """
-    temporary = temporary_beside(target)
+    temporary = temporary_path(target)
     try:
         if parents:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def replacing(
             temporary.unlink(missing_ok=True)
             raise
     except (OSError, ValueError) as error:
-        raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
+        raise RestoreError(write_error_message(error), where=target, exit_code=1) from error
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -96,13 +96,13 @@ def _rename(temporary: Path, target: Path) -> None:
         temporary.unlink()
 
 
-def temporary_beside(target: Path) -> Path:
+def temporary_path(target: Path) -> Path:
     """A name in a file's folder that nobody uses, and that the next run sweeps if this process is killed."""
     unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
     return target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
 
 
-def why_not_written(error: OSError | ValueError) -> str:
+def write_error_message(error: OSError | ValueError) -> str:
     """What stands in the way of writing, in words."""
     code = getattr(error, "errno", None)
     return {
@@ -134,7 +134,7 @@ def check_writable(folder: Path) -> None:
         raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
 
 
-def absent(path: str | os.PathLike[str], kind: str) -> str:
+def not_found_message(path: str | os.PathLike[str], kind: str) -> str:
     """What to say where there is no file or folder: a link that leads nowhere is called that.
 
     Args:

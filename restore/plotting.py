@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from restore.images import save_png
+from restore.images import write_png
 
 # Numbers that belong in one panel, by its title; anything else that a run logs gets a panel of its own.
 PANELS: dict[str, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
     """
     curves = read_curves(metrics)
     if curves:
-        save_png(out, drawn(curves))
+        write_png(out, drawn(curves))
 
 
 def read_curves(metrics: Path) -> dict[str, Curve]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 #: Signals by which somebody wishes the work to end.
-WISHES = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: What C calls, and lets no exception through: what pyvips is told by libvips, and finalizers.
 _SWALLOW = ("_log_handler_callback", "__del__")
 _AGAIN_SECONDS = 0.02
@@ -41,7 +41,7 @@ class Interrupt:
 def interrupt_by_signals(*, once: bool) -> None:
     """Ctrl-C and SIGTERM become `KeyboardInterrupt`, the first time or every time."""
     handler = Interrupt(once)
-    for wish in WISHES:
+    for wish in STOP_SIGNALS:
         if signal.getsignal(wish) != signal.SIG_IGN:  # what `nohup` and the like have settled
             signal.signal(wish, handler)
 
@@ -53,7 +53,7 @@ def defer_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {wish: signal.getsignal(wish) for wish in WISHES}
+    before = {wish: signal.getsignal(wish) for wish in STOP_SIGNALS}
     for wish, handler in before.items():
         if callable(handler):  # neither ignored, nor the end of the process
             signal.signal(wish, lambda number, frame: came.append(number))

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from restore.files import TEMPORARY_PREFIX
-from restore.images import save_png
+from restore.images import write_png
 from tests.processes import Nursery, Run, alive, is_dead, kill, until
 
 
@@ -31,7 +31,7 @@ def make_pictures(folder: Path, count: int, side: int, seed: int = 0) -> None:
     for index in range(count):
         path = folder / f"{index // 100:03}" / f"{index:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(path, numbers.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        write_png(path, numbers.integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
 def break_some(folder: Path, count: int, seed: int = 0) -> set[str]:

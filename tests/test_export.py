@@ -11,7 +11,7 @@ from restore.checkpoints import load_generator, read_description
 from restore.config import build
 from restore.errors import RestoreError
 from restore.export import export
-from restore.images import save_png
+from restore.images import write_png
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.restorers.registry import open_restorer
@@ -36,7 +36,7 @@ def run_config(folder: Path, **changes: object) -> TrainConfig:
     pairs.mkdir(exist_ok=True)
     for name in ("astronaut", "coffee"):
         picture = getattr(pictures, name)()[60:132, 100:172]
-        save_png(pairs / f"{name}.png", np.concatenate([255 - picture, picture], axis=1))
+        write_png(pairs / f"{name}.png", np.concatenate([255 - picture, picture], axis=1))
     values = {
         "out": str(folder / "run"), "total_steps": 2, "precision": "fp32", "device": "cpu", "ema": 0,
         "data": {"side_by_side": str(pairs), "patch": 64, "batch": 1, "validation_size": 64, "validation_count": 1},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from restore.errors import RestoreError
-from restore.files import absent, check_writable, sweep_leftovers, write_atomically
+from restore.files import check_writable, not_found_message, sweep_leftovers, write_atomically
 
 
 def test_a_file_gets_rights_and_time_of_another_before_its_name(
@@ -79,5 +79,5 @@ def test_folders_are_asked_and_nothing_is_made(tmp_path: Path, monkeypatch: pyte
 
 def test_a_dangling_link_is_told_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
-    assert "dangling" in absent(tmp_path / "link", "file")
-    assert absent(tmp_path / "gone", "file") == "there is no such file"
+    assert "dangling" in not_found_message(tmp_path / "link", "file")
+    assert not_found_message(tmp_path / "gone", "file") == "there is no such file"

@@ -17,7 +17,7 @@ from restore.benchmark.degradations import BenchDamage, find_damages
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.files import check_writable
-from restore.images import find_pictures, stem_key
+from restore.images import find_images, stem_key
 from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
 from restore.restorers.base import ModelRequirements, Restorer
@@ -271,7 +271,7 @@ def plan_bench(
     how = find_convention(convention)
     place = pick_device(device)
     pick_precision(precision, place)
-    pictures = find_pictures(clean_dir)
+    pictures = find_images(clean_dir)
     if not pictures:
         raise RestoreError("no pictures in this folder", where=clean_dir)
     _refuse_twins(clean_dir, pictures)

@@ -21,8 +21,8 @@ from restore.benchmark.degradations import BenchDamage, BenchSample
 from restore.benchmark.plan import MARKER, BenchModel, BenchPlan
 from restore.benchmark.worker import Worker, WorkerResult
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, why_not_written, write_atomically
-from restore.images import read_rgb8, save_png, stem_key
+from restore.files import sweep_leftovers, write_atomically, write_error_message
+from restore.images import read_rgb8, stem_key, write_png
 from restore.metrics import score_batch
 
 # What a benchmark has computed, by content: the same model on the same input is never run twice.
@@ -84,8 +84,8 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RestoreError(why_not_written(error), where=path, exit_code=1) from error
-        save_png(path, outcome.pixels)
+            raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
+        write_png(path, outcome.pixels)
         digest = hash_of(outcome.pixels)
         known = {
             "seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes, "idle_bytes": outcome.idle_bytes,

@@ -17,7 +17,7 @@ from restore.evaluation.report import EvalReport
 from restore.evaluation.scoring import DEFAULT_METRICS, score_folders
 from restore.files import check_writable
 from restore.fix import fix_folder
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Cell, draw_sheet, fitted
 from restore.metrics.lpips import Lpips, lpips_status, open_lpips
 from restore.restorers.detector import open_detector
@@ -80,7 +80,7 @@ def make_demo(
     from skimage import data
 
     for name in PHOTOGRAPHS:
-        save_png(out / "clean" / f"{name}.png", np.ascontiguousarray(getattr(data, name)()[..., :3]))
+        write_png(out / "clean" / f"{name}.png", np.ascontiguousarray(getattr(data, name)()[..., :3]))
 
     rows = []
     for task in TASKS:
@@ -109,7 +109,7 @@ def make_demo(
     for line in table(rows, why_not):
         echo(line)
     sheet = out / SHEET
-    save_png(sheet, picture_sheet(out))
+    write_png(sheet, picture_sheet(out))
     return sheet
 
 

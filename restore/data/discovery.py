@@ -13,7 +13,7 @@ import numpy as np
 
 from restore.data.config import Folder
 from restore.errors import RestoreError, printable
-from restore.images import find_pictures, read_rgb8, stem_key
+from restore.images import find_images, read_rgb8, stem_key
 
 _HINT = "set data.folders=[...] to your clean photographs"
 
@@ -54,7 +54,7 @@ def list_pictures(path: Path) -> list[Path]:
         raise RestoreError("neither a folder nor a list (.txt) of pictures", where=path, hint=_HINT)
     if not path.is_dir():
         raise RestoreError("there is no such folder", where=path, hint=_HINT)
-    found = find_pictures(path)
+    found = find_images(path)
     if not found:
         raise RestoreError("no pictures in this folder", where=path, hint=_HINT)
     return [path / relative for relative in found]
@@ -118,7 +118,7 @@ def match_folders(damaged: Path, clean: Path) -> dict[Path, Path]:
         if not folder.is_dir():
             raise RestoreError("there is no such folder", where=folder)
         by_stem: dict[str, Path] = {}
-        for relative in find_pictures(folder):
+        for relative in find_images(folder):
             if stem_key(relative) in by_stem:
                 raise RestoreError(f"shares its name with {by_stem[stem_key(relative)].name}", where=folder / relative)
             by_stem[stem_key(relative)] = folder / relative

@@ -15,7 +15,7 @@ import torch
 from restore.degradations import Damage, key, load_damage
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
-from restore.images import find_pictures, read_rgb8, save_png, stem_key
+from restore.images import find_images, read_rgb8, stem_key, write_png
 
 
 @dataclass
@@ -80,7 +80,7 @@ def write_damaged(
     damage = damage if isinstance(damage, Damage) else load_damage(damage)
     if workers < 0:
         raise RestoreError("workers must be 0 or more", where=f"workers={workers}")
-    pictures = find_pictures(clean_dir)
+    pictures = find_images(clean_dir)
     if not pictures:
         raise RestoreError("no pictures in this folder", where=clean_dir)
     folders = {"damaged": out_dir / "damaged", "masks": out_dir / "masks"}
@@ -133,7 +133,7 @@ def _write_one(source: Path, relative: Path, folders: dict[str, Path], damage: D
 
 def _save(path: Path, values: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, (values.clamp(0, 1) * 255).round().numpy().astype(np.uint8))
+    write_png(path, (values.clamp(0, 1) * 255).round().numpy().astype(np.uint8))
 
 
 def _refuse_nesting(clean_dir: Path, out_dir: Path, outputs: Iterable[Path]) -> None:

@@ -11,7 +11,7 @@ from restore.errors import printable
 from restore.evaluation.pairs import Pair, pair_up
 from restore.evaluation.report import EvalReport, ImageScores, baseline_table, report_table
 from restore.html import Column, PageTable, Row, write_page
-from restore.images import find_pictures, stem_key
+from restore.images import find_images, stem_key
 from restore.metrics import METRICS
 
 BASELINE, RESTORED, TRUE = "baseline", "restored", "true"
@@ -74,7 +74,7 @@ def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Itera
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}
     others: dict[str, Path] = {}
     if baseline is not None:
-        others = {stem_key(path): baseline / path for path in find_pictures(baseline)}
+        others = {stem_key(path): baseline / path for path in find_images(baseline)}
     for pair in pairs:
         pictures = {RESTORED: pair.restored, TRUE: pair.reference}
         if pair.name in others:

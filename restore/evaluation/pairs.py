@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restore.errors import RestoreError, printable
 from restore.evaluation.report import Unmatched
-from restore.images import find_pictures, read_mask, read_picture, stem_key
+from restore.images import find_images, read_image, read_mask, stem_key
 from restore.metrics.preprocessing import HOLE_THRESHOLD
 
 
@@ -103,7 +103,7 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, wha
 
 def _by_stem(folder: Path) -> dict[str, list[PurePath]]:
     found: dict[str, list[PurePath]] = defaultdict(list)
-    for path in find_pictures(folder):
+    for path in find_images(folder):
         found[stem_key(path)].append(path)
     return dict(found)
 
@@ -114,7 +114,7 @@ def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]
 
 def _read(path: Path) -> Tensor:
     """A picture as float32, 3×H×W, sRGB, [0, 1]; one that is not all numbers has no score."""
-    picture = read_picture(path)
+    picture = read_image(path)
     if picture.pixels.dtype != np.float32 and picture.profile is None:  # most are: the same numbers in one pass
         values = torch.from_numpy(picture.pixels).permute(2, 0, 1)
         unit = values.to(torch.float32, memory_format=torch.contiguous_format).div_(picture.white)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from restore.errors import RestoreError, printable
-from restore.files import why_not_written, write_atomically
+from restore.files import write_atomically, write_error_message
 from restore.metrics import FID, METRICS
 
 # How sure a mean is: bootstrap intervals, the same numbers in every run.
@@ -265,7 +265,7 @@ class ReportTarget:
                 with open(self.path, "wb") as file:
                     file.write(data)
             except OSError as error:
-                raise RestoreError(why_not_written(error), where=self.given, exit_code=1) from error
+                raise RestoreError(write_error_message(error), where=self.given, exit_code=1) from error
 
 
 def check_targets(json_file: Path | None, csv_file: Path | None) -> tuple[ReportTarget | None, ReportTarget | None]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from restore.signals import WISHES, interrupt_by_signals
+from restore.signals import STOP_SIGNALS, interrupt_by_signals
 
 #: What ends a process that did something wrong by itself; any other signal is somebody's wish.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -128,7 +128,7 @@ def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> Supervi
     past, parent = SupervisorState(), os.getpid()
     while True:
         reader, writer = os.pipe()
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, WISHES)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         child = os.fork()
         if child == 0:
             os.close(reader)
@@ -138,7 +138,7 @@ def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> Supervi
             return SupervisorLink(past, writer)
         os.close(writer)
         attendant = _Attendant(child, reader, past, decode_seconds)
-        before = {wish: signal.getsignal(wish) for wish in WISHES}
+        before = {wish: signal.getsignal(wish) for wish in STOP_SIGNALS}
         for wish, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(wish, attendant.pass_on)

@@ -18,7 +18,7 @@ from restore.fix.results import Progress, ResultRecorder, Summary
 from restore.fix.run import run_stages
 from restore.fix.stages import FloatArray, Huge, Stages, WorkItem
 from restore.fix.steps import Models, RepairResult
-from restore.images import FORMAT_OF_SUFFIX, Picture
+from restore.images import FORMAT_OF_SUFFIX, DecodedImage
 from restore.images.read import Truncated
 
 if TYPE_CHECKING:
@@ -112,13 +112,15 @@ class _Finding(Stages):
         return 1
 
     def _carry_out(
-        self, loaded: WorkItem, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+        self, loaded: WorkItem, page: DecodedImage, shown: FloatArray, weight: FloatArray | None, network: int
     ) -> RepairResult:
         mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), on_event=loaded.notes.append)
         return RepairResult(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
-        return Picture((repaired * 255).astype(np.uint8))
+    def _put_in(
+        self, picture: DecodedImage, repaired: FloatArray, weight: FloatArray | None, everywhere: bool
+    ) -> DecodedImage:
+        return DecodedImage((repaired * 255).astype(np.uint8))
 
 
 def _writes_png(job: Job) -> Job:

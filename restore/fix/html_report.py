@@ -14,7 +14,7 @@ from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import Record, Summary
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page
 from restore.html.previews import MAX_PIXELS
-from restore.images import read_picture
+from restore.images import read_image
 
 BEFORE, AFTER = "before", "after"
 
@@ -113,7 +113,7 @@ def _hole(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
     if job.mask is not None and not plan.masks.invert:
         return job.mask
     try:
-        picture = read_picture(job.source, max_pixels=MAX_PIXELS)
+        picture = read_image(job.source, max_pixels=MAX_PIXELS)
         weight = effective_mask(picture, job.mask, invert=plan.masks.invert, dilate_px=0, feather_px=0)
     except (RestoreError, OSError, MemoryError):
         return None

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from restore.errors import RestoreError
-from restore.files import why_not_written, write_atomically
+from restore.files import write_atomically, write_error_message
 from restore.fix.plan import PIPE, FixPlan, is_pipe
-from restore.images import Picture, read_bytes
-from restore.images.encode import encode, stripped
+from restore.images import DecodedImage, read_bytes
+from restore.images.encode import encode, without_metadata
 
 _CHUNK = 1 << 20
 
@@ -101,7 +101,7 @@ def _write_pipe(data: bytes) -> None:
     except BrokenPipeError as error:
         raise RestoreError("whoever was reading has closed it", exit_code=1) from error
     except OSError as error:
-        raise RestoreError(why_not_written(error), exit_code=1) from error
+        raise RestoreError(write_error_message(error), exit_code=1) from error
 
 
 # What an output's file holds, as bytes; `restore.files` puts them in place.
@@ -111,14 +111,14 @@ Metadata = Literal["keep", "strip"]
 
 
 def encoded(
-    picture: Picture, target: Path, *, format: str, quality: int | None, metadata: Metadata
+    picture: DecodedImage, target: Path, *, format: str, quality: int | None, metadata: Metadata
 ) -> tuple[bytes, list[str]]:
     """A picture as the bytes of its output, and what its format could not hold.
 
     Args:
         picture: what to write.
         target: its name, for messages.
-        format: as in `Picture.format`.
+        format: as in `DecodedImage.format`.
         quality: of JPEG, WebP and AVIF; None as the source.
         metadata: `strip` leaves out EXIF, XMP and the like; the profile stays.
 
@@ -126,5 +126,5 @@ def encoded(
         RestoreError: exit code 1: the format cannot hold this picture.
     """
     if metadata == "strip":
-        picture = stripped(picture)
+        picture = without_metadata(picture)
     return encode(picture, format, target, quality=quality)

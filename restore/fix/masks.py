@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.images import MAX_PIXELS, NotAPicture, Picture, find_pictures, read_mask, stem_key
+from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_mask, stem_key
 
 MaskMissing = Literal["fail", "skip", "clean"]
 Dilate = int | Literal["auto"]
@@ -137,7 +137,7 @@ def pair_masks(
     stems = {stem_key(name) for name in everything}
     masks_of: dict[str, list[Path]] = {}
     unmatched = []
-    for name in find_pictures(source.path):
+    for name in find_images(source.path):
         own, plain = stem_key(name), _stem_without_ending(name)
         if own in stems and not beside:
             masks_of.setdefault(own, []).append(source.path / name)
@@ -149,7 +149,7 @@ def pair_masks(
 
 
 def effective_mask(
-    picture: Picture,
+    picture: DecodedImage,
     mask: Path | None,
     *,
     invert: bool,
@@ -165,7 +165,7 @@ def effective_mask(
         invert: black (with alpha: opaque) means repair.
         dilate_px: grow the hole by so many pixels in all directions; `auto`: see `restore.fix.masks`.
         feather_px: let the repair fade out over so many pixels around the hole.
-        max_pixels: as in `read_picture`, for the mask's file.
+        max_pixels: as in `read_image`, for the mask's file.
 
     Returns:
         H×W in [0, 1]: 1 = repaired, 0 = known, between = blended.
@@ -176,7 +176,7 @@ def effective_mask(
     if mask is not None:
         try:
             weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
-        except NotAPicture as error:  # the mask is none: the picture is not to be passed over
+        except NotAnImage as error:  # the mask is none: the picture is not to be passed over
             raise RestoreError(error.what, where=mask, exit_code=1) from error
     else:
         weight = transparency(picture)
@@ -184,7 +184,7 @@ def effective_mask(
     return prepare_mask(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.to_srgb)
 
 
-def transparency(picture: Picture) -> FloatArray:
+def transparency(picture: DecodedImage) -> FloatArray:
     """A picture's alpha as a mask: H×W in [0, 1], 1 = transparent.
 
     Raises:

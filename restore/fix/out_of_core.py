@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from restore.errors import RestoreError
-from restore.files import replacing, temporary_beside, why_not_written
+from restore.files import replace_atomically, temporary_path, write_error_message
 from restore.fix.fade_correction import Curves, estimated, thumbnail
 from restore.fix.grain import pixels_key, with_grain
 from restore.fix.io import check_unchanged
 from restore.fix.masks import FloatArray, reach_px, shaped, transparency
 from restore.fix.stages import is_lossy_reencode, opaque_where_repaired
 from restore.fix.steps import Models, Steps, mixed
-from restore.images import Picture
-from restore.images.out_of_core import SpooledPicture, pixels_in_header, spool_picture, write_spooled
-from restore.images.read import as_mask, check_mask_size
+from restore.images import DecodedImage
+from restore.images.out_of_core import SpooledImage, pixels_in_header, spool_image, write_spooled
+from restore.images.read import check_mask_size, mask_from_image
 from restore.restorers.base import Restorer, check_numbers, run, tile_by_tile, told_of_smaller_tiles
 from restore.restorers.hole_crops import BLOCK_PX, hole_blocks, regions
 from restore.tiling import run_banded
@@ -62,7 +62,7 @@ class HugeMask:
         of_alpha: it is the picture's own alpha.
     """
 
-    def __init__(self, how: MaskSpec, spooled: SpooledPicture) -> None:
+    def __init__(self, how: MaskSpec, spooled: SpooledImage) -> None:
         self._how, self._spooled = how, spooled
         self.of_alpha = how.file is None
 
@@ -77,7 +77,7 @@ class HugeMask:
         if self.of_alpha:
             given = 1 - transparency(part) if how.invert else transparency(part)
         else:
-            given = as_mask(part, invert=how.invert)
+            given = mask_from_image(part, invert=how.invert)
         weight = shaped(given, dilate_px=how.dilate_px, feather_px=how.feather_px)
         return weight[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
@@ -89,14 +89,14 @@ class HugeMask:
         return np.concatenate([hole_blocks(self.weight(rows, slice(0, width)) > 0) for rows in bands])
 
 
-def open_mask(how: MaskSpec, picture: SpooledPicture, spool: Path, *, max_pixels: int) -> HugeMask | None:
+def open_mask(how: MaskSpec, picture: SpooledImage, spool: Path, *, max_pixels: int) -> HugeMask | None:
     """A picture's mask.
 
     Args:
         how: it is taken.
         picture: upright.
         spool: where the mask's rows go.
-        max_pixels: as for `read_picture`, of the mask.
+        max_pixels: as for `read_image`, of the mask.
 
     Returns:
         None where it has to be in memory: it is no file that can be spooled, or there is no alpha to take.
@@ -106,7 +106,7 @@ def open_mask(how: MaskSpec, picture: SpooledPicture, spool: Path, *, max_pixels
     """
     if how.file is None:
         return None if picture.header.alpha is None else HugeMask(how, picture)
-    given = spool_picture(how.file, spool, max_pixels=max_pixels)
+    given = spool_image(how.file, spool, max_pixels=max_pixels)
     if given is None:
         return None
     check_mask_size(given.size, picture.size, how.file)
@@ -130,8 +130,8 @@ class OutOfCoreItem:
         tile_px, say: see `run_tiled`.
     """
 
-    before: SpooledPicture
-    after: SpooledPicture
+    before: SpooledImage
+    after: SpooledImage
     curves: Curves | None
     strength: float
     tile_px: int
@@ -142,7 +142,7 @@ class OutOfCoreItem:
         """How many rows are put back into their own colours at once."""
         return max(_STRIP_PIXELS // self.before.size[1], 1)
 
-    def to_srgb(self, source: Picture) -> np.ndarray:
+    def to_srgb(self, source: DecodedImage) -> np.ndarray:
         """What a model sees of a part."""
         shown = source.to_srgb()
         return shown if self.curves is None else self.curves(shown)
@@ -160,14 +160,14 @@ class OutOfCoreItem:
         """The picture's own pixels from the top down, some rows at once."""
         return (source.pixels for _, source in self._strips())
 
-    def _strips(self) -> Iterator[tuple[slice, Picture]]:
+    def _strips(self) -> Iterator[tuple[slice, DecodedImage]]:
         height, width = self.before.size
         for top in range(0, height, self.strip_rows):
             rows = slice(top, min(top + self.strip_rows, height))
             yield rows, self.before.part(rows, slice(0, width))
 
 
-def curves_of(picture: SpooledPicture) -> Curves:
+def curves_of(picture: SpooledImage) -> Curves:
     """What undoes a picture's fading, estimated from a thumbnail of all of it."""
     across = slice(0, picture.size[1])
     return estimated(thumbnail(lambda rows: picture.part(rows, across).to_srgb(), picture.size))
@@ -242,7 +242,7 @@ def repair_in_parts(
     max_pixels: int,
     overwrite: bool,
     decoding: AbstractContextManager[None],
-    noted: Callable[[Picture, str, bool], Picture],
+    noted: Callable[[DecodedImage, str, bool], DecodedImage],
     on_event: Callable[[str], None],
     about_to_write: Callable[[], object] = lambda: None,
 ) -> Repaired | None:
@@ -260,7 +260,7 @@ def repair_in_parts(
         format: to write; None: the source's.
         tile_px: see `run_tiled`.
         quality, metadata: see `write_spooled`.
-        max_pixels: see `read_picture`.
+        max_pixels: see `read_image`.
         overwrite: replace a target that is there.
         decoding: holds while files are decoded.
         noted: (header, format, whether the model ran) -> the header with a note of the repair, of what was changed.
@@ -268,26 +268,26 @@ def repair_in_parts(
         about_to_write: called when the repair is complete.
 
     Returns:
-        None where this picture has to be in memory: see `spool_picture`; and where one hole with its surroundings is
+        None where this picture has to be in memory: see `spool_image`; and where one hole with its surroundings is
         too large by itself.
 
     Raises:
         RestoreError: exit code 1, with the reason.
         OSError: the source cannot be read any more.
     """
-    spools = [temporary_beside(target) for _ in range(3)]
+    spools = [temporary_path(target) for _ in range(3)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stat = source.stat()
         with decoding:
-            before = spool_picture(source, spools[0], max_pixels=max_pixels, times=2)
+            before = spool_image(source, spools[0], max_pixels=max_pixels, times=2)
             kind = format or (before.header.format if before is not None else "")
             if before is None or not before.fits(kind):
                 return None
             where = None if mask is None else open_mask(mask, before, spools[2], max_pixels=max_pixels)
         if mask is not None and where is None:
             return None
-        after = SpooledPicture(before.header, replace(before.spool, path=spools[1]))
+        after = SpooledImage(before.header, replace(before.spool, path=spools[1]))
         task = OutOfCoreItem(before, after, curves_of(before) if fade else None, strength, tile_px, on_event)
         marked: int | None = None
         if restorer is None:
@@ -307,7 +307,7 @@ def repair_in_parts(
         about_to_write()
         read = _sha256(source)
         check_unchanged(source, stat)  # before anything is written, and for what is copied once more
-        with replacing(target, like=stat, overwrite=overwrite) as temporary:
+        with replace_atomically(target, like=stat, overwrite=overwrite) as temporary:
             if as_it_is:
                 shutil.copyfile(source, temporary)
             else:
@@ -322,7 +322,7 @@ def repair_in_parts(
     except OSError as error:
         if error.filename in (source, os.fspath(source)):  # it cannot be read, or is gone
             raise
-        raise RestoreError(why_not_written(error), where=target, exit_code=1) from error
+        raise RestoreError(write_error_message(error), where=target, exit_code=1) from error
     finally:
         for spool in spools:
             spool.unlink(missing_ok=True)
@@ -404,7 +404,7 @@ def _around_holes(
     return bool(crops), marked, changed
 
 
-def _differing(one: Picture, other: Picture, where: np.ndarray) -> int:
+def _differing(one: DecodedImage, other: DecodedImage, where: np.ndarray) -> int:
     """How many pixels differ there."""
     return int(((one.pixels != other.pixels).any(axis=2) & (where > 0)).sum())
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
-from restore.files import absent, check_writable
+from restore.files import check_writable, not_found_message
 from restore.fix.masks import MaskMissing, MaskSource, pair_masks
 from restore.images import (
     FORMAT_OF_SUFFIX,
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     UNREADABLE_SUFFIXES,
     WRITABLE_FORMATS,
-    find_pictures,
+    find_images,
     format_of,
 )
 
@@ -52,7 +52,7 @@ def check_input(source: Path) -> None:
         source.stat()
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        what = absent(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
+        what = not_found_message(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
         raise RestoreError(what, where=source) from error
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
@@ -306,11 +306,11 @@ def plan_fix(
         folder = source
         check_folder_target(source, target)
         check_writable(target)
-        everything = find_pictures(source, suffixes=_AnySuffix(), on_unlistable=unlistable.setdefault)
+        everything = find_images(source, suffixes=_AnySuffix(), on_unlistable=unlistable.setdefault)
         names = everything
         if include or exclude:
             unlistable.clear()
-            names = find_pictures(
+            names = find_images(
                 source,
                 include=include,
                 exclude=exclude,
@@ -346,7 +346,7 @@ def plan_fix(
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:
     goal = renamed(name, suffix, extension)
     job = Job(source / name, target / goal, format=new_format(name, goal))
-    if name.suffix.lower() in PICTURE_SUFFIXES | UNREADABLE_SUFFIXES or _is_picture(job.source):
+    if name.suffix.lower() in IMAGE_SUFFIXES | UNREADABLE_SUFFIXES or _is_picture(job.source):
         return job
     return replace(job, action="skip", reason="no picture by its content")
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from restore import __version__
-from restore.images import Picture
+from restore.images import DecodedImage
 from restore.images.metadata.xmp import Event, with_event
 
 # Identifiers (not addresses) in the IPTC's NewsCodes vocabulary "Digital Source Type", and its definitions (2024).
@@ -40,14 +40,14 @@ _SETTINGS = (
 
 
 def noted(
-    picture: Picture,
+    picture: DecodedImage,
     models: Mapping[str, str | None],
     settings: Mapping[str, Any],
     *,
     filled_by: str | None,
     kind: str,
     notes: list[str],
-) -> Picture:
+) -> DecodedImage:
     """A repaired picture that says so in its XMP: an entry in `xmpMM:History`, and the IPTC's digital source type.
 
     Args:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 from restore.errors import RestoreError, printable
-from restore.files import absent
+from restore.files import not_found_message
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.plan import Job, called
 
@@ -306,7 +306,7 @@ def reason_of(error: Exception, job: Job) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or try a smaller --tile"
     if isinstance(error, FileNotFoundError):
-        return absent(job.source, "file") if os.path.islink(job.source) else "vanished meanwhile"
+        return not_found_message(job.source, "file") if os.path.islink(job.source) else "vanished meanwhile"
     if isinstance(error, OSError):
         return f"{error.strerror or error}"
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]} (--debug shows more)"

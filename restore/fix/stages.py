@@ -22,8 +22,8 @@ from restore.fix.options import Options
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
 from restore.fix.steps import Finder, Models, RepairResult, Steps, carry_out, model_provenance, tiles_of
-from restore.images import PICTURE_SUFFIXES, NotAPicture, Picture, picture_from_bytes
-from restore.images.decode import Damaged, TooLarge, check_bytes
+from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes
+from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
 from restore.signals import defer_signals
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class WorkItem:
 
     job: Job
     data: bytes
-    picture: Picture
+    picture: DecodedImage
     stat: os.stat_result | None
     steps: Steps
     shown: FloatArray | None
@@ -68,7 +68,7 @@ class WorkItem:
     notes: list[str]
     seconds: float
     further_weights: list[FloatArray | None] = field(default_factory=list)
-    extra_pages: tuple[Picture, ...] = ()
+    extra_pages: tuple[DecodedImage, ...] = ()
     filled: bool = False
     cleaned: bool = False
     everywhere: bool = False
@@ -94,7 +94,7 @@ class Huge:
     pixels: int = 0
 
 
-def is_lossy_reencode(picture: Picture) -> bool:
+def is_lossy_reencode(picture: DecodedImage) -> bool:
     """Whether writing it again would cost quality, and it is in its file as it goes out: then, where the model
     changed nothing, the file itself is the better output.
     """
@@ -102,7 +102,7 @@ def is_lossy_reencode(picture: Picture) -> bool:
     return lossy and not picture.reoriented and not picture.notes
 
 
-def opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Picture:
+def opaque_where_repaired(picture: DecodedImage, weight: FloatArray | None) -> DecodedImage:
     """Alpha said where to repair, and has done its work: left transparent, the repair could not be seen."""
     if picture.alpha is None or weight is None:
         return picture
@@ -111,7 +111,7 @@ def opaque_where_repaired(picture: Picture, weight: FloatArray | None) -> Pictur
     return replace(picture, alpha=alpha)
 
 
-def changed_share(before: Picture, after: Picture) -> float:
+def changed_share(before: DecodedImage, after: DecodedImage) -> float:
     """Of all pixels, on all pages."""
     count, total = 0, 0
     for old, new in zip((before, *before.extra_pages), (after, *after.extra_pages)):
@@ -175,7 +175,7 @@ class Reader:
             spare_clean=self.options.spare_clean and found,
         )
 
-    def to_srgb(self, picture: Picture) -> FloatArray:
+    def to_srgb(self, picture: DecodedImage) -> FloatArray:
         """What the first model sees of a picture: H×W×3, sRGB, [0, 1]."""
         shown = picture.to_srgb()
         return unfaded(shown) if self.options.fade else shown
@@ -188,7 +188,7 @@ class Reader:
                 check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
             data, stat = take(job.source)
             with self.watch.decoding(name):
-                picture = picture_from_bytes(
+                picture = image_from_bytes(
                     data,
                     job.source,
                     max_pixels=min(self.options.max_pixels, _pixels_for_memory()),
@@ -239,14 +239,14 @@ class Reader:
                 time.monotonic() - started,
                 weights[1:],
             )
-        except NotAPicture as error:
+        except NotAnImage as error:
             # A stranger in a folder is passed over; a file that was asked for by name is not.
             if self.plan.single:
                 self.ledger.finish(job, "failed", error.what)
             else:
-                said = job.source.suffix.lower() in PICTURE_SUFFIXES  # it should have been one
+                said = job.source.suffix.lower() in IMAGE_SUFFIXES  # it should have been one
                 self.ledger.finish(job, "skipped", error.what, warnings=[f"skipped: {error.what}"] if said else [])
-        except TooLarge as error:
+        except ImageTooLarge as error:
             self.ledger.fail(job, self.with_option(unless_too_large or error))
         except Exception as error:
             self.ledger.fail(job, self.with_option(error))
@@ -254,15 +254,15 @@ class Reader:
 
     def with_option(self, error: Exception) -> Exception:
         """What is refused unless an option says otherwise names that option."""
-        if isinstance(error, TooLarge) and 0 < error.pixels <= self.options.max_pixels:
+        if isinstance(error, ImageTooLarge) and 0 < error.pixels <= self.options.max_pixels:
             gigabytes = error.pixels * _PIXEL_BYTES / 1e9
             error.what = f"has to be in memory as a whole, and takes about {gigabytes:.1f} GB: more than there is"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
-        elif isinstance(error, TooLarge) and error.pixels:
+        elif isinstance(error, ImageTooLarge) and error.pixels:
             # It was held against what memory has room for, if that is less.
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
-        elif isinstance(error, Damaged) and self.options.truncated == "fail":
+        elif isinstance(error, DamagedFile) and self.options.truncated == "fail":
             error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
         return error
 
@@ -349,7 +349,7 @@ class Stages:
                     on_event=notes.append,
                     about_to_write=lambda: until_told.enter_context(defer_signals()),
                 )
-            except Damaged as error:  # in memory there is a second decoder, and one that takes what is there
+            except DamagedFile as error:  # in memory there is a second decoder, and one that takes what is there
                 return self.reader.load_whole(job, unless_too_large=error)
             except Exception as error:
                 self.ledger.fail(job, self.reader.with_option(error))
@@ -466,7 +466,7 @@ class Stages:
         return repaired
 
     def _carry_out(
-        self, loaded: WorkItem, page: Picture, shown: FloatArray, weight: FloatArray | None, network: int
+        self, loaded: WorkItem, page: DecodedImage, shown: FloatArray, weight: FloatArray | None, network: int
     ) -> RepairResult:
         return carry_out(
             self.models[network], loaded.steps, shown, weight,
@@ -475,7 +475,7 @@ class Stages:
             grain_key=self._grain_key(page),
         )  # fmt: skip
 
-    def _grain_key(self, page: Picture) -> int | None:
+    def _grain_key(self, page: DecodedImage) -> int | None:
         from restore.fix.grain import pixels_key
 
         return pixels_key([page.pixels]) if self.options.match_grain else None
@@ -532,8 +532,8 @@ class Stages:
         )
 
     def _noted(
-        self, picture: Picture, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
-    ) -> Picture:
+        self, picture: DecodedImage, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
+    ) -> DecodedImage:
         """A picture that was changed, with a note of it for its file."""
         from restore.fix.provenance import noted
 
@@ -544,7 +544,9 @@ class Stages:
         network = one.restorer.sha256 if filled and steps.masked else None
         return noted(picture, told, self.ledger.settings, filled_by=network, kind=kind, notes=notes)
 
-    def _put_in(self, picture: Picture, repaired: FloatArray, weight: FloatArray | None, everywhere: bool) -> Picture:
+    def _put_in(
+        self, picture: DecodedImage, repaired: FloatArray, weight: FloatArray | None, everywhere: bool
+    ) -> DecodedImage:
         where = None if everywhere else weight
         after = picture.blend(repaired, where, strength=self.options.strength)
         if self.plan.masks is not None and self.plan.masks.alpha:

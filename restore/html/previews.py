@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.files import why_not_written
+from restore.files import write_error_message
 from restore.html.folder import PICTURES
 from restore.html.rows import Row, visible
-from restore.images import read_mask, read_picture
-from restore.images.decode import TooLarge
+from restore.images import read_image, read_mask
+from restore.images.decode import ImageTooLarge
 
 #: The longer side of what is shown of a picture.
 PREVIEW_PX = 1600
@@ -74,7 +74,7 @@ def write_previews(row: Row, number: int, folder: Path, reference: str | None) -
     """
     try:
         return _written(row, number, folder, reference, _MANY_AT_ONCE_PIXELS)
-    except TooLarge:
+    except ImageTooLarge:
         with _large:
             return _written(row, number, folder, reference, MAX_PIXELS)
 
@@ -156,7 +156,7 @@ class _Writer:
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise RestoreError(why_not_written(error), where=path, exit_code=1) from error
+            raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
         return path.name
 
 
@@ -164,7 +164,7 @@ def _pictures_of(row: Row, notes: list[str], max_pixels: int) -> dict[str, np.nd
     """uint8 H×W×3 by label; of what cannot be read, the reason goes to the notes.
 
     Raises:
-        TooLarge: a picture is over a limit that is not yet the last one.
+        ImageTooLarge: a picture is over a limit that is not yet the last one.
     """
     pictures = {}
     for label, given in row.pictures.items():
@@ -181,7 +181,7 @@ def _pictures_of(row: Row, notes: list[str], max_pixels: int) -> dict[str, np.nd
 
 
 def _reason(error: Exception, max_pixels: int) -> str:
-    if isinstance(error, TooLarge):
+    if isinstance(error, ImageTooLarge):
         if max_pixels < MAX_PIXELS:
             raise error
         return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
@@ -190,7 +190,7 @@ def _reason(error: Exception, max_pixels: int) -> str:
 
 def _read(path: Path, max_pixels: int) -> np.ndarray:
     """uint8, H×W×3, sRGB, upright; what is not a number is black."""
-    picture = read_picture(path, max_pixels=max_pixels)
+    picture = read_image(path, max_pixels=max_pixels)
     if picture.pixels.dtype == np.uint8 and picture.profile is None:
         return np.repeat(picture.pixels, 3, axis=2) if picture.gray else np.ascontiguousarray(picture.pixels)
     shown = np.clip(np.nan_to_num(picture.to_srgb(), nan=0.0), 0, 1)

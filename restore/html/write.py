@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from restore.errors import RestoreError
-from restore.files import replacing, temporary_beside, why_not_written, write_atomically
+from restore.files import replace_atomically, temporary_path, write_atomically, write_error_message
 from restore.html.folder import ASSETS, DATA, GENERATOR, INDEX, PICTURES, abandon_page, begin_page, check_page_folder
 from restore.html.previews import ERROR_GAIN, Previews, write_previews
 from restore.html.rows import Column, PageTable, Row, plain_score, visible
@@ -89,7 +89,7 @@ class _Lines:
     """A text file that is added to, and takes its name when it is whole."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, temporary_beside(path)
+        self.path, self.temporary = path, temporary_path(path)
 
     def __enter__(self) -> _Lines:
         with self._telling():
@@ -105,7 +105,7 @@ class _Lines:
             with self._telling():
                 self.file.close()
             if kind is None:
-                with replacing(self.path) as synced:
+                with replace_atomically(self.path) as synced:
                     os.replace(self.temporary, synced)
         finally:
             self.temporary.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ class _Lines:
         try:
             yield
         except OSError as error:
-            raise RestoreError(why_not_written(error), where=self.path, exit_code=1) from error
+            raise RestoreError(write_error_message(error), where=self.path, exit_code=1) from error
 
 
 def _facts_of_rows(

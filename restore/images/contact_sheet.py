@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from restore.errors import RestoreError
-from restore.files import check_writable, why_not_written
-from restore.images import read_rgb8, save_png
+from restore.files import check_writable, write_error_message
+from restore.images import read_rgb8, write_png
 
 Colour = tuple[int, int, int]
 
@@ -193,8 +193,8 @@ def save_sheet(path: Path, sheet: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RestoreError(why_not_written(error), where=path, exit_code=1) from error
-    save_png(path, sheet)
+        raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
+    write_png(path, sheet)
 
 
 def check_sheet(path: Path, *, overwrite: bool) -> None:

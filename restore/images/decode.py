@@ -58,11 +58,11 @@ _PIXEL_BYTES = 16
 _OTHER_BYTES = 64 << 20
 
 
-class Damaged(RestoreError):
+class DamagedFile(RestoreError):
     """A decoder gave up on it."""
 
 
-class TooLarge(RestoreError):
+class ImageTooLarge(RestoreError):
     """More pixels than allowed.
 
     Attributes:
@@ -86,7 +86,7 @@ def check_size(
         pixel_bytes: what a pixel takes. Where that is more than 16 (many channels), fewer of them are allowed.
 
     Raises:
-        TooLarge: exit code 1.
+        ImageTooLarge: exit code 1.
     """
     counted = -(-width * height * max(pixel_bytes, _PIXEL_BYTES) // _PIXEL_BYTES)
     if counted > max_pixels:
@@ -98,7 +98,7 @@ def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> Non
     """Refuse a file that is larger than the largest allowed picture would be without any compression.
 
     Raises:
-        TooLarge: exit code 1.
+        ImageTooLarge: exit code 1.
     """
     counted = -(-(size - _OTHER_BYTES) // _PIXEL_BYTES)
     if counted > max_pixels:
@@ -106,7 +106,7 @@ def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> Non
 
 
 def _refuse(what: str, counted: int, max_pixels: int, name: str | os.PathLike[str]) -> NoReturn:
-    error = TooLarge(
+    error = ImageTooLarge(
         f"{what} is over the limit of {max_pixels / 1e6:g} megapixels",
         where=name,
         hint="raise the limit if the file can be trusted",
@@ -167,7 +167,7 @@ def decode_by_pillow(
     """Decode the first picture of a file, mostly to 8 bits.
 
     Raises:
-        Damaged, TooLarge: exit code 1, with Pillow's reason.
+        DamagedFile, ImageTooLarge: exit code 1, with Pillow's reason.
     """
     try:
         with _opened(data, kind) as image:
@@ -188,11 +188,11 @@ def decode_by_pillow(
     except RestoreError:
         raise
     except Image.DecompressionBombError as error:
-        raise TooLarge("it says it is larger than any picture", where=name, exit_code=1) from error
+        raise ImageTooLarge("it says it is larger than any picture", where=name, exit_code=1) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
-        raise Damaged(
+        raise DamagedFile(
             f"the {kind.upper()} cannot be decoded: {_reason_of(error)}",
             where=name,
             hint="the file is damaged or cut short",
@@ -309,7 +309,7 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         truncated: `fail`, or `accept` to take what is there of a damaged file.
 
     Raises:
-        Damaged, TooLarge: exit code 1, with the decoder's reason.
+        DamagedFile, ImageTooLarge: exit code 1, with the decoder's reason.
     """
     if kind not in VIPS_FORMATS:
         return decode_by_pillow(data, kind, name, max_pixels, truncated=truncated)
@@ -323,7 +323,7 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
         try:
             decoded = _vips(data, kind, name, max_pixels, level)
         except (pyvips.Error, UnicodeDecodeError) as error:
-            complaint = reason_of(error)
+            complaint = decoder_message(error)
             continue
         if complaint:
             decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
@@ -333,7 +333,7 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
     if kind in PILLOW_NAMES:
         try:
             decoded = decode_by_pillow(data, kind, name, max_pixels)
-        except TooLarge:
+        except ImageTooLarge:
             raise
         except RestoreError:
             pass  # the first decoder's reason is the better one
@@ -343,7 +343,7 @@ def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: 
             return decoded
     hint = _hint(complaint, lenient)
     # Only damage can be looked past: a kind that is not known stays unknown.
-    kind_of_error = Damaged if hint is None or "damaged" in hint else RestoreError
+    kind_of_error = DamagedFile if hint is None or "damaged" in hint else RestoreError
     raise kind_of_error(f"the {kind.upper()} cannot be decoded: {complaint}", where=name, hint=hint, exit_code=1)
 
 
@@ -353,7 +353,7 @@ def _hint(complaint: str, lenient: bool) -> str | None:
     return None if lenient else "the file is damaged or cut short"
 
 
-def reason_of(error: Exception) -> str:
+def decoder_message(error: Exception) -> str:
     """A decoder's message on one line, without repetitions and the names of its functions."""
     if isinstance(error, UnicodeDecodeError):
         # pyvips fell over a message that quotes bytes of the file, and left it to be found by the next error.
@@ -390,7 +390,7 @@ def opened(
         fail_on: the least that ends decoding: `none`, `truncated`, `error` or `warning`.
 
     Raises:
-        TooLarge, pyvips.Error, UnicodeDecodeError.
+        ImageTooLarge, pyvips.Error, UnicodeDecodeError.
     """
     in_memory = not isinstance(source, Path)
     load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")

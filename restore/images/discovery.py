@@ -8,16 +8,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from restore.errors import RestoreError
-from restore.files import absent
-from restore.images.formats import PICTURE_SUFFIXES
+from restore.files import not_found_message
+from restore.images.formats import IMAGE_SUFFIXES
 
 
-def find_pictures(
+def find_images(
     folder: str | os.PathLike[str],
     *,
     include: Collection[str] = (),
     exclude: Collection[str] = (),
-    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
     on_unlistable: Callable[[Path, str], object] | None = None,
 ) -> list[Path]:
     """All pictures below a folder, by suffix, as paths relative to it, sorted by their bytes.
@@ -38,7 +38,7 @@ def find_pictures(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise RestoreError(absent(root, "folder"), where=root)
+        raise RestoreError(not_found_message(root, "folder"), where=root)
 
     def fail(error: OSError) -> None:
         if on_unlistable is None or Path(error.filename) == root:

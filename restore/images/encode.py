@@ -14,12 +14,12 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
-from restore.images.decode import HEIC_ADVICE, heic_available, reason_of
+from restore.images.decode import HEIC_ADVICE, decoder_message, heic_available
 from restore.images.formats import FORMAT_OF_SUFFIX
+from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata import tiff as tiff_pages
 from restore.images.metadata.exif import with_prefix
-from restore.images.picture import Picture
 
 DEFAULT_QUALITY = 90  # where the source tells none
 _SEGMENT = 65533  # bytes that a JPEG segment holds
@@ -33,7 +33,7 @@ PNG_LEVEL = 3  # a third of level 6's time, for some 7 % more bytes
 
 
 def encode(
-    picture: Picture, kind: str, name: str | os.PathLike[str], *, quality: int | None = None
+    picture: DecodedImage, kind: str, name: str | os.PathLike[str], *, quality: int | None = None
 ) -> tuple[bytes, list[str]]:
     """A file's bytes, and notes on what the format could not hold.
 
@@ -65,7 +65,7 @@ def encode(
                 options["dpi"] = picture.dpi
             return _by_pillow(picture, _PILLOW_ONLY[kind], options), notes
     except (pyvips.Error, UnicodeDecodeError) as error:
-        reason: Any = reason_of(error)
+        reason: Any = decoder_message(error)
     except (OSError, ValueError, KeyError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
     else:
@@ -75,18 +75,18 @@ def encode(
     )
 
 
-def stripped(picture: Picture) -> Picture:
+def without_metadata(picture: DecodedImage) -> DecodedImage:
     """The picture without EXIF, XMP, captions and texts; what says how its colours are meant stays."""
-    carried = png.colour_chunks(picture.carried) if picture.format == "png" else b""
-    extra_pages = tuple(stripped(page) for page in picture.extra_pages)
-    return replace(picture, exif=None, xmp=None, carried=carried, extra_pages=extra_pages)
+    passthrough = png.colour_chunks(picture.passthrough) if picture.format == "png" else b""
+    extra_pages = tuple(without_metadata(page) for page in picture.extra_pages)
+    return replace(picture, exif=None, xmp=None, passthrough=passthrough, extra_pages=extra_pages)
 
 
-def _fitted(picture: Picture, kind: str, notes: list[str]) -> Picture:
+def _fitted(picture: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
     """The picture as far as the format can hold it: depth, alpha, gray."""
     if picture.gray and picture.icc and kind in ("webp", "avif", "heic"):  # they store gray as colour
         empty = np.zeros((*picture.size, 3), picture.pixels.dtype)
-        in_srgb = Picture(empty, white=picture.white).blend(picture.to_srgb())
+        in_srgb = DecodedImage(empty, white=picture.white).blend(picture.to_srgb())
         picture = replace(picture, pixels=in_srgb.pixels, icc=None)
     if picture.alpha is not None and not picture.transparent and kind != "tiff":
         notes.append("a further channel, which is not said to be transparency, is left out")
@@ -112,11 +112,11 @@ def _fitted(picture: Picture, kind: str, notes: list[str]) -> Picture:
     if kind == "sgi" and alpha is not None:
         pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # it knows no gray with transparency
     if kind != picture.format:
-        picture = replace(picture, carried=b"")
+        picture = replace(picture, passthrough=b"")
     return replace(picture, pixels=pixels, alpha=alpha, white=white)
 
 
-def _jpeg(picture: Picture, quality: int | None, notes: list[str]) -> bytes:
+def _jpeg(picture: DecodedImage, quality: int | None, notes: list[str]) -> bytes:
     options: dict[str, Any] = {}
     source = picture.jpeg
     if quality is None and source is not None and source.tables and source.bits == 8:
@@ -149,19 +149,19 @@ def _jpeg(picture: Picture, quality: int | None, notes: list[str]) -> bytes:
     if picture.dpi:
         options["dpi"] = tuple(min(round(value), 65535) for value in picture.dpi)
     data = _by_pillow(picture, "JPEG", options)
-    return jpeg.with_segments(data, picture.carried) if picture.carried else data
+    return jpeg.with_segments(data, picture.passthrough) if picture.passthrough else data
 
 
-def _png(picture: Picture, _quality: int | None, _notes: list[str]) -> bytes:
+def _png(picture: DecodedImage, _quality: int | None, _notes: list[str]) -> bytes:
     # One filter for all rows: "all" is twice as slow for the same size (measured on photographs).
     data = _as_vips(picture, icc=picture.icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
     return png.with_chunks(
-        bytes(data), exif=picture.exif, xmp=picture.xmp, carried=picture.carried,
+        bytes(data), exif=picture.exif, xmp=picture.xmp, passthrough=picture.passthrough,
         has_icc=bool(picture.icc), has_dpi=picture.dpi is not None,
     )  # fmt: skip
 
 
-def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
+def _tiff(picture: DecodedImage, _quality: int | None, notes: list[str]) -> bytes:
     compression = picture.compression if picture.format == "tiff" and picture.compression else "deflate"
     image = _as_vips(picture, icc=picture.icc, xmp=picture.xmp)
     data = image.tiffsave_buffer(
@@ -176,14 +176,18 @@ def _tiff(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
         return _with_tags(bytes(data), picture, None)
 
 
-def _with_tags(data: bytes, picture: Picture, exif: bytes | None) -> bytes:
+def _with_tags(data: bytes, picture: DecodedImage, exif: bytes | None) -> bytes:
     transparent = picture.alpha is None or picture.transparent
     return tiff.with_tags(
-        data, exif=exif, carried=picture.carried, transparent=transparent, has_dpi=picture.dpi is not None
+        data,
+        exif=exif,
+        passthrough=picture.passthrough,
+        transparent=transparent,
+        has_dpi=picture.dpi is not None,
     )
 
 
-def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
+def _webp(picture: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
     lossless = quality is None and (picture.compression == "lossless" or picture.format not in _LOSSY)
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
     options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or DEFAULT_QUALITY}
@@ -196,7 +200,7 @@ def _webp(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     return _by_pillow(picture, "WEBP", options)
 
 
-def _gif(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
+def _gif(picture: DecodedImage, _quality: int | None, notes: list[str]) -> bytes:
     exact = _palette_image(picture)
     if exact is not None:
         stream = io.BytesIO()
@@ -206,7 +210,7 @@ def _gif(picture: Picture, _quality: int | None, notes: list[str]) -> bytes:
     return bytes(_as_vips(picture).gifsave_buffer(dither=0, effort=5))
 
 
-def _palette_image(picture: Picture) -> Image.Image | None:
+def _palette_image(picture: DecodedImage) -> Image.Image | None:
     """The picture in a palette of its own colours, or None where 256 are not enough (or transparency is soft)."""
     rgb = np.repeat(picture.pixels, 3 // picture.pixels.shape[2], axis=2).astype(np.uint32)
     codes = rgb[:, :, 0] << 16 | rgb[:, :, 1] << 8 | rgb[:, :, 2]
@@ -226,7 +230,7 @@ def _palette_image(picture: Picture) -> Image.Image | None:
     return image
 
 
-def _heif(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
+def _heif(picture: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
     deep = picture.pixels.dtype == np.uint16
     image = _as_vips(picture, icc=picture.icc, xmp=picture.xmp, exif=picture.exif)
     return bytes(
@@ -240,7 +244,7 @@ def _heif(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     )
 
 
-def _heic(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
+def _heic(picture: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
     if not heic_available():
         raise ValueError(HEIC_ADVICE)
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444}
@@ -248,7 +252,9 @@ def _heic(picture: Picture, quality: int | None, _notes: list[str]) -> bytes:
     return _by_pillow(picture, "HEIF", options | {key: block for key, block in blocks.items() if block})
 
 
-def _as_vips(picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None) -> Any:
+def _as_vips(
+    picture: DecodedImage, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None
+) -> Any:
     values = picture.pixels
     if picture.alpha is not None:
         values = np.concatenate([values, picture.alpha[:, :, None]], axis=2)
@@ -260,7 +266,7 @@ def _as_vips(picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = 
 
 
 def described(
-    image: Any, picture: Picture, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None
+    image: Any, picture: DecodedImage, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None
 ) -> Any:
     """A pyvips image that says what its numbers mean, and carries metadata."""
     deep = picture.pixels.dtype == np.uint16
@@ -282,7 +288,7 @@ def described(
     return image
 
 
-def _by_pillow(picture: Picture, name: str, options: dict[str, Any]) -> bytes:
+def _by_pillow(picture: DecodedImage, name: str, options: dict[str, Any]) -> bytes:
     values = picture.pixels if not picture.gray else picture.pixels[:, :, 0]
     if picture.alpha is not None:
         values = np.concatenate([picture.pixels, picture.alpha[:, :, None]], axis=2)
@@ -315,8 +321,8 @@ def _to8(values: np.ndarray) -> np.ndarray:
 Metadata = Literal["keep", "strip"]
 
 
-def write_picture(
-    picture: Picture,
+def write_image(
+    picture: DecodedImage,
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
@@ -340,14 +346,14 @@ def write_picture(
         RestoreError: exit code 1: no room, no permission, or a picture that the format cannot hold.
     """
     if metadata == "strip":
-        picture = stripped(picture)
+        picture = without_metadata(picture)
     kind = format or FORMAT_OF_SUFFIX.get(Path(path).suffix.lower(), picture.format)
     data, notes = encode(picture, kind, path, quality=quality)
     write_bytes(path, data)
     return notes
 
 
-def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
+def write_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write an array as PNG, atomically; the same array gives the same bytes.
 
     Args:
@@ -361,7 +367,7 @@ def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
     colours = values.shape[2] - (values.shape[2] in (2, 4))
     alpha = values[:, :, colours] if values.shape[2] > colours else None
     white = 255.0 if values.dtype == np.uint8 else 65535.0
-    picture = Picture(
+    picture = DecodedImage(
         np.ascontiguousarray(values[:, :, :colours]),
         alpha,
         white,

@@ -25,7 +25,7 @@ FORMAT_OF_SUFFIX = {
 }  # fmt: skip
 
 #: Suffixes of pictures that can be read.
-PICTURE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
+IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 
 #: Suffixes of camera raw files. Most are TIFF inside, where only a small preview would be found.
 RAW_SUFFIXES = frozenset((
@@ -89,7 +89,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-class NotAPicture(RestoreError):
+class NotAnImage(RestoreError):
     """The file is no image by its content, whatever its name says."""
 
     def __init__(
@@ -111,14 +111,14 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         name: the file's name, for messages and for the formats without a signature.
 
     Raises:
-        NotAPicture: no image by its content.
+        NotAnImage: no image by its content.
         RestoreError: an image of a kind that is not read (Photoshop, camera raw, ...), named.
     """
     if not data:
-        raise NotAPicture("the file is empty", where=name)
+        raise NotAnImage("the file is empty", where=name)
     suffix = PurePath(name).suffix.lower()
     found = next((kind for start, kind in _SIGNATURES if data.startswith(start)), None) or _container(data)
-    named = suffix in PICTURE_SUFFIXES
+    named = suffix in IMAGE_SUFFIXES
     if not named and not _bears_out(found, data):  # two letters are soon found, as in BMW
         found = None
     if found == "tiff" and (suffix in RAW_SUFFIXES or data[8:10] == b"CR"):
@@ -138,7 +138,7 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         raise _unreadable("an SVG drawing", name)
     if suffix == ".tga" and len(data) >= 18 and data[1] in (0, 1) and data[2] in (1, 2, 3, 9, 10, 11):
         return "tga"
-    raise NotAPicture("this is no picture (by its content)", where=name)
+    raise NotAnImage("this is no picture (by its content)", where=name)
 
 
 def _bears_out(found: str | None, data: bytes) -> bool:

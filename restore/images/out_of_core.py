@@ -18,15 +18,15 @@ import numpy as np
 import pyvips
 
 from restore.errors import RestoreError
-from restore.files import temporary_beside
-from restore.images.decode import Damaged, Decoded, facts_of, opened, reason_of, to_rgb_or_gray
-from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described, stripped
+from restore.files import temporary_path
+from restore.images.decode import DamagedFile, Decoded, decoder_message, facts_of, opened, to_rgb_or_gray
+from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described, without_metadata
 from restore.images.formats import format_of
+from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata import tiff as tiff_pages
 from restore.images.metadata.exif import orientation_of
-from restore.images.picture import Picture
-from restore.images.read import assembled
+from restore.images.read import assemble_image
 
 # An uncompressed TIFF whose rows lie one after the other, so that they can be changed in place.
 
@@ -161,7 +161,7 @@ class Spool:
             format=_VIPS_TYPES[self.dtype], access="random", offset=len(self._header()),
         ).copy()  # fmt: skip
         image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-        other = temporary_beside(self.path)
+        other = temporary_path(self.path)
         try:
             reoriented = Spool.of(image.autorot(), other)
             os.replace(other, self.path)
@@ -171,7 +171,7 @@ class Spool:
 
 
 @dataclass(frozen=True)
-class SpooledPicture:
+class SpooledImage:
     """A picture whose pixels lie in a spool, upright.
 
     Attributes:
@@ -179,7 +179,7 @@ class SpooledPicture:
         spool: the pixels, alpha last.
     """
 
-    header: Picture
+    header: DecodedImage
     spool: Spool
 
     @property
@@ -187,14 +187,14 @@ class SpooledPicture:
         """(H, W)."""
         return self.spool.size
 
-    def part(self, rows: slice, columns: slice) -> Picture:
+    def part(self, rows: slice, columns: slice) -> DecodedImage:
         """A part as a picture."""
         values = self.spool.read(rows, columns)
         channels = self.header.pixels.shape[2]
         alpha = None if self.header.alpha is None else np.ascontiguousarray(values[:, :, channels])
         return replace(self.header, pixels=np.ascontiguousarray(values[:, :, :channels]), alpha=alpha)
 
-    def put(self, rows: slice, columns: slice, part: Picture) -> None:
+    def put(self, rows: slice, columns: slice, part: DecodedImage) -> None:
         """Write a part; see `Spool.write`."""
         values = part.pixels
         if part.alpha is not None:
@@ -219,18 +219,18 @@ def pixels_in_header(path: Path) -> int:
     return int(image.height) * int(image.width)
 
 
-def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -> SpooledPicture | None:
+def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -> SpooledImage | None:
     """Decode a picture into a spool, in bands.
 
     Args:
         source: the file.
         spool: where the rows go. Where the picture has to be turned, that file is written twice.
-        max_pixels: as for `read_picture`.
+        max_pixels: as for `read_image`.
         times: how often the raw picture will be on that disk.
 
     Returns:
         None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers; and
-        where there is nothing to read, which `read_picture` explains.
+        where there is nothing to read, which `read_image` explains.
 
     Raises:
         RestoreError: exit code 1: cannot be decoded, with the reason; too large, for the disk as well.
@@ -253,11 +253,11 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1)
                 found = _decoded(source, data, kind, spool, max_pixels=max_pixels, times=times, fail_on=level)
                 break
             except (pyvips.Error, UnicodeDecodeError) as error:
-                complaint = reason_of(error)
+                complaint = decoder_message(error)
                 if NO_ROOM in complaint:
                     raise OSError(errno.ENOSPC, NO_ROOM, os.fspath(spool)) from error
         else:
-            raise Damaged(
+            raise DamagedFile(
                 f"the {kind.upper()} cannot be decoded: {complaint}",
                 where=source,
                 hint="the file is damaged or cut short",
@@ -270,15 +270,15 @@ def spool_picture(source: Path, spool: Path, *, max_pixels: int, times: int = 1)
             decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
         if kind == "tiff":
             decoded.notes.extend(tiff_pages.missing_pages(data, 1))
-        header = assembled(data, kind, decoded, tiff_header, size=rows.size)
+        header = assemble_image(data, kind, decoded, tiff_header, size=rows.size)
     empty = np.empty((0, rows.size[1], decoded.channels), rows.dtype)  # turned empty rows have become columns
-    return SpooledPicture(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
+    return SpooledImage(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
 
 
 def _decoded(
     source: Path, data: Any, kind: str, spool: Path, *, max_pixels: int, times: int, fail_on: str
 ) -> tuple[Decoded, Spool] | None:
-    """The rows of a picture in a spool, upright; what was decoded beside them, with no row. As `spool_picture`."""
+    """The rows of a picture in a spool, upright; what was decoded beside them, with no row. As `spool_image`."""
     notes: list[str] = []
     image = opened(source, kind, source, max_pixels, fail_on)
     facts = facts_of(image)
@@ -331,7 +331,7 @@ _HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before
 
 
 def write_spooled(
-    picture: SpooledPicture, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
+    picture: SpooledImage, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
 ) -> list[str]:
     """Encode a picture from its spool into a file, in bands.
 
@@ -352,9 +352,9 @@ def write_spooled(
     """
     head = picture.header
     if metadata == "strip":
-        head = stripped(head)
+        head = without_metadata(head)
     if kind != head.format:
-        head = replace(head, carried=b"")
+        head = replace(head, passthrough=b"")
     notes: list[str] = []
     image = described(picture.spool.image(), head, icc=head.icc, xmp=head.xmp if kind == "tiff" else None)
     try:
@@ -363,17 +363,21 @@ def write_spooled(
             size = picture.spool.size[0] * picture.spool.size[1] * picture.spool.bands * picture.spool.dtype.itemsize
             big = size > _CLASSIC_TIFF_BYTES
             image.tiffsave(os.fsencode(path), compression=compression, predictor="horizontal", bigtiff=big)
-            if big and (head.exif or head.carried):
+            if big and (head.exif or head.passthrough):
                 notes.append("a TIFF of this size is written without EXIF")
             with open(path, "r+b") as file:
                 seen = head.alpha is None or head.transparent
                 tiff.add_tags(
-                    file, exif=head.exif, carried=head.carried, transparent=seen, has_dpi=head.dpi is not None
+                    file,
+                    exif=head.exif,
+                    passthrough=head.passthrough,
+                    transparent=seen,
+                    has_dpi=head.dpi is not None,
                 )
         elif kind == "png":
             image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
             _rewrite_head(path, lambda data: png.with_chunks(
-                data, exif=head.exif, xmp=head.xmp, carried=head.carried,
+                data, exif=head.exif, xmp=head.xmp, passthrough=head.passthrough,
                 has_icc=bool(head.icc), has_dpi=head.dpi is not None,
             ))  # fmt: skip
         else:
@@ -386,10 +390,10 @@ def write_spooled(
             )  # fmt: skip
             if quality is None and source is not None:
                 notes.append(f"a picture of this size is compressed at quality {level}, not by its own tables")
-            segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.carried
+            segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.passthrough
             _rewrite_head(path, lambda data: jpeg.with_segments(jpeg.with_density(data, head.dpi), segments))
     except (pyvips.Error, UnicodeDecodeError) as error:
-        reason = reason_of(error)
+        reason = decoder_message(error)
         if NO_ROOM in reason:
             raise OSError(errno.ENOSPC, NO_ROOM, os.fspath(path)) from error
         raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
@@ -406,7 +410,7 @@ def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:
         changed = change(head)
         if changed == head:
             return
-        other = temporary_beside(path)
+        other = temporary_path(path)
         try:
             with open(other, "wb") as target:
                 target.write(changed)

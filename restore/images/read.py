@@ -12,15 +12,15 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from restore.errors import RestoreError
-from restore.files import absent
+from restore.files import not_found_message
 from restore.images import formats as webp
 from restore.images.color import open_profile
-from restore.images.decode import Decoded, TooLarge, decode
+from restore.images.decode import Decoded, ImageTooLarge, decode
 from restore.images.formats import format_of
+from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata import tiff as tiff_pages
 from restore.images.metadata.exif import orientation_of, reoriented, upright_exif, upright_xmp
-from restore.images.picture import Picture
 
 #: A picture that says it has more pixels is refused, unless the caller allows more.
 MAX_PIXELS = 400_000_000
@@ -32,9 +32,9 @@ _LOSSY = ("jpeg", "avif", "heic")
 _NEARLY = 24 / 255
 
 
-def read_picture(
+def read_image(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, truncated: Truncated = "fail"
-) -> Picture:
+) -> DecodedImage:
     """Read a picture upright, in its own colour space and depth.
 
     Args:
@@ -43,30 +43,31 @@ def read_picture(
         truncated: `accept` takes what is there of a file cut short.
 
     Raises:
-        NotAPicture: no image by its content.
+        NotAnImage: no image by its content.
         RestoreError: exit code 1: cannot be read, with the reason.
     """
-    return picture_from_bytes(read_bytes(path), path, max_pixels=max_pixels, truncated=truncated)
+    return image_from_bytes(read_bytes(path), path, max_pixels=max_pixels, truncated=truncated)
 
 
-def picture_from_bytes(
+def image_from_bytes(
     data: bytes,
     name: str | os.PathLike[str],
     *,
     max_pixels: int = MAX_PIXELS,
     truncated: Truncated = "fail",
     all_pages: bool = False,
-) -> Picture:
-    """`read_picture` for a file that is in memory already; `name` is for messages and the suffix.
+) -> DecodedImage:
+    """`read_image` for a file that is in memory already; `name` is for messages and the suffix.
 
-    `all_pages` also reads the further pages of a TIFF, into `Picture.extra_pages`; `max_pixels` holds for all together.
+    `all_pages` also reads the further pages of a TIFF, into `DecodedImage.extra_pages`; `max_pixels` limits the sum of
+    their pixels.
     """
     kind = format_of(data, Path(name))
     pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
     missing = tiff_pages.missing_pages(data, len(pages)) if kind == "tiff" and all_pages else []
     # One copy for all pages, which is bytes to those that only read it.
     page_alone = bytearray(data) if len(pages) > 1 else None
-    read: list[Picture] = []
+    read: list[DecodedImage] = []
     room = max_pixels
     for at in pages if all_pages else pages[:1]:
         if page_alone is not None:
@@ -78,7 +79,7 @@ def picture_from_bytes(
             if not read:
                 raise
             what = error.what
-            if isinstance(error, TooLarge):
+            if isinstance(error, ImageTooLarge):
                 what = f"with it the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
             raise RestoreError(
                 f"page {len(read) + 1} of {len(pages)}: {what}",
@@ -99,7 +100,7 @@ def picture_from_bytes(
 
 def _page(
     data: bytes, name: str | os.PathLike[str], kind: str, at: int, *, max_pixels: int, truncated: Truncated
-) -> Picture:
+) -> DecodedImage:
     """The first picture of a file; `at` is where its directory stands in a TIFF."""
     tiff_header = tiff.read_header(data, at) if kind == "tiff" else tiff.TiffHeader()
     if tiff_header.raw:
@@ -108,7 +109,7 @@ def _page(
         )
     try:
         decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated)
-        return assembled(data, kind, decoded, tiff_header)
+        return assemble_image(data, kind, decoded, tiff_header)
     except MemoryError as error:
         raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error
 
@@ -126,15 +127,15 @@ def read_mask(
         path: any picture.
         size: the (H, W) that it must have.
         invert: black = 1.
-        max_pixels: as in `read_picture`.
+        max_pixels: as in `read_image`.
 
     Raises:
         RestoreError: unreadable, or of another size.
     """
-    mask = read_picture(path, max_pixels=max_pixels)
+    mask = read_image(path, max_pixels=max_pixels)
     if size is not None:
         check_mask_size(mask.size, size, path)
-    return as_mask(mask, invert=invert)
+    return mask_from_image(mask, invert=invert)
 
 
 def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | os.PathLike[str]) -> None:
@@ -152,7 +153,7 @@ def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | o
         )
 
 
-def as_mask(mask: Picture, *, invert: bool = False) -> np.ndarray:
+def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
     """A picture as a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
 
     Where it is transparent nothing was painted, whatever colour lies there: 0. In lossy formats black and white are not
@@ -173,7 +174,7 @@ def as_mask(mask: Picture, *, invert: bool = False) -> np.ndarray:
 
 def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture as a network would see it in 8 bits: uint8, H×W×3, sRGB, upright; alpha is dropped."""
-    picture = read_picture(path)
+    picture = read_image(path)
     if picture.pixels.dtype == np.uint8 and picture.profile is None:
         if picture.gray:
             return np.repeat(picture.pixels, 3, axis=2)
@@ -183,7 +184,7 @@ def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture as float32, H×W×3, sRGB, [0, 1], at its full depth, upright; alpha is dropped."""
-    return np.clip(read_picture(path).to_srgb(), 0, 1)
+    return np.clip(read_image(path).to_srgb(), 0, 1)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -204,16 +205,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None)
         what = {
-            errno.ENOENT: absent(path, "file"),
+            errno.ENOENT: not_found_message(path, "file"),
             errno.EACCES: "no permission to read it",
             errno.EISDIR: "this is a folder",
         }.get(code or 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")
         raise RestoreError(what, where=path, exit_code=1) from error
 
 
-def assembled(
+def assemble_image(
     data: Any, kind: str, decoded: Decoded, tiff_header: tiff.TiffHeader, *, size: tuple[int, int] | None = None
-) -> Picture:
+) -> DecodedImage:
     """What was decoded, upright, with what else stands in the file.
 
     Args:
@@ -225,10 +226,10 @@ def assembled(
     """
     notes = list(decoded.notes)
     exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
-    jpeg_header, carried, frames, compression, dpi = None, b"", decoded.frames, "", decoded.dpi
+    jpeg_header, passthrough, frames, compression, dpi = None, b"", decoded.frames, "", decoded.dpi
     if kind == "jpeg":
         jpeg_header = jpeg.read_header(data)
-        carried = jpeg_header.carried
+        passthrough = jpeg_header.passthrough
         if xmp and b"hdrgm:" in xmp:
             notes.append("its gain map for bright screens is left out")
         elif jpeg_header.several:
@@ -236,11 +237,20 @@ def assembled(
     elif kind == "png":
         png_header = png.read_header(data)
         xmp = xmp or png_header.xmp  # the decoder does not look behind the pixels
-        exif, carried, frames, dpi = png_header.exif, png_header.carried, png_header.frames, png_header.dpi
+        exif, passthrough, frames, dpi = (
+            png_header.exif,
+            png_header.passthrough,
+            png_header.frames,
+            png_header.dpi,
+        )
         if png_header.has_icc and "icc-profile-data" not in decoded.fields:
             notes.append("the colour profile is broken: left out, and the picture taken for sRGB")
     elif kind == "tiff":
-        exif, carried, compression = tiff_header.exif, tiff_header.carried, tiff_header.compression
+        exif, passthrough, compression = (
+            tiff_header.exif,
+            tiff_header.passthrough,
+            tiff_header.compression,
+        )
         frames = 1
     elif kind == "webp":
         compression = "lossless" if webp.is_lossless(data) else "lossy"
@@ -258,7 +268,7 @@ def assembled(
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":
-        carried = png.turned_resolution(carried)
+        passthrough = png.turned_resolution(passthrough)
     pixels = np.ascontiguousarray(values[:, :, : decoded.channels])
     alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > decoded.channels else None
 
@@ -270,7 +280,7 @@ def assembled(
         except ValueError as error:
             notes.append(f"{error}: left out, and the picture taken for sRGB")
             icc = None
-    return Picture(
+    return DecodedImage(
         pixels=pixels,
         alpha=alpha,
         white=decoded.white,
@@ -282,7 +292,7 @@ def assembled(
         jpeg=jpeg_header,
         dpi=dpi,
         compression=compression,
-        carried=carried,
+        passthrough=passthrough,
         transparent=tiff_header.extra != 0,
         reoriented=orientation != 1,
         notes=notes,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.errors import RestoreError
-from restore.images import save_png
+from restore.images import write_png
 from restore.metrics import score_batch
 from restore.metrics.lpips import Lpips, open_lpips
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
@@ -86,7 +86,7 @@ def save_grid(path: Path, rows: list[list[Tensor]]) -> None:
         for x, picture in enumerate(row):
             pixels = (picture[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             sheet[y * height : y * height + pixels.shape[0], x * width : x * width + pixels.shape[1]] = pixels
-    save_png(path, sheet)
+    write_png(path, sheet)
 
 
 def better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:

@@ -9,7 +9,7 @@ import skimage
 from restore.benchmark.plan import plan_bench
 from restore.benchmark.report import PICTURES_ON_A_SHEET, lines_of, write_bench_page, write_sheets
 from restore.benchmark.run import run_bench
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 
 WEIGHTS = Path(__file__).parents[2] / "../shared/data/weights/squeezenet1_1_fp16.safetensors"
 
@@ -19,7 +19,7 @@ def test_sheets_and_page_show_every_damage(tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     clean.mkdir()
     for i in range(PICTURES_ON_A_SHEET + 2):
-        save_png(clean / f"{i}.png", np.ascontiguousarray(skimage.data.astronaut()[30 * i :][:48, 60:124]))
+        write_png(clean / f"{i}.png", np.ascontiguousarray(skimage.data.astronaut()[30 * i :][:48, 60:124]))
     plan = plan_bench(
         clean, tmp_path / "out", damages=["inpaint-thin"], models=["telea"], device="cpu",
         lpips_net="squeeze", lpips_weights=WEIGHTS,

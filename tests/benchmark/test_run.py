@@ -22,7 +22,7 @@ from restore.benchmark.run import INPUT, Results, Sample, run_bench
 from restore.benchmark.worker import Worker
 from restore.checkpoints import Description, save_weights
 from restore.errors import RestoreError
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.metrics import score_batch
 from restore.models.unet import UNet
 
@@ -36,8 +36,8 @@ def clean(tmp_path: Path) -> Path:
     """Two small photographs, one in a subfolder."""
     folder = tmp_path / "clean"
     (folder / "sub").mkdir(parents=True)
-    save_png(folder / "a.png", photo(60))
-    save_png(folder / "sub" / "b.png", photo(120))
+    write_png(folder / "a.png", photo(60))
+    write_png(folder / "sub" / "b.png", photo(120))
     return folder
 
 
@@ -110,7 +110,7 @@ def test_a_result_that_is_not_whole_is_made_again(bench) -> None:
     first = bench("awgn-25")
     cut, changed = (s.kept.path for s in first.samples if s.kept is not None)
     cut.write_bytes(cut.read_bytes()[:200])
-    save_png(changed, 255 - read_rgb8(changed))
+    write_png(changed, 255 - read_rgb8(changed))
     again = bench("awgn-25")
     assert again.run == 2
     assert [s.scores for s in again.samples] == [s.scores for s in first.samples]
@@ -118,7 +118,7 @@ def test_a_result_that_is_not_whole_is_made_again(bench) -> None:
 
 def test_a_killed_benchmark_goes_on_with_the_same_command(bench, clean: Path, tmp_path: Path) -> None:
     for i in range(12):
-        save_png(clean / f"c{i}.png", photo(150 + 3 * i, 120, 160))
+        write_png(clean / f"c{i}.png", photo(150 + 3 * i, 120, 160))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "restore.cli", "bench", str(clean), "--damage", "awgn-25", "--model", "nlmeans"]
     command += ["--device", "cpu", "--lpips-net", "squeeze", "--out", str(out)]
@@ -135,7 +135,7 @@ def test_a_killed_benchmark_goes_on_with_the_same_command(bench, clean: Path, tm
 
 def test_ctrl_c_says_how_to_go_on(clean: Path, tmp_path: Path) -> None:
     for i in range(8):  # a second and more for each: there is time to interrupt
-        save_png(clean / f"c{i}.png", photo(150 + 3 * i, 600, 800))
+        write_png(clean / f"c{i}.png", photo(150 + 3 * i, 600, 800))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "restore.cli", "bench", str(clean), "--damage", "awgn-25", "--model", "nlmeans"]
     command += ["--device", "cpu", "--out", str(out)]
@@ -159,7 +159,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen) -> None:
 
 def test_broken_pictures_are_named_counted_and_in_no_mean(bench, clean: Path) -> None:
     (clean / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    save_png(clean / "tiny.png", photo(0, 3, 3))
+    write_png(clean / "tiny.png", photo(0, 3, 3))
     results = bench("bicubic-x4")
     assert results.exit_code == 1
     assert [(failure.picture, failure.damage) for failure in results.failures] == [
@@ -250,10 +250,10 @@ def test_published_figures_are_marked_and_only_beside_the_whole_set(bench, tmp_p
     folder = tmp_path / "set"
     folder.mkdir()
     for i in range(67):
-        save_png(folder / f"{i:02}.png", photo(3 * i, 12, 16))
+        write_png(folder / f"{i:02}.png", photo(3 * i, 12, 16))
     with pytest.raises(RestoreError, match="cbsd68 has 68 pictures, and 67 would be measured"):
         bench("awgn-15", folder=folder, published="cbsd68")
-    save_png(folder / "67.png", photo(0, 12, 16))
+    write_png(folder / "67.png", photo(0, 12, 16))
     with pytest.raises(RestoreError, match="PSNR over RGB"):
         bench("awgn-15", folder=folder, published="cbsd68", convention="y-studio")
     results = bench("awgn-15", "jpeg-10", folder=folder, published="cbsd68")
@@ -306,6 +306,6 @@ def test_a_full_disk_ends_the_run_instead_of_failing_every_picture(bench, monkey
     def full(*_: object) -> None:
         raise RestoreError("the disk is full", exit_code=1)
 
-    monkeypatch.setattr("restore.benchmark.run.save_png", full)
+    monkeypatch.setattr("restore.benchmark.run.write_png", full)
     with pytest.raises(RestoreError, match="the disk is full"):
         bench("awgn-25")

@@ -17,7 +17,7 @@ import yaml
 from skimage import data as pictures
 
 from restore.cli import app
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,8 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clean photographs, one of them in a subfolder."""
     root = tmp_path_factory.mktemp("pictures") / "clean"
     (root / "sub").mkdir(parents=True)
-    save_png(root / "cat.png", np.ascontiguousarray(pictures.chelsea()[50:114, 100:180]))
-    save_png(root / "sub" / "cup.png", np.ascontiguousarray(pictures.coffee()[50:114, 100:180]))
+    write_png(root / "cat.png", np.ascontiguousarray(pictures.chelsea()[50:114, 100:180]))
+    write_png(root / "sub" / "cup.png", np.ascontiguousarray(pictures.coffee()[50:114, 100:180]))
     return root
 
 
@@ -153,7 +153,7 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
     clean = folder / "cat.png"
     source, noisy = read_rgb8(clean), tmp_path / "noisy.png"
     grain = np.random.default_rng(0).normal(0, 12, source.shape)
-    save_png(noisy, (source + grain).clip(0, 255).round().astype(np.uint8))
+    write_png(noisy, (source + grain).clip(0, 255).round().astype(np.uint8))
     for name, picture, options in (
         ("noisy", noisy, []),
         ("spared", clean, []),
@@ -405,7 +405,7 @@ def test_the_summary_as_json(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    write_png(source / "good.png", read_rgb8(folder / "cat.png"))
     planned = json.loads(restore("fix", source, tmp_path / "out", "--dry-run", "--json").stdout)
     assert [Path(job["output"]).name for job in planned["jobs"]] == ["a_broken.png", "good.png"]
     assert not (tmp_path / "out").exists()
@@ -481,7 +481,7 @@ def test_scores_beside_those_of_a_baseline(folder: Path, tmp_path: Path) -> None
         for part, sigma in (("better", 5), ("worse", 20)):
             noisy = np.clip(clean + random.normal(0, sigma, clean.shape), 0, 255).astype(np.uint8)
             (tmp_path / part / name).parent.mkdir(parents=True, exist_ok=True)
-            save_png(tmp_path / part / name, noisy)
+            write_png(tmp_path / part / name, noisy)
     command = ("eval", tmp_path / "better", folder, "--baseline", tmp_path / "worse", "--metrics", "psnr,ssim")
     done = restore(*command, "--border", 4)
     assert done.returncode == 0, done.stderr
@@ -507,7 +507,7 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None
     source.mkdir()
     (source / "a_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (source / "notes.txt").write_text("not a picture")
-    save_png(source / "good.png", read_rgb8(folder / "cat.png"))
+    write_png(source / "good.png", read_rgb8(folder / "cat.png"))
     done = restore("fix", source, tmp_path / "out")
     assert done.returncode == 1
     assert (tmp_path / "out" / "good.png").exists()
@@ -517,10 +517,10 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None
 
 def test_ctrl_c_is_not_forgotten_by_a_library_that_was_called_from_c(monkeypatch: pytest.MonkeyPatch) -> None:
     from restore.cli import main as entry
-    from restore.signals import WISHES, Interrupt
+    from restore.signals import STOP_SIGNALS, Interrupt
 
     met: list[object] = []
-    monkeypatch.setattr(entry, "app", lambda arguments: met.extend(signal.getsignal(wish) for wish in WISHES))
+    monkeypatch.setattr(entry, "app", lambda arguments: met.extend(signal.getsignal(wish) for wish in STOP_SIGNALS))
     entry.main()
     assert len(met) == 2
     assert all(isinstance(handler, Interrupt) for handler in met), "the default one is lost in what libvips calls"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from restore.images import save_png
+from restore.images import write_png
 
 
 def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -20,5 +20,5 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pictures of different sizes, none smaller than 32 px."""
     path = tmp_path_factory.mktemp("pictures")
     for i in range(12):
-        save_png(path / f"{i:02}.png", scene(i, 36 + 5 * i, 90 - 4 * i))
+        write_png(path / f"{i:02}.png", scene(i, 36 + 5 * i, 90 - 4 * i))
     return path

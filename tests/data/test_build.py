@@ -16,7 +16,7 @@ from restore.data.discovery import fingerprint, list_pictures, split_files
 from restore.data.loader import Batch, Source
 from restore.degradations import damage_from
 from restore.errors import RestoreError
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from tests.data.conftest import scene
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_a_list_file_names_pictures_relative_to_itself(folder: Path, tmp_path: P
     elsewhere = tmp_path / "lists"
     elsewhere.mkdir()
     (elsewhere / "some.txt").write_text(f"# the best\n../a b.png\n\n{folder / '01.png'}\n../a b.png\n")
-    save_png(tmp_path / "a b.png", scene(1))
+    write_png(tmp_path / "a b.png", scene(1))
     files = list_pictures(elsewhere / "some.txt")
     assert [f.resolve() for f in files] == [tmp_path / "a b.png", folder / "01.png"]
     source, _, _ = opened({"folders": [str(elsewhere / "some.txt")], "validation_percent": 0})
@@ -93,7 +93,7 @@ def test_the_split_hangs_on_the_name_alone(folder: Path, tmp_path: Path) -> None
 
 def test_several_folders_are_drawn_from_by_weight(folder: Path, tmp_path: Path) -> None:
     for i in range(2):
-        save_png(tmp_path / f"black{i}.png", np.zeros((40, 40, 3), np.uint8))
+        write_png(tmp_path / f"black{i}.png", np.zeros((40, 40, 3), np.uint8))
     black = []
     for weight in (None, 9):
         second = str(tmp_path) if weight is None else {"path": str(tmp_path), "weight": weight}
@@ -126,7 +126,7 @@ def test_odd_pictures_are_read_as_they_look(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cache", ["device", "memory", "none"])
 def test_tiny_pictures_are_enlarged_or_left_out_and_counted(folder: Path, tmp_path: Path, cache: str) -> None:
     for i in range(3):
-        save_png(tmp_path / f"icon{i}.png", scene(100 + i, 16, 300))
+        write_png(tmp_path / f"icon{i}.png", scene(100 + i, 16, 300))
     values = {"folders": [str(folder), str(tmp_path)], "validation_percent": 0, "cache": cache}
     source, _, said = opened(values)
     assert source.batch(0, 0, 64).clean.shape == (64, 3, 32, 32)
@@ -162,9 +162,9 @@ def test_lookalikes_of_validation_pictures_are_kept_out_of_training(folder: Path
 
 def test_validation_pictures_smaller_than_the_network_takes_are_not_scored(tmp_path: Path) -> None:
     for i in range(10):
-        save_png(tmp_path / f"{i}.png", scene(i, 40, 40))
+        write_png(tmp_path / f"{i}.png", scene(i, 40, 40))
     validation = split_files([Folder(path=tmp_path)], 40).validation
-    save_png(validation[0], scene(0, 3, 3))
+    write_png(validation[0], scene(0, 3, 3))
     _, batches, said = opened({"folders": [str(tmp_path)], "validation_percent": 40})
     assert len(batches) == len(validation) - 1
     assert any("1 validation pictures are smaller than 4 px" in line for line in said)
@@ -235,8 +235,8 @@ def make_pairs(folder: Path, tmp_path: Path) -> tuple[dict, dict]:
         (tmp_path / name).mkdir()
     for file in folder.iterdir():
         picture = read_rgb8(file)
-        save_png(tmp_path / "damaged" / file.name, 255 - picture)
-        save_png(tmp_path / "both" / file.name, np.concatenate([picture, 255 - picture], axis=1))
+        write_png(tmp_path / "damaged" / file.name, 255 - picture)
+        write_png(tmp_path / "both" / file.name, np.concatenate([picture, 255 - picture], axis=1))
     return (
         {"input": str(tmp_path / "damaged"), "target": str(folder)},
         {"side_by_side": str(tmp_path / "both"), "direction": "BtoA"},
@@ -264,9 +264,9 @@ def test_tiny_pairs_are_enlarged(folder: Path, tmp_path: Path) -> None:
 
 def test_pairs_that_do_not_match_are_named(folder: Path, tmp_path: Path) -> None:
     two_folders, _ = make_pairs(folder, tmp_path)
-    save_png(tmp_path / "damaged" / "03.png", scene(1, 33, 33))
+    write_png(tmp_path / "damaged" / "03.png", scene(1, 33, 33))
     source, _, said = opened(two_folders | {"validation_percent": 0}, None)
     assert len(source.store) == 11
     assert sum("03.png: the two of a pair have different sizes" in line for line in said) == 1
-    save_png(tmp_path / "damaged" / "stranger.png", scene(1))
+    write_png(tmp_path / "damaged" / "stranger.png", scene(1))
     assert "stranger" in refused(two_folders, None)

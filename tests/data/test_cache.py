@@ -10,7 +10,7 @@ from restore.data.cache import DeviceStore, FileStore, MemoryStore, Store
 from restore.data.dataset import TrainingImages
 from restore.data.sampler import CropPlan, CropSpec, FolderSampler, make_wish
 from restore.errors import RestoreError
-from restore.images import find_pictures, read_rgb8, save_png
+from restore.images import find_images, read_rgb8, write_png
 from tests.data.conftest import scene
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def stores(files: list[Path], shares: FolderSampler | None = None, **settings: o
 
 
 def files_of(folder: Path) -> list[Path]:
-    return [folder / name for name in find_pictures(folder)]
+    return [folder / name for name in find_images(folder)]
 
 
 def equal(stores: list[Store], wish: CropSpec) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_three_stores_give_the_same_crops(folder: Path, rotate: bool, scale: tup
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_crop_is_cut_then_mirrored_then_turned(tmp_path: Path, turn: int, flip: bool) -> None:
     picture = scene(1, 40, 50)
-    save_png(tmp_path / "a.png", picture)
+    write_png(tmp_path / "a.png", picture)
     wish = CropSpec(
         keys=torch.tensor([1]), place=torch.tensor([[0.5, 0.75]], dtype=torch.float64),
         flip=torch.tensor([flip]), turn=torch.tensor([turn]), side=20,
@@ -71,7 +71,7 @@ def test_a_crop_is_cut_then_mirrored_then_turned(tmp_path: Path, turn: int, flip
 
 def test_beyond_the_lower_and_right_edges_a_picture_is_mirrored(tmp_path: Path) -> None:
     picture = scene(2, 20, 30)
-    save_png(tmp_path / "a.png", picture)
+    write_png(tmp_path / "a.png", picture)
     wish = CropSpec(torch.tensor([1]), torch.zeros(1, 2).double(), torch.tensor([False]), torch.tensor([0]), 35)
     crop = equal(stores([tmp_path / "a.png"]), wish)[0]
     assert np.array_equal(crop.permute(1, 2, 0).numpy(), np.pad(picture, ((0, 15), (0, 5), (0, 0)), "reflect"))
@@ -83,7 +83,7 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
     for i, file in enumerate(files_of(folder)):
         mixed.append(file)
         if i % 3 == 0:
-            save_png(tmp_path / f"tiny{i}.png", scene(i, 10, 10))
+            write_png(tmp_path / f"tiny{i}.png", scene(i, 10, 10))
             (tmp_path / f"broken{i}.png").write_bytes(b"no picture")
             mixed += [tmp_path / f"tiny{i}.png", tmp_path / f"broken{i}.png"]
     said: list[str] = []

@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.data.config import DataConfig
 from restore.data.dataset import DuplicateIndex, hamming, hashes_with_mirror, perceptual_hash
-from restore.images import find_pictures, read_rgb8
+from restore.images import find_images, read_rgb8
 
 BITS = DataConfig(folders=["x"]).near_duplicates or 0
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos" / "clean"
@@ -70,6 +70,6 @@ def test_among_photographs_only_true_copies_fall_below_the_default() -> None:
         pytest.skip("another collection")
     twins = [perceptual_hash(read_rgb8(PHOTOS / name)) for name in names]
     assert hamming(*twins) < BITS
-    strangers = [p for p in find_pictures(PHOTOS) if p.name not in names][::40]
+    strangers = [p for p in find_images(PHOTOS) if p.name not in names][::40]
     hashes = [perceptual_hash(read_rgb8(PHOTOS / p)) for p in strangers]
     assert all(hamming(a, b) >= BITS for i, a in enumerate(hashes) for b in hashes[:i] + twins)

@@ -11,7 +11,7 @@ from restore.cli import app
 from restore.degradations import key
 from restore.degradations.gallery import KINDS, STRENGTHS, Kind, _damaged, draw_gallery
 from restore.degradations.pipeline import STEPS, damage_from
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 
 
 def test_every_degradation_is_shown() -> None:
@@ -34,7 +34,7 @@ def test_strength_grows_to_the_right(kind: Kind) -> None:
 
 
 def test_the_command_draws_the_same_sheet_for_the_same_seed(tmp_path: Path) -> None:
-    save_png(tmp_path / "photo.png", np.ascontiguousarray(skimage.data.chelsea()[:150, :200]))
+    write_png(tmp_path / "photo.png", np.ascontiguousarray(skimage.data.chelsea()[:150, :200]))
     for name, arguments in (
         ("a", ["photo.png"]), ("b", ["photo.png"]), ("c", ["photo.png", "--seed", "1"]),
     ):  # fmt: skip

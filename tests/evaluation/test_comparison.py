@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from restore.cli import app
 from restore.errors import RestoreError
 from restore.evaluation.comparison import caption_of, crop_size, scores_against, show, telling_labels, where_they_differ
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Box, Cell, draw_sheet, enlarged, fitted, shortened, wrapped
 
 
@@ -59,9 +59,9 @@ def test_a_window_as_large_as_the_picture_is_no_trouble() -> None:
 
 def test_equal_pictures_give_a_sheet_that_says_so(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save_png(tmp_path / f"{name}.png", photo())
+        write_png(tmp_path / f"{name}.png", photo())
     equal = show([tmp_path / "a.png", tmp_path / "b.png"])
-    save_png(tmp_path / "b.png", changed(photo(), (10, 10, 40, 40)))
+    write_png(tmp_path / "b.png", changed(photo(), (10, 10, 40, 40)))
     different = show([tmp_path / "a.png", tmp_path / "b.png"])
     assert different.shape[0] > equal.shape[0], "crops are below"
 
@@ -82,8 +82,8 @@ def test_labels_tell_paths_apart() -> None:
 
 
 def test_different_sizes_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    save_png(tmp_path / "a.png", photo(60, 80))
-    save_png(tmp_path / "b.png", photo(60, 81))
+    write_png(tmp_path / "a.png", photo(60, 80))
+    write_png(tmp_path / "b.png", photo(60, 81))
     with pytest.raises(RestoreError, match=r"is 80×60 pixels, and b\.png is 81×60"):
         show([tmp_path / "a.png", tmp_path / "b.png"])
     done = CliRunner().invoke(app, ["show", f"{tmp_path}/a.png", f"{tmp_path}/b.png", "--out", f"{tmp_path}/s.png"])
@@ -93,8 +93,8 @@ def test_different_sizes_are_refused_and_nothing_is_written(tmp_path: Path) -> N
 
 
 def test_the_command_writes_a_sheet_and_no_second_one_unasked(tmp_path: Path) -> None:
-    save_png(tmp_path / "clean.png", photo())
-    save_png(tmp_path / "bad.png", changed(photo(), (50, 60, 90, 100)))
+    write_png(tmp_path / "clean.png", photo())
+    write_png(tmp_path / "bad.png", changed(photo(), (50, 60, 90, 100)))
     out = tmp_path / "sheets" / "s.png"
     command = ["show", f"{tmp_path}/bad.png", "--reference", f"{tmp_path}/clean.png", "--out", str(out)]
     assert CliRunner().invoke(app, [*command, "--crops", "0"]).exit_code == 0

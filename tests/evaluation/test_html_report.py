@@ -7,7 +7,7 @@ import pytest
 
 from restore.evaluation.html_report import write_report_page
 from restore.evaluation.scoring import score_folders
-from restore.images import save_png
+from restore.images import write_png
 from tests.cli.test_main import restore
 from tests.html.test_write import data_of
 
@@ -24,12 +24,12 @@ def folders(tmp_path: Path) -> Path:
             path = tmp_path / folder / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             if name != "alone" or folder == "restored":
-                save_png(path, np.ascontiguousarray(pixels))
+                write_png(path, np.ascontiguousarray(pixels))
         mask = np.zeros((40, 50, 1), np.uint8)
         mask[10:20, 10:20] = 255
         (tmp_path / "masks" / "sub").mkdir(parents=True, exist_ok=True)
         if name in ("good", "sub/same"):
-            save_png(tmp_path / "masks" / f"{name}.png", mask)
+            write_png(tmp_path / "masks" / f"{name}.png", mask)
     (tmp_path / "restored" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     return tmp_path
 

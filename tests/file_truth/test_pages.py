@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from restore.errors import RestoreError
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
-from restore.images import picture_from_bytes
+from restore.images import image_from_bytes
 from restore.images.metadata import tiff as tiff_pages
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
@@ -179,9 +179,9 @@ def test_a_chain_that_breaks_or_bites_its_tail_ends(data):
 def test_the_limit_on_pixels_is_for_all_pages_together(tmp_path):
     data = write_pages(tmp_path / "x.tif", PAGES).read_bytes()
     total = sum(page.shape[0] * page.shape[1] for page in PAGES)
-    assert len(picture_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).extra_pages) == 2
+    assert len(image_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).extra_pages) == 2
     with pytest.raises(RestoreError, match="page 3 of 3: with it the file is over the limit"):
-        picture_from_bytes(data, "x.tif", max_pixels=total - 1, all_pages=True)
+        image_from_bytes(data, "x.tif", max_pixels=total - 1, all_pages=True)
 
 
 def test_tags_of_a_big_tiff(tmp_path):

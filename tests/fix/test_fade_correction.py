@@ -14,7 +14,7 @@ from restore.degradations.color import Fade
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.fade_correction import estimated, thumbnail, unfaded
-from restore.images import read_picture, read_rgb8
+from restore.images import read_image, read_rgb8
 from tests.fix.conftest import Filler, Identity, hole, load, photo, save, snapshot
 
 PHOTOS = Path(__file__).parent.parent.parent.parent / "shared/data/photos/clean"
@@ -125,7 +125,7 @@ def test_gray_stays_gray():
 
 
 def levels(path: Path) -> int:
-    return len(np.unique(read_picture(path).pixels))
+    return len(np.unique(read_image(path).pixels))
 
 
 def test_sixteen_bits_stay_sixteen_and_alpha_is_not_touched(tmp_path):
@@ -136,7 +136,7 @@ def test_sixteen_bits_stay_sixteen_and_alpha_is_not_touched(tmp_path):
     fix_folder(tmp_path / "in", tmp_path / "out", Identity(), fade=True)
     before, after = levels(tmp_path / "in/gray.tif"), levels(tmp_path / "out/gray.tif")
     assert after > 0.95 * before, "at full depth, not through 8 bits"
-    gray = read_picture(tmp_path / "out/gray.tif")
+    gray = read_image(tmp_path / "out/gray.tif")
     assert (gray.gray, gray.pixels.dtype) == (True, np.uint16)
     assert np.ptp(gray.pixels.astype(int)) > 0.9 * 65535
     assert np.array_equal(load(tmp_path / "out/alpha.png")[:, :, 3], rgba[:, :, 3])
@@ -155,9 +155,9 @@ def test_in_parts_as_in_memory(masked, tmp_path, monkeypatch):
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
         fix_folder(tmp_path / "in", tmp_path / way, restorer, fade=True, strength=0.8, tile=64, **options)
     for name in ("a.png", "b.tif"):
-        one, two = (read_picture(tmp_path / way / name).pixels.astype(int) for way in ("memory", "parts"))
+        one, two = (read_image(tmp_path / way / name).pixels.astype(int) for way in ("memory", "parts"))
         assert np.array_equal(one, two)
-        assert np.abs(one - read_picture(tmp_path / "in" / name).pixels).max() > 10
+        assert np.abs(one - read_image(tmp_path / "in" / name).pixels).max() > 10
 
 
 def test_a_picture_with_nothing_to_fill_is_unfaded_and_that_is_told(tmp_path):

@@ -19,7 +19,7 @@ from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.grain import measure_grain, pixels_key, with_grain
 from restore.fix.steps import repair
-from restore.images import read_picture
+from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import hole, load, save, snapshot
 
@@ -175,7 +175,7 @@ def test_a_picture_in_company_gets_the_grain_of_one_alone(scans: Path) -> None:
 def test_grain_is_told_of_in_the_log_and_in_the_picture(scans: Path) -> None:
     fix_folder(scans / "in", scans / "out", Smooth(), masks=scans / "masks", match_grain=True, log=scans / "log")
     assert json.loads((scans / "log").read_text().splitlines()[0])["settings"]["match_grain"] is True
-    assert b"match_grain true" in (read_picture(scans / "out/0.png").xmp or b"")
+    assert b"match_grain true" in (read_image(scans / "out/0.png").xmp or b"")
 
 
 def test_grain_is_refused_where_it_would_be_in_vain(scans: Path) -> None:

@@ -10,7 +10,7 @@ from restore.errors import RestoreError
 from restore.fix import plan_fix, run_fix
 from restore.fix.html_report import check_fix_page, write_fix_page
 from restore.fix.results import Record, Summary
-from restore.images import save_png
+from restore.images import write_png
 from restore.restorers.registry import open_restorer
 from tests.cli.test_main import restore
 from tests.html.test_write import data_of
@@ -22,11 +22,11 @@ def scans(tmp_path: Path) -> Path:
     for number, name in enumerate(("a.png", "sub/b.png")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-        save_png(folder / name, noise)
+        write_png(folder / name, noise)
         hole = np.zeros((40, 50, 1), np.uint8)
         hole[10:20, 10:20] = 255
         (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
-        save_png(tmp_path / "masks" / name, hole)
+        write_png(tmp_path / "masks" / name, hole)
     return folder
 
 
@@ -77,11 +77,11 @@ def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path
     rgba = np.full((40, 50, 4), 200, np.uint8)
     rgba[:20, :, 3] = 0
     (tmp_path / "scans").mkdir()
-    save_png(tmp_path / "scans" / "a.png", rgba)
+    write_png(tmp_path / "scans" / "a.png", rgba)
     plan = plan_fix(tmp_path / "scans", tmp_path / "out", masks="auto")
     record = Record(os.fspath(tmp_path / "scans/a.png"), os.fspath(tmp_path / "out/a.png"), "done")
     (tmp_path / "out").mkdir()
-    save_png(tmp_path / "out" / "a.png", rgba)
+    write_png(tmp_path / "out" / "a.png", rgba)
     index = write_fix_page(tmp_path / "page", plan, [record], Summary(1))
     assert not data_of(index.parent)["rows"][0]["views"][0].get("outline"), "transparency is not where damage was"
 

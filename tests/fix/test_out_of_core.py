@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
-from restore.images import read_picture
+from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -64,7 +64,7 @@ def test_bands_give_the_same_pixels_and_metadata(name: str, tmp_path: Path, monk
     exif[0x010E], exif[0x0112] = "grandmother", 1
     save(tmp_path / "in" / name, photo(*size, channels=channels, dtype=dtype), exif=exif, **options)
     memory, bands = both_ways(tmp_path / "in", tmp_path, monkeypatch)
-    one, two = read_picture(memory / name), read_picture(bands / name)
+    one, two = read_image(memory / name), read_image(bands / name)
     assert np.array_equal(one.pixels, two.pixels)
     assert (one.alpha is None) == (two.alpha is None)
     assert one.alpha is None or np.array_equal(one.alpha, two.alpha)
@@ -84,7 +84,7 @@ def test_a_turned_picture_is_turned_in_bands_too(
         save(tmp_path / "in" / f"a.{ending}", photo(150, 90), exif=exif)
     memory, bands = both_ways(tmp_path / "in", tmp_path, monkeypatch)
     for ending in ("png", "tif"):
-        one, two = read_picture(memory / f"a.{ending}"), read_picture(bands / f"a.{ending}")
+        one, two = read_image(memory / f"a.{ending}"), read_image(bands / f"a.{ending}")
         assert np.array_equal(one.pixels, two.pixels)
         with Image.open(bands / f"a.{ending}") as image:
             assert image.getexif().get(0x0112, 1) == 1
@@ -96,7 +96,7 @@ def test_a_jpeg_stays_a_jpeg_of_its_quality(tmp_path: Path, monkeypatch: pytest.
     smooth = np.kron(photo(20, 15), np.ones((16, 16, 1), np.uint8))
     save(tmp_path / "in" / "a.jpg", smooth, exif=exif, quality=92, icc_profile=matrix_profile(*ADOBE_RGB))
     memory, bands = both_ways(tmp_path / "in", tmp_path, monkeypatch)
-    one, two = read_picture(memory / "a.jpg"), read_picture(bands / "a.jpg")
+    one, two = read_image(memory / "a.jpg"), read_image(bands / "a.jpg")
     assert np.abs(one.pixels.astype(int) - two.pixels.astype(int)).mean() < 0.5
     assert one.jpeg is not None
     assert two.jpeg is not None
@@ -111,7 +111,7 @@ def test_other_formats_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save(tmp_path / "in" / "b.webp", photo(150, 90), lossless=True)
     memory, bands = both_ways(tmp_path / "in", tmp_path, monkeypatch, ext="tiff")
     for name in ("a.tiff", "b.tiff"):
-        assert np.array_equal(read_picture(memory / name).pixels, read_picture(bands / name).pixels)
+        assert np.array_equal(read_image(memory / name).pixels, read_image(bands / name).pixels)
 
 
 @pytest.mark.usefixtures("everything_is_huge")
@@ -138,7 +138,7 @@ def test_memory_that_does_not_suffice_makes_the_tiles_smaller(tmp_path: Path) ->
     first = fix_folder(tmp_path / "in", tmp_path / "one", Smoother(), tile=64)
     second = fix_folder(tmp_path / "in", tmp_path / "two", Hungry(), tile=160)
     assert (first.done, second.done) == (1, 1)
-    one, two = (read_picture(tmp_path / way / "a.png").pixels.astype(int) for way in ("one", "two"))
+    one, two = (read_image(tmp_path / way / "a.png").pixels.astype(int) for way in ("one", "two"))
     assert np.abs(one - two).max() <= 1
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from restore.files import sweep_leftovers
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
-from restore.images import read_picture
+from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Inverter, load, photo, save
 
@@ -143,7 +143,7 @@ def test_whatever_a_killed_run_leaves_is_swept(tmp_path, monkeypatch, suffix):
         path.touch()
     sweep_leftovers(tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"x.{suffix}"]
-    assert read_picture(tmp_path / f"out/x.{suffix}").size == ((40, 60) if suffix == "tif" else (60, 40))
+    assert read_image(tmp_path / f"out/x.{suffix}").size == ((40, 60) if suffix == "tif" else (60, 40))
 
 
 def test_ctrl_c_finishes_a_picture_that_is_being_written_and_counts_it(tmp_path, monkeypatch):

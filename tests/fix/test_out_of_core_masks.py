@@ -15,7 +15,7 @@ from torch import Tensor
 from restore.fix import fix_folder, plan_fix, run_fix
 from restore.fix import out_of_core as huge
 from restore.fix.stages import Reader
-from restore.images import read_picture
+from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -56,7 +56,7 @@ def both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 def alike(one: Path, two: Path) -> bool:
-    first, second = read_picture(one), read_picture(two)
+    first, second = read_image(one), read_image(two)
     same_alpha = (first.alpha is None) == (second.alpha is None) and (
         first.alpha is None or np.array_equal(first.alpha, second.alpha)
     )
@@ -72,7 +72,7 @@ def test_holes_are_repaired_as_in_memory(options, tmp_path, both_ways):
     memory, parts = both_ways(masks=mask, **options)
     for name in ("gray16.tif", "rgb.png", "adobe.tif"):
         assert alike(memory / name, parts / name), name
-    before, after = read_picture(tmp_path / "in/rgb.png").pixels, read_picture(parts / "rgb.png").pixels
+    before, after = read_image(tmp_path / "in/rgb.png").pixels, read_image(parts / "rgb.png").pixels
     assert (after[HOLES > 0] != before[HOLES > 0]).any(axis=1).mean() > 0.9
     if not options:
         assert np.array_equal(after[HOLES == 0], before[HOLES == 0])
@@ -106,7 +106,7 @@ def test_the_own_alpha_as_mask_ends_up_opaque(tmp_path, both_ways):
     memory, parts = both_ways(masks="alpha")
     for name in ("a.png", "b.tif"):
         assert alike(memory / name, parts / name)
-        assert (read_picture(parts / name).alpha == 255).all()
+        assert (read_image(parts / name).alpha == 255).all()
 
 
 def test_an_empty_mask_gives_the_file_byte_for_byte(tmp_path, both_ways):
@@ -134,7 +134,7 @@ def test_what_the_parts_cannot_hold_is_repaired_in_memory(tmp_path, monkeypatch)
     for number, mask in enumerate((large, other)):
         summary = fix_folder(tmp_path / "in", tmp_path / f"{number}", FromAround(), masks=mask)
         assert (summary.done, summary.failed) == (1, [])
-        before, after = (read_picture(tmp_path / way / "a.png").pixels for way in ("in", f"{number}"))
+        before, after = (read_image(tmp_path / way / "a.png").pixels for way in ("in", f"{number}"))
         assert not np.array_equal(before, after)
 
 

@@ -12,7 +12,7 @@ import pytest
 from restore.errors import RestoreError
 from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
-from restore.images import read_picture
+from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -202,7 +202,7 @@ def differences(folder: Path, out: Path) -> dict[str, np.ndarray]:
     """By how much each picture's values differ, as shares of white."""
     found = {}
     for name in SOURCES:
-        one, two = read_picture(folder / name), read_picture(out / name)
+        one, two = read_image(folder / name), read_image(out / name)
         found[name] = (two.pixels.astype(float) - one.pixels) / one.white
     return found
 

@@ -17,7 +17,7 @@ import restore.html as page_package
 from restore.errors import RestoreError
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, previews, write_page
 from restore.html.folder import ASSETS, GENERATOR
-from restore.images import save_png
+from restore.images import write_png
 
 PSNR = Column("psnr", "PSNR (dB)", "higher", 2)
 HOSTILE = [
@@ -137,7 +137,7 @@ def test_large_pictures_are_reduced_and_shown_whole_where_they_differ(tmp_path: 
 def test_a_hole_is_outlined_from_outside(tmp_path: Path, kind: str) -> None:
     hole = np.zeros((24, 32), bool)
     hole[10:14, 10:20] = True
-    save_png(tmp_path / "mask.png", hole.astype(np.uint8)[:, :, None] * 255)
+    write_png(tmp_path / "mask.png", hole.astype(np.uint8)[:, :, None] * 255)
     mask = {"bool": hole, "uint8": hole.astype(np.uint8) * 255, "float32": hole.astype(np.float32)}.get(kind)
     row = Row("a", {}, {"a": gray(1)}, mask=tmp_path / "mask.png" if mask is None else mask)
     view = write(tmp_path / "p", [row])["rows"][0]["views"][0]
@@ -168,8 +168,8 @@ def test_what_cannot_be_shown_is_noted_in_its_row(tmp_path: Path) -> None:
 def test_pictures_too_large_to_be_held_by_many_threads_are_shown_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_png(tmp_path / "large.png", gray(1, 40, 50))
-    save_png(tmp_path / "huge.png", gray(1, 400, 500))
+    write_png(tmp_path / "large.png", gray(1, 40, 50))
+    write_png(tmp_path / "huge.png", gray(1, 400, 500))
     monkeypatch.setattr(previews, "_MANY_AT_ONCE_PIXELS", 1000)
     monkeypatch.setattr(previews, "MAX_PIXELS", 100_000)
     rows = [Row("a", {}, {"a": tmp_path / "large.png", "b": tmp_path / "huge.png"}) for _ in range(8)]

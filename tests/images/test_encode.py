@@ -1,4 +1,4 @@
-"""What `write_picture` puts into files, read back with Pillow; and that it leaves nothing half done."""
+"""What `write_image` puts into files, read back with Pillow; and that it leaves nothing half done."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ import pyvips
 from PIL import ExifTags, Image
 
 from restore.errors import RestoreError
-from restore.images import Picture, read_picture, save_png, write_bytes, write_picture
+from restore.images import DecodedImage, read_image, write_bytes, write_image, write_png
 from restore.images.metadata.exif import orientation_of, upright_exif
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -40,7 +40,7 @@ def test_metadata_is_kept(tmp_path, suffix):
     source, out = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     xmp = {} if suffix == "png" else {"xmp": XMP}
     Image.fromarray(RGB).save(source, exif=exif(), icc_profile=ICC, **xmp)
-    write_picture(read_picture(source), out)
+    write_image(read_image(source), out)
     with Image.open(out) as image:
         image.load()
         assert image.info["icc_profile"] == ICC
@@ -62,7 +62,7 @@ def assert_tags(kept):
 def test_metadata_of_a_tiff_is_kept(tmp_path):
     tags = {271: "Maker", 33432: "Somebody", 274: 6, 700: XMP, 33723: b"caption"}
     Image.fromarray(RGB).save(tmp_path / "a.tif", tiffinfo=tags, icc_profile=ICC)
-    write_picture(read_picture(tmp_path / "a.tif"), tmp_path / "b.tif")
+    write_image(read_image(tmp_path / "a.tif"), tmp_path / "b.tif")
     with Image.open(tmp_path / "b.tif") as image:
         image.load()
         assert image.size == (24, 40)
@@ -76,15 +76,15 @@ def test_metadata_of_a_tiff_is_kept(tmp_path):
 def test_metadata_goes_from_format_to_format(tmp_path, suffix):
     Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif(), icc_profile=ICC, xmp=XMP, dpi=(300, 300))
     first, second = tmp_path / f"b.{suffix}", tmp_path / f"c.{suffix}"
-    write_picture(read_picture(tmp_path / "a.jpg"), first)
-    write_picture(read_picture(first), second)
+    write_image(read_image(tmp_path / "a.jpg"), first)
+    write_image(read_image(first), second)
     for path in (first, second):
         with Image.open(path) as image:
             assert_tags(image.getexif())
             assert image.info["icc_profile"] == ICC
             if suffix in ("jpg", "png", "tif"):
                 assert [round(float(value)) for value in image.info["dpi"]] == [300, 300]
-        again = read_picture(path)
+        again = read_image(path)
         assert again.size == (40, 24)
         assert again.xmp is not None
         assert b'tiff:Orientation="1"' in again.xmp
@@ -93,7 +93,7 @@ def test_metadata_goes_from_format_to_format(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_stripping_keeps_the_profile_alone(tmp_path, suffix):
     Image.fromarray(RGB).save(tmp_path / f"a.{suffix}", exif=exif(1), icc_profile=ICC)
-    write_picture(read_picture(tmp_path / f"a.{suffix}"), tmp_path / f"b.{suffix}", metadata="strip")
+    write_image(read_image(tmp_path / f"a.{suffix}"), tmp_path / f"b.{suffix}", metadata="strip")
     with Image.open(tmp_path / f"b.{suffix}") as image:
         assert image.info["icc_profile"] == ICC
         assert 0x010F not in image.getexif()
@@ -117,38 +117,38 @@ def test_broken_exif_is_carried_and_not_trusted(tmp_path, broken):
     assert orientation_of(broken) == 1
     assert upright_exif(broken, (1, 1)) == broken
     for suffix in ("jpg", "png", "webp", "tif", "avif"):
-        write_picture(Picture(RGB, exif=broken), tmp_path / f"a.{suffix}")
-        assert read_picture(tmp_path / f"a.{suffix}").size == (24, 40)
+        write_image(DecodedImage(RGB, exif=broken), tmp_path / f"a.{suffix}")
+        assert read_image(tmp_path / f"a.{suffix}").size == (24, 40)
 
 
 @pytest.mark.parametrize("quality", [30, 75, 92, 98])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 def test_a_jpeg_is_compressed_like_its_source(tmp_path, quality, subsampling):
     Image.fromarray(RGB).save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
-    picture = read_picture(tmp_path / "a.jpg")
+    picture = read_image(tmp_path / "a.jpg")
     assert picture.jpeg is not None
     assert (picture.jpeg.quality, picture.jpeg.subsampling) == (quality, subsampling)
-    write_picture(picture, tmp_path / "b.jpg")
+    write_image(picture, tmp_path / "b.jpg")
     with Image.open(tmp_path / "a.jpg") as a, Image.open(tmp_path / "b.jpg") as b:
         assert a.quantization == b.quantization
-    assert read_picture(tmp_path / "b.jpg").jpeg == picture.jpeg
+    assert read_image(tmp_path / "b.jpg").jpeg == picture.jpeg
 
 
 def test_quality_can_be_chosen(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.jpg", quality=95)
-    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.jpg", quality=40)
-    assert read_picture(tmp_path / "b.jpg").jpeg.quality == 40
+    write_image(read_image(tmp_path / "a.jpg"), tmp_path / "b.jpg", quality=40)
+    assert read_image(tmp_path / "b.jpg").jpeg.quality == 40
 
 
 def test_progressive_rgb_gray_and_captions_stay(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.jpg", progressive=True, comment=b"a remark", keep_rgb=True)
-    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    write_image(read_image(tmp_path / "a.jpg"), tmp_path / "b.jpg")
     with Image.open(tmp_path / "b.jpg") as image:
         assert image.info["progressive"]
         assert image.info["comment"] == b"a remark"
         assert [layer[0] for layer in image.layer] == [82, 71, 66]
     Image.fromarray(RGB[:, :, 0]).save(tmp_path / "g.jpg")
-    write_picture(read_picture(tmp_path / "g.jpg"), tmp_path / "h.jpg")
+    write_image(read_image(tmp_path / "g.jpg"), tmp_path / "h.jpg")
     assert Image.open(tmp_path / "h.jpg").mode == "L"
 
 
@@ -157,8 +157,8 @@ def test_progressive_rgb_gray_and_captions_stay(tmp_path):
 def test_sixteen_bits_and_alpha_survive_the_file(tmp_path, suffix, channels):
     values = RNG.integers(0, 65536, (30, 20, channels)).astype(np.uint16)
     alpha = RNG.integers(0, 65536, (30, 20)).astype(np.uint16)
-    picture = Picture(values, alpha, 65535.0, bits=16, icc=ICC if channels == 3 else None)
-    write_picture(picture, tmp_path / f"a.{suffix}")
+    picture = DecodedImage(values, alpha, 65535.0, bits=16, icc=ICC if channels == 3 else None)
+    write_image(picture, tmp_path / f"a.{suffix}")
     image = pyvips.Image.new_from_file(str(tmp_path / f"a.{suffix}"))
     assert image.format == "ushort"
     assert image.bands == channels + 1
@@ -173,7 +173,7 @@ def test_png_chunks_that_say_how_colours_are_meant_are_carried(tmp_path):
     info.add(b"gAMA", (100000).to_bytes(4, "big"))
     info.add_text("Title", "A picture")
     Image.fromarray(RGB).save(tmp_path / "a.png", pnginfo=info, dpi=(300, 300))
-    write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.png")
+    write_image(read_image(tmp_path / "a.png"), tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as image:
         assert image.info["gamma"] == 1.0
         assert image.text["Title"] == "A picture"
@@ -182,23 +182,23 @@ def test_png_chunks_that_say_how_colours_are_meant_are_carried(tmp_path):
 
 
 def test_what_a_format_cannot_hold_is_told(tmp_path):
-    deep = Picture(RGB.astype(np.uint16) * 257, RGB[:, :, 0].astype(np.uint16) * 257, 65535.0, bits=16)
-    notes = write_picture(deep, tmp_path / "a.jpg", quality=95)
+    deep = DecodedImage(RGB.astype(np.uint16) * 257, RGB[:, :, 0].astype(np.uint16) * 257, 65535.0, bits=16)
+    notes = write_image(deep, tmp_path / "a.jpg", quality=95)
     assert any("16 bits" in note for note in notes)
     assert any("transparency" in note for note in notes)
-    assert write_picture(deep, tmp_path / "a.png") == []
+    assert write_image(deep, tmp_path / "a.png") == []
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tga", "pcx", "ppm", "sgi", "webp"])
 def test_lossless_formats_give_back_what_they_got(tmp_path, suffix):
-    write_picture(Picture(RGB), tmp_path / f"a.{suffix}")
+    write_image(DecodedImage(RGB), tmp_path / f"a.{suffix}")
     with Image.open(tmp_path / f"a.{suffix}") as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), RGB)
 
 
 def test_unknown_formats_fail_with_advice(tmp_path):
     with pytest.raises(RestoreError, match="PNG or TIFF"):
-        write_picture(replace(Picture(RGB), format="xyz"), tmp_path / "a.xyz")
+        write_image(replace(DecodedImage(RGB), format="xyz"), tmp_path / "a.xyz")
     assert os.listdir(tmp_path) == []
 
 
@@ -210,8 +210,8 @@ def test_save_png_is_plain_and_always_the_same(tmp_path):
         RGB.astype(np.uint16) * 257,
         np.dstack([RGB, RGB[:, :, 0]]),
     ):
-        save_png(tmp_path / "a.png", array)
-        save_png(tmp_path / "b.png", array.copy())
+        write_png(tmp_path / "a.png", array)
+        write_png(tmp_path / "b.png", array.copy())
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
         back = pyvips.Image.new_from_file(str(tmp_path / "a.png")).numpy()
         assert np.array_equal(back, array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
@@ -219,7 +219,7 @@ def test_save_png_is_plain_and_always_the_same(tmp_path):
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     target = tmp_path / "a.png"
-    write_picture(Picture(RGB), target)
+    write_image(DecodedImage(RGB), target)
     before = target.read_bytes()
 
     def full(_):
@@ -227,7 +227,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RestoreError, match="disk is full") as caught:
-        write_picture(Picture(255 - RGB), target)
+        write_image(DecodedImage(255 - RGB), target)
     assert caught.value.exit_code == 1
     assert target.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.png"]
@@ -251,13 +251,13 @@ def test_places_that_cannot_be_written_to(tmp_path):
         (tmp_path / ("x" * 300 + ".png"), "too long"),
     ):
         with pytest.raises(RestoreError, match=reason):
-            write_picture(Picture(RGB), path)
+            write_image(DecodedImage(RGB), path)
     assert os.listdir(tmp_path) == ["folder.png"]
 
 
 def test_a_new_file_has_the_rights_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
-    write_picture(Picture(RGB), tmp_path / "a.png")
+    write_image(DecodedImage(RGB), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -265,9 +265,9 @@ def test_threads_do_not_get_in_each_others_way(tmp_path):
     def work(number):
         values = np.full((64, 64, 3), number, np.uint8)
         for turn in range(5):
-            write_picture(Picture(values), tmp_path / f"{number}.{('png', 'tif', 'webp')[turn % 3]}")
+            write_image(DecodedImage(values), tmp_path / f"{number}.{('png', 'tif', 'webp')[turn % 3]}")
             found.append(
-                bool((read_picture(tmp_path / f"{number}.{('png', 'tif', 'webp')[turn % 3]}").pixels == number).all())
+                bool((read_image(tmp_path / f"{number}.{('png', 'tif', 'webp')[turn % 3]}").pixels == number).all())
             )
 
     found: list[bool] = []

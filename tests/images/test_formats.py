@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 from restore.errors import RestoreError
-from restore.images import Picture, read_picture, write_picture
+from restore.images import DecodedImage, read_image, write_image
 from restore.images import decode as heic
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -29,13 +29,13 @@ def phone_photo(tmp_path):
 
 
 def test_a_photograph_comes_back_with_its_profile_and_maker(phone_photo, tmp_path):
-    picture = read_picture(phone_photo)
+    picture = read_image(phone_photo)
     assert (picture.format, picture.size, picture.icc) == ("heic", (200, 300), ICC)
     assert np.abs(picture.pixels.astype(float) - PHOTO).mean() < 3
     assert picture.notes == []
 
-    write_picture(picture, tmp_path / "b.heic")
-    again = read_picture(tmp_path / "b.heic")
+    write_image(picture, tmp_path / "b.heic")
+    again = read_image(tmp_path / "b.heic")
     assert (again.size, again.icc) == (picture.size, picture.icc)
     assert np.abs(again.pixels.astype(float) - picture.pixels).mean() < 3
     with Image.open(tmp_path / "b.heic") as image:
@@ -45,8 +45,8 @@ def test_a_photograph_comes_back_with_its_profile_and_maker(phone_photo, tmp_pat
 def test_transparency_is_kept(tmp_path):
     pytest.importorskip("pillow_heif")
     alpha = np.tile(np.arange(150, dtype=np.uint8), (200, 2))
-    write_picture(Picture(PHOTO, alpha, format="heic"), tmp_path / "a.heic")
-    back = read_picture(tmp_path / "a.heic").alpha
+    write_image(DecodedImage(PHOTO, alpha, format="heic"), tmp_path / "a.heic")
+    back = read_image(tmp_path / "a.heic").alpha
     assert back is not None
     assert np.abs(back.astype(int) - alpha).mean() < 3
 
@@ -54,7 +54,7 @@ def test_transparency_is_kept(tmp_path):
 def test_a_cut_file_fails_with_a_reason(phone_photo):
     phone_photo.write_bytes(phone_photo.read_bytes()[:-2000])
     with pytest.raises(RestoreError, match="the HEIC cannot be decoded"):
-        read_picture(phone_photo)
+        read_image(phone_photo)
 
 
 def test_without_the_extra_it_is_said_how_to_get_it(phone_photo, monkeypatch):
@@ -62,5 +62,5 @@ def test_without_the_extra_it_is_said_how_to_get_it(phone_photo, monkeypatch):
         patch.setitem(sys.modules, "pillow_heif", None)
         heic.heic_available.cache_clear()
         with pytest.raises(RestoreError, match=r"restore-toolkit\[heic\]"):
-            read_picture(phone_photo)
+            read_image(phone_photo)
     heic.heic_available.cache_clear()

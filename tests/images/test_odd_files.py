@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.images import read_picture, write_picture
+from restore.images import read_image, write_image
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "odd_files"
 READ = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "AVIF", "ICO", "TGA", "PCX", "PPM", "SGI"}
@@ -33,7 +33,7 @@ def test_each_odd_file_is_read_or_refused_with_a_reason(tmp_path, capfd):
         path, pillow = FOLDER / row["path"], row["pillow outcome"].split()
         start = time.process_time()
         try:
-            picture = read_picture(path)
+            picture = read_image(path)
         except RestoreError as error:
             if pillow[0] == "OK" and pillow[1] in READ:
                 wrong.append(f"{path.name}: refused: {error}")
@@ -42,9 +42,9 @@ def test_each_odd_file_is_read_or_refused_with_a_reason(tmp_path, capfd):
             continue
         if pillow[0] == "OK" and not any(word in row["path"] for word in DIFFERS):
             wrong += _differences(path, picture)
-        write_picture(picture, tmp_path / "out", format=picture.format)
+        write_image(picture, tmp_path / "out", format=picture.format)
         if picture.format in ("png", "tiff", "bmp"):
-            again = read_picture(tmp_path / "out")
+            again = read_image(tmp_path / "out")
             if not np.array_equal(again.pixels, picture.pixels):
                 wrong.append(f"{path.name}: changed by being written")
         if time.process_time() - start > 5:

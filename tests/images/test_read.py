@@ -1,4 +1,4 @@
-"""What `read_picture` makes of files, against Pillow and against arrays that the tests know."""
+"""What `read_image` makes of files, against Pillow and against arrays that the tests know."""
 
 import io
 import os
@@ -12,16 +12,16 @@ from PIL import Image, ImageCms
 
 from restore.errors import RestoreError
 from restore.images import (
-    NotAPicture,
-    Picture,
-    picture_from_bytes,
+    DecodedImage,
+    NotAnImage,
+    image_from_bytes,
+    read_image,
     read_mask,
-    read_picture,
     read_rgb,
     read_rgb8,
-    write_picture,
+    write_image,
 )
-from restore.images.decode import reason_of
+from restore.images.decode import decoder_message
 from restore.images.encode import encode
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -62,12 +62,12 @@ def test_a_picture_comes_upright_and_stays_so(tmp_path, suffix, orientation):
     options = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"a.{suffix}", np.ascontiguousarray(AS_STORED[orientation](seen)), exif=exif, **options)
 
-    picture = read_picture(path)
+    picture = read_image(path)
     assert picture.size == seen.shape[:2]
     assert np.abs(picture.pixels.astype(int) - seen).max() <= (8 if suffix == "jpg" else 0)
 
     again = tmp_path / f"b.{suffix}"
-    write_picture(picture, again)
+    write_image(picture, again)
     with Image.open(again) as image:
         assert image.getexif().get(0x0112, 1) == 1
         assert image.size == (seen.shape[1], seen.shape[0])
@@ -83,7 +83,7 @@ def test_png_of_every_depth(tmp_path, bits):
     )
     path = tmp_path / "a.png"
     path.write_bytes(_gray_png(codes, bits))
-    picture = read_picture(path)
+    picture = read_image(path)
     white = 65535 if bits == 16 else 255
     assert picture.bits == bits
     assert picture.pixels.dtype == (np.uint16 if bits == 16 else np.uint8)
@@ -109,7 +109,7 @@ def _gray_png(codes, bits):
 def test_a_palette_becomes_rgb_and_keeps_its_transparency(tmp_path):
     image = Image.fromarray(smooth()).quantize(16)
     image.save(tmp_path / "a.png", transparency=3)
-    picture = read_picture(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
     expected = np.asarray(Image.open(tmp_path / "a.png").convert("RGBA"))
     assert picture.alpha is not None
     assert set(np.unique(picture.alpha)) == {0, 255}
@@ -123,7 +123,7 @@ def test_gray_and_alpha_stay_what_they_are(tmp_path, suffix, mode):
     channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
     values = RNG.integers(0, 256, (9, 13, channels), np.uint8)
     path = saved(tmp_path / f"a.{suffix}", values[:, :, 0] if mode == "L" else values)
-    picture = read_picture(path)
+    picture = read_image(path)
     assert picture.gray == (channels < 3)
     assert np.array_equal(picture.pixels, values[:, :, : 1 if channels < 3 else 3])
     assert (picture.alpha is not None) == (channels in (2, 4))
@@ -138,7 +138,7 @@ def test_other_formats(tmp_path, suffix):
     )
     path = saved(tmp_path / f"a.{suffix}", smooth(), **options)
     expected = np.asarray(Image.open(path).convert("RGB"))
-    assert np.abs(read_picture(path).pixels.astype(int) - expected).max() <= (2 if suffix == "avif" else 0)
+    assert np.abs(read_image(path).pixels.astype(int) - expected).max() <= (2 if suffix == "avif" else 0)
 
 
 @pytest.mark.parametrize("options", [{"tile": True}, {"compression": "lzw"}, {"compression": "deflate"}])
@@ -148,7 +148,7 @@ def test_tiff(tmp_path, dtype, options):
     if dtype != np.float32:
         values = (values * np.iinfo(dtype).max).astype(dtype)
     pyvips.Image.new_from_array(values).tiffsave(str(tmp_path / "a.tif"), **options)
-    picture = read_picture(tmp_path / "a.tif")
+    picture = read_image(tmp_path / "a.tif")
     assert picture.pixels.dtype == dtype
     assert np.array_equal(picture.pixels, values)
 
@@ -158,7 +158,7 @@ def test_further_pages_are_told(tmp_path):
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], lossless=True)
     for suffix in ("tif", "webp"):
-        picture = read_picture(tmp_path / f"a.{suffix}")
+        picture = read_image(tmp_path / f"a.{suffix}")
         assert any("first of 2" in note for note in picture.notes)
         assert np.array_equal(picture.pixels, RGB)
 
@@ -166,7 +166,7 @@ def test_further_pages_are_told(tmp_path):
 def test_a_float_picture_with_values_to_255_is_shown_in_their_range(tmp_path):
     values = (RNG.random((5, 6, 3)) * 200 + 55).astype(np.float32)
     pyvips.Image.new_from_array(values).tiffsave(str(tmp_path / "a.tif"))
-    picture = read_picture(tmp_path / "a.tif")
+    picture = read_image(tmp_path / "a.tif")
     assert picture.white == 255
     assert np.allclose(picture.to_srgb(), values / 255)
 
@@ -177,7 +177,7 @@ def test_cmyk_agrees_with_littlecms(tmp_path):
     )
     cmyk = RNG.integers(0, 256, (16, 16, 4), np.uint8)
     Image.fromarray(cmyk, "CMYK").save(tmp_path / "a.tif", icc_profile=bytes(profile))
-    picture = read_picture(tmp_path / "a.tif")
+    picture = read_image(tmp_path / "a.tif")
     expected = ImageCms.profileToProfile(
         Image.fromarray(cmyk, "CMYK"),
         io.BytesIO(bytes(profile)),
@@ -194,7 +194,7 @@ def test_a_gray_cmyk_jpeg_without_a_profile_comes_out_the_right_way_round(tmp_pa
     ramp = np.zeros((16, 256, 4), np.uint8)
     ramp[:, :, 3] = np.arange(256)  # black ink grows to the right
     Image.fromarray(ramp, "CMYK").save(tmp_path / "a.jpg", quality=95)
-    row = read_picture(tmp_path / "a.jpg").pixels[8].mean(axis=1)
+    row = read_image(tmp_path / "a.jpg").pixels[8].mean(axis=1)
     assert row[0] > 240
     assert row[-1] < 60
     assert (np.diff(row[::16]) < 0).all()
@@ -206,7 +206,7 @@ def test_half_a_file_fails_with_one_line(tmp_path, suffix):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RestoreError) as caught:
-        read_picture(path)
+        read_image(path)
     assert caught.value.exit_code == 1
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -216,7 +216,7 @@ def test_half_a_jpeg_can_be_accepted(tmp_path):
     path = saved(tmp_path / "a.jpg", smooth(200, 300), quality=95)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
-    picture = read_picture(path, truncated="accept")
+    picture = read_image(path, truncated="accept")
     assert np.abs(picture.pixels[:60].astype(int) - smooth(200, 300)[:60]).max() <= 12
 
 
@@ -224,8 +224,8 @@ def test_half_a_jpeg_can_be_accepted(tmp_path):
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", RGB)
     with pytest.raises(RestoreError, match="limit"):
-        read_picture(path, max_pixels=24 * 40 - 1)
-    assert read_picture(path, max_pixels=24 * 40).size == (24, 40)
+        read_image(path, max_pixels=24 * 40 - 1)
+    assert read_image(path, max_pixels=24 * 40).size == (24, 40)
 
 
 def test_a_header_that_lies_about_its_size_allocates_nothing(tmp_path):
@@ -234,25 +234,25 @@ def test_a_header_that_lies_about_its_size_allocates_nothing(tmp_path):
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(RestoreError, match="200000×200000"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 5000, b"<html>", b"PK\3\4zip", b"\x7fELF"])
 def test_what_is_no_picture_says_so(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(NotAPicture):
-        read_picture(tmp_path / "a.jpg")
+    with pytest.raises(NotAnImage):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_pictures_that_cannot_be_read_are_named_and_are_not_taken_for_something_else(tmp_path):
     (tmp_path / "a.psd").write_bytes(b"8BPS\0\1" + bytes(100))
     with pytest.raises(RestoreError, match="Photoshop") as caught:
-        read_picture(tmp_path / "a.psd")
-    assert not isinstance(caught.value, NotAPicture)
+        read_image(tmp_path / "a.psd")
+    assert not isinstance(caught.value, NotAnImage)
     saved(tmp_path / "a.tif", RGB)
     os.rename(tmp_path / "a.tif", tmp_path / "a.nef")
     with pytest.raises(RestoreError, match="raw"):
-        read_picture(tmp_path / "a.nef")
+        read_image(tmp_path / "a.nef")
 
 
 def test_missing_files_folders_and_pipes(tmp_path):
@@ -260,7 +260,7 @@ def test_missing_files_folders_and_pipes(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for name in ("missing.png", "folder.png", "pipe.png"):
         with pytest.raises(RestoreError) as caught:
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
         assert caught.value.exit_code == 1
 
 
@@ -273,13 +273,13 @@ def test_any_name_works(tmp_path):
         b"x" * 240 + b".png",
     ):
         path = os.path.join(tmp_path, os.fsdecode(name))
-        write_picture(read_picture(saved(tmp_path / "source.png", RGB)), path)
-        assert np.array_equal(read_picture(path).pixels, RGB)
+        write_image(read_image(saved(tmp_path / "source.png", RGB)), path)
+        assert np.array_equal(read_image(path).pixels, RGB)
     broken = os.path.join(tmp_path, os.fsdecode(b"\xff\n.png"))
     with open(broken, "wb") as stream:
         stream.write(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(RestoreError) as caught:
-        read_picture(broken)
+        read_image(broken)
     str(caught.value).encode("utf-8")
     assert "\n" not in str(caught.value)
 
@@ -316,7 +316,7 @@ def test_spoilt_files_are_pictures_or_restore_errors(capfd):
     rng = np.random.default_rng(5)
     wholes = {}
     for kind in ("jpeg", "png", "tiff", "webp", "gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi", "avif"):
-        wholes[kind] = encode(Picture(smooth(), exif=Image.Exif().tobytes()), kind, "a")[0]
+        wholes[kind] = encode(DecodedImage(smooth(), exif=Image.Exif().tobytes()), kind, "a")[0]
     refusals = []
     for turn in range(600):
         kind = list(wholes)[turn % len(wholes)]
@@ -326,7 +326,7 @@ def test_spoilt_files_are_pictures_or_restore_errors(capfd):
         if turn % 5 == 0:
             del data[rng.integers(1, len(data)) :]
         try:
-            picture_from_bytes(bytes(data), f"a.{kind}", max_pixels=1_000_000)
+            image_from_bytes(bytes(data), f"a.{kind}", max_pixels=1_000_000)
         except RestoreError as error:
             refusals.append(error)
     assert len(refusals) > 100
@@ -337,18 +337,18 @@ def test_spoilt_files_are_pictures_or_restore_errors(capfd):
 
 def test_a_message_that_quotes_odd_bytes_is_an_error_like_any_other_and_spoils_no_later_one(tmp_path):
     error = UnicodeDecodeError("utf-8", b"png2vips: chunk \xc1\x07 is odd\n", 16, 17, "invalid start byte")
-    assert reason_of(error) == "chunk \\xc1\\x07 is odd"
+    assert decoder_message(error) == "chunk \\xc1\\x07 is odd"
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(RestoreError, match="PNG cannot be decoded"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 def test_a_profile_that_does_not_fit_is_told_and_left_out(tmp_path):
     path = saved(tmp_path / "a.png", RGB, icc_profile=b"rubbish" * 40)
-    picture = read_picture(path)
+    picture = read_image(path)
     assert picture.icc is None
     assert picture.notes == [] or "profile" in picture.notes[0]
     path = saved(tmp_path / "a.jpg", RGB[:, :, 0], icc_profile=matrix_profile(*ADOBE_RGB))
-    picture = read_picture(path)
+    picture = read_image(path)
     assert picture.icc is None
     assert "meant for RGB" in picture.notes[0]

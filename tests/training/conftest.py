@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage import data as pictures
 
-from restore.images import save_png
+from restore.images import write_png
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +14,5 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few photographs, two of which fall to validation at 50 %."""
     folder = tmp_path_factory.mktemp("clean")
     for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        save_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:220, 100:280]))
+        write_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:220, 100:280]))
     return folder

@@ -8,7 +8,7 @@ import torch
 from skimage import data as pictures
 
 from restore.config import config_names, configs_dir
-from restore.images import save_png
+from restore.images import write_png
 from restore.models import build as build_network
 from restore.training.config import load_train_config
 from restore.training.loop import TrainCallbacks, train
@@ -29,7 +29,7 @@ SMALL_PIX2PIX = ["data.patch=64", "data.resize=72", "model.args.num_downs=6", "m
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     for name in ("astronaut", "coffee", "chelsea"):
-        save_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:160, 100:260]))
+        write_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:160, 100:260]))
     return folder
 
 

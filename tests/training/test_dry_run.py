@@ -10,7 +10,7 @@ from skimage import data as pictures
 from restore.config import build, load
 from restore.data.loader import Batch
 from restore.errors import RestoreError
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.models import build as build_network
 from restore.training import dry_run as trial_module
 from restore.training.config import TrainConfig
@@ -21,7 +21,7 @@ from restore.training.dry_run import count_macs, duration, preview
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     for name in ("astronaut", "coffee"):
-        save_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:140, 100:180]))
+        write_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:140, 100:180]))
     return folder
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from restore.checkpoints import load_generator, read_description
 from restore.config import build
 from restore.errors import RestoreError
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.models.unet import UNet
 from restore.training.config import TrainConfig
 from restore.training.ema import Ema
@@ -173,8 +173,8 @@ def test_real_pairs_from_two_folders_and_side_by_side(clean: Path, tmp_path: Pat
     both.mkdir()
     for file in clean.iterdir():
         picture = read_rgb8(file)
-        save_png(damaged / file.name, 255 - picture)
-        save_png(both / file.name, np.concatenate([picture, 255 - picture], axis=1))
+        write_png(damaged / file.name, 255 - picture)
+        write_png(both / file.name, np.concatenate([picture, 255 - picture], axis=1))
     shape = {"patch": 32, "batch": 2, "validation_percent": 50, "validation_size": 64}
     for i, source in enumerate(
         [
@@ -194,7 +194,7 @@ def test_real_pairs_from_two_folders_and_side_by_side(clean: Path, tmp_path: Pat
 
 def test_a_pair_without_partner_is_named(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
-    save_png(tmp_path / "damaged" / "stranger.png", np.zeros((40, 40, 3), np.uint8))
+    write_png(tmp_path / "damaged" / "stranger.png", np.zeros((40, 40, 3), np.uint8))
     settings = config(
         clean, tmp_path / "run", damage=None, data={"input": str(tmp_path / "damaged"), "target": str(clean)}
     )

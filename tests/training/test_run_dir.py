@@ -21,7 +21,7 @@ from restore.checkpoints import read_state
 from restore.config import build
 from restore.environment import git_revision
 from restore.errors import RestoreError
-from restore.images import read_rgb8, save_png
+from restore.images import read_rgb8, write_png
 from restore.plotting import COLOURS, draw_curves, drawn, read_curves, running_mean, ticks, value_range
 from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
@@ -32,7 +32,7 @@ from restore.training.run_dir import RunFolder
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     for name in ("astronaut", "coffee", "chelsea"):
-        save_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:140, 100:180]))
+        write_png(folder / f"{name}.png", np.ascontiguousarray(getattr(pictures, name)()[60:140, 100:180]))
     return folder
 
 
@@ -104,9 +104,7 @@ def test_nothing_older_is_kept_unasked(clean: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(clean: Path, tmp_path: Path) -> None:
-    script = (
-        "from pathlib import Path; from restore.files import temporary_beside; print(temporary_beside(Path('x')).name)"
-    )
+    script = "from pathlib import Path; from restore.files import temporary_path; print(temporary_path(Path('x')).name)"
     name = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     for folder in ("", "samples", "last"):
         (tmp_path / "run" / folder).mkdir(parents=True, exist_ok=True)

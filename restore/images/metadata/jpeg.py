@@ -36,7 +36,7 @@ class JpegHeader:
         progressive: several scans.
         rgb: stored as RGB and not as luma and chroma.
         several: more pictures follow (a multi-picture file).
-        carried: segments worth keeping that are neither EXIF, XMP nor ICC (IPTC captions, comments), raw, without
+        passthrough: segments worth keeping that are neither EXIF, XMP nor ICC (IPTC captions, comments), raw, without
             Photoshop's thumbnails.
     """
 
@@ -47,7 +47,7 @@ class JpegHeader:
     progressive: bool = False
     rgb: bool = False
     several: bool = False
-    carried: bytes = b""
+    passthrough: bytes = b""
 
 
 def read_header(data: bytes) -> JpegHeader:
@@ -55,7 +55,7 @@ def read_header(data: bytes) -> JpegHeader:
     tables: dict[int, tuple[int, ...]] = {}
     bits, progressive, rgb, several = 8, False, False, False
     components: list[tuple[int, int, int]] = []
-    carried, resources = bytearray(), bytearray()
+    passthrough, resources = bytearray(), bytearray()
     for marker, at, body in _segments(data):
         if marker == 0xDB:
             tables.update(_tables(body))
@@ -69,8 +69,8 @@ def read_header(data: bytes) -> JpegHeader:
         elif marker == 0xED and body.startswith(_PHOTOSHOP):
             resources += body[len(_PHOTOSHOP) :]
         elif marker in (0xED, 0xFE) or (marker == 0xE1 and body.startswith(_EXTENDED_XMP)):
-            carried += data[at : at + 4 + len(body)]
-    carried += _photoshop_segments(bytes(resources))
+            passthrough += data[at : at + 4 + len(body)]
+    passthrough += _photoshop_segments(bytes(resources))
     used = list(dict.fromkeys(table for _, _, table in components))
     found = tuple(tables[i] for i in used if i in tables)
     return JpegHeader(
@@ -81,18 +81,18 @@ def read_header(data: bytes) -> JpegHeader:
         progressive=progressive,
         rgb=rgb,
         several=several,
-        carried=bytes(carried),
+        passthrough=bytes(passthrough),
     )
 
 
-def with_segments(data: bytes, carried: bytes) -> bytes:
+def with_segments(data: bytes, passthrough: bytes) -> bytes:
     """A JPEG with raw segments put in behind its APPn segments."""
     at = 2
     for marker, here, body in _segments(data):
         if not 0xE0 <= marker <= 0xEF:
             break
         at = here + 4 + len(body)
-    return data[:at] + carried + data[at:]
+    return data[:at] + passthrough + data[at:]
 
 
 def with_density(data: bytes, dpi: tuple[float, float] | None) -> bytes:

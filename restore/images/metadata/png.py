@@ -24,7 +24,7 @@ class PngHeader:
 
     exif: bytes | None = None
     frames: int = 1
-    carried: bytes = b""
+    passthrough: bytes = b""
     has_icc: bool = False
     dpi: tuple[float, float] | None = None
     xmp: bytes | None = None
@@ -35,7 +35,11 @@ def read_header(data: bytes) -> PngHeader:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
-    frames, carried, has_icc = 1, bytearray(), False  # bytes would be copied with every one of a million chunks
+    frames, passthrough, has_icc = (
+        1,
+        bytearray(),
+        False,
+    )  # bytes would be copied with every one of a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
             exif = body
@@ -44,20 +48,20 @@ def read_header(data: bytes) -> PngHeader:
         elif kind in (b"zTXt", b"tEXt") and body.startswith((b"Raw profile type ", b"raw profile type ")):
             exif = exif or _raw_profile_exif(kind, body)
             if body[17:].startswith(b"iptc\0"):
-                carried += raw
+                passthrough += raw
         elif kind == b"iCCP":
             has_icc = True
         elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD):
             xmp = xmp or _text(body)
         elif kind in _CARRIED:
-            carried += raw
+            passthrough += raw
         if kind == b"pHYs":
             dpi = _dpi(body)
-    return PngHeader(exif, frames, bytes(carried), has_icc, dpi, xmp)
+    return PngHeader(exif, frames, bytes(passthrough), has_icc, dpi, xmp)
 
 
 def with_chunks(
-    data: bytes, *, exif: bytes | None, xmp: bytes | None, carried: bytes, has_icc: bool, has_dpi: bool
+    data: bytes, *, exif: bytes | None, xmp: bytes | None, passthrough: bytes, has_icc: bool, has_dpi: bool
 ) -> bytes:
     """A PNG with metadata put in behind its header.
 
@@ -65,15 +69,15 @@ def with_chunks(
         data: a PNG without these chunks.
         exif: an EXIF block, or None.
         xmp: an XMP packet, or None.
-        carried: raw chunks of the source (`PngHeader.carried`).
+        passthrough: raw chunks of the source (`PngHeader.passthrough`).
         has_icc: the PNG holds a profile, beside which no other statement on colour may stand.
         has_dpi: its resolution is known; else pyvips has made one up.
     """
     if has_icc:
-        carried = b"".join(raw for kind, _, raw in _chunks(data[:8] + carried) if kind not in _COLOUR)
-    if b"pHYs" in carried or not has_dpi:
+        passthrough = b"".join(raw for kind, _, raw in _chunks(data[:8] + passthrough) if kind not in _COLOUR)
+    if b"pHYs" in passthrough or not has_dpi:
         data = _without(data, b"pHYs")
-    new = carried
+    new = passthrough
     if exif:
         new += _chunk(b"eXIf", without_prefix(exif))
     if xmp:
@@ -95,17 +99,17 @@ def with_end(data: bytes) -> bytes:
     return data
 
 
-def turned_resolution(carried: bytes) -> bytes:
+def turned_resolution(passthrough: bytes) -> bytes:
     """Carried chunks for a picture that was turned onto its side: across and down change places."""
     return b"".join(
         _chunk(kind, body[4:8] + body[:4] + body[8:]) if kind == b"pHYs" else raw
-        for kind, body, raw in _chunks(bytes(8) + carried)
+        for kind, body, raw in _chunks(bytes(8) + passthrough)
     )
 
 
-def colour_chunks(carried: bytes) -> bytes:
-    """Of carried chunks those without which the picture would look otherwise, and its resolution."""
-    return b"".join(raw for kind, _, raw in _chunks(bytes(8) + carried) if kind in (*_COLOUR, b"pHYs"))
+def colour_chunks(passthrough: bytes) -> bytes:
+    """Of passed-through chunks those without which the picture would look otherwise, and its resolution."""
+    return b"".join(raw for kind, _, raw in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:

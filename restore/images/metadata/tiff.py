@@ -29,14 +29,14 @@ class TiffHeader:
         exif: descriptive tags, EXIF and GPS as one EXIF block, or None.
         compression: `none`, `lzw`, `deflate`, or "" for any other.
         raw: a camera raw file in TIFF's clothing.
-        carried: the IPTC record, raw.
+        passthrough: the IPTC record, raw.
         extra: what the first channel after the colours is: 0 not said, 1 and 2 transparency; None: no such tag.
     """
 
     exif: bytes | None = None
     compression: str = ""
     raw: bool = False
-    carried: bytes = b""
+    passthrough: bytes = b""
     extra: int | None = None
 
 
@@ -54,7 +54,7 @@ def read_header(data: Any, at: int) -> TiffHeader:
 
 
 def with_tags(
-    data: bytes, *, exif: bytes | None, carried: bytes, transparent: bool = True, has_dpi: bool = True
+    data: bytes, *, exif: bytes | None, passthrough: bytes, transparent: bool = True, has_dpi: bool = True
 ) -> bytes:
     """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in.
 
@@ -65,15 +65,15 @@ def with_tags(
         ValueError: the EXIF block is broken.
     """
     file = io.BytesIO(data)
-    add_tags(file, exif=exif, carried=carried, transparent=transparent, has_dpi=has_dpi)
+    add_tags(file, exif=exif, passthrough=passthrough, transparent=transparent, has_dpi=has_dpi)
     return file.getvalue()
 
 
 def add_tags(
-    file: BinaryIO, *, exif: bytes | None, carried: bytes, transparent: bool = True, has_dpi: bool = True
+    file: BinaryIO, *, exif: bytes | None, passthrough: bytes, transparent: bool = True, has_dpi: bool = True
 ) -> None:
     """`with_tags` for a file that is open for reading and writing, which is never in memory as a whole."""
-    if file.read(4) != b"II*\0" or not (exif or carried or not transparent or not has_dpi):
+    if file.read(4) != b"II*\0" or not (exif or passthrough or not transparent or not has_dpi):
         return
     (first,) = struct.unpack("<I", file.read(4))
     file.seek(first)
@@ -97,8 +97,8 @@ def add_tags(
         entries[_EXTRA_SAMPLES] = _entry(out, _EXTRA_SAMPLES, 3, 1, b"\0\0")
     if not has_dpi:
         entries[_RESOLUTION_UNIT] = _entry(out, _RESOLUTION_UNIT, 3, 1, b"\1\0")  # none: a shape of pixels alone
-    if carried:
-        entries[_IPTC] = _entry(out, _IPTC, 7, len(carried), carried)
+    if passthrough:
+        entries[_IPTC] = _entry(out, _IPTC, 7, len(passthrough), passthrough)
     directory = out.append(
         struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
     )
@@ -136,7 +136,7 @@ def _read(data: Any, at: int) -> TiffHeader:
         exif=_exif(first, stream, head),
         compression=_COMPRESSIONS.get(compression, ""),
         raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in first,
-        carried=caption if isinstance(caption, bytes) else b"",
+        passthrough=caption if isinstance(caption, bytes) else b"",
         extra=next(iter(np.atleast_1d(first.get(_EXTRA_SAMPLES, ())).tolist()), None),
     )
 

@@ -7,7 +7,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 
-from restore.images import Picture
+from restore.images import DecodedImage
 from restore.images.color import _TableProfile, open_profile
 from tests.images.profiles import ADOBE_RGB, PROPHOTO, matrix_profile
 
@@ -37,7 +37,7 @@ def by_littlecms(values, icc):
 @pytest.mark.parametrize("name", PROFILES)
 def test_shown_agrees_with_littlecms(name):
     values = RNG.integers(0, 256, (64, 64, 3), np.uint8)
-    shown = Picture(values, icc=PROFILES[name]).to_srgb()
+    shown = DecodedImage(values, icc=PROFILES[name]).to_srgb()
     assert shown.dtype == np.float32
     assert np.abs(shown * 255 - by_littlecms(values, PROFILES[name])).max() <= 1.5
 
@@ -48,14 +48,14 @@ def test_a_picture_repaired_into_itself_is_itself(name, dtype):
     values = RNG.random((32, 48, 3))
     white = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
     values = (values * white).astype(dtype)
-    picture = Picture(values, icc=PROFILES[name], white=white)
+    picture = DecodedImage(values, icc=PROFILES[name], white=white)
     out = picture.blend(picture.to_srgb()).pixels
     assert out.dtype == dtype
     assert np.abs(out.astype(float) - values).max() <= (1e-6 if dtype == np.float32 else 0)
 
 
 def test_a_repair_in_gamut_is_seen_as_it_was_meant():
-    picture = Picture(
+    picture = DecodedImage(
         RNG.integers(90, 160, (32, 32, 3), np.uint8).astype(np.uint16) * 257,
         icc=PROFILES["adobe"],
         white=65535.0,
@@ -67,7 +67,7 @@ def test_a_repair_in_gamut_is_seen_as_it_was_meant():
 def test_colours_outside_srgb_survive_a_small_change():
     green = np.zeros((8, 8, 3), np.uint8)
     green[..., 1] = 250
-    picture = Picture(green, icc=PROFILES["p3"])
+    picture = DecodedImage(green, icc=PROFILES["p3"])
     shown = picture.to_srgb()
     out = picture.blend(np.clip(shown - 0.01, 0, 1)).pixels
     # sRGB's own green is (0.46, 0.99, 0.30) in P3: nothing like it may come out.
@@ -77,7 +77,7 @@ def test_colours_outside_srgb_survive_a_small_change():
 def test_what_was_painted_over_leaves_no_shadow():
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255  # a mark outside sRGB
-    picture = Picture(red, icc=PROFILES["p3"])
+    picture = DecodedImage(red, icc=PROFILES["p3"])
     out = picture.blend(np.full((8, 8, 3), 0.5, np.float32), np.ones((8, 8), np.float32)).pixels
     assert np.abs(out.astype(int) - 128).max() <= 1
 
@@ -85,7 +85,7 @@ def test_what_was_painted_over_leaves_no_shadow():
 def test_gray_with_a_profile_agrees_with_littlecms():
     icc = matrix_profile(None, 1.8)
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    picture = Picture(ramp[:, :, None], icc=icc)
+    picture = DecodedImage(ramp[:, :, None], icc=icc)
     assert picture.profile is not None
     # Pillow has no gray -> RGB through a gray profile: the definition itself is the reference.
     linear = (ramp / 255) ** (round(1.8 * 256) / 256)
@@ -117,7 +117,7 @@ def test_the_way_of_table_profiles_agrees_with_the_way_of_matrices():
 def test_srgb_profiles_take_the_short_way():
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     values = RNG.integers(0, 256, (5, 6, 3), np.uint8)
-    picture = Picture(values, icc=icc)
+    picture = DecodedImage(values, icc=icc)
     assert picture.profile is None
     assert np.array_equal(picture.to_srgb(), values.astype(np.float32) / np.float32(255))
 
@@ -127,7 +127,7 @@ def test_srgb_profiles_take_the_short_way():
 def test_depth_and_gray_survive(dtype, channels):
     top = np.iinfo(dtype).max
     every = np.linspace(0, top, 65536).astype(dtype).reshape(256, 256, 1).repeat(channels, 2)
-    picture = Picture(every, white=float(top))
+    picture = DecodedImage(every, white=float(top))
     out = picture.blend(picture.to_srgb())
     assert out.pixels.dtype == dtype
     assert np.array_equal(out.pixels, every)
@@ -135,7 +135,7 @@ def test_depth_and_gray_survive(dtype, channels):
 
 def test_where_the_weight_is_zero_nothing_changes_and_in_between_it_blends():
     values = RNG.integers(0, 65536, (40, 40, 3)).astype(np.uint16)
-    picture = Picture(values, alpha=values[:, :, 0].copy(), white=65535.0)
+    picture = DecodedImage(values, alpha=values[:, :, 0].copy(), white=65535.0)
     weight = np.zeros((40, 40), np.float32)
     weight[10:20, 10:20] = 1
     weight[10:20, 20:30] = 0.5
@@ -150,7 +150,7 @@ def test_where_the_weight_is_zero_nothing_changes_and_in_between_it_blends():
 def test_an_enlarged_repair_takes_alpha_along():
     alpha = np.zeros((10, 12), np.uint8)
     alpha[:, 6:] = 255
-    picture = Picture(RNG.integers(0, 256, (10, 12, 3), np.uint8), alpha=alpha)
+    picture = DecodedImage(RNG.integers(0, 256, (10, 12, 3), np.uint8), alpha=alpha)
     out = picture.blend(np.full((20, 24, 3), 0.5, np.float32))
     assert out.size == (20, 24)
     assert out.alpha is not None
@@ -163,13 +163,13 @@ def test_values_that_are_no_numbers_do_not_spread():
     values = np.full((4, 4, 3), 0.5, np.float32)
     values[0, 0] = np.nan
     values[0, 1] = np.inf
-    shown = Picture(values, white=1.0).to_srgb()
+    shown = DecodedImage(values, white=1.0).to_srgb()
     assert np.isfinite(shown).all()
     assert (shown[1:] == 0.5).all()
 
 
 def test_wrong_shapes_are_refused():
-    picture = Picture(np.zeros((4, 5, 3), np.uint8))
+    picture = DecodedImage(np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="H×W×3"):
         picture.blend(np.zeros((4, 5, 1), np.float32))
     with pytest.raises(ValueError, match="weight"):

@@ -17,7 +17,7 @@ _REPLACED = 0.25
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """One picture, upright, in its own colour space and depth. Arrays are not to be written to.
 
     Attributes:
@@ -32,7 +32,7 @@ class Picture:
         jpeg: how it was compressed, if it was a JPEG.
         dpi: resolution across and down in pixels per inch, where the file states one.
         compression: of a TIFF (`none`, `lzw`, `deflate`) or a WebP (`lossless`, `lossy`); else "".
-        carried: raw pieces of the file that go into an output of the same format.
+        passthrough: raw pieces of the file that go into an output of the same format.
         transparent: False where `alpha` is a channel of a TIFF that does not say what it is.
         turned: the pixels lie otherwise than in the file, as its orientation tag asked.
         further: the pages after the first, of a TIFF that was read whole.
@@ -50,10 +50,10 @@ class Picture:
     jpeg: JpegHeader | None = None
     dpi: tuple[float, float] | None = None
     compression: str = ""
-    carried: bytes = b""
+    passthrough: bytes = b""
     transparent: bool = True
     reoriented: bool = False
-    extra_pages: tuple[Picture, ...] = ()
+    extra_pages: tuple[DecodedImage, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -89,7 +89,7 @@ class Picture:
             out[rows] = values
         return out
 
-    def blend(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> Picture:
+    def blend(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> DecodedImage:
         """This picture with a repair put in, in its own colour space and depth.
 
         Pixels of weight 0 keep their exact values. In a picture with a profile of its own the change is added
@@ -172,7 +172,7 @@ class Picture:
         unit = np.divide(values, np.float32(self.white), dtype=np.float32)
         return np.nan_to_num(unit, copy=False, nan=0.0, posinf=1.0, neginf=0.0) if values.dtype == np.float32 else unit
 
-    def _enlarged(self, repaired: np.ndarray) -> Picture:
+    def _enlarged(self, repaired: np.ndarray) -> DecodedImage:
         height, width = repaired.shape[:2]
         profile = self.profile
         values = repaired.reshape(-1, 3)
