@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 class RestoreError(Exception):
@@ -47,3 +48,24 @@ def printable(path: str | os.PathLike[str]) -> str:
     text = os.fsdecode(os.fspath(path))
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, list_known: bool = True, cutoff: float = 0.6) -> str:
+    """A hint for a name that is not known, to use as the `hint` of a `RestoreError`.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist, in the order in which they are listed.
+        list_known: list the known names after the nearest one; they are always listed if none is near.
+        cutoff: similarity in [0, 1] from which a name counts as near; see `difflib.get_close_matches`.
+
+    Returns:
+        `did you mean 'photo'? known: inpaint, photo`, or `known: inpaint, photo` if no name is near.
+    """
+    import difflib  # imported here: errors are rare, and this module is loaded by every command
+
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    suggestion = [f"did you mean {one!r}?" for one in near]
+    listed = [f"known: {', '.join(names)}"] if list_known or not near else []
+    return " ".join(suggestion + listed)
