@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from restore.errors import RestoreError
 
+logger = logging.getLogger(__name__)
+
 
 class Settings(BaseModel):
-    """Base of every config: frozen, and no key but the declared ones. The text below a key describes it."""
+    """Base of every config: immutable, and unknown keys are errors. The docstring of a key describes it in the schema.
+
+    Attributes:
+        RENAMED: old key -> new key. Subclasses inherit the renames of their bases. An old key is read as the new one,
+            with one warning per process.
+        RENAMED_VALUES: new key -> (old value -> new value). The old value is read as the new one under either key.
+    """
+
+    RENAMED: ClassVar[dict[str, str]] = {}
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
@@ -26,7 +39,7 @@ S = TypeVar("S", bound=Settings)
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 floats (`1e-4` is a number), and a key that stands twice is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -97,18 +110,24 @@ def read_yaml(path: Path) -> Any:
 
 
 def build(kind: type[S], values: Any, *, where: str | Path, overrides: Iterable[str] = ()) -> S:
-    """Validate `values` (with `a.b=value` overrides laid over them) as a config of the given kind.
+    """Validate a config.
+
+    Args:
+        kind: the class of the config.
+        values: plain values, as YAML gives them; None is an empty config. Keys may have their old names.
+        where: the file or key that the values come from, for error messages.
+        overrides: `a.b=value` each, applied to `values` in order.
 
     Raises:
-        RestoreError: one line that names the first wrong key, and the nearest known one where it is unknown.
+        RestoreError: one line that names the first wrong key, and the nearest known key if it is unknown.
     """
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
-        raise RestoreError("a config is a mapping of keys to values", where=where)
-    merged: dict[str, Any] = _copied(values)
+        raise RestoreError("a config must be a mapping of keys to values", where=where)
+    merged: dict[str, Any] = rename_old_keys(kind, _copied(values), where=where)
     for override in overrides:
-        _apply_override(merged, override)
+        _apply_override(kind, merged, override)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -120,6 +139,56 @@ def load(kind: type[S], path: Path, overrides: Iterable[str] = ()) -> S:
     return build(kind, read_yaml(path), where=path, overrides=overrides)
 
 
+def rename_old_keys(
+    kind: type[BaseModel], values: Mapping[str, Any], *, where: str | Path, warn: bool = True
+) -> dict[str, Any]:
+    """Replace the old names of keys and values by the current ones, also in nested configs.
+
+    Args:
+        kind: the class of the config, which declares `RENAMED` and `RENAMED_VALUES`.
+        values: plain values; not changed.
+        where: the file or key that the values come from, for error messages.
+        warn: log a warning for every old name, once per process.
+
+    Raises:
+        RestoreError: a key is there under both names.
+    """
+    return _renamed(kind, values, where, warn, "", "")
+
+
+def _renamed(
+    kind: type[BaseModel], values: Mapping[str, Any], where: str | Path, warn: bool, old_prefix: str, prefix: str
+) -> dict[str, Any]:
+    keys, values_of = _declared(kind, "RENAMED"), _declared(kind, "RENAMED_VALUES")
+    current: dict[str, Any] = {}
+    for old, value in values.items():
+        key = keys.get(old, old)
+        old_path, path = f"{old_prefix}{old}", f"{prefix}{key}"
+        if key != old and key in values:
+            raise RestoreError(f"{old_path} is the old name of {path}; both are set", where=where)
+        field = kind.model_fields.get(key)
+        inner = None if field is None else field.annotation
+        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            current[key] = _renamed(inner, value, where, warn, f"{old_path}.", f"{path}.")
+            continue
+        current[key] = values_of.get(key, {}).get(value, value) if isinstance(value, str) else value
+        if warn and current[key] != value:
+            _warn_renamed(f"{old_path}: {value}", f"{path}: {current[key]}")
+        elif warn and path != old_path:
+            _warn_renamed(old_path, path)
+    return current
+
+
+def _declared(kind: type, name: str) -> dict[str, Any]:
+    """A class attribute that is a dict, merged with those of the base classes."""
+    return {k: v for base in reversed(kind.__mro__) for k, v in vars(base).get(name, {}).items()}
+
+
+@cache  # one line per old name, however often a config has it
+def _warn_renamed(old: str, new: str) -> None:
+    logger.warning("%s is now called %s; the old name stops working in the next release", old, new)
+
+
 def _copied(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {str(k): _copied(v) for k, v in values.items()}
@@ -128,21 +197,28 @@ def _copied(values: Any) -> Any:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(kind: type[BaseModel], values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RestoreError("an override reads key=value", where=override, hint="for example total_steps=1000")
+        raise RestoreError("an override must be key=value", where=override, hint="for example total_steps=1000")
     try:
         value = yaml.load(text, Loader=_Loader) if text else None
     except yaml.YAMLError as error:
         raise RestoreError("the value is not valid YAML", where=override) from error
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = values.get(parent)
-        if not isinstance(inner, dict):
-            inner = values[parent] = {}
-        values = inner
-    values[last] = value
+    path = key.split(".")
+    nested: Any = value
+    for part in reversed(path):
+        nested = {part: nested}
+    nested = rename_old_keys(kind, nested, where=override)
+    # Renames change names, never the depth.
+    for depth in range(len(path)):
+        ((part, inner),) = nested.items()
+        if depth == len(path) - 1:
+            values[part] = inner
+        else:
+            if not isinstance(values.get(part), dict):
+                values[part] = {}
+            values, nested = values[part], inner
 
 
 def _as_restore_error(kind: type[BaseModel], error: ValidationError, where: str | Path) -> RestoreError:

@@ -1,10 +1,13 @@
 """Configs: what is written wrong is said in one line that names the key."""
 
+import logging
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import Field
 
+from restore import config as config_module
 from restore.config import Settings, build, config_names, find_config, read_yaml
 from restore.errors import RestoreError
 
@@ -75,3 +78,59 @@ def test_a_shipped_config_is_found_by_name_and_the_nearest_is_named() -> None:
     assert find_config("photo", "train").name == "photo.yaml"
     with pytest.raises(RestoreError, match="did you mean 'photo'"):
         find_config("foto", "train")
+
+
+class Network(Settings):
+    RENAMED: ClassVar[dict[str, str]] = {"w": "width"}
+
+    width: int = 8
+
+
+class Deep(Network):
+    RENAMED: ClassVar[dict[str, str]] = {"d": "depth", "what": "kind"}
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"kind": {"dense": "full"}}
+
+    depth: int = 2
+    kind: str = "full"
+
+
+class Run(Settings):
+    RENAMED: ClassVar[dict[str, str]] = {"net": "network"}
+
+    network: Deep = Deep()
+
+
+@pytest.fixture
+def warnings_(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    config_module._warn_renamed.cache_clear()
+    caplog.set_level(logging.WARNING, "restore.config")
+    return caplog
+
+
+def test_old_names_are_read_as_the_new_ones_and_named_once(warnings_: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        run = build(Run, {"net": {"w": 3, "d": 4, "what": "dense"}}, where="c.yaml")
+    assert run == Run(network=Deep(width=3, depth=4, kind="full"))
+    assert [line.partition(";")[0] for line in warnings_.messages] == [
+        "net.w is now called network.width",
+        "net.d is now called network.depth",
+        "net.what: dense is now called network.kind: full",
+    ]
+
+
+def test_overrides_have_old_names_too(warnings_: pytest.LogCaptureFixture) -> None:
+    values = {"network": {"width": 3, "depth": 4}}
+    run = build(Run, values, where="c.yaml", overrides=["net.w=5", "network.kind=dense"])
+    assert run == Run(network=Deep(width=5, depth=4, kind="full"))
+    assert build(Run, values, where="c.yaml", overrides=["net={d: 7}"]) == Run(network=Deep(depth=7))
+    assert len(warnings_.messages) == 3
+
+
+def test_current_names_are_not_remarked_upon(warnings_: pytest.LogCaptureFixture) -> None:
+    build(Run, {"network": {"width": 3, "kind": "full"}}, where="c.yaml", overrides=["network.depth=1"])
+    assert warnings_.messages == []
+
+
+def test_a_key_under_both_names_is_refused() -> None:
+    with pytest.raises(RestoreError, match=r"network\.w is the old name of network\.width; both are set"):
+        build(Run, {"network": {"w": 3, "width": 3}}, where="c.yaml")

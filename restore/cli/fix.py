@@ -59,7 +59,7 @@ def fix(
         ),
     ] = None,
     detector: Annotated[
-        str, typer.Option(help="What finds damage with --masks auto: weights trained with target: mask.")
+        str, typer.Option(help="What finds damage with --masks auto: weights trained with task: detection.")
     ] = "detector",
     fade: Annotated[
         bool, typer.Option("--fade", help="Undo fading first: lifted black, yellowed white, low contrast.")

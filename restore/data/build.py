@@ -73,7 +73,7 @@ def open_source(
         files.training,
         read,
         patch=config.patch,
-        tiny=config.tiny,
+        small_images=config.small_images,
         on_error=config.on_error,
         held_out=DuplicateIndex((p[:, :, -3:] for p in held_out), config.near_duplicates or 0),
         on_event=on_event,

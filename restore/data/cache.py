@@ -226,4 +226,6 @@ def _in_time(crop: Future[np.ndarray]) -> np.ndarray:
 
 
 def _hardly_any() -> RestoreError:
-    return RestoreError("hardly any picture can be used", hint="see data.patch, data.tiny and data.near_duplicates")
+    return RestoreError(
+        "almost no image can be used", hint="see data.patch, data.small_images and data.near_duplicates"
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer, model_validator
 
@@ -52,6 +52,8 @@ class Folder(Settings):
 class DataConfig(Settings):
     """Where pictures come from: exactly one of `folders`, `input` + `target`, `side_by_side`."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"tiny": "small_images"}
+
     folders: tuple[Folder, ...] = ()
     """Clean photographs, or lists of them; pairs are made by `damage`."""
     input: Path | None = None
@@ -88,7 +90,7 @@ class DataConfig(Settings):
     10 on average, and the closest strangers among 1100 photographs in 10. 0 or null: off (pages of text all look
     alike).
     """
-    tiny: Literal["upscale", "skip"] = "upscale"
+    small_images: Literal["upscale", "skip"] = "upscale"
     """Pictures with a side shorter than `patch`: enlarged until they fit, or left out; leave them out where there are
     enough others, since a network learns to be soft from enlarged ones.
     """

@@ -92,7 +92,7 @@ class TrainingImages:
         files: in order.
         read: a file -> H×W×C uint8, the clean picture in its last three channels.
         patch: the shorter side that a picture must have.
-        tiny: `upscale` or `skip` those that have not.
+        small_images: `upscale` or `skip` those that have not.
         on_error: `skip` or `fail` where a file cannot be read.
         held_out: what looks like one of these is left out.
         say: told once of each broken file.
@@ -105,7 +105,7 @@ class TrainingImages:
         read: Callable[[Path], np.ndarray],
         *,
         patch: int = 1,
-        tiny: str = "upscale",
+        small_images: str = "upscale",
         on_error: str = "skip",
         held_out: DuplicateIndex | None = None,
         on_event: Callable[[str], None] = lambda line: None,
@@ -114,7 +114,7 @@ class TrainingImages:
         self.files = list(files)
         self.announce = announce
         self.fates = [ImageStatus.UNKNOWN] * len(self.files)
-        self._read, self._patch, self._tiny, self._on_error = read, patch, tiny, on_error
+        self._read, self._patch, self._small_images, self._on_error = read, patch, small_images, on_error
         self._held_out = held_out or DuplicateIndex()
         self._on_event = on_event
         self._announced: set[ImageStatus] = set()
@@ -204,24 +204,24 @@ class TrainingImages:
             raise RestoreError(
                 f"the patch of {self._patch} px is larger than every one of the {tiny} pictures",
                 where=where,
-                hint="lower data.patch, or set data.tiny=upscale",
+                hint="lower data.patch, or set data.small_images=upscale",
             )
         raise RestoreError(
             f"no picture is left to train on with a patch of {self._patch} px: {', '.join(counts)}",
             where=where,
-            hint="see data.patch, data.tiny and data.near_duplicates",
+            hint="see data.patch, data.small_images and data.near_duplicates",
         )
 
     def _what(self, fate: ImageStatus) -> str:
         return {
-            ImageStatus.ENLARGED: f"smaller than the patch of {self._patch} px: enlarged to it (data.tiny: upscale)",
-            ImageStatus.TINY: f"smaller than the patch of {self._patch} px: left out (data.tiny: skip)",
+            ImageStatus.ENLARGED: f"smaller than the patch of {self._patch} px: enlarged (data.small_images: upscale)",
+            ImageStatus.TINY: f"smaller than the patch of {self._patch} px: left out (data.small_images: skip)",
             ImageStatus.LOOKALIKE: "too like a validation picture: kept out of training (data.near_duplicates)",
         }[fate]
 
     def _judge(self, picture: np.ndarray) -> ImageStatus:
         small = min(picture.shape[:2]) < self._patch
-        if small and self._tiny == "skip":
+        if small and self._small_images == "skip":
             return ImageStatus.TINY
         if picture[:, :, -3:] in self._held_out:
             return ImageStatus.LOOKALIKE

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from restore.config import Settings, build, find_config, read_yaml
+from restore.config import Settings, build, find_config, read_yaml, rename_old_keys
 from restore.degradations.base import Params, Share, Step
 from restore.degradations.blur import Blur, MotionBlur
 from restore.degradations.color import Fade, Grayscale
@@ -211,6 +211,18 @@ def damage_from(values: Any, where: str | Path, *, name: str | None = None) -> D
     top = build(_Top, values, where=where)
     node = _several(top.steps, str(where), "steps", 1 - top.clean_probability, 1.0, in_order=True)
     return Damage(name or str(where), node)
+
+
+def rename_old_step_keys(values: Any, *, where: str | Path, warn: bool = True) -> Any:
+    """The plain values of a damage, with the old names of step keys replaced (see `Settings.RENAMED`)."""
+    if isinstance(values, list):
+        return [rename_old_step_keys(part, where=where, warn=warn) for part in values]
+    if not isinstance(values, Mapping):
+        return values
+    kind = STEPS.get(str(values.get("name")))
+    if kind is not None:
+        return rename_old_keys(kind, values, where=where, warn=warn)
+    return {key: rename_old_step_keys(value, where=where, warn=warn) for key, value in values.items()}
 
 
 def _several(parts: list[Any], where: str, at: str, probability: float, weight: float, *, in_order: bool) -> _Node:

@@ -126,7 +126,7 @@ class Detector(NetworkRestorer):
 
 
 def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
-    """Open a detector: a shipped one, or a weights file that was trained with `target: mask`.
+    """Open a detector: a shipped one, or a weights file that was trained with `task: detection`.
 
     Args:
         name_or_path: a name of `restore models`, or the path of a `.safetensors`.
@@ -142,7 +142,7 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
     if read_description(path).finds is None:
         raise RestoreError(
             f"{name_or_path} repairs pictures, and finds no damage",
-            hint="a detector is trained by `restore train` with target=mask",
+            hint="a detector is trained by `restore train` with task=detection",
         )
     model, description = load_generator(path)
     assert description.finds is not None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
-from restore.training.config import WatchConfig
+from restore.training.config import CollapseConfig
 
 _REMEMBERED = 8  # steps whose first picture is compared with the others'
 _GROWTH_STEPS = 200  # over a long run, any D grows
@@ -31,7 +31,7 @@ class CollapseMonitor:
 
     def __init__(
         self,
-        config: WatchConfig,
+        config: CollapseConfig,
         adversarial: str,
         out: Path,
         discriminator: nn.Module | None = None,
@@ -91,7 +91,7 @@ class CollapseMonitor:
             RestoreError: exit code 3: the run goes nowhere, and why.
         """
         limits = self.config
-        if skipped_in_a_row >= limits.nonfinite_steps:
+        if skipped_in_a_row >= limits.max_nonfinite_steps:
             self._stop(
                 step,
                 f"the gradients of the last {skipped_in_a_row} steps were not numbers",
@@ -99,8 +99,8 @@ class CollapseMonitor:
             )
         diversity = values.get("diversity", 1.0)
         # A network that has not learned much yet makes the same of everything, too.
-        alike = step > _PATIENT_STEPS and diversity < limits.diversity
-        self._count("diversity", limits.diversity > 0 and alike)
+        alike = step > _PATIENT_STEPS and diversity < limits.min_diversity
+        self._count("diversity", limits.min_diversity > 0 and alike)
         if self._held("diversity"):
             self._stop(
                 step,
@@ -115,14 +115,14 @@ class CollapseMonitor:
         if len(self._pixels) == self._pixels.maxlen:
             self._best_pixel = min(self._best_pixel, mean)
         rise = mean / max(self._best_pixel, 1e-8)
-        if limits.pixel_rise > 0 and rise > limits.pixel_rise:
+        if limits.max_pixel_loss_ratio > 0 and rise > limits.max_pixel_loss_ratio:
             self._stop(
                 step,
                 f"the adversary destroys the picture: the pixel loss is {rise:.1f} times what it was",
                 "lower loss.adversarial_weight or optimizer.lr_discriminator, or set loss.r1=10",
             )
         grown = values.get("d_growth", 1.0)
-        self._count("growth", limits.growth > 0 and grown > limits.growth)
+        self._count("growth", limits.max_d_growth > 0 and grown > limits.max_d_growth)
         if self._held("growth"):
             self._stop(
                 step,
@@ -133,7 +133,7 @@ class CollapseMonitor:
         if not math.isnan(values["d_sensitivity"]):
             self._sensitivity.append(values["d_sensitivity"])
         middle = statistics.median(self._sensitivity) if self._sensitivity else 1.0
-        if len(self._sensitivity) == limits.patience and middle < limits.blind:
+        if len(self._sensitivity) == limits.patience and middle < limits.min_d_sensitivity:
             self._stop(
                 step,
                 "the discriminator collapsed: it gives the same answers to true and to repaired pictures (sensitivity "
@@ -141,7 +141,7 @@ class CollapseMonitor:
                 "lower optimizer.lr_discriminator",
             )
         penalty = values.get("d_gradient_penalty", 0.0)
-        self._count("slope", limits.slope > 0 and penalty > limits.slope)
+        self._count("slope", limits.max_gradient_penalty > 0 and penalty > limits.max_gradient_penalty)
         if self._held("slope"):
             self._stop(
                 step,
@@ -149,8 +149,8 @@ class CollapseMonitor:
                 "lower optimizer.lr_discriminator, or raise loss.gradient_penalty",
             )
         size = max(abs(values["d_real"]), abs(values["d_fake"]))
-        watched = limits.logits > 0 and self.adversarial != "wgan-gp"
-        self._count("logits", watched and size > limits.logits)
+        watched = limits.max_logit > 0 and self.adversarial != "wgan-gp"
+        self._count("logits", watched and size > limits.max_logit)
         if self._held("logits"):
             self._stop(
                 step,

@@ -6,12 +6,13 @@ The text below a key is its description in the JSON schema (`restore train --sch
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from restore.config import Settings, find_config, load
 from restore.data.config import DataConfig
+from restore.degradations.pipeline import rename_old_step_keys
 from restore.models import DISCRIMINATORS, GENERATORS
 
 # What a network is to learn, a picture or a mask, and which keys then mean nothing.
@@ -20,7 +21,7 @@ from restore.models import DISCRIMINATORS, GENERATORS
 _ADVERSARY = "a mask has one right answer, and is learned without an adversary"
 _COMPARED = "a mask is compared by cross-entropy and Dice (loss.positive_weight, loss.dice_weight)"
 _RECOGNISED = "a recognition network knows pictures, not masks"
-_SETTLED = "leave it out: target settles it"
+_SETTLED = "leave it out: task settles it"
 
 #: Keys that mean nothing where a mask is learned, and why.
 _OF_PICTURES = {
@@ -32,7 +33,7 @@ _OF_PICTURES = {
     "loss.adversarial_start": _ADVERSARY,
     "loss.gradient_penalty": _ADVERSARY,
     "loss.r1": _ADVERSARY,
-    "loss.r1_every": _ADVERSARY,
+    "loss.r1_interval": _ADVERSARY,
     "loss.feature_matching": _ADVERSARY,
     "loss.perceptual": _RECOGNISED,
     "loss.perceptual_weight": _RECOGNISED,
@@ -57,10 +58,10 @@ def check_goal(config: TrainConfig) -> None:
     Raises:
         ValueError: the first such key, and why.
     """
-    masks = config.target == "mask"
+    masks = config.task == "detection"
     for key, why in (_OF_PICTURES if masks else _OF_MASKS).items():
         if _differs_from_default(config, key):
-            raise ValueError(f"{key} means nothing with target: {config.target}: {why}")
+            raise ValueError(f"{key} means nothing with task: {config.task}: {why}")
     settled = ("mask", "prefill", "out_channels") if masks else ("out_channels",)
     for name in settled:
         if name in config.model.args:
@@ -71,12 +72,12 @@ def check_goal(config: TrainConfig) -> None:
         raise ValueError("real pairs have no masks to learn from: give clean folders and a damage")
     scores = ("f1", "last") if masks else ("psnr", "ssim", "lpips", "last")
     if config.best_by not in scores:
-        raise ValueError(f"best_by cannot be {config.best_by} with target: {config.target}; one of {', '.join(scores)}")
+        raise ValueError(f"best_by cannot be {config.best_by} with task: {config.task}; one of {', '.join(scores)}")
 
 
 def generator_args(config: TrainConfig) -> dict[str, Any]:
     """The generator's arguments: those of the config, and what the target settles."""
-    return {**config.model.args, "mask": False, "out_channels": 1} if config.target == "mask" else config.model.args
+    return {**config.model.args, "mask": False, "out_channels": 1} if config.task == "detection" else config.model.args
 
 
 def _differs_from_default(config: TrainConfig, key: str) -> bool:
@@ -140,6 +141,8 @@ class DiscriminatorConfig(NetworkConfig):
 class LossConfig(Settings):
     """What G minimises: the sum of its terms, each times its weight."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"r1_every": "r1_interval"}
+
     pixel: Literal["l1", "charbonnier"] = "l1"
     """How far the output is from the clean picture. charbonnier is smooth at zero, elsewhere the same as l1; pix2pix:
     l1.
@@ -165,7 +168,7 @@ class LossConfig(Settings):
     """Weight of the gradient penalty of wgan-gp; the paper's 10 rarely needs touching."""
     r1: float = Field(0.0, ge=0)
     """Weight of the penalty on D's slope at real pictures: try 1 to 10 where D grows without end; 0: off."""
-    r1_every: int = Field(16, ge=1)
+    r1_interval: int = Field(16, ge=1)
     """Steps between two payments of `r1`, each so many times as dear: saves time; 1 pays at every step."""
     feature_matching: float = Field(0.0, ge=0)
     """Weight of G's matching D's activations, for steadier training: try 10 × adversarial_weight; 0: off."""
@@ -214,32 +217,42 @@ class OptimizerConfig(Settings):
     """Steps in which the rate rises from zero: for large rates. After `init` there are 100 where this says 0."""
 
 
-class WatchConfig(Settings):
-    """When a run is stopped because it goes nowhere. Counts are of log lines, except `nonfinite_steps`."""
+class CollapseConfig(Settings):
+    """When a run is stopped because it goes nowhere. Counts are of log lines, except `max_nonfinite_steps`."""
 
-    nonfinite_steps: int = Field(20, ge=1)
+    RENAMED: ClassVar[dict[str, str]] = {
+        "nonfinite_steps": "max_nonfinite_steps",
+        "diversity": "min_diversity",
+        "pixel_rise": "max_pixel_loss_ratio",
+        "growth": "max_d_growth",
+        "blind": "min_d_sensitivity",
+        "slope": "max_gradient_penalty",
+        "logits": "max_logit",
+    }
+
+    max_nonfinite_steps: int = Field(20, ge=1)
     """Stop after so many steps in a row whose gradient is no number (each is skipped); fp16 skips some at the start."""
     patience: int = Field(5, ge=1)
     """Stop after so many log lines in a row that look collapsed: raise it where a run would have recovered."""
-    diversity: float = Field(0.1, ge=0, lt=1)
+    min_diversity: float = Field(0.1, ge=0, lt=1)
     """Collapsed: outputs differ less than this share of how clean pictures do. Lower it where repaired pictures are
     alike by right; 0: off.
     """
-    pixel_rise: float = Field(4.0, ge=0)
+    max_pixel_loss_ratio: float = Field(4.0, ge=0)
     """Collapsed: the pixel loss is so many times its best since D plays. Raise it where the adversary may cost more;
     0: off.
     """
-    growth: float = Field(1.25, ge=0)
+    max_d_growth: float = Field(1.25, ge=0)
     """Runs away: D's filters are so many times their size of 200 steps ago: faster than G can follow; 0: off. Seen:
     1.00 to 1.06 at usual rates, 1.3 to 27 at a hundred times D's rate.
     """
-    blind: float = Field(0.1, ge=0, lt=1)
+    min_d_sensitivity: float = Field(0.1, ge=0, lt=1)
     """Collapsed: D's sensitivity, in the median of `patience` log lines, is less: it gives the same answers whatever it
     sees; 0: off. Seen: 0.2 and more at usual rates, 0.01 to 0.1 at a hundred times D's rate.
     """
-    slope: float = Field(10.0, ge=0)
+    max_gradient_penalty: float = Field(10.0, ge=0)
     """Runs away: the gradient penalty of wgan-gp is more, before its weight; 0: off. Healthy: below 1."""
-    logits: float = Field(200.0, ge=0)
+    max_logit: float = Field(200.0, ge=0)
     """Collapsed: D's answers grow beyond this (wgan-gp's have no scale: not watched). Raise it where G still learns;
     0: off.
     """
@@ -247,6 +260,14 @@ class WatchConfig(Settings):
 
 class TrainConfig(Settings):
     """A whole run."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "target": "task",
+        "watch": "collapse",
+        "accumulate": "grad_accumulation",
+        "keep": "keep_checkpoints",
+    }
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"task": {"picture": "restoration", "mask": "detection"}}
 
     out: Path | None = None
     """The run's folder: name another one to start anew instead of going on. null: runs/<config name>."""
@@ -258,7 +279,7 @@ class TrainConfig(Settings):
     """Start from these weights, with a fresh optimizer, to save time or to fit them to other pictures: a model's name,
     a weights file, or a pix2pix `*_net_G.pth`. null: from nothing.
     """
-    target: Literal["picture", "mask"] = "picture"
+    task: Literal["restoration", "detection"] = "restoration"
     """What is learned: the clean picture; or the mask of the damage, for a detector (`restore detect`), which is shown
     the damaged picture and no mask. Leave clean pictures among the damaged ones, or it finds something everywhere.
     """
@@ -288,9 +309,9 @@ class TrainConfig(Settings):
     """What the generator minimises: touch it to trade fidelity for texture."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How both networks descend: touch it where the loss jumps, or stands still."""
-    watch: WatchConfig = WatchConfig()
+    collapse: CollapseConfig = CollapseConfig()
     """When a run is stopped because it goes nowhere: touch it where a healthy run is stopped."""
-    accumulate: int = Field(1, ge=1)
+    grad_accumulation: int = Field(1, ge=1)
     """A batch in so many parts, one after the other: for batches that do not fit."""
     compile: bool = False
     """torch.compile both networks: minutes at the start, then faster on a GPU."""
@@ -311,23 +332,28 @@ class TrainConfig(Settings):
     lpips_weights: Path | None = None
     """ImageNet weights of `lpips_net` as a file, where they cannot be downloaded; null: downloaded."""
     log_every: int = Field(20, ge=1)
-    """Steps between two log lines, at each of which `watch` looks too: lower it to see more of a short run."""
+    """Steps between two log lines, at each of which `collapse` looks too: lower it to see more of a short run."""
     validate_every: int = Field(500, ge=1)
     """Steps between two validations, where `best.safetensors` is chosen: raise it where scoring takes long."""
     early_stop: int | None = Field(None, ge=1)
     """Stop after so many validations in a row without a better `best_by` score; null: never."""
     save_every: int = Field(500, ge=1)
     """Steps between two saved states: what a crash may cost (Ctrl-C saves first)."""
-    keep: int = Field(0, ge=0)
+    keep_checkpoints: int = Field(0, ge=0)
     """Older states kept beside last/, newest first: each can be gone back to, or exported, and takes as much disk."""
+
+    @field_validator("damage", mode="before")
+    @classmethod
+    def _with_current_step_keys(cls, damage: Any) -> Any:
+        return rename_old_step_keys(damage, where="damage")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.data.folders and self.damage is None:
             raise ValueError("clean folders need a damage: what is to be repaired?")
-        parts = self.devices * self.nodes * self.accumulate
+        parts = self.devices * self.nodes * self.grad_accumulation
         if self.data.batch % parts:
-            raise ValueError(f"data.batch must divide by devices × nodes × accumulate = {parts}")
+            raise ValueError(f"data.batch must divide by devices × nodes × grad_accumulation = {parts}")
         if self.early_stop is not None and self.best_by == "last":
             raise ValueError("early_stop needs a score to watch: set best_by to psnr, ssim, lpips or f1")
         if not self.data.folders and self.damage is not None:
@@ -346,7 +372,7 @@ FREE_ON_RESUME = (
     "data.cache",
     "log_every",
     "save_every",
-    "keep",
+    "keep_checkpoints",
     "total_steps",
 )
 

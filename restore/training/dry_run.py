@@ -64,15 +64,15 @@ class StepBenchmark:
     def step(self, step: int, d: TrainableNetwork | None, batch: Batch, make_step: Step | None = None) -> None:
         """One step as the loop makes it; by `train_step` where nothing else is given."""
         config = self.config
-        batches = batch.parts(config.accumulate)
+        batches = batch.parts(config.grad_accumulation)
         set_rates(self.g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
-        penalise = step % config.loss.r1_every == 0
+        penalise = step % config.loss.r1_interval == 0
         (make_step or train_step)(self.g, d, batches, self.rules, d_steps=config.discriminator.steps, penalise=penalise)
         self.ema.update(self.g.network, step)
 
     def seconds(self, d: TrainableNetwork | None) -> float:
         """The time of one step, after some that warm up caches, allocators and compilers."""
-        count, device = self.part * self.config.accumulate, self.source.store.device
+        count, device = self.part * self.config.grad_accumulation, self.source.store.device
         with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
             make_step = stepper(self.rules, device, wanted=self.config.cuda_graph, paused=stream.paused)
             warm_up = _WARM_UP_STEPS if device.type == "cuda" else 1
@@ -91,7 +91,7 @@ class StepBenchmark:
         part = self.part // 2
         while part:
             try:
-                self.step(0, self.d, self.source.batch(self.config.seed, 0, part * self.config.accumulate))
+                self.step(0, self.d, self.source.batch(self.config.seed, 0, part * self.config.grad_accumulation))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -125,11 +125,11 @@ class StepBenchmark:
         # Several processes run out one by one: a step of one alone would wait for the others.
         alone = self.rules.fabric.world_size == 1
         fits, side = self.largest() if alone else 0, self.config.data.patch
-        tried = self.part * self.config.accumulate
+        tried = self.part * self.config.grad_accumulation
         parts = next((n for n in range(-(-tried // max(fits, 1)), tried) if tried % n == 0), tried)
-        hint = f"{fits} at a time would: set accumulate={parts}, or a smaller data.batch"
+        hint = f"{fits} at a time would: set grad_accumulation={parts}, or a smaller data.batch"
         if not fits:
-            hint = "not even one image does: set a smaller data.patch" if alone else "set a larger accumulate"
+            hint = "not even one image does: set a smaller data.patch" if alone else "set a larger grad_accumulation"
         raise RestoreError(
             f"a batch of {self.part} × {side}² does not fit on {self.rules.fabric.device}",
             where=f"data.batch = {self.config.data.batch}, data.patch = {side}",
@@ -205,7 +205,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     exam = open_exam(config, precision, device, on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
+    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.task)
     g = make_player(generator, fabric, alone, precision, is_discriminator=False)
     d = None if discriminator is None else make_player(discriminator, fabric, alone, precision, is_discriminator=True)
 
@@ -228,7 +228,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     )
 
     ema = Ema(generator, config.ema)
-    trial = StepBenchmark(config, source, rules, g, d, ema, share // config.accumulate)
+    trial = StepBenchmark(config, source, rules, g, d, ema, share // config.grad_accumulation)
     before, playing = _timed(trial, min(config.loss.adversarial_start, config.total_steps) if d else 0)
     started = time.perf_counter()
     exam.scores(ema.model, validation[:1], fabric)

@@ -103,7 +103,7 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
     exam = open_exam(config, precision, device, report.on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.target)
+    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.task)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
@@ -128,7 +128,7 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
             raise RestoreError("not every machine sees this run's state", where=out, hint="put out= on a shared disk")
         run.forget_after(start)
         begins = max(start, config.loss.adversarial_start)
-        watch = CollapseMonitor(config.watch, config.loss.adversarial, out, discriminator, begins)
+        watch = CollapseMonitor(config.collapse, config.loss.adversarial, out, discriminator, begins)
         report.on_event(
             f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
@@ -139,7 +139,7 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
         make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused, on_event=report.on_event)
         step, clock, timed_from = start, time.perf_counter(), start
         last = start >= config.total_steps or should_stop_early(config, without_better)
-        trial = StepBenchmark(config, source, rules, g, d, ema, share // config.accumulate)
+        trial = StepBenchmark(config, source, rules, g, d, ema, share // config.grad_accumulation)
         with stop_requests() as stop_requested, stream:
             if not start:  # what there is to improve upon
                 scores = exam.scores(ema.model, validation, fabric)
@@ -152,11 +152,11 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
                 adversary = d if step >= config.loss.adversarial_start else None
                 with trial.fits(exit_code=1):
                     terms = make_step(
-                        g, adversary, next(stream).parts(config.accumulate), rules,
-                        d_steps=config.discriminator.steps, penalise=step % config.loss.r1_every == 0,
+                        g, adversary, next(stream).parts(config.grad_accumulation), rules,
+                        d_steps=config.discriminator.steps, penalise=step % config.loss.r1_interval == 0,
                     )  # fmt: skip
                 ema.update(g.network, step)
-                if config.target == "picture":  # most masks are almost empty, and alike by right
+                if config.task == "restoration":  # most masks are almost empty, and alike by right
                     watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from restore.checkpoints import read_state, save_state
-from restore.config import read_yaml
+from restore.config import read_yaml, rename_old_keys
+from restore.degradations.pipeline import rename_old_step_keys
 from restore.environment import environment
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers, write_atomically
@@ -29,10 +31,10 @@ Savable = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 class RunFolder:
     """A run's folder, locked against a second process until it is closed. A context manager.
 
-    `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, `curves.png`, `samples/`, `best.safetensors`,
-    `last/state.safetensors`; with `keep: N` also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last:
-    copied to `last/state.safetensors`, one of them is where the run goes on from. `tensorboard/` where that is
-    installed.
+    It holds `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, `curves.png`, `samples/`,
+    `best.safetensors`, `last/state.safetensors`, and `tensorboard/` if that is installed. With `keep_checkpoints: N`
+    there are also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last. Copied to
+    `last/state.safetensors`, one of them is where the run resumes.
 
     Args:
         path: made if it is not there.
@@ -104,10 +106,10 @@ class RunFolder:
         write_atomically(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
         found = environment(config.device, config.precision)
         write_atomically(self.path / "environment.json", json.dumps(found, indent=1).encode())
-        self._keep = config.keep
+        self._keep = config.keep_checkpoints
 
     def _refuse_another_config(self, found: Any, wanted: dict[str, Any]) -> None:
-        there, here = (_flat(v, FREE_ON_RESUME) for v in (found if isinstance(found, dict) else {}, wanted))
+        there, here = _flat(_in_current_form(found), FREE_ON_RESUME), _flat(wanted, FREE_ON_RESUME)
         differing = [k for k in {**there, **here} if there.get(k) != here.get(k)]
         if differing:
             listed = "; ".join(f"{k} was {there.get(k)}, is {here.get(k)}" for k in differing[:5])
@@ -157,7 +159,7 @@ class RunFolder:
     ) -> None:
         """Write everything an exact resume needs, replacing what was there only when it is whole.
 
-        The state before goes to `checkpoints/` where the config says `keep`.
+        The state before goes to `checkpoints/` where the config says `keep_checkpoints`.
         """
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
@@ -255,6 +257,18 @@ def _lay_alike(optimizer: torch.optim.Optimizer) -> None:
 def resolved(config: TrainConfig) -> dict[str, Any]:
     """The config as plain values, every default written out."""
     return config.model_dump(mode="json")
+
+
+def _in_current_form(found: Any) -> dict[str, Any]:
+    """The config of an earlier run as `resolved` gives it: old names replaced, keys that it lacks at their defaults."""
+    if not isinstance(found, dict):
+        return {}
+    values = rename_old_keys(TrainConfig, found, where="config.yaml", warn=False)
+    values["damage"] = rename_old_step_keys(values.get("damage"), where="config.yaml", warn=False)
+    try:
+        return resolved(TrainConfig.model_validate(values))
+    except ValidationError:  # not the config of a run
+        return values
 
 
 def open_board(folder: Path, step: int) -> Any:

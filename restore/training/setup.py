@@ -252,7 +252,7 @@ def describe(config: TrainConfig, model: nn.Module, validation: list[Batch], sco
     masked = sees_mask(model)
     finds: DetectorSettings | None = None
     shown: Callable[..., Tensor] = model
-    if config.target == "mask":
+    if config.task == "detection":
         finds = DetectorSettings(threshold=scores["threshold"], margin_px=MARGIN_PX)
 
         def shown(image: Tensor, mask: Tensor | None) -> Tensor:
@@ -279,7 +279,7 @@ def open_data(
         RestoreError: they cannot be had; or masks are to be learned of a damage that leaves none.
     """
     damage = open_damage(config)
-    if config.target == "mask" and damage is not None and not damage.hides:
+    if config.task == "detection" and damage is not None and not damage.hides:
         raise RestoreError(
             "it leaves no mask: there is nothing to find",
             where=f"damage = {damage.name}",

@@ -100,7 +100,7 @@ class StepContext:
             known pixels are the source's. Without, both see the damage as it is.
         augment: kinds of augmentation of what D sees.
         perceptual: the perceptual loss, or None.
-        target: `picture`, or `mask`: G's output are logits of the mask, and nothing of a picture is compared.
+        task: `restoration`; or `detection`: G's output are logits of the mask, and nothing of a picture is compared.
     """
 
     fabric: Fabric
@@ -109,7 +109,7 @@ class StepContext:
     with_mask: bool
     augment: tuple[str, ...] = ()
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
-    target: str = "picture"
+    task: str = "restoration"
 
 
 def shown_to_discriminator(batch: Batch, picture: Tensor, rules: StepContext) -> Tensor:
@@ -185,7 +185,7 @@ def train_step(
     for i, batch in enumerate(batches):
         with rules.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
             output = once[i] if once else forward(g, batch, rules)
-            loss, found = find(output, batch, rules) if rules.target == "mask" else repair(output, d, batch, rules)
+            loss, found = find(output, batch, rules) if rules.task == "detection" else repair(output, d, batch, rules)
             rules.fabric.backward(g.scaler.scale(loss * share))
         _add(terms, found, share)
     terms["g_norm"] = g.step()
@@ -238,7 +238,7 @@ def judge(
     if rules.loss.r1 > 0 and penalise:
         terms["d_r1"] = r1_penalty(d.network, true)
         # Paid every so many steps, so many times as dearly (Karras et al. 2020, section 3.1, "lazy regularization").
-        loss = loss + rules.loss.r1 * rules.loss.r1_every * terms["d_r1"]
+        loss = loss + rules.loss.r1 * rules.loss.r1_interval * terms["d_r1"]
     return loss, terms
 
 

@@ -186,7 +186,7 @@ class Validator:
 
 
 def open_exam(config: TrainConfig, precision: str, device: torch.device, on_event: Callable[[str], None]) -> Validator:
-    """The examination that a config's target asks for.
+    """The examination that a config's task asks for.
 
     Args:
         config: of the run.
@@ -197,7 +197,7 @@ def open_exam(config: TrainConfig, precision: str, device: torch.device, on_even
     Raises:
         RestoreError: LPIPS' backbone cannot be had, and `best_by` rests on it.
     """
-    if config.target == "mask":
+    if config.task == "detection":
         return Validator(partial(validate_masks, precision=precision), partial(mask_row, precision=precision))
     lpips = _open_lpips(config, device, on_event)
     scores = partial(validate_pictures, lpips=lpips, precision=precision)

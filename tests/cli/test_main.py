@@ -303,7 +303,7 @@ def test_the_schema_knows_every_key_of_a_config() -> None:
     done = restore("train", "--schema")
     assert done.returncode == 0, done.stderr
     schema = json.loads(done.stdout)
-    assert {"total_steps", "data", "optimizer", "keep"} <= schema["properties"].keys()
+    assert {"total_steps", "data", "optimizer", "keep_checkpoints"} <= schema["properties"].keys()
     assert "side_by_side" in schema["$defs"]["DataConfig"]["properties"]
     assert schema["additionalProperties"] is False
 
@@ -311,7 +311,14 @@ def test_the_schema_knows_every_key_of_a_config() -> None:
 def test_the_schema_says_of_every_key_what_it_is_and_when_to_touch_it() -> None:
     described = dict(described_keys(json.loads(restore("train", "--schema").stdout)))
     named = {".".join(at.split(".")[-2:]) for at in described}
-    expected = {"total_steps", "data", "LossConfig.r1", "WatchConfig.blind", "DataConfig.scale", "Folder.weight"}
+    expected = {
+        "total_steps",
+        "data",
+        "LossConfig.r1",
+        "CollapseConfig.min_d_sensitivity",
+        "DataConfig.scale",
+        "Folder.weight",
+    }
     assert expected <= named, expected - named
     assert {at for at, text in described.items() if not text.strip()} == set()
     assert {at for at, text in described.items() if "\n" in text} == set(), "editors show a line as a paragraph"

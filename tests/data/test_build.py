@@ -133,7 +133,7 @@ def test_tiny_pictures_are_enlarged_or_left_out_and_counted(folder: Path, tmp_pa
     assert len(source.store) == 15
     counted = "icon" if cache == "none" else "3 pictures"
     assert sum(counted in line and "smaller than the patch of 32 px: enlarged" in line for line in said) == 1
-    source, _, said = opened(values | {"tiny": "skip"})
+    source, _, said = opened(values | {"small_images": "skip"})
     source.batch(0, 0, 64)
     assert len(source.store) == 12
     assert sum(counted in line and "smaller than the patch of 32 px: left out" in line for line in said) == 1
@@ -206,7 +206,7 @@ def test_folders_without_a_usable_picture_are_refused(folder: Path, tmp_path: Pa
     assert "none of the 3 pictures can be read; the first: " in refused(
         values | {"folders": [str(tmp_path / "broken")]}
     )
-    large = refused(values | {"folders": [str(folder)], "patch": 400, "tiny": "skip"})
+    large = refused(values | {"folders": [str(folder)], "patch": 400, "small_images": "skip"})
     assert "the patch of 400 px is larger than every one of the 12 pictures" in large
     assert "lower data.patch" in large
     assert "broken" in refused(values | {"folders": [str(folder), str(tmp_path / "broken")], "on_error": "fail"})

@@ -87,7 +87,7 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
             (tmp_path / f"broken{i}.png").write_bytes(b"no picture")
             mixed += [tmp_path / f"tiny{i}.png", tmp_path / f"broken{i}.png"]
     said: list[str] = []
-    three = stores(mixed, patch=32, tiny="skip", on_event=said.append)
+    three = stores(mixed, patch=32, small_images="skip", on_event=said.append)
     plan = CropPlan(32)
     whole = stores(mixed)[1]  # for which keys drew a good file at once
     for step in range(12):

@@ -9,7 +9,7 @@ from torch import nn
 
 from restore.errors import RestoreError
 from restore.training.collapse_monitor import CollapseMonitor
-from restore.training.config import WatchConfig
+from restore.training.config import CollapseConfig
 
 HEALTHY = {"pixel": 0.05, "d": 0.69, "d_real": 0.1, "d_fake": -0.1, "d_sensitivity": 0.8, "d_growth": 1.01}
 
@@ -30,7 +30,7 @@ def looked(watch: CollapseMonitor, lines: int, start: int = 1000, **changes: flo
     ],
 )
 def test_what_goes_wrong_for_five_log_lines_is_called_out(changes: dict[str, float], words: str) -> None:
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"))
     looked(watch, 3)
     looked(watch, 4 if "d_sensitivity" not in changes else 2, **changes)
     with pytest.raises(RestoreError, match=words) as error:
@@ -39,14 +39,14 @@ def test_what_goes_wrong_for_five_log_lines_is_called_out(changes: dict[str, flo
 
 
 def test_a_pixel_loss_that_rises_is_the_adversarys_work() -> None:
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"))
     looked(watch, 20)
     with pytest.raises(RestoreError, match=r"the pixel loss is 4\.\d times what it was"):
         looked(watch, 20, pixel=0.3)
 
 
 def test_a_healthy_run_and_single_bad_lines_pass() -> None:
-    watch = CollapseMonitor(WatchConfig(), "wgan-gp", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "wgan-gp", Path("runs/x"))
     for _ in range(10):
         looked(watch, 4, d_real=1e4, d_sensitivity=math.nan)
         looked(watch, 2, d_sensitivity=0.01, d_growth=9.0, diversity=0.0)
@@ -55,14 +55,14 @@ def test_a_healthy_run_and_single_bad_lines_pass() -> None:
 
 def test_losses_of_single_pictures_may_differ_by_a_factor_of_ten() -> None:
     """As at batch 1: some crops are sky, some are grass."""
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"))
     losses = 0.03 * torch.randn(4000, generator=torch.Generator().manual_seed(0)).mul(0.7).exp()
     for loss in losses.tolist():
         looked(watch, 1, pixel=loss)
 
 
 def test_a_network_that_has_learned_nothing_yet_is_given_time() -> None:
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"))
     looked(watch, 25, start=0, diversity=0.01)
     with pytest.raises(RestoreError, match="generator collapsed"):
         looked(watch, 10, start=500, diversity=0.01)
@@ -71,7 +71,7 @@ def test_a_network_that_has_learned_nothing_yet_is_given_time() -> None:
 @pytest.mark.parametrize("log_every", [10, 20, 100])
 def test_growth_is_that_of_the_last_two_hundred_steps(log_every: int) -> None:
     d = nn.Conv2d(1, 1, 3)
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"), d, begins=1000)
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"), d, begins=1000)
     d.weight.data.mul_(2)
     grown = {
         step: float(watch.growth(step)["d_growth"]) for step in range(1000 + log_every, 1500, log_every)
@@ -84,13 +84,13 @@ def test_growth_is_that_of_the_last_two_hundred_steps(log_every: int) -> None:
 
 def test_growth_between_log_lines_far_apart_is_a_rate() -> None:
     d = nn.Conv2d(1, 1, 3)
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"), d, begins=0)
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"), d, begins=0)
     d.weight.data.mul_(2)
     assert float(watch.growth(800)["d_growth"]) == pytest.approx(2 ** (200 / 800))
 
 
 def test_diversity_is_that_of_the_outputs_over_that_of_the_clean_pictures() -> None:
-    watch = CollapseMonitor(WatchConfig(), "vanilla", Path("runs/x"))
+    watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"))
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
         clean = torch.rand(1, 3, 8, 8, generator=generator)

@@ -17,7 +17,7 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 GAMES = {
     "pixel loss alone": {"loss": {}},
     "hinge, r1, augmentation, D twice": {
-        "loss": {"adversarial": "hinge", "r1": 1.0, "r1_every": 4, "adversarial_start": 8, "feature_matching": 0.1},
+        "loss": {"adversarial": "hinge", "r1": 1.0, "r1_interval": 4, "adversarial_start": 8, "feature_matching": 0.1},
         "discriminator": {"args": {"ndf": 8, "norm": "none", "spectral_norm": True}, "steps": 2,
                           "augment": ["color", "translation", "cutout"]},
     },
@@ -27,7 +27,7 @@ GAMES = {
         "data": {"patch": 128, "batch": 8},
         "discriminator": {"args": {"ndf": 8}}, "loss": {"adversarial": "vanilla", "pixel_weight": 100},
     },
-    "in two parts": {"loss": {"adversarial": "lsgan"}, "accumulate": 2},
+    "in two parts": {"loss": {"adversarial": "lsgan"}, "grad_accumulation": 2},
 }  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_compiled_networks_lose_as_others_do(clean: Path, tmp_path: Path, device
             config(
                 clean, tmp_path / name, device=device, compile=compiled, total_steps=4, log_every=1, validate_every=4,
                 model={**SMALL_NET, "args": {"widths": [4, 8], "blocks": [1, 1]}},
-                loss={"adversarial": "hinge", "r1": 1.0, "r1_every": 2, "feature_matching": 0.1},
+                loss={"adversarial": "hinge", "r1": 1.0, "r1_interval": 2, "feature_matching": 0.1},
             )
         )  # fmt: skip
     for one, two in zip(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), strict=True):

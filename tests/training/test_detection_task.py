@@ -24,7 +24,7 @@ from tests.training.test_loop import _raise_at, state
 def config(clean: Path, out: Path, **changes: object) -> TrainConfig:
     values = {
         "out": str(out),
-        "target": "mask",
+        "task": "detection",
         "total_steps": 6,
         "precision": "fp32",
         "device": "cpu",
@@ -92,17 +92,17 @@ def test_a_dry_run_shows_what_is_to_be_found(clean: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"loss": {"hole_weight": 2}}, "loss.hole_weight means nothing with target: mask: a mask is compared by"),
+        ({"loss": {"hole_weight": 2}}, "loss.hole_weight means nothing with task: detection: a mask is compared by"),
         ({"loss": {"adversarial": "hinge"}}, "learned without an adversary"),
         ({"loss": {"perceptual": "lpips"}}, "knows pictures, not masks"),
         ({"discriminator": {"args": {"ndf": 8}}}, "discriminator means nothing"),
-        ({"best_by": "psnr"}, "best_by cannot be psnr with target: mask; one of f1, last"),
+        ({"best_by": "psnr"}, "best_by cannot be psnr with task: detection; one of f1, last"),
         ({"model": {"builder": "pix2pix"}}, "only unet learns masks"),
         ({"model": {"args": {"mask": True}}}, "model.args.mask: leave it out: target settles it"),
-        ({"target": "picture"}, "best_by cannot be f1 with target: picture"),
-        ({"target": "picture", "best_by": "psnr", "loss": {"dice_weight": 2}}, "it compares masks"),
+        ({"task": "restoration"}, "best_by cannot be f1 with task: restoration"),
+        ({"task": "restoration", "best_by": "psnr", "loss": {"dice_weight": 2}}, "it compares masks"),
         (
-            {"target": "picture", "best_by": "psnr", "model": {"args": {"out_channels": 1}}},
+            {"task": "restoration", "best_by": "psnr", "model": {"args": {"out_channels": 1}}},
             "out_channels: leave it out",
         ),
         ({"damage": None, "data": {"side_by_side": "."}}, "real pairs have no masks"),

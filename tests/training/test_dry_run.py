@@ -101,7 +101,7 @@ def test_a_batch_that_does_not_fit_says_what_would(
     with pytest.raises(RestoreError) as error:
         preview(config(clean, tmp_path / "run"))
     assert "a batch of 4 × 32² does not fit on cpu" in str(error.value)
-    assert "1 at a time would: set accumulate=4" in str(error.value)
+    assert "1 at a time would: set grad_accumulation=4" in str(error.value)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(

@@ -84,7 +84,7 @@ def test_the_git_revision_is_that_of_the_folder_with_a_word_on_changes(tmp_path:
 
 
 def test_older_states_are_kept_and_can_be_gone_back_to(clean: Path, tmp_path: Path) -> None:
-    settings = config(clean, tmp_path / "run", save_every=1, keep=2)
+    settings = config(clean, tmp_path / "run", save_every=1, keep_checkpoints=2)
     train(settings)
     kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert [file.name for file in kept] == ["step_0000004.safetensors", "step_0000005.safetensors"]
@@ -171,9 +171,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 def test_a_full_disk_leaves_the_last_state_whole_and_says_so(
     clean: Path, tmp_path: Path, disk: Disk, keep: int
 ) -> None:
-    whole = config(clean, tmp_path / "whole", keep=keep)
+    whole = config(clean, tmp_path / "whole", keep_checkpoints=keep)
     train(whole)
-    settings = config(clean, disk.folder / "run", keep=keep)
+    settings = config(clean, disk.folder / "run", keep_checkpoints=keep)
     before = {}
 
     def fill(step: int, total: int, values: dict[str, float]) -> None:

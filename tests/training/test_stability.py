@@ -84,7 +84,7 @@ def test_many_steps_in_a_row_without_numbers_end_the_run_in_words(
     train(config(clean, tmp_path / "run", total_steps=6))
     before = (tmp_path / "run" / "last" / "state.safetensors").read_bytes()
     monkeypatch.setattr(step_module, "pixel_loss", Overflows(set(range(1, 100))))
-    settings = config(clean, tmp_path / "other", total_steps=40, watch={"nonfinite_steps": 5}, **TOLD)
+    settings = config(clean, tmp_path / "other", total_steps=40, collapse={"max_nonfinite_steps": 5}, **TOLD)
     with pytest.raises(RestoreError, match="the gradients of the last 5 steps were not numbers") as error:
         train(settings)
     assert error.value.exit_code == 3
@@ -113,7 +113,7 @@ def test_every_adversarial_loss_trains_on_finite_numbers_and_the_watch_is_silent
     settings = config(
         clean, tmp_path / "run", total_steps=16, log_every=1, validate_every=100, save_every=100,
         discriminator={"args": {"ndf": 8, "norm": norm}, "augment": ["color", "translation", "cutout"]},
-        loss={"adversarial": adversarial, "r1": 1.0, "r1_every": 4, "feature_matching": 0.1},
+        loss={"adversarial": adversarial, "r1": 1.0, "r1_interval": 4, "feature_matching": 0.1},
     )  # fmt: skip
     assert train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values))).finished
     assert {"d", "d_r1", "d_sensitivity", "g_features", "g_adversarial"} <= set(seen[-1] | seen[-4])
@@ -137,7 +137,7 @@ def test_a_batch_that_does_not_fit_says_what_would(
     with pytest.raises(RestoreError) as error:
         train(config(clean, tmp_path / "run", data=data))
     assert "data.batch = 4, data.patch = 32: a batch of 4 × 32² does not fit on cpu" in str(error.value)
-    assert "set accumulate=4" in str(error.value)
+    assert "set grad_accumulation=4" in str(error.value)
     assert error.value.exit_code == 1
 
 
