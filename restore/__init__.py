@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restore.fix import fix_folder as fix_folder
+    from restore.fix.run import fix_folder as fix_folder
     from restore.restorers.detector import open_detector as open_detector
     from restore.restorers.registry import open_restorer as open_restorer
 
@@ -19,7 +19,7 @@ __all__ = ["__version__", "fix_folder", "open_detector", "open_restorer"]
 
 def __getattr__(name: str) -> Any:
     if name == "fix_folder":
-        from restore.fix import fix_folder
+        from restore.fix.run import fix_folder
 
         return fix_folder
     if name == "open_detector":

@@ -22,7 +22,9 @@ _SERVER = """
 import json, os, resource, signal, sys, time, traceback
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 import torch, restore.fix.steps, restore.fix.stages, restore.restorers.registry
-from restore import cli, repair, supervise
+from restore.fix import plan, run as repair
+from restore.cli import main as cli
+from restore.fix import decoder_isolation as supervise
 from restore.images import read
 torch.set_num_threads(1)
 sound = read.decode

@@ -16,7 +16,7 @@ from restore.errors import RestoreError
 from restore.evaluation.report import EvalReport
 from restore.evaluation.scoring import DEFAULT_METRICS, score_folders
 from restore.files import check_writable
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Cell, draw_sheet, fitted
 from restore.metrics.lpips import Lpips, lpips_status, open_lpips

@@ -148,8 +148,8 @@ def fix(
     # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
     watch = SupervisorLink() if dry_run else supervise(decode_seconds, echo)
 
-    from restore.fix import plan_fix
     from restore.fix.options import dilate_from
+    from restore.fix.plan import plan_fix
 
     dilate = dilate_from(mask_dilate)
     plan = watch.plan or plan_fix(
@@ -169,7 +169,7 @@ def fix(
     watch.keep(plan)
 
     from restore.devices import limit_threads
-    from restore.fix import run_fix
+    from restore.fix.run import run_fix
     from restore.restorers.registry import open_restorers
 
     limit_threads()

@@ -107,10 +107,10 @@ def model_card(name: str) -> str:
     return card.read_text(encoding="utf-8")
 
 
-def _no_such_model(name: str, known: list[str], extra_pages: str = "") -> RestoreError:
+def _no_such_model(name: str, known: list[str], further: str = "") -> RestoreError:
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
-    return RestoreError(f"no model is called {name!r}", hint=f"{meant}known: {', '.join(known)}{extra_pages}")
+    return RestoreError(f"no model is called {name!r}", hint=f"{meant}known: {', '.join(known)}{further}")
 
 
 def _open_file(name: str, path: Path, device: torch.device, precision: str) -> Restorer:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage import data
 
 from restore.cli import demo
 from restore.errors import RestoreError
@@ -21,9 +22,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: object) -> None:
         raise AssertionError("the network was asked")
 
-    whole = demo.data.chelsea()
+    whole = data.chelsea()
     monkeypatch.setattr(demo, "PHOTOGRAPHS", ("chelsea",))
-    monkeypatch.setattr(demo.data, "chelsea", lambda: whole[50:114, 100:180])
+    monkeypatch.setattr(data, "chelsea", lambda: whole[50:114, 100:180])
     monkeypatch.setattr(demo, "lpips_status", lambda: [Backbone("alex", "https://x", Path("none"), False)])
     monkeypatch.setattr(socket.socket, "connect", asked)
     monkeypatch.setattr(socket, "getaddrinfo", asked)

@@ -16,7 +16,7 @@ import typer.main
 import yaml
 from skimage import data as pictures
 
-from restore.cli import app
+from restore.cli.main import app
 from restore.images import read_rgb8, write_png
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +148,7 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
         "module = types.ModuleType('restore.restorers.detector')\n"
         "module.open_detector = lambda name, *, device, precision: Corner()\n"
         "sys.modules[module.__name__] = module\n"
-        "from restore.cli import main; main()"
+        "from restore.cli.main import main; main()"
     )
     clean = folder / "cat.png"
     source, noisy = read_rgb8(clean), tmp_path / "noisy.png"
@@ -395,7 +395,7 @@ def test_threads_that_wait_give_way_unless_the_user_has_said(given: dict[str, st
     program = (
         "import atexit, os, sys; sys.argv = ['restore', '--version']\n"
         "atexit.register(lambda: print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr))\n"
-        "from restore.cli import main; main()"
+        "from restore.cli.main import main; main()"
     )
     clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean | given)
@@ -442,7 +442,7 @@ def completed(line: str) -> tuple[list[str], list[str]]:
         "import atexit, sys; sys.argv = ['restore']\n"
         "heavy = ('torch', 'numpy', 'cv2', 'skimage')\n"
         "atexit.register(lambda: print([m for m in heavy if m in sys.modules], file=sys.stderr))\n"
-        "from restore.cli import main; main()"
+        "from restore.cli.main import main; main()"
     )
     words = {"_RESTORE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | words)
@@ -523,7 +523,7 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_is_not_forgotten_by_a_library_that_was_called_from_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    from restore.cli import main as entry
+    import restore.cli.main as entry
     from restore.signals import STOP_SIGNALS, Interrupt
 
     met: list[object] = []

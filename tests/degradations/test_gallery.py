@@ -7,7 +7,7 @@ import pytest
 import skimage
 from typer.testing import CliRunner
 
-from restore.cli import app
+from restore.cli.main import app
 from restore.degradations import key
 from restore.degradations.gallery import KINDS, STRENGTHS, Kind, _damaged, draw_gallery
 from restore.degradations.pipeline import STEPS, damage_from

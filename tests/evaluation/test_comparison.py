@@ -8,7 +8,7 @@ import skimage
 from PIL import ImageFont
 from typer.testing import CliRunner
 
-from restore.cli import app
+from restore.cli.main import app
 from restore.errors import RestoreError
 from restore.evaluation.comparison import caption_of, crop_size, scores_against, show, telling_labels, where_they_differ
 from restore.images import read_rgb8, write_png

@@ -12,7 +12,7 @@ import pyvips
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, save
 from tests.images.profiles import ADOBE_RGB, PROPHOTO, matrix_profile
 

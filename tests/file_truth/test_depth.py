@@ -11,7 +11,7 @@ import pytest
 import pyvips
 from PIL import Image
 
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from restore.images.formats import is_lossless
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile

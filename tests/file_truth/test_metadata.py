@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Inverter, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder, plan_fix
+from restore.fix.plan import plan_fix
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, Inverter, as_nobody, hole, load, photo, save, snapshot
 
 NAMES = [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
 
 ORIENTATIONS = range(1, 9)

@@ -11,8 +11,8 @@ import pyvips
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from restore.images import image_from_bytes
 from restore.images.metadata import tiff as tiff_pages
 from restore.restorers.base import ModelRequirements

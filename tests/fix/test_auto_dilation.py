@@ -10,10 +10,10 @@ import pytest
 from skimage import data
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.masks import auto_reach_px, widened
 from restore.fix.options import dilate_from
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, Inverter, load, save
 
 HEIGHT, WIDTH = 340, 460

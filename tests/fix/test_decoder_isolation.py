@@ -16,7 +16,7 @@ import pytest
 import typer.main
 
 from restore import signals as interrupts
-from restore.cli import app
+from restore.cli.main import app
 from restore.fix.options import MAX_PIXELS
 from tests.fix.conftest import photo, save, snapshot
 from tests.processes import RUN, Nursery, alive, until
@@ -157,7 +157,8 @@ def test_the_system_that_kills_for_want_of_memory_is_told_from_a_person_who_does
 def test_the_waiting_process_has_loaded_nothing_heavy(tmp_path):
     program = """
 import sys
-from restore import cli, supervise
+from restore.cli import main as cli
+from restore.fix import decoder_isolation as supervise
 wait = supervise._Attendant.wait
 def waited(self, say):
     code = wait(self, say)
@@ -235,9 +236,7 @@ def test_who_asks_twice_does_not_wait(nursery, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_work_begins(nursery, tmp_path, number):
-    program = (
-        "def wait(*a, **k):\n    print('planning', flush=True)\n    time.sleep(60)\nrepair.plan_fix = wait\n" + RUN
-    )
+    program = "def wait(*a, **k):\n    print('planning', flush=True)\n    time.sleep(60)\nplan.plan_fix = wait\n" + RUN
     run = nursery.start("fix", folder(tmp_path, "a"), tmp_path / "out", program=program)
     until(lambda: run.stdout == "planning\n")
     os.killpg(run.pid, number)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from restore.checkpoints import Description, DetectorSettings, save_weights
 from restore.errors import RestoreError
-from restore.fix import fix_folder, plan_fix
 from restore.fix.detect import plan_detect, run_detect
+from restore.fix.plan import plan_fix
 from restore.fix.results import Summary
+from restore.fix.run import fix_folder
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector

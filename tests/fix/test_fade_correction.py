@@ -11,9 +11,9 @@ import torch
 from skimage import color
 
 from restore.degradations.color import Fade
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.fade_correction import estimated, thumbnail, unfaded
+from restore.fix.run import fix_folder
 from restore.images import read_image, read_rgb8
 from tests.fix.conftest import Filler, Identity, hole, load, photo, save, snapshot
 

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder, plan_fix, run_fix
 from restore.fix import io as pipes
 from restore.fix import out_of_core as huge
 from restore.fix import stages as reading
+from restore.fix.plan import plan_fix
+from restore.fix.run import fix_folder, run_fix
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from restore.degradations.noise import Noise
 from restore.errors import RestoreError
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.grain import measure_grain, pixels_key, with_grain
+from restore.fix.run import fix_folder
 from restore.fix.steps import repair
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from restore.images import WRITABLE_FORMATS
 from tests.fix.conftest import Identity, photo, save
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import plan_fix, run_fix
 from restore.fix.html_report import check_fix_page, write_fix_page
+from restore.fix.plan import plan_fix
 from restore.fix.results import Record, Summary
+from restore.fix.run import run_fix
 from restore.images import write_png
 from restore.restorers.registry import open_restorer
 from tests.cli.test_main import restore

@@ -15,9 +15,9 @@ from PIL import Image
 
 import restore.fix.decoder_isolation as supervising
 import restore.restorers.registry as opening
-from restore.cli import main
+from restore.cli.main import main
 from restore.errors import RestoreError
-from restore.fix import plan_fix
+from restore.fix.plan import plan_fix
 from tests.fix.conftest import Filler, Inverter, hole, load, photo, save
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, hole, load, photo, save
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import photo, save

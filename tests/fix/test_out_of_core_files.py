@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from restore.files import sweep_leftovers
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Inverter, load, photo, save

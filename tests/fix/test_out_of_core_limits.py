@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Identity, photo, save
 

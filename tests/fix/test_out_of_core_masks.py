@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restore.fix import fix_folder, plan_fix, run_fix
 from restore.fix import out_of_core as huge
+from restore.fix.plan import plan_fix
+from restore.fix.run import fix_folder, run_fix
 from restore.fix.stages import Reader
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import plan_fix
+from restore.fix.plan import plan_fix
 from tests.fix.conftest import hole, photo, save, snapshot
 
 

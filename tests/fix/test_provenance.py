@@ -11,9 +11,9 @@ import pyvips
 from PIL import Image
 
 from restore import __version__
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
 from restore.fix.provenance import ENHANCED, INPAINTED
+from restore.fix.run import fix_folder
 from restore.images import decode as heic
 from tests.fix.conftest import Filler, Identity, Inverter, hole, photo, save, snapshot
 
@@ -30,7 +30,7 @@ class Network(Filler):
 def xmp_of(path: Path) -> bytes | None:
     """The packet as libvips reads it; of HEIC as Pillow does."""
     if path.suffix == ".heic":
-        heic.available()  # tells Pillow
+        heic.heic_available()  # tells Pillow
         with Image.open(path) as image:
             return image.info.get("xmp")
     image = pyvips.Image.new_from_file(str(path))
@@ -54,7 +54,7 @@ NAMES = ["a.jpg", "a.png", "a.tif", "a.webp", "a.avif", "a.heic"]
 
 
 def saved(folder: Path, name: str) -> Path:
-    if name.endswith("heic") and not heic.available():
+    if name.endswith("heic") and not heic.heic_available():
         pytest.skip("pillow-heif is not installed")
     options = {"format": "HEIF"} if name.endswith("heic") else {}
     return save(folder / name, photo(64, 80), **options)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from restore import files
 from restore.errors import RestoreError
-from restore.fix import fix_folder, plan_fix, run_fix
+from restore.fix.plan import plan_fix
+from restore.fix.run import fix_folder, run_fix
 from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save, snapshot
 
 MANIFEST_KEYS = [
@@ -483,7 +484,7 @@ NURSERY = """
 import os, sys
 import torch
 import restore.fix.steps
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Inverter
 torch.set_num_threads(1)
 for line in sys.stdin:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from restore.fix.scheduler import _Flow
 from restore.fix.steps import goes_whole, places
 from restore.restorers.base import ModelRequirements

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import fix_folder
 from restore.fix import out_of_core as huge
+from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot

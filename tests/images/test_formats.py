@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_image
-from restore.images import decode as heic
+from restore.images.decode import heic_available
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 PHOTO = np.ascontiguousarray(data.astronaut()[:200, 100:400])
@@ -20,7 +20,7 @@ ICC = matrix_profile(*ADOBE_RGB)
 def phone_photo(tmp_path):
     """With a profile, a maker, and an orientation in EXIF, which says nothing here: the format has tags of its own."""
     pytest.importorskip("pillow_heif")
-    assert heic.heic_available()
+    assert heic_available()
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
     path = tmp_path / "a.heic"
@@ -60,7 +60,7 @@ def test_a_cut_file_fails_with_a_reason(phone_photo):
 def test_without_the_extra_it_is_said_how_to_get_it(phone_photo, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
-        heic.heic_available.cache_clear()
+        heic_available.cache_clear()
         with pytest.raises(RestoreError, match=r"restore-toolkit\[heic\]"):
             read_image(phone_photo)
-    heic.heic_available.cache_clear()
+    heic_available.cache_clear()

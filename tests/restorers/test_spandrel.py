@@ -17,9 +17,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import restore.fix.decoder_isolation as supervising
-from restore.cli import app
+from restore.cli.main import app
 from restore.errors import RestoreError
-from restore.fix import fix_folder
+from restore.fix.run import fix_folder
 from restore.fix.steps import repair
 from restore.restorers import spandrel as zoo
 from restore.restorers.registry import open_restorer
