@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from restore.errors import RestoreError
 from restore.fix.run import fix_folder
-from restore.fix.scheduler import _Flow
+from restore.fix.scheduler import _Flow, stream
 from restore.fix.steps import goes_whole, places
 from restore.restorers.base import ModelRequirements
 from restore.restorers.registry import open_restorers
@@ -234,3 +235,35 @@ def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
         waited[name] = most
     assert waited["small"] > 8
     assert waited["large"] <= 4
+
+
+def test_reading_pauses_while_the_waiting_images_would_fill_memory():
+    """Two of 30 megapixels are over the limit together, though four images may wait by number."""
+
+    class Large:
+        networks, loaded, taken = 1, 0, 0
+
+        def __init__(self):
+            self.reader, self.waiting = self, []
+
+        def load(self, job):
+            self.loaded += 1
+            return SimpleNamespace(pixels=30_000_000)
+
+        def room_for(self, item):
+            return 1
+
+        def repair_group(self, group, network):
+            self.taken += len(group)
+            time.sleep(0.02)  # long enough for the reader to read as far ahead as it may
+            self.waiting.append(self.loaded - self.taken)
+            return [(one, None) for one in group]
+
+        def save(self, item, repaired):
+            pass
+
+    stages = Large()
+    stream(range(12), stages, SimpleNamespace(summary=SimpleNamespace(stopped="")))
+    assert stages.taken == 12
+    in_the_middle = stages.waiting[2:-5]
+    assert min(in_the_middle) <= 2
