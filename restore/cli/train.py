@@ -1,4 +1,4 @@
-"""`restore train`, and what its weights become elsewhere: `restore export`."""
+"""`restore train` and `restore export`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped config's name (photo, inpaint, ...) or a YAML file.", autocompletion=train_configs
+            help="Name of a shipped config (photo, inpaint, ...), or a YAML file.", autocompletion=train_configs
         ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="Change any key: data.batch=4 total_steps=1000."),
+        typer.Argument(metavar="KEY=VALUE...", help="Override keys of the config: data.batch=4 total_steps=1000."),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the resolved config, sizes of the networks, memory and time to expect; draw one batch; stop.",
+            help="Print the resolved config, the networks, and estimates of memory and time; draw a batch.",
         ),
     ] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, and stop.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configs, with every key.")] = False,
 ) -> None:
-    """Train a network. The same command goes on where a stopped run left off; Ctrl-C saves first."""
+    """Train a network. Ctrl-C saves the state; the same command resumes the run."""
     from restore.training.config import TrainConfig, load_train_config
 
     if schema:
@@ -45,7 +45,7 @@ def train(
     if config is None:
         from restore.config import config_names
 
-        raise RestoreError("train what?", hint=f"name a config ({', '.join(config_names('train'))}) or a YAML file")
+        raise RestoreError("no config given", hint=f"use one of {', '.join(config_names('train'))}, or a YAML file")
     settings = load_train_config(config, list(overrides or ()))
     if dry_run:
         from restore.training.dry_run import preview
@@ -58,11 +58,11 @@ def train(
     with TrainingDisplay(settings.total_steps) as display:
         result = run_training(settings, display.report)
     if not result.leads:
-        # The first process tells how it ended; another's complaint would have it killed while it saves.
+        # Rank 0 reports the result. A failure of another rank would make the launcher kill rank 0 while it saves.
         raise typer.Exit(0)
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:
-        echo(f"stopped at step {result.step}; the same command goes on from there")
+        echo(f"stopped at step {result.step}; the same command resumes the run")
         raise typer.Exit(130)
     echo(f"finished; best at step {result.best.get('step')}: {scores}")
     typer.echo(printable(result.out / "best.safetensors"))
@@ -71,16 +71,18 @@ def train(
 @app.command()
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="RUN_OR_WEIGHTS", help="A run's folder, a weights file, or a pix2pix *_net_G.pth.")
+        str, typer.Argument(metavar="RUN_OR_WEIGHTS", help="Folder of a run, a weights file, or a pix2pix *_net_G.pth.")
     ],
-    out: Annotated[Path, typer.Argument(help="A folder or NAME_net_G.pth for pix2pix; else NAME.safetensors.")],
+    out: Annotated[Path, typer.Argument(help="NAME.safetensors; for pix2pix a folder or NAME_net_G.pth.")],
     format: Annotated[
         Literal["pix2pix", "safetensors"],
-        typer.Option(help="pix2pix (state dicts in the reference code's names) or safetensors (with a description)."),
+        typer.Option(
+            help="pix2pix: state dicts with the names of the reference code. safetensors: weights and description."
+        ),
     ],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
-    """Write weights for pix2pix's own code, or published pix2pix weights for this one."""
+    """Convert weights to the format of the pix2pix reference code, or from it."""
     from restore.export import export as write
 
     written = write(source, out, format, overwrite=overwrite)

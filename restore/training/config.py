@@ -1,6 +1,6 @@
-"""What a training config may say. Every key is here, with the reason to touch it.
+"""The training config: every key, its range and its default.
 
-The text below a key is its description in the JSON schema (`restore train --schema`).
+The docstring below a key is its description in the JSON schema (`restore train --schema`).
 """
 
 from __future__ import annotations
@@ -15,210 +15,137 @@ from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.models import DISCRIMINATORS, GENERATORS
 
-# What a network is to learn, a picture or a mask, and which keys then mean nothing.
-
-
-_ADVERSARY = "a mask has one right answer, and is learned without an adversary"
-_COMPARED = "a mask is compared by cross-entropy and Dice (loss.positive_weight, loss.dice_weight)"
-_RECOGNISED = "a recognition network knows pictures, not masks"
-_SETTLED = "leave it out: task settles it"
-
-#: Keys that mean nothing where a mask is learned, and why.
-_OF_PICTURES = {
-    "loss.pixel": _COMPARED,
-    "loss.pixel_weight": _COMPARED,
-    "loss.hole_weight": _COMPARED,
-    "loss.adversarial": _ADVERSARY,
-    "loss.adversarial_weight": _ADVERSARY,
-    "loss.adversarial_start": _ADVERSARY,
-    "loss.gradient_penalty": _ADVERSARY,
-    "loss.r1": _ADVERSARY,
-    "loss.r1_interval": _ADVERSARY,
-    "loss.feature_matching": _ADVERSARY,
-    "loss.perceptual": _RECOGNISED,
-    "loss.perceptual_weight": _RECOGNISED,
-    "loss.perceptual_net": _RECOGNISED,
-    "loss.perceptual_weights": _RECOGNISED,
-    "discriminator": _ADVERSARY,
-    "optimizer.lr_discriminator": _ADVERSARY,
-    "optimizer.betas_discriminator": _ADVERSARY,
-    "optimizer.clip_norm_discriminator": _ADVERSARY,
-    "lpips_weights": _RECOGNISED,
-}
-#: And the other way round.
-_OF_MASKS = {
-    "loss.positive_weight": "a picture's pixels are not rare (loss.hole_weight weighs those in holes)",
-    "loss.dice_weight": "it compares masks",
-}
-
-
-def check_goal(config: TrainConfig) -> None:
-    """That nothing is asked for that means nothing for what is learned.
-
-    Raises:
-        ValueError: the first such key, and why.
-    """
-    masks = config.task == "detection"
-    for key, why in (_OF_PICTURES if masks else _OF_MASKS).items():
-        if _differs_from_default(config, key):
-            raise ValueError(f"{key} means nothing with task: {config.task}: {why}")
-    settled = ("mask", "prefill", "out_channels") if masks else ("out_channels",)
-    for name in settled:
-        if name in config.model.args:
-            raise ValueError(f"model.args.{name}: {_SETTLED}")
-    if masks and config.model.builder != "unet":
-        raise ValueError(f"only unet learns masks, not {config.model.builder}")
-    if masks and config.damage is None:
-        raise ValueError("real pairs have no masks to learn from: give clean folders and a damage")
-    scores = ("f1", "last") if masks else ("psnr", "ssim", "lpips", "last")
-    if config.best_by not in scores:
-        raise ValueError(f"best_by cannot be {config.best_by} with task: {config.task}; one of {', '.join(scores)}")
-
-
-def generator_args(config: TrainConfig) -> dict[str, Any]:
-    """The generator's arguments: those of the config, and what the target settles."""
-    return {**config.model.args, "mask": False, "out_channels": 1} if config.task == "detection" else config.model.args
-
-
-def _differs_from_default(config: TrainConfig, key: str) -> bool:
-    *parents, last = key.split(".")
-    part: Any = config
-    for parent in parents:
-        part = getattr(part, parent)
-    return bool(getattr(part, last) != type(part).model_fields[last].default)
-
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkConfig(Settings):
-    """A network: a builder's name and its arguments."""
+    """A network: the name of its builder and its arguments."""
 
     builder: str
     """Which kind of network."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """The builder's arguments, as its class in `restore/models/` explains them; what is left out keeps its default.
-    Touch them for a larger, smaller or steadier network.
+    """Arguments of the builder, documented at its class in `restore/models/`. Arguments that are left out keep their
+    defaults. Change them for a larger, smaller or more stable network.
     """
 
 
 class ModelConfig(NetworkConfig):
-    """The generator. `purpose` is the line that `restore models` shows."""
+    """The generator (G)."""
 
     builder: str = "unet"
-    """The kind of generator: `unet` takes any size, with or without a mask; `pix2pix` is the published network."""
+    """Kind of generator. `unet` takes any size, with or without a mask; `pix2pix` is the published network."""
     purpose: str = ""
-    """One line that goes into the weights file, for `restore models` to show. Empty: what it was trained on."""
+    """One line that is stored in the weights file and printed by `restore models`. Empty: names the training damage."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelConfig:
         if self.builder not in GENERATORS:
-            raise ValueError(f"no generator is called {self.builder!r} (known: {', '.join(GENERATORS)})")
+            raise ValueError(f"unknown generator {self.builder!r} (known: {', '.join(GENERATORS)})")
         return self
 
 
 class DiscriminatorConfig(NetworkConfig):
-    """The discriminator; its input channels are settled by what it is shown."""
+    """The discriminator (D). Its input channels follow from the generator's."""
 
     builder: str = "patchgan"
-    """The kind of discriminator; `patchgan` is the only one."""
+    """Kind of discriminator; `patchgan` is the only one."""
     steps: int = Field(1, ge=1)
-    """Steps of D for each of G: 5 with wgan-gp, more than 1 where D lags behind."""
+    """Steps of D for each step of G: 5 with wgan-gp; more than 1 if D is too weak."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
-    """Changes to what D sees, real and repaired alike, so that it cannot learn few pictures by heart: for under 1000
-    pictures.
+    """Differentiable augmentation of D's inputs, clean and restored alike. Keeps D from memorizing a small data set
+    (fewer than 1000 images).
     """
 
     @model_validator(mode="after")
     def _known(self) -> DiscriminatorConfig:
         if self.builder not in DISCRIMINATORS:
-            raise ValueError(f"no discriminator is called {self.builder!r} (known: {', '.join(DISCRIMINATORS)})")
+            raise ValueError(f"unknown discriminator {self.builder!r} (known: {', '.join(DISCRIMINATORS)})")
         if "in_channels" in self.args:
-            raise ValueError("leave args.in_channels out: it is settled by what the discriminator is shown")
+            raise ValueError("args.in_channels cannot be set: it follows from the generator")
         return self
 
 
 class LossConfig(Settings):
-    """What G minimises: the sum of its terms, each times its weight."""
+    """The loss of the generator: a weighted sum of terms."""
 
     RENAMED: ClassVar[dict[str, str]] = {"r1_every": "r1_interval"}
 
     pixel: Literal["l1", "charbonnier"] = "l1"
-    """How far the output is from the clean picture. charbonnier is smooth at zero, elsewhere the same as l1; pix2pix:
-    l1.
-    """
+    """Pixel loss between output and clean image. charbonnier equals l1, but is smooth at zero. pix2pix uses l1."""
     pixel_weight: float = Field(1.0, ge=0)
-    """Weight of the pixel loss: raise it where an adversary makes things up; pix2pix: 100."""
+    """Weight of the pixel loss. Raise it if the discriminator makes the generator invent detail. pix2pix uses 100."""
     hole_weight: float = Field(1.0, gt=0)
-    """How much more a pixel in the hole counts than one outside. .inf looks at the hole alone: right where known
-    pixels are the source's anyway; with 20 the zero error outside held a network at its first guess for a thousand
-    steps.
+    """Weight of a pixel in the hole, relative to a pixel outside. With .inf only the hole counts: right for inpainting,
+    where pixels outside the hole are copied from the input. With 20, the zero error outside kept a network at its
+    initial output for a thousand steps.
     """
     adversarial: Literal["none", "vanilla", "lsgan", "hinge", "wgan-gp"] = "none"
-    """The adversary. hinge with spectral norm is the steadiest; vanilla is pix2pix's; lsgan is gentler where D wins;
-    wgan-gp for when the others collapse: slower, and D must not have batch norm.
+    """Adversarial loss. hinge with spectral norm is the most stable; vanilla is what pix2pix uses; lsgan has smaller
+    gradients if D is too strong; wgan-gp is for when the others collapse: it is slower, and D must not use batch norm.
     """
     adversarial_weight: float = Field(0.01, ge=0)
-    """Weight of the adversary in G's loss: more for texture, less where it makes things up; pix2pix: 1 beside
+    """Weight of the adversarial loss of G. Raise it for more texture, lower it if G invents detail. pix2pix uses 1 with
     pixel_weight 100.
     """
     adversarial_start: int = Field(0, ge=0)
-    """Steps of pixel loss alone before D joins: D then sees sensible pictures."""
+    """Train G for N steps without D, so that D starts with plausible images."""
     gradient_penalty: float = Field(10.0, ge=0)
-    """Weight of the gradient penalty of wgan-gp; the paper's 10 rarely needs touching."""
+    """Weight of the gradient penalty of wgan-gp. The paper's value, 10, rarely needs a change."""
     r1: float = Field(0.0, ge=0)
-    """Weight of the penalty on D's slope at real pictures: try 1 to 10 where D grows without end; 0: off."""
+    """Weight of the R1 penalty on the gradient of D at clean images. Try 1 to 10 if D's logits grow. 0: off."""
     r1_interval: int = Field(16, ge=1)
-    """Steps between two payments of `r1`, each so many times as dear: saves time; 1 pays at every step."""
+    """Apply R1 every N steps, scaled by N (lazy regularization). Saves time. 1: at every step."""
     feature_matching: float = Field(0.0, ge=0)
-    """Weight of G's matching D's activations, for steadier training: try 10 × adversarial_weight; 0: off."""
+    """Weight of the feature matching loss between D's activations for restored and clean images. Stabilizes training;
+    try 10 × adversarial_weight. 0: off.
+    """
     perceptual: Literal["none", "lpips", "features"] = "none"
-    """Distance in the features of a recognition network: textures instead of blur. lpips has learned weights,
-    features is the plain distance.
+    """Perceptual loss: a distance between features of an image classifier, for texture instead of blur. lpips has
+    learned weights; features is the unweighted L1 distance.
     """
     perceptual_weight: float = Field(0.1, ge=0)
-    """Weight of the perceptual loss: more for texture, less where it draws patterns that are not there."""
+    """Weight of the perceptual loss. Raise it for more texture, lower it if patterns appear that the image lacks."""
     perceptual_net: Literal["alex", "vgg", "squeeze"] = "vgg"
-    """The recognition network of `perceptual`. Score with another one (`lpips_net`) than you train with."""
+    """Backbone of the perceptual loss. Validate with a different one (`lpips_net`)."""
     perceptual_weights: Path | None = None
-    """ImageNet weights of `perceptual_net` as a file, where they cannot be downloaded; null: downloaded."""
+    """File with the ImageNet weights of `perceptual_net`, for machines that cannot download them. null: download."""
     positive_weight: float = Field(3.0, gt=0)
-    """Of masks: how much more a damaged pixel counts in the cross-entropy than a sound one. Raise it where damage is
-    missed, lower it where sound pixels are marked.
+    """Detection only: weight of a damaged pixel in the cross-entropy, relative to an intact one. Raise it if damage is
+    missed, lower it if intact pixels are detected.
     """
     dice_weight: float = Field(1.0, ge=0)
-    """Of masks: weight of Dice's overlap beside the cross-entropy: higher for small marks, 0 for none."""
+    """Detection only: weight of the Dice loss, added to the cross-entropy. Raise it for small damage. 0: off."""
 
 
 class OptimizerConfig(Settings):
     """AdamW for both networks."""
 
     lr: float = Field(2e-4, gt=0)
-    """Learning rate of G at its highest: lower it where the loss jumps or steps are skipped."""
+    """Peak learning rate of G. Lower it if the loss jumps or steps are skipped."""
     lr_discriminator: float | None = Field(None, gt=0)
-    """Learning rate of D at its highest: a faster D (TTUR) for when it lags behind; null: as G's."""
+    """Peak learning rate of D. Raise it above G's (TTUR) if D is too weak. null: same as G."""
     betas: tuple[Beta, Beta] = (0.9, 0.99)
-    """How much of AdamW's two running averages of G's gradients is kept per step: a lower first one where an adversary
-    makes training swing; pix2pix: [0.5, 0.999].
-    """
+    """Adam's β₁ and β₂ for G. Lower β₁ if adversarial training oscillates. pix2pix uses [0.5, 0.999]."""
     betas_discriminator: tuple[Beta, Beta] | None = None
-    """The same for D; null: as G's; [0, 0.99] suits wgan-gp."""
+    """Adam's β₁ and β₂ for D. null: same as G. [0, 0.99] suits wgan-gp."""
     weight_decay: float = Field(0.0, ge=0)
-    """Pull of both networks' weights towards zero, against overfitting on few pictures; 0: none."""
+    """Weight decay for both networks, against overfitting on few images. 0: off."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest gradient norm of G, against single bad batches; null: any."""
+    """Clip the gradient norm of G to this value, against outlier batches. null: no clipping."""
     clip_norm_discriminator: float | None = Field(None, gt=0)
-    """Largest gradient norm of D, against single bad batches; null: any."""
+    """Clip the gradient norm of D to this value, against outlier batches. null: no clipping."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the rate falls over the run. cosine falls to zero, the best for a fixed budget; linear is flat for one half,
-    then falls, as pix2pix; constant for runs without an end.
+    """Learning rate schedule. cosine decays to zero and is best for a fixed number of steps; linear is constant for the
+    first half and then decays, as in pix2pix; constant is for open-ended runs.
     """
     warmup_steps: int = Field(0, ge=0)
-    """Steps in which the rate rises from zero: for large rates. After `init` there are 100 where this says 0."""
+    """Raise the learning rate linearly from zero over N steps; for high rates. Runs that start from `init` use 100 if
+    this is 0.
+    """
 
 
 class CollapseConfig(Settings):
-    """When a run is stopped because it goes nowhere. Counts are of log lines, except `max_nonfinite_steps`."""
+    """Limits beyond which a run is stopped because it diverged. Counts are log lines, except `max_nonfinite_steps`."""
 
     RENAMED: ClassVar[dict[str, str]] = {
         "nonfinite_steps": "max_nonfinite_steps",
@@ -231,35 +158,37 @@ class CollapseConfig(Settings):
     }
 
     max_nonfinite_steps: int = Field(20, ge=1)
-    """Stop after so many steps in a row whose gradient is no number (each is skipped); fp16 skips some at the start."""
+    """Stop after N consecutive steps whose gradient contains NaN or Inf (each is skipped). fp16 skips some at the
+    start.
+    """
     patience: int = Field(5, ge=1)
-    """Stop after so many log lines in a row that look collapsed: raise it where a run would have recovered."""
+    """Stop after N consecutive log lines beyond a limit. Raise it if runs recover by themselves."""
     min_diversity: float = Field(0.1, ge=0, lt=1)
-    """Collapsed: outputs differ less than this share of how clean pictures do. Lower it where repaired pictures are
-    alike by right; 0: off.
+    """Stop if outputs for different inputs differ by less than this fraction of how much the clean images differ. Lower
+    it if restored images should look alike. 0: off.
     """
     max_pixel_loss_ratio: float = Field(4.0, ge=0)
-    """Collapsed: the pixel loss is so many times its best since D plays. Raise it where the adversary may cost more;
-    0: off.
+    """Stop if the pixel loss exceeds this multiple of its lowest value since D joined. Raise it to give the adversarial
+    loss more room. 0: off.
     """
     max_d_growth: float = Field(1.25, ge=0)
-    """Runs away: D's filters are so many times their size of 200 steps ago: faster than G can follow; 0: off. Seen:
-    1.00 to 1.06 at usual rates, 1.3 to 27 at a hundred times D's rate.
+    """Stop if the norm of D's filters grows by more than this factor within 200 steps, faster than G can follow. 0:
+    off. Measured: 1.00 to 1.06 at usual learning rates, 1.3 to 27 at 100 times D's usual rate.
     """
     min_d_sensitivity: float = Field(0.1, ge=0, lt=1)
-    """Collapsed: D's sensitivity, in the median of `patience` log lines, is less: it gives the same answers whatever it
-    sees; 0: off. Seen: 0.2 and more at usual rates, 0.01 to 0.1 at a hundred times D's rate.
+    """Stop if D's sensitivity, as the median of `patience` log lines, is lower: D then gives the same output for any
+    image. 0: off. Measured: 0.2 and more at usual learning rates, 0.01 to 0.1 at 100 times D's usual rate.
     """
     max_gradient_penalty: float = Field(10.0, ge=0)
-    """Runs away: the gradient penalty of wgan-gp is more, before its weight; 0: off. Healthy: below 1."""
+    """Stop if the gradient penalty of wgan-gp, before its weight, is higher. 0: off. Healthy: below 1."""
     max_logit: float = Field(200.0, ge=0)
-    """Collapsed: D's answers grow beyond this (wgan-gp's have no scale: not watched). Raise it where G still learns;
-    0: off.
+    """Stop if D's mean logits exceed this value (not with wgan-gp, whose outputs have no scale). Raise it if G still
+    improves. 0: off.
     """
 
 
 class TrainConfig(Settings):
-    """A whole run."""
+    """A training run."""
 
     RENAMED: ClassVar[dict[str, str]] = {
         "target": "task",
@@ -270,77 +199,82 @@ class TrainConfig(Settings):
     RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"task": {"picture": "restoration", "mask": "detection"}}
 
     out: Path | None = None
-    """The run's folder: name another one to start anew instead of going on. null: runs/<config name>."""
+    """Folder of the run. Use a new folder to start from scratch instead of resuming. null: runs/<config name>."""
     seed: int = Field(0, ge=0)
-    """What all randomness follows from: change it for a second run that differs by chance alone."""
+    """Seed of all randomness. Change it to repeat a run with different random numbers."""
     total_steps: int = Field(..., ge=1)
-    """Steps of the whole run, of `data.batch` crops each. A finished run goes on when it is raised."""
+    """Steps of the whole run, each on `data.batch` crops. Raise it to continue a finished run."""
     init: str | None = None
-    """Start from these weights, with a fresh optimizer, to save time or to fit them to other pictures: a model's name,
-    a weights file, or a pix2pix `*_net_G.pth`. null: from nothing.
+    """Start from these weights with a new optimizer, to save time or to fine-tune: the name of a model, a weights file,
+    or a pix2pix `*_net_G.pth`. null: random weights.
     """
     task: Literal["restoration", "detection"] = "restoration"
-    """What is learned: the clean picture; or the mask of the damage, for a detector (`restore detect`), which is shown
-    the damaged picture and no mask. Leave clean pictures among the damaged ones, or it finds something everywhere.
+    """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image
+    alone, for `restore detect`. Detection needs undamaged images in training (`clean_probability`), or the detector
+    reports damage everywhere.
     """
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda, cuda:N or mps: touch it where several GPUs are there, or one that
-    others need. cuda without a number takes `devices` of them.
+    """auto (a GPU if there is one), cpu, cuda, cuda:N or mps. Set it to choose among GPUs. cuda without a number uses
+    `devices` GPUs.
     """
     devices: int = Field(1, ge=1)
-    """GPUs (or processes, on a CPU) of a machine that share each batch: as many as there are, for speed."""
+    """GPUs per machine (or processes, on a CPU) that share each batch."""
     nodes: int = Field(1, ge=1)
-    """Machines that share each batch, for speed; the command is started on each by torchrun or the like."""
+    """Machines that share each batch. Start the command on each of them with torchrun or a similar launcher."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Numbers that the networks compute with: fp32 where steps are skipped or results are compared. tf32: float32 with
-    fast matrix products, on NVIDIA; auto: bf16 where it is fast, fp16 on other NVIDIA GPUs, else fp32.
+    """Number format of the networks. Use fp32 if steps are skipped or results are compared. tf32: float32 with fast
+    matrix products, on NVIDIA GPUs. auto: bf16 if the device is fast at it, fp16 on other NVIDIA GPUs, else fp32.
     """
     data: DataConfig
-    """Where pictures come from, and what is cut out of them: the first thing to set."""
+    """Training images, and how crops are taken from them. Set this first."""
     damage: str | list[Any] | dict[str, Any] | None = None
-    """What is to be repaired: a named damage, a file, or the steps themselves. Clean folders need one; real pairs
-    (null) are damaged already.
+    """How clean images are degraded: the name of a damage config, a file, or the steps. Required with `data.folders`;
+    must be null with real pairs, which are already damaged.
     """
     model: ModelConfig = ModelConfig()
-    """The generator, the network that repairs: touch it for a larger or smaller one, or one without a mask."""
+    """The generator, which restores images. Change it for a larger or smaller network, or one without a mask."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """The network that judges, where `loss.adversarial` asks for one: touch it where it lags behind or runs away."""
+    """The discriminator, used if `loss.adversarial` is set. Change it if it is too weak or too strong."""
     loss: LossConfig = LossConfig()
-    """What the generator minimises: touch it to trade fidelity for texture."""
+    """Loss of the generator. Change it to trade fidelity for texture."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """How both networks descend: touch it where the loss jumps, or stands still."""
+    """Learning rates and schedule. Change them if the loss jumps or does not fall."""
     collapse: CollapseConfig = CollapseConfig()
-    """When a run is stopped because it goes nowhere: touch it where a healthy run is stopped."""
+    """When to stop a run that diverged. Change it if a healthy run is stopped."""
     grad_accumulation: int = Field(1, ge=1)
-    """A batch in so many parts, one after the other: for batches that do not fit."""
+    """Split each batch into N parts and accumulate their gradients, for batches that do not fit in memory."""
     compile: bool = False
-    """torch.compile both networks: minutes at the start, then faster on a GPU."""
+    """Compile both networks with torch.compile: a start of minutes, then faster steps on a GPU."""
     cuda_graph: bool = True
-    """On one GPU, record a step once and launch it whole: small steps are several times as fast, and the same up to
-    rounding; false where memory is short.
+    """On a single GPU, record each step as a CUDA graph. Small steps are several times faster, and equal up to
+    rounding. Set it to false if memory is short.
     """
     ema: float = Field(0.999, ge=0, lt=1)
-    """Decay a step of the average of the weights that is scored and shipped: less for short runs; 0: the newest
-    weights.
+    """Decay per step of the exponential moving average of the weights, which is validated and exported. Lower it for
+    short runs. 0: use the latest weights.
     """
     best_by: Literal["psnr", "ssim", "lpips", "f1", "last"] = "psnr"
-    """The validation score that `best.safetensors` is chosen by, for masks f1; last takes the newest: an adversary
-    lowers PSNR while pictures get better.
+    """Validation score that selects `best.safetensors`; f1 for detection. last: the latest weights, for adversarial
+    training, which lowers PSNR while images look better.
     """
     lpips_net: Literal["none", "alex", "vgg", "squeeze"] = "alex"
-    """Backbone of validation's LPIPS: another one than the loss has; none saves its time and download."""
+    """Backbone of LPIPS in validation; choose a different one from the loss. none: no LPIPS, which saves its time and
+    download.
+    """
     lpips_weights: Path | None = None
-    """ImageNet weights of `lpips_net` as a file, where they cannot be downloaded; null: downloaded."""
+    """File with the ImageNet weights of `lpips_net`, for machines that cannot download them. null: download."""
     log_every: int = Field(20, ge=1)
-    """Steps between two log lines, at each of which `collapse` looks too: lower it to see more of a short run."""
+    """Steps between log lines; `collapse` is checked at each. Lower it to see more of a short run."""
     validate_every: int = Field(500, ge=1)
-    """Steps between two validations, where `best.safetensors` is chosen: raise it where scoring takes long."""
+    """Steps between validations, at which `best.safetensors` is chosen. Raise it if scoring is slow."""
     early_stop: int | None = Field(None, ge=1)
-    """Stop after so many validations in a row without a better `best_by` score; null: never."""
+    """Stop after N consecutive validations without a better `best_by` score. null: never."""
     save_every: int = Field(500, ge=1)
-    """Steps between two saved states: what a crash may cost (Ctrl-C saves first)."""
+    """Steps between saved states. A crash loses at most this many; Ctrl-C saves first."""
     keep_checkpoints: int = Field(0, ge=0)
-    """Older states kept beside last/, newest first: each can be gone back to, or exported, and takes as much disk."""
+    """Keep the N states before the last in checkpoints/. Each can be resumed from or exported, and takes as much disk
+    space as last/.
+    """
 
     @field_validator("damage", mode="before")
     @classmethod
@@ -350,19 +284,77 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.data.folders and self.damage is None:
-            raise ValueError("clean folders need a damage: what is to be repaired?")
+            raise ValueError("data.folders holds clean images, so damage must be set")
+        if not self.data.folders and self.damage is not None:
+            raise ValueError("damage cannot be combined with real pairs, which are already damaged")
         parts = self.devices * self.nodes * self.grad_accumulation
         if self.data.batch % parts:
-            raise ValueError(f"data.batch must divide by devices × nodes × grad_accumulation = {parts}")
+            raise ValueError(f"data.batch must be a multiple of devices × nodes × grad_accumulation = {parts}")
         if self.early_stop is not None and self.best_by == "last":
-            raise ValueError("early_stop needs a score to watch: set best_by to psnr, ssim, lpips or f1")
-        if not self.data.folders and self.damage is not None:
-            raise ValueError("real pairs are damaged already: leave damage out")
-        check_goal(self)
+            raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
+        self._check_task()
         return self
 
+    def _check_task(self) -> None:
+        """Refuse keys that have no effect for the task.
 
-# On resume these may differ; everything else decides the weights.
+        Raises:
+            ValueError: the first such key, and why.
+        """
+        detects = self.task == "detection"
+        for key, reason in (_RESTORATION_ONLY if detects else _DETECTION_ONLY).items():
+            if not self._is_default(key):
+                raise ValueError(f"{key} has no effect with task: {self.task}: {reason}")
+        for name in ("mask", "prefill", "out_channels") if detects else ("out_channels",):
+            if name in self.model.args:
+                raise ValueError(f"model.args.{name} cannot be set: it follows from the task")
+        if detects and self.model.builder != "unet":
+            raise ValueError(f"task: detection needs model.builder: unet, not {self.model.builder}")
+        if detects and self.damage is None:
+            raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
+        scores = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
+        if self.best_by not in scores:
+            raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
+
+    def _is_default(self, key: str) -> bool:
+        *parents, last = key.split(".")
+        part: Any = self
+        for parent in parents:
+            part = getattr(part, parent)
+        return bool(getattr(part, last) == type(part).model_fields[last].default)
+
+
+# Keys that have no effect for the other task, and why.
+_NO_ADVERSARY = "masks have one right answer, so detection is trained without a discriminator"
+_SEGMENTATION_LOSS = "masks are compared by cross-entropy and Dice (loss.positive_weight, loss.dice_weight)"
+_NO_BACKBONE = "the backbone compares images, not masks"
+_RESTORATION_ONLY = {
+    "loss.pixel": _SEGMENTATION_LOSS,
+    "loss.pixel_weight": _SEGMENTATION_LOSS,
+    "loss.hole_weight": _SEGMENTATION_LOSS,
+    "loss.adversarial": _NO_ADVERSARY,
+    "loss.adversarial_weight": _NO_ADVERSARY,
+    "loss.adversarial_start": _NO_ADVERSARY,
+    "loss.gradient_penalty": _NO_ADVERSARY,
+    "loss.r1": _NO_ADVERSARY,
+    "loss.r1_interval": _NO_ADVERSARY,
+    "loss.feature_matching": _NO_ADVERSARY,
+    "loss.perceptual": _NO_BACKBONE,
+    "loss.perceptual_weight": _NO_BACKBONE,
+    "loss.perceptual_net": _NO_BACKBONE,
+    "loss.perceptual_weights": _NO_BACKBONE,
+    "discriminator": _NO_ADVERSARY,
+    "optimizer.lr_discriminator": _NO_ADVERSARY,
+    "optimizer.betas_discriminator": _NO_ADVERSARY,
+    "optimizer.clip_norm_discriminator": _NO_ADVERSARY,
+    "lpips_weights": _NO_BACKBONE,
+}
+_DETECTION_ONLY = {
+    "loss.positive_weight": "it weighs damaged pixels against intact ones (loss.hole_weight does that for holes)",
+    "loss.dice_weight": "it compares masks",
+}
+
+# Keys that may change when a run resumes. All others change the weights.
 FREE_ON_RESUME = (
     "out",
     "device",
@@ -377,12 +369,38 @@ FREE_ON_RESUME = (
 )
 
 
+def generator_args(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of the generator: those of the config, and those that follow from the task."""
+    if config.task == "detection":
+        return {**config.model.args, "mask": False, "out_channels": 1}
+    return config.model.args
+
+
 def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
-    """A training config by name or path, `out` settled to `runs/<config name>` where it says nothing.
+    """Load a training config by name or path. `out` defaults to `runs/<config name>`.
+
+    Args:
+        name_or_path: the name of a shipped config, or a YAML file.
+        overrides: `key=value` each. An override of `data.folders`, of `data.input` and `data.target`, or of
+            `data.side_by_side` replaces whichever of these sources the config has.
 
     Raises:
         RestoreError: no such config, an unknown key, a value out of range.
     """
     path = find_config(name_or_path, "train")
-    config = load(TrainConfig, path, overrides)
+    config = load(TrainConfig, path, [*_without_other_sources(overrides), *overrides])
     return config if config.out is not None else config.model_copy(update={"out": Path("runs") / path.stem})
+
+
+_SOURCES = (("data.folders",), ("data.input", "data.target"), ("data.side_by_side",))
+
+
+def _without_other_sources(overrides: list[str]) -> list[str]:
+    """Overrides that unset the sources of data that `overrides` does not name; empty if it names none or several."""
+    values = dict(override.partition("=")[::2] for override in overrides)
+    named = [source for source in _SOURCES if any(values.get(key, "null") not in ("null", "", "[]") for key in source)]
+    if len(named) != 1:
+        return []
+    unset = [f"{key}={'[]' if key == 'data.folders' else 'null'}" for s in _SOURCES if s not in named for key in s]
+    # Real pairs are already damaged, so the config's damage goes with its folders.
+    return unset if named[0] == ("data.folders",) else [*unset, "damage=null"]

@@ -8,6 +8,7 @@ import torch
 from skimage import data as pictures
 
 from restore.config import config_names, configs_dir
+from restore.errors import RestoreError
 from restore.images import write_png
 from restore.models import build as build_network
 from restore.training.config import load_train_config
@@ -15,14 +16,14 @@ from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
 
 NAMES = config_names("train")
-PROMISED = {"pix2pix", "inpaint", "photo", "colorize", "detector"}
+PROMISED = {"pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector"}
 
 # Smaller pictures and networks, so that a step takes a moment; all else is as shipped.
 SMALL = [
     "total_steps=3", "log_every=1", "data.batch=1", "data.patch=32", "data.validation_count=1",
     "data.validation_size=64", "device=cpu", "precision=fp32", "lpips_net=none",
 ]  # fmt: skip
-SMALL_PIX2PIX = ["data.patch=64", "data.resize=72", "model.args.num_downs=6", "model.args.ngf=8"]
+SMALL_PIX2PIX = ["data.patch=64", "model.args.num_downs=6", "model.args.ngf=8"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,10 @@ def test_a_config_says_what_it_is_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None:
-    source = [f"data.side_by_side={clean}", *SMALL_PIX2PIX] if name == "pix2pix" else [f"data.folders=[{clean}]"]
+    source = {
+        "pix2pix": [f"data.side_by_side={clean}", "data.resize=72", *SMALL_PIX2PIX],
+        "pix2pix-inpaint": [f"data.folders=[{clean}]", *SMALL_PIX2PIX],
+    }.get(name, [f"data.folders=[{clean}]"])
     joins = [] if name == "detector" else ["loss.adversarial_start=1"]
     settings = load_train_config(name, [*SMALL, *source, *joins, f"out={tmp_path / name}"])
     seen: list[dict[str, float]] = []
@@ -53,6 +57,26 @@ def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None
     assert all(np.isfinite(value) for values in seen for value in values.values())
     adversary = settings.loss.adversarial != "none"
     assert ["d" in values for values in seen] == [False, adversary, adversary], "the adversary joins when it should"
+
+
+def test_folders_in_an_override_replace_the_pairs_of_the_config() -> None:
+    config = load_train_config("pix2pix", ["data.folders=[mine]", "damage=inpaint-medium"])
+    assert [str(folder.path) for folder in config.data.folders] == ["mine"]
+    assert config.data.side_by_side is None
+    with pytest.raises(RestoreError, match="damage must be set"):
+        load_train_config("pix2pix", ["data.folders=[mine]"])
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "photo"])
+def test_pairs_in_an_override_replace_the_data_and_the_damage_of_the_config(name: str) -> None:
+    config = load_train_config(name, ["data.input=damaged", "data.target=clean"])
+    assert (config.data.folders, config.data.side_by_side, config.damage) == ((), None, None)
+    assert load_train_config(name, ["data.side_by_side=pairs"]).data.side_by_side == Path("pairs")
+
+
+def test_two_sources_in_overrides_are_refused() -> None:
+    with pytest.raises(RestoreError, match="exactly one of folders, input"):
+        load_train_config("photo", ["data.folders=[a]", "data.side_by_side=b"])
 
 
 def test_pix2pix_is_that_of_the_paper() -> None:

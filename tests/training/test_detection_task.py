@@ -92,20 +92,20 @@ def test_a_dry_run_shows_what_is_to_be_found(clean: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"loss": {"hole_weight": 2}}, "loss.hole_weight means nothing with task: detection: a mask is compared by"),
-        ({"loss": {"adversarial": "hinge"}}, "learned without an adversary"),
-        ({"loss": {"perceptual": "lpips"}}, "knows pictures, not masks"),
-        ({"discriminator": {"args": {"ndf": 8}}}, "discriminator means nothing"),
-        ({"best_by": "psnr"}, "best_by cannot be psnr with task: detection; one of f1, last"),
-        ({"model": {"builder": "pix2pix"}}, "only unet learns masks"),
-        ({"model": {"args": {"mask": True}}}, "model.args.mask: leave it out: target settles it"),
+        ({"loss": {"hole_weight": 2}}, "loss.hole_weight has no effect with task: detection: masks are compared by"),
+        ({"loss": {"adversarial": "hinge"}}, "trained without a discriminator"),
+        ({"loss": {"perceptual": "lpips"}}, "compares images, not masks"),
+        ({"discriminator": {"args": {"ndf": 8}}}, "discriminator has no effect"),
+        ({"best_by": "psnr"}, "best_by cannot be psnr with task: detection; use f1, last"),
+        ({"model": {"builder": "pix2pix"}}, "needs model.builder: unet"),
+        ({"model": {"args": {"mask": True}}}, "model.args.mask cannot be set: it follows from the task"),
         ({"task": "restoration"}, "best_by cannot be f1 with task: restoration"),
         ({"task": "restoration", "best_by": "psnr", "loss": {"dice_weight": 2}}, "it compares masks"),
         (
             {"task": "restoration", "best_by": "psnr", "model": {"args": {"out_channels": 1}}},
-            "out_channels: leave it out",
+            "out_channels cannot be set",
         ),
-        ({"damage": None, "data": {"side_by_side": "."}}, "real pairs have no masks"),
+        ({"damage": None, "data": {"side_by_side": "."}}, "cannot use real pairs, which have no masks"),
     ],
 )
 def test_what_means_nothing_is_refused_with_a_reason(
