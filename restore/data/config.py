@@ -30,7 +30,7 @@ class Folder(Settings):
     """A folder (searched recursively), or a `.txt` with one path per line, relative to the list."""
     weight: float | None = Field(None, gt=0)
     """Share of the crops that come from this folder, relative to the weights of the others. Set it to use a small
-    folder more often than its size implies. null: 1 if another folder has a weight; if none has, all images count alike.
+    folder more often than its size implies. null: 1 if another folder has a weight; else all images count alike.
     """
 
     @model_validator(mode="before")

@@ -361,6 +361,7 @@ FREE_ON_RESUME = (
     "devices",
     "nodes",
     "cuda_graph",
+    "model.purpose",
     "data.cache",
     "log_every",
     "save_every",

@@ -12,7 +12,7 @@ from restore.training import loop as loop_module
 from restore.training.config import TrainConfig
 from restore.training.loop import train
 from restore.training.run_dir import resolved
-from tests.training.test_loop import config
+from tests.training.test_loop import SMALL_NET, config
 from tests.training.test_resume import QUICK, assert_same_end
 
 OLD = {
@@ -58,6 +58,7 @@ def test_a_run_begun_with_the_old_keys_resumes_bit_for_bit(
     assert not train(parts).finished
     file = tmp_path / "parts" / "config.yaml"
     file.write_text(yaml.safe_dump(_with_old_keys(resolved(parts))))
+    parts = config(clean, tmp_path / "parts", **QUICK, model={**SMALL_NET, "purpose": "reworded"})
     assert train(parts).finished
     assert_same_end(whole, parts)
     assert yaml.safe_load(file.read_text())["task"] == "restoration"
