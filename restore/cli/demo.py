@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,12 +16,11 @@ from restore.errors import RestoreError
 from restore.evaluation.report import EvalReport
 from restore.evaluation.scoring import DEFAULT_METRICS, score_folders
 from restore.files import check_writable
+from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Cell, draw_sheet, fitted
 from restore.metrics.lpips import Lpips, lpips_status, open_lpips
-from restore.restorers.detector import open_detector
-from restore.restorers.registry import open_restorer
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 SEED = 0
@@ -86,14 +85,11 @@ def make_demo(
     for task in TASKS:
         folder = out / task.damage
         masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
-        more: dict[str, Any] = {}
-        if task.masks == "auto":
-            more = {"finder": open_detector(), "clean_up": open_restorer("photo"), "spare_clean": True}
         told = f" --masks {masks}" if masks else ""
         echo(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_damaged(out / "clean", folder, task.damage, seed=SEED)
         echo(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
-        summary = fix_folder(folder / "damaged", folder / "repaired", open_restorer(task.model), masks=masks, **more)
+        summary = fix_folder(folder / "damaged", folder / "repaired", task.model, options=FixOptions(masks=masks))
         if summary.exit_code:
             raise RestoreError("; ".join(summary.format()), where=folder, exit_code=summary.exit_code)
         echo(f"restore eval {folder / 'repaired'} {out / 'clean'}")

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from restore.cli.console import echo
-from restore.cli.options import app
+from restore.cli.options import app, with_new_names
 from restore.errors import RestoreError
 from restore.signals import interrupt_by_signals
 
@@ -27,6 +27,9 @@ def main() -> None:
     interrupt_by_signals(once=False)
     # The others of several processes meet the same errors as the first, which tells them.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
+    arguments, note = with_new_names(arguments)
+    if note and first:
+        echo(note)
     try:
         if first:
             app(arguments)

@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
+import typer.core
 
 from restore import __version__
+from restore.fix.options import BatchOptions, Option, alternatives, declared, flag
+
+
+class Group(typer.core.TyperGroup):
+    """The program: its help shows the first sentence of every command's help, however long it is."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands; Typer's own cuts lines short."""
+        commands = {name: self.commands[name] for name in self.list_commands(ctx)}
+        rows = [(name, _first_sentence(one.help or "")) for name, one in commands.items() if not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose help shows its options in panels, in plain text; Typer's own panels need Rich, which is slow."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for the arguments and for every panel, in the order in which they are first used."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{panel: [] for panel in PANELS}, "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                is_argument = parameter.param_type_name == "argument"
+                panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
+                panels.setdefault(panel, []).append(record)
+        for panel, rows in panels.items():
+            if rows:
+                with formatter.section(panel):
+                    formatter.write_dl(rows)
+
+
+#: Sections of the help of `fix` and `detect`, in order.
+PANELS = ("What to repair", "Masks", "Files", "Output", "Speed", "Safety", "Reports")
 
 app = typer.Typer(
     name="restore",
+    cls=Group,
     help="Repair damaged photographs, score the results, and train the networks that do it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 all done; 1 some files failed (the rest done); 2 the command was wrong, nothing written; "
-    "3 training diverged; 130 interrupted.",
+    epilog="Exit codes: 0 success; 1 some files failed (all others are done); 2 the command was wrong, and nothing was "
+    "written; 3 training diverged; 130 interrupted.",
 )
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Speed")]
 Precision = Annotated[
-    str, typer.Option(help="auto (half precision where the processor is fast at it), fp32, bf16 or fp16.")
+    str,
+    typer.Option(
+        help="auto (half precision where the hardware is fast at it), fp32, bf16 or fp16.", rich_help_panel="Speed"
+    ),
 ]
 Input = Annotated[
-    str, typer.Argument(help="A picture, or a folder of pictures (with its subfolders); - is standard input.")
-]
-Tile = Annotated[str, typer.Option(help="auto, 0 (whole pictures), or the side of a tile in pixels.")]
-MaxPixels = Annotated[
-    int, typer.Option(min=1, help="Refuse pictures of more pixels (width × height) before they are decoded.")
-]
-DecodeSeconds = Annotated[
-    float, typer.Option(min=1, help="Give up a picture whose decoding takes longer than this (on Linux).")
+    str, typer.Argument(metavar="INPUT", help="An image, or a folder of images (recursive); - is standard input.")
 ]
 Masks = Annotated[Path | None, typer.Option(help="Folder of masks under the pictures' names, white = missing.")]
 
@@ -53,6 +88,117 @@ def _global_options(
     pass
 
 
+def _first_sentence(text: str) -> str:
+    words = " ".join(text.split())
+    end = words.find(". ")
+    return words if end < 0 else words[: end + 1]
+
+
+# Names of earlier versions.
+
+_DECODING = {"--truncated accept": "--allow-truncated", "--truncated fail": "", "--decode-seconds": "--decode-timeout"}
+
+#: Old spellings that still work in this release, by command; "" has renamed commands. An old spelling of two words is
+#: an option with one of its values. A new spelling of "" means that this is the default now.
+RENAMED: dict[str, dict[str, str]] = {
+    "": {},
+    "fix": {
+        "--fade": "--correct-fading",
+        "--mask-missing clean": "--mask-missing copy",
+        "--html": "--html-report",
+        **_DECODING,
+    },
+    "detect": _DECODING,
+}
+
+
+def with_new_names(arguments: list[str]) -> tuple[list[str], str]:
+    """Replace old spellings in a command line.
+
+    Args:
+        arguments: of the program, without its own name.
+
+    Returns:
+        The command line in new spellings, and a line that names these; "" if there was nothing to replace.
+    """
+    place = next((i for i, one in enumerate(arguments) if not one.startswith("-")), len(arguments))
+    command = "".join(arguments[place : place + 1])
+    new = [*arguments[:place], *([RENAMED[""].get(command, command)] if command else [])]
+    replaced = [(command, new[-1])] if command and new[-1] != command else []
+    renamed = RENAMED.get("".join(new[place:]), {})
+    rest = arguments[place + 1 :]
+    while rest and rest[0] != "--":
+        name, equals, value = rest[0].partition("=")
+        pair = f"{name} {value if equals else ''.join(rest[1:2])}"
+        if pair in renamed:
+            replaced.append((pair, renamed[pair]))
+            new += renamed[pair].split()
+            rest = rest[1 if equals else 2 :]
+        else:
+            if name in renamed:
+                replaced.append((name, renamed[name]))
+            new.append(renamed.get(name, name) + equals + value)
+            rest = rest[1:]
+    changes = [f"{old} is now {name}" if name else f"{old} is now the default" for old, name in dict.fromkeys(replaced)]
+    note = f"note: {', '.join(changes)}; old names stop working in the next release" if changes else ""
+    return [*new, *rest], note
+
+
+# Commands whose options are declared in `restore.fix.options`.
+
+
+def with_options(options: type[BatchOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a parameter for every option of a class. The command gets them as one object, `options`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        shown = {name: entry for name, entry in declared(options).items() if entry[1].cli}
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            chosen = {name: values.pop(name) for name in shown}
+            lists = {name: tuple(value or ()) for name, value in chosen.items() if _is_list(shown[name][0])}
+            command(options=options.from_dict(chosen | lists), **values)
+
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+        parameters = own + [_parameter(options, name, *entry) for name, entry in shown.items()]
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(options: type[BatchOptions], name: str, kind: Any, option: Option) -> inspect.Parameter:
+    """An option as a parameter of the command line."""
+    default = options.__dataclass_fields__[name].default
+    parts = [part for part in alternatives(kind) if part is not type(None)]
+    names, metavar, completion = [flag(name)], option.metavar, _COMPLETED.get(name)
+    bounds: dict[str, Any] = {}
+    if parts == [bool]:
+        annotation: Any = bool | None if default is None else bool
+        names = [f"{flag(name)}/--no-{flag(name)[2:]}"] if default is not False else names
+    elif _is_list(kind):
+        annotation, default = list[str] | None, None
+    elif len(parts) == 1 and (parts[0] in (int, float) or get_origin(parts[0]) is Literal):
+        annotation = parts[0] | None if default is None else parts[0]
+        bounds = {"min": option.minimum, "max": option.maximum} if parts[0] in (int, float) else {}
+    else:  # several spellings, which `options` tells apart
+        annotation, default = (str | None if default is None else str), None if default is None else str(default)
+    info = typer.Option(
+        *names, help=option.help, rich_help_panel=option.panel, metavar=metavar, autocompletion=completion, **bounds
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
+    )
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
 # Words that the shell can complete: found without loading what they stand for, or the prompt would wait for it.
 
 
@@ -69,6 +215,9 @@ def model_names(incomplete: str) -> list[str]:
     """Names for `--model` that begin so; none for a path, which the shell completes itself."""
     shipped = sorted(path.stem for path in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
     return _beginning(incomplete, [*shipped, *CLASSICAL_NAMES])
+
+
+_COMPLETED = {"detector": model_names}
 
 
 def damage_names(incomplete: str) -> list[str]:

@@ -242,7 +242,7 @@ class _Attendant:
         if late:
             for name in late:
                 self.past.blamed[name] = (
-                    f"its decoder took longer than {self.decode_seconds:g} seconds; --decode-seconds gives it more"
+                    f"its decoder took longer than {self.decode_seconds:g} seconds; --decode-timeout gives it more"
                 )
             how = "a decoder that did not come to an end"
         elif code == -signal.SIGKILL and _times_out_of_memory() > self.out_of_memory:

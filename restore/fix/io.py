@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 from restore.errors import RestoreError
 from restore.files import write_atomically, write_error_message
+from restore.fix.options import Metadata
 from restore.fix.plan import PIPE, FixPlan, is_pipe
 from restore.images import DecodedImage, read_bytes
 from restore.images.encode import encode, without_metadata
@@ -105,9 +105,6 @@ def _write_pipe(data: bytes) -> None:
 
 
 # What an output's file holds, as bytes; `restore.files` puts them in place.
-
-
-Metadata = Literal["keep", "strip"]
 
 
 def encoded(

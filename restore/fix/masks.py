@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
+from restore.fix.options import Dilate, MaskMissing
 from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_mask, stem_key
 
-MaskMissing = Literal["fail", "skip", "clean"]
-Dilate = int | Literal["auto"]
 FloatArray = npt.NDArray[np.float32]
 
 _ENDING = "_mask"
@@ -54,14 +53,9 @@ class MaskSource:
         """Check that the masks are there.
 
         Raises:
-            RestoreError: exit code 2; they are missing or unreadable; or found, and inverted or missing.
+            RestoreError: exit code 2; they are missing or unreadable.
         """
-        if missing not in ("fail", "skip", "clean"):
-            raise RestoreError(f"cannot be {missing!r}", where="--mask-missing", hint="one of fail, skip, clean")
         if masks == "auto":
-            for option, given in (("--mask-invert", invert), ("--mask-missing", missing != "fail")):
-                if given:
-                    raise RestoreError("is for masks that are given; these are found", where=option)
             return cls(None, False, False, "fail", found=True)
         if masks == "alpha":
             return cls(None, False, invert, missing)
@@ -105,14 +99,14 @@ class MaskSource:
         """What becomes of a picture that has no mask."""
         if self.missing == "skip":
             return Missing(action="skip", reason="has no mask")
-        if self.missing == "clean":
+        if self.missing == "copy":
             return Missing(action="unmasked", reason="")
         if self.alpha:
             return Missing(action="fail", reason="has no transparency to take a mask from")
         return Missing(
             action="fail",
             reason="has no mask; name it after the picture (NAME.png or NAME_mask.png), "
-            "or choose --mask-missing skip or clean",
+            "or choose --mask-missing skip or copy",
         )
 
 

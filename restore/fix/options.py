@@ -1,60 +1,368 @@
-"""How pictures are repaired and written, whichever they are."""
+"""The options of `fix` and `detect`, declared once: for the command line, Python, the log and the dry run.
+
+A field of a dataclass below is an option. Its name, type and default are the field's, the rest is its `Option`. To add
+one, declare it here, act on it in the module that it concerns, and describe it in the README.
+
+This module is imported by `restore --help` and therefore imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from restore.errors import RestoreError
-from restore.fix.io import Metadata
-from restore.fix.masks import Dilate
-from restore.images.read import Truncated
+from restore.errors import RestoreError, did_you_mean
 
-#: What is too large for memory goes through in parts, so that more is allowed than where pictures are read as a whole.
+MaskMissing = Literal["fail", "skip", "copy"]
+Metadata = Literal["keep", "strip"]
+Dilate = int | Literal["auto"]
+FilePath = str | os.PathLike[str]
+
+#: Images too large for memory are processed out of core, so this is more than `restore.images.MAX_PIXELS`.
 MAX_PIXELS = 1_000_000_000
-_FARTHEST_PX = 500
 
+#: The values of `ext`, and the file name suffix of each.
+EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
-def dilate_from(text: str) -> Dilate:
-    """How far masks are widened, as the command line says it: `auto`, or pixels.
-
-    Raises:
-        RestoreError: exit code 2; it is neither.
-    """
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) > _FARTHEST_PX:
-        raise RestoreError(f"{text!r} is no width", where="--mask-dilate", hint=f"auto, or 0 to {_FARTHEST_PX} pixels")
-    return int(text)
+Panel = Literal["What to repair", "Masks", "Files", "Output", "Speed", "Safety", "Reports"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """How pictures are repaired and written; see `run_fix`."""
+class Option:
+    """How an option is described and checked; the metadata of its field.
 
-    mask_dilate: Dilate = 0
-    mask_feather: int = 0
-    tile: str | int = "auto"
-    quality: int | None = None
-    metadata: Metadata = "keep"
-    max_pixels: int = MAX_PIXELS
-    truncated: Truncated = "fail"
-    strength: float = 1
-    fade: bool = False
-    provenance: bool = True
-    match_grain: bool = False
-    spare_clean: bool = False
+    Attributes:
+        help: one or two sentences for `--help` and the docs.
+        panel: the section of `--help` that lists it.
+        minimum, maximum: bounds of a number, inclusive.
+        metavar: placeholder of the value in `--help`; None: derived from the type.
+        cli: False for an option that only Python has.
+    """
+
+    help: str
+    panel: Panel
+    minimum: float | None = None
+    maximum: float | None = None
+    metavar: str | None = None
+    cli: bool = True
+
+
+O = TypeVar("O", bound="BatchOptions")  # noqa: E741
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of an option, which errors name: `mask_invert` -> `--mask-invert`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def declared(options: type[BatchOptions]) -> dict[str, tuple[Any, Option]]:
+    """The type and the `Option` of every field, by name, in the order of declaration."""
+    hints = get_type_hints(options, include_extras=True)
+    return {field.name: get_args(hints[field.name])[:2] for field in fields(options)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Options of every command that takes images to outputs.
+
+    Raises:
+        RestoreError: exit code 2; a value of the wrong type or out of range. It names the option as the command line
+            spells it.
+    """
+
+    overwrite: Annotated[bool, Option("Replace existing outputs.", "Files")] = False
+    skip_existing: Annotated[
+        bool, Option("Skip images whose output exists. This resumes a run that was stopped.", "Files")
+    ] = False
+    include: Annotated[
+        tuple[str, ...],
+        Option("Process only files that match this glob (repeatable).", "Files", metavar="GLOB"),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], Option("Leave out files that match this glob (repeatable).", "Files", metavar="GLOB")
+    ] = ()
+    tile: Annotated[
+        int | Literal["auto"],
+        Option("Side of a tile in pixels. auto: as memory allows; 0: whole images.", "Speed", 0, metavar="auto|N"),
+    ] = "auto"
+    device: Annotated[
+        str,
+        Option(
+            "auto, cpu, cuda, cuda:N or mps. Several devices (cuda:0,cuda:1 or cuda:all) share the images.",
+            "Speed",
+            metavar="DEVICE",
+        ),
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        Option("Precision of the networks. auto: half precision where the hardware is fast at it.", "Speed"),
+    ] = "auto"
+    max_pixels: Annotated[
+        int, Option("Refuse images with more pixels (width × height) before decoding.", "Safety", 1, metavar="N")
+    ] = MAX_PIXELS
+    allow_truncated: Annotated[
+        bool,
+        Option(
+            "Use what can be decoded of a damaged or truncated image, with a warning, instead of failing.", "Safety"
+        ),
+    ] = False
+    decode_timeout: Annotated[
+        float,
+        Option("Fail an image that takes longer than N seconds to decode (Linux).", "Safety", 1, metavar="N"),
+    ] = 300.0
 
     def __post_init__(self) -> None:
-        dilate_from(str(self.mask_dilate))
-        if not 0 <= self.mask_feather <= _FARTHEST_PX:
+        for name, (kind, option) in declared(type(self)).items():
+            object.__setattr__(self, name, _checked(name, kind, option, getattr(self, name)))
+        if self.overwrite and self.skip_existing:
             raise RestoreError(
-                f"{self.mask_feather} is out of range", where="--mask-feather", hint=f"0 to {_FARTHEST_PX} pixels"
+                "cannot be combined with --skip-existing", where="--overwrite", hint="choose one of them"
             )
-        if not 0 <= self.strength <= 1:
-            raise RestoreError(f"{self.strength} is out of range", where="--strength", hint="0 (nothing) to 1 (all)")
-        if str(self.tile) != "auto" and not str(self.tile).isdecimal():
-            raise RestoreError(f"{self.tile!r} is no tile", where="--tile", hint="auto, 0 (never), or a side in pixels")
-        if self.max_pixels < 1:
-            raise RestoreError(f"{self.max_pixels} lets no picture in", where="--max-pixels", hint="1 or more")
-        if self.truncated not in ("fail", "accept"):
-            raise RestoreError(f"cannot be {self.truncated!r}", where="--truncated", hint="fail or accept")
+
+    @classmethod
+    def from_dict(cls: type[O], values: Mapping[str, Any]) -> O:
+        """Options from names and values, such as a parsed JSON object.
+
+        Raises:
+            RestoreError: exit code 2; an unknown name, or as the class itself.
+        """
+        for name in values:
+            if name not in declared(cls):
+                raise RestoreError("unknown option", where=flag(name), hint=did_you_mean(name, declared(cls)))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and values as JSON holds them; `from_dict` reads them back."""
+        return {name: _plain(getattr(self, name)) for name in declared(type(self))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixOptions(BatchOptions):
+    """Options of a repair: of `restore fix`, `restore.fix_folder` and `restore.fix_image`.
+
+        FixOptions(masks="auto", strength=0.8, log="log.jsonl")
+
+    Raises:
+        RestoreError: exit code 2; a value of the wrong type or out of range, or options that exclude each other. It
+            names the option as the command line spells it.
+    """
+
+    clean_up: Annotated[
+        bool | None,
+        Option(
+            "After the holes are filled, restore the whole image with the photo model; pixels outside the mask change, "
+            "too. Default: with --masks auto, for images that are not clean.",
+            "What to repair",
+        ),
+    ] = None
+    correct_fading: Annotated[
+        bool, Option("Correct fading first: lifted blacks, yellowed whites, low contrast.", "What to repair")
+    ] = False
+    match_grain: Annotated[
+        bool,
+        Option(
+            "Add grain to filled holes, to match their surroundings. Not with --clean-up.",
+            "What to repair",
+        ),
+    ] = False
+    strength: Annotated[
+        float, Option("Blend between the original (0) and the repair (1).", "What to repair", 0, 1, metavar="X")
+    ] = 1.0
+    masks: Annotated[
+        FilePath | None,
+        Option(
+            "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images, alpha "
+            "(transparent = repair), or auto (the detector finds the damage).",
+            "Masks",
+            metavar="PATH|alpha|auto",
+        ),
+    ] = None
+    mask_invert: Annotated[bool, Option("Black = repair; with --masks alpha, opaque = repair.", "Masks")] = False
+    mask_dilate: Annotated[
+        Dilate,
+        Option(
+            "Dilate masks by N pixels. auto: as far as the damage extends beyond them.",
+            "Masks",
+            0,
+            500,
+            metavar="auto|N",
+        ),
+    ] = 0
+    mask_feather: Annotated[
+        int, Option("Fade out the repair over N pixels around holes.", "Masks", 0, 500, metavar="N", cli=False)
+    ] = 0
+    mask_missing: Annotated[
+        MaskMissing,
+        Option("An image without a mask: fail, skip it, or copy it (it has no holes to fill).", "Masks"),
+    ] = "fail"
+    detector: Annotated[
+        FilePath,
+        Option("Detector for --masks auto: a name, a weights file or a run folder.", "Masks", metavar="NAME|PATH"),
+    ] = "detector"
+    ext: Annotated[
+        str | None,
+        Option("Output format: png, jpg, webp or tiff. Default: that of each image.", "Output", metavar="FORMAT"),
+    ] = None
+    suffix: Annotated[str, Option("Add this to output names, before the extension.", "Output", metavar="TEXT")] = ""
+    quality: Annotated[
+        int | None, Option("Quality of JPEG and WebP. Default: that of each image.", "Output", 1, 100, metavar="N")
+    ] = None
+    metadata: Annotated[Metadata, Option("Keep or strip EXIF and XMP; the color profile always stays.", "Output")] = (
+        "keep"
+    )
+    provenance: Annotated[bool, Option("Record the repair and its models in the XMP of repaired images.", "Output")] = (
+        True
+    )
+    fail_fast: Annotated[bool, Option("Stop at the first image that fails.", "Safety")] = False
+    log: Annotated[
+        FilePath | None,
+        Option("Append a JSON line for every image to this file; - is standard output.", "Reports", metavar="FILE"),
+    ] = None
+    html_report: Annotated[
+        FilePath | None,
+        Option("Write an HTML report (before and after of every image) to this folder.", "Reports", metavar="FOLDER"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("masks", "detector", "log", "html_report"):
+            if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
+                raise RestoreError("must not be empty", where=flag(name))
+        if self.masks == "auto":
+            for name in ("mask_invert", "mask_missing"):
+                if self._is_set(name):
+                    raise RestoreError("does not apply to --masks auto", where=flag(name), hint="leave it out")
+        elif self.detector != "detector":
+            raise RestoreError("only applies with --masks auto", where="--detector", hint="leave it out")
+        if self.match_grain and self.cleans_up:
+            raise RestoreError(
+                "cannot be combined with --clean-up, which removes grain",
+                where="--match-grain",
+                hint="leave it out, or add --no-clean-up",
+            )
+        if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
+            raise RestoreError("must be part of a file name, without slashes", where="--suffix")
+        if self.ext is not None:
+            ext = self.ext.lower().removeprefix(".")
+            if ext not in EXTENSIONS:
+                raise RestoreError(f"cannot write {self.ext!r}", where="--ext", hint=did_you_mean(ext, EXTENSIONS))
+            object.__setattr__(self, "ext", ext)
+
+    def check_masks(self, *, has_masks: bool) -> None:
+        """Refuse options about masks if there are none. `fix_image` takes masks that `masks` does not name.
+
+        Raises:
+            RestoreError: exit code 2.
+        """
+        if not has_masks:
+            for name in ("mask_invert", "mask_dilate", "mask_feather", "mask_missing", "clean_up", "match_grain"):
+                if self._is_set(name):
+                    raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")
+
+    @property
+    def cleans_up(self) -> bool:
+        """Whether whole images are restored after their holes are filled."""
+        return self.masks == "auto" if self.clean_up is None else self.clean_up
+
+    @property
+    def spare_clean(self) -> bool:
+        """Whether that is left out for images that it would hardly change; see `restore.fix.steps.CLEAN_LEVELS`."""
+        return self.masks == "auto" and self.clean_up is None
+
+    def _is_set(self, name: str) -> bool:
+        """Whether an option asks for something, and does not just repeat a default."""
+        return bool(getattr(self, name)) and getattr(self, name) != type(self).__dataclass_fields__[name].default
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions(BatchOptions):
+    """Options of `restore detect`.
+
+    Raises:
+        RestoreError: exit code 2, as for `FixOptions`.
+    """
+
+    threshold: Annotated[
+        float | None,
+        Option(
+            "Count pixels as damaged from this probability on. Default: the detector's.",
+            "Masks",
+            0.01,
+            0.99,
+            metavar="P",
+        ),
+    ] = None
+    dilate: Annotated[
+        int | None, Option("Dilate detected masks by N pixels. Default: the detector's.", "Masks", 0, 100, metavar="N")
+    ] = None
+
+    def to_fix(self, *, suffix: str) -> FixOptions:
+        """The same options for planning and reading; masks are PNG, with `suffix` in their names."""
+        shared = {name: getattr(self, name) for name in declared(BatchOptions)}
+        return FixOptions(**shared, ext="png", suffix=suffix, provenance=False)
+
+
+_NO_MATCH: Any = object()
+
+
+def _checked(name: str, kind: Any, option: Option, value: Any) -> Any:
+    """The value of an option, converted from the spellings that are accepted for it."""
+    for part in alternatives(kind):
+        converted = _converted(part, option, value)
+        if converted is not _NO_MATCH:
+            return converted
+    raise RestoreError(f"must be {expected(kind, option)}, not {value!r}", where=flag(name))
+
+
+def _converted(kind: Any, option: Option, value: Any) -> Any:
+    """The value as one of the types that an option takes, or `_NO_MATCH`."""
+    if get_origin(kind) is Literal:
+        return value if isinstance(value, str) and value in get_args(kind) else _NO_MATCH
+    if get_origin(kind) is tuple:
+        is_tuple = not isinstance(value, str) and isinstance(value, Iterable)
+        return tuple(value) if is_tuple and all(isinstance(item, str) for item in value) else _NO_MATCH
+    if kind in (int, float):
+        if kind is int and isinstance(value, str) and value.isdecimal():  # `--tile 512` beside `--tile auto`
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+            return _NO_MATCH
+        below = option.minimum is not None and value < option.minimum
+        above = option.maximum is not None and value > option.maximum
+        return _NO_MATCH if below or above or value != value else kind(value)
+    if kind in (str, bool, types.NoneType):
+        return value if isinstance(value, kind) else _NO_MATCH
+    return value if isinstance(value, os.PathLike) else _NO_MATCH
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The parts of a union; of any other type itself."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def expected(kind: Any, option: Option) -> str:
+    """What values an option takes, in words."""
+    words = []
+    for part in alternatives(kind):
+        if get_origin(part) is Literal:
+            words += [str(choice) for choice in get_args(part)]
+        elif part in (int, float):
+            unit = "an integer" if part is int else "a number"
+            low, high = option.minimum, option.maximum
+            bounds = f" of at least {low:g}" if high is None else f" between {low:g} and {high:g}"
+            words.append(unit + (bounds if low is not None else ""))
+        elif part is bool:
+            words.append("True or False")
+        elif part is str:
+            words.append("a string")
+        elif get_origin(part) is tuple:
+            words.append("a sequence of strings")
+    return " or ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, not_found_message
-from restore.fix.masks import MaskMissing, MaskSource, pair_masks
+from restore.fix.masks import MaskSource, pair_masks
+from restore.fix.options import EXTENSIONS, FilePath, FixOptions
 from restore.images import (
     FORMAT_OF_SUFFIX,
     IMAGE_SUFFIXES,
@@ -22,9 +23,6 @@ from restore.images import (
 
 # Where outputs go and what they are called; everything here refuses, and writes nothing.
 
-
-#: What `--ext` knows, and the suffix that it gives.
-EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 #: Standard input or output in a picture's place.
 PIPE = Path("-")
@@ -231,55 +229,35 @@ class FixPlan:
         }
 
 
-def plan_fix(
-    input: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    masks: str | os.PathLike[str] | None = None,
-    mask_invert: bool = False,
-    mask_missing: MaskMissing = "fail",
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    include: Collection[str] = (),
-    exclude: Collection[str] = (),
-    ext: str | None = None,
-    suffix: str = "",
-) -> FixPlan:
-    """List the pictures, pair their masks, settle the outputs' names, and refuse what could lose anything.
+def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = None) -> FixPlan:
+    """List the images, pair their masks, decide the outputs' names, and refuse what could lose anything.
 
     Args:
-        input: a picture, or a folder (recursive; hidden files are left out); `-` is standard input.
-        output: for a folder: a folder, made if missing. For a picture: a file with a picture's suffix, or a
-            folder (existing, or ending in a slash); `-` is standard output.
-        masks: a folder (paired by relative stem: `x.png` or `x_mask.png`), one file for all pictures, or the
-            word `alpha` (transparent = repair) or `auto` (the detector finds them). In mask files white = repair.
-        mask_invert: black = repair (with `alpha`: opaque = repair).
-        mask_missing: what a picture without a mask is: `fail`, `skip`, or `clean` (nothing to repair).
-        overwrite: replace outputs that exist.
-        skip_existing: leave pictures alone whose output exists.
-        include, exclude: globs on relative paths, for folders.
-        ext: write `png`, `jpg`, `webp` or `tiff` instead of each picture's own format.
-        suffix: goes between an output's stem and its extension.
+        input: an image, or a folder (recursive; hidden files are left out); `-` is standard input.
+        output: for a folder: a folder, made if missing. For an image: a file with an image's suffix, or a folder
+            (existing, or ending in a slash); `-` is standard output.
+        options: about masks, files and reports; None: the defaults. In mask files white = repair.
 
     Raises:
-        RestoreError: exit code 2; nothing has been written. The input is missing, unreadable or holds no
-            picture; the output is the input, inside it, or of the wrong kind; two pictures would get one
-            name; outputs exist and neither flag is given; masks are missing; the output cannot be written to.
+        RestoreError: exit code 2; nothing has been written. The input is missing, unreadable or holds no image; the
+            output is the input, inside it, or of the wrong kind; two images would get one name; outputs exist and
+            neither `overwrite` nor `skip_existing` is set; masks are missing; the output cannot be written to.
     """
-    for name, given in (("INPUT", input), ("OUTPUT", output), ("--masks", masks)):
-        if given is not None and not os.fspath(given):  # as a shell makes it of a variable that is not set
-            raise RestoreError("is empty, and does not stand for the current folder", where=name, hint="that is .")
-    source, target = as_path(input), as_path(output)
-    if overwrite and skip_existing:
-        raise RestoreError("--overwrite and --skip-existing exclude each other", hint="give one of them")
-    if "/" in suffix or os.sep in suffix or "\0" in suffix:
-        raise RestoreError("a suffix is part of a file name, without slashes", where=suffix)
-    if ext is not None and ext.lower().removeprefix(".") not in EXTENSIONS:
-        raise RestoreError(f"cannot write {ext!r}", where="--ext", hint=f"one of {', '.join(EXTENSIONS)}")
-    extension = None if ext is None else EXTENSIONS[ext.lower().removeprefix(".")]
+    options = options or FixOptions()
+    for name, path in (("INPUT", input), ("OUTPUT", output)):
+        if not os.fspath(path):  # as a shell makes it of a variable that is not set
+            raise RestoreError("must not be empty", where=name, hint="the current folder is .")
+    options.check_masks(has_masks=options.masks is not None)
+    source, target, suffix, include, exclude = (
+        as_path(input), as_path(output), options.suffix, options.include, options.exclude,
+    )  # fmt: skip
+    extension = None if options.ext is None else EXTENSIONS[options.ext]
     if source != PIPE:
         check_input(source)
-    mask_source = None if masks is None else MaskSource.open(masks, invert=mask_invert, missing=mask_missing)
+    masks = options.masks
+    mask_source = (
+        None if masks is None else MaskSource.open(masks, invert=options.mask_invert, missing=options.mask_missing)
+    )
 
     single = source == PIPE or not source.is_dir()
     if single and (include or exclude):
@@ -337,10 +315,10 @@ def plan_fix(
         if single:
             unmatched = []
     _refuse_collisions(jobs)
-    jobs = _settle_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
+    jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
     jobs += [Job(source / name, target / name, action="fail", reason=why) for name, why in unlistable.items()]
     warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
-    return FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, overwrite)
+    return FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, options.overwrite)
 
 
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:

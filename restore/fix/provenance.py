@@ -32,7 +32,7 @@ _JPEG_XMP_BYTES = 65533 - 29  # one segment, less the name that it begins with
 _SETTINGS = (
     "masks",
     "mask_dilate",
-    "fade",
+    "correct_fading",
     "strength",
     "match_grain",
     "precision",

@@ -4,50 +4,102 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
-from restore.fix.io import Metadata, check_pipes
-from restore.fix.masks import Dilate, MaskMissing
-from restore.fix.options import MAX_PIXELS, Options
+from restore.fix.io import check_pipes
+from restore.fix.options import FilePath, FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
 from restore.fix.results import Manifest, Progress, ResultRecorder, Summary
 from restore.fix.scheduler import stream
 from restore.fix.stages import Stages
-from restore.fix.steps import Finder, Models
-from restore.images.read import Truncated
+from restore.fix.steps import Models
+from restore.restorers.base import Restorer
 
-if TYPE_CHECKING:
-    from restore.restorers.base import Restorer
+#: What repairs: a name from `restore models`, the path of a weights file or a run folder; or opened already, with or
+#: without the further models of a repair. A sequence has one for each device.
+ModelLike = FilePath | Restorer | Models | Sequence[Restorer | Models]
+
+
+def fix_folder(
+    input: FilePath,
+    output: FilePath,
+    model: ModelLike | None = None,
+    *,
+    options: FixOptions | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Repair an image or a folder of images.
+
+        from restore import FixOptions, fix_folder
+        summary = fix_folder("scans", "repaired", options=FixOptions(masks="auto", log="log.jsonl"))
+
+    Args:
+        input, output: as for `plan_fix`.
+        model: what repairs; None: `inpaint` with masks, `photo` without.
+        options: see `FixOptions`; None: the defaults.
+        progress: called after every image with its record, the number finished and the total; from several threads,
+            but never by two at once.
+
+    Raises:
+        RestoreError: exit code 2, before anything is written; as `plan_fix`, `open_models` and `run_fix`. Images that
+            fail raise nothing: they are listed in the summary.
+    """
+    options = options or FixOptions()
+    plan = plan_fix(input, output, options)
+    return run_fix(plan, open_models(model, options), options, progress=progress)
+
+
+def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
+    """Open the models of a repair, once for each device.
+
+    Args:
+        model: as for `fix_folder`. `Models` are taken as they are; what is missing beside a `Restorer` is opened on its
+            device.
+        options: `clean_up`, `masks` and `detector` say which models take part; `device` and `precision` where and how.
+
+    Raises:
+        RestoreError: exit code 2; no such model or device, or a file that cannot be read.
+    """
+    from restore.restorers.detector import open_detector
+    from restore.restorers.registry import open_restorer, open_restorers
+
+    device, precision = options.device, options.precision
+    opened: Sequence[Restorer | Models]
+    cleaners: Sequence[Restorer] = ()
+    if model is None or isinstance(model, str | os.PathLike):
+        name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
+        opened = open_restorers(name, device=device, precision=precision)
+        if options.cleans_up:
+            cleaners = open_restorers("photo", device=device, precision=precision)
+    else:
+        opened = [model] if isinstance(model, Restorer | Models) else model
+    models = []
+    for number, one in enumerate(opened):
+        if isinstance(one, Restorer):
+            cleaner = detector = None
+            if options.cleans_up:
+                same = {"device": str(one.device), "precision": precision}
+                cleaner = cleaners[number] if cleaners else open_restorer("photo", **same)
+            if options.masks == "auto":
+                detector = open_detector(os.fspath(options.detector), device=str(one.device), precision=precision)
+            one = Models(one, cleaner, detector)
+        models.append(one)
+    return models
 
 
 def run_fix(
     plan: FixPlan,
-    restorer: Restorer | Sequence[Restorer],
+    models: Sequence[Models],
+    options: FixOptions | None = None,
     *,
-    clean_up: Restorer | Sequence[Restorer] | None = None,
-    finder: Finder | Sequence[Finder] | None = None,
-    mask_dilate: Dilate = 0,
-    mask_feather: int = 0,
-    tile: str | int = "auto",
-    quality: int | None = None,
-    metadata: Metadata = "keep",
-    log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    fail_fast: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    truncated: Truncated = "fail",
-    strength: float = 1,
-    fade: bool = False,
-    provenance: bool = True,
-    match_grain: bool = False,
-    spare_clean: bool = False,
-    watch: SupervisorLink | None = None,
+    link: SupervisorLink | None = None,
 ) -> Summary:
     """Carry out a plan.
 
@@ -55,78 +107,21 @@ def run_fix(
 
     Args:
         plan: from `plan_fix`.
-        restorer: what repairs; or the same on several devices, which then share the pictures (`open_restorers`).
-        clean_up: goes over whole pictures when their holes are filled, and over those that have no mask under
-            `mask_missing="clean"`, on as many devices; None leaves known pixels as they are, and copies those pictures.
-        finder: makes the masks where they are to be found, on as many devices.
-        mask_dilate: grow holes by so many pixels; `auto`: as far as the damage goes beyond them.
-        mask_feather: fade the repair out over so many pixels around holes.
-        tile: `auto`, 0 (never), or the largest side of a tile in pixels.
-        quality: of JPEG and WebP, 1 to 100; None: the source's.
-        metadata: `keep` or `strip` EXIF and XMP.
-        log: a file that gets a JSON line per file (see `Record`); lines that are there stay. `-`: standard output.
-        progress: called after every file with its record, the number finished and the total; from several
-            threads, but never by two at once.
-        fail_fast: stop after the first failure.
-        max_pixels: a picture with more of them is refused by what its header says, before it is decoded.
-        truncated: of a damaged or cut picture, `accept` repairs what is there, with a warning; `fail` refuses it.
-        strength: how much of the repair is taken, in [0, 1]: source + strength · (repair − source).
-        fade: undo fading first; see `restore.fix.fade_correction`.
-        provenance: note in the XMP of repaired pictures what was done; see `restore.fix.provenance`.
-        match_grain: give what is filled the grain of its surroundings; see `restore.fix.grain`.
-        spare_clean: where masks are found, no `clean_up` of pictures that it would hardly change; see
-            `restore.fix.steps.CLEAN_LEVELS`.
-        watch: the line to a process that starts this one again if it crashes (see `restore.fix.decoder_isolation`).
+        models: from `open_models`: what repairs, the same on every device that takes part.
+        options: those that the plan was made with; None: the defaults.
+        progress: as for `fix_folder`.
+        link: the line to a process that starts this one again if it crashes (see `restore.fix.decoder_isolation`).
 
     Raises:
-        RestoreError: exit code 2; options out of range, a restorer that needs masks without masks, a log that
-            cannot be written. Nothing has been written.
+        RestoreError: exit code 2; models that do not suit the options, or a log that cannot be written. Nothing has
+            been written.
     """
-    options = Options(
-        mask_dilate,
-        mask_feather,
-        tile,
-        quality,
-        metadata,
-        max_pixels,
-        truncated,
-        strength,
-        fade,
-        provenance,
-        match_grain,
-        spare_clean,
-    )
-    watch = watch or SupervisorLink()
-    models = _on_each_device(restorer, clean_up, finder)
-    restorer, cleaner = models[0].restorer, models[0].clean_up
-    check_pipes(plan, log)
-    if plan.masks is None and restorer.needs.needs_mask:
-        raise RestoreError(
-            f"{restorer.name} fills holes and has to be told where they are",
-            hint="give --masks, or another --model",
-        )
-    if plan.masks is not None and restorer.needs.scale != 1:
-        raise RestoreError(f"{restorer.name} changes the size; it works on whole pictures", hint="leave out --masks")
-    if plan.masks is not None and plan.masks.found and models[0].finder is None:
-        raise RestoreError("masks are to be found, and nothing finds them", hint="open a detector, or give masks")
-    if strength != 1 and restorer.needs.scale != 1:
-        raise RestoreError(
-            f"{restorer.name} changes the size; its pictures cannot be mixed with their sources",
-            where="--strength",
-            hint="leave it out, or choose another --model",
-        )
-    if cleaner is not None and plan.masks is None:
-        raise RestoreError("cleaning up follows the filling of holes, and there are no masks", hint="give masks")
-    if cleaner is not None and (cleaner.needs.needs_mask or cleaner.needs.scale != 1):
-        raise RestoreError(f"{cleaner.name} cannot clean up whole pictures", hint="choose a model that needs no masks")
-    if match_grain and (plan.masks is None or cleaner is not None):
-        raise RestoreError(
-            "fills holes with the grain around them, and there are no masks"
-            if plan.masks is None
-            else "would be in vain: cleaning up takes away the grain of the whole picture",
-            where="--match-grain",
-            hint="give --masks" if plan.masks is None else "choose --no-clean-up, or leave it out",
-        )
+    options, link = options or FixOptions(), link or SupervisorLink()
+    if not options.cleans_up:
+        models = [replace(one, clean_up=None) for one in models]
+    check_pipes(plan, options.log)
+    _check_models(plan, models[0], options)
+    restorer = models[0].restorer
     summary = Summary(
         len(plan.jobs),
         warnings=list(plan.warnings),
@@ -137,14 +132,38 @@ def run_fix(
     )
     run_stages(
         plan,
-        lambda ledger: Stages(plan, models, options, ledger, watch),
+        lambda recorder: Stages(plan, models, options, recorder, link),
         summary,
-        log=log,
+        log=options.log,
         progress=progress,
-        fail_fast=fail_fast,
-        watch=watch,
+        fail_fast=options.fail_fast,
+        link=link,
     )
     return summary
+
+
+def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
+    """Refuse models that cannot do what the options ask of them."""
+    restorer, cleaner = models.restorer, models.clean_up
+    if plan.masks is None and restorer.needs.needs_mask:
+        raise RestoreError(f"{restorer.name} fills holes and requires --masks", hint="or choose another --model")
+    if plan.masks is not None and restorer.needs.scale != 1:
+        raise RestoreError(
+            f"{restorer.name} changes the size of images and cannot be combined with --masks",
+            hint="leave out --masks, or choose another --model",
+        )
+    if plan.masks is not None and plan.masks.found and models.finder is None:
+        raise RestoreError("--masks auto requires a detector", hint="add one to the Models")
+    if options.strength != 1 and restorer.needs.scale != 1:
+        raise RestoreError(
+            f"{restorer.name} changes the size of images, which cannot be blended with their originals",
+            where="--strength",
+            hint="leave it out, or choose another --model",
+        )
+    if options.cleans_up and cleaner is None:
+        raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
+    if cleaner is not None and (cleaner.needs.needs_mask or cleaner.needs.scale != 1):
+        raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
 
 
 def run_stages(
@@ -152,134 +171,72 @@ def run_stages(
     stages_of: Callable[[ResultRecorder], Stages],
     summary: Summary,
     *,
-    log: str | os.PathLike[str] | None = None,
+    log: FilePath | None = None,
     progress: Progress | None = None,
     fail_fast: bool = False,
-    watch: SupervisorLink,
+    link: SupervisorLink,
 ) -> None:
     """Take every job of a plan through stages, and enter what came of it in a summary.
 
     Args:
         plan: from `plan_fix`.
-        stages_of: the stages, which tell every file's fate to the ledger that they are given.
+        stages_of: the stages, which tell every file's fate to the recorder that they are given.
         summary: is filled.
-        log, progress, fail_fast, watch: see `run_fix`.
+        log, progress, fail_fast, link: see `run_fix`.
 
     Raises:
         RestoreError: exit code 2; a log that cannot be written. Nothing has been written.
     """
-    summary.stopped = watch.past.stop
+    summary.stopped = link.past.stop
     try:
         with Manifest(None if log is None else Path(log)) as manifest:
-            ledger = ResultRecorder(summary, manifest, summary.settings, progress, fail_fast, watch)
-            _carry_out(plan, stages_of(ledger), ledger, watch.past)
+            recorder = ResultRecorder(summary, manifest, summary.settings, progress, fail_fast, link)
+            _carry_out(plan, stages_of(recorder), recorder, link.past)
     finally:
-        watch.finish()
+        link.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
     summary.failed.sort(key=lambda failure: order[failure.path])
-    summary.seconds = time.monotonic() - watch.past.started
+    summary.seconds = time.monotonic() - link.past.started
 
 
-def fix_folder(
-    input: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    restorer: Restorer | Sequence[Restorer],
-    *,
-    masks: str | os.PathLike[str] | None = None,
-    mask_invert: bool = False,
-    mask_missing: MaskMissing = "fail",
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    include: Collection[str] = (),
-    exclude: Collection[str] = (),
-    ext: str | None = None,
-    suffix: str = "",
-    **options: Any,
-) -> Summary:
-    """Repair a picture or a folder of pictures: `plan_fix`, then `run_fix`, whose further options go along.
-
-        from restore import fix_folder, open_restorer
-        summary = fix_folder("scans", "repaired", open_restorer("photo"), log="log.jsonl")
-
-    Raises:
-        RestoreError: as `plan_fix` and `run_fix` do, before anything is written. Single files that fail
-            raise nothing: they stand in the summary.
-    """
-    plan = plan_fix(
-        input,
-        output,
-        masks=masks,
-        mask_invert=mask_invert,
-        mask_missing=mask_missing,
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        include=include,
-        exclude=exclude,
-        ext=ext,
-        suffix=suffix,
-    )
-    return run_fix(plan, restorer, **options)
-
-
-def _on_each_device(
-    restorer: Restorer | Sequence[Restorer],
-    clean_up: Restorer | Sequence[Restorer] | None,
-    finder: Finder | Sequence[Finder] | None,
-) -> list[Models]:
-    """The models sorted by device.
-
-    Raises:
-        RestoreError: they are not on the same devices.
-    """
-    restorers = restorer if isinstance(restorer, Sequence) else [restorer]
-    none = [None] * len(restorers)
-    cleaners = none if clean_up is None else clean_up if isinstance(clean_up, Sequence) else [clean_up]
-    finders = none if finder is None else finder if isinstance(finder, Sequence) else [finder]
-    if {len(cleaners), len(finders)} != {len(restorers)}:
-        raise RestoreError("all models have to be on the same devices", where=restorers[0].name)
-    return [Models(*together) for together in zip(restorers, cleaners, finders)]
-
-
-def _settings(plan: FixPlan, models: Sequence[Models], options: Options) -> dict[str, Any]:
-    """What decides the results, as the manifest tells it."""
-    masks, cleaner = plan.masks, models[0].clean_up
+def _settings(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> dict[str, Any]:
+    """The options of a run and what they resolved to, for the log."""
+    cleaner = models[0].clean_up
     return {
-        "masks": None if masks is None else masks.named,
-        "mask_invert": masks is not None and masks.invert,
-        **asdict(options),
+        **options.to_dict(),
         "clean_up": None if cleaner is None else cleaner.name,
         "device": ",".join(str(one.restorer.device) for one in models),
         "precision": models[0].restorer.precision,
     }
 
 
-def _carry_out(plan: FixPlan, stages: Stages, ledger: ResultRecorder, past: SupervisorState) -> None:
+def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: SupervisorState) -> None:
     try:
         for folder in dict.fromkeys(job.target.parent for job in plan.jobs if job.target != PIPE):
             if folder.is_dir():
                 sweep_leftovers(folder)
-        alone, waiting = _enter_what_is_settled(plan, ledger, past)
+        alone, waiting = _record_settled(plan, recorder, past)
         if plan.input == PIPE:  # a thread that waits for a pipe could not be interrupted
             stages.carry_through([*alone, *waiting])
             return
         for jobs in (*([job] for job in alone), waiting):
-            stream(jobs, stages, ledger)
+            stream(jobs, stages, recorder)
     except KeyboardInterrupt:
-        ledger.summary.interrupted = True
+        recorder.summary.interrupted = True
 
 
-def _enter_what_is_settled(plan: FixPlan, ledger: ResultRecorder, past: SupervisorState) -> tuple[list[Job], list[Job]]:
+def _record_settled(plan: FixPlan, recorder: ResultRecorder, past: SupervisorState) -> tuple[list[Job], list[Job]]:
     """Enter the fates that the plan or earlier starts have settled. Returns the jobs to do alone, and all others."""
     alone: list[Job] = []
     others: list[Job] = []
     for job in plan.jobs:
         name = os.fspath(job.source)
         if name in past.ended:
-            ledger.recall(past.ended[name])
+            recorder.recall(past.ended[name])
         elif name in past.blamed:
-            ledger.finish(job, "failed", past.blamed[name])
+            recorder.finish(job, "failed", past.blamed[name])
         elif job.action in ("skip", "fail"):
-            ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
+            recorder.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
         else:
             (alone if name in past.suspects else others).append(job)
     return alone, others

@@ -18,7 +18,7 @@ from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.fade_correction import unfaded
 from restore.fix.io import encoded, put, take
 from restore.fix.masks import doubts_of_share, effective_mask, mask_warnings
-from restore.fix.options import Options
+from restore.fix.options import FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
 from restore.fix.steps import Finder, Models, RepairResult, Steps, carry_out, model_provenance, tiles_of
@@ -137,7 +137,7 @@ class Reader:
         self,
         plan: FixPlan,
         models: Models,
-        options: Options,
+        options: FixOptions,
         ledger: ResultRecorder,
         watch: SupervisorLink,
     ) -> None:
@@ -167,7 +167,7 @@ class Reader:
         masks, unmasked = self.plan.masks, job.action == "unmasked"
         found = masks is not None and masks.found
         return Steps(
-            fade=self.options.fade,
+            fade=self.options.correct_fading,
             find=found,
             repair=holes and not unmasked,
             clean_up=self.models.clean_up is not None,
@@ -178,7 +178,7 @@ class Reader:
     def to_srgb(self, picture: DecodedImage) -> FloatArray:
         """What the first model sees of a picture: H×W×3, sRGB, [0, 1]."""
         shown = picture.to_srgb()
-        return unfaded(shown) if self.options.fade else shown
+        return unfaded(shown) if self.options.correct_fading else shown
 
     def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> WorkItem | None:
         """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
@@ -192,7 +192,7 @@ class Reader:
                     data,
                     job.source,
                     max_pixels=min(self.options.max_pixels, _pixels_for_memory()),
-                    truncated=self.options.truncated,
+                    truncated="accept" if self.options.allow_truncated else "fail",
                     all_pages=job.format in (None, "tiff"),
                 )
             masks = self.plan.masks
@@ -262,8 +262,8 @@ class Reader:
             # It was held against what memory has room for, if that is less.
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
-        elif isinstance(error, DamagedFile) and self.options.truncated == "fail":
-            error.hint = "the file is damaged or cut short; --truncated accept takes what is there"
+        elif isinstance(error, DamagedFile) and not self.options.allow_truncated:
+            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
         return error
 
 
@@ -292,7 +292,7 @@ class Stages:
         self,
         plan: FixPlan,
         models: Sequence[Models],
-        options: Options,
+        options: FixOptions,
         ledger: ResultRecorder,
         watch: SupervisorLink,
     ) -> None:

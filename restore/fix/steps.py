@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from restore.fix.grain import with_grain
-from restore.fix.masks import Dilate, FloatArray, prepare_mask
+from restore.fix.masks import FloatArray, prepare_mask
+from restore.fix.options import Dilate
 from restore.restorers.base import Restorer, check_numbers, run
 from restore.restorers.hole_crops import crops
 

@@ -12,8 +12,7 @@ import pyvips
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Filler, Identity, Inverter, hole, load, save
+from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, save
 from tests.images.profiles import ADOBE_RGB, PROPHOTO, matrix_profile
 
 
@@ -69,7 +68,7 @@ def deep(path: Path, values: np.ndarray, icc: bytes) -> Path:
 def test_eight_bits(tmp_path, suffix, name):
     options = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
     source = save(tmp_path / f"in/x.{suffix}", colours(), icc_profile=WIDE[name], **options)
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
     out = tmp_path / f"out/x.{suffix}"
     with Image.open(source) as before, Image.open(out) as after:
         assert after.info["icc_profile"] == WIDE[name]
@@ -85,7 +84,7 @@ def test_eight_bits(tmp_path, suffix, name):
 def test_sixteen_bits(tmp_path, suffix, name):
     values = np.random.default_rng(3).integers(0, 65536, (64, 64, 3)).astype(np.uint16)
     source = deep(tmp_path / f"in/x.{suffix}", values, WIDE[name])
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     out = tmp_path / f"out/x.{suffix}"
     np.testing.assert_array_equal(cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[:, :, ::-1], values)
     assert bytes(pyvips.Image.new_from_file(str(out)).get("icc-profile-data")) == WIDE[name]
@@ -109,7 +108,7 @@ def test_colours_outside_srgb_survive_a_repair_that_changes_others(tmp_path, nam
     values[..., 1] = top  # the space's own green, far outside sRGB
     values[8:] = np.array([0.9, 0.2, 0.1]) * top
     deep(tmp_path / "in/x.tif", values, WIDE[name])
-    fix_folder(tmp_path / "in", tmp_path / "out", Retoucher())
+    fix_with(tmp_path / "in", tmp_path / "out", Retoucher())
     out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif")).numpy()
     np.testing.assert_array_equal(out[:, 32:], values[:, 32:])
     changed = np.abs(out[:, :32].astype(float) - values[:, :32]) / top
@@ -128,7 +127,7 @@ def test_a_jpeg_that_is_compressed_once_more_looks_the_same_where_nothing_was_re
         tmp_path / "in/x.jpg", scene.astype(np.uint8), icc_profile=WIDE[name], quality=92, subsampling=subsampling
     )
     save(tmp_path / "mask.png", hole(96, 128, (0, 0, 16, 16)))
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png")
     difference = deltaE_ciede2000(lab(source), lab(tmp_path / "out/x.jpg"))[32:, 32:]
     assert difference.mean() <= 0.5
     assert np.quantile(difference, 0.999) <= 2
@@ -136,12 +135,12 @@ def test_a_jpeg_that_is_compressed_once_more_looks_the_same_where_nothing_was_re
 
 def test_a_jpeg_in_which_the_model_changed_nothing_is_copied(tmp_path):
     source = save(tmp_path / "in/x.jpg", colours(), icc_profile=WIDE["p3"], quality=80)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), log=tmp_path / "log")
     assert (tmp_path / "out/x.jpg").read_bytes() == source.read_bytes()
     assert (summary.done, summary.copied) == (1, 0)
     assert '"reason": "nothing was changed"' in (tmp_path / "log").read_text()
     for options in ({"quality": 50}, {"metadata": "strip"}):
-        fix_folder(tmp_path / "in", tmp_path / "again", Identity(), overwrite=True, **options)
+        fix_with(tmp_path / "in", tmp_path / "again", Identity(), overwrite=True, **options)
         assert (tmp_path / "again/x.jpg").read_bytes() != source.read_bytes()
 
 
@@ -150,7 +149,7 @@ def test_known_pixels_of_a_masked_picture_are_the_source_s_and_a_fill_is_seen_as
     save(tmp_path / "in/x.png", colours(), icc_profile=WIDE[name])
     mask = hole(64, 64, (10, 10, 30, 50))
     save(tmp_path / "masks/x.png", mask)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
     out = load(tmp_path / "out/x.png")
     np.testing.assert_array_equal(out[mask == 0], colours()[mask == 0])
     assert (out[mask > 0] >= 254).all()  # sRGB's white is every one's white
@@ -161,7 +160,7 @@ def test_gray_with_a_profile(tmp_path, suffix):
     icc = matrix_profile(None, 1.8)
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     source = save(tmp_path / f"in/x.{suffix}", ramp, icc_profile=icc, **({"quality": 95} if suffix == "jpg" else {}))
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
     with Image.open(tmp_path / f"out/x.{suffix}") as image:
         assert image.mode == "L"
         assert image.info["icc_profile"] == icc
@@ -173,7 +172,7 @@ def test_gray_with_a_profile(tmp_path, suffix):
 def test_a_broken_profile_is_told_and_the_picture_taken_for_srgb(tmp_path, suffix):
     options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix in ("jpg", "avif") else {}
     save(tmp_path / f"in/x.{suffix}", colours(), icc_profile=b"rubbish" * 40, **options)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     (warning,) = summary.warnings
     assert "the colour profile is broken: left out, and the picture taken for sRGB" in warning
     with Image.open(tmp_path / f"out/x.{suffix}") as image:
@@ -195,7 +194,7 @@ def test_cmyk_goes_through_its_profile(tmp_path, suffix, icc, ext):
     (tmp_path / "in").mkdir()
     source = tmp_path / f"in/x.{suffix}"
     inks().save(source, **({"quality": 95} if suffix == "jpg" else {}), **({"icc_profile": icc} if icc else {}))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext=ext)
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext=ext)
     how = "through its profile" if icc else "through a standard profile (it has none)"
     assert [f"CMYK converted to RGB {how}" in line for line in summary.warnings] == [True]
     (out,) = (tmp_path / "out").iterdir()
@@ -214,7 +213,7 @@ def test_every_mixture_of_inks_agrees_with_littlecms(tmp_path):
     noise = Image.fromarray(rng.integers(0, 256, (256, 256, 4), np.uint8), "CMYK")
     (tmp_path / "in").mkdir()
     noise.save(tmp_path / "in/x.tif", icc_profile=CMYK)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert delta_e(srgb_by_littlecms(noise, CMYK), load(tmp_path / "out/x.tif")).max() <= 1
 
 
@@ -224,7 +223,7 @@ def test_sixteen_bits_of_ink(tmp_path):
     image = pyvips.Image.new_from_array(values).copy(interpretation="cmyk")
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", CMYK)
     image.tiffsave(str(tmp_path / "in/x.tif"))
-    (warning,) = fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings
+    (warning,) = fix_with(tmp_path / "in", tmp_path / "out", Identity()).warnings
     assert "CMYK converted to RGB through its profile" in warning
     out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif"))
     assert out.format == "ushort"
@@ -237,7 +236,7 @@ def test_a_broken_profile_of_inks(tmp_path):
     (tmp_path / "in").mkdir()
     for name, icc in (("rubbish.tif", b"rubbish" * 40), ("other.jpg", WIDE["p3"])):
         inks().save(tmp_path / "in" / name, icc_profile=icc)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
     assert summary.exit_code == 0
     assert sum("through a standard profile (its own is broken)" in line for line in summary.warnings) == 2
     assert delta_e(srgb_by_littlecms(inks(), CMYK), load(tmp_path / "out/rubbish.png")).max() <= 1
@@ -248,9 +247,9 @@ def test_cmyk_known_pixels_and_an_empty_mask(tmp_path):
     inks().save(tmp_path / "in/x.tif", icc_profile=CMYK)
     save(tmp_path / "some/x.png", hole(64, 64, (0, 0, 9, 9)))
     save(tmp_path / "none/x.png", hole(64, 64))
-    fix_folder(tmp_path / "in", tmp_path / "a", Filler(), masks=tmp_path / "some")
+    fix_with(tmp_path / "in", tmp_path / "a", Filler(), masks=tmp_path / "some")
     out = load(tmp_path / "a/x.tif")
     assert (out[:9, :9] == 255).all()
     assert delta_e(srgb_by_littlecms(inks(), CMYK), out)[9:, 9:].max() <= 1
-    fix_folder(tmp_path / "in", tmp_path / "b", Filler(), masks=tmp_path / "none")
+    fix_with(tmp_path / "in", tmp_path / "b", Filler(), masks=tmp_path / "none")
     assert (tmp_path / "b/x.tif").read_bytes() == (tmp_path / "in/x.tif").read_bytes()

@@ -11,9 +11,8 @@ import pytest
 import pyvips
 from PIL import Image
 
-from restore.fix.run import fix_folder
 from restore.images.formats import is_lossless
-from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
+from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 EVERY = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -45,7 +44,7 @@ def tiff_tag(path: Path, tag: int) -> object:
 def test_a_16_bit_gradient_stays_one(tmp_path, suffix, channels):
     values = EVERY if channels == 1 else np.stack([EVERY, EVERY[::-1], EVERY.T], -1)
     vips(tmp_path / f"in/x.{suffix}", values)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     out = raw(tmp_path / f"out/x.{suffix}")
     assert out.dtype == np.uint16
     np.testing.assert_array_equal(out, values)
@@ -53,7 +52,7 @@ def test_a_16_bit_gradient_stays_one(tmp_path, suffix, channels):
 
     mask = hole(256, 256, (100, 50, 150, 90))
     save(tmp_path / "masks/x.png", mask)
-    fix_folder(tmp_path / "in", tmp_path / "part", Filler(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "part", Filler(), masks=tmp_path / "masks")
     out = raw(tmp_path / f"part/x.{suffix}")
     np.testing.assert_array_equal(out[mask == 0], values[mask == 0])
     assert (out[mask > 0] == 65535).all()
@@ -62,7 +61,7 @@ def test_a_16_bit_gradient_stays_one(tmp_path, suffix, channels):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_16_bit_repair_has_16_bits(tmp_path, suffix):
     vips(tmp_path / f"in/x.{suffix}", EVERY)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     np.testing.assert_array_equal(raw(tmp_path / f"out/x.{suffix}"), 65535 - EVERY)
 
 
@@ -73,7 +72,7 @@ def test_tiffs(tmp_path, options, dtype, channels):
     values = np.random.default_rng(1).random((150, 140, channels)[: 2 if channels == 1 else 3])
     values = (values * (1 if dtype == np.float32 else np.iinfo(dtype).max)).astype(dtype)
     vips(tmp_path / "in/x.tif", values, **options)
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity()).warnings == []
     out = raw(tmp_path / "out/x.tif")
     assert pyvips.Image.new_from_file(str(tmp_path / "out/x.tif")).get_typeof("tile-width") == 0
     assert out.dtype == dtype
@@ -87,32 +86,32 @@ def test_tiffs(tmp_path, options, dtype, channels):
 def test_webp_stays_lossless_or_lossy_and_gray_looks_the_same(tmp_path, lossless, icc):
     source = save(tmp_path / "in/x.webp", photo(64, 64) * 3, lossless=lossless, icc_profile=icc)
     save(tmp_path / "gray/x.png", photo(64, 64, channels=1) * 3)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), metadata="strip")
+    fix_with(tmp_path / "in", tmp_path / "out", Identity(), metadata="strip")
     assert is_lossless((tmp_path / "out/x.webp").read_bytes()) == is_lossless(source.read_bytes()) == lossless
     difference = np.abs(load(tmp_path / "out/x.webp").astype(int) - load(source))
     assert difference.max() == 0 if lossless else 0 < difference.mean() < 20
-    fix_folder(tmp_path / "gray", tmp_path / "gray_out", Identity(), ext="webp")
+    fix_with(tmp_path / "gray", tmp_path / "gray_out", Identity(), ext="webp")
     np.testing.assert_array_equal(load(tmp_path / "gray_out/x.webp"), np.dstack([load(tmp_path / "gray/x.png")] * 3))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "tga"])
 def test_what_had_no_loss_becomes_a_webp_without(tmp_path, suffix):
     save(tmp_path / f"in/x.{suffix}", photo(20, 30))
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext="webp")
+    fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext="webp")
     np.testing.assert_array_equal(load(tmp_path / "out/x.webp"), photo(20, 30))
 
 
 def test_float_keeps_what_is_beyond_white_and_black(tmp_path):
     values = (np.random.default_rng(1).random((20, 30, 3)) * 3 - 0.5).astype(np.float32)
     vips(tmp_path / "in/x.tif", values)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     np.testing.assert_array_equal(raw(tmp_path / "out/x.tif"), values)
 
 
 def test_64_bit_floating_point_is_refused_with_a_reason(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.tif").write_bytes(plain_tiff(bytes(20 * 30 * 8), (20, 30), 64, sample_format=3))
-    (failure,) = fix_folder(tmp_path / "in", tmp_path / "out", Identity()).failed
+    (failure,) = fix_with(tmp_path / "in", tmp_path / "out", Identity()).failed
     assert "samples out of range" in failure.reason
 
 
@@ -128,7 +127,7 @@ def test_few_bits_become_eight(tmp_path, bits, white_is_zero):
     expected = codes * 255 // (2**bits - 1)
     expected = (255 - expected if white_is_zero else expected).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")), expected)  # as a viewer sees it
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / "out/x.tif") as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), expected)
@@ -153,7 +152,7 @@ def test_two_colours_and_palettes_become_eight_bits(tmp_path, suffix, mode):
     image = image.convert("1") if mode == "1" else image.quantize(16)
     (tmp_path / "in").mkdir()
     image.save(tmp_path / f"in/x.{suffix}")
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / f"in/x.{suffix}") as before, Image.open(tmp_path / f"out/x.{suffix}") as after:
         assert after.mode in ("L", "RGB", "P")
         np.testing.assert_array_equal(np.asarray(after.convert("RGB")), np.asarray(before.convert("RGB")))
@@ -169,7 +168,7 @@ def test_a_palette_keeps_its_transparency(tmp_path, suffix):
         image.convert("RGBA").save(tmp_path / "in/x.webp", lossless=True, exact=True)
     else:
         image.save(tmp_path / f"in/x.{suffix}", transparency=soft or 3)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / f"in/x.{suffix}") as before, Image.open(tmp_path / f"out/x.{suffix}") as after:
         old, new = np.asarray(before.convert("RGBA")), np.asarray(after.convert("RGBA"))
     assert 0 < (old[..., 3] == 0).mean() < 1
@@ -185,7 +184,7 @@ def test_alpha_is_not_touched_and_what_it_hides_neither(tmp_path, suffix, channe
     values[:5, ..., -1] = 0
     vips(tmp_path / f"in/x.{suffix}", values)
     for restorer in (Identity(), Inverter()):
-        fix_folder(tmp_path / "in", tmp_path / restorer.name, restorer)
+        fix_with(tmp_path / "in", tmp_path / restorer.name, restorer)
         out = pyvips.Image.new_from_file(str(tmp_path / restorer.name / f"x.{suffix}")).numpy()
         assert out.dtype == dtype
         np.testing.assert_array_equal(out[..., -1], values[..., -1])
@@ -200,7 +199,7 @@ def test_premultiplied_alpha_comes_out_straight_and_looks_the_same(tmp_path, dty
     vips(tmp_path / "in/x.tif", values, premultiply=True)
     assert tiff_tag(tmp_path / "in/x.tif", 338) in (1, (1,))
     stored = raw_samples(tmp_path / "in/x.tif", dtype)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert tiff_tag(tmp_path / "out/x.tif", 338) in (2, (2,))
     out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif")).numpy()
     np.testing.assert_array_equal(out[..., 3], values[..., 3])
@@ -226,10 +225,10 @@ def test_a_channel_that_is_not_said_to_be_alpha_does_not_become_it(tmp_path):
     assert tiff_tag(tmp_path / "in/x.tif", 338) in (0, (0,))
     with Image.open(tmp_path / "in/x.tif") as image:
         before = np.asarray(image)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert tiff_tag(tmp_path / "out/x.tif", 338) in (0, (0,))
     np.testing.assert_array_equal(load(tmp_path / "out/x.tif"), before)
-    summary = fix_folder(tmp_path / "in", tmp_path / "png", Identity(), ext="png")
+    summary = fix_with(tmp_path / "in", tmp_path / "png", Identity(), ext="png")
     assert "a further channel, which is not said to be transparency, is left out" in summary.warnings[0]
     np.testing.assert_array_equal(load(tmp_path / "png/x.png"), values[..., :3])
 
@@ -239,7 +238,7 @@ def test_a_channel_that_is_not_said_to_be_alpha_does_not_become_it(tmp_path):
 def test_any_size_and_any_hole(tmp_path, suffix, shape):
     options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
     source = load(save(tmp_path / f"in/x.{suffix}", photo(*shape), **options))
-    fix_folder(tmp_path / "in", tmp_path / "same", Identity())
+    fix_with(tmp_path / "in", tmp_path / "same", Identity())
     np.testing.assert_array_equal(load(tmp_path / f"same/x.{suffix}"), source)
     for name, box, invert in (
         ("pixel", (shape[0] - 1, shape[1] - 1, shape[0], shape[1]), False),
@@ -249,7 +248,7 @@ def test_any_size_and_any_hole(tmp_path, suffix, shape):
         mask = hole(*shape, box)
         save(tmp_path / f"{name}/x.png", mask)
         out = tmp_path / f"out_{name}"
-        summary = fix_folder(tmp_path / "in", out, Filler(), masks=tmp_path / name, mask_invert=invert)
+        summary = fix_with(tmp_path / "in", out, Filler(), masks=tmp_path / name, mask_invert=invert)
         assert (summary.done, summary.exit_code) == (1, 0)
         expected = source.copy()
         expected[(mask > 0) != invert] = 255
@@ -262,7 +261,7 @@ def test_a_float_alpha_in_another_range_is_a_mask_all_the_same(tmp_path):
     values[..., 3] = 255
     values[2:4, 2:4, 3] = 0
     vips(tmp_path / "in/x.tif", values)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks="alpha")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks="alpha")
     out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif")).numpy()
     expected = values.copy()
     expected[2:4, 2:4] = 255
@@ -275,7 +274,7 @@ def test_of_animations_the_first_frame_is_repaired_and_that_is_said(tmp_path, su
     (tmp_path / "in").mkdir()
     options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "avif" else {}
     frames[0].save(tmp_path / f"in/x.{suffix}", save_all=True, append_images=frames[1:], **options)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     said = "the first frame of an animation" if suffix == "avif" else "first of 3 frames"
     assert [line.endswith(said) for line in summary.warnings] == [True]
     with Image.open(tmp_path / f"in/x.{suffix}") as before, Image.open(tmp_path / f"out/x.{suffix}") as after:
@@ -287,7 +286,7 @@ def test_of_animations_the_first_frame_is_repaired_and_that_is_said(tmp_path, su
 def test_a_twelve_bit_jpeg_is_read_in_full_or_refused_with_its_reason(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.jpg").write_bytes(twelve_bit_jpeg())
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert summary.done + len(summary.failed) == 1
     if summary.failed:  # libjpeg-turbo can, libvips 8.18 does not ask it to
         assert "precision 12; convert it" in summary.failed[0].reason

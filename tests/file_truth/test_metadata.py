@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Inverter, load, photo, save
+from tests.fix.conftest import Inverter, fix_with, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 ICC = matrix_profile(*ADOBE_RGB)
@@ -87,14 +86,14 @@ def test_everything_is_kept(tmp_path, suffix):
     assert before["icc"] == ICC
     assert before["xmp"]
     assert before["iptc"] == (suffix in ("jpg", "png", "tif"))
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Inverter()).warnings == []
+    assert fix_with(tmp_path / "in", tmp_path / "out", Inverter()).warnings == []
     assert told(tmp_path / f"out/x.{suffix}") == before
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif"])
 def test_stripped_is_stripped_and_the_colours_stay(tmp_path, suffix):
     written(tmp_path / "in", suffix)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), metadata="strip")
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), metadata="strip")
     found = told(tmp_path / f"out/x.{suffix}")
     assert found.pop("icc") == ICC
     assert found.pop("dpi") == ((300, 200) if suffix in ("jpg", "png", "tif") else ())
@@ -113,7 +112,7 @@ def test_what_stands_behind_a_png_s_pixels_is_kept_too(tmp_path, packed):
     data, packet = path.read_bytes(), b"<x:xmpmeta>grandmother</x:xmpmeta>"
     text = b"XML:com.adobe.xmp\0" + (b"\1\0\0\0" + zlib.compress(packet) if packed else b"\0\0\0\0" + packet)
     path.write_bytes(data[:-12] + chunk(b"iTXt", text) + chunk(b"tEXt", b"Title\0wedding") + data[-12:])
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     with Image.open(tmp_path / "out/x.png") as image:
         assert image.info["xmp"] == packet
         assert image.info["Title"] == "wedding"
@@ -124,7 +123,7 @@ def test_stripping_a_png_leaves_what_says_how_its_colours_are_meant(tmp_path):
     info.add(b"gAMA", (100000).to_bytes(4, "big"))
     info.add_text("Title", "a text")
     save(tmp_path / "in/x.png", photo(5, 5), pnginfo=info)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), metadata="strip")
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), metadata="strip")
     with Image.open(tmp_path / "out/x.png") as image:
         assert image.info["gamma"] == 1.0
         assert image.text == {}
@@ -135,7 +134,7 @@ def test_stripping_a_png_leaves_what_says_how_its_colours_are_meant(tmp_path):
 def test_exif_xmp_and_profile_go_from_format_to_format(tmp_path, suffix, ext):
     source = written(tmp_path / "in", suffix)
     before = told(source)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
     (out,) = (tmp_path / "out").iterdir()
     after = told(out)
     for key in ("icc", "maker", "rights", "date", "gps", "xmp"):
@@ -145,7 +144,7 @@ def test_exif_xmp_and_profile_go_from_format_to_format(tmp_path, suffix, ext):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp"])
 def test_resolution(tmp_path, suffix):
     save(tmp_path / f"in/x.{suffix}", photo(6, 7), dpi=(300, 200))
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert told(tmp_path / f"out/x.{suffix}")["dpi"] == (300, 200)
 
 
@@ -154,7 +153,7 @@ def test_resolution(tmp_path, suffix):
 def test_resolution_goes_from_format_to_format_and_none_is_made_up(tmp_path, suffix, ext):
     save(tmp_path / f"in/with.{suffix}", photo(6, 7), dpi=(300, 200))
     save(tmp_path / f"in/without.{suffix}", photo(6, 7))
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
     without, having = sorted((tmp_path / "out").iterdir(), key=lambda path: path.stem, reverse=True)
     assert told(having)["dpi"] == (300, 200)
     with Image.open(without) as image:
@@ -165,7 +164,7 @@ def test_a_turned_picture_s_resolution_turns_too(tmp_path):
     block = Image.Exif()
     block[0x0112] = 6
     save(tmp_path / "in/x.png", photo(6, 7), dpi=(300, 200), exif=block)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert told(tmp_path / "out/x.png")["dpi"] == (200, 300)
 
 
@@ -176,7 +175,7 @@ def test_time_and_permissions(tmp_path, suffix, metadata):
     os.utime(source, ns=(10**18, 10**18 + 12345000))
     for mode in (0o640, 0o444, 0o755):
         source.chmod(mode)
-        fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), metadata=metadata, overwrite=True)
+        fix_with(tmp_path / "in", tmp_path / "out", Inverter(), metadata=metadata, overwrite=True)
         status = (tmp_path / f"out/x.{suffix}").stat()
         assert (status.st_mtime_ns, status.st_mode & 0o777) == (10**18 + 12345000, mode)
 
@@ -186,12 +185,12 @@ def test_time_and_permissions(tmp_path, suffix, metadata):
 def test_a_jpeg_is_compressed_as_its_source_was(tmp_path, quality, subsampling):
     save(tmp_path / "in/x.jpg", photo(40, 56), quality=quality, subsampling=subsampling)
     save(tmp_path / "in/gray.jpg", photo(40, 56, channels=1), quality=quality)
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     for name in ("x", "gray"):
         with Image.open(tmp_path / f"in/{name}.jpg") as before, Image.open(tmp_path / f"out/{name}.jpg") as after:
             assert after.mode == before.mode
             assert after.quantization == before.quantization
             assert [layer[1:3] for layer in after.layer] == [layer[1:3] for layer in before.layer]
-    fix_folder(tmp_path / "in", tmp_path / "worse", Inverter(), quality=20)
+    fix_with(tmp_path / "in", tmp_path / "worse", Inverter(), quality=20)
     assert (tmp_path / "worse/x.jpg").stat().st_size < (tmp_path / "out/x.jpg").stat().st_size
     assert np.abs(load(tmp_path / "out/gray.jpg").astype(int) - 255 + load(tmp_path / "in/gray.jpg")).mean() < 12

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix.plan import plan_fix
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Filler, Inverter, as_nobody, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Inverter, as_nobody, fix_with, hole, load, photo, plan_with, save, snapshot
 
 NAMES = [
     b"with space.png", b" leading space.png", b"trailing space .png", b"new\nline.png", b"tab\t.png",
@@ -29,13 +27,13 @@ def test_any_name_is_repaired_under_itself(tmp_path):
     (tmp_path / "in").mkdir()
     for number, name in enumerate(NAMES):
         save(tmp_path / "in" / os.fsdecode(name), photo(3, 4, number))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
     assert (summary.done, summary.exit_code) == (len(NAMES), 0)
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(NAMES)
     for number, name in enumerate(NAMES):
         np.testing.assert_array_equal(load(tmp_path / "out" / os.fsdecode(name)), 255 - photo(3, 4, number))
     assert len((tmp_path / "log").read_text(encoding="ascii").splitlines()) == len(NAMES)
-    for line in plan_fix(tmp_path / "in", tmp_path / "other").format():
+    for line in plan_with(tmp_path / "in", tmp_path / "other").format():
         assert line.isprintable()
         line.encode()
 
@@ -45,11 +43,11 @@ def test_any_name_can_have_a_mask_and_be_named_alone(tmp_path):
         text = os.fsdecode(name)
         save(tmp_path / "in" / text, photo(3, 4, number))
         save(tmp_path / "masks" / text, hole(3, 4, (0, 0, 1, 1)))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
     assert (summary.done, summary.exit_code) == (len(NAMES), 0)
     for name in NAMES:
         source = tmp_path / "in" / os.fsdecode(name)
-        summary = fix_folder(source, f"{tmp_path}/single/", Filler(), masks=tmp_path / "masks")
+        summary = fix_with(source, f"{tmp_path}/single/", Filler(), masks=tmp_path / "masks")
         assert (summary.done, summary.exit_code) == (1, 0)
     assert snapshot(tmp_path / "single") == snapshot(tmp_path / "out")
 
@@ -80,7 +78,7 @@ def test_names_that_look_like_options_work_on_the_command_line(tmp_path):
 def test_a_name_that_becomes_too_long_fails_alone(tmp_path):
     save(tmp_path / "in" / ("x" * 250 + ".png"), photo(3, 4))
     save(tmp_path / "in/y.png", photo(3, 4))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), suffix="_repaired")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), suffix="_repaired")
     assert (summary.done, [failure.reason for failure in summary.failed]) == (1, ["the name is too long"])
     assert os.listdir(tmp_path / "out") == ["y_repaired.png"]
 
@@ -95,7 +93,7 @@ def test_circles_dangling_links_and_hidden_files(pictures, tmp_path):
     save(pictures / ".folder/x.png", photo(4, 4))
     (pictures / ".DS_Store").write_bytes(b"\0")
     before = snapshot(pictures)
-    summary = fix_folder(pictures, tmp_path / "out", Inverter())
+    summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert summary.done == 4
     assert sorted(failure.path.name for failure in summary.failed) == ["gone.png", "self.png"]
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "linked.png", "sub/b.png", "sub/deep/c.jpg"]
@@ -108,10 +106,10 @@ def test_names_that_collide_are_refused_before_anything_is_written(tmp_path, ext
     save(tmp_path / "in/sub/a.jpg", photo(4, 4))
     save(tmp_path / "in/sub/a.png", photo(4, 4))
     if not clash:
-        assert fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext).done == 2
+        assert fix_with(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext).done == 2
         return
     with pytest.raises(RestoreError, match=r"a\.jpg and .*a\.png would both be written here") as caught:
-        fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
+        fix_with(tmp_path / "in", tmp_path / "out", Inverter(), ext=ext)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
@@ -127,22 +125,22 @@ def public():
 @pytest.mark.skipif(os.name == "nt", reason="permissions work otherwise")
 def test_a_folder_that_may_not_be_written_to(public):
     save(public / "in/a.png", photo(4, 4))
-    fix_folder(public / "in", public / "warm", Inverter())  # whatever is imported late is read now
+    fix_with(public / "in", public / "warm", Inverter())  # whatever is imported late is read now
     (public / "in").chmod(0o555)
     (public / "in/a.png").chmod(0o444)
     with as_nobody():
-        assert fix_folder(public / "in", public / "out", Inverter()).exit_code == 0
+        assert fix_with(public / "in", public / "out", Inverter()).exit_code == 0
     (public / "shut").mkdir(mode=0o555)
     (public / "shut").chmod(0o555)
     for output in (public / "shut", public / "shut/new/deep"):
         with as_nobody(), pytest.raises(RestoreError, match="no permission to write in this folder") as caught:
-            fix_folder(public / "in", output, Inverter())
+            fix_with(public / "in", output, Inverter())
         assert caught.value.exit_code == 2
     assert list((public / "shut").iterdir()) == []
     (public / "in").chmod(0o755)
     save(public / "in/secret.png", photo(4, 4)).chmod(0)
     with as_nobody():
-        summary = fix_folder(public / "in", public / "again", Inverter())
+        summary = fix_with(public / "in", public / "again", Inverter())
     assert summary.done == 1
     assert [failure.reason for failure in summary.failed] == ["no permission to read it"]
 
@@ -161,7 +159,7 @@ def test_a_picture_of_a_kind_that_cannot_be_read_fails_with_its_reason(tmp_path,
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(HEAD[name] + bytes(200))
     save(tmp_path / "in/good.png", photo(4, 4))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, len(summary.failed), summary.exit_code) == (1, 1, 1)
     assert "cannot be" in summary.failed[0].reason
     assert not summary.failed[0].reason.startswith("unexpected")
@@ -172,7 +170,7 @@ def test_what_is_no_picture_by_its_content_is_skipped_and_counted(tmp_path):
     save(tmp_path / "in/good.png", photo(4, 4))
     for name, content in (("a.jpg", b"<html>"), ("b.png", b""), ("notes.txt", b"hello"), ("c.tif", bytes(999))):
         (tmp_path / "in" / name).write_bytes(content)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, summary.failed, sum(summary.skipped.values()), summary.exit_code) == (1, [], 4, 0)
     assert os.listdir(tmp_path / "out") == ["good.png"]
     named = {Path(line.partition(":")[0]).name for line in summary.warnings}
@@ -184,6 +182,6 @@ def test_a_text_that_begins_as_a_picture_s_file_does_is_none(tmp_path):
     save(tmp_path / "in/good.gray", photo(4, 4, channels=1), format="PPM")
     for name, content in (("cars.txt", b"BMW 320i, bought in 1987\n"), ("LIST", b"P1 first\n"), ("x", b"\0\0\1\0\0\0")):
         (tmp_path / "in" / name).write_bytes(content)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, summary.failed) == (2, [])
     assert summary.skipped == {"no picture by its content": 3}

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
+from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, photo, save
 
 ORIENTATIONS = range(1, 9)
 SAVED = {
@@ -67,7 +66,7 @@ def test_a_person_sees_the_same_before_and_after(tmp_path, suffix, orientation):
     exif[0x0112] = orientation
     source = save(tmp_path / f"in/x.{suffix}", leaning(), exif=exif, **SAVED[suffix])
     before = seen(source)
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity()).exit_code == 0
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity()).exit_code == 0
     with Image.open(tmp_path / f"out/x.{suffix}") as image:
         assert image.getexif().get(0x0112, 1) == 1
         stored = np.asarray(image.convert("RGB"))
@@ -85,7 +84,7 @@ def test_also_from_format_to_format(tmp_path, orientation, target):
     exif = Image.Exif()
     exif[0x0112] = orientation
     source = save(tmp_path / "in/x.tif", leaning(), exif=exif)
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext=target, quality=95).exit_code == 0
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext=target, quality=95).exit_code == 0
     (out,) = (tmp_path / "out").iterdir()
     with Image.open(out) as image:
         assert image.getexif().get(0x0112, 1) == 1
@@ -100,7 +99,7 @@ def test_sizes_are_right_and_the_old_thumbnail_is_gone(tmp_path, suffix, order):
     Image.fromarray(leaning(12, 20)).save(small, "JPEG")
     block = exif_block(order, 6, (24, 40), small.getvalue())
     save(tmp_path / f"in/x.{suffix}", leaning(), exif=block, **SAVED[suffix])
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     out = tmp_path / f"out/x.{suffix}"
     assert small.getvalue()[:64] not in out.read_bytes()
     assert small.getvalue()[-64:] not in out.read_bytes()
@@ -118,7 +117,7 @@ def test_a_thumbnail_in_the_middle_of_the_block_is_wiped_and_what_follows_stays(
     Image.fromarray(leaning(12, 20)).save(small, "JPEG")
     block = exif_block("<", 1, (24, 40), small.getvalue()) + b"a maker's note"
     save(tmp_path / "in/x.png", leaning(), exif=block)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     data = (tmp_path / "out/x.png").read_bytes()
     assert small.getvalue()[-64:] not in data
     assert b"a maker's note" in data
@@ -141,7 +140,7 @@ def test_photoshop_s_and_xmp_s_thumbnails_go_and_captions_stay(tmp_path):
     source = save(tmp_path / "in/x.jpg", leaning(), exif=exif, xmp=xmp, quality=95)
     data = source.read_bytes()
     source.write_bytes(data[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[2:])
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     out = (tmp_path / "out/x.jpg").read_bytes()
     assert b"OLD PIXELS" not in out
     assert resource(0x0404, caption) in out
@@ -154,7 +153,7 @@ def test_photoshop_s_and_xmp_s_thumbnails_go_and_captions_stay(tmp_path):
 def test_what_xmp_alone_says_stays_for_the_readers_that_believe_it(tmp_path):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     save(tmp_path / "in/x.webp", leaning(), xmp=xmp, lossless=True)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     np.testing.assert_array_equal(seen(tmp_path / "out/x.webp"), seen(tmp_path / "in/x.webp"))
     np.testing.assert_array_equal(load(tmp_path / "out/x.webp"), leaning())
 
@@ -168,7 +167,7 @@ def test_masks_match_the_picture_as_it_is_seen(tmp_path, suffix, orientation):
     expected = seen(source).copy()
     mask = hole(*expected.shape[:2], (3, 1, 9, 20))
     save(tmp_path / "masks/x.png", mask)
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks").exit_code == 0
+    assert fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks").exit_code == 0
     expected[mask > 0] = 255
     np.testing.assert_array_equal(load(tmp_path / f"out/x.{suffix}"), expected)
 
@@ -178,7 +177,7 @@ def test_a_turned_mask_is_seen_upright_too(tmp_path):
     exif[0x0112] = 6
     save(tmp_path / "in/x.png", leaning(40, 24))
     save(tmp_path / "masks/x.png", hole(24, 40, (0, 0, 5, 8)), exif=exif)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
     changed = (load(tmp_path / "out/x.png") != leaning(40, 24)).any(axis=2)
     np.testing.assert_array_equal(changed, np.rot90(hole(24, 40, (0, 0, 5, 8)) > 0, -1))
 
@@ -193,7 +192,7 @@ def test_an_enlarged_picture_says_its_new_size(tmp_path):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
     save(tmp_path / "in/x.jpg", leaning(), exif=exif_block("<", 8, (24, 40), b""))
-    fix_folder(tmp_path / "in", tmp_path / "out", Doubler())
+    fix_with(tmp_path / "in", tmp_path / "out", Doubler())
     with Image.open(tmp_path / "out/x.jpg") as image:
         assert image.size == (48, 80)
         exif = image.getexif()
@@ -205,6 +204,6 @@ def test_a_tag_that_is_not_one_number_is_left_to_the_readers_that_believe_it(tmp
     """Turned by a tag that is not set back, the picture would be turned twice."""
     block = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 0x0112, 3, 2, 6, 6, 0)
     save(tmp_path / "in/x.png", photo(6, 9), exif=block)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / "in/x.png") as before, Image.open(tmp_path / "out/x.png") as after:
         np.testing.assert_array_equal(ImageOps.exif_transpose(before), ImageOps.exif_transpose(after))

@@ -12,11 +12,10 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from restore.errors import RestoreError
 from restore.fix import out_of_core as huge
-from restore.fix.run import fix_folder
 from restore.images import image_from_bytes
 from restore.images.metadata import tiff as tiff_pages
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save
+from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 PAGES = [photo(20, 30, 1), photo(9, 7, 2, channels=1), photo(40, 11, 3, channels=4)]
@@ -48,7 +47,7 @@ def same(found, expected):
 def test_every_page_is_repaired_in_its_own_size_and_kind(tmp_path, compression):
     write_pages(tmp_path / "in/x.tif", PAGES, compression=compression)
     restorer = Inverter()
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", restorer)
+    summary = fix_with(tmp_path / "in", tmp_path / "out", restorer)
     assert (summary.done, summary.warnings) == (1, [])
     assert restorer.calls == [(20, 30), (9, 7), (40, 11)]
     inverted = [255 - page for page in PAGES]
@@ -69,7 +68,7 @@ def test_deep_pages_with_profiles_and_tags(tmp_path):
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     (tmp_path / "in").mkdir()
     image.tiffsave(str(tmp_path / "in/x.tif"), compression="deflate")
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     for number in range(3):
         before, after = (
             pyvips.Image.new_from_file(str(tmp_path / place / "x.tif"), page=number) for place in ("in", "out")
@@ -88,7 +87,7 @@ def test_tags_of_pages_stay_with_them(tmp_path):
             exif[0x0112] = 6 if number == 1 else 1
             Image.fromarray(page).save(file, "TIFF", exif=exif)
             file.newFrame()
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     same(read_pages(tmp_path / "out/x.tif"), [PAGES[0], np.rot90(PAGES[1], -1), PAGES[2]])
     with Image.open(tmp_path / "out/x.tif") as image:
         for number in range(3):
@@ -102,10 +101,10 @@ def test_exif_survives_the_joining(tmp_path):
     exif.get_ifd(ExifTags.IFD.Exif)[0x9003] = "2001:02:03 04:05:06"
     exif.get_ifd(ExifTags.IFD.Exif)[0x829A] = 1 / 125
     save(tmp_path / "x.jpg", PAGES[0], exif=exif)
-    fix_folder(tmp_path / "x.jpg", tmp_path / "x.tif", Identity())
+    fix_with(tmp_path / "x.jpg", tmp_path / "x.tif", Identity())
     data = (tmp_path / "x.tif").read_bytes()
     (tmp_path / "joined.tif").write_bytes(tiff_pages.joined([data, data]))
-    fix_folder(tmp_path / "joined.tif", tmp_path / "again.tif", Inverter())
+    fix_with(tmp_path / "joined.tif", tmp_path / "again.tif", Inverter())
     for path in (tmp_path / "joined.tif", tmp_path / "again.tif"):
         with Image.open(path) as image:
             assert image.n_frames == 2
@@ -121,18 +120,18 @@ def test_a_mask_counts_for_every_page(tmp_path):
     write_pages(tmp_path / "in/x.tif", pages)
     mask = hole(20, 30, (2, 3, 9, 9))
     save(tmp_path / "masks/x.png", mask)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks")
     for page in pages:
         page[mask > 0] = 255
     same(read_pages(tmp_path / "out/x.tif"), pages)
     write_pages(tmp_path / "in/x.tif", PAGES)
-    summary = fix_folder(tmp_path / "in", tmp_path / "again", Filler(), masks=tmp_path / "masks")
+    summary = fix_with(tmp_path / "in", tmp_path / "again", Filler(), masks=tmp_path / "masks")
     assert "the mask is 30×20, its picture 7×9" in summary.failed[0].reason
 
 
 def test_as_another_format_the_first_page_is_left_and_that_is_said(tmp_path):
     write_pages(tmp_path / "in/x.tif", PAGES)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
     assert [line.endswith("first of 3 pages") for line in summary.warnings] == [True]
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), PAGES[0])
 
@@ -142,7 +141,7 @@ def test_a_smaller_copy_is_no_page(tmp_path):
     (tmp_path / "in").mkdir()
     image.tiffsave(str(tmp_path / "in/x.tif"), pyramid=True, tile=True, tile_width=64, tile_height=64)
     assert pyvips.Image.new_from_file(str(tmp_path / "in/x.tif")).get("n-pages") > 1
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert summary.warnings == []
     same(read_pages(tmp_path / "out/x.tif"), [photo(300, 300)])
 
@@ -155,7 +154,7 @@ def test_one_broken_page_fails_the_file(tmp_path):
         (at, *_), (count, *_) = image.tag_v2[273], image.tag_v2[279]
     whole[at : at + count] = b"\xff" * count
     path.write_bytes(whole)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert (summary.done, len(summary.failed)) == (0, 1)
     assert summary.failed[0].reason.startswith("page 3 of 3: the TIFF cannot be decoded")
     assert "--ext" in summary.failed[0].reason
@@ -190,7 +189,7 @@ def test_tags_of_a_big_tiff(tmp_path):
     exif[0x0112] = 6
     save(tmp_path / "in/x.tif", PAGES[0], exif=exif, big_tiff=True)
     assert (tmp_path / "in/x.tif").read_bytes()[:3] == b"II+"
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / "out/x.tif") as image:
         assert image.tag_v2[271] == "A maker"
         np.testing.assert_array_equal(np.asarray(image), np.rot90(PAGES[0], -1))
@@ -208,9 +207,9 @@ def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     (tmp_path / "in/cut.tif").write_bytes(data[:second])
     (tmp_path / "in/loop.tif").write_bytes(data.replace(struct.pack("<I", second), struct.pack("<I", 8)))
     save(tmp_path / "in/plain.tif", PAGES[0])
-    strict = fix_folder(tmp_path / "in", tmp_path / "strict", Tiled())
+    strict = fix_with(tmp_path / "in", tmp_path / "strict", Tiled())
     assert [failure.path.name for failure in strict.failed] == ["cut.tif"]
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled(), truncated="accept")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled(), allow_truncated=True)
     assert summary.done == 4, summary.failed
     told = [line for line in summary.warnings if "its list of pages breaks off after page 1" in line]
     assert [Path(line.partition(": ")[0]).name for line in sorted(told)] == ["cut.tif", "loop.tif"]

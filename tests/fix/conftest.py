@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from restore.fix.options import FixOptions
+from restore.fix.plan import FixPlan, plan_fix
+from restore.fix.results import Summary
+from restore.fix.run import run_fix
+from restore.fix.steps import Finder, Models
 from restore.restorers.base import ModelRequirements, Restorer
 
 
@@ -48,6 +54,47 @@ class Filler(Inverter):
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         self.calls.append((image.shape[-2], image.shape[-1]))
         return image.new_ones(image.shape)
+
+
+def plan_with(input: Path | str, output: Path | str, **options: Any) -> FixPlan:
+    """`plan_fix` with its options as keywords."""
+    return plan_fix(input, output, FixOptions(**options))
+
+
+def fix_with(
+    input: Path | str,
+    output: Path | str,
+    restorer: Restorer | Sequence[Restorer],
+    *,
+    clean_up: Restorer | Sequence[Restorer] | None = None,
+    finder: Finder | Sequence[Finder] | None = None,
+    spare_clean: bool = False,
+    progress: Any = None,
+    **options: Any,
+) -> Summary:
+    """`fix_folder` with open models and its options as keywords.
+
+    `clean_up` and `finder` are models, one or a sequence; with `spare_clean`, cleaning up is left at its default.
+    """
+    chosen = FixOptions(**options, clean_up=None if spare_clean else clean_up is not None)
+    plan = plan_fix(input, output, chosen)
+    return run_with(plan, restorer, chosen, clean_up=clean_up, finder=finder, progress=progress)
+
+
+def run_with(
+    plan: FixPlan,
+    restorer: Restorer | Sequence[Restorer],
+    options: FixOptions | None = None,
+    *,
+    clean_up: Restorer | Sequence[Restorer] | None = None,
+    finder: Finder | Sequence[Finder] | None = None,
+    progress: Any = None,
+) -> Summary:
+    """`run_fix` with open models."""
+    roles = [role if isinstance(role, Sequence) else [role] for role in (restorer, clean_up, finder)]
+    count = len(roles[0])
+    models = [Models(*together) for together in zip(*(role * count if role == [None] else role for role in roles))]
+    return run_fix(plan, models, options, progress=progress)
 
 
 def photo(height: int, width: int, seed: int = 0, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:

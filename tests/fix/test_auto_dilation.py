@@ -12,9 +12,8 @@ from skimage import data
 from restore.errors import RestoreError
 from restore.fix import out_of_core as huge
 from restore.fix.masks import auto_reach_px, widened
-from restore.fix.options import dilate_from
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Filler, Inverter, load, save
+from restore.fix.options import FixOptions
+from tests.fix.conftest import Filler, Inverter, fix_with, load, save
 
 HEIGHT, WIDTH = 340, 460
 
@@ -137,7 +136,7 @@ def test_fix_widens_masks_from_wherever_they_come(masks: str, tmp_path) -> None:
     options = {"finder": Tight()} if masks == "auto" else {}
     source = tmp_path / "mask.png" if masks == "given" else masks
     for out, dilate in (("out", "auto"), ("plain", 0)):
-        fix_folder(
+        fix_with(
             tmp_path / "in", tmp_path / out, Inverter(), masks=source, mask_dilate=dilate,
             log=tmp_path / "log.jsonl", **options,
         )  # fmt: skip
@@ -159,7 +158,7 @@ def test_every_page_has_its_mask_widened_for_itself(tmp_path) -> None:
     pages[0].save(tmp_path / "in/x.tif", save_all=True, append_images=pages[1:])
     given = moved(mask, -2)
     save(tmp_path / "mask.png", given.astype(np.uint8) * 255)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
     with Image.open(tmp_path / "out/x.tif") as repaired:
         shares = []
         for number, before in enumerate((photograph(), written(mask))):
@@ -178,7 +177,7 @@ def test_a_huge_picture_whose_mask_is_to_be_widened_is_in_memory(tmp_path, monke
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "repair_in_parts", lambda *_, **__: pytest.fail("it went in parts"))
         out = tmp_path / str(limit)
-        summary = fix_folder(tmp_path / "in", out, Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
+        summary = fix_with(tmp_path / "in", out, Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
         assert (summary.done, summary.failed) == (1, [])
         results.append(load(out / "x.png"))
     assert np.array_equal(*results)
@@ -187,6 +186,6 @@ def test_a_huge_picture_whose_mask_is_to_be_widened_is_in_memory(tmp_path, monke
 @pytest.mark.parametrize("text", ["-1", "501", "much", "1.5", ""])
 def test_what_is_no_width_is_refused(text: str, tmp_path) -> None:
     with pytest.raises(RestoreError, match="--mask-dilate") as caught:
-        dilate_from(text)
+        FixOptions(masks="alpha", mask_dilate=text)
     assert caught.value.exit_code == 2
-    assert [dilate_from(given) for given in ("auto", "0", "500")] == ["auto", 0, 500]
+    assert [FixOptions(mask_dilate=given).mask_dilate for given in ("auto", "0", "500")] == ["auto", 0, 500]

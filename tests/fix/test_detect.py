@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from restore.checkpoints import Description, DetectorSettings, save_weights
 from restore.errors import RestoreError
 from restore.fix.detect import plan_detect, run_detect
-from restore.fix.plan import plan_fix
+from restore.fix.options import DetectOptions
 from restore.fix.results import Summary
-from restore.fix.run import fix_folder
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector
-from tests.fix.conftest import Filler, load, photo, save, snapshot
+from tests.fix.conftest import Filler, fix_with, load, photo, plan_with, save, snapshot
 from tests.processes import Nursery
 
 
@@ -46,7 +45,7 @@ def bright() -> Detector:
 
 
 def detect(source: Path, target: Path | str, **options: bool) -> Summary:
-    return run_detect(plan_detect(source, target, **options), bright())
+    return run_detect(plan_detect(source, target, DetectOptions(**options)), bright())
 
 
 def scratched(height: int, width: int) -> np.ndarray:
@@ -80,7 +79,7 @@ def test_the_masks_are_those_that_fix_takes(tmp_path: Path) -> None:
     save(tmp_path / "in/a.jpg", photo(12, 9))
     save(tmp_path / "in/sub/b.png", photo(12, 9))
     detect(tmp_path / "in", tmp_path / "masks")
-    plan = plan_fix(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
+    plan = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
     assert {job.mask for job in plan.jobs} == {tmp_path / "masks/a_mask.png", tmp_path / "masks/sub/b_mask.png"}
     assert plan.unmatched_masks == []
 
@@ -89,8 +88,8 @@ def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png", scratched(12, 9))
     save(tmp_path / "in/clean.png", photo(12, 9))
     detect(tmp_path / "in", tmp_path / "masks")
-    fix_folder(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
-    fix_folder(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
+    fix_with(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
     for name in ("a.png", "clean.png"):
         assert np.array_equal(load(tmp_path / "at_once" / name), load(tmp_path / "by_masks" / name))
     assert not np.array_equal(load(tmp_path / "at_once/a.png"), load(tmp_path / "in/a.png"))
@@ -104,8 +103,8 @@ def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) ->
     detect(tmp_path / "in", tmp_path / "masks")
     found = bright().find((picture / 255).astype(np.float32))
     assert np.array_equal(load(tmp_path / "masks/a_mask.png"), found * 255)
-    fix_folder(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
-    fix_folder(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
+    fix_with(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
+    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
     assert np.array_equal(load(tmp_path / "by_masks/a.png"), load(tmp_path / "at_once/a.png"))
     assert found.sum() > (picture > 0.9 * 255).all(-1).sum(), "looked at in half size, too"
 
@@ -233,7 +232,7 @@ def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nurser
     save(tmp_path / "in/a.png", photo(12, 9))
     for args, words in (
         (("in", "masks", "--model", "photo"), "photo repairs pictures, and finds no damage"),
-        (("in", "masks", "--model", weights, "--tile", "small"), "'small' is no tile"),
+        (("in", "masks", "--model", weights, "--tile", "small"), "--tile: must be an integer"),
         (("nowhere", "masks", "--model", weights), "there is no such file or folder"),
         (("in", "masks", "--model", weights, "--threshold", "1.5"), "--threshold"),
     ):

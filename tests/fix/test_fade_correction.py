@@ -13,9 +13,8 @@ from skimage import color
 from restore.degradations.color import Fade
 from restore.fix import out_of_core as huge
 from restore.fix.fade_correction import estimated, thumbnail, unfaded
-from restore.fix.run import fix_folder
 from restore.images import read_image, read_rgb8
-from tests.fix.conftest import Filler, Identity, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Identity, fix_with, hole, load, photo, save, snapshot
 
 PHOTOS = Path(__file__).parent.parent.parent.parent / "shared/data/photos/clean"
 
@@ -133,7 +132,7 @@ def test_sixteen_bits_stay_sixteen_and_alpha_is_not_touched(tmp_path):
     save(tmp_path / "in/gray.tif", ramp)
     rgba = np.stack([(ramp >> 8).astype(np.uint8)] * 3 + [np.arange(200, dtype=np.uint8)[None].repeat(300, 0)], axis=2)
     save(tmp_path / "in/alpha.png", rgba)
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity(), fade=True)
+    fix_with(tmp_path / "in", tmp_path / "out", Identity(), correct_fading=True)
     before, after = levels(tmp_path / "in/gray.tif"), levels(tmp_path / "out/gray.tif")
     assert after > 0.95 * before, "at full depth, not through 8 bits"
     gray = read_image(tmp_path / "out/gray.tif")
@@ -153,7 +152,7 @@ def test_in_parts_as_in_memory(masked, tmp_path, monkeypatch):
     for way, limit in (("memory", 10**9), ("parts", 50_000)):
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
-        fix_folder(tmp_path / "in", tmp_path / way, restorer, fade=True, strength=0.8, tile=64, **options)
+        fix_with(tmp_path / "in", tmp_path / way, restorer, correct_fading=True, strength=0.8, tile=64, **options)
     for name in ("a.png", "b.tif"):
         one, two = (read_image(tmp_path / way / name).pixels.astype(int) for way in ("memory", "parts"))
         assert np.array_equal(one, two)
@@ -163,8 +162,13 @@ def test_in_parts_as_in_memory(masked, tmp_path, monkeypatch):
 def test_a_picture_with_nothing_to_fill_is_unfaded_and_that_is_told(tmp_path):
     save(tmp_path / "in/a.png", (60 + photo(30, 40) * 2).astype(np.uint8))
     save(tmp_path / "mask.png", hole(30, 40))
-    summary = fix_folder(
-        tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", fade=True, log=tmp_path / "log"
+    summary = fix_with(
+        tmp_path / "in",
+        tmp_path / "out",
+        Filler(),
+        masks=tmp_path / "mask.png",
+        correct_fading=True,
+        log=tmp_path / "log",
     )
     assert (summary.done, summary.copied) == (1, 0)
     assert '"model": "fade"' in (tmp_path / "log").read_text()

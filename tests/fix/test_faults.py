@@ -18,10 +18,21 @@ from restore.errors import RestoreError
 from restore.fix import io as pipes
 from restore.fix import out_of_core as huge
 from restore.fix import stages as reading
-from restore.fix.plan import plan_fix
-from restore.fix.run import fix_folder, run_fix
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Filler, Identity, Inverter, as_nobody, hole, load, photo, save, snapshot
+from tests.fix.conftest import (
+    Filler,
+    Identity,
+    Inverter,
+    as_nobody,
+    fix_with,
+    hole,
+    load,
+    photo,
+    plan_with,
+    run_with,
+    save,
+    snapshot,
+)
 
 POSIX = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="another system of permissions")
 
@@ -58,7 +69,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_is_left(tmp_path, disk, log_there
     for number in range(60):
         save(tmp_path / f"in/{number:02}.png", photo(300, 300, number), compress_level=1)
     out, log = disk / "out", (disk if log_there_too else tmp_path) / "log"
-    summary = fix_folder(tmp_path / "in", out, Identity(), log=log)
+    summary = fix_with(tmp_path / "in", out, Identity(), log=log)
     assert (summary.exit_code, summary.stopped) == (1, "the disk is full")
     assert {failure.reason for failure in summary.failed} == {"the disk is full"}
     assert 2 < summary.done < 30
@@ -75,7 +86,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_is_left(tmp_path, disk, log_there
 
     for path in written[1:]:  # room is made
         shutil.move(path, tmp_path / path.name)
-    again = fix_folder(tmp_path / "in", out, Identity(), skip_existing=True, include=["0*", "1?.png"])
+    again = fix_with(tmp_path / "in", out, Identity(), skip_existing=True, include=["0*", "1?.png"])
     assert again.skipped == {"the output exists": 1}
     assert again.done > 2
 
@@ -84,7 +95,7 @@ def test_a_log_without_room_ends_the_run(pictures, tmp_path, disk):
     with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    summary = fix_folder(pictures, tmp_path / "out", Inverter(), log=disk / "log")
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), log=disk / "log")
     assert summary.stopped == "the log cannot be written: No space left on device"
     assert summary.exit_code == 1
 
@@ -97,18 +108,18 @@ def test_what_may_not_be_read_fails_alone(open_folder, nobody, monkeypatch):
     (open_folder / "in/locked.png").chmod(0)
     (open_folder / "in/private").chmod(0)
     (open_folder / "in/sub/hidden").chmod(0)
-    plan = plan_fix("in", "out")
+    plan = plan_with("in", "out")
     assert any(line.startswith("in/private: fails: this folder cannot be listed") for line in plan.format())
-    summary = run_fix(plan, Inverter(), log="log")
+    summary = run_with(plan, Inverter(), log="log")
     assert (summary.done, summary.exit_code, summary.not_started) == (2, 1, 0)
     assert reasons(summary) == {
         "locked.png": "no permission to read it",
         "private": "this folder cannot be listed: Permission denied",
         "hidden": "this folder cannot be listed: Permission denied",
     }
-    left_out = fix_folder("in", "out", Inverter(), exclude=["private/*", "sub/*", "locked.png"], overwrite=True)
+    left_out = fix_with("in", "out", Inverter(), exclude=["private/*", "sub/*", "locked.png"], overwrite=True)
     assert (left_out.done, left_out.exit_code) == (1, 0)
-    again = fix_folder("in", "out", Inverter(), skip_existing=True)
+    again = fix_with("in", "out", Inverter(), skip_existing=True)
     assert (again.done, len(again.failed)) == (0, 3)
 
 
@@ -117,12 +128,12 @@ def test_what_may_not_be_written_is_refused_before_or_fails_alone(open_folder, n
     for name in ("a.png", "sub/b.png", "sub/c.png", "d.png"):
         save(open_folder / "in" / name, photo(8, 8))
     (open_folder / "out/sub").mkdir(parents=True)
-    plan = plan_fix(open_folder / "in", open_folder / "out")
+    plan = plan_with(open_folder / "in", open_folder / "out")
     (open_folder / "out/sub").chmod(0o500)
     with pytest.raises(RestoreError, match="no permission to write in this folder") as caught:
-        plan_fix(open_folder / "in", open_folder / "out")
+        plan_with(open_folder / "in", open_folder / "out")
     assert caught.value.exit_code == 2
-    summary = run_fix(plan, Inverter())  # it was locked after the plan was made
+    summary = run_with(plan, Inverter())  # it was locked after the plan was made
     assert summary.done == 2
     assert reasons(summary) == dict.fromkeys(("b.png", "c.png"), "no permission to write here")
     assert temporary_files(open_folder) == []
@@ -131,10 +142,10 @@ def test_what_may_not_be_written_is_refused_before_or_fails_alone(open_folder, n
 def test_files_that_vanish_between_plan_and_read_fail_alone(pictures, tmp_path):
     for name, size in (("a", (20, 30)), ("sub/b", (7, 5)), ("sub/deep/c", (16, 16))):
         save(tmp_path / f"masks/{name}.png", hole(*size, (0, 0, 2, 2)))
-    plan = plan_fix(pictures, tmp_path / "out", masks=tmp_path / "masks")
+    plan = plan_with(pictures, tmp_path / "out", masks=tmp_path / "masks")
     (pictures / "a.png").unlink()
     (tmp_path / "masks/sub/b.png").unlink()
-    summary = run_fix(plan, Filler())
+    summary = run_with(plan, Filler())
     assert (summary.done, summary.exit_code) == (1, 1)
     assert reasons(summary)["a.png"] == "vanished meanwhile"
     assert reasons(summary)["b.png"] == f"{tmp_path}/masks/sub/b.png: there is no such file"
@@ -150,7 +161,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
         return data
 
     monkeypatch.setattr(pipes, "read_bytes", changing)
-    summary = fix_folder(pictures, tmp_path / "out", Inverter())
+    summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert reasons(summary) == {"b.png": "the file changed while it was read; run again"}
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/deep/c.jpg"]
 
@@ -166,40 +177,40 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path,
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
-    plan = plan_fix(pictures, tmp_path / "out")
+    plan = plan_with(pictures, tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.png").write_bytes(b"mine")
-    summary = run_fix(plan, Tiled())
+    summary = run_with(plan, Tiled())
     assert reasons(summary) == {"a.png": "a file of this name has appeared meanwhile, and is left as it is"}
     assert summary.done == 2
     assert snapshot(tmp_path / "out")["a.png"] == b"mine"
     assert temporary_files(tmp_path / "out") == []
-    assert fix_folder(pictures, tmp_path / "out", Tiled(), overwrite=True).done == 3
+    assert fix_with(pictures, tmp_path / "out", Tiled(), overwrite=True).done == 3
 
 
 def test_a_folder_that_vanishes_is_made_again_and_one_that_became_a_file_is_told(pictures, tmp_path):
-    plan = plan_fix(pictures, tmp_path / "out")
+    plan = plan_with(pictures, tmp_path / "out")
     save(tmp_path / "out/sub", photo(4, 4), format="PNG")
-    summary = run_fix(plan, Inverter())
+    summary = run_with(plan, Inverter())
     assert (summary.done, len(summary.failed)) == (1, 2)
     assert all(temporary_files(tmp_path) == [] and reason for reason in reasons(summary).values())
 
 
 def test_pictures_over_the_limit_are_refused_by_their_header_and_the_option_is_named(pictures, tmp_path):
-    summary = fix_folder(pictures, tmp_path / "out", Inverter(), max_pixels=299)
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), max_pixels=299)
     assert reasons(summary) == {
         "a.png": "30×20 is over the limit of 0.000299 megapixels; if the file can be trusted: --max-pixels 600"
     }
-    assert fix_folder(pictures, tmp_path / "out2", Inverter(), max_pixels=600).exit_code == 0
+    assert fix_with(pictures, tmp_path / "out2", Inverter(), max_pixels=600).exit_code == 0
     save(tmp_path / "in2/x.png", photo(10, 10))
     save(tmp_path / "mask.png", hole(20, 20, (0, 0, 9, 9)))
-    masked = fix_folder(tmp_path / "in2", tmp_path / "out3", Filler(), masks=tmp_path / "mask.png", max_pixels=100)
+    masked = fix_with(tmp_path / "in2", tmp_path / "out3", Filler(), masks=tmp_path / "mask.png", max_pixels=100)
     assert "mask.png: 20×20 is over the limit" in reasons(masked)["x.png"]
 
 
 def test_the_limit_that_is_named_is_the_option_s_and_not_what_memory_has_room_for(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 10)
-    summary = fix_folder(pictures, tmp_path / "out", Inverter(), max_pixels=299)
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), max_pixels=299)
     assert "30×20 is over the limit of 0.000299 megapixels" in reasons(summary)["a.png"]
     assert "has to be in memory as a whole" in reasons(summary)["c.jpg"]
 
@@ -209,7 +220,7 @@ def test_a_file_of_zeros_larger_than_any_picture_is_not_read(tmp_path):
     with open(tmp_path / "in/b.png", "wb") as file:
         file.write((tmp_path / "in/a.png").read_bytes()[:8])
         file.truncate(1 << 40)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert summary.done == 1
     assert reasons(summary)["b.png"].startswith("a file of 1099.5 GB is over the limit of 1000 megapixels")
 
@@ -220,10 +231,10 @@ def test_many_channels_count_as_many_pixels(tmp_path):
     image = pyvips.Image.black(64, 64, bands=200).copy(interpretation="multiband")
     (tmp_path / "in").mkdir()
     image.write_to_file(f"{tmp_path}/in/many.tif")
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=64 * 64)
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=64 * 64)
     assert reasons(summary)["many.tif"].startswith("64×64 of 200 bytes a pixel is over the limit")
     assert "--max-pixels 51200" in reasons(summary)["many.tif"]
-    assert fix_folder(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=51200).exit_code == 0
+    assert fix_with(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=51200).exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.bmp", "x.ppm", "x.tga"])
@@ -232,13 +243,13 @@ def test_cut_pictures_are_repaired_from_what_is_there_only_if_that_is_asked_for(
     path = save(tmp_path / "whole" / name, whole)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    refused = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    refused = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert refused.exit_code == 1
     assert "--truncated accept takes what is there" in reasons(refused)[name]
     assert snapshot(tmp_path / "out") == {}
     if name == "x.tif":  # its directory stands at the end
         return
-    accepted = fix_folder(tmp_path / "in", tmp_path / "out", Identity(), truncated="accept")
+    accepted = fix_with(tmp_path / "in", tmp_path / "out", Identity(), allow_truncated=True)
     assert (accepted.done, accepted.exit_code) == (1, 0), accepted.failed
     (warning,) = accepted.warnings
     assert "damaged data, decoded as far as it goes" in warning
@@ -252,5 +263,5 @@ def test_cut_pictures_are_repaired_from_what_is_there_only_if_that_is_asked_for(
 def test_options_that_cannot_be_are_refused(pictures, tmp_path):
     for options in ({"max_pixels": 0}, {"truncated": "perhaps"}):
         with pytest.raises(RestoreError) as caught:
-            fix_folder(pictures, tmp_path / "out", Inverter(), **options)
+            fix_with(pictures, tmp_path / "out", Inverter(), **options)
         assert caught.value.exit_code == 2

@@ -17,11 +17,10 @@ from restore.degradations.noise import Noise
 from restore.errors import RestoreError
 from restore.fix import out_of_core as huge
 from restore.fix.grain import measure_grain, pixels_key, with_grain
-from restore.fix.run import fix_folder
 from restore.fix.steps import repair
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
-from tests.fix.conftest import hole, load, save, snapshot
+from tests.fix.conftest import fix_with, hole, load, save, snapshot
 
 SIZE = (280, 300)
 HOLE = np.zeros(SIZE, bool)
@@ -155,7 +154,7 @@ def test_a_picture_that_goes_in_parts_gets_the_grain_of_one_in_memory(
     for name, limit in (("memory", 10**9), ("parts", 150_000)):
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
-        assert not fix_folder(scans / "in", scans / name, Smooth(), masks=scans / "masks", match_grain=True).failed
+        assert not fix_with(scans / "in", scans / name, Smooth(), masks=scans / "masks", match_grain=True).failed
     assert snapshot(scans / "memory") == snapshot(scans / "parts")
     assert len(parts) == 4
     assert load(scans / "memory/0.png")[10:35, 10:55].std() > 5
@@ -168,12 +167,12 @@ def test_a_picture_in_company_gets_the_grain_of_one_alone(scans: Path) -> None:
     save(scans / "masks/0.png", hole(400, 700, (100, 100, 300, 600)))
     save(scans / "masks/1.png", hole(400, 700, (100, 100, 300, 600)))
     for name, restorer in (("alone", Smooth()), ("company", Grouped())):
-        fix_folder(scans / "in", scans / name, restorer, masks=scans / "masks", match_grain=True)
+        fix_with(scans / "in", scans / name, restorer, masks=scans / "masks", match_grain=True)
     assert snapshot(scans / "alone") == snapshot(scans / "company")
 
 
 def test_grain_is_told_of_in_the_log_and_in_the_picture(scans: Path) -> None:
-    fix_folder(scans / "in", scans / "out", Smooth(), masks=scans / "masks", match_grain=True, log=scans / "log")
+    fix_with(scans / "in", scans / "out", Smooth(), masks=scans / "masks", match_grain=True, log=scans / "log")
     assert json.loads((scans / "log").read_text().splitlines()[0])["settings"]["match_grain"] is True
     assert b"match_grain true" in (read_image(scans / "out/0.png").xmp or b"")
 
@@ -183,9 +182,9 @@ def test_grain_is_refused_where_it_would_be_in_vain(scans: Path) -> None:
         needs = ModelRequirements(needs_mask=False)
 
     with pytest.raises(RestoreError, match="no masks"):
-        fix_folder(scans / "in", scans / "out", Cleaner(), match_grain=True)
+        fix_with(scans / "in", scans / "out", Cleaner(), match_grain=True)
     with pytest.raises(RestoreError, match="in vain"):
-        fix_folder(scans / "in", scans / "out", Smooth(), masks=scans / "masks", clean_up=Cleaner(), match_grain=True)
+        fix_with(scans / "in", scans / "out", Smooth(), masks=scans / "masks", clean_up=Cleaner(), match_grain=True)
     assert not (scans / "out").exists()
 
 

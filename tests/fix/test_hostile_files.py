@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from restore.fix.run import fix_folder
 from restore.images import WRITABLE_FORMATS
-from tests.fix.conftest import Identity, photo, save
+from tests.fix.conftest import Identity, fix_with, photo, save
 
 ODD = Path(__file__).parents[3] / "shared/data/odd_files"
 #: What Pillow calls the formats that are promised to be read.
@@ -40,7 +39,7 @@ def is_one_line_of_reason(text: str) -> bool:
 @pytest.mark.skipif(not ODD.is_dir(), reason="the odd files are not here")
 def test_odd_files_are_each_done_skipped_or_failed_with_a_reason(tmp_path, capfd):
     # The limit keeps bombs quick here; that the large ones are read too is a matter of `tests/images`.
-    summary = fix_folder(ODD, tmp_path / "out", Identity(), log=tmp_path / "log", max_pixels=30_000_000)
+    summary = fix_with(ODD, tmp_path / "out", Identity(), log=tmp_path / "log", max_pixels=30_000_000)
     with (ODD / "MANIFEST.tsv").open(newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     assert len(rows) == 147
@@ -100,7 +99,7 @@ def test_damaged_variants_of_every_format_each_have_their_fate(tmp_path, capfd, 
         (tmp_path / f"in/{number:03}.{suffix}").write_bytes(mutations(original.read_bytes(), chance))
     shutil.copy(original, tmp_path / f"in/sound.{suffix}")
     started = time.monotonic()
-    summary = fix_folder(
+    summary = fix_with(
         tmp_path / "in", tmp_path / "out", Identity(), log=tmp_path / "log", truncated=truncated, max_pixels=1_000_000
     )
     assert time.monotonic() - started < 60
@@ -122,6 +121,6 @@ def test_a_flood_of_small_chunks_takes_no_time_of_its_own(tmp_path):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / f"in/x.{suffix}").write_bytes(data[:start] + segment * 300_000 + data[start:])
     started = time.process_time()
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert summary.done == 2, summary.failed
     assert time.process_time() - started < 15

@@ -1,4 +1,4 @@
-"""`restore fix --html`: before and after of every file, and what became of the others."""
+"""`restore fix --html-report`: before and after of every file, and what became of the others."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,11 @@ import pytest
 
 from restore.errors import RestoreError
 from restore.fix.html_report import check_fix_page, write_fix_page
-from restore.fix.plan import plan_fix
 from restore.fix.results import Record, Summary
-from restore.fix.run import run_fix
 from restore.images import write_png
 from restore.restorers.registry import open_restorer
 from tests.cli.test_main import restore
+from tests.fix.conftest import plan_with, run_with
 from tests.html.test_write import data_of
 
 
@@ -34,9 +33,9 @@ def scans(tmp_path: Path) -> Path:
 def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, tmp_path: Path) -> None:
     (scans / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (scans / "notes.txt").write_text("no picture")
-    done = restore("fix", scans, tmp_path / "out", "--model", "tv", "--html", tmp_path / "page")
+    done = restore("fix", scans, tmp_path / "out", "--model", "tv", "--html-report", tmp_path / "page")
     assert done.returncode == 1
-    assert f"page: {tmp_path / 'page' / 'index.html'}" in done.stderr
+    assert f"report: {tmp_path / 'page' / 'index.html'}" in done.stderr
     data = data_of(tmp_path / "page")
     assert [(row["name"], row["group"]) for row in data["rows"]] == [("a.png", ""), ("sub/b.png", "sub")]
     for row in data["rows"]:
@@ -51,7 +50,7 @@ def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, 
 
 
 def test_a_run_that_goes_on_shows_what_an_earlier_one_has_done(scans: Path, tmp_path: Path) -> None:
-    command = ("fix", scans, tmp_path / "page" / "out", "--model", "tv", "--html", tmp_path / "page")
+    command = ("fix", scans, tmp_path / "page" / "out", "--model", "tv", "--html-report", tmp_path / "page")
     assert restore(*command, "--include", "a.png").returncode == 0, "the outputs may lie in the page's folder"
     assert [row["name"] for row in data_of(tmp_path / "page")["rows"]] == ["a.png"]
     assert restore(*command, "--skip-existing").returncode == 0
@@ -62,9 +61,9 @@ def test_a_run_that_goes_on_shows_what_an_earlier_one_has_done(scans: Path, tmp_
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_holes_are_outlined_as_the_masks_were_meant(scans: Path, tmp_path: Path, invert: bool) -> None:
-    plan = plan_fix(scans, tmp_path / "out", masks=tmp_path / "masks", mask_invert=invert)
+    plan = plan_with(scans, tmp_path / "out", masks=tmp_path / "masks", mask_invert=invert)
     records: list[Record] = []
-    summary = run_fix(plan, open_restorer("telea"), progress=lambda record, done, total: records.append(record))
+    summary = run_with(plan, open_restorer("telea"), progress=lambda record, done, total: records.append(record))
     index = write_fix_page(tmp_path / "page", plan, records, summary)
     import cv2
 
@@ -79,7 +78,7 @@ def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path
     rgba[:20, :, 3] = 0
     (tmp_path / "scans").mkdir()
     write_png(tmp_path / "scans" / "a.png", rgba)
-    plan = plan_fix(tmp_path / "scans", tmp_path / "out", masks="auto")
+    plan = plan_with(tmp_path / "scans", tmp_path / "out", masks="auto")
     record = Record(os.fspath(tmp_path / "scans/a.png"), os.fspath(tmp_path / "out/a.png"), "done")
     (tmp_path / "out").mkdir()
     write_png(tmp_path / "out" / "a.png", rgba)
@@ -88,9 +87,9 @@ def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path
 
 
 def test_files_that_are_gone_by_then_are_noted(scans: Path, tmp_path: Path) -> None:
-    plan = plan_fix(scans, tmp_path / "out")
+    plan = plan_with(scans, tmp_path / "out")
     records: list[Record] = []
-    summary = run_fix(plan, open_restorer("tv"), progress=lambda record, done, total: records.append(record))
+    summary = run_with(plan, open_restorer("tv"), progress=lambda record, done, total: records.append(record))
     (scans / "a.png").unlink()
     (tmp_path / "out" / "sub" / "b.png").write_bytes(b"")
     first, second = data_of(write_fix_page(tmp_path / "page", plan, records, summary).parent)["rows"]
@@ -99,8 +98,8 @@ def test_files_that_are_gone_by_then_are_noted(scans: Path, tmp_path: Path) -> N
 
 
 def test_files_that_were_not_begun_are_listed(scans: Path, tmp_path: Path) -> None:
-    plan = plan_fix(scans, tmp_path / "out")
-    summary = run_fix(plan, open_restorer("tv"))
+    plan = plan_with(scans, tmp_path / "out")
+    summary = run_with(plan, open_restorer("tv"))
     index = write_fix_page(tmp_path / "page", plan, [], summary)
     assert data_of(index.parent)["rows"] == []
     assert '<td class="short">a.png</td><td class="short">not started</td>' in index.read_text()
@@ -108,7 +107,7 @@ def test_files_that_were_not_begun_are_listed(scans: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("where", "words"), [("scans", "inside"), ("scans/page", "inside"), ("out", "a folder each")])
 def test_a_page_goes_nowhere_else(scans: Path, tmp_path: Path, where: str, words: str) -> None:
-    done = restore("fix", scans, tmp_path / "out", "--html", tmp_path / where)
+    done = restore("fix", scans, tmp_path / "out", "--html-report", tmp_path / where)
     assert done.returncode == 2
     assert words in done.stderr
     assert not (tmp_path / "out").exists()
@@ -116,13 +115,13 @@ def test_a_page_goes_nowhere_else(scans: Path, tmp_path: Path, where: str, words
 
 def test_what_goes_through_a_pipe_has_no_page(scans: Path, tmp_path: Path) -> None:
     with pytest.raises(RestoreError, match="needs files"):
-        check_fix_page(tmp_path / "page", plan_fix(scans / "a.png", "-"))
+        check_fix_page(tmp_path / "page", plan_with(scans / "a.png", "-"))
 
 
 def test_one_picture_has_a_page_too(scans: Path, tmp_path: Path) -> None:
-    done = restore("fix", scans / "a.png", tmp_path / "b.png", "--model", "tv", "--html", tmp_path / "page")
+    done = restore("fix", scans / "a.png", tmp_path / "b.png", "--model", "tv", "--html-report", tmp_path / "page")
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in data_of(tmp_path / "page")["rows"]] == ["a.png"]
-    dry = restore("fix", scans / "a.png", tmp_path / "c.png", "--html", tmp_path / "none", "--dry-run")
+    dry = restore("fix", scans / "a.png", tmp_path / "c.png", "--html-report", tmp_path / "none", "--dry-run")
     assert dry.returncode == 0
     assert not (tmp_path / "none").exists()

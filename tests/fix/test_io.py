@@ -17,8 +17,7 @@ import restore.fix.decoder_isolation as supervising
 import restore.restorers.registry as opening
 from restore.cli.main import main
 from restore.errors import RestoreError
-from restore.fix.plan import plan_fix
-from tests.fix.conftest import Filler, Inverter, hole, load, photo, save
+from tests.fix.conftest import Filler, Inverter, hole, load, photo, plan_with, save
 
 
 @dataclass
@@ -108,8 +107,8 @@ def test_masks_in_pipes(fix, tmp_path):
         (("-", "-", "--masks", "."), b"x", 2, "no name to find its mask by"),
         (("-", "-", "--suffix", "_x"), b"x", 2, "--suffix: what goes to standard output has no name"),
         (("-", "-", "--log", "-"), b"x", 2, "--log: the picture goes to standard output already"),
-        (("-", "-", "--json"), b"x", 2, "--json: the summary and OUTPUT cannot both go to standard output"),
-        (("-", "x.png", "--json", "--log", "-"), b"x", 2, "--json: the summary and --log cannot both"),
+        (("-", "-", "--json"), b"x", 2, "--json: cannot be combined with OUTPUT -"),
+        (("-", "x.png", "--json", "--log", "-"), b"x", 2, "--json: cannot be combined with --log -"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -163,9 +162,9 @@ def test_what_never_ends_does_not_fill_the_memory(fix, monkeypatch):
 def test_a_file_called_minus_is_reached_by_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "-", photo(8, 8), format="PNG")
-    plan = plan_fix("./-", "out.png")
+    plan = plan_with("./-", "out.png")
     assert plan.jobs[0].source == tmp_path / "-"
     with pytest.raises(RestoreError, match="a file or a folder"):
-        plan_fix("./-", "./-")
-    assert plan_fix("-", "-").format() == ["standard input -> standard output"]
+        plan_with("./-", "./-")
+    assert plan_with("-", "-").format() == ["standard input -> standard output"]
     assert load(tmp_path / "-").shape == (8, 8, 3)

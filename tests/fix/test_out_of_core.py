@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from restore.fix import out_of_core as huge
-from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
-from tests.fix.conftest import photo, save
+from tests.fix.conftest import fix_with, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 
@@ -40,7 +39,7 @@ def both_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **o
     for name, limit in (("memory", 10**9), ("bands", 100)):
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
-        summary = fix_folder(folder, tmp_path / name, Smoother(), tile=64, **options)
+        summary = fix_with(folder, tmp_path / name, Smoother(), tile=64, **options)
         assert not summary.failed, summary.format()
         ways.append(tmp_path / name)
     return ways[0], ways[1]
@@ -120,7 +119,7 @@ def test_a_damaged_picture_fails_with_a_reason_and_leaves_nothing(tmp_path: Path
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(whole[: len(whole) // 2])
     save(tmp_path / "in" / "b.png", photo(150, 90))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Smoother())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Smoother())
     assert (summary.done, len(summary.failed)) == (1, 1)
     assert "cannot be decoded" in summary.failed[0].reason
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"b.png"}
@@ -135,8 +134,8 @@ def test_memory_that_does_not_suffice_makes_the_tiles_smaller(tmp_path: Path) ->
             return super()._restore(image, mask)
 
     save(tmp_path / "in" / "a.png", photo(300, 200))
-    first = fix_folder(tmp_path / "in", tmp_path / "one", Smoother(), tile=64)
-    second = fix_folder(tmp_path / "in", tmp_path / "two", Hungry(), tile=160)
+    first = fix_with(tmp_path / "in", tmp_path / "one", Smoother(), tile=64)
+    second = fix_with(tmp_path / "in", tmp_path / "two", Hungry(), tile=160)
     assert (first.done, second.done) == (1, 1)
     one, two = (read_image(tmp_path / way / "a.png").pixels.astype(int) for way in ("one", "two"))
     assert np.abs(one - two).max() <= 1
@@ -148,7 +147,7 @@ def test_any_name_will_do(name: bytes, tmp_path: Path) -> None:
     save(tmp_path / "x", photo(150, 90), format="PNG" if name.endswith(b"png") else "TIFF")
     (tmp_path / "in").mkdir()
     (tmp_path / "x").rename(tmp_path / "in" / os.fsdecode(name))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Smoother())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Smoother())
     assert (summary.done, summary.failed) == (1, [])
     assert [os.fsencode(p.name) for p in (tmp_path / "out").iterdir()] == [name]
 

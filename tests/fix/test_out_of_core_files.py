@@ -16,10 +16,9 @@ from PIL import Image
 
 from restore.files import sweep_leftovers
 from restore.fix import out_of_core as huge
-from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Inverter, load, photo, save
+from tests.fix.conftest import Inverter, fix_with, load, photo, save
 
 
 class Tiled(Inverter):
@@ -52,7 +51,7 @@ def test_a_png_whose_orientation_stands_elsewhere_is_turned(tmp_path, place):
     else:
         data = data[:-12] + chunk(b"eXIf", block[6:]) + data[-12:]
     path.write_bytes(data)
-    fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), 255 - np.rot90(photo(60, 40), -1))
 
 
@@ -61,7 +60,7 @@ def test_damage_in_a_jpeg_is_told(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 6] = b"\xff\xd5\x12\x34\xff\x00"
     path.write_bytes(data)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     assert summary.done == 1
     assert "damaged data, decoded as far as it goes" in "\n".join(summary.warnings)
 
@@ -76,7 +75,7 @@ def test_what_only_the_second_decoder_reads_is_read(tmp_path):
     compressed[at + 4 + length] ^= 1  # a checksum that is wrong
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.png").write_bytes(compressed)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     assert summary.done == 1, summary.failed
     assert "second decoder" in summary.warnings[0]
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), 255 - pixels)
@@ -87,7 +86,7 @@ def test_what_only_the_second_decoder_reads_is_read(tmp_path):
 def test_resolution_is_kept(tmp_path, suffix, metadata):
     save(tmp_path / f"in/with.{suffix}", photo(20, 30), dpi=(300, 200))
     save(tmp_path / f"in/without.{suffix}", photo(20, 30))
-    fix_folder(tmp_path / "in", tmp_path / "out", Tiled(), metadata=metadata)
+    fix_with(tmp_path / "in", tmp_path / "out", Tiled(), metadata=metadata)
     with Image.open(tmp_path / f"out/with.{suffix}") as image:
         assert tuple(round(float(value)) for value in image.info["dpi"]) == (300, 200)
     with Image.open(tmp_path / f"out/without.{suffix}") as image:
@@ -105,7 +104,7 @@ def test_a_picture_that_changes_meanwhile_fails_and_leaves_nothing(tmp_path):
                 save(path, photo(60, 40, seed=7))
             return super()._restore(image, mask)
 
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Meddler(), log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Meddler(), log=tmp_path / "log")
     assert [failure.reason for failure in summary.failed] == ["the file changed while it was read; run again"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["y.png"]
     assert [json.loads(line)["status"] for line in (tmp_path / "log").open()] == ["failed", "done"]
@@ -119,7 +118,7 @@ def test_a_picture_that_vanishes_meanwhile_is_called_that(tmp_path):
             path.unlink()
             return super()._restore(image, mask)
 
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Meddler())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Meddler())
     assert [failure.reason for failure in summary.failed] == ["vanished meanwhile"]
 
 
@@ -136,7 +135,7 @@ def test_whatever_a_killed_run_leaves_is_swept(tmp_path, monkeypatch, suffix):
         real(old, new)
 
     monkeypatch.setattr(os, "replace", watched)
-    fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     monkeypatch.undo()
     assert seen
     for path in seen:
@@ -156,6 +155,6 @@ def test_ctrl_c_finishes_a_picture_that_is_being_written_and_counts_it(tmp_path,
         return real(*given, **options)
 
     monkeypatch.setattr(huge, "write_spooled", interrupted)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Tiled())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     assert (summary.interrupted, summary.done, summary.not_started) == (True, 1, 1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.png"]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from restore.fix import out_of_core as huge
-from restore.fix.run import fix_folder
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Identity, photo, save
+from tests.fix.conftest import Identity, fix_with, photo, save
 
 
 class Tiled(Identity):
@@ -25,12 +24,12 @@ def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
     save(tmp_path / "in/x.png", photo(600, 600))
     cut = save(tmp_path / "in/y.png", photo(600, 600))
     cut.write_bytes(cut.read_bytes()[:-300_000])
-    small = fix_folder(tmp_path / "in", tmp_path / "small", Tiled(), max_pixels=359_999)
+    small = fix_with(tmp_path / "in", tmp_path / "small", Tiled(), max_pixels=359_999)
     assert [failure.reason.rpartition(": ")[2] for failure in small.failed] == ["--max-pixels 360000"] * 2
-    strict = fix_folder(tmp_path / "in", tmp_path / "strict", Tiled())
+    strict = fix_with(tmp_path / "in", tmp_path / "strict", Tiled())
     assert strict.done == 1
     assert "--truncated accept takes what is there" in strict.failed[0].reason
-    lenient = fix_folder(tmp_path / "in", tmp_path / "lenient", Tiled(), truncated="accept")
+    lenient = fix_with(tmp_path / "in", tmp_path / "lenient", Tiled(), allow_truncated=True)
     assert lenient.done == 2
     assert len(lenient.warnings) == 1
     assert "damaged data, decoded as far as it goes" in lenient.warnings[0]
@@ -39,7 +38,7 @@ def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
 def test_a_disk_without_room_for_the_raw_picture_is_not_filled(tmp_path, disk):
     save(tmp_path / "in/large.png", np.kron(photo(75, 75), np.ones((16, 16, 1), np.uint8)))
     save(tmp_path / "in/small.png", photo(60, 60))
-    summary = fix_folder(tmp_path / "in", disk / "out", Tiled())
+    summary = fix_with(tmp_path / "in", disk / "out", Tiled())
     assert (summary.done, summary.stopped) == (1, "")
     assert "1200×1200 takes 0.0 GB of disk space for a while, and 0.0 GB are free" in summary.failed[0].reason
 
@@ -48,7 +47,7 @@ def test_a_disk_that_is_full_in_the_end_stops_the_run(tmp_path, disk):
     for name in "abc":
         save(tmp_path / f"in/{name}.png", photo(600, 600))
     (disk / "filler").write_bytes(bytes(1_500_000))
-    summary = fix_folder(tmp_path / "in", disk / "out", Tiled())
+    summary = fix_with(tmp_path / "in", disk / "out", Tiled())
     assert (summary.done, summary.stopped) == (0, "the disk is full")
     assert [failure.reason for failure in summary.failed] == ["the disk is full"]
     assert not list((disk / "out").iterdir())

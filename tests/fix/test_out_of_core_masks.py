@@ -13,12 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from restore.fix import out_of_core as huge
-from restore.fix.plan import plan_fix
-from restore.fix.run import fix_folder, run_fix
 from restore.fix.stages import Reader
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
-from tests.fix.conftest import hole, load, photo, save
+from tests.fix.conftest import fix_with, hole, load, photo, plan_with, run_with, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 SIZE = (700, 900)
@@ -42,7 +40,7 @@ def both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def way(name: str, limit: int, **options: object) -> Path:
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
         monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
-        summary = fix_folder(tmp_path / "in", tmp_path / name, FromAround(), tile=96, **options)
+        summary = fix_with(tmp_path / "in", tmp_path / name, FromAround(), tile=96, **options)
         assert not summary.failed, summary.format()
         assert summary.done == len(list((tmp_path / "in").iterdir()))
         return tmp_path / name
@@ -133,7 +131,7 @@ def test_what_the_parts_cannot_hold_is_repaired_in_memory(tmp_path, monkeypatch)
     other = tmp_path / "other.webp"
     Image.fromarray(HOLES).save(other, lossless=True)
     for number, mask in enumerate((large, other)):
-        summary = fix_folder(tmp_path / "in", tmp_path / f"{number}", FromAround(), masks=mask)
+        summary = fix_with(tmp_path / "in", tmp_path / f"{number}", FromAround(), masks=mask)
         assert (summary.done, summary.failed) == (1, [])
         before, after = (read_image(tmp_path / way / "a.png").pixels for way in ("in", f"{number}"))
         assert not np.array_equal(before, after)
@@ -145,7 +143,7 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
     save(tmp_path / "in/a.png", photo(*SIZE))
     save(tmp_path / "in/b.png", photo(*SIZE))
     save(tmp_path / "masks/a.png", np.zeros((700, 899), np.uint8))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", FromAround(), masks=tmp_path / "masks")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", FromAround(), masks=tmp_path / "masks")
     assert [("the mask is 899×700" in f.reason, "has no mask" in f.reason) for f in summary.failed] == [
         (True, False),
         (False, True),
@@ -163,18 +161,18 @@ def test_a_mask_that_cannot_be_read_is_named_and_its_picture_fails(tmp_path, mon
     monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     save(tmp_path / "in/x.png", photo(*SIZE))
     mask = save(tmp_path / "masks/x.png", HOLES)
-    plan = plan_fix(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
+    plan = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
     mask.unlink()
     if kind == "empty":
         mask.touch()
     elif kind == "pipe":
         os.mkfifo(mask)  # opened in the usual way it would wait for ever
-    (failure,) = run_fix(plan, FromAround()).failed
+    (failure,) = run_with(plan, FromAround()).failed
     assert reason in failure.reason
 
 
 def test_a_picture_without_a_mask_that_counts_as_clean_is_copied(tmp_path, both_ways):
     save(tmp_path / "in/x.png", photo(*SIZE))
     save(tmp_path / "masks/y.png", hole(5, 5))
-    _, parts = both_ways(masks=tmp_path / "masks", mask_missing="clean")
+    _, parts = both_ways(masks=tmp_path / "masks", mask_missing="copy")
     assert (parts / "x.png").read_bytes() == (tmp_path / "in/x.png").read_bytes()

@@ -7,8 +7,7 @@ import os
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix.plan import plan_fix
-from tests.fix.conftest import hole, photo, save, snapshot
+from tests.fix.conftest import hole, photo, plan_with, save, snapshot
 
 
 def targets(plan) -> list[str]:
@@ -17,14 +16,14 @@ def targets(plan) -> list[str]:
 
 def refused(*args, **options) -> str:
     with pytest.raises(RestoreError) as caught:
-        plan_fix(*args, **options)
+        plan_with(*args, **options)
     assert caught.value.exit_code == 2
     return str(caught.value)
 
 
 def test_a_folder_keeps_its_tree_and_names_and_nothing_is_written(pictures, tmp_path):
     before = snapshot(tmp_path)
-    assert targets(plan_fix(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+    assert targets(plan_with(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "out").exists()
 
@@ -32,7 +31,7 @@ def test_a_folder_keeps_its_tree_and_names_and_nothing_is_written(pictures, tmp_
 def test_hidden_files_are_left_out(pictures, tmp_path):
     save(pictures / ".hidden.png", photo(3, 3))
     save(pictures / ".trash/x.png", photo(3, 3))
-    assert targets(plan_fix(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+    assert targets(plan_with(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
 
 
 def test_content_decides_where_the_name_says_nothing(pictures, tmp_path):
@@ -40,7 +39,7 @@ def test_content_decides_where_the_name_says_nothing(pictures, tmp_path):
     (pictures / "a.h").write_text("#define A 1")
     os.mkfifo(pictures / "pipe")
     save(pictures / "scan", photo(4, 4), format="PNG")
-    plan = plan_fix(pictures, tmp_path / "out", ext="png")
+    plan = plan_with(pictures, tmp_path / "out", ext="png")
     actions = {job.source.name: (job.action, job.target.name) for job in plan.jobs}
     assert actions["scan"] == ("repair", "scan")
     assert {actions[name][0] for name in ("notes.txt", "a.h", "pipe")} == {"skip"}
@@ -52,14 +51,14 @@ def test_content_decides_where_the_name_says_nothing(pictures, tmp_path):
 
 def test_include_and_exclude(pictures, tmp_path):
     out = tmp_path / "out"
-    assert targets(plan_fix(pictures, out, include=["*.png"])) == ["a.png", "sub/b.png"]
-    assert targets(plan_fix(pictures, out, exclude=["sub/*"])) == ["a.png"]
+    assert targets(plan_with(pictures, out, include=["*.png"])) == ["a.png", "sub/b.png"]
+    assert targets(plan_with(pictures, out, exclude=["sub/*"])) == ["a.png"]
     assert "no pictures that --include and --exclude leave" in refused(pictures, out, include=["*.gif"])
 
 
 def test_ext_changes_the_format_only_where_it_is_another(pictures, tmp_path):
     save(pictures / "d.jpeg", photo(4, 4))
-    plan = plan_fix(pictures, tmp_path / "out", ext="jpg", suffix="_new")
+    plan = plan_with(pictures, tmp_path / "out", ext="jpg", suffix="_new")
     assert targets(plan) == ["a_new.jpg", "d_new.jpeg", "sub/b_new.jpg", "sub/deep/c_new.jpg"]
     assert [job.format for job in plan.jobs] == ["jpeg", None, "jpeg", None]
 
@@ -74,7 +73,7 @@ def test_a_file_goes_to_a_file_or_into_a_folder(pictures, tmp_path):
         (f"{tmp_path}/fresh/", tmp_path / "fresh/a.png"),
         (tmp_path / "fresh/x.png", tmp_path / "fresh/x.png"),
     ]:
-        assert [job.target for job in plan_fix(source, output).jobs] == [target]
+        assert [job.target for job in plan_with(source, output).jobs] == [target]
 
 
 def test_a_missing_or_empty_input(tmp_path):
@@ -157,46 +156,46 @@ def test_existing_outputs(pictures, tmp_path):
     out = tmp_path / "out"
     save(out / "sub/b.png", photo(2, 2))
     assert "b.png: exists already; --overwrite replaces" in refused(pictures, out)
-    assert [job.action for job in plan_fix(pictures, out, overwrite=True).jobs] == ["repair"] * 3
-    assert [job.action for job in plan_fix(pictures, out, skip_existing=True).jobs] == [
+    assert [job.action for job in plan_with(pictures, out, overwrite=True).jobs] == ["repair"] * 3
+    assert [job.action for job in plan_with(pictures, out, skip_existing=True).jobs] == [
         "repair",
         "skip",
         "repair",
     ]
-    assert "exclude each other" in refused(pictures, out, overwrite=True, skip_existing=True)
+    assert "cannot be combined" in refused(pictures, out, overwrite=True, skip_existing=True)
 
 
 def test_options_that_mean_nothing(pictures, tmp_path):
     assert "cannot write 'gif'" in refused(pictures, tmp_path / "out", ext="gif")
     assert "without slashes" in refused(pictures, tmp_path / "out", suffix="a/b")
     assert "no such folder or file of masks" in refused(pictures, tmp_path / "out", masks=tmp_path / "gone")
-    assert "one of fail, skip, clean" in refused(pictures, tmp_path / "out", masks="alpha", mask_missing="maybe")
+    assert "must be fail, skip or copy" in refused(pictures, tmp_path / "out", masks="alpha", mask_missing="maybe")
     assert "files of a folder" in refused(pictures / "a.png", tmp_path / "out.png", exclude=["*"])
 
 
 def test_nothing_does_not_stand_for_the_current_folder(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(pictures)
-    assert "OUTPUT: is empty" in refused("a.png", "")
-    assert "INPUT: is empty" in refused("", tmp_path / "out")
-    assert "--masks: is empty" in refused("a.png", tmp_path / "out/", masks="")
+    assert "OUTPUT: must not be empty" in refused("a.png", "")
+    assert "INPUT: must not be empty" in refused("", tmp_path / "out")
+    assert "--masks: must not be empty" in refused("a.png", tmp_path / "out/", masks="")
 
 
 def test_what_cannot_be_written_is_not_promised(pictures, tmp_path):
     assert "cannot write files of the kind '.heic'" in refused(pictures / "a.png", tmp_path / "a.heic")
     save(tmp_path / "wrong.heic", photo(4, 4), format="PNG")
-    assert plan_fix(tmp_path / "wrong.heic", tmp_path / "b.heic").jobs[0].format is None
+    assert plan_with(tmp_path / "wrong.heic", tmp_path / "b.heic").jobs[0].format is None
 
 
 def test_a_folder_that_links_to_itself(pictures, tmp_path):
     (pictures / "sub/loop").symlink_to(pictures)
-    assert targets(plan_fix(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+    assert targets(plan_with(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
 
 
 def test_masks_are_paired_by_relative_stem(pictures, tmp_path):
     masks = tmp_path / "masks"
     for name in ("a.bmp", "sub/b_mask.png", "sub/deep/c.png", "stray.png"):
         save(masks / name, hole(4, 4))
-    plan = plan_fix(pictures, tmp_path / "out", masks=masks)
+    plan = plan_with(pictures, tmp_path / "out", masks=masks)
     assert [job.mask.relative_to(masks).as_posix() for job in plan.jobs] == [
         "a.bmp",
         "sub/b_mask.png",
@@ -209,42 +208,42 @@ def test_masks_are_paired_by_relative_stem(pictures, tmp_path):
 def test_masks_of_excluded_pictures_are_no_strangers(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
     save(tmp_path / "masks/sub/b.png", hole(7, 5))
-    plan = plan_fix(pictures, tmp_path / "out", masks=tmp_path / "masks", include=["a.*"])
+    plan = plan_with(pictures, tmp_path / "out", masks=tmp_path / "masks", include=["a.*"])
     assert (len(plan.jobs), plan.warnings) == (1, [])
-    assert plan_fix(pictures / "a.png", f"{tmp_path}/out/", masks=tmp_path / "masks").warnings == []
+    assert plan_with(pictures / "a.png", f"{tmp_path}/out/", masks=tmp_path / "masks").warnings == []
 
 
 def test_masks_beside_the_pictures_and_below_them_are_no_pictures(pictures, tmp_path):
     save(pictures / "a_mask.png", hole(20, 30))
-    plan = plan_fix(pictures, tmp_path / "out", masks=pictures, mask_missing="skip")
+    plan = plan_with(pictures, tmp_path / "out", masks=pictures, mask_missing="skip")
     assert targets(plan) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
     assert [job.mask for job in plan.jobs] == [pictures / "a_mask.png", None, None]
 
     (pictures / "a_mask.png").unlink()
     save(pictures / "masks/a.png", hole(20, 30))
-    plan = plan_fix(pictures, tmp_path / "out", masks=pictures / "masks", mask_missing="skip")
+    plan = plan_with(pictures, tmp_path / "out", masks=pictures / "masks", mask_missing="skip")
     assert targets(plan) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
 
 
 def test_two_masks_for_one_picture_contradict_each_other(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
     save(tmp_path / "masks/a_mask.png", hole(20, 30))
-    job = plan_fix(pictures / "a.png", tmp_path / "out.png", masks=tmp_path / "masks").jobs[0]
+    job = plan_with(pictures / "a.png", tmp_path / "out.png", masks=tmp_path / "masks").jobs[0]
     assert job.action == "fail"
     assert "more than one mask" in job.reason
 
 
 def test_a_picture_without_a_mask(pictures, tmp_path):
     (tmp_path / "masks").mkdir()
-    for missing, action in (("fail", "fail"), ("skip", "skip"), ("clean", "unmasked")):
-        plan = plan_fix(pictures, tmp_path / "out", masks=tmp_path / "masks", mask_missing=missing)
+    for missing, action in (("fail", "fail"), ("skip", "skip"), ("copy", "unmasked")):
+        plan = plan_with(pictures, tmp_path / "out", masks=tmp_path / "masks", mask_missing=missing)
         assert {job.action for job in plan.jobs} == {action}
 
 
 def test_the_dry_run_tells_what_would_happen(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
     save(tmp_path / "out/sub/b.png", photo(1, 1))
-    plan = plan_fix(pictures, tmp_path / "out", masks=tmp_path / "masks", mask_missing="clean", skip_existing=True)
+    plan = plan_with(pictures, tmp_path / "out", masks=tmp_path / "masks", mask_missing="copy", skip_existing=True)
     a, b, c = plan.format()
     assert a == f"{pictures}/a.png -> {tmp_path}/out/a.png (mask {tmp_path}/masks/a.png)"
     assert b == f"{pictures}/sub/b.png: skipped: the output exists"
@@ -261,6 +260,6 @@ def test_odd_names_survive(tmp_path):
     ]
     for name in names:
         save(tmp_path / "in" / name, photo(2, 2))
-    plan = plan_fix(tmp_path / "in", tmp_path / "out")
+    plan = plan_with(tmp_path / "in", tmp_path / "out")
     assert sorted(job.target.name for job in plan.jobs) == sorted(names)
     assert all(line.isprintable() for line in plan.format())

@@ -13,9 +13,8 @@ from PIL import Image
 from restore import __version__
 from restore.fix import out_of_core as huge
 from restore.fix.provenance import ENHANCED, INPAINTED
-from restore.fix.run import fix_folder
 from restore.images import decode as heic
-from tests.fix.conftest import Filler, Identity, Inverter, hole, photo, save, snapshot
+from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, photo, save, snapshot
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 MM = "{http://ns.adobe.com/xap/1.0/mm/}"
@@ -64,14 +63,14 @@ def saved(folder: Path, name: str) -> Path:
 def test_every_format_that_holds_xmp_tells_of_the_repair(name, tmp_path):
     saved(tmp_path / "in", name)
     for run in ("out", "again"):
-        fix_folder(tmp_path / "in", tmp_path / run, Inverter(), strength=0.5)
+        fix_with(tmp_path / "in", tmp_path / run, Inverter(), strength=0.5)
     entries, source_type = told(tmp_path / "out" / name)
     parameters = "inverter; strength 0.5; precision fp32"
     assert entries == [{"action": "edited", "softwareAgent": f"restore {__version__}", "parameters": parameters}]
     assert source_type == ENHANCED
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "again"), "there is no time in it"
 
-    fix_folder(tmp_path / "out", tmp_path / "twice", Inverter())
+    fix_with(tmp_path / "out", tmp_path / "twice", Inverter())
     entries, source_type = told(tmp_path / "twice" / name)
     assert [entry["parameters"] for entry in entries] == [parameters, "inverter; strength 1; precision fp32"]
     assert source_type == ENHANCED
@@ -81,7 +80,7 @@ def test_what_a_network_filled_is_said_to_be_made_up_and_what_a_formula_filled_i
     save(tmp_path / "in/a.png", photo(40, 50))
     save(tmp_path / "mask.png", hole(40, 50, (3, 3, 9, 9)))
     for name, restorer in (("network", Network()), ("formula", Filler())):
-        fix_folder(tmp_path / "in", tmp_path / name, restorer, masks=tmp_path / "mask.png", mask_dilate=2)
+        fix_with(tmp_path / "in", tmp_path / name, restorer, masks=tmp_path / "mask.png", mask_dilate=2)
     entries, source_type = told(tmp_path / "network/a.png")
     assert source_type == INPAINTED
     assert entries[0]["parameters"] == (
@@ -90,19 +89,19 @@ def test_what_a_network_filled_is_said_to_be_made_up_and_what_a_formula_filled_i
     assert b"secret" not in (tmp_path / "network/a.png").read_bytes(), "folders are nobody's business"
     assert told(tmp_path / "formula/a.png")[1] == ENHANCED
     # Cleaned up later, it is still made up.
-    fix_folder(tmp_path / "network", tmp_path / "later", Inverter())
+    fix_with(tmp_path / "network", tmp_path / "later", Inverter())
     assert told(tmp_path / "later/a.png")[1] == INPAINTED
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
 def test_pictures_in_parts_tell_the_same(name, tmp_path, monkeypatch):
     saved(tmp_path / "in", name)
-    fix_folder(tmp_path / "in", tmp_path / "memory", Inverter(), fade=True)
+    fix_with(tmp_path / "in", tmp_path / "memory", Inverter(), correct_fading=True)
     monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
     monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
-    fix_folder(tmp_path / "in", tmp_path / "parts", Inverter(), fade=True)
+    fix_with(tmp_path / "in", tmp_path / "parts", Inverter(), correct_fading=True)
     assert told(tmp_path / "parts" / name) == told(tmp_path / "memory" / name)
-    assert "fade true" in told(tmp_path / "parts" / name)[0][0]["parameters"]
+    assert "correct_fading true" in told(tmp_path / "parts" / name)[0][0]["parameters"]
 
 
 def test_nothing_is_told_where_it_is_not_wanted_or_nothing_was_done(tmp_path):
@@ -111,11 +110,11 @@ def test_nothing_is_told_where_it_is_not_wanted_or_nothing_was_done(tmp_path):
     save(tmp_path / "in/c.bmp", photo(40, 50))
     save(tmp_path / "mask.png", hole(40, 50))
     runs = {
-        "unwanted": fix_folder(tmp_path / "in", tmp_path / "unwanted", Inverter(), provenance=False),
-        "stripped": fix_folder(tmp_path / "in", tmp_path / "stripped", Inverter(), metadata="strip"),
-        "unchanged": fix_folder(tmp_path / "in", tmp_path / "unchanged", Identity()),
-        "empty": fix_folder(tmp_path / "in", tmp_path / "empty", Filler(), masks=tmp_path / "mask.png"),
-        "nothing": fix_folder(tmp_path / "in", tmp_path / "nothing", Inverter(), strength=0),
+        "unwanted": fix_with(tmp_path / "in", tmp_path / "unwanted", Inverter(), provenance=False),
+        "stripped": fix_with(tmp_path / "in", tmp_path / "stripped", Inverter(), metadata="strip"),
+        "unchanged": fix_with(tmp_path / "in", tmp_path / "unchanged", Identity()),
+        "empty": fix_with(tmp_path / "in", tmp_path / "empty", Filler(), masks=tmp_path / "mask.png"),
+        "nothing": fix_with(tmp_path / "in", tmp_path / "nothing", Inverter(), strength=0),
     }
     for name, summary in runs.items():
         assert summary.done == 3
@@ -129,7 +128,7 @@ def test_only_the_first_page_tells(tmp_path):
     (tmp_path / "in").mkdir()
     first, second = (Image.fromarray(photo(40, 50, seed)) for seed in (1, 2))
     first.save(tmp_path / "in/a.tif", save_all=True, append_images=[second])
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert len(told(tmp_path / "out/a.tif")[0]) == 1
     assert (tmp_path / "out/a.tif").read_bytes().count(b"softwareAgent") == 1
 
@@ -168,7 +167,7 @@ PACKETS = {
 def test_xmp_that_is_there_is_extended_and_otherwise_kept(case, tmp_path):
     given, count, expected = PACKETS[case]
     save(tmp_path / "in/a.webp", photo(40, 50), xmp=given, lossless=True)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert summary.warnings == []
     written = xmp_of(tmp_path / "out/a.webp")
     assert written is not None
@@ -200,7 +199,7 @@ MALFORMED = {
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_xmp_is_kept_as_it_is_and_that_is_said(case, tmp_path):
     save(tmp_path / "in/a.webp", photo(40, 50), xmp=MALFORMED[case], lossless=True)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert summary.done == 1
     assert "XMP is kept as it is" in summary.warnings[0]
     assert xmp_of(tmp_path / "out/a.webp") == MALFORMED[case]
@@ -210,7 +209,7 @@ def test_a_jpeg_s_xmp_that_is_full_is_not_lost(tmp_path):
     full = packet(f"<dc:source>{'x' * 64700}</dc:source>")
     save(tmp_path / "in/a.jpg", photo(40, 50), xmp=full)
     save(tmp_path / "in/b.jpg", photo(40, 50), xmp=packet(""))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert len(summary.warnings) == 1
     assert "no room" in summary.warnings[0]
     assert xmp_of(tmp_path / "out/a.jpg") == full

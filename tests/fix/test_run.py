@@ -17,9 +17,19 @@ from PIL import Image
 
 from restore import files
 from restore.errors import RestoreError
-from restore.fix.plan import plan_fix
-from restore.fix.run import fix_folder, run_fix
-from tests.fix.conftest import Filler, Identity, Inverter, hole, load, photo, save, snapshot
+from tests.fix.conftest import (
+    Filler,
+    Identity,
+    Inverter,
+    fix_with,
+    hole,
+    load,
+    photo,
+    plan_with,
+    run_with,
+    save,
+    snapshot,
+)
 
 MANIFEST_KEYS = [
     "input", "output", "status", "reason", "seconds", "model", "model_sha256", "models", "settings",
@@ -29,7 +39,7 @@ MANIFEST_KEYS = [
 
 def test_every_picture_is_repaired_under_its_own_name_and_format(pictures, tmp_path):
     before = snapshot(pictures)
-    summary = fix_folder(pictures, tmp_path / "out", Inverter())
+    summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert (summary.done, summary.failed, summary.exit_code) == (3, [], 0)
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
     np.testing.assert_array_equal(load(tmp_path / "out/a.png"), 255 - load(pictures / "a.png"))
@@ -53,8 +63,8 @@ def test_every_picture_is_repaired_under_its_own_name_and_format(pictures, tmp_p
 )
 def test_depth_channels_and_alpha_come_out_as_they_went_in(tmp_path, name, array):
     source = save(tmp_path / "in" / name, array)
-    fix_folder(source, tmp_path / f"same_{name}", Identity())
-    fix_folder(source, tmp_path / f"inverted_{name}", Inverter())
+    fix_with(source, tmp_path / f"same_{name}", Identity())
+    fix_with(source, tmp_path / f"inverted_{name}", Inverter())
     same, inverted = load(tmp_path / f"same_{name}"), load(tmp_path / f"inverted_{name}")
     assert (same.dtype, inverted.dtype) == (array.dtype, array.dtype)
     np.testing.assert_array_equal(same, array)
@@ -72,7 +82,7 @@ def test_orientation_and_profile(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     array = photo(6, 10)
     source = save(tmp_path / "in/turned.png", array, exif=exif, icc_profile=profile)
-    fix_folder(source, tmp_path / "out.png", Identity())
+    fix_with(source, tmp_path / "out.png", Identity())
     with Image.open(tmp_path / "out.png") as image:
         np.testing.assert_array_equal(np.asarray(image), np.rot90(array, -1))
         assert image.getexif().get(0x0112, 1) == 1
@@ -82,7 +92,7 @@ def test_orientation_and_profile(tmp_path):
 def test_time_and_permissions_are_kept(pictures, tmp_path):
     os.utime(pictures / "a.png", ns=(10**18, 10**18 + 12345000))
     (pictures / "a.png").chmod(0o640)
-    fix_folder(pictures / "a.png", tmp_path / "out.png", Identity())
+    fix_with(pictures / "a.png", tmp_path / "out.png", Identity())
     status = (tmp_path / "out.png").stat()
     assert (status.st_mtime_ns, status.st_mode & 0o777) == (10**18 + 12345000, 0o640)
 
@@ -91,7 +101,7 @@ def test_known_pixels_stay_and_holes_are_filled(tmp_path):
     array = photo(40, 50)
     save(tmp_path / "in/x.png", array)
     save(tmp_path / "masks/x.png", hole(40, 50, (10, 5, 20, 9), (0, 0, 1, 1)))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks", log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "masks", log=tmp_path / "log")
     assert summary.exit_code == 0
     expected = array.copy()
     expected[10:20, 5:9] = expected[0, 0] = 255
@@ -103,7 +113,7 @@ def test_a_mask_limits_a_restorer_that_needs_none_and_shows_it_gray_there(tmp_pa
     array = photo(40, 50)
     save(tmp_path / "in/x.png", array)
     save(tmp_path / "mask.png", hole(40, 50, (10, 5, 20, 9)))
-    fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), masks=tmp_path / "mask.png")
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), masks=tmp_path / "mask.png")
     expected = array.copy()
     expected[10:20, 5:9] = 128  # the inverse of 0.5
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), expected)
@@ -112,7 +122,7 @@ def test_a_mask_limits_a_restorer_that_needs_none_and_shows_it_gray_there(tmp_pa
 def test_an_inverted_mask_and_a_whole_picture_missing(tmp_path):
     save(tmp_path / "in/x.png", photo(8, 8))
     save(tmp_path / "mask.png", hole(8, 8))
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", mask_invert=True)
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png", mask_invert=True)
     assert (load(tmp_path / "out/x.png") == 255).all()
 
 
@@ -121,7 +131,7 @@ def test_a_soft_mask_blends_once(tmp_path):
     save(tmp_path / "in/x.png", array)
     save(tmp_path / "mask.png", np.full((8, 8), 51, np.uint8))
     for restorer, repaired in ((Filler(), 255.0), (Inverter(), 127.5)):
-        fix_folder(tmp_path / "in", tmp_path / restorer.name, restorer, masks=tmp_path / "mask.png")
+        fix_with(tmp_path / "in", tmp_path / restorer.name, restorer, masks=tmp_path / "mask.png")
         np.testing.assert_array_equal(
             load(tmp_path / restorer.name / "x.png"),
             np.rint(array + 0.2 * (repaired - array)).astype(np.uint8),
@@ -131,18 +141,18 @@ def test_a_soft_mask_blends_once(tmp_path):
 def test_a_mask_that_is_all_but_black_is_told(tmp_path):
     save(tmp_path / "in/x.png", photo(8, 8))
     save(tmp_path / "mask.png", hole(8, 8, (2, 2, 5, 5)) // 255)
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks=tmp_path / "mask.png")
     assert "the mask is nowhere whiter than 0.4%" in summary.warnings[0]
 
 
 def test_dilation_is_a_disc_and_feathering_ends(tmp_path):
     save(tmp_path / "in/x.png", np.zeros((41, 41, 3), np.uint8))
     save(tmp_path / "mask.png", hole(41, 41, (20, 20, 21, 21)))
-    fix_folder(tmp_path / "in", tmp_path / "disc", Filler(), masks=tmp_path / "mask.png", mask_dilate=5)
+    fix_with(tmp_path / "in", tmp_path / "disc", Filler(), masks=tmp_path / "mask.png", mask_dilate=5)
     y, x = np.mgrid[-20:21, -20:21]
     np.testing.assert_array_equal(load(tmp_path / "disc/x.png")[..., 0] == 255, x * x + y * y <= 25)
 
-    fix_folder(tmp_path / "in", tmp_path / "soft", Filler(), masks=tmp_path / "mask.png", mask_feather=6)
+    fix_with(tmp_path / "in", tmp_path / "soft", Filler(), masks=tmp_path / "mask.png", mask_feather=6)
     row = load(tmp_path / "soft/x.png")[20, :, 0].astype(int)
     assert row[20] == 255
     assert (np.diff(row[20:27]) < 0).all()
@@ -155,16 +165,16 @@ def test_alpha_is_the_mask_and_the_repair_can_be_seen(tmp_path):
     array[..., 3] = 255
     array[2:4, 2:4, 3] = 0
     save(tmp_path / "in/x.png", array)
-    fix_folder(tmp_path / "in", tmp_path / "out", Filler(), masks="alpha")
+    fix_with(tmp_path / "in", tmp_path / "out", Filler(), masks="alpha")
     expected = array.copy()
     expected[2:4, 2:4] = 255
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), expected)
 
 
 def test_a_picture_without_transparency_has_no_alpha_mask(pictures, tmp_path):
-    summary = fix_folder(pictures / "a.png", tmp_path / "out.png", Filler(), masks="alpha")
+    summary = fix_with(pictures / "a.png", tmp_path / "out.png", Filler(), masks="alpha")
     assert [failure.reason for failure in summary.failed] == ["has no transparency to take a mask from"]
-    summary = fix_folder(pictures / "a.png", tmp_path / "out.png", Filler(), masks="alpha", mask_missing="clean")
+    summary = fix_with(pictures / "a.png", tmp_path / "out.png", Filler(), masks="alpha", mask_missing="copy")
     assert (summary.done, summary.copied) == (1, 1)
 
 
@@ -172,7 +182,7 @@ def test_an_empty_mask_copies_the_file_byte_for_byte_and_runs_nothing(pictures, 
     for name, size in (("a", (20, 30)), ("sub/b", (7, 5)), ("sub/deep/c", (16, 16))):
         save(tmp_path / f"masks/{name}.png", hole(*size))
     restorer = Filler()
-    summary = fix_folder(pictures, tmp_path / "out", restorer, masks=tmp_path / "masks", mask_dilate=3)
+    summary = fix_with(pictures, tmp_path / "out", restorer, masks=tmp_path / "masks", mask_dilate=3)
     assert snapshot(tmp_path / "out") == snapshot(pictures)
     assert (restorer.calls, summary.copied, summary.exit_code) == ([], 3, 0)
 
@@ -181,7 +191,7 @@ def test_a_mask_of_another_size_fails_that_file_and_names_both(pictures, tmp_pat
     save(tmp_path / "masks/a.png", hole(21, 30, (0, 0, 5, 5)))
     save(tmp_path / "masks/sub/b.png", hole(7, 5, (0, 0, 5, 5)))
     save(tmp_path / "masks/sub/deep/c.png", hole(16, 16, (0, 0, 5, 5)))
-    summary = fix_folder(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    summary = fix_with(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
     assert (summary.done, summary.exit_code) == (2, 1)
     (failure,) = summary.failed
     assert failure.path == pictures / "a.png"
@@ -193,7 +203,7 @@ def test_a_mask_of_another_size_fails_that_file_and_names_both(pictures, tmp_pat
 def test_a_mask_with_no_picture_is_named_and_counts(pictures, tmp_path):
     for name, size in (("a", (20, 30)), ("sub/b", (7, 5)), ("sub/deep/c", (16, 16)), ("stray", (1, 1))):
         save(tmp_path / f"masks/{name}.png", hole(*size, (0, 0, 1, 1)))
-    summary = fix_folder(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
+    summary = fix_with(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
     assert (summary.done, summary.exit_code) == (3, 1)
     assert "stray.png: a mask with no picture" in summary.format()[0]
 
@@ -203,7 +213,7 @@ def test_missing_masks_fail_skip_or_count_as_clean(pictures, tmp_path):
 
     def run(missing: str, **options):
         out = tmp_path / missing / str(len(options))
-        return out, fix_folder(pictures, out, Filler(), masks=tmp_path / "masks", mask_missing=missing, **options)
+        return out, fix_with(pictures, out, Filler(), masks=tmp_path / "masks", mask_missing=missing, **options)
 
     out, summary = run("fail")
     assert (summary.done, len(summary.failed), summary.exit_code) == (1, 2, 1)
@@ -211,10 +221,10 @@ def test_missing_masks_fail_skip_or_count_as_clean(pictures, tmp_path):
     out, summary = run("skip")
     assert (summary.done, summary.skipped, summary.exit_code) == (1, {"has no mask": 2}, 0)
     assert sorted(snapshot(out)) == ["a.png"]
-    out, summary = run("clean")
+    out, summary = run("copy")
     assert (summary.done, summary.copied, summary.exit_code) == (3, 2, 0)
     assert (out / "sub/b.png").read_bytes() == (pictures / "sub/b.png").read_bytes()
-    out, summary = run("clean", clean_up=Inverter())
+    out, summary = run("copy", clean_up=Inverter())
     np.testing.assert_array_equal(load(out / "sub/b.png"), 255 - load(pictures / "sub/b.png"))
 
 
@@ -224,7 +234,7 @@ def test_one_bad_file_never_stops_the_rest(pictures, tmp_path):
     (pictures / "text.png").write_text("no picture")
     (pictures / "work.psd").write_bytes(b"8BPS" + bytes(60))
     (pictures / "dead.png").symlink_to(tmp_path / "nowhere")
-    summary = fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
     assert (summary.done, summary.exit_code) == (3, 1)
     assert [failure.path.name for failure in summary.failed] == ["cut.jpg", "dead.png", "work.psd"]
     assert all(failure.reason for failure in summary.failed)
@@ -237,7 +247,7 @@ def test_one_bad_file_never_stops_the_rest(pictures, tmp_path):
 
 def test_a_single_file_that_is_no_picture_fails(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
-    assert fix_folder(tmp_path / "text.png", tmp_path / "out.png", Inverter()).exit_code == 1
+    assert fix_with(tmp_path / "text.png", tmp_path / "out.png", Inverter()).exit_code == 1
     assert not (tmp_path / "out.png").exists()
 
 
@@ -250,7 +260,7 @@ def test_a_restorer_that_breaks_on_one_picture(pictures, tmp_path):
                 return image * float("nan")
             return 1 - image
 
-    summary = fix_folder(pictures, tmp_path / "out", Breaking())
+    summary = fix_with(pictures, tmp_path / "out", Breaking())
     b, c = summary.failed
     assert b.reason.startswith("unexpected RuntimeError: kernel failed")
     assert "no numbers" in c.reason
@@ -259,7 +269,7 @@ def test_a_restorer_that_breaks_on_one_picture(pictures, tmp_path):
 
 def test_fail_fast_stops_at_the_first_failure(pictures, tmp_path):
     (pictures / "a.png").write_bytes(b"\xff\xd8\xff broken")
-    summary = fix_folder(pictures, tmp_path / "out", Inverter(), fail_fast=True)
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), fail_fast=True)
     assert (len(summary.failed), summary.exit_code) == (1, 1)
     assert summary.done + summary.not_started == 2
     assert any("--skip-existing goes on" in line for line in summary.format())
@@ -268,10 +278,10 @@ def test_fail_fast_stops_at_the_first_failure(pictures, tmp_path):
 def test_skip_existing_and_overwrite(pictures, tmp_path):
     out = tmp_path / "out"
     save(out / "a.png", np.zeros((1, 1), np.uint8))
-    summary = fix_folder(pictures, out, Inverter(), skip_existing=True)
+    summary = fix_with(pictures, out, Inverter(), skip_existing=True)
     assert (summary.done, summary.skipped) == (2, {"the output exists": 1})
     assert load(out / "a.png").shape == (1, 1)
-    assert fix_folder(pictures, out, Inverter(), overwrite=True).done == 3
+    assert fix_with(pictures, out, Inverter(), overwrite=True).done == 3
     assert load(out / "a.png").shape == (20, 30, 3)
 
 
@@ -279,7 +289,7 @@ def test_the_manifest(pictures, tmp_path):
     import hashlib
 
     (tmp_path / "log.jsonl").write_text('{"input": "an earlier run"}\n{"torn": ')
-    fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
+    fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert lines[:2] == ['{"input": "an earlier run"}', '{"torn": ']
     records = {Path(record["input"]).name: record for record in map(json.loads, lines[2:])}
@@ -297,18 +307,18 @@ def test_the_manifest(pictures, tmp_path):
 def test_a_log_that_is_no_log_is_not_touched(pictures, tmp_path):
     precious = (pictures / "a.png").read_bytes()
     with pytest.raises(RestoreError, match="is no manifest"):
-        fix_folder(pictures, tmp_path / "out", Inverter(), log=pictures / "a.png")
+        fix_with(pictures, tmp_path / "out", Inverter(), log=pictures / "a.png")
     assert (pictures / "a.png").read_bytes() == precious
     (tmp_path / "settings.json").write_text('{"mine": 1}')
     with pytest.raises(RestoreError, match="is no manifest"):
-        fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "settings.json")
+        fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "settings.json")
     assert (tmp_path / "settings.json").read_text() == '{"mine": 1}'
 
 
 def test_a_log_and_a_picture_of_one_name_are_refused(pictures, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(RestoreError, match="a picture goes where the log would be"):
-        fix_folder(pictures, tmp_path / "out", Inverter(), log=tmp_path / "link/out/sub/b.png")
+        fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "link/out/sub/b.png")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out").exists()
 
@@ -331,7 +341,7 @@ def test_commands_that_cannot_work_write_nothing(pictures, tmp_path):
         (Inverter(), plain, {"log": tmp_path / "mask.png/log"}),
     ]:
         with pytest.raises(RestoreError) as caught:
-            fix_folder(pictures, tmp_path / "out", restorer, **given, **options)
+            fix_with(pictures, tmp_path / "out", restorer, **given, **options)
         assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
@@ -340,9 +350,9 @@ def test_the_same_picture_gives_the_same_file_alone_and_in_company(tmp_path):
     for number in range(7):
         save(tmp_path / f"in/{number}.png", photo(60 + 31 * number, 90, number))
     restorer = Inverter()
-    fix_folder(tmp_path / "in", tmp_path / "together", restorer, tile=48)
+    fix_with(tmp_path / "in", tmp_path / "together", restorer, tile=48)
     for number in range(7):
-        fix_folder(tmp_path / f"in/{number}.png", tmp_path / f"alone/{number}.png", restorer, tile=48)
+        fix_with(tmp_path / f"in/{number}.png", tmp_path / f"alone/{number}.png", restorer, tile=48)
     assert snapshot(tmp_path / "together") == snapshot(tmp_path / "alone")
     assert len(restorer.calls) > 14
 
@@ -356,13 +366,13 @@ def test_another_size_comes_out_where_the_model_changes_it(pictures, tmp_path):
         def _restore(self, image, mask):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
-    fix_folder(pictures / "a.png", tmp_path / "out.png", Doubler())
+    fix_with(pictures / "a.png", tmp_path / "out.png", Doubler())
     np.testing.assert_array_equal(load(tmp_path / "out.png"), np.kron(load(pictures / "a.png"), np.ones((2, 2, 1))))
 
 
 def test_ext_converts_also_what_has_nothing_to_repair(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
-    fix_folder(pictures / "a.png", f"{tmp_path}/out/", Filler(), masks=tmp_path / "masks", ext="tiff")
+    fix_with(pictures / "a.png", f"{tmp_path}/out/", Filler(), masks=tmp_path / "masks", ext="tiff")
     with Image.open(tmp_path / "out/a.tiff") as image:
         assert image.format == "TIFF"
         np.testing.assert_array_equal(np.asarray(image), load(pictures / "a.png"))
@@ -370,7 +380,7 @@ def test_ext_converts_also_what_has_nothing_to_repair(pictures, tmp_path):
 
 def test_a_wrong_name_keeps_its_content_s_format(tmp_path):
     save(tmp_path / "in/really_png.jpg", photo(5, 5, channels=4), format="PNG")
-    fix_folder(tmp_path / "in", tmp_path / "out", Identity())
+    fix_with(tmp_path / "in", tmp_path / "out", Identity())
     with Image.open(tmp_path / "out/really_png.jpg") as image:
         assert (image.format, image.mode) == ("PNG", "RGBA")
 
@@ -385,7 +395,7 @@ def test_odd_names_are_written(tmp_path):
     ]
     for name in names:
         save(tmp_path / "in" / name, photo(2, 2))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
     assert summary.failed == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert all("\n" not in line and line.isprintable() for line in summary.format())
@@ -395,7 +405,7 @@ def test_odd_names_are_written(tmp_path):
 
 def test_progress_is_told_once_per_file(pictures, tmp_path):
     told = []
-    fix_folder(pictures, tmp_path / "out", Inverter(), progress=lambda record, n, total: told.append((n, total)))
+    fix_with(pictures, tmp_path / "out", Inverter(), progress=lambda record, n, total: told.append((n, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -409,11 +419,11 @@ def test_ctrl_c_finishes_what_is_being_written(tmp_path):
                 raise KeyboardInterrupt
             return super()._restore(image, mask)
 
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Interrupted(), log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Interrupted(), log=tmp_path / "log")
     assert (summary.exit_code, summary.done, summary.not_started) == (130, 2, 4)
     assert sorted(snapshot(tmp_path / "out")) == ["0.png", "1.png"]
     assert "--skip-existing goes on" in "".join(summary.format())
-    again = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True)
+    again = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True)
     assert (again.done, again.exit_code) == (4, 0)
 
 
@@ -422,7 +432,7 @@ def test_a_full_disk_stops_cleanly(pictures, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    summary = fix_folder(pictures, tmp_path / "out", Inverter())
+    summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert summary.exit_code == 1
     assert summary.stopped == "the disk is full"
     assert summary.failed[0].reason == "the disk is full"
@@ -430,9 +440,9 @@ def test_a_full_disk_stops_cleanly(pictures, tmp_path, monkeypatch):
 
 
 def test_a_picture_that_vanishes_or_changes_meanwhile(pictures, tmp_path):
-    plan = plan_fix(pictures, tmp_path / "out")
+    plan = plan_with(pictures, tmp_path / "out")
     (pictures / "a.png").unlink()
-    summary = run_fix(plan, Inverter())
+    summary = run_with(plan, Inverter())
     assert (summary.done, [failure.path.name for failure in summary.failed]) == (2, ["a.png"])
 
 
@@ -452,7 +462,7 @@ def test_leftovers_of_dead_runs_are_swept_and_others_not(pictures, tmp_path):
     for path in (dead, zombie, living, elsewhere, old):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    fix_folder(pictures, out, Inverter())
+    fix_with(pictures, out, Inverter())
     assert [path.exists() for path in (dead, zombie, living, elsewhere, old)] == [False, False, True, True, False]
     killed.wait()
 
@@ -470,7 +480,7 @@ def test_the_classical_methods(tmp_path, name):
     save(tmp_path / "mask.png", mask)
     restorer = CLASSICAL[name]()
     masks = tmp_path / "mask.png" if restorer.needs.needs_mask else None
-    assert fix_folder(tmp_path / "in", tmp_path / "out", restorer, masks=masks).exit_code == 0
+    assert fix_with(tmp_path / "in", tmp_path / "out", restorer, masks=masks).exit_code == 0
     repaired = load(tmp_path / "out/x.png")
     if masks is None:
         assert np.abs(repaired[5:15, 40:] - array[5:15, 40:].astype(int)).max() < 8
@@ -484,13 +494,12 @@ NURSERY = """
 import os, sys
 import torch
 import restore.fix.steps
-from restore.fix.run import fix_folder
-from tests.fix.conftest import Inverter
+from tests.fix.conftest import Inverter, fix_with
 torch.set_num_threads(1)
 for line in sys.stdin:
     process = os.fork()
     if process == 0:
-        fix_folder(sys.argv[1], sys.argv[2], Inverter(), skip_existing=True, log=sys.argv[3])
+        fix_with(sys.argv[1], sys.argv[2], Inverter(), skip_existing=True, log=sys.argv[3])
         os._exit(0)
     print(process, flush=True)
     os.waitpid(process, 0)
@@ -523,6 +532,6 @@ def test_kill_9_leaves_no_partial_output(tmp_path):
                 np.testing.assert_array_equal(load(path), 255 - load(tmp_path / "in" / path.name))
         nursery.stdin.close()
     assert 0 < counts[1] < counts[2] < counts[3] < 60
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True, log=tmp_path / "log")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True, log=tmp_path / "log")
     assert summary.done == 60 - counts[3]
     assert len(list((tmp_path / "out").iterdir())) == 60  # and no temporary file

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from restore.errors import RestoreError
-from restore.fix.run import fix_folder
 from restore.fix.scheduler import _Flow, stream
 from restore.fix.steps import goes_whole, places
 from restore.restorers.base import ModelRequirements
 from restore.restorers.registry import open_restorers
-from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, photo, save, snapshot
 
 
 class Grouped(Inverter):
@@ -72,8 +70,8 @@ def read_everything_first(monkeypatch):
 def test_equal_small_pictures_go_together_and_come_out_as_alone(crowd, tmp_path, monkeypatch):
     read_everything_first(monkeypatch)
     alone, together = Inverter(), Grouped()
-    fix_folder(crowd, tmp_path / "alone", alone)
-    summary = fix_folder(crowd, tmp_path / "together", together, log=tmp_path / "log")
+    fix_with(crowd, tmp_path / "alone", alone)
+    summary = fix_with(crowd, tmp_path / "together", together, log=tmp_path / "log")
     assert snapshot(tmp_path / "alone") == snapshot(tmp_path / "together")
     assert (summary.done, len(summary.failed)) == (14, 1)
     assert len(together.batches) < len(alone.calls)
@@ -92,8 +90,8 @@ def test_holes_go_together_too(tmp_path, monkeypatch):
     save(tmp_path / "masks/3.png", hole(8, 8))  # nothing to repair: copied
     restorer = GroupedFiller()
     told = {"masks": tmp_path / "masks", "provenance": False}  # which would tell them apart by name
-    fix_folder(tmp_path / "in", tmp_path / "alone", Filler(), **told)
-    summary = fix_folder(tmp_path / "in", tmp_path / "together", restorer, **told)
+    fix_with(tmp_path / "in", tmp_path / "alone", Filler(), **told)
+    summary = fix_with(tmp_path / "in", tmp_path / "together", restorer, **told)
     assert snapshot(tmp_path / "alone") == snapshot(tmp_path / "together")
     assert (summary.done, summary.copied) == (6, 1)
     assert max(different for _, different in restorer.batches) > 1
@@ -112,13 +110,13 @@ def test_one_that_fails_in_company_fails_alone(tmp_path, monkeypatch):
     for number in range(4):
         save(tmp_path / f"in/{number}.png", photo(8, 8, number))
     save(tmp_path / "in/4_black.png", np.zeros((8, 8, 3), np.uint8))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Touchy())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Touchy())
     assert [(failure.path.name, "no numbers" in failure.reason) for failure in summary.failed] == [
         ("4_black.png", True)
     ]
     assert summary.done == 4
     save(tmp_path / "in/4_black.png", np.full((8, 8, 3), 255, np.uint8))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Touchy(), overwrite=True)
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Touchy(), overwrite=True)
     assert (summary.done, summary.failed) == (5, [])
     np.testing.assert_array_equal(load(tmp_path / "out/4_black.png"), 0)
 
@@ -139,9 +137,9 @@ def test_several_devices_share_a_folder_and_nothing_else_changes(crowd, tmp_path
             time.sleep(0.01)  # so that none does all of it
             return super()._restore(image, mask)
 
-    fix_folder(crowd, tmp_path / "one", Inverter(), log=tmp_path / "one.jsonl")
+    fix_with(crowd, tmp_path / "one", Inverter(), log=tmp_path / "one.jsonl")
     several = [Slow(), Slow(), Slow()]
-    summary = fix_folder(crowd, tmp_path / "several", several, log=tmp_path / "several.jsonl")
+    summary = fix_with(crowd, tmp_path / "several", several, log=tmp_path / "several.jsonl")
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "several")
     assert (summary.done, len(summary.failed), summary.exit_code) == (14, 1, 1)
     assert all(restorer.calls for restorer in several)
@@ -155,15 +153,17 @@ def test_several_devices_share_a_folder_and_nothing_else_changes(crowd, tmp_path
 
     one, many = entries("one.jsonl"), entries("several.jsonl")
     assert {entry["settings"].pop("device") for entry in many} == {"cpu,cpu,cpu"}
+    assert {entry["settings"].pop("log") for entry in many} == {str(tmp_path / "several.jsonl")}
     assert {entry["settings"].pop("device") for entry in one} == {"cpu"}
+    assert {entry["settings"].pop("log") for entry in one} == {str(tmp_path / "one.jsonl")}
     assert one == many
 
 
 def test_trained_networks_side_by_side_give_the_same_bits(tmp_path):
     for number in range(4):
         save(tmp_path / f"in/{number}.png", photo(24, 40, number))
-    fix_folder(tmp_path / "in", tmp_path / "one", open_restorers("photo", device="cpu", precision="fp32"))
-    fix_folder(tmp_path / "in", tmp_path / "two", open_restorers("photo", device="cpu,cpu", precision="fp32"))
+    fix_with(tmp_path / "in", tmp_path / "one", open_restorers("photo", device="cpu", precision="fp32"))
+    fix_with(tmp_path / "in", tmp_path / "two", open_restorers("photo", device="cpu,cpu", precision="fp32"))
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
     assert torch.get_num_threads() == 1, "as it was"
 
@@ -178,12 +178,12 @@ def test_ctrl_c_and_fail_fast_end_several_networks(tmp_path):
                 raise KeyboardInterrupt
             return super()._restore(image, mask)
 
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", [Interrupted(), Interrupted()])
+    summary = fix_with(tmp_path / "in", tmp_path / "out", [Interrupted(), Interrupted()])
     assert summary.exit_code == 130
     assert 2 <= summary.done < 12
     assert summary.done == len(list((tmp_path / "out").iterdir()))
     (tmp_path / "in/00.png").write_bytes(b"\xff\xd8\xff broken")
-    summary = fix_folder(tmp_path / "in", tmp_path / "fast", [Inverter(), Inverter()], fail_fast=True)
+    summary = fix_with(tmp_path / "in", tmp_path / "fast", [Inverter(), Inverter()], fail_fast=True)
     assert (len(summary.failed), summary.exit_code) == (1, 1)
     assert summary.not_started > 0
 
@@ -196,13 +196,7 @@ def test_what_the_progress_display_raises_is_not_lost_with_several(tmp_path):
 
     for restorers in ([Inverter()], [Inverter(), Inverter()]):
         with pytest.raises(ZeroDivisionError):
-            fix_folder(tmp_path / "in", tmp_path / "out", restorers, progress=broken, overwrite=True)
-
-
-def test_both_models_are_on_the_same_devices(tmp_path):
-    save(tmp_path / "in/0.png", photo(8, 8))
-    with pytest.raises(RestoreError, match="on the same devices"):
-        fix_folder(tmp_path / "in", tmp_path / "out", [Inverter(), Inverter()], clean_up=Inverter())
+            fix_with(tmp_path / "in", tmp_path / "out", restorers, progress=broken, overwrite=True)
 
 
 def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
@@ -229,7 +223,7 @@ def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
 
         _Flow._take = counting
         try:
-            fix_folder(tmp_path / name, tmp_path / f"{name}_out", Watched())
+            fix_with(tmp_path / name, tmp_path / f"{name}_out", Watched())
         finally:
             _Flow._take = original
         waited[name] = most

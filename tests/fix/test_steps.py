@@ -11,10 +11,9 @@ import pytest
 
 from restore.errors import RestoreError
 from restore.fix import out_of_core as huge
-from restore.fix.run import fix_folder
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Filler, Inverter, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, photo, save, snapshot
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 
@@ -55,7 +54,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
 def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
     before = scratched(tmp_path / "in/a.png")
     finder = Brights()
-    summary = fix_folder(
+    summary = fix_with(
         tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=finder, clean_up=Inverter(),
         log=tmp_path / "log",
     )  # fmt: skip
@@ -74,22 +73,22 @@ def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
 
 def test_known_pixels_are_equal_without_clean_up(tmp_path):
     before = scratched(tmp_path / "in/a.png")
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
     assert np.array_equal(load(tmp_path / "out/a.png"), np.where(before == 255, 51, before))
 
 
 def test_found_masks_are_widened_as_given_ones(tmp_path):
     scratched(tmp_path / "in/a.png")
     save(tmp_path / "mask.png", hole(40, 50, (10, 5, 12, 30)))
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), mask_dilate=3)
-    fix_folder(tmp_path / "in", tmp_path / "given", Grayer(), masks=tmp_path / "mask.png", mask_dilate=3)
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), mask_dilate=3)
+    fix_with(tmp_path / "in", tmp_path / "given", Grayer(), masks=tmp_path / "mask.png", mask_dilate=3)
     assert np.array_equal(load(tmp_path / "out/a.png"), load(tmp_path / "given/a.png"))
 
 
 def test_where_nothing_is_found_the_picture_is_only_cleaned_up_or_copied(tmp_path):
     before = photo(40, 50)
     save(tmp_path / "in/a.png", before)
-    fix_folder(
+    fix_with(
         tmp_path / "in", tmp_path / "out", Filler(), masks="auto", finder=Brights(), clean_up=Inverter(),
         log=tmp_path / "log",
     )  # fmt: skip
@@ -97,7 +96,7 @@ def test_where_nothing_is_found_the_picture_is_only_cleaned_up_or_copied(tmp_pat
     (entry,) = entries(tmp_path / "log")
     assert (entry["model"], list(entry["models"]), entry["marked_share"]) == ("inverter", ["brights", "inverter"], 0)
 
-    summary = fix_folder(tmp_path / "in", tmp_path / "copied", Filler(), masks="auto", finder=Brights())
+    summary = fix_with(tmp_path / "in", tmp_path / "copied", Filler(), masks="auto", finder=Brights())
     assert (summary.done, summary.copied) == (1, 1)
     assert snapshot(tmp_path / "in") == snapshot(tmp_path / "copied")
 
@@ -118,7 +117,7 @@ def test_a_picture_that_is_clean_is_not_cleaned_up(tmp_path):
     polisher = Polisher()
     for levels in (2, 4):
         polisher.levels = levels
-        summary = fix_folder(
+        summary = fix_with(
             tmp_path / "in", tmp_path / f"{levels}", Grayer(), masks="auto", finder=Brights(), clean_up=polisher,
             spare_clean=True, log=tmp_path / f"{levels}.log",
         )  # fmt: skip
@@ -136,7 +135,7 @@ def test_who_asks_for_cleaning_up_gets_it_however_little_it_does(tmp_path):
     before = scratched(tmp_path / "in/a.png")
     polisher = Polisher()
     polisher.levels = 2
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=polisher)
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=polisher)
     filled = np.where(before == 255, 51, before).astype(int)
     assert np.array_equal(load(tmp_path / "out/a.png"), np.maximum(filled - 2, 0))
 
@@ -149,7 +148,7 @@ def test_every_page_is_cleaned_up_or_left_as_it_is(tmp_path):
     (tmp_path / "in").mkdir()
     first, *extra_pages = map(Image.fromarray, pages)
     first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
-    fix_folder(
+    fix_with(
         tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=Polisher(),
         spare_clean=True, log=tmp_path / "log",
     )  # fmt: skip
@@ -169,7 +168,7 @@ def test_every_page_has_its_own_damage(tmp_path):
     (tmp_path / "in").mkdir()
     first, *extra_pages = map(Image.fromarray, pages)
     first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), log=tmp_path / "log")
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), log=tmp_path / "log")
     with Image.open(tmp_path / "out/a.tif") as image:
         for number, page in enumerate(pages):
             image.seek(number)
@@ -184,7 +183,7 @@ def test_given_masks_with_clean_up_change_what_is_known(tmp_path):
     for name in ("marked", "clean"):
         save(tmp_path / f"in/{name}.png", before)
         save(tmp_path / f"masks/{name}.png", hole(40, 50, *([(3, 3, 9, 9)] if name == "marked" else [])))
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks=tmp_path / "masks", clean_up=Inverter())
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks=tmp_path / "masks", clean_up=Inverter())
     filled = np.where(load(tmp_path / "masks/marked.png")[:, :, None] > 0, 51, before)
     assert np.array_equal(load(tmp_path / "out/marked.png"), 255 - filled)
     assert np.array_equal(load(tmp_path / "out/clean.png"), 255 - before)
@@ -217,7 +216,7 @@ def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_
     save(tmp_path / "mask.png", hole(60, 50, (3, 3, 20, 30)))
     restorer, options = (Filler(), {"masks": tmp_path / "mask.png"}) if masked else (Inverter(), {})
     for strength in (1, 0.3):
-        fix_folder(tmp_path / "in", tmp_path / f"{strength}", restorer, strength=strength, **options)
+        fix_with(tmp_path / "in", tmp_path / f"{strength}", restorer, strength=strength, **options)
     whole, part = differences(tmp_path / "in", tmp_path / "1"), differences(tmp_path / "in", tmp_path / "0.3")
     for name in SOURCES:
         assert np.abs(whole[name]).max() > 0.3
@@ -235,7 +234,9 @@ def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "in/a.jpg", photo(60, 50))
     restorer = Inverter()
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", restorer, strength=0, fade=True, log=tmp_path / "log")
+    summary = fix_with(
+        tmp_path / "in", tmp_path / "out", restorer, strength=0, correct_fading=True, log=tmp_path / "log"
+    )
     assert snapshot(tmp_path / "in") == snapshot(tmp_path / "out")
     assert (summary.copied, restorer.calls) == (5, []), "nothing is run in vain"
     assert {entry["settings"]["strength"] for entry in entries(tmp_path / "log")} == {0}
@@ -244,7 +245,7 @@ def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
 def test_the_strength_of_a_chain_is_that_of_its_end(tmp_path):
     before = scratched(tmp_path / "in/a.png").astype(float)
     chain = {"masks": "auto", "finder": Brights(), "clean_up": Inverter()}
-    fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), strength=0.5, **chain)
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), strength=0.5, **chain)
     repaired = 255 - np.where(before == 255, 51, before)
     assert np.abs(load(tmp_path / "out/a.png") - (before + repaired) / 2).max() <= 0.5
 
@@ -260,19 +261,18 @@ class Doubler(Inverter):
         (Inverter(), {"strength": 1.5}, "--strength"),
         (Inverter(), {"strength": float("nan")}, "--strength"),
         (Doubler(), {"strength": 0.5}, "changes the size"),
-        (Filler(), {"masks": "auto"}, "nothing finds them"),
+        (Filler(), {"masks": "auto"}, "requires a detector"),
         (Filler(), {"masks": "auto", "finder": Brights(), "mask_invert": True}, "--mask-invert"),
         (Filler(), {"masks": "auto", "finder": Brights(), "mask_missing": "skip"}, "--mask-missing"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Filler()}, "clean up whole pictures"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Doubler()}, "clean up whole pictures"),
-        (Filler(), {"masks": "auto", "finder": [Brights(), Brights()]}, "same devices"),
-        (Inverter(), {"clean_up": Inverter()}, "there are no masks"),
+        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Filler()}, "clean up whole images"),
+        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Doubler()}, "clean up whole images"),
+        (Inverter(), {"clean_up": Inverter()}, "requires --masks"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(restorer, options, words, tmp_path):
     save(tmp_path / "in/a.png", photo(20, 20))
     with pytest.raises(RestoreError, match=words) as caught:
-        fix_folder(tmp_path / "in", tmp_path / "out", restorer, **options)
+        fix_with(tmp_path / "in", tmp_path / "out", restorer, **options)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
@@ -286,7 +286,7 @@ def test_a_detector_that_fails_fails_that_file_alone(tmp_path):
 
     scratched(tmp_path / "in/a.png")
     scratched(tmp_path / "in/b.png", (50, 40))
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Moody())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Moody())
     assert summary.done == 1
     assert [failure.reason for failure in summary.failed] == ["will not look at this"]
 
@@ -298,6 +298,6 @@ def test_what_is_too_large_to_be_looked_for_damage_in_memory_says_so(tmp_path, m
     monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 1000)
     scratched(tmp_path / "in/a.png")
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
     assert "has to be in memory as a whole" in summary.failed[0].reason
     assert snapshot(tmp_path / "out") == {}

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 import restore.fix.decoder_isolation as supervising
 from restore.cli.main import app
 from restore.errors import RestoreError
-from restore.fix.run import fix_folder
 from restore.fix.steps import repair
 from restore.restorers import spandrel as zoo
 from restore.restorers.registry import open_restorer
 from restore.tiling import smallest_tile
+from tests.fix.conftest import fix_with
 
 pytest.importorskip("spandrel")
 
@@ -253,7 +253,7 @@ def test_lama_is_fixed_from_the_command_by_crops_around_holes(lama: Any, tmp_pat
     (tmp_path / "in").mkdir()
     Image.fromarray(picture).save(tmp_path / "in" / "a.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    summary = fix_folder(tmp_path / "in", tmp_path / "out", lama, masks=tmp_path / "mask.png")
+    summary = fix_with(tmp_path / "in", tmp_path / "out", lama, masks=tmp_path / "mask.png")
     assert (summary.done, summary.failed) == (1, [])
     out = np.asarray(Image.open(tmp_path / "out" / "a.png"))
     assert np.array_equal(out[mask == 0], picture[mask == 0])
@@ -330,7 +330,7 @@ def test_a_picture_with_alpha_is_enlarged_from_the_command_line(
 def enlarged(picture: Image.Image, folder: Path, **options: Any) -> Image.Image:
     (folder / "in").mkdir()
     picture.save(folder / "in" / "a.png", **options)
-    summary = fix_folder(folder / "in", folder / "out", opened(nearest_doubler(folder)))
+    summary = fix_with(folder / "in", folder / "out", opened(nearest_doubler(folder)))
     assert (summary.done, summary.failed) == (1, [])
     return Image.open(folder / "out" / "a.png")
 
