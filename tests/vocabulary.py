@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "docs" / "vocabulary.tsv"
 CHECKED = (
-    "restore/**/*.py", "restore/html/assets/*", "restore/weights/*.md", "configs/**/*.yaml", "docs/**/*.md", "examples/**/*",
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
+    "restore/**/*.py", "restore/html/assets/*", "restore/weights/*.md", "configs/**/*.yaml",
+    "docs/**/*.md", "examples/**/*", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
 )  # fmt: skip
 
 
