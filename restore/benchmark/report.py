@@ -19,8 +19,8 @@ from restore.benchmark.degradations import BenchDamage
 from restore.benchmark.plan import MACS_AT_PX, BenchModel
 from restore.benchmark.run import INPUT, Results, Sample, as_pixels
 from restore.environment import environment
-from restore.evaluation.comparison import Version, caption_of, comparison_rows, crop_size, where_they_differ
-from restore.evaluation.report import bootstrap_interval
+from restore.evaluation.comparison import Version, comparison_rows, crop_size, largest_differences, score_caption
+from restore.evaluation.statistics import bootstrap_interval
 from restore.files import write_atomically
 from restore.images import read_rgb8, stem_key
 from restore.images.contact_sheet import Cell, draw_sheet, save_sheet
@@ -320,10 +320,10 @@ def _rows_of(results: Results, damage: BenchDamage, relative: Path) -> list[list
     versions = []
     for label, picture in pictures.items():
         model = INPUT if label == "damaged" else label
-        versions.append(Version(label, picture, _ascii(caption_of(samples[model].scores))))
+        versions.append(Version(label, picture, _ascii(score_caption(samples[model].scores))))
     versions.append(Version("clean", clean, relative.name))
-    rivals = [version.picture for version in versions[1:-1]] or [versions[0].picture]
-    places = where_they_differ(rivals, clean, 1, crop_size(len(versions), clean.shape[:2], _ZOOM))
+    rivals = [version.image for version in versions[1:-1]] or [versions[0].image]
+    places = largest_differences(rivals, clean, 1, crop_size(len(versions), clean.shape[:2], _ZOOM))
     return comparison_rows(versions, places, _ZOOM)
 
 

@@ -1,4 +1,4 @@
-"""`restore bench` and `restore show`: comparisons to read, and to look at."""
+"""`restore bench`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bench(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
     seed: Annotated[int, typer.Option(help="Of the damages; 0 as in the literature.")] = 0,
     convention: Annotated[
-        str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-studio.")
+        str, typer.Option(help="How PSNR and SSIM are computed: skimage, matlab or y-channel.")
     ] = "skimage",
     lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
     lpips_weights: Annotated[
@@ -87,24 +87,3 @@ def bench(
         echo(f"failed: {printable(failure.line())}")
     echo(f"{results.run} pictures restored, {results.found} found from before; all in {printable(out)}")
     raise typer.Exit(results.exit_code)
-
-
-@app.command()
-def show(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures of one size: versions of the same.")],
-    out: Annotated[Path, typer.Option(help="The sheet, a PNG.")],
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="The true picture: the others are scored against it. Default: the last one, unscored."),
-    ] = None,
-    crops: Annotated[int, typer.Option(min=0, max=6, help="How many places are enlarged.")] = 3,
-    zoom: Annotated[int, typer.Option(min=1, max=32, help="How many times.")] = 4,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
-) -> None:
-    """Put pictures side by side, whole and enlarged where they differ most."""
-    from restore.evaluation.comparison import show as draw
-    from restore.images.contact_sheet import check_sheet, save_sheet
-
-    check_sheet(out, overwrite=overwrite)
-    sheet = draw(pictures, reference, crops=crops, zoom=zoom)
-    save_sheet(out, sheet)

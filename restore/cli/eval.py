@@ -1,4 +1,4 @@
-"""`restore eval`."""
+"""`restore eval`: scores of restored images."""
 
 from __future__ import annotations
 
@@ -8,88 +8,116 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo, print_table
-from restore.cli.options import Device, Masks, app
+from restore.cli.options import Command, Convention, Device, LpipsNet, LpipsWeights, Masks, app
 from restore.errors import printable
 
+EXAMPLES = """Examples:
 
-@app.command("eval")
+\b
+  restore eval restored/ clean/ --baseline damaged/
+  restore eval restored/ clean/ --masks masks/ --json scores.json
+  restore eval restored/ clean/ --metrics psnr,ssim --html-report page/
+"""
+
+#: Lines printed per kind of problem; the reports list all of them.
+_PROBLEM_LINES = 10
+
+
+@app.command("eval", cls=Command, epilog=EXAMPLES)
 def evaluate(
-    restored: Annotated[Path, typer.Argument(help="Folder of restored pictures.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of the true pictures, under the same relative names.")],
+    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Folder of restored images.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Folder of clean images with the same relative names.")
+    ],
     baseline: Annotated[
         Path | None,
-        typer.Option(help="Folder to compare with, picture by picture: the damaged pictures, or another method's."),
+        typer.Option(
+            help="Folder to compare with image by image: the damaged images, or those of another method.",
+            rich_help_panel="Scores",
+        ),
     ] = None,
     masks: Masks = None,
     metrics: Annotated[
         str,
         typer.Option(
-            help="Which scores, comma-separated: psnr, ssim, ms_ssim, lpips, delta_e, fid; with --masks also "
-            "psnr_hole, lpips_hole, seam, seam_ratio."
+            help="Comma-separated: psnr, ssim, ms_ssim, lpips, delta_e, fid; with --masks also psnr_hole, "
+            "lpips_hole, seam, seam_ratio.",
+            rich_help_panel="Scores",
         ),
     ] = "psnr,ssim,lpips",
-    convention: Annotated[
-        str, typer.Option(help="How scores of pixels are computed: skimage, matlab or y-studio.")
-    ] = "skimage",
-    border: Annotated[
-        int, typer.Option(min=0, help="Leave out so many rows and columns at every side of scores of pixels.")
+    convention: Convention = "skimage",
+    crop_border: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Ignore N rows and columns at every side in pixel metrics.",
+            rich_help_panel="Scores",
+        ),
     ] = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write the scores per picture as CSV; - is stdout.")] = None,
+    lpips_net: LpipsNet = "alex",
+    lpips_weights: LpipsWeights = None,
+    fid_weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights file of FID's Inception network, for use offline.", rich_help_panel="Scores"),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write scores per image as CSV; - is stdout.", rich_help_panel="Reports")
+    ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write conventions, summary and scores per picture as JSON; - is stdout."),
+        typer.Option(
+            "--json",
+            help="Write conventions, summary and scores per image as JSON; - is stdout.",
+            rich_help_panel="Reports",
+        ),
     ] = None,
-    html: Annotated[
+    html_report: Annotated[
         Path | None,
-        typer.Option(help="Write a page to look at into this folder: every pair with its scores and error map."),
-    ] = None,
-    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
-    lpips_weights: Annotated[
-        Path | None,
-        typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network."),
-    ] = None,
-    fid_weights: Annotated[
-        Path | None, typer.Option(help="Weights of FID's network as a file, for machines without a network.")
+        typer.Option(
+            help="Write an HTML page with every pair, its scores and its error map to this folder.",
+            rich_help_panel="Reports",
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Score restored pictures against the true ones, per picture and in the mean, with every convention named."""
-    from restore.evaluation.report import check_targets
+    """Score restored images against clean references, per image and on average."""
+    from restore.evaluation.report_target import check_targets
 
     json_target, csv_target = check_targets(json_file, csv)
-    if html is not None:
+    if html_report is not None:
         from restore.html import check_page_folder
 
-        check_page_folder(html, apart=(restored, reference, masks, baseline))
+        check_page_folder(html_report, apart=(restored, reference, masks, baseline))
 
-    from restore.evaluation.report import report_tables
     from restore.evaluation.scoring import score_folders
+    from restore.evaluation.tables import report_tables
 
     with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,
             baseline_dir=baseline, masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()],
-            convention=convention, border_px=border, lpips_net=lpips_net, lpips_weights=lpips_weights,
+            convention=convention, border_px=crop_border, lpips_net=lpips_net, lpips_weights=lpips_weights,
             fid_weights=fid_weights, device=device, progress=bar.at,
         )  # fmt: skip
-    taken = any(target is not None and target.path is None for target in (json_target, csv_target))
+    stdout_taken = any(target is not None and target.path is None for target in (json_target, csv_target))
     for number, table in enumerate(report_tables(report)):
         if number:
-            typer.echo(err=taken)
-        print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=taken)
-    for line in report.problems():
+            typer.echo(err=stdout_taken)
+        print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=stdout_taken)
+    for line in report.problems(_PROBLEM_LINES):
         echo(printable(line))
     if csv_target is not None:
         report.write_csv(csv_target)
     if json_target is not None:
         report.write_json(json_target)
-    if html is not None:
+    if html_report is not None:
         from restore.evaluation.html_report import write_report_page
 
         pairs = len(report.images)
         with Progress("writing the page", pairs) as bar:
             index = write_report_page(
-                html, report, restored, reference,
+                html_report, report, restored, reference,
                 masks=masks, baseline=baseline, progress=lambda done: bar.at(done, pairs),
             )  # fmt: skip
         echo(f"page: {printable(index)}")

@@ -15,7 +15,7 @@ from restore.signals import interrupt_by_signals
 
 # isort: off
 # In the order of `restore --help`.
-from restore.cli import fix, detect, eval, bench, train, degrade, models  # noqa: F401
+from restore.cli import fix, detect, eval, compare, bench, train, degrade, models  # noqa: F401
 
 
 def main() -> None:

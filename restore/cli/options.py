@@ -45,7 +45,7 @@ class Command(typer.core.TyperCommand):
 
 
 #: Sections of the help of `fix` and `detect`, in order.
-PANELS = ("What to repair", "Masks", "Files", "Output", "Speed", "Safety", "Reports")
+PANELS = ("What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Safety", "Reports")
 
 app = typer.Typer(
     name="restore",
@@ -68,7 +68,21 @@ Precision = Annotated[
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="An image, or a folder of images (recursive); - is standard input.")
 ]
-Masks = Annotated[Path | None, typer.Option(help="Folder of masks under the pictures' names, white = missing.")]
+Convention = Annotated[
+    str,
+    typer.Option(
+        help="How PSNR and SSIM are computed: skimage, matlab or y-channel.",
+        rich_help_panel="Scores",
+    ),
+]
+LpipsNet = Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.", rich_help_panel="Scores")]
+LpipsWeights = Annotated[
+    Path | None, typer.Option(help="Weights file of the LPIPS backbone, for use offline.", rich_help_panel="Scores")
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of masks with the names of the images; white = hole.", rich_help_panel="Scores"),
+]
 
 
 def _show_version(value: bool) -> None:
@@ -96,12 +110,13 @@ def _first_sentence(text: str) -> str:
 
 # Names of earlier versions.
 
+_CONVENTION = {"--convention y-studio": "--convention y-channel"}
 _DECODING = {"--truncated accept": "--allow-truncated", "--truncated fail": "", "--decode-seconds": "--decode-timeout"}
 
 #: Old spellings that still work in this release, by command; "" has renamed commands. An old spelling of two words is
 #: an option with one of its values. A new spelling of "" means that this is the default now.
 RENAMED: dict[str, dict[str, str]] = {
-    "": {},
+    "": {"show": "compare"},
     "fix": {
         "--fade": "--correct-fading",
         "--mask-missing clean": "--mask-missing copy",
@@ -109,6 +124,8 @@ RENAMED: dict[str, dict[str, str]] = {
         **_DECODING,
     },
     "detect": _DECODING,
+    "eval": {"--border": "--crop-border", "--html": "--html-report", **_CONVENTION},
+    "bench": _CONVENTION,
 }
 
 

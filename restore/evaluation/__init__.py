@@ -1,1 +1,1 @@
-"""Scores over folders: pairs, tables, CSV and JSON."""
+"""Scores of restored folders against references: pairing, reports, tables, comparisons."""

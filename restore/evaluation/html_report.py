@@ -1,4 +1,4 @@
-"""A report as a page to look at: every pair with its scores, from the files that were scored."""
+"""The HTML report of an evaluation: every pair with its scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from restore.errors import printable
 from restore.evaluation.pairs import Pair, pair_up
-from restore.evaluation.report import EvalReport, ImageScores, baseline_table, report_table
+from restore.evaluation.report import EvalReport, ImageScores
+from restore.evaluation.tables import baseline_table, score_table
 from restore.html import Column, PageTable, Row, write_page
 from restore.images import find_images, stem_key
 from restore.metrics import METRICS
@@ -27,16 +28,16 @@ def write_report_page(
     baseline: Path | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Write a report and its pictures as a page.
+    """Write a report and its images as a page.
 
     Args:
         folder: as in `restore.html.write_page`.
         report: of these folders.
-        restored_dir: the restored pictures.
-        reference_dir: the true ones; error maps are against them.
-        masks: the masks; None: no outlines.
-        baseline: the folder of the report's baseline; None: none.
-        progress: called with the number of pairs that are written.
+        restored_dir: the restored images.
+        reference_dir: the clean images; error maps are differences to them.
+        masks: folder of masks; None: no outlines.
+        baseline: folder of the report's baseline, if it has one.
+        progress: called with the number of pairs written.
 
     Returns:
         The path of `index.html`.
@@ -45,13 +46,13 @@ def write_report_page(
         RestoreError: as `write_page`.
     """
     pairs = pair_up(restored_dir, reference_dir, masks).pairs
-    found = {"Scores": report_table(report), "Beside the baseline": baseline_table(report)}
-    tables = [PageTable(title, table.columns, table.rows) for title, table in found.items() if table.rows]
+    scores = {"Scores": score_table(report), "Comparison with the baseline": baseline_table(report)}
+    tables = [PageTable(title, table.columns, table.rows) for title, table in scores.items() if table.rows]
     problems = report.problems()
     if problems:
-        tables.append(PageTable("Left out, or scored in part", ["file and reason"], [[line] for line in problems]))
+        tables.append(PageTable("Not scored, or scored in part", ["file and reason"], [[line] for line in problems]))
     tables.append(
-        PageTable("How it was computed", ["score", "convention"], _conventions(report.convention), folded=True)
+        PageTable("How the scores were computed", ["score", "convention"], _conventions(report.convention), folded=True)
     )
     notes = [f"Restored: {printable(restored_dir)}", f"True: {printable(reference_dir)}"]
     notes += [f"Baseline: {printable(baseline)}"] if baseline is not None else []
@@ -69,23 +70,23 @@ def write_report_page(
 
 
 def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Iterator[Row]:
-    """All pairs, those without scores too: what went wrong with them is what one wants to see."""
+    """One row per pair, including pairs that could not be scored."""
     scored = {image.name: image for image in report.images}
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}
     others: dict[str, Path] = {}
     if baseline is not None:
         others = {stem_key(path): baseline / path for path in find_images(baseline)}
     for pair in pairs:
-        pictures = {RESTORED: pair.restored, TRUE: pair.reference}
+        images = {RESTORED: pair.restored, TRUE: pair.reference}
         if pair.name in others:
-            pictures = {BASELINE: others[pair.name], **pictures}
-        image = scored.get(pair.name)
+            images = {BASELINE: others[pair.name], **images}
+        image_scores = scored.get(pair.name)
         yield Row(
             name=pair.name,
-            scores=image.scores if image is not None else {},
-            pictures=pictures,
+            scores=image_scores.scores if image_scores is not None else {},
+            pictures=images,
             mask=pair.mask,
-            note=_note(image, reasons.get(pair.name, "")),
+            note=_note(image_scores, reasons.get(pair.name, "")),
             group=str(Path(pair.name).parent) if "/" in pair.name else "",
         )
 
@@ -96,25 +97,25 @@ def _note(image: ImageScores | None, reason: str) -> str:
 
 
 def _column(metric: str) -> Column:
-    known = METRICS[metric]
-    return Column(metric, known.title, known.better, known.decimals)
+    definition = METRICS[metric]
+    return Column(metric, definition.title, definition.better, definition.decimals)
 
 
 def _conventions(convention: dict[str, Any]) -> list[list[str]]:
-    """Plain values as text: a line per score, `key: value` after `key: value`."""
+    """Table rows of (score, its convention as `key: value; key: value`)."""
     rows = []
     for key, value in convention.items():
         if isinstance(value, dict):
-            text = "; ".join(f"{name.replace('_', ' ')}: {_plain(one)}" for name, one in value.items())
+            text = "; ".join(f"{name.replace('_', ' ')}: {_text(one)}" for name, one in value.items())
         else:
-            text = _plain(value)
+            text = _text(value)
         rows.append([METRICS[key].title if key in METRICS else key, text])
     return rows
 
 
-def _plain(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_text, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
     return "–" if value is None else str(value)

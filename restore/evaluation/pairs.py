@@ -1,4 +1,4 @@
-"""Which files belong together, and how a pair is read: by relative stem, never by order, never resized."""
+"""Pairs restored images with references and masks by their relative stem, and reads them. Nothing is resized."""
 
 from __future__ import annotations
 
@@ -21,18 +21,26 @@ from restore.metrics.preprocessing import HOLE_THRESHOLD
 
 @dataclass(frozen=True)
 class Pair:
-    """Files that belong together; `mask` is None where there is none, `what` the first picture is."""
+    """The files of a pair.
+
+    Attributes:
+        name: relative POSIX path without the last suffix.
+        restored: the image to score.
+        reference: the clean image.
+        mask: None if there is no mask.
+        role: what messages call the image to score: `restored` or `baseline`.
+    """
 
     name: str
     restored: Path
     reference: Path
     mask: Path | None
-    what: str = "restored"
+    role: str = "restored"
 
 
 @dataclass(frozen=True)
 class LoadedPair:
-    """A pair in memory: float32 3×H×W, sRGB, [0, 1]; mask 1×H×W, or None; `mask_problem` says why not."""
+    """A pair in memory: float32 3×H×W, sRGB, [0, 1]; mask 1×H×W, or None with the reason in `mask_problem`."""
 
     name: str
     restored: Tensor
@@ -43,12 +51,12 @@ class LoadedPair:
 
 @dataclass(frozen=True)
 class Paired:
-    """What `pair_up` found.
+    """The pairs of two folders.
 
     Attributes:
         pairs: sorted by name.
         unmatched: files without a counterpart.
-        failed: `{"name", "reason"}` of names that stand for more than one file.
+        failed: `{"name", "reason"}` of names shared by several files.
     """
 
     pairs: list[Pair]
@@ -56,19 +64,19 @@ class Paired:
     failed: list[dict[str, str]]
 
     def only(self, others: Paired) -> Paired:
-        """Without the pairs whose names are not among `others`."""
+        """Keep only pairs whose names are also in `others`."""
         names = {pair.name for pair in others.pairs}
         return replace(self, pairs=[pair for pair in self.pairs if pair.name in names])
 
 
-def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, what: str = "restored") -> Paired:
-    """Pairs by relative stem.
+def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, role: str = "restored") -> Paired:
+    """Pair images by relative path without the last suffix.
 
     Args:
-        restored_dir: pictures.
-        reference_dir: the true ones.
-        masks_dir: their masks, or None.
-        what: the first are called in complaints.
+        restored_dir: images to score.
+        reference_dir: clean images.
+        masks_dir: masks (`x.png` or `x_mask.png` for the image `x`), or None.
+        role: what messages call the images to score.
 
     Raises:
         RestoreError: exit code 2; no such folder.
@@ -85,10 +93,10 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, wha
         several = next((f for f in (restored[name], reference[name], candidates) if len(f) > 1), None)
         if several:
             listed = ", ".join(path.name for path in several)
-            failed.append({"name": name, "reason": f"more than one file has this name: {listed}"})
+            failed.append({"name": name, "reason": f"several files have this name: {listed}"})
             continue
         mask = masks_dir / candidates[0] if masks_dir is not None and candidates else None
-        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask, what))
+        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask, role))
     unmatched = Unmatched(
         restored=_without_counterpart(restored, reference),
         reference=_without_counterpart(reference, restored),
@@ -113,27 +121,28 @@ def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]
 
 
 def _read(path: Path) -> Tensor:
-    """A picture as float32, 3×H×W, sRGB, [0, 1]; one that is not all numbers has no score."""
-    picture = read_image(path)
-    if picture.pixels.dtype != np.float32 and picture.profile is None:  # most are: the same numbers in one pass
-        values = torch.from_numpy(picture.pixels).permute(2, 0, 1)
-        unit = values.to(torch.float32, memory_format=torch.contiguous_format).div_(picture.white)
+    """Read an image as float32, 3×H×W, sRGB, [0, 1]."""
+    image = read_image(path)
+    if image.pixels.dtype != np.float32 and image.profile is None:
+        # The common case, already sRGB: the same values as `to_srgb` in a single pass.
+        values = torch.tensor(image.pixels).permute(2, 0, 1)  # copies: decoded pixels may be read-only
+        unit = values.to(torch.float32, memory_format=torch.contiguous_format).div_(image.white)
         return unit.expand(3, -1, -1).contiguous()
-    if picture.pixels.dtype == np.float32 and not np.isfinite(picture.pixels).all():
-        raise RestoreError("some of its pixels are not finite numbers", where=path, exit_code=1)
-    return torch.from_numpy(np.ascontiguousarray(picture.to_srgb().clip(0, 1).transpose(2, 0, 1)))
+    if image.pixels.dtype == np.float32 and not np.isfinite(image.pixels).all():
+        raise RestoreError("contains NaN or Inf", where=path, exit_code=1)
+    return torch.from_numpy(np.ascontiguousarray(image.to_srgb().clip(0, 1).transpose(2, 0, 1)))
 
 
 def load_pair(pair: Pair) -> LoadedPair:
-    """Both pictures and the mask, upright, at their full depth.
+    """Read both images and the mask, upright, at full bit depth.
 
     Raises:
-        RestoreError: exit code 1: unreadable, of different size, or not all numbers.
+        RestoreError: exit code 1; an image is unreadable or contains NaN or Inf, or the sizes differ.
     """
     restored, reference = _read(pair.restored), _read(pair.reference)
     if restored.shape != reference.shape:
         sizes = " but ".join(
-            f"{what} is {x.shape[2]}×{x.shape[1]}" for what, x in ((pair.what, restored), ("reference", reference))
+            f"{role} is {x.shape[2]}×{x.shape[1]}" for role, x in ((pair.role, restored), ("reference", reference))
         )
         raise RestoreError(f"the sizes differ: {sizes}", exit_code=1)
     mask, problem = None, None
@@ -141,17 +150,17 @@ def load_pair(pair: Pair) -> LoadedPair:
         try:
             mask = read_mask(pair.mask, size=(restored.shape[1], restored.shape[2]))
             if not (mask >= HOLE_THRESHOLD).any():
-                raise RestoreError("the mask has no white: there is no hole to score", where=pair.mask)
+                raise RestoreError("the mask has no white pixels, so there is no hole to score", where=pair.mask)
         except RestoreError as error:
             mask, problem = None, str(error)
     hole = None if mask is None else torch.from_numpy(mask)[None]
     return LoadedPair(pair.name, restored, reference, hole, problem)
 
 
-# Work on pairs by threads, a few ahead of who takes the results: the same order always, and bounded memory.
+# Pairs in parallel, with results in order and bounded memory.
 
 
-_READ_AHEAD = 2  # pairs that may wait, beside those being worked on
+_READ_AHEAD = 2  # finished or queued pairs beyond one per worker
 _BATCH_PIXELS_GPU = 2**22
 
 T = TypeVar("T")
@@ -164,13 +173,13 @@ def in_order(
     failed: list[dict[str, str]],
     done: Callable[[], None],
 ) -> Iterator[T]:
-    """`work` on every pair, in threads of one core each; results in the pairs' order.
+    """Apply `work` to every pair in single-threaded workers, and yield the results in the order of the pairs.
 
     Args:
-        work: a `RestoreError` from it is this pair's alone.
-        pairs: what to work on.
-        workers: how many threads.
-        failed: gets `{"name", "reason"}` of pairs that failed.
+        work: a `RestoreError` from it fails this pair only.
+        pairs: the pairs.
+        workers: number of threads.
+        failed: receives `{"name", "reason"}` of pairs that failed.
         done: called after every pair, in the caller's thread.
     """
     waiting: deque[tuple[Pair, Future[T]]] = deque()
@@ -194,11 +203,11 @@ def in_order(
             yield from next_result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the workers' number has become that of threads to come
+        torch.set_num_threads(threads)  # a worker's setting also becomes the default of later threads
 
 
 def batches(loaded: Iterable[LoadedPair]) -> Iterator[list[LoadedPair]]:
-    """Consecutive pairs of one size, all with a mask or all without, as many as a GPU is glad of."""
+    """Group consecutive pairs of one size, all with or all without a mask, up to `_BATCH_PIXELS_GPU` pixels."""
     batch: list[LoadedPair] = []
     for pair in loaded:
         full = (len(batch) + 1) * pair.restored[0].numel() > _BATCH_PIXELS_GPU

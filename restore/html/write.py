@@ -168,7 +168,7 @@ def _index(title: str, tables: Sequence[PageTable], notes: Sequence[str], count:
         count=f"{count:,} picture{'' if count == 1 else 's'}",
         notes="".join(f"<li>{_text(note)}</li>" for note in notes),
         first="".join(map(_table, tables[:1])),
-        further="".join(map(_table, tables[1:])),
+        more="".join(map(_table, tables[1:])),
     )
 
 

@@ -21,7 +21,7 @@ class Convention:
 
     Attributes:
         name: what `--convention` calls it.
-        psnr_colour: what PSNR compares: `rgb`, or `y-studio`: Y' of BT.601 in studio swing, not rounded.
+        psnr_colour: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in studio swing, not rounded.
         ssim_colour: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
         window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
         reflected: at MS-SSIM's coarsest scale windows also reach over the border, onto the picture's reflection, as in
@@ -31,8 +31,8 @@ class Convention:
     """
 
     name: str
-    psnr_colour: Literal["rgb", "y-studio"] = "rgb"
-    ssim_colour: Literal["rgb", "gray-8bit", "y-studio"] = "rgb"
+    psnr_colour: Literal["rgb", "y-channel"] = "rgb"
+    ssim_colour: Literal["rgb", "gray-8bit", "y-channel"] = "rgb"
     window: Literal["gaussian", "uniform"] = "gaussian"
     reflected: bool = False
     sample_covariance: bool = False
@@ -81,16 +81,16 @@ class Convention:
 CONVENTIONS = {
     "skimage": Convention("skimage", reflected=True),
     "matlab": Convention("matlab", ssim_colour="gray-8bit"),
-    "y-studio": Convention("y-studio", psnr_colour="y-studio", ssim_colour="y-studio"),
+    "y-channel": Convention("y-channel", psnr_colour="y-channel", ssim_colour="y-channel"),
 }
 """`skimage`: RGB, as scikit-image with the settings of Wang et al., MS-SSIM as torchmetrics. `matlab`: PSNR over RGB,
-SSIM and MS-SSIM on rounded gray, as Wang's `ssim_index.m`. `y-studio`: all of them on studio-swing luma, as in
+SSIM and MS-SSIM on rounded gray, as Wang's `ssim_index.m`. `y-channel`: all of them on studio-swing luma, as in
 super-resolution papers."""
 
 _COLOUR_WORDS = {
     "rgb": "sRGB, all channels",
     "gray-8bit": "BT.601 luma of sRGB, rounded to 8 bits",
-    "y-studio": "Y of YCbCr BT.601, studio swing 16-235 of 255, not rounded",
+    "y-channel": "Y of YCbCr BT.601, studio swing 16-235 of 255, not rounded",
 }
 
 

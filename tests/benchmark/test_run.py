@@ -255,7 +255,7 @@ def test_published_figures_are_marked_and_only_beside_the_whole_set(bench, tmp_p
         bench("awgn-15", folder=folder, published="cbsd68")
     write_png(folder / "67.png", photo(0, 12, 16))
     with pytest.raises(RestoreError, match="PSNR over RGB"):
-        bench("awgn-15", folder=folder, published="cbsd68", convention="y-studio")
+        bench("awgn-15", folder=folder, published="cbsd68", convention="y-channel")
     results = bench("awgn-15", "jpeg-10", folder=folder, published="cbsd68")
     lines = lines_of(results)
     published = [line for line in lines if line.source]

@@ -10,7 +10,14 @@ from typer.testing import CliRunner
 
 from restore.cli.main import app
 from restore.errors import RestoreError
-from restore.evaluation.comparison import caption_of, crop_size, scores_against, show, telling_labels, where_they_differ
+from restore.evaluation.comparison import (
+    compare_images,
+    crop_size,
+    distinguishing_labels,
+    largest_differences,
+    score_caption,
+    scores_against,
+)
 from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Box, Cell, draw_sheet, enlarged, fitted, shortened, wrapped
 
@@ -30,14 +37,14 @@ def test_the_places_are_where_the_pictures_differ_the_worst_first() -> None:
     clean = np.full((120, 160, 3), 100, np.uint8)
     one = changed(clean, (20, 30, 40, 60), by=30)
     two = changed(clean, (80, 100, 100, 130), by=90)
-    places = where_they_differ([one, two], clean, 5, (20, 30))
+    places = largest_differences([one, two], clean, 5, (20, 30))
     assert places == [Box(80, 100, 100, 130), Box(20, 30, 40, 60)], "and nowhere else, where nothing differs"
 
 
 def test_places_neither_overlap_nor_leave_the_picture() -> None:
     clean = photo()
     noisy = np.clip(clean + np.random.default_rng(0).normal(0, 30, clean.shape), 0, 255).astype(np.uint8)
-    places = where_they_differ([noisy], clean, 6, (30, 45))
+    places = largest_differences([noisy], clean, 6, (30, 45))
     assert len(places) == 6
     covered = np.zeros(clean.shape[:2], int)
     for box in places:
@@ -50,7 +57,7 @@ def test_places_neither_overlap_nor_leave_the_picture() -> None:
 
 def test_a_window_as_large_as_the_picture_is_no_trouble() -> None:
     clean = photo(3, 2)
-    assert where_they_differ([changed(clean, (0, 0, 3, 2))], clean, 3, (3, 2)) == [Box(0, 0, 3, 2)]
+    assert largest_differences([changed(clean, (0, 0, 3, 2))], clean, 3, (3, 2)) == [Box(0, 0, 3, 2)]
     for size in ((1, 1), (1, 900), (900, 1), (5, 7)):
         height, width = crop_size(3, size, 4)
         assert 1 <= height <= max(1, size[0])
@@ -60,33 +67,33 @@ def test_a_window_as_large_as_the_picture_is_no_trouble() -> None:
 def test_equal_pictures_give_a_sheet_that_says_so(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_png(tmp_path / f"{name}.png", photo())
-    equal = show([tmp_path / "a.png", tmp_path / "b.png"])
+    equal = compare_images([tmp_path / "a.png", tmp_path / "b.png"])
     write_png(tmp_path / "b.png", changed(photo(), (10, 10, 40, 40)))
-    different = show([tmp_path / "a.png", tmp_path / "b.png"])
+    different = compare_images([tmp_path / "a.png", tmp_path / "b.png"])
     assert different.shape[0] > equal.shape[0], "crops are below"
 
 
 def test_scores_are_against_the_reference() -> None:
     scores = scores_against(np.ones((16, 16, 3), np.uint8), np.full((16, 16, 3), 2, np.uint8))
     assert scores["psnr"] == pytest.approx(48.1308036086791)
-    assert caption_of(scores) == f"48.13 dB   SSIM {scores['ssim']:.3f}"
-    assert caption_of({"psnr": float("inf"), "ssim": 1.0}) == "identical"
+    assert score_caption(scores) == f"48.13 dB   SSIM {scores['ssim']:.3f}"
+    assert score_caption({"psnr": float("inf"), "ssim": 1.0}) == "identical"
     inside = {"psnr": 30.0, "ssim": 0.9, "lpips": 0.1, "psnr_hole": 20.0, "lpips_hole": 0.4}
-    assert caption_of(inside) == "hole: 20.00 dB   LPIPS 0.400"
-    assert caption_of({"psnr": 30.0, "ssim": float("nan")}) == "30.00 dB"
+    assert score_caption(inside) == "hole: 20.00 dB   LPIPS 0.400"
+    assert score_caption({"psnr": 30.0, "ssim": float("nan")}) == "30.00 dB"
 
 
 def test_labels_tell_paths_apart() -> None:
-    assert telling_labels([Path("x/a.png"), Path("x/b.png")]) == ["a.png", "b.png"]
-    assert telling_labels([Path("x/a.png"), Path("y/a.png")]) == ["x/a.png", "y/a.png"]
+    assert distinguishing_labels([Path("x/a.png"), Path("x/b.png")]) == ["a.png", "b.png"]
+    assert distinguishing_labels([Path("x/a.png"), Path("y/a.png")]) == ["x/a.png", "y/a.png"]
 
 
 def test_different_sizes_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", photo(60, 80))
     write_png(tmp_path / "b.png", photo(60, 81))
-    with pytest.raises(RestoreError, match=r"is 80×60 pixels, and b\.png is 81×60"):
-        show([tmp_path / "a.png", tmp_path / "b.png"])
-    done = CliRunner().invoke(app, ["show", f"{tmp_path}/a.png", f"{tmp_path}/b.png", "--out", f"{tmp_path}/s.png"])
+    with pytest.raises(RestoreError, match=r"is 80×60 pixels, but b\.png is 81×60"):
+        compare_images([tmp_path / "a.png", tmp_path / "b.png"])
+    done = CliRunner().invoke(app, ["compare", f"{tmp_path}/a.png", f"{tmp_path}/b.png", "--out", f"{tmp_path}/s.png"])
     assert isinstance(done.exception, RestoreError)
     assert done.exception.exit_code == 2
     assert not (tmp_path / "s.png").exists()
@@ -96,7 +103,7 @@ def test_the_command_writes_a_sheet_and_no_second_one_unasked(tmp_path: Path) ->
     write_png(tmp_path / "clean.png", photo())
     write_png(tmp_path / "bad.png", changed(photo(), (50, 60, 90, 100)))
     out = tmp_path / "sheets" / "s.png"
-    command = ["show", f"{tmp_path}/bad.png", "--reference", f"{tmp_path}/clean.png", "--out", str(out)]
+    command = ["compare", f"{tmp_path}/bad.png", "--reference", f"{tmp_path}/clean.png", "--out", str(out)]
     assert CliRunner().invoke(app, [*command, "--crops", "0"]).exit_code == 0
     without = read_rgb8(out)
     assert isinstance(CliRunner().invoke(app, command).exception, RestoreError)

@@ -1,4 +1,4 @@
-"""`restore eval --html`: the page shows what the report says, of the files that it is about."""
+"""`restore eval --html-report`: the page shows what the report says, of the files that it is about."""
 
 from pathlib import Path
 
@@ -57,11 +57,11 @@ def test_every_pair_stands_on_the_page_with_its_scores_or_the_reason(folders: Pa
     assert list(rows["broken"]["views"][0]["pictures"]) == ["baseline", "true"]
     html = index.read_text()
     assert "alone.png: restored, but without a reference" in html
-    assert "data range" in html, "the convention is told"
+    assert "data range" in html, "the convention is on the page"
 
 
 def test_the_option(folders: Path) -> None:
-    arguments = (folders / "restored", folders / "true", "--metrics", "psnr", "--html")
+    arguments = (folders / "restored", folders / "true", "--metrics", "psnr", "--html-report")
     done = restore("eval", *arguments, folders / "page")
     assert done.returncode == 1, "as without a page"
     assert f"page: {folders / 'page' / 'index.html'}" in done.stderr
@@ -73,7 +73,9 @@ def test_the_option(folders: Path) -> None:
 @pytest.mark.parametrize(("where", "words"), [("masks", "not empty"), ("true/page", "inside"), ("restored", "inside")])
 def test_a_page_goes_nowhere_else(folders: Path, where: str, words: str) -> None:
     before = sorted(folders.rglob("*"))
-    done = restore("eval", folders / "restored", folders / "true", "--metrics", "psnr", "--html", folders / where)
+    done = restore(
+        "eval", folders / "restored", folders / "true", "--metrics", "psnr", "--html-report", folders / where
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert sorted(folders.rglob("*")) == before

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import os
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 import skimage
 from PIL import Image
 
-from restore.errors import RestoreError
-from restore.evaluation.report import (
-    JSON_KEYS,
-    RESAMPLES,
-    EvalReport,
-    ImageScores,
-    ReportTarget,
-    baseline_table,
-    bootstrap_interval,
-    check_targets,
-    compare,
-    report_tables,
-    worst_table,
-)
+from restore.evaluation.report import EvalReport, ImageScores, compare
+from restore.evaluation.report_target import ReportTarget
 from restore.evaluation.scoring import score_folders
+from restore.evaluation.statistics import bootstrap_interval
+from restore.evaluation.tables import baseline_table, report_tables, worst_table
 
 METRICS = ("psnr", "delta_e")
 NAMES = [f"sub/{i}" if i % 2 else f"{i}" for i in range(6)]
@@ -121,7 +107,7 @@ def test_an_empty_baseline_is_named(folders) -> None:
     report = compared(folders)
     assert report.exit_code == 1
     assert report.baseline.missing == [image.name for image in report.images]
-    assert "there are no pictures in this folder" in report.problems()[0]
+    assert "there are no images in this folder" in report.problems()[0]
     assert baseline_table(report).rows[0][1:6] == ["-", "-", "-", "-", "0"]
 
 
@@ -138,7 +124,7 @@ def test_identical_pictures_count_for_better_but_not_for_the_difference() -> Non
     assert (line["better"], line["worse"], line["equal"]) == (2, 1, 2)
     row = baseline_table(report).rows[0]
     assert row[4] == "2 of 5 (40 %)"
-    assert row[6] == "2 equal; 3 with an identical picture (inf), not in the difference"
+    assert row[6] == "2 equal; 3 with an identical image (inf), not in the difference"
 
 
 def test_the_worst_five_are_named_worst_first_and_identical_ones_never() -> None:
@@ -166,148 +152,22 @@ def test_json_and_csv_hold_the_comparison_and_are_known_again_as_reports(folders
 
 def test_the_tables_say_it_all(folders) -> None:
     scores, worst, comparison = report_tables(compared(folders))
-    assert scores.columns == ["metric", "mean", "95 % interval", "median", "pictures", "remarks"]
+    assert scores.columns == ["metric", "mean", "95 % interval", "median", "images", "remarks"]
     assert [row[0] for row in scores.rows] == ["PSNR (dB)", "ΔE2000"]
     assert "sub/5" in worst.rows[0][1]
     assert comparison.rows[0][2].startswith("+")
     assert comparison.rows[0][4] == "5 of 6 (83 %)"
 
 
-# Intervals of means: what they hold, and that they stay the same.
-
-
-SAMPLE = np.random.default_rng(0).gamma(2, 3, 60).tolist()
-
-
-def test_an_interval_is_the_same_in_every_run_and_in_any_order() -> None:
-    first = bootstrap_interval(SAMPLE)
-    assert first == bootstrap_interval(SAMPLE) == bootstrap_interval(SAMPLE[::-1])
-    assert first != bootstrap_interval(SAMPLE, seed=1)
-
-
-def test_it_is_scipys_percentile_interval() -> None:
-    reference = scipy.stats.bootstrap(
-        (SAMPLE,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(7)
-    ).confidence_interval
-    spread = reference.high - reference.low
-    assert bootstrap_interval(SAMPLE) == pytest.approx((reference.low, reference.high), abs=0.03 * spread)
-
-
-def test_it_holds_the_true_mean_about_as_often_as_it_says() -> None:
-    samples = np.random.default_rng(1).normal(5, 2, (300, 40))
-    held = sum(low <= 5 <= high for low, high in (bootstrap_interval(s, resamples=400) for s in samples))
-    assert 0.89 < held / 300 < 0.98
-
-
-def test_one_picture_says_nothing_and_equal_ones_leave_no_doubt() -> None:
-    assert all(math.isnan(end) for end in bootstrap_interval([30.0]))
-    assert all(math.isnan(end) for end in bootstrap_interval([]))
-    assert bootstrap_interval([2.5] * 9) == (2.5, 2.5)
-
-
-def test_more_values_than_are_drawn_at_once_are_no_matter() -> None:
-    low, high = bootstrap_interval(range(1_200_000), resamples=3)
-    assert low < high
-
-
-# Where reports are written to, and what is never replaced by one.
-
-
-@pytest.fixture
-def report() -> EvalReport:
-    return EvalReport({"name": "skimage"}, ("psnr",), [ImageScores("a", {"psnr": 30.0})])
-
-
-def refused(path: Path, kind: str) -> str:
-    with pytest.raises(RestoreError) as caught:
-        ReportTarget.check(path, kind)
-    assert caught.value.exit_code == 2
-    return str(caught.value)
-
-
-def test_an_earlier_report_and_an_empty_file_are_replaced(report: EvalReport, tmp_path: Path) -> None:
-    for name, write in (("s.json", report.write_json), ("s.csv", report.write_csv)):
-        write(tmp_path / name)
-        first = (tmp_path / name).read_bytes()
-        write(tmp_path / name)
-        (tmp_path / f"empty_{name}").touch()
-        write(tmp_path / f"empty_{name}")
-        assert (tmp_path / name).read_bytes() == (tmp_path / f"empty_{name}").read_bytes() == first
-    assert tuple(json.loads((tmp_path / "s.json").read_bytes())) == JSON_KEYS
-
-
-@pytest.mark.parametrize(
-    "content", [b"\x89PNG\r\n\x1a\n", b"{}", b"[1]", b'{"summary": 1}', b"{", b"name of my dog", b"name,age\nRex,3\n"]
-)
-def test_what_is_no_report_is_never_replaced(report: EvalReport, tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "mine"
-    file.write_bytes(content)
-    assert "is no JSON report" in refused(file, "json")
-    assert "is no CSV report" in refused(file, "csv")
-    with pytest.raises(RestoreError):
-        report.write_json(file)
-    assert file.read_bytes() == content
-
-
-def test_reports_of_every_shape_are_known_and_nothing_beside_them(tmp_path: Path) -> None:
-    plain = {key: {} for key in JSON_KEYS}
-    file = tmp_path / "s.json"
-    for extra_pages in ({}, {"baseline": {}}, {"sets": {}}, {"sets": {}, "baseline": {}}):
-        file.write_text(json.dumps(plain | extra_pages))
-        assert ReportTarget.check(file, "json").whole
-    file.write_text(json.dumps(plain | {"mine": 1}))
-    assert "is no JSON report" in refused(file, "json")
-
-
-def test_one_kind_is_no_report_of_the_other(report: EvalReport, tmp_path: Path) -> None:
-    report.write_json(tmp_path / "s")
-    assert "is no CSV report" in refused(tmp_path / "s", "csv")
-
-
-def test_a_link_stays_a_link_and_its_file_is_written(report: EvalReport, tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    for name in ("new.json", "old.json"):
-        (tmp_path / name).symlink_to(Path("kept") / name)
-    (tmp_path / "kept" / "old.json").touch()
-    for name in ("new.json", "old.json"):
-        report.write_json(tmp_path / name)
-        assert (tmp_path / name).is_symlink()
-        assert json.loads((tmp_path / "kept" / name).read_bytes())["images"]
-
-
-def test_a_link_to_a_picture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    (tmp_path / "s.json").symlink_to("a.png")
-    assert "s.json: exists" in refused(tmp_path / "s.json", "json")
-
-
-def test_a_pipe_is_written_into_and_stays_one(report: EvalReport, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
-    reader.start()
-    report.write_csv(tmp_path / "pipe")
-    reader.join(10)
-    assert got[0].startswith(b"name,psnr,note\na,30.0,")
-    assert (tmp_path / "pipe").is_fifo()
-
-
-def test_places_that_cannot_be_written_to_are_known_before(
-    report: EvalReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    assert "no such folder" in refused(tmp_path / "none" / "s.json", "json")
-    assert "s.json" in refused(tmp_path / "file" / "s.json", "json")
-    assert "is a folder" in refused(tmp_path, "csv")
-    report.write_json(tmp_path / "s.json")
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
-    assert "no permission" in refused(tmp_path / "s.json", "json")
-    assert "no permission" in refused(tmp_path / "new.json", "json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "s.json"]
-
-
-def test_one_file_cannot_take_both(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("s")
-    with pytest.raises(RestoreError, match="the same place"):
-        check_targets(tmp_path / "s", tmp_path / "link")
+def test_many_problems_are_printed_as_ten_lines_and_a_count() -> None:
+    report = of({"a": 30.0})
+    report.unmatched.restored.extend(f"{number}.png" for number in range(1234))
+    report.failed.extend({"name": f"b{number}", "reason": "unreadable"} for number in range(10))
+    lines = report.problems(10)
+    assert len(lines) == 10 + 11 + 1
+    assert lines[19:21] == [
+        "9.png: restored, but without a reference",
+        "and 1,224 more: restored, but without a reference",
+    ]
+    assert lines[-1] == "in the table: 1 pairs; not in it: 10 failed, 1234 without a counterpart"
+    assert len(report.problems()) == 10 + 1234 + 1, "the HTML report has all of them"

@@ -16,11 +16,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from restore.errors import RestoreError
-from restore.evaluation import scoring as score
-from restore.evaluation import scoring as wanted
+from restore.evaluation import scoring
 from restore.evaluation.pairs import batches, load_pair, pair_up
-from restore.evaluation.report import bootstrap_interval, report_table
 from restore.evaluation.scoring import score_folders
+from restore.evaluation.statistics import bootstrap_interval
+from restore.evaluation.tables import score_table
 from restore.metrics import CONVENTIONS
 from restore.metrics.fid import FrechetDistance
 
@@ -101,7 +101,7 @@ def test_identical_pictures_are_inf_and_counted_apart_from_the_mean(folders, tmp
     report.write_json(tmp_path / "out.json")
     images = json.loads((tmp_path / "out.json").read_text())["images"]
     assert images[0] == {"name": "a", "psnr": "inf", "ssim": 1.0}
-    assert "1 identical (inf), not in the mean" in report_table(report).rows[0][-1]
+    assert "1 identical (inf), not in the mean" in score_table(report).rows[0][-1]
 
 
 def test_scores_do_not_depend_on_the_format_or_depth_of_the_same_values(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ class Colours:
 
 
 def test_fid_is_one_number_for_the_two_sets_and_another_for_the_baseline(folders, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(wanted, "open_inception", lambda *_: Colours())
-    monkeypatch.setattr(score, "FrechetDistance", lambda: FrechetDistance(6))
+    monkeypatch.setattr(scoring, "open_inception", lambda *_: Colours())
+    monkeypatch.setattr(scoring, "FrechetDistance", lambda: FrechetDistance(6))
     restored, reference = folders
     save(restored / "size.png", picture(40, 50))
     save(reference / "size.png", picture(40, 49))
@@ -168,7 +168,7 @@ def test_fid_is_one_number_for_the_two_sets_and_another_for_the_baseline(folders
     assert out["sets"]["fid"] == {"value": pytest.approx(expected.value(), rel=1e-5), "pictures": 3}
     assert out["baseline"]["sets"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
     assert out["convention"]["fid"] == {"features": "colours"}
-    assert report_table(report).rows[1][0] == "FID"
+    assert score_table(report).rows[1][0] == "FID"
     report.write_json(tmp_path / "s.json")
     report.write_json(tmp_path / "s.json")
 
@@ -177,11 +177,11 @@ def test_fid_without_its_weights_says_so_and_counts_since_it_was_asked_for(folde
     def refuse(*_: object) -> None:
         raise RestoreError("no weights", hint="give some", exit_code=1)
 
-    monkeypatch.setattr(wanted, "open_inception", refuse)
+    monkeypatch.setattr(scoring, "open_inception", refuse)
     report = score_folders(*folders, metrics=["psnr", "fid"])
     assert report.exit_code == 1
     assert report.to_json()["sets"]["fid"] == {"value": None, "pictures": 0, "unavailable": "no weights; give some"}
-    assert report_table(report).rows[1] == ["FID", "-", "-", "-", "0", "no weights; give some"]
+    assert score_table(report).rows[1] == ["FID", "-", "-", "-", "0", "no weights; give some"]
     assert report.summary()["psnr"]["count"] == 3
 
 
@@ -202,7 +202,7 @@ def test_nothing_in_common_is_a_report_without_scores(tmp_path: Path) -> None:
     report = score_folders(tmp_path / "r", tmp_path / "t", metrics=FIDELITY)
     assert report.exit_code == 1
     assert report.to_json()["summary"]["psnr"]["mean"] is None
-    assert report_table(report).rows[0][:5] == ["PSNR (dB)", "-", "-", "-", "0"]
+    assert score_table(report).rows[0][:5] == ["PSNR (dB)", "-", "-", "-", "0"]
 
 
 def test_one_bad_pair_is_named_and_the_others_are_scored(folders, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_one_bad_pair_is_named_and_the_others_are_scored(folders, tmp_path: Path
     assert "broken.png" in reasons["broken"]
     assert "twice.bmp, twice.png" in reasons["twice"]
     assert "nan.tif" in reasons["nan"]
-    assert "finite" in reasons["nan"]
+    assert "NaN or Inf" in reasons["nan"]
     assert [image.name for image in report.images] == ["a", "c", "deep/b"]
     assert report.exit_code == 1
     assert calls[-1] == (6, 6)
@@ -247,7 +247,7 @@ def test_a_picture_too_small_for_ssim_is_left_out_of_its_mean_and_said_so(folder
     tiny = next(row for row in report.to_json()["images"] if row["name"] == "tiny")
     assert tiny["ssim"] is None
     assert tiny["excluded"] == {"ssim": "smaller than 11 px"}
-    assert "1 without a value (smaller than 11 px)" in report_table(report).rows[1][-1]
+    assert "1 without a value (smaller than 11 px)" in score_table(report).rows[1][-1]
     assert report.exit_code == 0
 
 
@@ -315,7 +315,7 @@ def test_without_a_backbone_the_column_says_why_and_the_other_scores_stand(
     def refuse(*_: object) -> None:
         raise RestoreError("no backbone", hint="give one", exit_code=1)
 
-    monkeypatch.setattr(wanted, "open_lpips", refuse)
+    monkeypatch.setattr(scoring, "open_lpips", refuse)
     report = score_folders(*folders)
     assert report.to_json()["summary"]["lpips"] == {
         "mean": None,
@@ -328,7 +328,7 @@ def test_without_a_backbone_the_column_says_why_and_the_other_scores_stand(
         "unavailable": "no backbone; give one",
     }
     assert report.convention["lpips"] == {"backbone": "alex"}
-    assert report_table(report).rows[2] == ["LPIPS", "-", "-", "-", "0", "no backbone; give one"]
+    assert score_table(report).rows[2] == ["LPIPS", "-", "-", "-", "0", "no backbone; give one"]
     assert report.summary()["ssim"]["count"] == 3
     assert report.exit_code == 0
     report.write_csv(tmp_path / "out.csv")
@@ -339,13 +339,13 @@ def test_without_a_backbone_the_column_says_why_and_the_other_scores_stand(
 def test_json_has_the_documented_layout(masked, tmp_path: Path) -> None:
     restored, reference, masks = masked
     report = score_folders(
-        restored, reference, masks=masks, metrics=["ssim", "psnr"], convention="y-studio", border_px=2
+        restored, reference, masks=masks, metrics=["ssim", "psnr"], convention="y-channel", border_px=2
     )
     (tmp_path / "deep").mkdir()
     report.write_json(tmp_path / "deep/out.json")
     out = json.loads((tmp_path / "deep/out.json").read_text())
     assert list(out) == ["convention", "summary", "images", "unmatched", "failed"]
-    assert out["convention"]["name"] == "y-studio"
+    assert out["convention"]["name"] == "y-channel"
     assert set(out["convention"]) == {"name", "pairing", "psnr", "ssim", "psnr_hole", "seam", "interval"}
     assert out["convention"]["interval"]["resamples"] == 10_000
     for metric in ("psnr", "ssim", "psnr_hole"):
@@ -361,7 +361,7 @@ def test_wrong_wishes_are_refused_with_what_is_known(folders, tmp_path: Path) ->
         ({"metrics": ["psnr", "sim"]}, "did you mean 'ssim'. known: psnr, ssim, ms_ssim, lpips"),
         ({"metrics": ["seam"]}, "give --masks"),
         ({"metrics": []}, "known: psnr"),
-        ({"convention": "ipol"}, "skimage, matlab, y-studio"),
+        ({"convention": "ipol"}, "skimage, matlab, y-channel"),
         ({"lpips_net": "resnet"}, "alex, vgg, squeeze"),
         ({"lpips_weights": tmp_path / "absent.pth"}, "absent.pth"),
         ({"device": "tpu"}, "cpu"),
@@ -384,16 +384,16 @@ def test_an_empty_folder_is_named_with_all_that_has_no_counterpart_in_it(folders
     report = score_folders(tmp_path / "empty", folders[1], metrics=FIDELITY)
     assert report.exit_code == 1
     assert report.problems() == [
-        f"{tmp_path}/empty: there are no pictures in this folder",
-        "a.png: reference without a restored picture",
-        "c.png: reference without a restored picture",
-        "deep/b.tif: reference without a restored picture",
+        f"{tmp_path}/empty: there are no images in this folder",
+        "a.png: reference without a restored image",
+        "c.png: reference without a restored image",
+        "deep/b.tif: reference without a restored image",
         "in the table: 0 pairs; not in it: 3 without a counterpart",
     ]
 
 
-def scorer() -> score._Scorer:
-    return score._Scorer(wanted.Wanted(FIDELITY, CONVENTIONS["skimage"]), torch.device("cpu"))
+def scorer() -> scoring._Scorer:
+    return scoring._Scorer(scoring.MetricSuite(FIDELITY, CONVENTIONS["skimage"]), torch.device("cpu"))
 
 
 def test_pairs_scored_as_batches_get_the_same_scores(folders) -> None:
@@ -421,13 +421,13 @@ def test_what_a_device_has_no_memory_for_is_tried_alone_and_then_named(folders, 
             raise torch.OutOfMemoryError
         return real(restored, *rest, **options)
 
-    real = score.score_batch
-    monkeypatch.setattr(score, "score_batch", scarce)
+    real = scoring.score_batch
+    monkeypatch.setattr(scoring, "score_batch", scarce)
     pairs = [load_pair(pair) for pair in pair_up(*folders, None).pairs]
     assert all(set(image.scores) == set(FIDELITY) for image in scorer()([pairs[0], pairs[2]]).images)
     report = score_folders(*folders, metrics=FIDELITY, device="cpu")
     assert [failure["name"] for failure in report.failed] == ["c"]
-    assert "not enough memory" in report.failed[0]["reason"]
+    assert "out of memory" in report.failed[0]["reason"]
     assert report.exit_code == 1
 
 

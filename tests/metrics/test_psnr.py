@@ -95,10 +95,10 @@ def test_the_matlab_convention_is_ssim_of_rounded_gray(pairs) -> None:
         assert score.item() == pytest.approx(reference_ssim(*gray, data_range=255), abs=1e-4)
 
 
-def test_the_y_studio_convention_is_luma_in_16_to_235(pairs) -> None:
+def test_the_y_channel_convention_is_luma_in_16_to_235(pairs) -> None:
     for x, y in pairs:
         luma = [skimage.color.rgb2ycbcr(i.astype(float))[..., 0] for i in (x, y)]
-        scores = score_batch(tensor(x), tensor(y), convention=CONVENTIONS["y-studio"])
+        scores = score_batch(tensor(x), tensor(y), convention=CONVENTIONS["y-channel"])
         expected = peak_signal_noise_ratio(*luma, data_range=255)
         assert scores["psnr"].item() == pytest.approx(expected, abs=1e-4)
         assert scores["ssim"].item() == pytest.approx(reference_ssim(*luma, data_range=255), abs=1e-4)
@@ -169,7 +169,7 @@ def test_pictures_of_different_size_are_never_compared() -> None:
 
 
 def test_an_unknown_convention_names_the_known_ones() -> None:
-    with pytest.raises(RestoreError, match="skimage, matlab, y-studio") as caught:
+    with pytest.raises(RestoreError, match="skimage, matlab, y-channel") as caught:
         find_convention("matlap")
     assert caught.value.exit_code == 2
     assert "did you mean 'matlab'" in str(caught.value)

@@ -101,7 +101,7 @@ def test_ms_ssim_is_that_of_torchmetrics(pairs) -> None:
 
 
 def test_ms_ssim_of_luma_is_the_papers_formula(pairs) -> None:
-    how = CONVENTIONS["y-studio"]
+    how = CONVENTIONS["y-channel"]
     for x, y in zip(*pairs):
         luma = [skimage.color.rgb2ycbcr(z.permute(1, 2, 0).double().numpy())[..., 0] / 255 for z in (x, y)]
         assert ms_ssim(x[None], y[None], convention=how).item() == pytest.approx(msssim_of_gray(*luma), abs=1e-5)
