@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from restore.data.cache import DeviceStore, FileStore, MemoryStore, Store
+from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
-from restore.data.dataset import DuplicateIndex, TrainingImages
+from restore.data.dataset import DuplicateIndex, Image, TrainingImages
 from restore.data.discovery import (
-    PictureFiles,
+    ImageFiles,
     fingerprint,
+    image_reader,
     match_folders,
     pair_reader,
-    picture_reader,
     side_by_side_reader,
     split_files,
 )
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Damage
-from restore.devices import free_in_ram, free_on_device
+from restore.devices import free_in_ram, free_on_device, usable_cpus
 from restore.errors import RestoreError
 
-_OF_DEVICE, _OF_RAM = 0.4, 0.33  # what pictures may take of what is free; building needs it twice on a device
-_PROBED = 16
-_MOST_THREADS = 16
+# Share of the free memory that images may take. On a device they need it twice while they are put into one tensor.
+_DEVICE_SHARE, _RAM_SHARE = 0.4, 0.33
+_PROBED_FILES = 16
+_MAX_THREADS = 16
 
 
 def open_source(
@@ -43,56 +43,57 @@ def open_source(
     minimum: int = 1,
     processes: int = 1,
 ) -> tuple[Source, list[Batch]]:
-    """Find the pictures and settle where they wait.
+    """Find the images, and decide where they are cached.
 
     Args:
-        config: what is to be read, and how.
-        damage: what happens to clean pictures; None for real pairs.
-        multiple, minimum: what the generator asks of the sides of a validation picture.
+        config: which images, and how they are used.
+        damage: degrades clean images; None for real pairs.
+        multiple: sides of validation images are multiples of this.
         device: where batches are made.
-        say: told in a line each where pictures wait, what was left out and why.
+        on_event: called with a line each on where images are cached, and which are left out.
+        minimum: minimum side of a validation image.
         processes: of this run on this machine, which share its memory and cores.
 
     Returns:
-        The source of training batches, and the validation batches, one picture each.
+        The source of training batches, and the validation batches with one image each.
 
     Raises:
-        RestoreError: a folder is missing or empty, pairs do not match, no picture can be used, or what was asked to
-            be held does not fit.
+        RestoreError: a folder does not exist or has no images, pairs do not match, no image can be used, or the
+            requested cache does not fit.
     """
     smallest = max(minimum, multiple)
     if config.validation_size < smallest:
         raise RestoreError(
             f"must be at least {smallest} for this model", where=f"data.validation_size = {config.validation_size}"
         )
-    folders, read = _reader(config)
+    folders, read = _open_reader(config)
     files = split_files(folders, config.validation_percent)
-    threads = max(1, min(_MOST_THREADS, _cores() // processes))
+    threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
     names, held_out = _read_validation(files, read, config, smallest, threads, on_event)
-    intake = TrainingImages(
+    images = TrainingImages(
         files.training,
         read,
         patch=config.patch,
         small_images=config.small_images,
         on_error=config.on_error,
-        held_out=DuplicateIndex((p[:, :, -3:] for p in held_out), config.near_duplicates or 0),
+        held_out=DuplicateIndex((image[:, :, -3:] for image in held_out), config.near_duplicates or 0),
         on_event=on_event,
     )
     weighted = any(folder.weight is not None for folder in folders)
-    shares = FolderSampler(files.counts, [folder.weight or 1.0 for folder in folders] if weighted else None)
-    store = _open_store(config, intake, shares, device, max(2, threads), processes, on_event)
-    if not names:  # a handful of pictures: score on the training set rather than not at all, and say so
-        names, held_out = _some_of(intake, config.validation_count, smallest)
-        on_event("no picture fell to validation: scores are on training pictures (more pictures would help)")
-    on_event(f"{len(names)} pictures to validate on")
+    sampler = FolderSampler(files.counts, [folder.weight or 1.0 for folder in folders] if weighted else None)
+    store = _open_store(config, images, sampler, device, max(2, threads), processes, on_event)
+    if not names:  # a few training images give a rough score; none would give no score at all
+        names, held_out = _first_training_images(images, config.validation_count, smallest)
+        on_event("no image is set aside for validation, so training images are scored; use more images")
+    on_event(f"{len(names)} validation images")
     plan = CropPlan(config.patch, config.scale, config.flip, config.rotate)
     source = Source(store, plan, damage, fingerprint(files.training))
     return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device)
 
 
-def _reader(config: DataConfig) -> tuple[list[Folder], Callable[[Path], np.ndarray]]:
+def _open_reader(config: DataConfig) -> tuple[list[Folder], Callable[[Path], Image]]:
     if config.folders:
-        return list(config.folders), picture_reader(config.resize)
+        return list(config.folders), image_reader(config.resize)
     if config.side_by_side is not None:
         return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize)
     assert config.input is not None
@@ -101,142 +102,133 @@ def _reader(config: DataConfig) -> tuple[list[Folder], Callable[[Path], np.ndarr
 
 
 def _read_validation(
-    files: PictureFiles,
-    read: Callable[[Path], np.ndarray],
+    files: ImageFiles,
+    read: Callable[[Path], Image],
     config: DataConfig,
     smallest: int,
     threads: int,
     on_event: Callable[[str], None],
-) -> tuple[list[Path], list[np.ndarray]]:
-    intake = TrainingImages(
+) -> tuple[list[Path], list[Image]]:
+    images = TrainingImages(
         files.validation[: config.validation_count], read, on_error=config.on_error, on_event=on_event
     )
-    intake.leave_out_missing()
-    pictures = dict(_read_all(intake, threads))
-    large = {i: p for i, p in pictures.items() if min(p.shape[:2]) >= smallest}
-    if len(large) < len(pictures):
-        on_event(f"{len(pictures) - len(large)} validation pictures are smaller than {smallest} px: not scored")
-    return [intake.files[i] for i in large], list(large.values())
+    images.leave_out_missing()
+    usable = {i: image for i, image in _load_all(images, threads) if image is not None}
+    large = {i: image for i, image in usable.items() if min(image.shape[:2]) >= smallest}
+    if len(large) < len(usable):
+        on_event(f"{len(usable) - len(large)} validation images are smaller than {smallest} px and are not scored")
+    return [images.files[i] for i in large], list(large.values())
 
 
-def _some_of(intake: TrainingImages, count: int, smallest: int) -> tuple[list[Path], list[np.ndarray]]:
+def _first_training_images(images: TrainingImages, count: int, smallest: int) -> tuple[list[Path], list[Image]]:
     names: list[Path] = []
-    pictures: list[np.ndarray] = []
-    for index, name in enumerate(intake.files):
-        picture = intake.take(index) if len(names) < count else None
-        if picture is not None and min(picture.shape[:2]) >= smallest:
+    found: list[Image] = []
+    for index, name in enumerate(images.files):
+        image = images.load(index) if len(names) < count else None
+        if image is not None and min(image.shape[:2]) >= smallest:
             names.append(name)
-            pictures.append(picture)
+            found.append(image)
     if not names:
         raise RestoreError(
-            f"no picture is large enough to validate on: {smallest} px are needed", hint="raise data.patch"
+            f"no image is large enough for validation, which needs {smallest} px", hint="raise data.patch"
         )
-    return names, pictures
+    return names, found
 
 
 def _open_store(
     config: DataConfig,
-    intake: TrainingImages,
-    shares: FolderSampler,
+    images: TrainingImages,
+    sampler: FolderSampler,
     device: torch.device,
     threads: int,
     processes: int,
     on_event: Callable[[str], None],
-) -> Store:
-    """The pictures where the config wants them, or where they fit."""
-    intake.leave_out_missing()
-    kind, why = config.cache, ""
+) -> CropStore:
+    """Cache the images as the config says, or where they fit."""
+    images.leave_out_missing()
+    kind, reason = config.cache, ""
     limit: float | None = None
     if kind == "auto":
-        on_device = free_on_device(device) * _OF_DEVICE if device.type != "cpu" else 0.0
-        in_ram = free_in_ram() * _OF_RAM / processes
-        needed = _probe(intake)
+        on_device = free_on_device(device) * _DEVICE_SHARE if device.type != "cpu" else 0.0
+        in_ram = free_in_ram() * _RAM_SHARE / processes
+        needed = _estimate_nbytes(images)
         if needed <= on_device:
             kind, limit = "device", on_device
         elif needed <= in_ram:
             kind, limit = "memory", in_ram
         else:
-            kind, why = "none", f": about {_size(needed)}, of which {_size(max(on_device, in_ram))} fit"
+            kind, reason = (
+                "none",
+                f": they need {format_bytes(needed)}, {format_bytes(max(on_device, in_ram))} fit",
+            )
     if kind != "none":
-        pictures = _read_within(intake, threads, limit)
-        if pictures is None:
-            kind, why = "none", f": more than the {_size(limit or 0)} that fit"
+        cached = _load_within(images, threads, limit)
+        if cached is None:
+            kind, reason = "none", f": they need more than the {format_bytes(limit or 0)} that fit"
         else:
-            for folder in shares.folders:
-                intake.refuse_nothing_left(folder)
-            for line in intake.summary():
+            for folder in sampler.folders:
+                images.require_usable(folder)
+            for line in images.summary():
                 on_event(line)
-            usable = [intake.usable(i) for i in range(len(intake.files))]
-            store = _held(kind, pictures, usable, shares, device)
-            place = f"on {device}" if kind == "device" else "in memory"
-            on_event(f"{len(store)} pictures to train on, {_size(store.nbytes)} held {place} (data.cache: {kind})")
+            if kind == "device":
+                store, place = _cache_on_device(images, sampler, device, cached), f"on {device}"
+            else:
+                store, place = CropStore(images, sampler, device, cached=cached), "in memory"
+            on_event(f"{len(store)} training images, {format_bytes(store.nbytes)} cached {place} (data.cache: {kind})")
             return store
-    intake.announce = True
-    _probe(intake)  # so that a folder without one good picture is found out now
-    for folder in shares.folders:
-        intake.refuse_nothing_left(folder)
+    images.announce = True
+    _estimate_nbytes(images)  # reads some files of each folder, so that a folder without usable images is found early
+    for folder in sampler.folders:
+        images.require_usable(folder)
     on_event(
-        f"{len(intake.files)} pictures to train on, decoded for every step by {threads} threads (data.cache: none){why}"
-        "; what is broken, too small or like a validation picture is left out when it is met"
+        f"{len(images.files)} training images, decoded at every step by {threads} threads (data.cache: none){reason}; "
+        "those that are unreadable, too small or similar to a validation image are left out when they are first read"
     )
-    return FileStore(intake, shares, device, threads)
+    return CropStore(images, sampler, device, threads=threads)
 
 
-def _held(
-    kind: str, pictures: list[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
-) -> DeviceStore | MemoryStore:
-    if kind == "memory":
-        return MemoryStore(pictures, usable, shares, device)
+def _cache_on_device(
+    images: TrainingImages, sampler: FolderSampler, device: torch.device, cached: list[Image | None]
+) -> CropStore:
     try:
-        return DeviceStore(_handed_over(pictures), usable, shares, device)
+        return DeviceCropStore(images, sampler, device, cached)
     except torch.OutOfMemoryError as error:
         raise RestoreError(
-            f"the pictures do not fit on {device}", where="data.cache = device", hint="use auto, memory or none"
+            f"the images do not fit on {device}", where="data.cache = device", hint="use auto, memory or none"
         ) from error
 
 
-def _handed_over(pictures: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Each picture once, in order, kept no longer than it is needed."""
-    pictures.reverse()
-    while pictures:
-        yield pictures.pop()
-
-
-def _read_all(intake: TrainingImages, threads: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, picture) of all usable files, in order, decoded side by side."""
+def _load_all(images: TrainingImages, threads: int) -> Iterator[tuple[int, Image | None]]:
+    """(index, image) of all files, in order, decoded in parallel."""
     with ThreadPoolExecutor(threads, "decode") as pool:
-        waiting = [pool.submit(intake.take, i) for i in range(len(intake.files))]
-        waiting.reverse()
+        waiting = [pool.submit(images.load, i) for i in range(len(images.files))]
+        waiting.reverse()  # popped from the end, so that no future keeps an image alive after it was yielded
         try:
-            for index in range(len(intake.files)):
-                picture = waiting.pop().result()
-                if picture is not None:
-                    yield index, picture
+            for index in range(len(images.files)):
+                yield index, waiting.pop().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_within(intake: TrainingImages, threads: int, limit: float | None) -> list[np.ndarray] | None:
-    """All usable pictures; None where they take more bytes than `limit` (None: any)."""
-    pictures, total = [], 0
-    for _, picture in _read_all(intake, threads):
-        pictures.append(picture)
-        total += picture.nbytes
+def _load_within(images: TrainingImages, threads: int, limit: float | None) -> list[Image | None] | None:
+    """All images by file, None for those that are left out; None if they take more than `limit` bytes."""
+    loaded: list[Image | None] = []
+    total = 0
+    for _, image in _load_all(images, threads):
+        loaded.append(image)
+        total += 0 if image is None else image.nbytes
         if limit is not None and total > limit:
             return None
-    return pictures
+    return loaded
 
 
-def _probe(intake: TrainingImages) -> float:
-    """Bytes that all pictures will take, estimated from some that lie far apart."""
-    stride = max(1, len(intake.files) // _PROBED)
-    sizes = [p.nbytes for i in range(0, len(intake.files), stride) if (p := intake.take(i)) is not None]
-    return float(np.mean(sizes)) * len(intake.files) if sizes else 0.0
+def _estimate_nbytes(images: TrainingImages) -> float:
+    """Bytes of all images, estimated from files at regular intervals."""
+    stride = max(1, len(images.files) // _PROBED_FILES)
+    sizes = [p.nbytes for i in range(0, len(images.files), stride) if (p := images.load(i)) is not None]
+    return float(np.mean(sizes)) * len(images.files) if sizes else 0.0
 
 
-def _size(count: float) -> str:
-    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def format_bytes(count: float) -> str:
+    """A number of bytes as decimal MB or GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,96 +1,112 @@
-"""Where decoded pictures wait, and crops of them: on the device, in memory, or nowhere.
+"""Crops of the training images, which are decoded for every step, or cached in memory or on the device.
 
-The three give the same crops, bit for bit.
+Crops are the same, bit for bit, wherever the images are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
-from typing import Protocol
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from restore.data.dataset import TrainingImages
+from restore.data.dataset import Image, TrainingImages
 from restore.data.sampler import CropSpec, FolderSampler
 from restore.devices import to_device
 from restore.errors import RestoreError
 
-_ATTEMPTS = 10_000
+_MAX_ATTEMPTS = 10_000
 _READ_SECONDS = 300.0
 
 
-class Store(Protocol):
-    """Pictures, and square crops of them.
+class CropStore:
+    """Square crops of the training images.
+
+    Args:
+        images: the training files.
+        sampler: chooses a file for each crop.
+        device: where crops are returned.
+        threads: that decode files while a step runs. 0 if all images are cached.
+        cached: the decoded image of every file, None for those that are left out. None: decode for every step; a file
+            is then checked when it is first read.
 
     Attributes:
-        device: where crops are handed out.
-        threads: that decode while a step runs; 0: nothing is decoded any more.
-        nbytes: held in all.
-    """
-
-    device: torch.device
-    threads: int
-    nbytes: int
-
-    def __len__(self) -> int:
-        """How many pictures are drawn from."""
-
-    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
-        """Ask for crops; what is returned waits for them and gives uint8, B×C×side×side, on the device.
-
-        Calling that raises RestoreError where a file has vanished, or cannot be read in time.
-        """
-
-
-class HeldStore:
-    """What the two stores that hold their pictures share: which one a key draws.
-
-    Args:
-        usable: bool per file: whether a picture is held for it.
-        shares: which file a key draws.
-    """
-
-    def __init__(self, usable: Sequence[bool], shares: FolderSampler) -> None:
-        self.threads = 0
-        self._usable = torch.tensor(list(usable))
-        self._held_as = self._usable.long().cumsum(0) - 1
-        self._shares = shares
-
-    def __len__(self) -> int:
-        return int(self._usable.sum())
-
-    def _pick(self, keys: Tensor) -> Tensor:
-        index = self._shares.pick(keys, 0)
-        for attempt in range(1, _ATTEMPTS):
-            wrong = ~self._usable[index]
-            if not wrong.any():
-                return self._held_as[index]
-            index = torch.where(wrong, self._shares.pick(keys, attempt), index)
-        raise _hardly_any()
-
-
-class DeviceStore(HeldStore):
-    """Pictures of any sizes in one flat uint8 tensor on the device, from which a batch of crops is one gather.
-
-    Args:
-        pictures: those of the usable files: H×W×C uint8 each, C the same for all; taken up one by one.
-        usable, shares: see `HeldStore`.
-        device: where they are held.
+        device: see above.
+        threads: see above.
+        nbytes: size of the cache.
     """
 
     def __init__(
-        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
+        self,
+        images: TrainingImages,
+        sampler: FolderSampler,
+        device: torch.device,
+        *,
+        threads: int = 0,
+        cached: Sequence[Image | None] | None = None,
     ) -> None:
-        super().__init__(usable, shares)
-        self.device = device
+        self.device, self.threads = device, threads
+        self.nbytes = sum(image.nbytes for image in cached or () if image is not None)
+        self._images, self._sampler = images, sampler
+        self._load = images.load if cached is None else cached.__getitem__
+        self._pool = ThreadPoolExecutor(threads, "decode") if threads else None
+
+    def __len__(self) -> int:
+        """How many files are used, or may be: without a cache, files that were not read yet count."""
+        return sum(self._images.is_usable(i) for i in range(len(self._images.files)))
+
+    def start(self, spec: CropSpec) -> Callable[[], Tensor]:
+        """Start to decode crops.
+
+        Returns:
+            A function that waits for the crops: uint8, B×C×side×side, on the device. It raises RestoreError if a file
+            disappeared, or cannot be read in time.
+        """
+        if self._pool is None:
+            return lambda: self._stack([self._crop(spec, i, n) for i, n in enumerate(self._first_choice(spec))])
+        waiting = [self._pool.submit(self._crop, spec, i, n) for i, n in enumerate(self._first_choice(spec))]
+        return lambda: self._stack([_result_in_time(crop) for crop in waiting])
+
+    def _first_choice(self, spec: CropSpec) -> list[int]:
+        return [int(number) for number in self._sampler.pick(spec.keys, 0)]
+
+    def _crop(self, spec: CropSpec, i: int, number: int) -> Image:
+        for attempt in range(1, _MAX_ATTEMPTS):
+            image = self._load(number)
+            if image is not None:
+                return crop_image(image, spec, i)
+            if attempt % 100 == 0 or attempt <= 3:  # the check takes as long as there are files
+                self._images.require_usable(next(f for f in self._sampler.folders if number in f))
+            number = int(self._sampler.pick(spec.keys[i : i + 1], attempt))
+        raise _almost_none_usable()
+
+    def _stack(self, crops: Sequence[Image]) -> Tensor:
+        return to_device(torch.from_numpy(np.stack(crops)), self.device).permute(0, 3, 1, 2)
+
+
+class DeviceCropStore(CropStore):
+    """Square crops of images that are cached on the device: one flat uint8 tensor, from which a batch is one gather.
+
+    Args:
+        images, sampler, device: see `CropStore`.
+        cached: see `CropStore`. Emptied: each image is released once it is on the device, to limit memory.
+    """
+
+    def __init__(
+        self, images: TrainingImages, sampler: FolderSampler, device: torch.device, cached: list[Image | None]
+    ) -> None:
+        super().__init__(images, sampler, device, cached=())
+        usable = torch.tensor([image is not None for image in cached])
+        self._usable, self._slots = usable, usable.long().cumsum(0) - 1
         sizes, flat = [], []
-        for picture in pictures:
-            sizes.append(picture.shape[:2])
-            flat.append(torch.from_numpy(np.ascontiguousarray(picture)).view(-1, picture.shape[2]).to(device))
+        for number, image in enumerate(cached):
+            cached[number] = None
+            if image is not None:
+                sizes.append(image.shape[:2])
+                flat.append(torch.from_numpy(image).view(-1, image.shape[2]).to(device))
         self._heights, self._widths = torch.tensor(sizes).unbind(1)
         areas = self._heights * self._widths
         self._starts = areas.cumsum(0) - areas
@@ -99,133 +115,81 @@ class DeviceStore(HeldStore):
         flat.clear()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.synchronize(device)  # from here on, any stream may read them
+            torch.cuda.synchronize(device)  # other streams read the pixels without waiting for this one
 
-    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
-        """See `Store`."""
-        return lambda: self._gather(wish)
+    def start(self, spec: CropSpec) -> Callable[[], Tensor]:
+        """See `CropStore.start`."""
+        return lambda: self._gather(spec)
 
-    def _gather(self, wish: CropSpec) -> Tensor:
-        index = self._pick(wish.keys)
-        heights, widths = self._heights[index, None], self._widths[index, None]
+    def _gather(self, spec: CropSpec) -> Tensor:
+        slot = self._choose(spec.keys)
+        heights, widths = self._heights[slot, None], self._widths[slot, None]
         y, x = (
-            (wish.place[:, i : i + 1] * (length - wish.side + 1).clamp(min=1)).long()
+            (spec.offset[:, i : i + 1] * (length - spec.side + 1).clamp(min=1)).long()
             for i, length in enumerate((heights, widths))
         )
-        # Mirrors and half turns run the lines backwards; quarter turns exchange rows and columns.
-        rows = mirrored(y + _line(wish.turn >= 2, wish.side), heights)
-        columns = mirrored(x + _line(((wish.turn == 1) | (wish.turn == 2)) ^ wish.flip, wish.side), widths)
-        lines = to_device(torch.stack([self._starts[index, None] + rows * widths, columns]), self.device)
-        where = lines[0, :, :, None] + lines[1, :, None, :]
-        quarter = wish.turn % 2 == 1
+        # Mirrors and half turns reverse the order of columns or rows; quarter turns exchange rows and columns.
+        backwards = ((spec.rotation == 1) | (spec.rotation == 2)) ^ spec.flip
+        rows = reflect(y + _positions(spec.rotation >= 2, spec.side), heights)
+        columns = reflect(x + _positions(backwards, spec.side), widths)
+        lines = to_device(torch.stack([self._starts[slot, None] + rows * widths, columns]), self.device)
+        index = lines[0, :, :, None] + lines[1, :, None, :]
+        quarter = spec.rotation % 2 == 1
         if quarter.any():
-            where = torch.where(to_device(quarter, self.device)[:, None, None], where.transpose(1, 2), where)
-        crops = self._pixels.index_select(0, where.reshape(-1))
-        return crops.view(*where.shape, -1).permute(0, 3, 1, 2)
+            index = torch.where(to_device(quarter, self.device)[:, None, None], index.transpose(1, 2), index)
+        crops = self._pixels.index_select(0, index.reshape(-1))
+        return crops.view(*index.shape, -1).permute(0, 3, 1, 2)
+
+    def _choose(self, keys: Tensor) -> Tensor:
+        """int64[B]: the cached image of each key, chosen as in `CropStore._crop`, but for all keys at once."""
+        number = self._sampler.pick(keys, 0)
+        for attempt in range(1, _MAX_ATTEMPTS):
+            unusable = ~self._usable[number]
+            if not unusable.any():
+                return self._slots[number]
+            number = torch.where(unusable, self._sampler.pick(keys, attempt), number)
+        raise _almost_none_usable()
 
 
-class MemoryStore(HeldStore):
-    """Pictures of any sizes as uint8 in memory, from which crops are copied to the device.
-
-    Args:
-        pictures, usable, shares: see `DeviceStore`.
-        device: where crops are handed out.
-    """
-
-    def __init__(
-        self, pictures: Iterable[np.ndarray], usable: Sequence[bool], shares: FolderSampler, device: torch.device
-    ) -> None:
-        super().__init__(usable, shares)
-        self.device = device
-        self._pictures = [np.ascontiguousarray(picture) for picture in pictures]
-        self.nbytes = sum(picture.nbytes for picture in self._pictures)
-
-    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
-        """See `Store`."""
-
-        def crops() -> Tensor:
-            index = self._pick(wish.keys).tolist()
-            return _together([cut(self._pictures[held], wish, i) for i, held in enumerate(index)], self.device)
-
-        return crops
-
-
-class FileStore:
-    """Pictures that stay in their files: decoded for every step by threads, judged when they are first met.
-
-    Args:
-        intake: the files.
-        shares: which file a key draws.
-        device: where crops are handed out.
-        threads: that decode.
-    """
-
-    def __init__(self, intake: TrainingImages, shares: FolderSampler, device: torch.device, threads: int) -> None:
-        self.device, self.threads, self.nbytes = device, threads, 0
-        self._intake, self._shares = intake, shares
-        self._pool = ThreadPoolExecutor(threads, "decode")
-
-    def __len__(self) -> int:
-        return sum(self._intake.usable(i) for i in range(len(self._intake.files)))
-
-    def start(self, wish: CropSpec) -> Callable[[], Tensor]:
-        """See `Store`."""
-        waiting = [self._pool.submit(self._crop, wish, i) for i in range(len(wish.keys))]
-        return lambda: _together([_in_time(crop) for crop in waiting], self.device)
-
-    def _crop(self, wish: CropSpec, i: int) -> np.ndarray:
-        for attempt in range(_ATTEMPTS):
-            index = int(self._shares.pick(wish.keys[i : i + 1], attempt))
-            picture = self._intake.take(index)
-            if picture is not None:
-                return cut(picture, wish, i)
-            if attempt % 100 == 99 or attempt < 3:
-                self._intake.refuse_nothing_left(next(f for f in self._shares.folders if index in f))
-        raise _hardly_any()
-
-
-def cut(picture: np.ndarray, wish: CropSpec, i: int) -> np.ndarray:
-    """Crop `i` of a wish out of its picture H×W×C: side×side×C, mirrored beyond the lower and right edges."""
-    side = wish.side
-    y, x = (int(float(wish.place[i, axis]) * max(picture.shape[axis] - side + 1, 1)) for axis in (0, 1))
-    if y + side <= picture.shape[0] and x + side <= picture.shape[1]:
-        crop = picture[y : y + side, x : x + side]
+def crop_image(image: Image, spec: CropSpec, i: int) -> Image:
+    """Crop `i` of a spec from an image H×W×C: side×side×C. Beyond the lower and right edges the image is mirrored."""
+    side = spec.side
+    y, x = (int(float(spec.offset[i, axis]) * max(image.shape[axis] - side + 1, 1)) for axis in (0, 1))
+    if y + side <= image.shape[0] and x + side <= image.shape[1]:
+        crop = image[y : y + side, x : x + side]
     else:
         rows, columns = (
-            mirrored(start + torch.arange(side), torch.tensor(length)).numpy()
-            for start, length in ((y, picture.shape[0]), (x, picture.shape[1]))
+            reflect(start + torch.arange(side), torch.tensor(length)).numpy()
+            for start, length in ((y, image.shape[0]), (x, image.shape[1]))
         )
-        crop = picture[np.ix_(rows, columns)]
-    crop = crop[:, ::-1] if wish.flip[i] else crop
-    return np.rot90(crop, int(wish.turn[i]))
+        crop = image[np.ix_(rows, columns)]
+    crop = crop[:, ::-1] if spec.flip[i] else crop
+    return np.rot90(crop, int(spec.rotation[i]))
 
 
-def mirrored(position: Tensor, size: Tensor) -> Tensor:
-    """Positions beyond 0..size-1 reflected back inside (without repeating the edge)."""
+def reflect(position: Tensor, size: Tensor) -> Tensor:
+    """Reflect positions beyond 0 … size - 1 back inside, without repeating the edge."""
     period = (2 * (size - 1)).clamp(min=1)
     position = position.remainder(period)
     return torch.where(position < size, position, period - position)
 
 
-def _line(backwards: Tensor, side: int) -> Tensor:
+def _positions(backwards: Tensor, side: int) -> Tensor:
+    """int64[B, side]: 0 … side - 1, or the reverse."""
     forwards = torch.arange(side)
     return torch.where(backwards[:, None], side - 1 - forwards, forwards)
 
 
-def _together(crops: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    return to_device(torch.from_numpy(np.stack(crops)), device).permute(0, 3, 1, 2)
-
-
-def _in_time(crop: Future[np.ndarray]) -> np.ndarray:
+def _result_in_time(crop: Future[Image]) -> Image:
     try:
         return crop.result(_READ_SECONDS)
-    except NotInTime:
+    except FutureTimeoutError:
         raise RestoreError(
-            f"no picture came within {_READ_SECONDS:.0f} s", hint="does the disk answer?", exit_code=1
+            f"no image was read within {_READ_SECONDS:.0f} s", hint="check that the disk responds", exit_code=1
         ) from None
 
 
-def _hardly_any() -> RestoreError:
+def _almost_none_usable() -> RestoreError:
     return RestoreError(
         "almost no image can be used", hint="see data.patch, data.small_images and data.near_duplicates"
     )

@@ -1,4 +1,4 @@
-"""What a file becomes before it is trained on: read, judged, brought to size."""
+"""The training images: read, checked, upscaled if they are too small."""
 
 from __future__ import annotations
 
@@ -10,99 +10,52 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from restore.errors import RestoreError, printable
 
-# Pictures that look alike: a perceptual hash that survives re-encoding, resizing and small retouches.
-
-
-_SIDE, _KEPT = 32, 8
-
-
-def perceptual_hash(picture: np.ndarray) -> int:
-    """The 64-bit DCT hash ("pHash") of a picture.
-
-    The picture is shrunk to 32×32 and turned gray; of its cosine transform the 8×8 lowest frequencies are kept, and
-    each gives one bit: whether it lies above their median (the mean brightness is left out of the median). After
-    Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, section 3.2.1.
-
-    Args:
-        picture: uint8, H×W×3, sRGB.
-
-    Returns:
-        0 … 2^64 - 1; see `hamming`.
-    """
-    small = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    low = cv2.dct(gray)[:_KEPT, :_KEPT].ravel()
-    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
-
-
-def hashes_with_mirror(picture: np.ndarray) -> tuple[int, int]:
-    """The hashes of a picture (uint8, H×W×3) and of its mirror image, left-right."""
-    return perceptual_hash(picture), perceptual_hash(np.ascontiguousarray(picture[:, ::-1]))
-
-
-def hamming(a: int, b: int) -> int:
-    """In how many bits two hashes differ: 0 the same picture; 0 to 8 copies of it; around 32 strangers."""
-    return (a ^ b).bit_count()
-
-
-class DuplicateIndex:
-    """The hashes of some pictures and of their mirror images, to hold others against.
-
-    Args:
-        pictures: uint8, H×W×3 each.
-        bits: what differs in fewer bits than this counts as alike; 0: nothing does.
-    """
-
-    def __init__(self, pictures: Iterable[np.ndarray] = (), bits: int = 0) -> None:
-        self.bits = bits
-        self._hashes = {h for picture in pictures for h in hashes_with_mirror(picture)} if bits else set()
-
-    def __contains__(self, picture: np.ndarray) -> bool:
-        """Whether a picture (uint8, H×W×3) looks like one of these."""
-        if not self._hashes:
-            return False
-        mine = perceptual_hash(picture)
-        return any(hamming(mine, other) < self.bits for other in self._hashes)
-
-
-_LONGEST = 16  # of a picture that is enlarged: its long side by its short one; the rest of a strip is cut off
+Image = NDArray[np.uint8]
+"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB."""
 
 
 class ImageStatus(Enum):
-    """What is known of a file."""
+    """What reading a file has shown."""
 
     UNKNOWN = 0
     USED = 1
-    ENLARGED = 2
-    BROKEN = 3
-    TINY = 4
-    LOOKALIKE = 5
+    UPSCALED = 2
+    UNREADABLE = 3
+    TOO_SMALL = 4
+    NEAR_DUPLICATE = 5
 
 
-_LEFT_OUT = (ImageStatus.BROKEN, ImageStatus.TINY, ImageStatus.LOOKALIKE)
+_LEFT_OUT = (ImageStatus.UNREADABLE, ImageStatus.TOO_SMALL, ImageStatus.NEAR_DUPLICATE)
 
 
 class TrainingImages:
-    """The training files, each judged when it is first read; the verdict depends on the file alone.
+    """The training files. Each is checked when it is first read; the result depends on the file alone.
 
     Args:
         files: in order.
-        read: a file -> H×W×C uint8, the clean picture in its last three channels.
-        patch: the shorter side that a picture must have.
-        small_images: `upscale` or `skip` those that have not.
-        on_error: `skip` or `fail` where a file cannot be read.
-        held_out: what looks like one of these is left out.
-        say: told once of each broken file.
-        announce: say so, too, when the first picture is met that is enlarged, or left out for another reason.
+        read: reads a file as an `Image`.
+        patch: minimum of the shorter side.
+        small_images: `upscale` or `skip` images with a shorter side.
+        on_error: `skip` or `fail` if a file cannot be read.
+        held_out: images that are similar to one of these are left out.
+        on_event: called once for each unreadable file.
+        announce: also call `on_event` for the first file that is upscaled, and for the first one left out for each
+            other reason.
+
+    Attributes:
+        files: see above.
+        announce: see above; may be set later.
+        statuses: one per file.
     """
 
     def __init__(
         self,
         files: Sequence[Path],
-        read: Callable[[Path], np.ndarray],
+        read: Callable[[Path], Image],
         *,
         patch: int = 1,
         small_images: str = "upscale",
@@ -113,7 +66,7 @@ class TrainingImages:
     ) -> None:
         self.files = list(files)
         self.announce = announce
-        self.fates = [ImageStatus.UNKNOWN] * len(self.files)
+        self.statuses = [ImageStatus.UNKNOWN] * len(self.files)
         self._read, self._patch, self._small_images, self._on_error = read, patch, small_images, on_error
         self._held_out = held_out or DuplicateIndex()
         self._on_event = on_event
@@ -121,127 +74,188 @@ class TrainingImages:
         self._lock = threading.Lock()
         self._first_error: RestoreError | None = None
 
-    def take(self, index: int) -> np.ndarray | None:
-        """The picture of a file, H×W×C uint8, both sides at least `patch`; None where it is left out. Thread-safe.
+    def load(self, index: int) -> Image | None:
+        """Read a file. Thread-safe.
+
+        Returns:
+            The image, both sides at least `patch`, contiguous; None if it is left out.
 
         Raises:
-            RestoreError: it cannot be read and `on_error` is `fail`; or it could be read before, or has vanished.
+            RestoreError: the file cannot be read, and `on_error` is `fail`, or it could be read before, or it
+                disappeared.
         """
-        path, fate = self.files[index], self.fates[index]
-        if fate in _LEFT_OUT:
+        path, status = self.files[index], self.statuses[index]
+        if status in _LEFT_OUT:
             return None
         try:
-            picture = self._read(path)
+            image = self._read(path)
         except RestoreError as error:
-            if fate is not ImageStatus.UNKNOWN or not os.path.lexists(path):
+            # A file that disappears or breaks during training must not be skipped: a resumed run would skip it from the
+            # start, and see other images than a run that was never stopped.
+            if status is not ImageStatus.UNKNOWN or not os.path.lexists(path):
                 raise RestoreError(
-                    f"was there when training began, and now: {error.what}",
+                    f"was readable when training began, but now: {error.what}",
                     where=path,
-                    hint="put it back; the same command goes on",
+                    hint="put it back; the same command resumes the run",
                     exit_code=1,
                 ) from error
             if self._on_error == "fail":
                 raise
-            self._leave_out_broken(index, error)
+            self._leave_out_unreadable(index, error)
             return None
-        if fate is ImageStatus.UNKNOWN:
-            fate = self._judge(picture)
+        if status is ImageStatus.UNKNOWN:
+            status = self._check(image)
             with self._lock:
-                if self.announce and fate is not ImageStatus.USED and fate not in self._announced:
-                    self._announced.add(fate)
-                    self._on_event(f"{printable(path)}: {self._what(fate)}; so is every other one like it")
-                self.fates[index] = fate
-            if fate in _LEFT_OUT:
+                if self.announce and status is not ImageStatus.USED and status not in self._announced:
+                    self._announced.add(status)
+                    self._on_event(f"{printable(path)}: {self._describe(status)}; further ones are not reported")
+                self.statuses[index] = status
+            if status in _LEFT_OUT:
                 return None
-        return enlarged(picture, self._patch) if fate is ImageStatus.ENLARGED else picture
+        return np.ascontiguousarray(upscaled(image, self._patch) if status is ImageStatus.UPSCALED else image)
 
     def leave_out_missing(self) -> None:
-        """Settle at once what a list names and nobody has, so that what goes missing later is told apart from it.
+        """Leave out files that a list names but that do not exist, so that files that disappear later are errors.
 
         Raises:
             RestoreError: there is one, and `on_error` is `fail`.
         """
         for index, path in enumerate(self.files):
-            if self.fates[index] is ImageStatus.UNKNOWN and not os.path.lexists(path):
+            if self.statuses[index] is ImageStatus.UNKNOWN and not os.path.lexists(path):
                 missing = RestoreError("there is no such file", where=path, exit_code=1)
                 if self._on_error == "fail":
                     raise missing
-                self._leave_out_broken(index, missing)
+                self._leave_out_unreadable(index, missing)
 
-    def usable(self, index: int) -> bool:
-        """Whether a file is used, or may yet turn out to be."""
-        return self.fates[index] not in _LEFT_OUT
+    def is_usable(self, index: int) -> bool:
+        """Whether a file is used, or was not read yet."""
+        return self.statuses[index] not in _LEFT_OUT
 
-    def summary(self) -> list[str]:
-        """What was enlarged or left out, a line for each reason."""
-        lines = []
-        for fate in (ImageStatus.ENLARGED, ImageStatus.TINY, ImageStatus.LOOKALIKE):
-            names = [printable(f.name) for f, its in zip(self.files, self.fates) if its is fate]
-            if names:
-                listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                lines.append(f"{len(names)} picture{'s' * (len(names) > 1)} {self._what(fate)}: {listed}")
-        return lines
-
-    def refuse_nothing_left(self, indices: Sequence[int]) -> None:
-        """See that one of these files is, or may be, of use.
+    def require_usable(self, indices: Sequence[int]) -> None:
+        """Check that at least one of these files is usable.
 
         Raises:
             RestoreError: there is none; the reasons are counted.
         """
-        if any(self.usable(i) for i in indices):
+        if any(self.is_usable(i) for i in indices):
             return
-        fates = [self.fates[i] for i in indices]
-        broken, tiny, alike = (fates.count(fate) for fate in _LEFT_OUT)
+        statuses = [self.statuses[i] for i in indices]
+        unreadable, too_small, similar = (statuses.count(status) for status in _LEFT_OUT)
         where = Path(os.path.commonpath([self.files[i].parent for i in indices])) if indices else None
-        if broken == len(fates) and self._first_error is not None:
-            raise RestoreError(f"none of the {broken} pictures can be read; the first: {self._first_error}")
-        counts = [
-            f"{count} {what}"
-            for count, what in ((broken, "unreadable"), (tiny, "smaller"), (alike, "like validation pictures"))
-            if count
-        ]
-        if tiny == len(fates):
+        if unreadable == len(statuses) and self._first_error is not None:
+            raise RestoreError(f"none of the {unreadable} images can be read; the first: {self._first_error}")
+        if too_small == len(statuses):
             raise RestoreError(
-                f"the patch of {self._patch} px is larger than every one of the {tiny} pictures",
+                f"all {too_small} images are smaller than the patch of {self._patch} px",
                 where=where,
                 hint="lower data.patch, or set data.small_images=upscale",
             )
+        counts = ((unreadable, "unreadable"), (too_small, "too small"), (similar, "similar to validation images"))
+        listed = ", ".join(f"{count} {reason}" for count, reason in counts if count)
         raise RestoreError(
-            f"no picture is left to train on with a patch of {self._patch} px: {', '.join(counts)}",
+            f"no image is left to train on with a patch of {self._patch} px: {listed}",
             where=where,
             hint="see data.patch, data.small_images and data.near_duplicates",
         )
 
-    def _what(self, fate: ImageStatus) -> str:
+    def summary(self) -> list[str]:
+        """One line for each reason why files were upscaled or left out, except unreadable ones."""
+        lines = []
+        for status in (ImageStatus.UPSCALED, ImageStatus.TOO_SMALL, ImageStatus.NEAR_DUPLICATE):
+            names = [printable(f.name) for f, its in zip(self.files, self.statuses) if its is status]
+            if names:
+                listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                lines.append(f"{len(names)} image{'s' * (len(names) > 1)} {self._describe(status)}: {listed}")
+        return lines
+
+    def _describe(self, status: ImageStatus) -> str:
         return {
-            ImageStatus.ENLARGED: f"smaller than the patch of {self._patch} px: enlarged (data.small_images: upscale)",
-            ImageStatus.TINY: f"smaller than the patch of {self._patch} px: left out (data.small_images: skip)",
-            ImageStatus.LOOKALIKE: "too like a validation picture: kept out of training (data.near_duplicates)",
-        }[fate]
+            ImageStatus.UPSCALED: f"smaller than the patch of {self._patch} px: upscaled (data.small_images: upscale)",
+            ImageStatus.TOO_SMALL: f"smaller than the patch of {self._patch} px: left out (data.small_images: skip)",
+            ImageStatus.NEAR_DUPLICATE: "similar to a validation image: left out (data.near_duplicates)",
+        }[status]
 
-    def _judge(self, picture: np.ndarray) -> ImageStatus:
-        small = min(picture.shape[:2]) < self._patch
+    def _check(self, image: Image) -> ImageStatus:
+        small = min(image.shape[:2]) < self._patch
         if small and self._small_images == "skip":
-            return ImageStatus.TINY
-        if picture[:, :, -3:] in self._held_out:
-            return ImageStatus.LOOKALIKE
-        return ImageStatus.ENLARGED if small else ImageStatus.USED
+            return ImageStatus.TOO_SMALL
+        if image[:, :, -3:] in self._held_out:
+            return ImageStatus.NEAR_DUPLICATE
+        return ImageStatus.UPSCALED if small else ImageStatus.USED
 
-    def _leave_out_broken(self, index: int, error: RestoreError) -> None:
+    def _leave_out_unreadable(self, index: int, error: RestoreError) -> None:
         with self._lock:
-            if self.fates[index] is ImageStatus.BROKEN:  # two threads drew it at once
+            if self.statuses[index] is ImageStatus.UNREADABLE:  # another thread read it at the same time
                 return
-            self.fates[index] = ImageStatus.BROKEN
+            self.statuses[index] = ImageStatus.UNREADABLE
             self._first_error = self._first_error or error
             self._on_event(f"left out: {error}")
 
 
-def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
-    """H×W×C uint8 -> the same, bicubic, so that the shorter side is `side`; of a long strip only the middle."""
-    longest = _LONGEST * min(picture.shape[:2])
-    top, left = (max(0, length - longest) // 2 for length in picture.shape[:2])
-    picture = picture[top : top + longest, left : left + longest]
-    factor = side / min(picture.shape[:2])
-    height, width = (max(side, round(length * factor)) for length in picture.shape[:2])
-    thirds = np.split(picture, picture.shape[2] // 3, axis=2)
-    return np.concatenate([cv2.resize(t, (width, height), interpolation=cv2.INTER_CUBIC) for t in thirds], axis=2)
+_MAX_ASPECT_RATIO = 16  # of an upscaled image; a strip of 1 × 10000 px would take gigabytes
+
+
+def upscaled(image: Image, side: int) -> Image:
+    """Resize H×W×C by bicubic interpolation so that the shorter side is `side`; only the middle of a long strip."""
+    longest = _MAX_ASPECT_RATIO * min(image.shape[:2])
+    top, left = (max(0, length - longest) // 2 for length in image.shape[:2])
+    image = image[top : top + longest, left : left + longest]
+    factor = side / min(image.shape[:2])
+    height, width = (max(side, round(length * factor)) for length in image.shape[:2])
+    # OpenCV resizes at most four channels at a time.
+    parts = np.split(image, image.shape[2] // 3, axis=2)
+    return np.concatenate([cv2.resize(p, (width, height), interpolation=cv2.INTER_CUBIC) for p in parts], axis=2)
+
+
+# Near-duplicates: a perceptual hash that survives re-encoding, resizing and small retouches.
+
+_HASHED_SIDE, _HASHED_FREQUENCIES = 32, 8
+
+
+def perceptual_hash(image: Image) -> int:
+    """The 64-bit DCT hash ("pHash") of an image.
+
+    The image is resized to 32×32 and converted to gray. Each of the 8×8 lowest frequencies of its cosine transform
+    gives one bit: whether it is above their median (of all but the mean brightness). After Zauner, "Implementation and
+    benchmarking of perceptual image hash functions", 2010, section 3.2.1.
+
+    Args:
+        image: uint8, H×W×3, sRGB.
+
+    Returns:
+        0 … 2^64 - 1; see `hamming`.
+    """
+    small = cv2.resize(image, (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    low = cv2.dct(gray)[:_HASHED_FREQUENCIES, :_HASHED_FREQUENCIES].ravel()
+    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
+
+
+def hashes_with_mirror(image: Image) -> tuple[int, int]:
+    """The hashes of an image (uint8, H×W×3) and of its mirror image, left to right."""
+    return perceptual_hash(image), perceptual_hash(np.ascontiguousarray(image[:, ::-1]))
+
+
+def hamming(a: int, b: int) -> int:
+    """The number of differing bits: 0 for the same image, 0 to 8 for copies, about 32 for unrelated images."""
+    return (a ^ b).bit_count()
+
+
+class DuplicateIndex:
+    """Hashes of images and of their mirror images; `image in index` tests for near-duplicates.
+
+    Args:
+        images: uint8, H×W×3 each.
+        bits: hashes that differ in fewer bits are near-duplicates. 0: nothing is.
+    """
+
+    def __init__(self, images: Iterable[Image] = (), bits: int = 0) -> None:
+        self.bits = bits
+        self._hashes = {h for image in images for h in hashes_with_mirror(image)} if bits else set()
+
+    def __contains__(self, image: Image) -> bool:
+        """Whether an image (uint8, H×W×3) is a near-duplicate of one in the index."""
+        if not self._hashes:
+            return False
+        own = perceptual_hash(image)
+        return any(hamming(own, other) < self.bits for other in self._hashes)

@@ -12,7 +12,7 @@ from restore.config import build
 from restore.data import build as module
 from restore.data.build import open_source
 from restore.data.config import DataConfig, Folder
-from restore.data.discovery import fingerprint, list_pictures, split_files
+from restore.data.discovery import fingerprint, list_images, split_files
 from restore.data.loader import Batch, Source
 from restore.degradations import damage_from
 from restore.errors import RestoreError
@@ -64,7 +64,7 @@ def test_a_list_file_names_pictures_relative_to_itself(folder: Path, tmp_path: P
     elsewhere.mkdir()
     (elsewhere / "some.txt").write_text(f"# the best\n../a b.png\n\n{folder / '01.png'}\n../a b.png\n")
     write_png(tmp_path / "a b.png", scene(1))
-    files = list_pictures(elsewhere / "some.txt")
+    files = list_images(elsewhere / "some.txt")
     assert [f.resolve() for f in files] == [tmp_path / "a b.png", folder / "01.png"]
     source, _, _ = opened({"folders": [str(elsewhere / "some.txt")], "validation_percent": 0})
     assert len(source.store) == 2
@@ -131,8 +131,8 @@ def test_tiny_pictures_are_enlarged_or_left_out_and_counted(folder: Path, tmp_pa
     source, _, said = opened(values)
     assert source.batch(0, 0, 64).clean.shape == (64, 3, 32, 32)
     assert len(source.store) == 15
-    counted = "icon" if cache == "none" else "3 pictures"
-    assert sum(counted in line and "smaller than the patch of 32 px: enlarged" in line for line in said) == 1
+    counted = "icon" if cache == "none" else "3 images"
+    assert sum(counted in line and "smaller than the patch of 32 px: upscaled" in line for line in said) == 1
     source, _, said = opened(values | {"small_images": "skip"})
     source.batch(0, 0, 64)
     assert len(source.store) == 12
@@ -153,7 +153,7 @@ def test_lookalikes_of_validation_pictures_are_kept_out_of_training(folder: Path
     source.batch(0, 0, 100)
     assert len(source.store) == len(files.training)
     if cache == "memory":
-        assert sum("1 picture too like a validation" in line and "copy.jpg" in line for line in said) == 1
+        assert sum("1 image similar to a validation" in line and "copy.jpg" in line for line in said) == 1
     for off in (0, None):
         source = opened(values | {"near_duplicates": off})[0]
         source.batch(0, 0, 100)
@@ -167,7 +167,7 @@ def test_validation_pictures_smaller_than_the_network_takes_are_not_scored(tmp_p
     write_png(validation[0], scene(0, 3, 3))
     _, batches, said = opened({"folders": [str(tmp_path)], "validation_percent": 40})
     assert len(batches) == len(validation) - 1
-    assert any("1 validation pictures are smaller than 4 px" in line for line in said)
+    assert any("1 validation images are smaller than 4 px" in line for line in said)
 
 
 # Where they wait.
@@ -180,9 +180,9 @@ def test_auto_takes_what_fits_and_says_so(folder: Path, monkeypatch: pytest.Monk
     source, _, said = opened({"folders": [str(folder)]})
     assert sum("(data.cache: none)" in line for line in said) == 1
     assert source.store.threads > 0
-    monkeypatch.setattr(module, "_probe", lambda intake: 0.0)  # the estimate was wrong
+    monkeypatch.setattr(module, "_estimate_nbytes", lambda intake: 0.0)  # the estimate was wrong
     source, _, said = opened({"folders": [str(folder)]})
-    assert sum("(data.cache: none): more than" in line for line in said) == 1
+    assert sum("(data.cache: none): they need more than" in line for line in said) == 1
 
 
 def test_free_memory_is_a_number_of_bytes() -> None:
@@ -202,12 +202,10 @@ def test_folders_without_a_usable_picture_are_refused(folder: Path, tmp_path: Pa
     for i in range(3):
         (tmp_path / "broken" / f"{i}.jpg").write_bytes(b"\xff\xd8\xff no more")
     values = {"cache": cache, "validation_percent": 0}
-    assert "no pictures in this folder" in refused(values | {"folders": [str(tmp_path / "empty")]})
-    assert "none of the 3 pictures can be read; the first: " in refused(
-        values | {"folders": [str(tmp_path / "broken")]}
-    )
+    assert "no images in this folder" in refused(values | {"folders": [str(tmp_path / "empty")]})
+    assert "none of the 3 images can be read; the first: " in refused(values | {"folders": [str(tmp_path / "broken")]})
     large = refused(values | {"folders": [str(folder)], "patch": 400, "small_images": "skip"})
-    assert "the patch of 400 px is larger than every one of the 12 pictures" in large
+    assert "all 12 images are smaller than the patch of 400 px" in large
     assert "lower data.patch" in large
     assert "broken" in refused(values | {"folders": [str(folder), str(tmp_path / "broken")], "on_error": "fail"})
 
@@ -216,7 +214,7 @@ def test_one_clear_line_each(folder: Path, tmp_path: Path) -> None:
     assert "there is no such folder" in refused({"folders": [str(tmp_path / "nowhere")]})
     assert "neither a folder nor a list" in refused({"folders": [str(folder / "01.png")]})
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
-    assert "names no picture" in refused({"folders": [str(tmp_path / "empty.txt")]})
+    assert "has no images" in refused({"folders": [str(tmp_path / "empty.txt")]})
     assert "must be at least 64" in _too_small_validation(folder)
 
 
@@ -267,6 +265,6 @@ def test_pairs_that_do_not_match_are_named(folder: Path, tmp_path: Path) -> None
     write_png(tmp_path / "damaged" / "03.png", scene(1, 33, 33))
     source, _, said = opened(two_folders | {"validation_percent": 0}, None)
     assert len(source.store) == 11
-    assert sum("03.png: the two of a pair have different sizes" in line for line in said) == 1
+    assert sum("03.png: the two images of a pair have different sizes" in line for line in said) == 1
     write_png(tmp_path / "damaged" / "stranger.png", scene(1))
     assert "stranger" in refused(two_folders, None)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from restore.data.cache import DeviceStore, FileStore, MemoryStore, Store
+from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.dataset import TrainingImages
-from restore.data.sampler import CropPlan, CropSpec, FolderSampler, make_wish
+from restore.data.sampler import CropPlan, CropSpec, FolderSampler, sample_crops
 from restore.errors import RestoreError
 from restore.images import find_images, read_rgb8, write_png
 from tests.data.conftest import scene
@@ -16,18 +16,16 @@ from tests.data.conftest import scene
 CPU = torch.device("cpu")
 
 
-def stores(files: list[Path], shares: FolderSampler | None = None, **settings: object) -> list[Store]:
+def stores(files: list[Path], shares: FolderSampler | None = None, **settings: object) -> list[CropStore]:
     """The same files in all three stores."""
     shares = shares or FolderSampler([len(files)])
     intake = TrainingImages(files, read_rgb8, **settings)  # type: ignore[arg-type]
-    pictures = [intake.take(i) for i in range(len(files))]
-    usable = [p is not None for p in pictures]
-    held = [p for p in pictures if p is not None]
+    cached = [intake.load(i) for i in range(len(files))]
     again = TrainingImages(files, read_rgb8, **settings)  # type: ignore[arg-type]
     return [
-        DeviceStore(held, usable, shares, CPU),
-        MemoryStore(held, usable, shares, CPU),
-        FileStore(again, shares, CPU, threads=3),
+        DeviceCropStore(intake, shares, CPU, list(cached)),
+        CropStore(intake, shares, CPU, cached=cached),
+        CropStore(again, shares, CPU, threads=3),
     ]
 
 
@@ -35,8 +33,8 @@ def files_of(folder: Path) -> list[Path]:
     return [folder / name for name in find_images(folder)]
 
 
-def equal(stores: list[Store], wish: CropSpec) -> torch.Tensor:
-    first, *others = [store.start(wish)() for store in stores]
+def equal(stores: list[CropStore], spec: CropSpec) -> torch.Tensor:
+    first, *others = [store.start(spec)() for store in stores]
     assert first.dtype == torch.uint8
     assert all(torch.equal(first, other) for other in others)
     return first
@@ -48,7 +46,7 @@ def test_three_stores_give_the_same_crops(folder: Path, rotate: bool, scale: tup
     plan = CropPlan(32, scale, rotate=rotate)
     three = stores(files_of(folder), patch=32)
     for step in range(10):
-        crops = equal(three, make_wish(plan, 5, step, 8))
+        crops = equal(three, sample_crops(plan, 5, step, 8))
         assert crops.shape[:2] == (8, 3)
 
 
@@ -57,23 +55,23 @@ def test_three_stores_give_the_same_crops(folder: Path, rotate: bool, scale: tup
 def test_a_crop_is_cut_then_mirrored_then_turned(tmp_path: Path, turn: int, flip: bool) -> None:
     picture = scene(1, 40, 50)
     write_png(tmp_path / "a.png", picture)
-    wish = CropSpec(
-        keys=torch.tensor([1]), place=torch.tensor([[0.5, 0.75]], dtype=torch.float64),
-        flip=torch.tensor([flip]), turn=torch.tensor([turn]), side=20,
+    spec = CropSpec(
+        keys=torch.tensor([1]), offset=torch.tensor([[0.5, 0.75]], dtype=torch.float64),
+        flip=torch.tensor([flip]), rotation=torch.tensor([turn]), side=20,
     )  # fmt: skip
     expected = picture[10:30, 23:43]  # 0.5 of 21 and 0.75 of 31 places
     expected = np.fliplr(expected) if flip else expected
     for _ in range(turn):
         expected = np.flipud(np.swapaxes(expected, 0, 1))
-    crop = equal(stores([tmp_path / "a.png"]), wish)[0]
+    crop = equal(stores([tmp_path / "a.png"]), spec)[0]
     assert np.array_equal(crop.permute(1, 2, 0).numpy(), expected)
 
 
 def test_beyond_the_lower_and_right_edges_a_picture_is_mirrored(tmp_path: Path) -> None:
     picture = scene(2, 20, 30)
     write_png(tmp_path / "a.png", picture)
-    wish = CropSpec(torch.tensor([1]), torch.zeros(1, 2).double(), torch.tensor([False]), torch.tensor([0]), 35)
-    crop = equal(stores([tmp_path / "a.png"]), wish)[0]
+    spec = CropSpec(torch.tensor([1]), torch.zeros(1, 2).double(), torch.tensor([False]), torch.tensor([0]), 35)
+    crop = equal(stores([tmp_path / "a.png"]), spec)[0]
     assert np.array_equal(crop.permute(1, 2, 0).numpy(), np.pad(picture, ((0, 15), (0, 5), (0, 0)), "reflect"))
 
 
@@ -91,21 +89,21 @@ def test_what_is_left_out_changes_nothing_else_and_alike_in_all_stores(folder: P
     plan = CropPlan(32)
     whole = stores(mixed)[1]  # for which keys drew a good file at once
     for step in range(12):
-        equal(three, make_wish(plan, 1, step, 8))
+        equal(three, sample_crops(plan, 1, step, 8))
     assert [len(store) for store in three] == [12, 12, 12]
     assert sum("broken0.png" in line for line in said) == 2, "once for each of the two intakes"
-    wish = make_wish(plan, 1, 0, 64)
-    first_choice = FolderSampler([len(mixed)]).pick(wish.keys, 0)
+    spec = sample_crops(plan, 1, 0, 64)
+    first_choice = FolderSampler([len(mixed)]).pick(spec.keys, 0)
     good = torch.tensor([mixed[i].parent == folder for i in first_choice.tolist()])
     assert good.any()
     assert not good.all()
-    at_once = whole.start(wish)()
-    assert torch.equal(three[2].start(wish)()[good], at_once[good])
+    at_once = whole.start(spec)()
+    assert torch.equal(three[2].start(spec)()[good], at_once[good])
 
 
 def test_draws_follow_the_weights_of_the_folders(tmp_path: Path) -> None:
     shares = FolderSampler([90, 10], [1.0, 3.0])
-    keys = make_wish(CropPlan(16), 3, 0, 4000).keys
+    keys = sample_crops(CropPlan(16), 3, 0, 4000).keys
     from_second = (shares.pick(keys, 0) >= 90).double().mean().item()
     assert from_second == pytest.approx(0.75, abs=0.03)  # 4 standard deviations
     again = shares.pick(keys, 1)
@@ -119,21 +117,21 @@ def test_a_file_that_vanishes_ends_in_a_clear_error(folder: Path, tmp_path: Path
     for file in files_of(folder)[:3]:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     store = stores(files_of(tmp_path), patch=16)[2]
-    wish = make_wish(CropPlan(16), 0, 0, 16)
-    store.start(wish)()
+    spec = sample_crops(CropPlan(16), 0, 0, 16)
+    store.start(spec)()
     (tmp_path / "01.png").unlink()
-    with pytest.raises(RestoreError, match=r"01\.png: was there when training began.*put it back"):
-        store.start(wish)()
+    with pytest.raises(RestoreError, match=r"01\.png: was readable when training began.*put it back"):
+        store.start(spec)()
 
 
 def test_a_file_that_breaks_while_training_ends_in_a_clear_error(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(files_of(folder)[0].read_bytes())
     store = stores([tmp_path / "a.png"], patch=16)[2]
-    wish = make_wish(CropPlan(16), 0, 0, 2)
-    store.start(wish)()
+    spec = sample_crops(CropPlan(16), 0, 0, 2)
+    store.start(spec)()
     (tmp_path / "a.png").write_bytes(b"cut short")
-    with pytest.raises(RestoreError, match="was there when training began"):
-        store.start(wish)()
+    with pytest.raises(RestoreError, match="was readable when training began"):
+        store.start(spec)()
 
 
 def test_a_reader_that_never_answers_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +146,10 @@ def test_a_reader_that_never_answers_is_not_waited_for(folder: Path, monkeypatch
         return read_rgb8(path)
 
     monkeypatch.setattr(module, "_READ_SECONDS", 0.2)
-    slow = FileStore(TrainingImages(files_of(folder), read), FolderSampler([12]), CPU, threads=1)
+    slow = CropStore(TrainingImages(files_of(folder), read), FolderSampler([12]), CPU, threads=1)
     try:
-        with pytest.raises(RestoreError, match="no picture came within"):
-            slow.start(make_wish(CropPlan(16), 0, 0, 2))()
+        with pytest.raises(RestoreError, match="no image was read within"):
+            slow.start(sample_crops(CropPlan(16), 0, 0, 2))()
     finally:
         answer.set()
 
@@ -160,6 +158,6 @@ def test_when_no_file_is_of_use_drawing_ends(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     files = files_of(tmp_path)
-    store = FileStore(TrainingImages(files, read_rgb8), FolderSampler([5]), CPU, threads=2)
-    with pytest.raises(RestoreError, match="none of the 5 pictures can be read"):
-        store.start(make_wish(CropPlan(16), 0, 0, 4))()
+    store = CropStore(TrainingImages(files, read_rgb8), FolderSampler([5]), CPU, threads=2)
+    with pytest.raises(RestoreError, match="none of the 5 images can be read"):
+        store.start(sample_crops(CropPlan(16), 0, 0, 4))()

@@ -49,7 +49,7 @@ def test_steps_damaged_together_are_the_same_steps(folder: Path) -> None:
     assert all(same(batch, pictures.batch(4, step, 2)) for step, batch in enumerate(together))
 
 
-def test_a_stream_that_prepares_several_steps_together_groups_them_by_number(
+def test_a_stream_that_prepares_several_steps_per_group_groups_them_by_number(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = source(folder, "memory")
@@ -61,7 +61,7 @@ def test_a_stream_that_prepares_several_steps_together_groups_them_by_number(
         return start(seed, steps, *rest)
 
     monkeypatch.setattr(pictures, "start", noted)
-    monkeypatch.setattr(module, "steps_together", lambda source, count: 4)
+    monkeypatch.setattr(module, "steps_per_group", lambda source, count: 4)
     with BatchStream(pictures, seed=4, start=6, count=2) as stream:
         for step in range(6, 13):
             assert same(next(stream), source(folder, "memory").batch(4, step, 2)), step
@@ -86,9 +86,9 @@ def test_files_are_asked_for_ahead_but_not_without_end(folder: Path) -> None:
     asked: list[int] = []
     start = pictures.store.start
 
-    def counted(wish: object) -> object:
+    def counted(spec: object) -> object:
         asked.append(1)
-        return start(wish)  # type: ignore[arg-type]
+        return start(spec)  # type: ignore[arg-type]
 
     pictures.store.start = counted  # type: ignore[assignment,method-assign]
     with BatchStream(pictures, seed=0, start=0, count=2) as stream:
@@ -105,7 +105,7 @@ def test_an_error_of_a_reader_reaches_the_step(folder: Path, tmp_path: Path) -> 
         next(stream)
         for file in tmp_path.iterdir():
             file.unlink()
-        with pytest.raises(RestoreError, match="was there when training began"):
+        with pytest.raises(RestoreError, match="was readable when training began"):
             deque(stream, maxlen=0)
 
 
