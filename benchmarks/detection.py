@@ -22,7 +22,7 @@ from torch import Tensor
 
 from restore.degradations import key, load_damage
 from restore.devices import limit_threads
-from restore.fix.steps import Models, Steps, carry_out, repair, tiles_of
+from restore.fix.steps import MemoryPage, Models, Steps, repair, run_steps, tiles_of
 from restore.images import find_images, read_rgb8
 from restore.metrics import psnr
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
@@ -43,7 +43,7 @@ def main() -> None:
     models = Models(open_restorer("inpaint"), open_restorer("photo"), open_detector(args.model))
     names = find_images(args.folder)[: args.limit]
     pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
-    clean(models.finder, names, pictures)
+    clean(models.detector, names, pictures)
     print("\n| damage | pixels damaged | precision | recall | F1 | gain kept by filling | by `--masks auto` |")
     print("|---|---|---|---|---|---|---|")
     for damage in args.damage:
@@ -55,7 +55,7 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
     shares, seconds = [], 0.0
     for picture in pictures:
         start = time.perf_counter()
-        shares.append(float(detector.find(as_array(picture)).mean()))
+        shares.append(float(detector.detect(as_array(picture)).mean()))
         seconds += time.perf_counter() - start
     megapixels = sum(picture[0, 0].numel() for picture in pictures) / 1e6
     worst = int(np.argmax(shares))
@@ -70,7 +70,7 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
 def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]) -> None:
     """One row: what is found of a damage."""
     damage, tiles = load_damage(name), tiles_of([models], "auto")
-    steps = Steps(find=True, repair=True, clean_up=True, masked=True, spare_clean=True)
+    steps = Steps(detect=True, restore=True, clean_up=True, masked=True, spare_clean=True)
     counts, gains, shares = [], {"found": [], "auto": [], "true": []}, []
     for relative, picture in zip(names, pictures):
         size = (picture.shape[-2], picture.shape[-1])
@@ -78,15 +78,14 @@ def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]
         shown = rounded(shown)
         true = mask[0, 0].numpy()
         seen = as_array(shown)
-        done = carry_out(
-            models, steps, seen, None, tile_of=lambda model: tiles[id(model)], dilate_px=0, feather_px=0, on_event=print
-        )
-        found = done.weight
+        page = MemoryPage(lambda seen=seen: seen)
+        run_steps(page, steps, models, tile_of=lambda model: tiles[id(model)], on_event=print)
+        found = page.mask
         counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
         shares.append(true.mean())
         before = float(psnr(shown, picture))
         results = {kind: repair(models.restorer, seen, holes) for kind, holes in (("found", found), ("true", true))}
-        results["auto"] = seen if done.repaired is None else done.repaired
+        results["auto"] = seen if page.repaired is None else page.repaired
         for kind, result in results.items():
             repaired = rounded(torch.from_numpy(result).permute(2, 0, 1)[None])
             gains[kind].append(float(psnr(repaired, picture)) - before)

@@ -21,7 +21,7 @@ from skimage import data
 
 from restore.degradations import Damage, damage_from, key, load_damage
 from restore.devices import limit_threads
-from restore.fix.steps import Models, Steps, carry_out, tiles_of
+from restore.fix.steps import MemoryPage, Models, Steps, run_steps, tiles_of
 from restore.restorers.base import Restorer
 from restore.restorers.detector import open_detector
 from restore.restorers.registry import open_restorer
@@ -49,23 +49,22 @@ def main() -> None:
     holes, fifth = damaged(picture, damage_from(FIFTH, "a fifth"))
     scratched, true = damaged(picture, load_damage("scratch"))
 
-    def chain(steps: Steps, shown: np.ndarray, weight: np.ndarray | None, models: Models = everything) -> np.ndarray:
-        outcome = carry_out(
-            models, steps, shown, weight, tile_of=lambda one: tiles[id(one)], dilate_px=0, feather_px=0, on_event=print
-        )
-        return np.zeros(1) if outcome.weight is None else outcome.weight
+    def chain(steps: Steps, image: np.ndarray, mask: np.ndarray | None, models: Models = everything) -> np.ndarray:
+        page = MemoryPage(lambda: image, mask)
+        run_steps(page, steps, models, tile_of=lambda one: tiles[id(one)], on_event=print)
+        return np.zeros(1) if page.mask is None else page.mask
 
     def found() -> np.ndarray:
-        return detector.find(scratched, tile_px=tiles[id(detector)])
+        return detector.detect(scratched, tile_px=tiles[id(detector)])
 
     def cleaned() -> np.ndarray:
-        return chain(Steps(repair=True), picture, None, Models(photo))
+        return chain(Steps(restore=True), picture, None, Models(photo))
 
     def filled() -> np.ndarray:
-        return chain(Steps(repair=True, masked=True), holes, fifth)
+        return chain(Steps(restore=True, masked=True), holes, fifth)
 
     def automatic() -> np.ndarray:
-        return chain(Steps(find=True, repair=True, clean_up=True, masked=True), scratched, None)
+        return chain(Steps(detect=True, restore=True, clean_up=True, masked=True), scratched, None)
 
     print(f"{picture.shape[1]}×{picture.shape[0]}, {torch.get_num_threads()} threads, {told(photo)}\n")
     print("| | pixels repaired | s/megapixel |\n|---|---|---|")

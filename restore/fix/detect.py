@@ -12,12 +12,12 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.io import check_pipes
-from restore.fix.options import DetectOptions, FilePath, FixOptions
+from restore.fix.options import DetectOptions, FilePath
 from restore.fix.plan import FixPlan, Job, is_pipe, plan_fix
-from restore.fix.results import Progress, ResultRecorder, Summary
+from restore.fix.results import Progress, Summary
 from restore.fix.run import run_stages
-from restore.fix.stages import FloatArray, Huge, Stages, WorkItem
-from restore.fix.steps import Models, RepairResult
+from restore.fix.stages import Stages
+from restore.fix.steps import MemoryPage, Models, Steps
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
 
 if TYPE_CHECKING:
@@ -84,7 +84,15 @@ def run_detect(
     reading = options.to_fix(suffix="")
     run_stages(
         plan,
-        lambda recorder: _DetectionStages(plan, detector, reading, recorder, link),
+        lambda recorder: Stages(
+            plan,
+            [Models(detector=detector)],
+            reading,
+            recorder,
+            link,
+            steps=Steps(detect=True),
+            output_of=_mask_image,
+        ),
         summary,
         progress=progress,
         link=link,
@@ -92,33 +100,10 @@ def run_detect(
     return summary
 
 
-class _DetectionStages(Stages):
-    """The stages of a repair, with the mask in the place of the repaired picture."""
-
-    def __init__(
-        self, plan: FixPlan, detector: Detector, options: FixOptions, recorder: ResultRecorder, link: SupervisorLink
-    ) -> None:
-        super().__init__(plan, [Models(detector)], options, recorder, link)
-        self.detector = detector
-
-    def repair_in_parts(self, huge: Huge, network: int) -> WorkItem | None:
-        """A mask is made in memory, whatever its size."""
-        return self.reader.load_whole(huge.job)
-
-    def room_for(self, loaded: WorkItem) -> int:
-        """One: a picture is looked at on several scales."""
-        return 1
-
-    def _carry_out(
-        self, loaded: WorkItem, page: DecodedImage, shown: FloatArray, weight: FloatArray | None, network: int
-    ) -> RepairResult:
-        mask = self.detector.find(shown, tile_px=self._tile_of(self.detector), on_event=loaded.notes.append)
-        return RepairResult(mask[:, :, None], None, filled=True, cleaned=False, everywhere=True)
-
-    def _put_in(
-        self, picture: DecodedImage, repaired: FloatArray, weight: FloatArray | None, everywhere: bool
-    ) -> DecodedImage:
-        return DecodedImage((repaired * 255).astype(np.uint8))
+def _mask_image(source: DecodedImage, page: MemoryPage) -> DecodedImage:
+    """The mask of a page as it is written."""
+    assert page.mask is not None
+    return DecodedImage((page.mask[:, :, None] * 255).astype(np.uint8))
 
 
 def _writes_png(job: Job) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -175,7 +175,7 @@ def effective_mask(
     else:
         weight = transparency(picture)
         weight = 1 - weight if invert else weight
-    return prepare_mask(weight, dilate_px=dilate_px, feather_px=feather_px, shown=picture.to_srgb)
+    return prepare_mask(weight, dilate_px=dilate_px, feather_px=feather_px, image=picture.to_srgb)
 
 
 def transparency(picture: DecodedImage) -> FloatArray:
@@ -190,15 +190,26 @@ def transparency(picture: DecodedImage) -> FloatArray:
     return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
 
 
+def opaque_where_repaired(image: DecodedImage, mask: FloatArray | None) -> DecodedImage:
+    """An image whose alpha was its mask, made opaque there: a repair that stays transparent cannot be seen."""
+    if image.alpha is None or mask is None:
+        return image
+    alpha = image.alpha.copy()
+    alpha[mask > 0] = image.white
+    return replace(image, alpha=alpha)
+
+
 def mask_warnings(weights: Sequence[FloatArray]) -> list[str]:
     """What is odd about a picture's masks, one for each page: that they mark hardly anything, or nearly all."""
     strongest = max(float(weight.max(initial=0)) for weight in weights)
     marked = sum(int(np.count_nonzero(weight)) for weight in weights)
     faint = f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
-    return [faint] * (0 < strongest < _FAINT) + doubts_of_share(marked / max(1, sum(weight.size for weight in weights)))
+    return [faint] * (0 < strongest < _FAINT) + coverage_warnings(
+        marked / max(1, sum(weight.size for weight in weights))
+    )
 
 
-def doubts_of_share(marked: float) -> list[str]:
+def coverage_warnings(marked: float) -> list[str]:
     """As `mask_warnings`, of the share of all pixels that are marked."""
     if marked <= _NEARLY_ALL:
         return []
@@ -218,12 +229,12 @@ def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray
 
 
 def prepare_mask(
-    weight: FloatArray, *, dilate_px: Dilate, feather_px: int, shown: Callable[[], FloatArray]
+    mask: FloatArray, *, dilate_px: Dilate, feather_px: int, image: Callable[[], FloatArray]
 ) -> FloatArray:
-    """As `shaped`, or first widened to where the damage ends; `shown` gives the picture, H×W×3, sRGB, [0, 1]."""
+    """As `shaped`; `auto` first widens holes to where the damage ends in `image()`, H×W×3, sRGB, [0, 1]."""
     if dilate_px == "auto":
-        weight, dilate_px = widened(weight, shown()) if weight.any() else weight, 0
-    return shaped(weight, dilate_px=dilate_px, feather_px=feather_px)
+        mask, dilate_px = widened(mask, image()) if mask.any() else mask, 0
+    return shaped(mask, dilate_px=dilate_px, feather_px=feather_px)
 
 
 def _dilate(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:

@@ -122,6 +122,7 @@ def run_fix(
     check_pipes(plan, options.log)
     _check_models(plan, models[0], options)
     restorer = models[0].restorer
+    assert restorer is not None  # checked above
     summary = Summary(
         len(plan.jobs),
         warnings=list(plan.warnings),
@@ -145,6 +146,8 @@ def run_fix(
 def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
     """Refuse models that cannot do what the options ask of them."""
     restorer, cleaner = models.restorer, models.clean_up
+    if restorer is None:
+        raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
     if plan.masks is None and restorer.needs.needs_mask:
         raise RestoreError(f"{restorer.name} fills holes and requires --masks", hint="or choose another --model")
     if plan.masks is not None and restorer.needs.scale != 1:
@@ -152,7 +155,7 @@ def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
             f"{restorer.name} changes the size of images and cannot be combined with --masks",
             hint="leave out --masks, or choose another --model",
         )
-    if plan.masks is not None and plan.masks.found and models.finder is None:
+    if plan.masks is not None and plan.masks.found and models.detector is None:
         raise RestoreError("--masks auto requires a detector", hint="add one to the Models")
     if options.strength != 1 and restorer.needs.scale != 1:
         raise RestoreError(
@@ -202,11 +205,12 @@ def run_stages(
 def _settings(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> dict[str, Any]:
     """The options of a run and what they resolved to, for the log."""
     cleaner = models[0].clean_up
+    restorers = [one.restorer for one in models if one.restorer is not None]
     return {
         **options.to_dict(),
         "clean_up": None if cleaner is None else cleaner.name,
-        "device": ",".join(str(one.restorer.device) for one in models),
-        "precision": models[0].restorer.precision,
+        "device": ",".join(str(one.device) for one in restorers),
+        "precision": restorers[0].precision,
     }
 
 
@@ -217,7 +221,7 @@ def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: Su
                 sweep_leftovers(folder)
         alone, waiting = _record_settled(plan, recorder, past)
         if plan.input == PIPE:  # a thread that waits for a pipe could not be interrupted
-            stages.carry_through([*alone, *waiting])
+            stages.run_serially([*alone, *waiting])
             return
         for jobs in (*([job] for job in alone), waiting):
             stream(jobs, stages, recorder)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from restore.fix.plan import Job
-from restore.fix.stages import FloatArray, Huge, Stages, WorkItem
+from restore.fix.stages import HugeItem, Stages, WorkItem
 
 if TYPE_CHECKING:
     from restore.fix.results import ResultRecorder
@@ -82,7 +82,7 @@ class _Flow:
         self._to_read = deque(jobs)
         self._stages, self._ledger = stages, ledger
         self._reading, self._writing = reading, writing
-        self._reads: deque[Future[WorkItem | Huge | None]] = deque()
+        self._reads: deque[Future[WorkItem | HugeItem | None]] = deque()
         self._writes: deque[tuple[Future[None], int]] = deque()
         self._waiting = _WAITING_PICTURES * stages.networks
         self._closed = False
@@ -102,8 +102,8 @@ class _Flow:
     def work(self, network: int) -> None:
         """Repair what is read with one of the networks, until nothing is left."""
         while group := self._take(network):
-            for loaded, repaired in self._stages.repair_group(group, network):
-                self._put(loaded, repaired)
+            for item in self._stages.repair_group(group, network):
+                self._put(item)
 
     def _take(self, network: int) -> list[WorkItem]:
         """The next picture, and those behind it that are read and can go along; empty at the end."""
@@ -113,19 +113,19 @@ class _Flow:
                 if not self._reads or self._stopped():
                     return []
                 first = self._reads.popleft()
-            loaded = first.result()
+            item = first.result()
             if self._stopped():
                 return []
-            if isinstance(loaded, Huge):
-                loaded = self._stages.repair_in_parts(loaded, network)
-            if loaded is not None:
+            if isinstance(item, HugeItem):
+                item = self._stages.repair_in_parts(item, network)
+            if item is not None:
                 break
-        group = [loaded]
+        group = [item]
         with self._lock:
-            room = self._stages.room_for(loaded)
+            room = self._stages.room_for(item)
             while len(group) < room and self._reads and self._reads[0].done() and not self._stopped():
                 other = self._reads[0].result()
-                if isinstance(other, Huge) or (other is not None and not self._stages.go_together(loaded, other)):
+                if isinstance(other, HugeItem) or (other is not None and not self._stages.go_together(item, other)):
                     break
                 self._reads.popleft()
                 if other is not None:
@@ -133,16 +133,16 @@ class _Flow:
             self._read_ahead()
         return group
 
-    def _put(self, loaded: WorkItem, repaired: FloatArray | None) -> None:
-        """Have a picture written, as soon as there is room."""
+    def _put(self, item: WorkItem) -> None:
+        """Have an image written, as soon as there is room."""
         while True:
             with self._lock:
                 while self._writes and self._writes[0][0].done():
                     self._writes.popleft()[0].result()
                 pixels = sum(pixels for _, pixels in self._writes)
                 if not self._crowded(len(self._writes), pixels):
-                    saved = self._writing.submit(self._stages.save, loaded, repaired)
-                    self._writes.append((saved, loaded.pixels))
+                    saved = self._writing.submit(self._stages.save, item)
+                    self._writes.append((saved, item.pixels))
                     return
                 oldest = self._writes[0][0]
             oldest.result()

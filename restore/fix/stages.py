@@ -1,4 +1,4 @@
-"""The three stages of a picture: decode, restore, encode. Each ends with a result or a fate told."""
+"""The stages of an image: decode, repair, encode. Every file ends with one result, which is recorded."""
 
 from __future__ import annotations
 
@@ -6,113 +6,115 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from restore.fix.decoder_isolation import SupervisorLink
-from restore.fix.fade_correction import unfaded
 from restore.fix.io import encoded, put, take
-from restore.fix.masks import doubts_of_share, effective_mask, mask_warnings
 from restore.fix.options import FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
-from restore.fix.steps import Finder, Models, RepairResult, Steps, carry_out, model_provenance, tiles_of
+from restore.fix.steps import (
+    Detector,
+    MemoryPage,
+    Models,
+    Steps,
+    correct_fading,
+    model_provenance,
+    run_steps,
+    tiles_of,
+)
 from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes
 from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
 from restore.signals import defer_signals
 
 if TYPE_CHECKING:
+    from restore.fix.out_of_core import MaskSpec, SpooledPage
     from restore.restorers.base import Restorer
 
-
-# A picture on its way through the stages, and what became of it.
-
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
+
+HUGE_PIXELS = 40_000_000
+"""An image with more pixels goes through in parts, out of core; in memory a pixel takes some 40 bytes."""
+
+HUGE_FILE_BYTES = 200_000_000
+"""A larger file is not read into memory to look at its header: it goes through in parts at once."""
+
+_PIXEL_BYTES = 40  # of an image in memory: its own values, what a network sees, and what comes out
 
 
 @dataclass
 class WorkItem:
-    """A picture on its way through the stages.
+    """An image on its way through the stages.
 
     Attributes:
-        job: what is to happen to it.
+        job: what is to be done.
         data: the file, where it may be copied; else empty.
-        picture: decoded.
+        image: decoded; with the further pages of a TIFF.
         stat: the file's, when it was read; None of a pipe.
         steps: what is done to it.
-        shown, weight: what the first model gets; the weight, also where it was found on the way, is the picture's mask.
+        pages: what the steps work on, one for each page of `image`.
         input_sha256: of the file, where there is a log.
         notes: what the user should know, growing on the way.
         seconds: spent on it so far.
-        further_weights: where to repair the further pages of a TIFF; None everywhere.
-        further: these pages, repaired.
-        filled: the restorer ran, on some page.
-        cleaned: so did what cleans up, and its work was taken.
-        everywhere: known pixels of the first page changed, too.
+        outputs: what is written of the further pages.
     """
 
     job: Job
     data: bytes
-    picture: DecodedImage
+    image: DecodedImage
     stat: os.stat_result | None
     steps: Steps
-    shown: FloatArray | None
-    weight: FloatArray | None
+    pages: list[MemoryPage]
     input_sha256: str | None
     notes: list[str]
     seconds: float
-    further_weights: list[FloatArray | None] = field(default_factory=list)
-    extra_pages: tuple[DecodedImage, ...] = ()
-    filled: bool = False
-    cleaned: bool = False
-    everywhere: bool = False
+    outputs: tuple[DecodedImage, ...] = ()
+
+    @property
+    def sources(self) -> tuple[DecodedImage, ...]:
+        """All pages as they were decoded."""
+        return (self.image, *self.image.extra_pages)
 
     @property
     def pixels(self) -> int:
-        """Its size, with all pages."""
-        return sum(page.size[0] * page.size[1] for page in (self.picture, *self.picture.extra_pages))
+        """Of all pages."""
+        return sum(page.size[0] * page.size[1] for page in self.sources)
 
     @property
-    def marked_share(self) -> float | None:
-        """Of all pixels, on all pages, those that a mask marks; None without masks."""
-        weights = [self.weight, *self.further_weights]
-        marked = [int(np.count_nonzero(weight)) for weight in weights if weight is not None]
-        return sum(marked) / self.pixels if len(marked) == len(weights) else None
+    def mask_coverage(self) -> float | None:
+        """The fraction of pixels in holes, on all pages; None without masks."""
+        masks = [page.mask for page in self.pages if page.mask is not None]
+        if len(masks) < len(self.pages):
+            return None
+        return sum(int(np.count_nonzero(mask)) for mask in masks) / self.pixels
 
 
 @dataclass(frozen=True)
-class Huge:
-    """A picture that is not held in memory: it goes through all stages in bands when its turn comes."""
+class HugeItem:
+    """An image that goes through all stages out of core when its turn comes."""
 
     job: Job
-    pixels: int = 0
+    pixels: int = 0  # in memory
 
 
-def is_lossy_reencode(picture: DecodedImage) -> bool:
-    """Whether writing it again would cost quality, and it is in its file as it goes out: then, where the model
-    changed nothing, the file itself is the better output.
+def is_lossy_reencode(image: DecodedImage) -> bool:
+    """Whether encoding an image again loses quality, though it would look as in its file: then, if a model changes
+    nothing, the file itself is the better output.
     """
-    lossy = picture.format == "jpeg" or picture.compression == "lossy"
-    return lossy and not picture.reoriented and not picture.notes
+    lossy = image.format == "jpeg" or image.compression == "lossy"
+    return lossy and not image.reoriented and not image.notes
 
 
-def opaque_where_repaired(picture: DecodedImage, weight: FloatArray | None) -> DecodedImage:
-    """Alpha said where to repair, and has done its work: left transparent, the repair could not be seen."""
-    if picture.alpha is None or weight is None:
-        return picture
-    alpha = picture.alpha.copy()
-    alpha[weight > 0] = picture.white
-    return replace(picture, alpha=alpha)
-
-
-def changed_share(before: DecodedImage, after: DecodedImage) -> float:
-    """Of all pixels, on all pages."""
+def changed_fraction(before: DecodedImage, after: DecodedImage) -> float:
+    """The fraction of pixels that differ, on all pages."""
     count, total = 0, 0
     for old, new in zip((before, *before.extra_pages), (after, *after.extra_pages)):
         if old.pixels.shape != new.pixels.shape:
@@ -124,133 +126,136 @@ def changed_share(before: DecodedImage, after: DecodedImage) -> float:
     return count / total
 
 
-# The first stage of a picture: read, with its mask, and its fate settled where that is all there is to it.
-
-
-_PIXEL_BYTES = 40  # of a picture in memory: its own values, what a network is shown, and what comes out
-
-
 class Reader:
-    """What reads the pictures of a run; see `Stages`."""
+    """The first stage: reads images and their masks; see `Stages`."""
 
     def __init__(
         self,
         plan: FixPlan,
         models: Models,
         options: FixOptions,
-        ledger: ResultRecorder,
-        watch: SupervisorLink,
+        recorder: ResultRecorder,
+        link: SupervisorLink,
+        steps: Steps | None,
     ) -> None:
         self.plan, self.models = plan, models
-        self.options, self.ledger, self.watch = options, ledger, watch
+        self.options, self.recorder, self.link = options, recorder, link
+        self._steps = steps
 
-    def load(self, job: Job) -> WorkItem | Huge | None:
-        """Read a picture and its mask; None if that already decided its fate."""
-        from restore.fix.out_of_core import goes_in_parts, is_huge
-
-        name = os.fspath(job.source)
-        self.watch.begin(name)
+    def load(self, job: Job) -> WorkItem | HugeItem | None:
+        """Read an image and its mask; None if that already decided its result."""
+        self.link.begin(os.fspath(job.source))
         steps = self.steps_of(job)
-        # how far a mask is widened is a matter of all that a hole lies in
-        to_parts = goes_in_parts(self.models, steps) and not (steps.masked and self.options.mask_dilate == "auto")
-        if PIPE not in (job.source, job.target) and to_parts:
-            with self.watch.decoding(name):  # a header can be hostile too
-                huge = is_huge(job.source)
-            if huge:
-                return Huge(job)
-        return self.load_whole(job)
-
-    def steps_of(self, job: Job, *, holes: bool = True) -> Steps:
-        """What is done to a job's picture, as far as the plan tells; `holes`: there are some, as far as is known."""
-        if self.options.strength == 0:
-            return Steps()
-        masks, unmasked = self.plan.masks, job.action == "unmasked"
-        found = masks is not None and masks.found
-        return Steps(
-            fade=self.options.correct_fading,
-            find=found,
-            repair=holes and not unmasked,
-            clean_up=self.models.clean_up is not None,
-            masked=masks is not None and not unmasked,
-            spare_clean=self.options.spare_clean and found,
-        )
-
-    def to_srgb(self, picture: DecodedImage) -> FloatArray:
-        """What the first model sees of a picture: H×W×3, sRGB, [0, 1]."""
-        shown = picture.to_srgb()
-        return unfaded(shown) if self.options.correct_fading else shown
+        # Automatic dilation looks at the surroundings of whole holes.
+        in_parts = steps.work_in_parts(self.models) and not (steps.masked and self.options.mask_dilate == "auto")
+        if not in_parts or PIPE in (job.source, job.target):
+            return self._load(job)
+        return self._load(job, huge_pixels=HUGE_PIXELS)
 
     def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> WorkItem | None:
         """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
+        item = self._load(job, unless_too_large=unless_too_large)
+        assert not isinstance(item, HugeItem)
+        return item
+
+    def steps_of(self, job: Job, *, holes: bool = True) -> Steps:
+        """The steps of a job's image, as far as the plan tells; `holes`: its mask has some, as far as is known."""
+        if self._steps is not None:
+            return self._steps
+        if self.options.strength == 0:
+            return Steps()
+        masks, unmasked = self.plan.masks, job.action == "unmasked"
+        detected = masks is not None and masks.found
+        return Steps(
+            correct_fading=self.options.correct_fading,
+            detect=detected,
+            restore=holes and not unmasked,
+            clean_up=self.models.clean_up is not None,
+            masked=masks is not None and not unmasked,
+            spare_clean=self.options.spare_clean and detected,
+        )
+
+    def _load(
+        self, job: Job, *, huge_pixels: int | None = None, unless_too_large: Exception | None = None
+    ) -> WorkItem | HugeItem | None:
+        """`huge_pixels`: a larger image is not decoded."""
         started, name = time.monotonic(), os.fspath(job.source)
+        limit = min(self.options.max_pixels, _pixels_for_memory())
         try:
             if job.source != PIPE:
-                check_bytes(os.stat(job.source).st_size, self.options.max_pixels, job.source)
+                size = os.stat(job.source).st_size
+                check_bytes(size, self.options.max_pixels, job.source)
+                if huge_pixels and size > HUGE_FILE_BYTES:
+                    return HugeItem(job)
             data, stat = take(job.source)
-            with self.watch.decoding(name):
-                picture = image_from_bytes(
+            with self.link.decoding(name):
+                image = image_from_bytes(
                     data,
                     job.source,
-                    max_pixels=min(self.options.max_pixels, _pixels_for_memory()),
+                    max_pixels=limit if huge_pixels is None else min(limit, huge_pixels - 1),
                     truncated="accept" if self.options.allow_truncated else "fail",
                     all_pages=job.format in (None, "tiff"),
                 )
             masks = self.plan.masks
-            if masks is not None and masks.alpha and picture.alpha is None:
+            if masks is not None and masks.alpha and image.alpha is None:
                 job = replace(job, **masks.when_missing())
             if job.action in ("skip", "fail"):
-                self.ledger.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
+                self.recorder.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
-            notes: list[str] = []
-            weights: list[FloatArray | None] = [None] * (1 + len(picture.extra_pages))
+            notes = [*image.notes]
             steps = self.steps_of(job)
-            if steps.masked and not steps.find:
-                assert masks is not None
-                with self.watch.decoding(name):
-                    given = [
-                        effective_mask(
-                            page,
-                            job.mask,
-                            invert=masks.invert,
-                            dilate_px=self.options.mask_dilate,
-                            feather_px=self.options.mask_feather,
-                            max_pixels=self.options.max_pixels,
-                        )
-                        for page in (picture, *picture.extra_pages)
-                    ]
-                strongest = max(float(weight.max(initial=0)) for weight in given)
-                steps = self.steps_of(job, holes=strongest > 0)
-                notes += mask_warnings(given)
-                weights = [*given]
-            return WorkItem(
-                job,
-                data
-                if not steps
-                or (steps.find and (steps.spare_clean or not steps.everywhere))
-                or is_lossy_reencode(picture)
-                else b"",
-                picture,
-                stat,
-                steps,
-                self.to_srgb(picture) if steps else None,
-                weights[0],
-                hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None,
-                [*picture.notes, *notes],
-                time.monotonic() - started,
-                weights[1:],
+            pages = [MemoryPage(source.to_srgb) for source in (image, *image.extra_pages)]
+            if steps.masked and not steps.detect:
+                with self.link.decoding(name):
+                    read = self._read_masks(job, (image, *image.extra_pages), notes)
+                pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
+                steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
+            if steps:
+                # These need no model, and the threads that read have time.
+                if steps.correct_fading:
+                    correct_fading(pages[0])
+                else:
+                    pages[0].image  # noqa: B018
+            may_copy = (
+                not steps or (steps.detect and (steps.spare_clean or not steps.everywhere)) or is_lossy_reencode(image)
             )
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.manifest.is_open else None
+            seconds = time.monotonic() - started
+            return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
         except NotAnImage as error:
-            # A stranger in a folder is passed over; a file that was asked for by name is not.
+            # Files in a folder that are no images are skipped; one that the user named fails.
             if self.plan.single:
-                self.ledger.finish(job, "failed", error.what)
+                self.recorder.finish(job, "failed", error.what)
             else:
-                said = job.source.suffix.lower() in IMAGE_SUFFIXES  # it should have been one
-                self.ledger.finish(job, "skipped", error.what, warnings=[f"skipped: {error.what}"] if said else [])
-        except ImageTooLarge as error:
-            self.ledger.fail(job, self.with_option(unless_too_large or error))
+                expected = job.source.suffix.lower() in IMAGE_SUFFIXES
+                warnings = [f"skipped: {error.what}"] if expected else []
+                self.recorder.finish(job, "skipped", error.what, warnings=warnings)
         except Exception as error:
-            self.ledger.fail(job, self.with_option(error))
+            too_large = _too_large(error)
+            if huge_pixels and too_large and huge_pixels <= too_large.pixels <= self.options.max_pixels:
+                return HugeItem(job)
+            reason = unless_too_large if isinstance(error, ImageTooLarge) else None
+            self.recorder.fail(job, self.with_option(reason or error))
         return None
+
+    def _read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
+        """The mask of each page; what is odd about them goes into `notes`."""
+        from restore.fix.masks import effective_mask, mask_warnings
+
+        assert self.plan.masks is not None
+        masks = [
+            effective_mask(
+                page,
+                job.mask,
+                invert=self.plan.masks.invert,
+                dilate_px=self.options.mask_dilate,
+                feather_px=self.options.mask_feather,
+                max_pixels=self.options.max_pixels,
+            )
+            for page in pages
+        ]
+        notes += mask_warnings(masks)
+        return masks
 
     def with_option(self, error: Exception) -> Exception:
         """What is refused unless an option says otherwise names that option."""
@@ -267,6 +272,13 @@ class Reader:
         return error
 
 
+def _too_large(error: BaseException | None) -> ImageTooLarge | None:
+    """The error that an image, or a further page of it, has too many pixels."""
+    while error is not None and not isinstance(error, ImageTooLarge):
+        error = error.__cause__
+    return error
+
+
 def _pixels_for_memory() -> int:
     """The largest picture that can be in memory as a whole while it is repaired."""
     from restore.tiling import free_memory, half_of_memory
@@ -274,18 +286,18 @@ def _pixels_for_memory() -> int:
     return max(free_memory("cpu"), half_of_memory()) // _PIXEL_BYTES
 
 
-logger = logging.getLogger(__name__)
-
-
 class Stages:
-    """What happens to each picture of a run.
+    """The stages of a run.
 
     Args:
         plan: the run's.
         models: what repairs: the same on every device that takes part.
         options: how.
-        ledger: is told every file's fate, once.
-        watch: hears which files are in hand, and which of them are being decoded.
+        recorder: is given every file's result, once.
+        link: hears which files are in work, and which of them are being decoded.
+        steps: the same for all images; None: as plan and options say.
+        output_of: what is written of a page, from its source and the page after its steps; None: the source with its
+            repair.
     """
 
     def __init__(
@@ -293,267 +305,331 @@ class Stages:
         plan: FixPlan,
         models: Sequence[Models],
         options: FixOptions,
-        ledger: ResultRecorder,
-        watch: SupervisorLink,
+        recorder: ResultRecorder,
+        link: SupervisorLink,
+        *,
+        steps: Steps | None = None,
+        output_of: Callable[[DecodedImage, MemoryPage], DecodedImage] | None = None,
     ) -> None:
         self.plan, self.models = plan, models
-        self.options, self.ledger, self.watch = options, ledger, watch
-        self.reader = Reader(plan, models[0], options, ledger, watch)
+        self.options, self.recorder, self.link = options, recorder, link
+        self.reader = Reader(plan, models[0], options, recorder, link, steps)
         self.networks = len(models)
-        # A run that was started again may have written a file that nobody has heard of.
-        self.overwrite = plan.overwrite or bool(watch.past.plan)
-        # Decided once, so that it does not hang on what else is in memory when a picture's turn comes.
+        # A run that was started again may have written a file whose result was not recorded.
+        self.overwrite = plan.overwrite or bool(link.past.plan)
+        # Decided once, so that it does not depend on what else is in memory when an image's turn comes.
         self._tiles = tiles_of(models, options.tile)
+        self._output_of = output_of
 
-    def carry_through(self, jobs: Sequence[Job]) -> None:
+    def run_serially(self, jobs: Sequence[Job]) -> None:
         """One job after the other through all stages, in the caller's thread."""
         for job in jobs:
-            loaded = self.reader.load(job)
-            if isinstance(loaded, Huge):
-                loaded = self.repair_in_parts(loaded, 0)
-            for one, repaired in self.repair_group([loaded] if loaded else [], 0):
-                self.save(one, repaired)
+            item = self.reader.load(job)
+            if isinstance(item, HugeItem):
+                item = self.repair_in_parts(item, 0)
+            for repaired in self.repair_group([item] if item else [], 0):
+                self.save(repaired)
 
-    def repair_in_parts(self, huge: Huge, network: int) -> WorkItem | None:
-        """All three stages of a picture that is not held in memory; what has to be is loaded, and returned."""
-        from restore.fix.out_of_core import MaskSpec, repair_in_parts
+    # Several small images at once.
 
-        job, started = huge.job, time.monotonic()
-        steps, masks = self.reader.steps_of(job), self.plan.masks
-        model = steps.only_model(self.models[network])
-        mask = None
-        if masks is not None and steps.masked:
-            assert self.options.mask_dilate != "auto"  # these are in memory
-            mask = MaskSpec(job.mask, masks.invert, self.options.mask_dilate, self.options.mask_feather)
-        with ExitStack() as until_told:
-            notes: list[str] = []
-            try:
-                done = repair_in_parts(
-                    job.source,
-                    job.target,
-                    model,
-                    mask,
-                    fade=steps.fade,
-                    strength=self.options.strength,
-                    match_grain=self.options.match_grain,
-                    format=job.format,
-                    tile_px=0 if model is None else self._tile_of(model),
-                    quality=self.options.quality,
-                    metadata=self.options.metadata,
-                    max_pixels=self.options.max_pixels,
-                    overwrite=self.overwrite,
-                    decoding=self.watch.decoding(os.fspath(job.source)),
-                    noted=lambda header, kind, model_ran: self._noted(
-                        header, steps, kind, notes, filled=model_ran and steps.repair, cleaned=steps.clean_up
-                    ),
-                    on_event=notes.append,
-                    about_to_write=lambda: until_told.enter_context(defer_signals()),
-                )
-            except DamagedFile as error:  # in memory there is a second decoder, and one that takes what is there
-                return self.reader.load_whole(job, unless_too_large=error)
-            except Exception as error:
-                self.ledger.fail(job, self.reader.with_option(error))
-                return None
-            if done is None:
-                return self.reader.load_whole(job)
-            self.ledger.finish(
-                job,
-                "done",
-                "nothing to repair" if not done.ran else "nothing was changed" if done.copied else "",
-                seconds=time.monotonic() - started,
-                **model_provenance(
-                    self.models[0],
-                    steps if done.ran else Steps(),
-                    filled=done.model_ran and steps.repair,
-                    cleaned=done.ran and steps.clean_up,
-                ),
-                marked_share=done.marked_share,
-                input_sha256=done.input_sha256,
-                output_sha256=done.output_sha256,
-                changed_share=done.changed_share,
-                warnings=list(dict.fromkeys([*done.notes, *doubts_of_share(done.marked_share or 0), *notes])),
-                pixels=done.pixels,
-            )
-            return None
-
-    def room_for(self, loaded: WorkItem) -> int:
-        """How many pictures like this one are repaired at once; 1: it goes alone."""
+    def room_for(self, item: WorkItem) -> int:
+        """How many images like this one are repaired at once; 1: it goes alone."""
+        model = item.steps.only_model(self.models[0])
+        if model is None or not model.max_batch_pixels or len(item.pages) > 1:
+            return 1
         from restore.fix.steps import goes_whole, places
 
-        model = loaded.steps.only_model(self.models[0])
-        if model is None or loaded.picture.extra_pages:
-            return 1
-        count = places(model, *loaded.picture.size, self._tile_of(model))
-        return count if count > 1 and goes_whole(model, _holes(loaded)) else 1
+        count = places(model, *item.image.size, self._tile_of(model))
+        mask = item.pages[0].mask if item.steps.restore else None
+        return count if count > 1 and goes_whole(model, mask) else 1
 
     def go_together(self, first: WorkItem, other: WorkItem) -> bool:
-        """Whether a picture can be repaired along with one that there is room beside."""
+        """Whether an image can be repaired along with one that there is room beside."""
         return (
             other.steps == first.steps
-            and other.picture.size == first.picture.size
-            and (other.weight is None) == (first.weight is None)
+            and other.image.size == first.image.size
+            and other.pages[0].has_mask == first.pages[0].has_mask
             and self.room_for(other) > 1
         )
 
-    def repair_group(self, group: Sequence[WorkItem], network: int) -> Iterator[tuple[WorkItem, FloatArray | None]]:
-        """Run one of the networks, in the caller's thread.
+    def _repair_together(self, group: Sequence[WorkItem], network: int, room: int) -> list[bool]:
+        """Repair a group; False for an image that has to be repaired alone."""
+        from restore.fix.steps import repair_together
+
+        started, steps = time.monotonic(), group[0].steps
+        model = steps.only_model(self.models[network])
+        assert model is not None
+        pages = [item.pages[0] for item in group]
+        for page in pages:
+            page.everywhere = steps.everywhere
+        try:
+            keys = [key() if (key := self._grain_key(item.image)) else None for item in group]
+            repaired = repair_together(model, pages, room, keys)
+        except Exception as error:  # alone, each image succeeds or says what is wrong with it
+            logger.debug("%d images at once: %s", len(group), error)
+            return [False] * len(group)
+        for item, page, done in zip(group, pages, repaired):
+            item.seconds += (time.monotonic() - started) / len(group)
+            if done:
+                page.filled, page.cleaned = steps.restore, steps.clean_up
+                page.finish()
+        return repaired
+
+    # The second stage: the models run, in the caller's thread.
+
+    def repair_group(self, group: Sequence[WorkItem], network: int) -> Iterator[WorkItem]:
+        """Repair images on one of the devices.
 
         Args:
             group: some that `go_together`, mostly one.
-            network: on which of the devices.
+            network: the device.
 
         Yields:
-            What is to be saved: pictures, each with its repair, or None where there is nothing to repair. Those that
-            failed are left out.
+            Those that did not fail.
         """
-        together: list[FloatArray | None] = [None] * len(group)
         room = self.room_for(group[0]) if group else 1
-        if room > 1:
-            together = self._repair_together(group, network, room)
-        for loaded, repaired in zip(group, together):
-            if repaired is None and loaded.steps:
+        repaired = self._repair_together(group, network, room) if room > 1 else [False] * len(group)
+        for item, done in zip(group, repaired):
+            if not done and item.steps:
                 try:
-                    repaired = self.repair(loaded, network)
+                    self.repair(item, network)
                 except Exception as error:
-                    self.ledger.fail(loaded.job, error)
+                    self.recorder.fail(item.job, error)
                     continue
-            yield loaded, repaired
+            yield item
 
-    def _repair_together(self, group: Sequence[WorkItem], network: int, room: int) -> list[FloatArray | None]:
-        from restore.fix.steps import repair_together
-
-        started = time.monotonic()
-        model = group[0].steps.only_model(self.models[network])
-        assert model is not None
-        holes = [weight for weight in map(_holes, group) if weight is not None]
-        try:
-            shown = [loaded.shown for loaded in group if loaded.shown is not None]
-            keys = [self._grain_key(loaded.picture) for loaded in group]
-            results = repair_together(model, shown, holes or None, room, keys)
-        except Exception as error:  # alone, each picture succeeds or says what is wrong with it
-            logger.debug("%d pictures at once: %s", len(group), error)
-            return [None] * len(group)
-        for loaded, result in zip(group, results):
-            loaded.seconds += (time.monotonic() - started) / len(group)
-            if result is not None:
-                loaded.shown, loaded.filled, loaded.cleaned = None, loaded.steps.repair, loaded.steps.clean_up
-                loaded.everywhere = loaded.steps.everywhere
-        return results
-
-    def repair(self, loaded: WorkItem, network: int = 0) -> FloatArray | None:
-        """Run the networks, in the caller's thread; None if there turned out to be nothing to repair, on any page.
+    def repair(self, item: WorkItem, network: int = 0) -> None:
+        """Take all pages of an image through their steps.
 
         Raises:
             RestoreError, MemoryError, ...: it failed.
         """
-        assert loaded.shown is not None
         started = time.monotonic()
-        first = self._carry_out(loaded, loaded.picture, loaded.shown, loaded.weight, network)
-        repaired, loaded.weight, loaded.shown = first.repaired, first.weight, None
-        loaded.cleaned, loaded.everywhere = first.cleaned, first.everywhere
-        pages = []
-        for page, given in zip(loaded.picture.extra_pages, list(loaded.further_weights)):
-            one = self._carry_out(loaded, page, self.reader.to_srgb(page), given, network)
-            pages.append(page if one.repaired is None else self._put_in(page, one.repaired, one.weight, one.everywhere))
-            loaded.further_weights[len(pages) - 1] = one.weight
-            loaded.filled |= one.filled
-            loaded.cleaned |= one.cleaned
-        loaded.extra_pages = tuple(pages)
-        loaded.filled |= first.filled
-        if repaired is None and (loaded.filled or loaded.cleaned):
-            repaired = loaded.picture.to_srgb()  # only a further page was repaired
-        loaded.seconds += time.monotonic() - started
-        return repaired
+        extra_pages = []
+        for number, (source, page) in enumerate(zip(item.sources, item.pages)):
+            run_steps(
+                page, item.steps, self.models[network],
+                tile_of=self._tile_of, on_event=item.notes.append,
+                dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+                grain_key=self._grain_key(source),
+            )  # fmt: skip
+            if number:  # blended here, so that the pages are not in memory as floats all at once
+                extra_pages.append(self._output(source, page))
+        item.outputs = tuple(extra_pages)
+        item.seconds += time.monotonic() - started
 
-    def _carry_out(
-        self, loaded: WorkItem, page: DecodedImage, shown: FloatArray, weight: FloatArray | None, network: int
-    ) -> RepairResult:
-        return carry_out(
-            self.models[network], loaded.steps, shown, weight,
-            tile_of=self._tile_of, on_event=loaded.notes.append,
-            dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
-            grain_key=self._grain_key(page),
-        )  # fmt: skip
-
-    def _grain_key(self, page: DecodedImage) -> int | None:
-        from restore.fix.grain import pixels_key
-
-        return pixels_key([page.pixels]) if self.options.match_grain else None
-
-    def _tile_of(self, model: Restorer | Finder) -> int:
-        return self._tiles[id(model)]
-
-    def save(self, loaded: WorkItem, repaired: FloatArray | None) -> None:
-        """Put the repair into the picture and write it; copy the file where there was nothing to repair."""
-        if self.ledger.summary.stopped == DISK_FULL:
-            return
-        started = time.monotonic()
-        job, before = loaded.job, loaded.picture
-        try:
-            after, changed, kind = before, 0.0, job.format or before.format
-            if repaired is not None:
-                after = self._put_in(before, repaired, loaded.weight, loaded.everywhere)
-                after = replace(after, extra_pages=loaded.extra_pages)
-                changed = changed_share(before, after)
-                if changed or after.alpha is not before.alpha:
-                    after = self._noted(
-                        after, loaded.steps, kind, loaded.notes, filled=loaded.filled, cleaned=loaded.cleaned
-                    )
-            data = loaded.data
-            same = repaired is None or (
-                bool(data) and changed == 0 and after.alpha is before.alpha and self.options.quality is None
-            )
-            if not same or kind != before.format or self.options.metadata != "keep":
-                data, notes = encoded(
-                    after,
-                    job.target,
-                    format=kind,
-                    quality=self.options.quality,
-                    metadata=self.options.metadata,
-                )
-                loaded.notes += notes
-            put(job.target, data, like=loaded.stat, overwrite=self.overwrite)
-            digest = hashlib.sha256(data).hexdigest() if self.ledger.manifest.is_open else None
-        except Exception as error:
-            self.ledger.fail(job, error)
-            return
-        self.ledger.finish(
-            job,
-            "done",
-            "nothing to repair" if repaired is None else "nothing was changed" if data is loaded.data else "",
-            seconds=loaded.seconds + time.monotonic() - started,
-            **model_provenance(self.models[0], loaded.steps, filled=loaded.filled, cleaned=loaded.cleaned),
-            marked_share=loaded.marked_share,
-            input_sha256=loaded.input_sha256,
-            output_sha256=digest,
-            changed_share=changed,
-            warnings=list(dict.fromkeys(loaded.notes)),  # a tile or a turn that says what another one said
-            pixels=loaded.pixels,
-        )
-
-    def _noted(
-        self, picture: DecodedImage, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
-    ) -> DecodedImage:
-        """A picture that was changed, with a note of it for its file."""
-        from restore.fix.provenance import noted
-
-        if not self.options.provenance or self.options.metadata == "strip":
-            return picture
-        one = self.models[0]
-        told = model_provenance(one, steps, filled=filled, cleaned=cleaned)["models"]
-        network = one.restorer.sha256 if filled and steps.masked else None
-        return noted(picture, told, self.ledger.settings, filled_by=network, kind=kind, notes=notes)
-
-    def _put_in(
-        self, picture: DecodedImage, repaired: FloatArray, weight: FloatArray | None, everywhere: bool
-    ) -> DecodedImage:
-        where = None if everywhere else weight
-        after = picture.blend(repaired, where, strength=self.options.strength)
+    def _output(self, source: DecodedImage, page: MemoryPage) -> DecodedImage:
+        """What is written of a page."""
+        if self._output_of is not None:
+            return self._output_of(source, page)
+        if not page.changed:
+            return source
+        after = page.put_into(source, self.options.strength)
         if self.plan.masks is not None and self.plan.masks.alpha:
-            after = opaque_where_repaired(after, weight)
+            from restore.fix.masks import opaque_where_repaired
+
+            after = opaque_where_repaired(after, page.mask)
         return after
 
+    def _grain_key(self, source: DecodedImage) -> Callable[[], int] | None:
+        if not self.options.match_grain:
+            return None
+        from restore.fix.grain import pixels_key
 
-def _holes(loaded: WorkItem) -> FloatArray | None:
-    """Where the model that a picture goes through alone is to fill; None everywhere."""
-    return loaded.weight if loaded.steps.repair else None
+        return lambda: pixels_key([source.pixels])
+
+    def _tile_of(self, model: Restorer | Detector) -> int:
+        return self._tiles[id(model)]
+
+    # The third stage.
+
+    def save(self, item: WorkItem) -> None:
+        """Blend the repair into the image and write it; copy the file if there was nothing to repair."""
+        if self.recorder.summary.stopped == DISK_FULL:
+            return
+        started = time.monotonic()
+        job, before = item.job, item.image
+        filled, cleaned = any(page.filled for page in item.pages), any(page.cleaned for page in item.pages)
+        try:
+            after = before
+            if touched := self._output_of is not None or any(page.changed for page in item.pages):
+                after = replace(self._output(before, item.pages[0]), extra_pages=item.outputs)
+            changed = changed_fraction(before, after) if touched else 0.0
+            data, kind = item.data, job.format or before.format
+            is_changed = bool(changed) or after.alpha is not before.alpha
+            copy = self._output_of is None and self._copies(
+                before, kind, touched=touched, changed=is_changed, keep=bool(data)
+            )
+            if not copy:
+                if is_changed:
+                    after = self._with_note(after, item.steps, kind, item.notes, filled=filled, cleaned=cleaned)
+                data, notes = encoded(
+                    after, job.target, format=kind, quality=self.options.quality, metadata=self.options.metadata
+                )
+                item.notes += notes
+            put(job.target, data, like=item.stat, overwrite=self.overwrite)
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.manifest.is_open else None
+        except Exception as error:
+            self.recorder.fail(job, error)
+            return
+        self._record(
+            job,
+            item.steps,
+            touched=touched,
+            filled=filled,
+            cleaned=cleaned,
+            copied=copy,
+            notes=item.notes,
+            seconds=item.seconds + time.monotonic() - started,
+            mask_coverage=item.mask_coverage,
+            input_sha256=item.input_sha256,
+            output_sha256=digest,
+            changed=changed,
+            pixels=item.pixels,
+        )
+
+    # All stages of an image that is too large for memory.
+
+    def repair_in_parts(self, huge: HugeItem, network: int) -> WorkItem | None:
+        """Take an image through all stages out of core; one that has to be in memory is loaded, and returned."""
+        from restore.fix.grain import pixels_key
+        from restore.fix.out_of_core import HoleTooLarge, open_page
+
+        job, started = huge.job, time.monotonic()
+        steps = self.reader.steps_of(job)
+        notes: list[str] = []
+        with ExitStack() as until_recorded:
+            try:
+                with open_page(
+                    job.source,
+                    job.target,
+                    self._mask_spec(job, steps),
+                    format=job.format,
+                    strength=self.options.strength,
+                    max_pixels=self.options.max_pixels,
+                    max_crop_pixels=HUGE_PIXELS,
+                    decoding=self.link.decoding(os.fspath(job.source)),
+                ) as page:
+                    if page is not None:
+                        strips = page.source_strips
+                        run_steps(
+                            page, steps, self.models[network],
+                            tile_of=self._tile_of, on_event=notes.append,
+                            grain_key=(lambda: pixels_key(strips())) if self.options.match_grain else None,
+                        )  # fmt: skip
+                        until_recorded.enter_context(defer_signals())
+                        facts = self._write_in_parts(job, page, steps, notes)
+            except HoleTooLarge:
+                page = None
+            except DamagedFile as error:  # in memory a second decoder tries, and one that takes what it can
+                return self.reader.load_whole(job, unless_too_large=error)
+            except Exception as error:
+                self.recorder.fail(job, self.reader.with_option(error))
+                return None
+            if page is not None:
+                self._record(job, steps, seconds=time.monotonic() - started, **facts)
+                return None
+        return self.reader.load_whole(job)
+
+    def _mask_spec(self, job: Job, steps: Steps) -> MaskSpec | None:
+        from restore.fix.out_of_core import MaskSpec
+
+        if not steps.masked:
+            return None
+        assert self.plan.masks is not None
+        assert self.options.mask_dilate != "auto"  # these are in memory
+        return MaskSpec(job.mask, self.plan.masks.invert, self.options.mask_dilate, self.options.mask_feather)
+
+    def _write_in_parts(self, job: Job, page: SpooledPage, steps: Steps, notes: list[str]) -> dict[str, Any]:
+        """Write an image out of core; returns what `_record` needs to know."""
+        from restore.fix.masks import coverage_warnings
+        from restore.fix.out_of_core import write_page
+
+        before, header = page.before.header, page.after.header
+        kind, changed = job.format or before.format, page.changed_fraction()
+        copy = self._copies(before, kind, touched=page.changed, changed=bool(changed), keep=is_lossy_reencode(before))
+        if changed and not copy:
+            header = self._with_note(header, steps, kind, notes, filled=page.filled, cleaned=page.cleaned)
+        written, input_sha256, output_sha256 = write_page(
+            page,
+            header,
+            job.target,
+            format=kind,
+            copy=copy,
+            quality=self.options.quality,
+            metadata=self.options.metadata,
+            overwrite=self.overwrite,
+        )
+        return {
+            "touched": page.changed,
+            "filled": page.filled,
+            "cleaned": page.cleaned,
+            "copied": copy,
+            "notes": [*before.notes, *written, *coverage_warnings(page.mask_coverage or 0), *notes],
+            "mask_coverage": page.mask_coverage,
+            "input_sha256": input_sha256,
+            "output_sha256": output_sha256,
+            "changed": changed,
+            "pixels": page.size[0] * page.size[1],
+        }
+
+    # What both ways end with.
+
+    def _copies(self, source: DecodedImage, kind: str, *, touched: bool, changed: bool, keep: bool) -> bool:
+        """Whether the file itself is the output.
+
+        Args:
+            source: decoded.
+            kind: the output's format.
+            touched: a step ran.
+            changed: it changed something.
+            keep: of an image in which nothing changed the file is the better output, or as good.
+        """
+        if kind != source.format or self.options.metadata != "keep":
+            return False
+        return not touched or (keep and not changed and self.options.quality is None)
+
+    def _with_note(
+        self, image: DecodedImage, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
+    ) -> DecodedImage:
+        """An image that was changed, with a note of that in its metadata."""
+        if not self.options.provenance or self.options.metadata == "strip":
+            return image
+        from restore.fix.provenance import noted
+
+        models = self.models[0]
+        took_part = model_provenance(models, steps, filled=filled, cleaned=cleaned)["models"]
+        network = models.restorer.sha256 if filled and steps.masked and models.restorer is not None else None
+        return noted(image, took_part, self.recorder.settings, filled_by=network, kind=kind, notes=notes)
+
+    def _record(
+        self,
+        job: Job,
+        steps: Steps,
+        *,
+        touched: bool,
+        filled: bool,
+        cleaned: bool,
+        copied: bool,
+        notes: list[str],
+        seconds: float,
+        mask_coverage: float | None,
+        input_sha256: str | None,
+        output_sha256: str | None,
+        changed: float,
+        pixels: int,
+    ) -> None:
+        """Record an image that is done."""
+        self.recorder.finish(
+            job,
+            "done",
+            "nothing to repair" if not touched else "nothing was changed" if copied else "",
+            seconds=seconds,
+            **model_provenance(self.models[0], steps, filled=filled, cleaned=cleaned),
+            marked_share=mask_coverage,
+            input_sha256=input_sha256,
+            output_sha256=output_sha256,
+            changed_share=changed,
+            warnings=list(dict.fromkeys(notes)),  # tiles and steps may report the same
+            pixels=pixels,
+        )

@@ -48,7 +48,7 @@ class Detector(NetworkRestorer):
         super().__init__(*args, **options)
         self.threshold, self.margin_px = finds.threshold, finds.margin_px
 
-    def find(
+    def detect(
         self,
         shown: FloatArray,
         *,
@@ -77,7 +77,7 @@ class Detector(NetworkRestorer):
         marked = self._found(shown, tile_px, on_event, flips=not large and height * width <= IN_THE_MIRROR_PX)
         if large:
             half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
-            found = self.find(half, tile_px=tile_px, on_event=on_event)
+            found = self.detect(half, tile_px=tile_px, on_event=on_event)
             marked = np.maximum(marked, cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST))
         return marked
 

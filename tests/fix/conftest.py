@@ -19,7 +19,7 @@ from restore.fix.options import FixOptions
 from restore.fix.plan import FixPlan, plan_fix
 from restore.fix.results import Summary
 from restore.fix.run import run_fix
-from restore.fix.steps import Finder, Models
+from restore.fix.steps import Detector, Models
 from restore.restorers.base import ModelRequirements, Restorer
 
 
@@ -67,18 +67,18 @@ def fix_with(
     restorer: Restorer | Sequence[Restorer],
     *,
     clean_up: Restorer | Sequence[Restorer] | None = None,
-    finder: Finder | Sequence[Finder] | None = None,
+    detector: Detector | Sequence[Detector] | None = None,
     spare_clean: bool = False,
     progress: Any = None,
     **options: Any,
 ) -> Summary:
     """`fix_folder` with open models and its options as keywords.
 
-    `clean_up` and `finder` are models, one or a sequence; with `spare_clean`, cleaning up is left at its default.
+    `clean_up` and `detector` are models, one or a sequence; with `spare_clean`, cleaning up is left at its default.
     """
     chosen = FixOptions(**options, clean_up=None if spare_clean else clean_up is not None)
     plan = plan_fix(input, output, chosen)
-    return run_with(plan, restorer, chosen, clean_up=clean_up, finder=finder, progress=progress)
+    return run_with(plan, restorer, chosen, clean_up=clean_up, detector=detector, progress=progress)
 
 
 def run_with(
@@ -87,11 +87,11 @@ def run_with(
     options: FixOptions | None = None,
     *,
     clean_up: Restorer | Sequence[Restorer] | None = None,
-    finder: Finder | Sequence[Finder] | None = None,
+    detector: Detector | Sequence[Detector] | None = None,
     progress: Any = None,
 ) -> Summary:
     """`run_fix` with open models."""
-    roles = [role if isinstance(role, Sequence) else [role] for role in (restorer, clean_up, finder)]
+    roles = [role if isinstance(role, Sequence) else [role] for role in (restorer, clean_up, detector)]
     count = len(roles[0])
     models = [Models(*together) for together in zip(*(role * count if role == [None] else role for role in roles))]
     return run_fix(plan, models, options, progress=progress)

@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 from restore.errors import RestoreError
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.fix.masks import auto_reach_px, widened
 from restore.fix.options import FixOptions
 from tests.fix.conftest import Filler, Inverter, fix_with, load, save
@@ -120,7 +120,7 @@ class Tight(Inverter):
 
     name, sha256 = "tight", None
 
-    def find(self, shown: np.ndarray, *, tile_px: int, on_event: object) -> np.ndarray:
+    def detect(self, shown: np.ndarray, *, tile_px: int, on_event: object) -> np.ndarray:
         return moved(lettering(), -2).astype(np.float32)
 
 
@@ -133,7 +133,7 @@ def test_fix_widens_masks_from_wherever_they_come(masks: str, tmp_path) -> None:
         picture = np.dstack([picture, np.where(given, 0, 255).astype(np.uint8)])
     save(tmp_path / "in/x.png", picture)
     save(tmp_path / "mask.png", given.astype(np.uint8) * 255)
-    options = {"finder": Tight()} if masks == "auto" else {}
+    options = {"detector": Tight()} if masks == "auto" else {}
     source = tmp_path / "mask.png" if masks == "given" else masks
     for out, dilate in (("out", "auto"), ("plain", 0)):
         fix_with(
@@ -175,7 +175,7 @@ def test_a_huge_picture_whose_mask_is_to_be_widened_is_in_memory(tmp_path, monke
     results = []
     for limit in (10**9, 10_000):
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
-        monkeypatch.setattr(huge, "repair_in_parts", lambda *_, **__: pytest.fail("it went in parts"))
+        monkeypatch.setattr(huge.Stages, "repair_in_parts", lambda *_, **__: pytest.fail("it went in parts"))
         out = tmp_path / str(limit)
         summary = fix_with(tmp_path / "in", out, Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
         assert (summary.done, summary.failed) == (1, [])

@@ -127,7 +127,7 @@ def test_overwriting_and_skipping_mean_what_they_meant_at_the_first_start(nurser
 def test_a_model_that_crashes_ends_the_run_instead_of_starting_for_ever(nursery, tmp_path):
     source = folder(tmp_path, *"abcdefgh")
     program = (
-        "import restore.fix.steps as apply\napply.repair = lambda *a, **k: signal.raise_signal(signal.SIGSEGV)\n" + RUN
+        "import restore.fix.stages as s\ns.run_steps = lambda *a, **k: signal.raise_signal(signal.SIGSEGV)\n" + RUN
     )
     done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", program=program)
     assert done.returncode == 1

@@ -89,7 +89,7 @@ def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
     save(tmp_path / "in/clean.png", photo(12, 9))
     detect(tmp_path / "in", tmp_path / "masks")
     fix_with(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
-    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
+    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", detector=bright())
     for name in ("a.png", "clean.png"):
         assert np.array_equal(load(tmp_path / "at_once" / name), load(tmp_path / "by_masks" / name))
     assert not np.array_equal(load(tmp_path / "at_once/a.png"), load(tmp_path / "in/a.png"))
@@ -101,10 +101,10 @@ def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) ->
     picture[500:520, 300:400] = np.where(bright_here, 240, 225)[:, :, None]  # and everywhere in half size
     save(tmp_path / "in/a.png", picture)
     detect(tmp_path / "in", tmp_path / "masks")
-    found = bright().find((picture / 255).astype(np.float32))
+    found = bright().detect((picture / 255).astype(np.float32))
     assert np.array_equal(load(tmp_path / "masks/a_mask.png"), found * 255)
     fix_with(tmp_path / "in", tmp_path / "by_masks", Black(), masks=tmp_path / "masks")
-    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", finder=bright())
+    fix_with(tmp_path / "in", tmp_path / "at_once", Black(), masks="auto", detector=bright())
     assert np.array_equal(load(tmp_path / "by_masks/a.png"), load(tmp_path / "at_once/a.png"))
     assert found.sum() > (picture > 0.9 * 255).all(-1).sum(), "looked at in half size, too"
 

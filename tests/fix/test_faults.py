@@ -16,7 +16,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.fix import io as pipes
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.fix import stages as reading
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import (
@@ -174,7 +174,6 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path,
 
     if parts:
         monkeypatch.setattr(huge, "HUGE_PIXELS", 1)
-        monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
     plan = plan_with(pictures, tmp_path / "out")

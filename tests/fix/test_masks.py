@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from tests.fix.conftest import Filler, fix_with, hole, load, photo, save
 
 
@@ -13,7 +13,6 @@ def test_a_mask_that_marks_nearly_everything_is_told(tmp_path, monkeypatch):
     save(tmp_path / "mask.png", 255 - hole(40, 40, (10, 10, 20, 20)))
     for pixels in (10**9, 1000):
         monkeypatch.setattr(huge, "HUGE_PIXELS", pixels)
-        monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
         summary = fix_with(tmp_path / "in", tmp_path / f"{pixels}", Filler(), masks=tmp_path / "mask.png")
         (warning,) = summary.warnings
         assert "the mask marks 94% of the picture" in warning

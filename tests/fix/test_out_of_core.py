@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import fix_with, photo, save
@@ -30,7 +30,6 @@ class Smoother(Restorer):
 @pytest.fixture
 def everything_is_huge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
 
 
 def both_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[Path, Path]:
@@ -38,7 +37,6 @@ def both_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **o
     ways = []
     for name, limit in (("memory", 10**9), ("bands", 100)):
         monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
-        monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
         summary = fix_with(folder, tmp_path / name, Smoother(), tile=64, **options)
         assert not summary.failed, summary.format()
         ways.append(tmp_path / name)
@@ -153,6 +151,12 @@ def test_any_name_will_do(name: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("tif", {"compression": "group4"})])
-def test_a_blank_page_is_a_small_file_and_huge_all_the_same(suffix: str, options: dict, tmp_path: Path) -> None:
-    Image.new("1", (6400, 6400), 1).save(tmp_path / f"x.{suffix}", **options)
-    assert huge.is_huge(tmp_path / f"x.{suffix}")
+def test_a_blank_page_is_a_small_file_and_huge_all_the_same(
+    suffix: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("1", (6400, 6400), 1).save(tmp_path / f"in/x.{suffix}", **options)
+    taken = []
+    monkeypatch.setattr(huge.Stages, "repair_in_parts", lambda _, item, network: taken.append(item.job.source.name))
+    fix_with(tmp_path / "in", tmp_path / "out", Smoother())
+    assert taken == [f"x.{suffix}"]

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from restore.files import sweep_leftovers
-from restore.fix import out_of_core as huge
+from restore.fix import out_of_core
+from restore.fix import stages as huge
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Inverter, fix_with, load, photo, save
@@ -28,7 +29,6 @@ class Tiled(Inverter):
 @pytest.fixture(autouse=True)
 def everything_is_huge(monkeypatch):
     monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
 
 
 def exif(orientation: int) -> bytes:
@@ -148,13 +148,13 @@ def test_whatever_a_killed_run_leaves_is_swept(tmp_path, monkeypatch, suffix):
 def test_ctrl_c_finishes_a_picture_that_is_being_written_and_counts_it(tmp_path, monkeypatch):
     save(tmp_path / "in/x.png", photo(60, 40))
     save(tmp_path / "in/y.png", photo(60, 40))
-    real = huge.write_spooled
+    real = out_of_core.write_spooled
 
     def interrupted(*given, **options):
         signal.raise_signal(signal.SIGINT)
         return real(*given, **options)
 
-    monkeypatch.setattr(huge, "write_spooled", interrupted)
+    monkeypatch.setattr(out_of_core, "write_spooled", interrupted)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled())
     assert (summary.interrupted, summary.done, summary.not_started) == (True, 1, 1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.png"]

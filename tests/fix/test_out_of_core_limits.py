@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Identity, fix_with, photo, save
 
@@ -17,7 +17,6 @@ class Tiled(Identity):
 @pytest.fixture(autouse=True)
 def everything_is_huge(monkeypatch):
     monkeypatch.setattr(huge, "HUGE_PIXELS", 1000)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 10)
 
 
 def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
@@ -28,7 +27,7 @@ def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
     assert [failure.reason.rpartition(": ")[2] for failure in small.failed] == ["--max-pixels 360000"] * 2
     strict = fix_with(tmp_path / "in", tmp_path / "strict", Tiled())
     assert strict.done == 1
-    assert "--truncated accept takes what is there" in strict.failed[0].reason
+    assert "--allow-truncated repairs what can be decoded" in strict.failed[0].reason
     lenient = fix_with(tmp_path / "in", tmp_path / "lenient", Tiled(), allow_truncated=True)
     assert lenient.done == 2
     assert len(lenient.warnings) == 1

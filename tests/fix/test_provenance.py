@@ -11,7 +11,7 @@ import pyvips
 from PIL import Image
 
 from restore import __version__
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.fix.provenance import ENHANCED, INPAINTED
 from restore.images import decode as heic
 from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, photo, save, snapshot
@@ -98,7 +98,6 @@ def test_pictures_in_parts_tell_the_same(name, tmp_path, monkeypatch):
     saved(tmp_path / "in", name)
     fix_with(tmp_path / "in", tmp_path / "memory", Inverter(), correct_fading=True)
     monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     fix_with(tmp_path / "in", tmp_path / "parts", Inverter(), correct_fading=True)
     assert told(tmp_path / "parts" / name) == told(tmp_path / "memory" / name)
     assert "correct_fading true" in told(tmp_path / "parts" / name)[0][0]["parameters"]

@@ -251,9 +251,9 @@ def test_reading_pauses_while_the_waiting_images_would_fill_memory():
             self.taken += len(group)
             time.sleep(0.02)  # long enough for the reader to read as far ahead as it may
             self.waiting.append(self.loaded - self.taken)
-            return [(one, None) for one in group]
+            return group
 
-        def save(self, item, repaired):
+        def save(self, item):
             pass
 
     stages = Large()

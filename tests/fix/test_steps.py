@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import out_of_core as huge
+from restore.fix import stages as huge
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, photo, save, snapshot
@@ -25,7 +25,7 @@ class Brights:
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
 
-    def find(self, shown: np.ndarray, *, tile_px: int, on_event: Any) -> np.ndarray:
+    def detect(self, shown: np.ndarray, *, tile_px: int, on_event: Any) -> np.ndarray:
         self.seen.append(shown)
         return (shown.min(axis=2) > 0.95).astype(np.float32) * 0.8 + 0.1
 
@@ -53,16 +53,16 @@ def entries(path: Path) -> list[dict[str, Any]]:
 
 def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
     before = scratched(tmp_path / "in/a.png")
-    finder = Brights()
+    detector = Brights()
     summary = fix_with(
-        tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=finder, clean_up=Inverter(),
+        tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=detector, clean_up=Inverter(),
         log=tmp_path / "log",
     )  # fmt: skip
     assert summary.done == 1
     filled = np.where(before == 255, 51, before)
     assert np.array_equal(load(tmp_path / "out/a.png"), 255 - filled), "cleaned up when it is filled"
-    assert len(finder.seen) == 1
-    assert finder.seen[0].max() == 1, "what finds damage sees it"
+    assert len(detector.seen) == 1
+    assert detector.seen[0].max() == 1, "what finds damage sees it"
     (entry,) = entries(tmp_path / "log")
     assert (entry["model"], entry["model_sha256"]) == ("grayer", "a" * 64)
     assert entry["models"] == {"brights": "b" * 64, "grayer": "a" * 64, "inverter": None}
@@ -73,14 +73,14 @@ def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
 
 def test_known_pixels_are_equal_without_clean_up(tmp_path):
     before = scratched(tmp_path / "in/a.png")
-    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights())
     assert np.array_equal(load(tmp_path / "out/a.png"), np.where(before == 255, 51, before))
 
 
 def test_found_masks_are_widened_as_given_ones(tmp_path):
     scratched(tmp_path / "in/a.png")
     save(tmp_path / "mask.png", hole(40, 50, (10, 5, 12, 30)))
-    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), mask_dilate=3)
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights(), mask_dilate=3)
     fix_with(tmp_path / "in", tmp_path / "given", Grayer(), masks=tmp_path / "mask.png", mask_dilate=3)
     assert np.array_equal(load(tmp_path / "out/a.png"), load(tmp_path / "given/a.png"))
 
@@ -89,14 +89,14 @@ def test_where_nothing_is_found_the_picture_is_only_cleaned_up_or_copied(tmp_pat
     before = photo(40, 50)
     save(tmp_path / "in/a.png", before)
     fix_with(
-        tmp_path / "in", tmp_path / "out", Filler(), masks="auto", finder=Brights(), clean_up=Inverter(),
+        tmp_path / "in", tmp_path / "out", Filler(), masks="auto", detector=Brights(), clean_up=Inverter(),
         log=tmp_path / "log",
     )  # fmt: skip
     assert np.array_equal(load(tmp_path / "out/a.png"), 255 - before)
     (entry,) = entries(tmp_path / "log")
     assert (entry["model"], list(entry["models"]), entry["marked_share"]) == ("inverter", ["brights", "inverter"], 0)
 
-    summary = fix_with(tmp_path / "in", tmp_path / "copied", Filler(), masks="auto", finder=Brights())
+    summary = fix_with(tmp_path / "in", tmp_path / "copied", Filler(), masks="auto", detector=Brights())
     assert (summary.done, summary.copied) == (1, 1)
     assert snapshot(tmp_path / "in") == snapshot(tmp_path / "copied")
 
@@ -118,7 +118,7 @@ def test_a_picture_that_is_clean_is_not_cleaned_up(tmp_path):
     for levels in (2, 4):
         polisher.levels = levels
         summary = fix_with(
-            tmp_path / "in", tmp_path / f"{levels}", Grayer(), masks="auto", finder=Brights(), clean_up=polisher,
+            tmp_path / "in", tmp_path / f"{levels}", Grayer(), masks="auto", detector=Brights(), clean_up=polisher,
             spare_clean=True, log=tmp_path / f"{levels}.log",
         )  # fmt: skip
         assert summary.done == 2
@@ -135,7 +135,7 @@ def test_who_asks_for_cleaning_up_gets_it_however_little_it_does(tmp_path):
     before = scratched(tmp_path / "in/a.png")
     polisher = Polisher()
     polisher.levels = 2
-    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=polisher)
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights(), clean_up=polisher)
     filled = np.where(before == 255, 51, before).astype(int)
     assert np.array_equal(load(tmp_path / "out/a.png"), np.maximum(filled - 2, 0))
 
@@ -149,7 +149,7 @@ def test_every_page_is_cleaned_up_or_left_as_it_is(tmp_path):
     first, *extra_pages = map(Image.fromarray, pages)
     first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
     fix_with(
-        tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), clean_up=Polisher(),
+        tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights(), clean_up=Polisher(),
         spare_clean=True, log=tmp_path / "log",
     )  # fmt: skip
     with Image.open(tmp_path / "out/a.tif") as image:
@@ -168,7 +168,7 @@ def test_every_page_has_its_own_damage(tmp_path):
     (tmp_path / "in").mkdir()
     first, *extra_pages = map(Image.fromarray, pages)
     first.save(tmp_path / "in/a.tif", save_all=True, append_images=extra_pages)
-    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights(), log=tmp_path / "log")
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights(), log=tmp_path / "log")
     with Image.open(tmp_path / "out/a.tif") as image:
         for number, page in enumerate(pages):
             image.seek(number)
@@ -210,7 +210,6 @@ def differences(folder: Path, out: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("masked", [False, True])
 def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_path, monkeypatch):
     monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     for name, (pixels, options) in SOURCES.items():
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "mask.png", hole(60, 50, (3, 3, 20, 30)))
@@ -229,7 +228,6 @@ def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_
 @pytest.mark.parametrize("limit", [10**9, 100], ids=["memory", "parts"])
 def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
     monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     for name, (pixels, options) in SOURCES.items():
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "in/a.jpg", photo(60, 50))
@@ -244,7 +242,7 @@ def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
 
 def test_the_strength_of_a_chain_is_that_of_its_end(tmp_path):
     before = scratched(tmp_path / "in/a.png").astype(float)
-    chain = {"masks": "auto", "finder": Brights(), "clean_up": Inverter()}
+    chain = {"masks": "auto", "detector": Brights(), "clean_up": Inverter()}
     fix_with(tmp_path / "in", tmp_path / "out", Grayer(), strength=0.5, **chain)
     repaired = 255 - np.where(before == 255, 51, before)
     assert np.abs(load(tmp_path / "out/a.png") - (before + repaired) / 2).max() <= 0.5
@@ -262,10 +260,10 @@ class Doubler(Inverter):
         (Inverter(), {"strength": float("nan")}, "--strength"),
         (Doubler(), {"strength": 0.5}, "changes the size"),
         (Filler(), {"masks": "auto"}, "requires a detector"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "mask_invert": True}, "--mask-invert"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "mask_missing": "skip"}, "--mask-missing"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Filler()}, "clean up whole images"),
-        (Filler(), {"masks": "auto", "finder": Brights(), "clean_up": Doubler()}, "clean up whole images"),
+        (Filler(), {"masks": "auto", "detector": Brights(), "mask_invert": True}, "--mask-invert"),
+        (Filler(), {"masks": "auto", "detector": Brights(), "mask_missing": "skip"}, "--mask-missing"),
+        (Filler(), {"masks": "auto", "detector": Brights(), "clean_up": Filler()}, "clean up whole images"),
+        (Filler(), {"masks": "auto", "detector": Brights(), "clean_up": Doubler()}, "clean up whole images"),
         (Inverter(), {"clean_up": Inverter()}, "requires --masks"),
     ],
 )
@@ -279,14 +277,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(restorer, options,
 
 def test_a_detector_that_fails_fails_that_file_alone(tmp_path):
     class Moody(Brights):
-        def find(self, shown, *, tile_px, on_event):
+        def detect(self, shown, *, tile_px, on_event):
             if shown.shape[0] == 40:
                 raise RestoreError("will not look at this", exit_code=1)
-            return super().find(shown, tile_px=tile_px, on_event=on_event)
+            return super().detect(shown, tile_px=tile_px, on_event=on_event)
 
     scratched(tmp_path / "in/a.png")
     scratched(tmp_path / "in/b.png", (50, 40))
-    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Moody())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Moody())
     assert summary.done == 1
     assert [failure.reason for failure in summary.failed] == ["will not look at this"]
 
@@ -295,9 +293,8 @@ def test_what_is_too_large_to_be_looked_for_damage_in_memory_says_so(tmp_path, m
     from restore.fix import stages as reading
 
     monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
     monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 1000)
     scratched(tmp_path / "in/a.png")
-    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", finder=Brights())
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights())
     assert "has to be in memory as a whole" in summary.failed[0].reason
     assert snapshot(tmp_path / "out") == {}

@@ -55,16 +55,16 @@ def test_weights_say_how_they_are_used(weights: Path) -> None:
 
 def test_a_mask_is_of_zeros_and_ones_as_large_as_the_picture(weights: Path, shown: np.ndarray) -> None:
     detector = open_detector(str(weights), device="cpu", precision="fp32")
-    mask = detector.find(shown)
+    mask = detector.detect(shown)
     assert (mask.shape, mask.dtype) == (shown.shape[:2], np.float32)
     assert set(np.unique(mask)) == {0, 1}
     for size in ((1, 1), (3, 50)):
-        assert detector.find(shown[: size[0], : size[1]]).shape == size
+        assert detector.detect(shown[: size[0], : size[1]]).shape == size
 
 
 def test_in_tiles_it_finds_what_it_finds_in_one_go(weights: Path, shown: np.ndarray) -> None:
     detector = open_detector(str(weights), device="cpu", precision="fp32")
-    whole, tiled = (detector.find(shown, tile_px=tile) for tile in (0, 160))
+    whole, tiled = (detector.detect(shown, tile_px=tile) for tile in (0, 160))
     assert detector.needs.tileable
     assert 0 < detector.needs.overlap_px < 48
     assert np.array_equal(whole, tiled)
@@ -96,7 +96,7 @@ def test_where_half_precision_gives_no_numbers_it_looks_again_in_fp32() -> None:
     shown = np.zeros((8, 8, 3), np.float32)
     shown[2, 3] = 1
     said: list[str] = []
-    mask = fake(NoNumbersInHalf(), "bf16").find(shown, on_event=said.append)
+    mask = fake(NoNumbersInHalf(), "bf16").detect(shown, on_event=said.append)
     assert np.array_equal(mask, shown[:, :, 0])
     assert set(said) == {"bf16 gave values that are no numbers; that part was repeated in fp32"}
 
@@ -107,7 +107,7 @@ def test_where_there_are_no_numbers_at_all_it_fails() -> None:
             return image[:, :1] * torch.nan
 
     with pytest.raises(RestoreError, match="no numbers"):
-        fake(NoNumbers(), "fp32").find(np.zeros((8, 8, 3), np.float32))
+        fake(NoNumbers(), "fp32").detect(np.zeros((8, 8, 3), np.float32))
 
 
 class BrightOnTheLeft(nn.Module):
@@ -122,9 +122,9 @@ def test_a_small_picture_is_looked_at_in_the_mirror_too() -> None:
     shown = np.zeros((8, 12, 3), np.float32)
     shown[2, 1] = shown[5, 9] = 1
     detector = fake(BrightOnTheLeft(), "fp32")
-    assert np.array_equal(detector.find(shown), shown[:, :, 0])
+    assert np.array_equal(detector.detect(shown), shown[:, :, 0])
     sure = (torch.tensor([0.8, -0.2]).sigmoid().mean().item() + 1e-3, 0.5)
-    assert not detector.adjusted(threshold=sure[0]).find(shown).any()
+    assert not detector.adjusted(threshold=sure[0]).detect(shown).any()
 
 
 class Counter(nn.Module):
@@ -149,7 +149,7 @@ def test_the_smallest_size_is_looked_at_in_every_mirror_unless_it_is_large(size:
     network = Counter()
     shown = np.zeros((*size, 3), np.float32)
     shown[: size[0] // 2, : size[1] // 2] = 1
-    fake(network, "fp32").find(shown, tile_px=0)
+    fake(network, "fp32").detect(shown, tile_px=0)
     assert network.sizes == seen
     assert len(network.corners) == (4 if len(seen) > 1 else 1)
 
@@ -166,7 +166,7 @@ class Thin(nn.Module):
 def test_what_is_wide_in_a_large_picture_is_found_in_half_size(side: int, found: bool) -> None:
     shown = np.zeros((side, side + 40, 3), np.float32)
     shown[:, 600:612] = 1
-    mask = fake(Thin(), "fp32").find(shown)
+    mask = fake(Thin(), "fp32").detect(shown)
     assert mask.shape == shown.shape[:2]
     assert bool(mask[side // 2, 606]) == found
     assert not mask[:, :590].any()
@@ -193,9 +193,9 @@ def test_the_detector_that_comes_along_finds_scratches_and_leaves_clean_pictures
         clean = torch.from_numpy(photograph).permute(2, 0, 1)[None].float() / 255
         damage = load_damage("scratch")
         shown, mask = damage.apply(clean, damage.sample(torch.tensor([number]), photograph.shape[:2]))
-        found = torch.from_numpy(detector.find(shown[0].permute(1, 2, 0).numpy()))[None, None] > 0
+        found = torch.from_numpy(detector.detect(shown[0].permute(1, 2, 0).numpy()))[None, None] > 0
         counts += tolerant_counts(found, mask > 0)[0]
-        clean_share += float(detector.find(clean[0].permute(1, 2, 0).numpy()).mean()) / len(photographs)
+        clean_share += float(detector.detect(clean[0].permute(1, 2, 0).numpy()).mean()) / len(photographs)
     precision, recall, _ = precision_recall_f1(counts)
     assert precision > 0.8
     assert recall > 0.5
