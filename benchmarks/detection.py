@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.degradations import key, load_damage
+from restore.degradations import key, load_degradation
 from restore.devices import limit_threads
 from restore.fix.steps import MemoryPage, Models, Steps, repair, run_steps, tiles_of
 from restore.images import find_images, read_rgb8
@@ -69,7 +69,7 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
 
 def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]) -> None:
     """One row: what is found of a damage."""
-    damage, tiles = load_damage(name), tiles_of([models], "auto")
+    damage, tiles = load_degradation(name), tiles_of([models], "auto")
     steps = Steps(detect=True, restore=True, clean_up=True, masked=True, spare_clean=True)
     counts, gains, shares = [], {"found": [], "auto": [], "true": []}, []
     for relative, picture in zip(names, pictures):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from restore.degradations import key, load_damage
+from restore.degradations import key, load_degradation
 from restore.degradations.noise import Noise
 from restore.fix.grain import pixels_key
 from restore.fix.steps import repair
@@ -39,7 +39,7 @@ def main() -> None:
     names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
     lpips, restorer = open_lpips(args.lpips_net, args.lpips_weights), open_restorer("inpaint")
-    holes = load_damage("inpaint-medium")
+    holes = load_degradation("inpaint-medium")
     print("| grain σ | | PSNR in the hole, dB | LPIPS | LPIPS in the hole |\n|---|---|---|---|---|")
     for sigma in SIGMAS:
         noise = Noise(sigma=(sigma, sigma), correlation=(0.5, 0.5), gray=0.5)

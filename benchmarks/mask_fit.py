@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from restore.degradations import key, load_damage
+from restore.degradations import key, load_degradation
 from restore.fix.masks import widened
 from restore.images import find_images, read_rgb8
 
@@ -59,7 +59,7 @@ def main() -> None:
     names = names[:: max(len(names) // args.count, 1)][: args.count]
     print("| damage | 1 / 2 / 3 px too tight | fits | 3 px generous | nothing is damaged |\n|---|---|---|---|---|")
     for title in DAMAGES:
-        damage = load_damage(title)
+        damage = load_degradation(title)
         found: dict[int | None, list[tuple[float, ...]]] = {}
         for number, name in enumerate(names):
             clean = read_rgb8(args.folder / name).astype(np.float32) / 255

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from skimage import data
 
-from restore.degradations import Damage, damage_from, key, load_damage
+from restore.degradations import Degradation, degradation_from, key, load_degradation
 from restore.devices import limit_threads
 from restore.fix.steps import MemoryPage, Models, Steps, run_steps, tiles_of
 from restore.restorers.base import Restorer
@@ -46,8 +46,8 @@ def main() -> None:
     everything = Models(inpaint, photo, detector)
     tiles = tiles_of([everything], "auto")
     picture = photograph(args.megapixels)
-    holes, fifth = damaged(picture, damage_from(FIFTH, "a fifth"))
-    scratched, true = damaged(picture, load_damage("scratch"))
+    holes, fifth = damaged(picture, degradation_from(FIFTH, "a fifth"))
+    scratched, true = damaged(picture, load_degradation("scratch"))
 
     def chain(steps: Steps, image: np.ndarray, mask: np.ndarray | None, models: Models = everything) -> np.ndarray:
         page = MemoryPage(lambda: image, mask)
@@ -92,7 +92,7 @@ def photograph(megapixels: float) -> np.ndarray:
     return (large + np.random.default_rng(0).normal(0, GRAIN, large.shape)).clip(0, 1).astype(np.float32)
 
 
-def damaged(picture: np.ndarray, damage: Damage) -> tuple[np.ndarray, np.ndarray]:
+def damaged(picture: np.ndarray, damage: Degradation) -> tuple[np.ndarray, np.ndarray]:
     """What is shown, H×W×3, and its mask, H×W."""
     image = torch.from_numpy(picture).permute(2, 0, 1)[None]
     size = (image.shape[-2], image.shape[-1])

@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from restore.data.loader import BatchStream
-from restore.degradations import Damage, key
+from restore.degradations import Degradation, key
 from restore.devices import pick_device
 from restore.images import find_images
 from restore.training.config import TrainConfig, load_train_config
@@ -84,7 +84,7 @@ def settings(model: str, folder: Path, out: Path, device: str, **changes: Any) -
 class Photographs(Dataset):
     """Files, decoded, cut, mirrored and damaged one by one, as a worker of a DataLoader does."""
 
-    def __init__(self, folder: Path, damage: Damage, patch: int) -> None:
+    def __init__(self, folder: Path, damage: Degradation, patch: int) -> None:
         self.files = [folder / name for name in find_images(folder)]
         self.damage, self.patch = damage, patch
 

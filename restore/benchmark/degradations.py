@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from restore.config import config_names
-from restore.degradations import key, load_damage
+from restore.degradations import key, load_degradation
 from restore.degradations.resize import scaled
 from restore.errors import RestoreError
 
@@ -126,7 +126,7 @@ def _of_literature(name: str, seed: int) -> BenchDamage:
 
 def _of_config(name: str, seed: int) -> BenchDamage:
     try:
-        damage = load_damage(name)
+        damage = load_degradation(name)
     except RestoreError as error:
         if error.where is not None:
             raise
@@ -136,10 +136,10 @@ def _of_config(name: str, seed: int) -> BenchDamage:
 
     def make(clean: Tensor, picture: str) -> BenchSample:
         damaged, mask = damage(clean, torch.tensor([key(seed, picture)], dtype=torch.int64))
-        return replace(_plain(clean, damaged), mask=(mask > 0).float() if damage.hides else None)
+        return replace(_plain(clean, damaged), mask=(mask > 0).float() if damage.has_mask else None)
 
     says = f"`restore degrade --damage {damage.name} --seed {seed}`, drawn by the picture's name"
-    return BenchDamage(damage.name, says, make, damage.hides, damage.only_holes)
+    return BenchDamage(damage.name, says, make, damage.has_mask, damage.only_holes)
 
 
 def _plain(clean: Tensor, damaged: Tensor) -> BenchSample:

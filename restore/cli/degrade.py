@@ -46,10 +46,10 @@ def degrade(
     assert out_dir is not None
     assert damage is not None
 
-    from restore.degradations.write import write_damaged
+    from restore.degradations.write import write_degraded
 
     with Progress("damaging", None) as bar:
-        summary = write_damaged(
+        summary = write_degraded(
             clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
         )
     for line in summary.format():

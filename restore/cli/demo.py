@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from restore.degradations.write import write_damaged
+from restore.degradations.write import write_degraded
 from restore.devices import pick_device
 from restore.errors import RestoreError
 from restore.evaluation.report import EvalReport
@@ -87,7 +87,7 @@ def make_demo(
         masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
         told = f" --masks {masks}" if masks else ""
         echo(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
-        write_damaged(out / "clean", folder, task.damage, seed=SEED)
+        write_degraded(out / "clean", folder, task.damage, seed=SEED)
         echo(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
         summary = fix_folder(folder / "damaged", folder / "repaired", task.model, options=FixOptions(masks=masks))
         if summary.exit_code:

@@ -23,7 +23,7 @@ from restore.data.discovery import (
 )
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.sampler import CropPlan, FolderSampler
-from restore.degradations import Damage
+from restore.degradations import Degradation
 from restore.devices import free_in_ram, free_on_device, usable_cpus
 from restore.errors import RestoreError
 
@@ -35,7 +35,7 @@ _MAX_THREADS = 16
 
 def open_source(
     config: DataConfig,
-    damage: Damage | None,
+    damage: Degradation | None,
     *,
     multiple: int,
     device: torch.device,

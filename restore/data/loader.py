@@ -25,7 +25,7 @@ from torch import Tensor
 from restore.data.cache import CropStore
 from restore.data.dataset import Image
 from restore.data.sampler import CropPlan, resize_crops, sample_crops
-from restore.degradations import Damage
+from restore.degradations import Degradation
 from restore.devices import to_device
 from restore.hashed_random import key
 
@@ -70,7 +70,7 @@ class Source:
         fingerprint: of the files; see `restore.data.discovery.fingerprint`.
     """
 
-    def __init__(self, store: CropStore, plan: CropPlan, damage: Damage | None, fingerprint: str = "") -> None:
+    def __init__(self, store: CropStore, plan: CropPlan, damage: Degradation | None, fingerprint: str = "") -> None:
         self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
 
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
@@ -112,7 +112,7 @@ def validation_batches(
     images: Sequence[Image],
     size: int,
     multiple: int,
-    damage: Damage | None,
+    damage: Degradation | None,
     device: torch.device,
 ) -> list[Batch]:
     """The fixed validation set: centre crops, one image per batch, degraded by a key of the file's name alone.

@@ -1,6 +1,6 @@
-"""Damage for pictures: steps with sampled parameters, drawn by key, batched, on any device."""
+"""Degradations of images: sampled by key, applied in batches, on any device."""
 
-from restore.degradations.pipeline import Damage, Sampled, damage_from, load_damage
+from restore.degradations.pipeline import Degradation, SampledDegradation, degradation_from, load_degradation
 from restore.hashed_random import key, keys
 
-__all__ = ["Damage", "Sampled", "damage_from", "key", "keys", "load_damage"]
+__all__ = ["Degradation", "SampledDegradation", "degradation_from", "key", "keys", "load_degradation"]

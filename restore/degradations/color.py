@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -72,20 +72,22 @@ class Grayscale(Step):
     """A weighted mean of red, green and blue, the same in all three channels.
 
     Attributes:
-        lean: from 0, the weights of ITU-R BT.601, to 1, weights drawn anew for each picture: films and filters saw
-            colours each in their own way (early film was blind to red).
+        weight_jitter: 0: the weights of ITU-R BT.601; 1: random weights for each image; between: a mixture of the two.
+            Films and filters differ in their response to colours (early film was blind to red).
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"lean": "weight_jitter"}
+
     name: Literal["grayscale"] = "grayscale"
-    lean: Annotated[Range, within(0, 1)] = (0.0, 0.0)
+    weight_jitter: Annotated[Range, within(0, 1)] = (0.0, 0.0)
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`weights` [B, 3], each row of sum 1."""
-        lean = uniform_range(keys, 0, self.lean)[:, None]
+        jitter = uniform_range(keys, 0, self.weight_jitter)[:, None]
         # Logarithms of uniform numbers, scaled to sum 1, are spread evenly over all weightings (a flat Dirichlet).
         drawn = -uniform(keys, 1, 3).clamp(min=1e-12).log()
         drawn = drawn / drawn.sum(1, keepdim=True)
-        return {"weights": (1 - lean) * torch.tensor(LUMA, dtype=drawn.dtype) + lean * drawn}
+        return {"weights": (1 - jitter) * torch.tensor(LUMA, dtype=drawn.dtype) + jitter * drawn}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
         """Take the colours away; see `Step.apply`."""

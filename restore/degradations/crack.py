@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.noise_fields import mean_around
 from restore.degradations.segments import draw, joined
 from restore.degradations.visibility import seen
@@ -41,10 +41,10 @@ class Crack(ScaledStep):
     length: Annotated[Range, within(1, 2000)] = (90, 700)
     branches: Annotated[int, Field(ge=0, le=12)] = 3
     opacity: Annotated[Range, within(0, 1)] = (0.5, 1.0)
-    bright: Share = 0.5
+    bright: Probability = 0.5
     lit: Annotated[Range, within(0, 1)] = (0.05, 0.3)
 
-    marks = True
+    has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`segments` [B, N, 7] (see `lines.draw`); `tones` [B, 2, 3] of the crack and its edge; `lit` [B]; `key`."""

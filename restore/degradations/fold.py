@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.noise_fields import positions, rough, smooth
 from restore.degradations.visibility import seen
 from restore.devices import to_device
@@ -37,11 +37,11 @@ class Fold(ScaledStep):
     count: Annotated[Range, within(0, 8, whole=True)] = (1, 2)
     width: Annotated[Range, within(0.5, 40)] = (1.2, 5)
     opacity: Annotated[Range, within(0, 1)] = (0.35, 0.95)
-    worn: Share = 0.55
+    worn: Probability = 0.55
     dark: Annotated[Range, within(0, 1)] = (0.1, 0.45)
     shade: Annotated[Range, within(0, 0.1)] = (0.0, 0.05)
 
-    marks = True
+    has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`folds` [B, N, 10]: x, y, angle, half width, opacities, side, shade, reach, is it there; `key`, `paper`."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from restore.degradations import Damage, key, load_damage
-from restore.degradations.pipeline import damage_from
+from restore.degradations import Degradation, key, load_degradation
+from restore.degradations.pipeline import degradation_from
 from restore.images.contact_sheet import Cell, draw_sheet, read_named
 
 STRENGTHS = 5
@@ -59,7 +59,7 @@ KINDS: tuple[Kind, ...] = (
         },
         "black {black}, white {white}",
     ),
-    Kind("gray", {"name": "grayscale"}, {"lean": (0, 0.25, 0.5, 0.75, 1)}, "weights lean {lean}"),
+    Kind("gray", {"name": "grayscale"}, {"weight_jitter": (0, 0.25, 0.5, 0.75, 1)}, "weight jitter {weight_jitter}"),
     Kind("scratches", {"name": "scratch", "width": [3, 7]}, {"count": (3, 6, 12, 24, 48)}, "in number {count}"),
     Kind("hairs", {"name": "hair", "width": [3, 5]}, {"count": (2, 5, 10, 20, 40)}, "in number {count}"),
     Kind("dust", {"name": "dust", "width": [3, 8]}, {"count": (20, 60, 150, 300, 600)}, "in number {count}"),
@@ -107,12 +107,12 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
         cells = []
         for strength in range(STRENGTHS):
             values = {setting: choices[strength] for setting, choices in kind.varied.items()}
-            damage = damage_from([{**kind.step, **values}], kind.title)
+            damage = degradation_from([{**kind.step, **values}], kind.title)
             title = kind.title if strength == 0 else ""
             cells.append(Cell(_damaged(clean, damage, key(seed, kind.title)), title, kind.caption.format(**values)))
         rows.append(cells)
     for shipped in MIXED:
-        damage = load_damage(shipped)
+        damage = load_degradation(shipped)
         rows.append(
             [
                 Cell(_damaged(clean, damage, key(seed, shipped, draw)), f"{shipped}: five draws" if draw == 0 else "")
@@ -126,7 +126,7 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
     return draw_sheet(rows, heading="Degradations", note=note)
 
 
-def _damaged(clean: np.ndarray, damage: Damage, seed: int) -> np.ndarray:
+def _damaged(clean: np.ndarray, damage: Degradation, seed: int) -> np.ndarray:
     image = torch.tensor(clean).permute(2, 0, 1)[None].float() / 255
     damaged, _ = damage(image, torch.tensor([seed], dtype=torch.int64))
     return (damaged[0].permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.segments import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
@@ -23,23 +23,27 @@ _REDRAWS = 20
 
 
 class Holes(ScaledStep):
-    """Holes that hide at least `min_share` and at most `max_share` of the picture; known pixels are as they were.
+    """Holes that hide at least `min_coverage` and at most `max_coverage` of the picture; known pixels are as they were.
 
     Attributes:
-        max_share: a mask that hides more of the picture than this is drawn again.
-        min_share: a mask that hides less than this is drawn again; at most 0.9 of `max_share`. A picture of a few
+        max_coverage: a mask that hides more of the picture than this is drawn again.
+        min_coverage: a mask that hides less than this is drawn again; at most 0.9 of `max_coverage`. A picture of a few
             pixels may have less.
     """
 
-    max_share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
-    min_share: Annotated[float, Field(ge=0, le=0.81)] = 0
+    RENAMED: ClassVar[dict[str, str]] = {"min_share": "min_coverage", "max_share": "max_coverage"}
 
-    marks = True
+    max_coverage: Annotated[float, Field(gt=0, le=0.9)] = 0.5
+    min_coverage: Annotated[float, Field(ge=0, le=0.81)] = 0
+
+    has_mask = True
 
     @model_validator(mode="after")
     def _room_between(self) -> Holes:
-        if self.min_share > 0.9 * self.max_share:
-            raise ValueError(f"min_share {self.min_share:g} leaves no room below max_share {self.max_share:g}")
+        if self.min_coverage > 0.9 * self.max_coverage:
+            raise ValueError(
+                f"min_coverage {self.min_coverage:g} must be at most 0.9 of max_coverage {self.max_coverage:g}"
+            )
         return self
 
     def _redrawn(
@@ -47,7 +51,7 @@ class Holes(ScaledStep):
     ) -> Tensor:
         """Tables by `draft(keys, size)`, each drafted anew until it hides neither more nor less than it may."""
         # a little less and more, as the share is estimated on a coarse grid
-        least, most = 1.03 * self.min_share, 0.97 * self.max_share
+        least, most = 1.03 * self.min_coverage, 0.97 * self.max_coverage
 
         def amiss(table: Tensor) -> Tensor:
             share = self._share(table, size, least or most)
@@ -65,7 +69,7 @@ class Holes(ScaledStep):
 
     @abstractmethod
     def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
-        """Share hidden by each picture's part of `table`, float64[B]; need not be right below `enough`."""
+        """Probability hidden by each picture's part of `table`, float64[B]; need not be right below `enough`."""
 
     def _limited(self, mask: Tensor) -> Tensor:
         """A mask, B×1×H×W of 0 and 1, within the shares: drawing anew goes by an estimate, and ends some time.
@@ -75,13 +79,13 @@ class Holes(ScaledStep):
         """
         height, width = mask.shape[-2:]
         pixels, columns = height * width, torch.arange(width, device=mask.device)
-        over = mask.mean((1, 2, 3), keepdim=True) > self.max_share
-        mask = torch.where(over, mask * (columns < int(width * self.max_share)), mask)
-        if self.min_share == 0:
+        over = mask.mean((1, 2, 3), keepdim=True) > self.max_coverage
+        mask = torch.where(over, mask * (columns < int(width * self.max_coverage)), mask)
+        if self.min_coverage == 0:
             return mask
         free = (height - mask.sum((1, 2))).to(torch.int64)  # pixels of each column that are known
         hidden = pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))  # before it is hidden too
-        needed = (hidden < self.min_share * pixels) & (hidden + free.flip(1) <= self.max_share * pixels)
+        needed = (hidden < self.min_coverage * pixels) & (hidden + free.flip(1) <= self.max_coverage * pixels)
         return torch.maximum(mask, needed.flip(1)[:, None, None].to(mask.dtype))
 
 
@@ -92,7 +96,7 @@ class BlankHoles(Holes):
         fill: what stands under the mask, in [0, 1]; restorers must not look at it.
     """
 
-    fill: Share = 0.5
+    fill: Probability = 0.5
 
     def _painted(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         mask = self._limited(mask)
@@ -233,7 +237,7 @@ class Blobs(BlankHoles):
         size: radius of a circle of about the same area, in pixels.
         stretch: length by width.
         uneven: how far the outline strays from the ellipse, as a share of its radius.
-        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
+        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
             pixels of this picture, which is a crop: blobs may reach in from beyond its edge.
     """
 
@@ -262,7 +266,7 @@ class Blobs(BlankHoles):
         )
         stretch = uniform_range(keys, 2, self.stretch, blobs).sqrt()
         turn = math.pi * uniform(keys, 3, blobs)
-        around = 0 if self.with_picture else 0.7 * radius
+        around = 0 if self.scale_with_image else 0.7 * radius
         x, y = (
             uniform(keys, stream, blobs) * (side + 2 * around) - around - 0.5
             for stream, side in ((4, size[1]), (5, size[0]))
@@ -312,14 +316,14 @@ class Border(BlankHoles):
         depth: of a margin, in pixels.
         frame: share of the pictures whose margins are all equally deep.
         tilt: how far a margin's inner edge may lean, in degrees: a sheet that lay askew and was turned upright.
-        with_picture: depths are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
-            pixels of this picture, which is a crop at the picture's edge.
+        scale_with_image: false: depths are pixels of the image as it is, a crop at the
+            edge of a larger image (see `ScaledStep`).
     """
 
     name: Literal["border"] = "border"
     sides: Annotated[Range, within(1, 4, whole=True)] = (1, 4)
     depth: Annotated[Range, within(1, 400)] = (16, 140)
-    frame: Share = 0.3
+    frame: Probability = 0.3
     tilt: Annotated[float, Field(ge=0, le=20)] = 3
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, Share, Step, within
+from restore.degradations.base import Params, Probability, Range, Step, within
 from restore.devices import to_device
 from restore.hashed_random import bernoulli, integers
 
@@ -33,22 +33,27 @@ class Jpeg(Step):
 
     Attributes:
         quality: libjpeg's 1 … 100.
-        halved_colour: share of the pictures whose colour is stored at half size (4:2:0); the others keep
+        chroma_subsampling_prob: share of the pictures whose colour is stored at half size (4:2:0); the others keep
             it (4:4:4).
-        shifted: share of the pictures whose 8×8 grid does not start in the corner, as after cropping.
+        misaligned_grid_prob: share of the pictures whose 8×8 grid does not start in the corner, as after cropping.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "halved_colour": "chroma_subsampling_prob",
+        "shifted": "misaligned_grid_prob",
+    }
 
     name: Literal["jpeg"] = "jpeg"
     quality: Annotated[Range, within(1, 100, whole=True)] = (10, 95)
-    halved_colour: Share = 1.0
-    shifted: Share = 0.0
+    chroma_subsampling_prob: Probability = 1.0
+    misaligned_grid_prob: Probability = 0.0
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`quality`; `halved` as bool; `top` and `left`: pixels of the first block that are cut off."""
-        shifted = bernoulli(keys, 2, self.shifted)
+        shifted = bernoulli(keys, 2, self.misaligned_grid_prob)
         return {
             "quality": integers(keys, 0, int(self.quality[0]), int(self.quality[1])),
-            "halved": bernoulli(keys, 1, self.halved_colour),
+            "halved": bernoulli(keys, 1, self.chroma_subsampling_prob),
             "top": torch.where(shifted, integers(keys, 3, 0, 15), 0),
             "left": torch.where(shifted, integers(keys, 4, 0, 15), 0),
         }
@@ -61,7 +66,7 @@ class Jpeg(Step):
             if len(index):
                 on_device = to_device(index, image.device)
                 # by the settings, not by this batch, so that a picture's edges never depend on its neighbours
-                start = (params["top"][index], params["left"][index]) if self.shifted > 0 else None
+                start = (params["top"][index], params["left"][index]) if self.misaligned_grid_prob > 0 else None
                 out[on_device] = jpeg(image[on_device], params["quality"][index], halved=halved, start=start)
         return out, None
 

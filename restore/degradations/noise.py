@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, Share, Step, column, within
+from restore.degradations.base import Params, Probability, Range, Step, per_image, within
 from restore.degradations.blur import filtered, gaussian_taps
 from restore.devices import to_device
 from restore.hashed_random import bernoulli, field_normal, fold_in, uniform_range
@@ -34,7 +34,7 @@ class Noise(Step):
     sigma: Annotated[Range, within(0, 255)] = (0, 50)
     shot: Annotated[Range, within(0, 255)] = (0, 0)
     correlation: Annotated[Range, within(0, 4)] = (0, 0)
-    gray: Share = 0.0
+    gray: Probability = 0.0
     clip: bool = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
@@ -51,10 +51,10 @@ class Noise(Step):
         """Add the noise; see `Step.apply`."""
         noise = self._field(image, params)
         if self.shot[1] > 0:
-            sigma, shot = column(params["sigma"], image), column(params["shot"], image)
+            sigma, shot = per_image(params["sigma"], image), per_image(params["shot"], image)
             noise = noise * (sigma * sigma + shot * shot * image.clamp(0, 1)).sqrt()
         else:
-            noise = noise * column(params["sigma"], image)
+            noise = noise * per_image(params["sigma"], image)
         damaged = image + noise
         return damaged.clamp_(0, 1) if self.clip else damaged, None
 

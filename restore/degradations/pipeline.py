@@ -1,6 +1,6 @@
-"""A damage: steps in order, with probabilities and choices, read from YAML and applied to batches by key.
+"""A degradation: steps in order, with probabilities and choices, read from YAML and applied to batches by key.
 
-clean_probability: 0.1            # this share of the pictures is left as it is
+clean_probability: 0.1            # this share of the images stays clean
 steps:
   - {name: blur, probability: 0.3, sigma: [0.3, 1.5]}
   - one_of:                       # one of these, by weight
@@ -26,78 +26,78 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.config import Settings, build, find_config, read_yaml, rename_old_keys
-from restore.degradations.base import Params, Share, Step
-from restore.degradations.blur import Blur, MotionBlur
-from restore.degradations.color import Fade, Grayscale
-from restore.degradations.crack import Crack
-from restore.degradations.fold import Fold
-from restore.degradations.inpainting_masks import Blobs, Border, Boxes, Holes, Strokes
-from restore.degradations.jpeg import Jpeg
-from restore.degradations.noise import Noise, Quantize
-from restore.degradations.resize import Downscale
-from restore.degradations.scratch import Dust, Hair, Scratch
-from restore.degradations.stain import Stain
-from restore.degradations.tear import Tear
-from restore.degradations.text import Text
+from restore.degradations.base import Params, Probability, Step
+from restore.degradations.inpainting_masks import Holes
+from restore.degradations.registry import STEPS
 from restore.devices import to_device
 from restore.errors import RestoreError
 from restore.hashed_random import bernoulli, fold_in, uniform
 
-STEPS: dict[str, type[Step]] = {
-    "strokes": Strokes,
-    "boxes": Boxes,
-    "blobs": Blobs,
-    "border": Border,
-    "text": Text,
-    "noise": Noise,
-    "quantize": Quantize,
-    "blur": Blur,
-    "motion-blur": MotionBlur,
-    "jpeg": Jpeg,
-    "downscale": Downscale,
-    "fade": Fade,
-    "grayscale": Grayscale,
-    "scratch": Scratch,
-    "hair": Hair,
-    "dust": Dust,
-    "crack": Crack,
-    "tear": Tear,
-    "fold": Fold,
-    "stain": Stain,
-}
 
+class Degradation:
+    """A named chain of steps: `sample` draws parameters by key, `apply` degrades the pixels.
 
-class _Group(Settings):
-    steps: Annotated[list[Any], Field(min_length=1)]
-    probability: Share = 1.0
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    Attributes:
+        name: for reports: the name of the config, or the caller's.
+        has_mask: some step covers pixels, so the mask is of use.
+        only_holes: every step cuts holes: pixels outside the mask are unchanged, and a repair needs the mask.
+    """
 
+    def __init__(self, name: str, node: _Node) -> None:
+        self.name = name
+        self._node = node
+        self.has_mask = any(step.has_mask for step in _steps_of(node))
+        self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
 
-class _Choice(Settings):
-    one_of: Annotated[list[Any], Field(min_length=2)]
-    probability: Share = 1.0
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> SampledDegradation:
+        """Draw what happens to each image.
 
+        Args:
+            keys: int64[B] on the CPU, one per image, from `hashed_random.key` or `hashed_random.keys`.
+            size: (height, width) of the images.
+        """
+        steps: list[SampledStep] = []
+        with _single_threaded():
+            _sample(self._node, keys, torch.arange(len(keys)), size, steps)
+        return SampledDegradation(len(keys), size, tuple(steps))
 
-class _Top(Settings):
-    steps: Annotated[list[Any], Field(min_length=1)]
-    clean_probability: Share = 0.0
+    @torch.no_grad()
+    def apply(self, clean: Tensor, sampled: SampledDegradation) -> tuple[Tensor, Tensor]:
+        """Degrade a batch; the result for an image depends on its own key and pixels only.
+
+        Args:
+            clean: float32, B×3×H×W, [0, 1], sRGB, any device. Not changed.
+            sampled: from `sample` for the same number of images of this size.
+
+        Returns:
+            degraded: float32, B×3×H×W; leaves [0, 1] only if a step has `clip: false`.
+            mask: float32, B×1×H×W, 1 = covered; all zero if no step covers pixels.
+
+        Raises:
+            ValueError: the batch has another number of images or another size than `sampled`.
+        """
+        if (clean.shape[0], *clean.shape[-2:]) != (sampled.count, *sampled.size):
+            raise ValueError(f"sampled for {sampled.count} images of {sampled.size}, got {tuple(clean.shape)}")
+        # Autocast would run sums in bf16, whose resolution near 1 is 1/256.
+        with torch.autocast(clean.device.type, enabled=False):
+            image = clean.to(torch.float32)
+            if clean.device.type != "cpu":
+                return _apply(image, sampled)
+            # One image at a time and in one thread: PyTorch computes the last few elements of a tensor, and of each
+            # thread's share of it, with other instructions than the rest, so the last bits of an image would depend
+            # on its position in the batch and on the number of threads.
+            with _single_threaded():
+                parts = [_apply(image[i : i + 1], sampled.for_image(i)) for i in range(sampled.count)]
+            return torch.cat([degraded for degraded, _ in parts]), torch.cat([mask for _, mask in parts])
+
+    def __call__(self, clean: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample` and `apply` in one."""
+        return self.apply(clean, self.sample(keys, (clean.shape[-2], clean.shape[-1])))
 
 
 @dataclass(frozen=True)
-class _Node:
-    """A step, or several in order (`in_order`), or a choice among several."""
-
-    probability: float
-    weight: float
-    step: Step | None = None
-    parts: tuple[_Node, ...] = ()
-    in_order: bool = True
-
-
-@dataclass(frozen=True)
-class Application:
-    """One step as it falls upon a batch: which pictures (int64[n], rising), and its parameters for these."""
+class SampledStep:
+    """One step for a batch: the images it happens to (int64[n], ascending), and its parameters for them."""
 
     step: Step
     index: Tensor
@@ -105,116 +105,56 @@ class Application:
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What will happen to a batch: the steps in order. Small, on the CPU."""
+class SampledDegradation:
+    """What happens to each image of a batch: the sampled steps in order. Small, on the CPU."""
 
     count: int
     size: tuple[int, int]
-    applications: tuple[Application, ...]
+    steps: tuple[SampledStep, ...]
 
-    def of_picture(self, i: int) -> Sampled:
-        """What will happen to picture `i` of the batch, as a batch of one."""
-        mine = []
-        for it in self.applications:
-            at = (it.index == i).nonzero()[:, 0]
-            if len(at):
-                mine.append(Application(it.step, torch.zeros(1, dtype=torch.int64), _rows(it.params, at)))
-        return Sampled(1, self.size, tuple(mine))
-
-
-class Damage:
-    """A named degradation: `sample` draws parameters by key, `apply` damages the pixels.
-
-    Attributes:
-        name: for reports: the config's name, or what the caller says.
-        hides: some step hides pixels, so the mask means something.
-        only_holes: every step cuts holes: known pixels are as they were, and without the mask nothing can be repaired.
-    """
-
-    def __init__(self, name: str, node: _Node) -> None:
-        self.name = name
-        self._node = node
-        self.hides = any(step.marks for step in _steps_of(node))
-        self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
-
-    def sample(self, keys: Tensor, size: tuple[int, int]) -> Sampled:
-        """Draw what happens to each picture.
-
-        Args:
-            keys: int64[B] on the CPU, one per picture, as `random.key` and `random.keys` make them.
-            size: (height, width) of the pictures.
-        """
-        applications: list[Application] = []
-        with _one_thread():
-            _sample(self._node, keys, torch.arange(len(keys)), size, applications)
-        return Sampled(len(keys), size, tuple(applications))
-
-    @torch.no_grad()
-    def apply(self, clean: Tensor, sampled: Sampled) -> tuple[Tensor, Tensor]:
-        """Damage a batch; a picture's result depends on its own key and pixels alone.
-
-        Args:
-            clean: float32, B×3×H×W, [0, 1], sRGB, any device. Not changed.
-            sampled: from `sample` for as many pictures of this size.
-
-        Returns:
-            damaged: float32, B×3×H×W; leaves [0, 1] only where a step says `clip: false`.
-            mask: float32, B×1×H×W, 1 = hidden; all zero where nothing hides pixels.
-
-        Raises:
-            ValueError: the batch does not fit `sampled`.
-        """
-        if (clean.shape[0], *clean.shape[-2:]) != (sampled.count, *sampled.size):
-            raise ValueError(f"sampled for {sampled.count} pictures of {sampled.size}, got {tuple(clean.shape)}")
-        # autocast would run sums in bf16, whose step near 1 is 1/256
-        with torch.autocast(clean.device.type, enabled=False):
-            image = clean.to(torch.float32)
-            if clean.device.type != "cpu":
-                return _apply(image, sampled)
-            # On the CPU one by one, in one thread: PyTorch computes the last few numbers of a tensor, and
-            # of each thread's share of it, by other instructions than the rest, so that a picture's last
-            # bits would depend on its place in the batch and on the number of threads.
-            with _one_thread():
-                parts = [_apply(one, sampled.of_picture(i)) for i, one in enumerate(image.split(1))]
-            return torch.cat([damaged for damaged, _ in parts]), torch.cat([mask for _, mask in parts])
-
-    def __call__(self, clean: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """`sample` and `apply` in one."""
-        return self.apply(clean, self.sample(keys, (clean.shape[-2], clean.shape[-1])))
+    def for_image(self, i: int) -> SampledDegradation:
+        """What happens to image `i` of the batch, as a batch of one."""
+        steps = []
+        for sampled in self.steps:
+            row = (sampled.index == i).nonzero()[:, 0]
+            if len(row):
+                params = {name: value[row] for name, value in sampled.params.items()}
+                steps.append(SampledStep(sampled.step, torch.zeros(1, dtype=torch.int64), params))
+        return SampledDegradation(1, self.size, tuple(steps))
 
 
-def load_damage(name_or_path: str | Path) -> Damage:
-    """A damage by the name of a shipped config, or by the path of a YAML file.
+def load_degradation(name_or_path: str | Path) -> Degradation:
+    """A degradation by the name of a shipped config, or by the path of a YAML file.
 
     Raises:
-        RestoreError: there is none, or it is wrong; the first wrong key is named, and the nearest known one.
+        RestoreError: no such config, or it is invalid; the message names the first wrong key and the nearest known one.
     """
     path = find_config(name_or_path, "damage")
-    return damage_from(read_yaml(path), path, name=path.stem)
+    return degradation_from(read_yaml(path), path, name=path.stem)
 
 
-def damage_from(values: Any, where: str | Path, *, name: str | None = None) -> Damage:
-    """A damage from plain values: a mapping with `steps`, a list of steps, or the name of a shipped damage.
+def degradation_from(values: Any, where: str | Path, *, name: str | None = None) -> Degradation:
+    """A degradation from plain values: a mapping with `steps`, a list of steps, or the name of a shipped config.
 
     Args:
         values: as YAML gives them.
-        where: the file or key they stand in, for error messages.
-        name: what to call it; None: `where`.
+        where: the file or key that the values come from, for error messages.
+        name: of the degradation; None: `where`.
 
     Raises:
-        RestoreError: as `load_damage`.
+        RestoreError: as `load_degradation`.
     """
     if isinstance(values, str):
-        return load_damage(values)
+        return load_degradation(values)
     if isinstance(values, list):
         values = {"steps": values}
     top = build(_Top, values, where=where)
-    node = _several(top.steps, str(where), "steps", 1 - top.clean_probability, 1.0, in_order=True)
-    return Damage(name or str(where), node)
+    node = _branch(top.steps, str(where), "steps", 1 - top.clean_probability, 1.0, in_order=True)
+    return Degradation(name or str(where), node)
 
 
 def rename_old_step_keys(values: Any, *, where: str | Path, warn: bool = True) -> Any:
-    """The plain values of a damage, with the old names of step keys replaced (see `Settings.RENAMED`)."""
+    """The plain values of a degradation, with the old names of step keys replaced (see `Settings.RENAMED`)."""
     if isinstance(values, list):
         return [rename_old_step_keys(part, where=where, warn=warn) for part in values]
     if not isinstance(values, Mapping):
@@ -225,7 +165,38 @@ def rename_old_step_keys(values: Any, *, where: str | Path, warn: bool = True) -
     return {key: rename_old_step_keys(value, where=where, warn=warn) for key, value in values.items()}
 
 
-def _several(parts: list[Any], where: str, at: str, probability: float, weight: float, *, in_order: bool) -> _Node:
+# Reading a config: the settings of its levels become a tree of nodes.
+
+
+class _Top(Settings):
+    steps: Annotated[list[Any], Field(min_length=1)]
+    clean_probability: Probability = 0.0
+
+
+class _Group(Settings):
+    steps: Annotated[list[Any], Field(min_length=1)]
+    probability: Probability = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class _Choice(Settings):
+    one_of: Annotated[list[Any], Field(min_length=2)]
+    probability: Probability = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A step (a leaf), or parts that all happen in order (`in_order`), or parts of which one is chosen by weight."""
+
+    probability: float
+    weight: float
+    step: Step | None = None
+    parts: tuple[_Node, ...] = ()
+    in_order: bool = True
+
+
+def _branch(parts: list[Any], where: str, at: str, probability: float, weight: float, *, in_order: bool) -> _Node:
     nodes = tuple(_node(part, where, f"{at}.{i}", in_choice=not in_order) for i, part in enumerate(parts))
     return _Node(probability, weight, parts=nodes, in_order=in_order)
 
@@ -233,18 +204,18 @@ def _several(parts: list[Any], where: str, at: str, probability: float, weight: 
 def _node(values: Any, where: str, at: str, *, in_choice: bool) -> _Node:
     place = f"{where}: {at}"
     if not isinstance(values, Mapping):
-        raise RestoreError("a step is a mapping, such as {name: noise, sigma: [0, 50]}", where=place)
+        raise RestoreError("a step must be a mapping, such as {name: noise, sigma: [0, 50]}", where=place)
     if "weight" in values and not in_choice:
-        raise RestoreError("`weight` only means something inside `one_of`", where=place, hint="use `probability`")
+        raise RestoreError("`weight` only applies inside `one_of`", where=place, hint="use `probability`")
     if "one_of" in values:
         choice = build(_Choice, values, where=place)
-        return _several(choice.one_of, where, f"{at}.one_of", choice.probability, choice.weight, in_order=False)
+        return _branch(choice.one_of, where, f"{at}.one_of", choice.probability, choice.weight, in_order=False)
     if "steps" in values:
         group = build(_Group, values, where=place)
-        return _several(group.steps, where, f"{at}.steps", group.probability, group.weight, in_order=True)
+        return _branch(group.steps, where, f"{at}.steps", group.probability, group.weight, in_order=True)
     name = values.get("name")
     if name is None:
-        raise RestoreError("a step needs a `name`", where=place, hint=f"known: {', '.join(STEPS)}")
+        raise RestoreError("the step has no `name`", where=place, hint=f"known: {', '.join(STEPS)}")
     if name not in STEPS:
         near = difflib.get_close_matches(str(name), list(STEPS), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -257,51 +228,54 @@ def _steps_of(node: _Node) -> list[Step]:
     return [node.step] if node.step is not None else [step for part in node.parts for step in _steps_of(part)]
 
 
+# Sampling and applying the tree.
+
+
+def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], steps: list[SampledStep]) -> None:
+    """Append to `steps` what `node` does to the images `index` of the batch, whose keys are `keys`.
+
+    Every node derives its own keys from its parent's: 0 decides whether it happens, 1 draws the parameters or the
+    choice, 2 and up belong to its parts. So a change in one part leaves the random numbers of the others alone.
+    """
+    happens = bernoulli(fold_in(keys, 0), 0, node.probability)
+    keys, index = keys[happens], index[happens]
+    if not len(index):
+        return
+    if node.step is not None:
+        steps.append(SampledStep(node.step, index, node.step.sample(fold_in(keys, 1), size)))
+    elif node.in_order:
+        for i, part in enumerate(node.parts):
+            _sample(part, fold_in(keys, 2 + i), index, size, steps)
+    else:
+        bounds = torch.tensor([part.weight for part in node.parts], dtype=torch.float64).cumsum(0)
+        drawn = uniform(fold_in(keys, 1), 0, 1) * bounds[-1]
+        choice = (drawn >= bounds[:-1]).sum(1)
+        for i, part in enumerate(node.parts):
+            chosen = choice == i
+            _sample(part, fold_in(keys[chosen], 2 + i), index[chosen], size, steps)
+
+
+def _apply(image: Tensor, sampled: SampledDegradation) -> tuple[Tensor, Tensor]:
+    clean = image
+    mask = image.new_zeros(image.shape[0], 1, *image.shape[-2:])
+    for step in sampled.steps:
+        if len(step.index) == sampled.count:  # the whole batch: nothing to pick out or put back
+            image, covered = step.step.apply(image, step.params)
+            mask = mask if covered is None else torch.maximum(mask, covered)
+            continue
+        index = to_device(step.index, image.device)
+        part, covered = step.step.apply(image.index_select(0, index), step.params)
+        image = image.index_copy(0, index, part)
+        if covered is not None:
+            mask = mask.index_copy(0, index, torch.maximum(mask.index_select(0, index), covered))
+    return (image.clone() if image is clean else image), mask
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _single_threaded() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _apply(image: Tensor, sampled: Sampled) -> tuple[Tensor, Tensor]:
-    clean = image
-    mask = image.new_zeros(image.shape[0], 1, *image.shape[-2:])
-    for it in sampled.applications:
-        if len(it.index) == sampled.count:
-            image, marked = it.step.apply(image, it.params)
-            mask = mask if marked is None else torch.maximum(mask, marked)
-            continue
-        index = to_device(it.index, image.device)
-        part, marked = it.step.apply(image.index_select(0, index), it.params)
-        image = image.index_copy(0, index, part)
-        if marked is not None:
-            mask = mask.index_copy(0, index, torch.maximum(mask.index_select(0, index), marked))
-    return (image.clone() if image is clean else image), mask
-
-
-def _rows(params: Params, at: Tensor) -> Params:
-    return {name: value[at] for name, value in params.items()}
-
-
-def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], into: list[Application]) -> None:
-    """Follow the tree for the pictures `index` of the batch, whose keys are `keys`."""
-    happening = bernoulli(fold_in(keys, 0), 0, node.probability)
-    keys, index = keys[happening], index[happening]
-    if not len(index):
-        return
-    if node.step is not None:
-        into.append(Application(node.step, index, node.step.sample(fold_in(keys, 1), size)))
-    elif node.in_order:
-        for i, part in enumerate(node.parts):
-            _sample(part, fold_in(keys, 2 + i), index, size, into)
-    else:
-        shares = torch.tensor([part.weight for part in node.parts], dtype=torch.float64).cumsum(0)
-        drawn = uniform(fold_in(keys, 1), 0, 1) * shares[-1]
-        taken = (drawn >= shares[:-1]).sum(1)
-        for i, part in enumerate(node.parts):
-            mine = taken == i
-            _sample(part, fold_in(keys[mine], 2 + i), index[mine], size, into)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.segments import COLUMNS, OPACITY, draw, joined
 from restore.degradations.visibility import seen
 from restore.devices import to_device
@@ -40,10 +40,10 @@ class _Marks(ScaledStep):
     width: Annotated[Range, within(0.1, 100)] = (1, 3)
     length: Annotated[Range, within(0.5, 2000)] = (50, 400)
     opacity: Annotated[Range, within(0, 1)] = (0.4, 1.0)
-    bright: Share = 0.6
+    bright: Probability = 0.6
     softness: Annotated[float, Field(ge=0.5, le=10)] = 1.2
 
-    marks = True
+    has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`layers`: dark and bright segments [B, 2, N, 7] (see `lines.draw`); `tones` [B, 2, 3]; `key`."""
@@ -136,7 +136,7 @@ class Scratch(_Marks):
     """
 
     name: Literal["scratch"] = "scratch"
-    upright: Share = 0.4
+    upright: Probability = 0.4
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         marks, links = int(self.count[1]), 24

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.noise_fields import positions, rough, smoothstep
 from restore.degradations.visibility import seen
 from restore.devices import to_device
@@ -40,12 +40,12 @@ class Stain(ScaledStep):
     count: Annotated[Range, within(0, 60, whole=True)] = (1, 4)
     size: Annotated[Range, within(1, 500)] = (8, 110)
     opacity: Annotated[Range, within(0, 1)] = (0.2, 0.75)
-    bright: Share = 0.3
-    drips: Share = 0.2
+    bright: Probability = 0.3
+    drips: Probability = 0.2
     rim: Annotated[Range, within(0, 1)] = (0.0, 0.8)
     edge: Annotated[Range, within(0.02, 1)] = (0.08, 0.7)
 
-    marks = True
+    has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`stains` [B, N, 9]: start, run (x, y), radii, opacity, edge, rim; `tones` [B, 2, 3]; `bright` [B]; `key`."""

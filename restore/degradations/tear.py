@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, ScaledStep, Share, within
+from restore.degradations.base import Params, Probability, Range, ScaledStep, within
 from restore.degradations.noise_fields import positions, rough, smooth
 from restore.degradations.segments import AX, AY, BX, BY, draw, joined
 from restore.degradations.visibility import seen
@@ -35,7 +35,7 @@ class Tear(ScaledStep):
         shadow: how much of the light the shadow takes where it is deepest.
         lost: share of the pictures that have lost a corner or a strip along an edge.
         lost_size: how far from the corner, or how deep, in pixels.
-        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they
+        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they
             are pixels of this picture, which is a crop: a tear may come from anywhere beyond its edge.
     """
 
@@ -45,10 +45,10 @@ class Tear(ScaledStep):
     length: Annotated[Range, within(1, 2000)] = (30, 260)
     ragged: Annotated[float, Field(ge=0, le=20)] = 2.0
     shadow: Annotated[Range, within(0, 1)] = (0.2, 0.6)
-    lost: Share = 0.25
+    lost: Probability = 0.25
     lost_size: Annotated[Range, within(1, 500)] = (15, 110)
 
-    marks = True
+    has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`segments` [B, N, 7] (see `lines.draw`) along the tears; `shift` [B, 2] (x, y) of the shadow in pixels;
@@ -125,7 +125,7 @@ class Tear(ScaledStep):
         height, width = size
         there = torch.arange(tears) < integers(keys, 0, int(self.count[0]), tears)[:, None]
         length = uniform_range(keys, 1, (math.log(self.length[0]), math.log(self.length[1])), tears).exp() * scale
-        if self.with_picture:
+        if self.scale_with_image:
             length = length.clamp(max=0.8 * min(size))
         radius = uniform_range(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
         # from a point of the border, each side as likely as it is long, towards one in the middle of the picture
@@ -137,7 +137,7 @@ class Tear(ScaledStep):
             (0.25 + 0.5 * uniform(keys, stream, tears)) * side for stream, side in ((6, width), (7, height))
         )
         heading = torch.atan2(aim_y - y, aim_x - x)
-        back = 1.5 * scale if self.with_picture else 0.7 * length * uniform(keys, 8, tears)
+        back = 1.5 * scale if self.scale_with_image else 0.7 * length * uniform(keys, 8, tears)
         x, y = x - back * heading.cos(), y - back * heading.sin()
         n = tears * _LINKS
         turn = (0.22 * (2 * uniform(keys, 9, n) - 1)).reshape(batch, tears, _LINKS).cumsum(2)

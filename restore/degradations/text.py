@@ -14,7 +14,7 @@ from PIL import ImageFont
 from pydantic import Field
 from torch import Tensor
 
-from restore.degradations.base import REFERENCE_SIDE, Params, Range, Share, column, within
+from restore.degradations.base import REFERENCE_SIDE, Params, Probability, Range, per_image, within
 from restore.degradations.inpainting_masks import Holes
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
@@ -216,7 +216,7 @@ class Text(Holes):
         opacity: of the text; watermarks are drawn from the lower half of it, all others from the upper.
         bright: share of the pictures whose text is white or light; on the others it is black or dark.
         outlined: share of the pictures whose letters have an outline of the opposite tone.
-        with_picture: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
+        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
             pixels of this picture, which is a crop somewhere on the text.
     """
 
@@ -224,8 +224,8 @@ class Text(Holes):
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
     size: Annotated[Range, within(4, 300)] = (14, 48)
     opacity: Annotated[Range, within(0.05, 1)] = (0.3, 1)
-    bright: Share = 0.75
-    outlined: Share = 0.3
+    bright: Probability = 0.75
+    outlined: Probability = 0.3
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`text` [B, 45·(4 + 32) + 4]: see `_parts`; `opacity` [B]; `tones` [B, 2, 3]: of the letters, the outline."""
@@ -256,7 +256,7 @@ class Text(Holes):
         outlined = torch.where(outlined > 0, outlined, 1) * mask
         ink, edge = to_device(params["tones"].to(image.dtype), image.device)[..., None, None].unbind(1)
         colour = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
-        return image + column(params["opacity"], image) * outlined * (colour - image), mask
+        return image + per_image(params["opacity"], image) * outlined * (colour - image), mask
 
     def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
         """By a smaller picture of the text, where this one is large."""
@@ -273,12 +273,12 @@ class Text(Holes):
     def _text(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         batch = len(keys)
         scale = self.scale(size)
-        whole = size if self.with_picture else (max(size[0], REFERENCE_SIDE), max(size[1], REFERENCE_SIDE))
+        whole = size if self.scale_with_image else (max(size[0], REFERENCE_SIDE), max(size[1], REFERENCE_SIDE))
         height = uniform_range(keys, 0, (math.log(self.size[0]), math.log(self.size[1]))).exp() * scale
         kind = torch.tensor([KINDS.index(one) for one in self.kinds])[integers(keys, 1, 0, len(self.kinds) - 1)]
         drawn = [_LAYOUTS[one](fold_in(keys, 2 + n), height, whole) for n, one in enumerate(KINDS)]
         lines, letters = (torch.stack(parts)[kind, torch.arange(batch)] for parts in zip(*drawn))
-        if not self.with_picture:
+        if not self.scale_with_image:
             lines = _moved_into(lines, letters, fold_in(keys, 9), size)
         face = torch.where(uniform(keys, 10, 1) < 0.6, 0, integers(keys, 11, 1, FACES - 1, 1))
         weight = 0.14 * uniform(keys, 12, 1) * (uniform(keys, 13, 1) < 0.6)

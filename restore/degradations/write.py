@@ -1,4 +1,4 @@
-"""Clean pictures -> damaged pictures and their masks, as files: what `restore degrade` writes."""
+"""`restore degrade`: clean images -> degraded images and their masks, as files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from restore.degradations import Damage, key, load_damage
+from restore.degradations import Degradation, key, load_degradation
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
 from restore.images import find_images, read_rgb8, stem_key, write_png
 
 
 @dataclass
-class DamagedSummary:
-    """What `write_damaged` did.
+class DegradeSummary:
+    """What `write_degraded` did.
 
     Attributes:
-        damage: its name.
-        written: damaged pictures.
-        masks: masks beside them.
-        failed: the file as found below the clean folder, and why.
-        seconds: for everything.
+        damage: name of the degradation.
+        written: number of degraded images.
+        masks: number of masks written with them.
+        failed: path relative to the clean folder, and the reason.
+        seconds: total time.
     """
 
     damage: str
@@ -37,97 +37,96 @@ class DamagedSummary:
     seconds: float = 0.0
 
     def format(self) -> list[str]:
-        """As text, failures last."""
+        """Lines of text, failures last."""
         masks = f" and {self.masks} masks" if self.masks else ""
-        counts = f"{self.written} pictures damaged ({self.damage}){masks}; {self.seconds:.1f} s"
+        counts = f"{self.written} images degraded ({self.damage}){masks}; {self.seconds:.1f} s"
         return [counts, *(f"failed: {printable(name)}: {reason}" for name, reason in self.failed)]
 
 
-def write_damaged(
+def write_degraded(
     clean_dir: Path | str,
     out_dir: Path | str,
-    damage: Damage | str | Path,
+    degradation: Degradation | str | Path,
     *,
     seed: int = 0,
     workers: int = 0,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> DamagedSummary:
-    """Damage every picture of a folder, on the CPU.
+) -> DegradeSummary:
+    """Degrade every image of a folder, on the CPU.
 
-    Writes `out_dir/damaged/NAME.png` and, where the damage hides pixels, `out_dir/masks/NAME.png` (white =
-    hidden) under the same relative names: 8-bit sRGB. A picture's damage follows from the seed and its
-    relative name without the suffix, so the bytes are the same whatever the workers, the format, and the rest
-    of the folder.
+    Writes `out_dir/damaged/NAME.png` and, if the degradation covers pixels, `out_dir/masks/NAME.png` (white =
+    covered) under the same relative names, as 8-bit sRGB. The random numbers of an image depend on the seed and its
+    relative name without the suffix, so the bytes do not depend on the workers, the file format or the other images.
 
     Args:
         clean_dir: searched recursively.
-        out_dir: made where it is missing.
-        damage: a damage, the name of a shipped one, or a YAML file.
+        out_dir: created if missing.
+        degradation: a degradation, the name of a shipped config, or a YAML file.
         seed: any integer.
-        workers: threads, each with one picture at a time; 0: as many as there are cores.
-        overwrite: replace outputs that exist.
-        progress: called with (done, total) after each picture.
+        workers: number of threads, each with one image at a time; 0: one per core.
+        overwrite: replace existing outputs.
+        progress: called with (done, total) after each image.
 
     Returns:
         Counts, and the files that failed; one bad file does not stop the rest.
 
     Raises:
-        RestoreError: nothing was written: no pictures, two that would get one name, outputs that exist, an
-            output folder that lies in the clean one, is a file, or cannot be written to.
+        RestoreError: nothing was written. There are no images, two images would get one output name, outputs exist,
+            or the output folder is inside the clean one, is a file, or is not writable.
     """
     clean_dir, out_dir = Path(clean_dir), Path(out_dir)
-    damage = damage if isinstance(damage, Damage) else load_damage(damage)
+    degradation = degradation if isinstance(degradation, Degradation) else load_degradation(degradation)
     if workers < 0:
-        raise RestoreError("workers must be 0 or more", where=f"workers={workers}")
-    pictures = find_images(clean_dir)
-    if not pictures:
-        raise RestoreError("no pictures in this folder", where=clean_dir)
+        raise RestoreError("workers must be at least 0", where=f"workers={workers}")
+    images = find_images(clean_dir)
+    if not images:
+        raise RestoreError("this folder holds no images", where=clean_dir)
     folders = {"damaged": out_dir / "damaged", "masks": out_dir / "masks"}
     _refuse_nesting(clean_dir, out_dir, folders.values())
-    _refuse_collisions(clean_dir, pictures)
-    written = [folders["damaged"], *([folders["masks"]] if damage.hides else [])]
+    _refuse_collisions(clean_dir, images)
+    written = [folders["damaged"], *([folders["masks"]] if degradation.has_mask else [])]
     if not overwrite:
-        _refuse_existing(pictures, *written)
-    for folder in dict.fromkeys((output / relative).parent for output in written for relative in pictures):
+        _refuse_existing(images, *written)
+    for folder in dict.fromkeys((output / relative).parent for output in written for relative in images):
         check_writable(folder)
 
     started = time.monotonic()
-    summary = DamagedSummary(damage.name)
+    summary = DegradeSummary(degradation.name)
 
-    def one(relative: Path) -> str | None:
+    def degrade_one(relative: Path) -> str | None:
         try:
-            _write_one(clean_dir / relative, relative, folders, damage, seed)
+            _write_one(clean_dir / relative, relative, folders, degradation, seed)
         except RestoreError as error:
             return str(error)
         return None
 
     threads = torch.get_num_threads()
-    # PyTorch's own threads would compete with the workers; a picture's bytes depend on neither
+    # PyTorch's own threads would compete with the workers. The bytes of an image depend on neither.
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            for done, (relative, reason) in enumerate(zip(pictures, pool.map(one, pictures)), 1):
+            for done, (relative, reason) in enumerate(zip(images, pool.map(degrade_one, images)), 1):
                 if reason is None:
                     summary.written += 1
-                    summary.masks += damage.hides
+                    summary.masks += degradation.has_mask
                 else:
                     summary.failed.append((relative, reason))
                 if progress is not None:
-                    progress(done, len(pictures))
+                    progress(done, len(images))
     finally:
         torch.set_num_threads(threads)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _write_one(source: Path, relative: Path, folders: dict[str, Path], damage: Damage, seed: int) -> None:
+def _write_one(source: Path, relative: Path, folders: dict[str, Path], degradation: Degradation, seed: int) -> None:
     pixels = torch.from_numpy(read_rgb8(source)).permute(2, 0, 1)[None].to(torch.float32) / 255
     keys = torch.tensor([key(seed, stem_key(relative))], dtype=torch.int64)
-    damaged, mask = damage(pixels, keys)
+    degraded, mask = degradation(pixels, keys)
     name = relative.with_suffix(".png")
-    _save(folders["damaged"] / name, damaged[0].permute(1, 2, 0))
-    if damage.hides:
+    _save(folders["damaged"] / name, degraded[0].permute(1, 2, 0))
+    if degradation.has_mask:
         _save(folders["masks"] / name, (mask[0, 0] > 0).to(torch.float32))
 
 
@@ -140,32 +139,34 @@ def _refuse_nesting(clean_dir: Path, out_dir: Path, outputs: Iterable[Path]) -> 
     clean = clean_dir.resolve()
     if out_dir.resolve() == clean or clean in out_dir.resolve().parents:
         raise RestoreError(
-            "the output folder is, or lies in, the clean one", where=out_dir, hint="choose another folder"
+            "the output folder is the clean folder, or inside it", where=out_dir, hint="choose another folder"
         )
     for output in outputs:
         if output.resolve() == clean or output.resolve() in clean.parents:
             raise RestoreError(
-                f"the clean folder lies where {output.name}/ is written",
+                f"the clean folder is where {output.name}/ would be written",
                 where=clean_dir,
-                hint="choose another",
+                hint="choose another output folder",
             )
 
 
-def _refuse_collisions(clean_dir: Path, pictures: list[Path]) -> None:
+def _refuse_collisions(clean_dir: Path, images: list[Path]) -> None:
     seen: dict[str, Path] = {}
-    for relative in pictures:
+    for relative in images:
         other = seen.setdefault(stem_key(relative), relative)
         if other != relative:
             raise RestoreError(
-                f"{other.name} and this would both be written as {relative.with_suffix('.png').name}",
+                f"{other.name} and this image would both be written as {relative.with_suffix('.png').name}",
                 where=clean_dir / relative,
                 hint="rename one of them",
             )
 
 
-def _refuse_existing(pictures: list[Path], *outputs: Path) -> None:
-    wanted = [output / relative.with_suffix(".png") for output in outputs for relative in pictures]
-    existing = [path for path in wanted if os.path.lexists(path)]
+def _refuse_existing(images: list[Path], *outputs: Path) -> None:
+    all_outputs = [output / relative.with_suffix(".png") for output in outputs for relative in images]
+    existing = [path for path in all_outputs if os.path.lexists(path)]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise RestoreError(f"exists already{more}", where=existing[0], hint="use --overwrite, or another folder")
+        raise RestoreError(
+            f"the output exists already{more}", where=existing[0], hint="use --overwrite, or another folder"
+        )

@@ -25,7 +25,7 @@ from restore.checkpoints import (
 )
 from restore.data.build import open_source
 from restore.data.loader import Batch, Source
-from restore.degradations import Damage, damage_from, load_damage
+from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.losses.perceptual import PerceptualLoss
@@ -227,11 +227,11 @@ def set_rates(
                     group["lr"] = group["rate"]
 
 
-def open_damage(config: TrainConfig) -> Damage | None:
+def open_damage(config: TrainConfig) -> Degradation | None:
     """The damage that a config names or spells out; None for real pairs."""
     if config.damage is None:
         return None
-    return load_damage(config.damage) if isinstance(config.damage, str) else damage_from(config.damage, "damage")
+    return degradation_from(config.damage, "damage")
 
 
 def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss | None:
@@ -279,7 +279,7 @@ def open_data(
         RestoreError: they cannot be had; or masks are to be learned of a damage that leaves none.
     """
     damage = open_damage(config)
-    if config.task == "detection" and damage is not None and not damage.hides:
+    if config.task == "detection" and damage is not None and not damage.has_mask:
         raise RestoreError(
             "it leaves no mask: there is nothing to find",
             where=f"damage = {damage.name}",

@@ -12,7 +12,7 @@ from PIL import Image
 from restore.benchmark.degradations import LITERATURE, BenchSample, find_damages
 from restore.benchmark.run import as_pixels
 from restore.cli.options import LITERATURE as COMPLETED
-from restore.degradations.write import write_damaged
+from restore.degradations.write import write_degraded
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
 
@@ -72,7 +72,7 @@ def test_none_is_the_picture_itself() -> None:
 def test_named_damages_are_those_that_degrade_writes(tmp_path: Path) -> None:
     (tmp_path / "clean" / "sub").mkdir(parents=True)
     write_png(tmp_path / "clean" / "sub" / "a.png", photo())
-    write_damaged(tmp_path / "clean", tmp_path, "inpaint-medium", seed=3)
+    write_degraded(tmp_path / "clean", tmp_path, "inpaint-medium", seed=3)
     case = damaged("inpaint-medium", photo(), seed=3, called="sub/a")
     assert np.array_equal(as_pixels(case.shown), read_rgb8(tmp_path / "damaged" / "sub" / "a.png"))
     assert case.mask is not None

@@ -14,13 +14,13 @@ from restore.data.build import open_source
 from restore.data.config import DataConfig, Folder
 from restore.data.discovery import fingerprint, list_images, split_files
 from restore.data.loader import Batch, Source
-from restore.degradations import damage_from
+from restore.degradations import degradation_from
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
 from tests.data.conftest import scene
 
 CPU = torch.device("cpu")
-DAMAGE = damage_from([{"name": "noise", "sigma": [5, 5]}], "test")
+DAMAGE = degradation_from([{"name": "noise", "sigma": [5, 5]}], "test")
 
 
 def opened(values: dict, damage: object = DAMAGE) -> tuple[Source, list[Batch], list[str]]:

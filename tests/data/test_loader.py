@@ -11,7 +11,7 @@ from restore.data import loader as module
 from restore.data.build import open_source
 from restore.data.config import DataConfig
 from restore.data.loader import Batch, BatchStream, Source
-from restore.degradations import load_damage
+from restore.degradations import load_degradation
 from restore.errors import RestoreError
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def source(folder: Path, cache: str, device: torch.device = CPU) -> Source:
     config = DataConfig(folders=[folder], patch=32, scale=(0.5, 1), rotate=True, validation_percent=20, cache=cache)
-    return open_source(config, load_damage("mixed"), multiple=4, device=device, on_event=lambda line: None)[0]
+    return open_source(config, load_degradation("mixed"), multiple=4, device=device, on_event=lambda line: None)[0]
 
 
 def same(a: Batch, b: Batch) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
 from restore.degradations.visibility import LEAST_CHANGE
@@ -31,7 +31,7 @@ LEAST = {
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def pictures(count: int, height: int, width: int) -> torch.Tensor:
@@ -39,11 +39,13 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
     return 0.4 + 0.1 * torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("with_picture", [True, False])
+@pytest.mark.parametrize("scale_with_image", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 3), (37, 53), (200, 60)])
 @pytest.mark.parametrize("name", EXACT + SOFT)
-def test_the_same_key_gives_the_same_bits_in_any_batch(name: str, size: tuple[int, int], with_picture: bool) -> None:
-    damage = damage_from([{"name": name, "with_picture": with_picture}], "test")
+def test_the_same_key_gives_the_same_bits_in_any_batch(
+    name: str, size: tuple[int, int], scale_with_image: bool
+) -> None:
+    damage = degradation_from([{"name": name, "scale_with_image": scale_with_image}], "test")
     clean, keys_ = pictures(6, *size), keys(4, last=range(6))
     damaged, mask = damage(clean, keys_)
     assert damaged.isfinite().all()
@@ -57,7 +59,7 @@ def test_the_same_key_gives_the_same_bits_in_any_batch(name: str, size: tuple[in
 
 @pytest.mark.parametrize("name", [*SOFT, "crack"])
 def test_a_whole_batch_at_once_as_on_a_gpu_gives_the_same_picture(name: str) -> None:
-    damage = damage_from([{"name": name}], "test")
+    damage = degradation_from([{"name": name}], "test")
     clean, keys_ = pictures(6, 70, 96), keys(4, last=range(6))
     sampled = damage.sample(keys_, (70, 96))
     (damaged, mask), (at_once, mask_at_once) = damage.apply(clean, sampled), _apply(clean, sampled)
@@ -119,4 +121,4 @@ def test_marks_grow_with_the_picture(name: str) -> None:
 
 
 def test_every_step_that_marks_is_tested_here_or_cuts_holes() -> None:
-    assert {name for name, kind in STEPS.items() if kind.marks and not issubclass(kind, Holes)} == {*EXACT, *SOFT}
+    assert {name for name, kind in STEPS.items() if kind.has_mask and not issubclass(kind, Holes)} == {*EXACT, *SOFT}

@@ -1,14 +1,14 @@
 import torch
 from skimage.measure import label
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 
 FLAT = torch.full((8, 3, 400, 400), 0.5)
-ONE = {"name": "crack", "count": 1, "length": [200, 300], "width": 3, "with_picture": False}
+ONE = {"name": "crack", "count": 1, "length": [200, 300], "width": 3, "scale_with_image": False}
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def ends(mask: torch.Tensor) -> int:

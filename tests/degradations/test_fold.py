@@ -1,12 +1,12 @@
 import torch
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 
 ONE = {"name": "fold", "count": 1, "width": 5, "opacity": 0.9, "dark": 0.4, "shade": 0}
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def test_a_fold_crosses_the_whole_picture() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from restore.cli.main import app
 from restore.degradations import key
 from restore.degradations.gallery import KINDS, STRENGTHS, Kind, _damaged, draw_gallery
-from restore.degradations.pipeline import STEPS, damage_from
+from restore.degradations.pipeline import STEPS, degradation_from
 from restore.images import read_rgb8, write_png
 
 
@@ -25,7 +25,7 @@ def test_strength_grows_to_the_right(kind: Kind) -> None:
     errors = []
     for i in range(STRENGTHS):
         values = {setting: choices[i] for setting, choices in kind.varied.items()}
-        damage = damage_from([{**kind.step, **values}], kind.title)
+        damage = degradation_from([{**kind.step, **values}], kind.title)
         errors.append(float(np.abs(_damaged(clean, damage, key(0, kind.title)).astype(int) - clean).mean()))
         assert kind.caption.format(**values)
     assert min(errors) > 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from restore.degradations import damage_from, keys, load_damage
+from restore.degradations import degradation_from, keys, load_degradation
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
 from restore.degradations.segments import COLUMNS, covered_share, draw
@@ -14,7 +14,7 @@ SIZES = [(128, 128), (37, 53), (200, 60), (1, 1), (1, 9)]
 
 @pytest.mark.parametrize("name", ["inpaint-thin", "inpaint-medium", "inpaint-thick", "inpaint-blobs", "inpaint-border"])
 def test_holes_never_hide_more_than_half(name: str) -> None:
-    damage = load_damage(name)
+    damage = load_degradation(name)
     for size in SIZES:
         damaged, mask = damage(torch.ones(8, 3, *size), keys(0, last=range(8)))
         assert mask.mean((1, 2, 3)).max() <= 0.5
@@ -26,7 +26,7 @@ def test_holes_never_hide_more_than_half(name: str) -> None:
     ("name", "least", "most"), [("inpaint-large", 0.5, 0.7), ("inpaint-text", 0.01, 0.15)], ids=["large", "text"]
 )
 def test_holes_hide_as_much_as_is_asked_for(name: str, least: float, most: float) -> None:
-    damage = load_damage(name)
+    damage = load_degradation(name)
     for size in [(128, 128), (200, 60), (61, 200)]:
         share = damage(torch.ones(24, 3, *size), keys(0, last=range(24)))[1].mean((1, 2, 3))
         assert least <= share.min()
@@ -36,8 +36,8 @@ def test_holes_hide_as_much_as_is_asked_for(name: str, least: float, most: float
 @pytest.mark.parametrize("name", HOLES)
 def test_where_drawing_anew_does_not_help_holes_are_cut_or_filled_up(name: str) -> None:
     few = {"count": 1} if name in ("strokes", "boxes", "blobs") else {}
-    least = damage_from([{"name": name, **few, "max_share": 0.9, "min_share": 0.81}], "test")
-    most = damage_from([{"name": name, "max_share": 0.001}], "test")
+    least = degradation_from([{"name": name, **few, "max_coverage": 0.9, "min_coverage": 0.81}], "test")
+    most = degradation_from([{"name": name, "max_coverage": 0.001}], "test")
     clean, keys_ = torch.ones(4, 3, 60, 90), keys(0, last=range(4))
     assert least(clean, keys_)[1].mean((1, 2, 3)).min() >= 0.81
     assert least(clean, keys_)[1].mean((1, 2, 3)).max() <= 0.9
@@ -45,14 +45,14 @@ def test_where_drawing_anew_does_not_help_holes_are_cut_or_filled_up(name: str) 
 
 
 def test_what_holes_have_to_hide_is_less_than_what_they_may() -> None:
-    with pytest.raises(RestoreError, match=r"min_share 0\.5 leaves no room below max_share 0\.5"):
-        damage_from([{"name": "blobs", "min_share": 0.5}], "test")
+    with pytest.raises(RestoreError, match=r"min_coverage 0\.5 must be at most 0\.9 of max_coverage 0\.5"):
+        degradation_from([{"name": "blobs", "min_coverage": 0.5}], "test")
 
 
-@pytest.mark.parametrize("with_picture", [True, False])
+@pytest.mark.parametrize("scale_with_image", [True, False])
 @pytest.mark.parametrize("name", HOLES)
-def test_holes_are_of_their_key_alone_and_leave_known_pixels(name: str, with_picture: bool) -> None:
-    damage = damage_from([{"name": name, "with_picture": with_picture}], "test")
+def test_holes_are_of_their_key_alone_and_leave_known_pixels(name: str, scale_with_image: bool) -> None:
+    damage = degradation_from([{"name": name, "scale_with_image": scale_with_image}], "test")
     for size in [(1, 1), (1, 9), (37, 53), (200, 60)]:
         clean, keys_ = torch.rand(6, 3, *size), keys(4, last=range(6))
         damaged, mask = damage(clean, keys_)
@@ -74,15 +74,15 @@ def test_without_the_picture_holes_keep_their_size_in_pixels(name: str) -> None:
     few |= {"count": 1, "side": 30} if name == "boxes" else {"count": 1, "size": 30} if name == "blobs" else {}
     few |= {"depth": 20, "tilt": 0} if name == "border" else {}
     shares = []
-    for with_picture in (True, False):
-        damage = damage_from([{"name": name, "with_picture": with_picture, **few}], "test")
+    for scale_with_image in (True, False):
+        damage = degradation_from([{"name": name, "scale_with_image": scale_with_image, **few}], "test")
         shares.append(damage(torch.ones(24, 3, 128, 128), keys(0, last=range(24)))[1].mean().item())
     assert shares[1] > 2 * shares[0], "a crop of 128 pixels is a quarter of the picture that lengths are given for"
 
 
 def test_a_border_is_missing_at_as_many_sides_as_asked_for() -> None:
     for sides in (1, 2, 3, 4):
-        damage = damage_from([{"name": "border", "sides": sides, "depth": 20, "tilt": 0}], "test")
+        damage = degradation_from([{"name": "border", "sides": sides, "depth": 20, "tilt": 0}], "test")
         for mask in damage(torch.ones(4, 3, 512, 512), keys(sides, last=range(4)))[1][:, 0]:
             edges = [mask[0], mask[-1], mask[:, 0], mask[:, -1]]
             assert sum(bool(edge.all()) for edge in edges) == sides
@@ -93,7 +93,7 @@ def test_a_border_is_missing_at_as_many_sides_as_asked_for() -> None:
 
 
 def test_blobs_are_smooth_closed_and_about_as_large_as_asked_for() -> None:
-    damage = damage_from([{"name": "blobs", "count": 1, "size": 60, "stretch": 1, "uneven": 0.3}], "test")
+    damage = degradation_from([{"name": "blobs", "count": 1, "size": 60, "stretch": 1, "uneven": 0.3}], "test")
     masks = damage(torch.ones(16, 3, 512, 512), keys(0, last=range(16)))[1][:, 0]
     whole = [mask for mask in masks if not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())]
     assert len(whole) > 5
@@ -110,7 +110,7 @@ def test_thin_holes_are_thinner_than_thick_ones() -> None:
     """Thickness: how much of the hole is left after 3 pixels are taken off its edge."""
 
     def core(name: str) -> float:
-        mask = load_damage(name)(torch.ones(16, 3, 128, 128), keys(1, last=range(16)))[1]
+        mask = load_degradation(name)(torch.ones(16, 3, 128, 128), keys(1, last=range(16)))[1]
         eroded = -torch.nn.functional.max_pool2d(-mask, 7, 1, 3)
         return (eroded.sum() / mask.sum()).item()
 
@@ -119,7 +119,7 @@ def test_thin_holes_are_thinner_than_thick_ones() -> None:
 
 
 def test_holes_grow_with_the_picture() -> None:
-    damage = load_damage("inpaint-medium")
+    damage = load_degradation("inpaint-medium")
     keys_ = keys(2, last=range(16))
     small = damage(torch.ones(16, 3, 64, 64), keys_)[1].mean().item()
     large = damage(torch.ones(16, 3, 256, 256), keys_)[1].mean().item()
@@ -127,7 +127,7 @@ def test_holes_grow_with_the_picture() -> None:
 
 
 def test_boxes_are_boxes_of_the_asked_size() -> None:
-    damage = damage_from([{"name": "boxes", "count": 1, "side": [100, 100], "margin": 10}], "test")
+    damage = degradation_from([{"name": "boxes", "count": 1, "side": [100, 100], "margin": 10}], "test")
     for mask in damage(torch.ones(3, 3, 512, 512), keys(0, last=range(3)))[1]:
         rows, columns = mask[0].any(1).nonzero(), mask[0].any(0).nonzero()
         assert mask.sum() == 100 * 100 == len(rows) * len(columns)
@@ -154,9 +154,9 @@ def test_a_drawn_segment_is_every_pixel_within_its_radius() -> None:
 
 
 def test_the_estimated_share_is_close_to_the_drawn_one() -> None:
-    damage = load_damage("inpaint-thick")
+    damage = load_degradation("inpaint-thick")
     sampled = damage.sample(keys(0, last=range(6)), (200, 140))
-    for it in sampled.applications:
+    for it in sampled.steps:
         if "segments" in it.params:
             drawn = draw(it.params["segments"], (200, 140), "cpu").mean((1, 2, 3), dtype=torch.float64)
             estimated = covered_share(it.params["segments"], (200, 140), enough=0.0)

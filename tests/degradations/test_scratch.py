@@ -1,10 +1,10 @@
 import torch
 
-from restore.degradations import damage_from, keys, load_damage
+from restore.degradations import degradation_from, keys, load_degradation
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def test_marks_are_bright_or_dark_as_asked() -> None:
@@ -22,18 +22,18 @@ def test_a_scratch_is_long_and_thin_and_a_speck_is_not() -> None:
         sides = [max(one.any(0).sum().item(), one.any(1).sum().item()) for one in mask[:, 0]]
         return sorted(sides)[5]
 
-    assert longest_side("scratch", length=[200, 200], with_picture=False) > 80
+    assert longest_side("scratch", length=[200, 200], scale_with_image=False) > 80
     assert longest_side("dust") < 10
 
 
 def test_marks_of_a_crop_do_not_shrink_with_it_when_told_so() -> None:
     step = {"name": "hair", "count": 4, "width": 3, "length": 60, "opacity": 1}
     clean = torch.full((6, 3, 64, 64), 0.5)
-    assert marked({**step, "with_picture": False}, clean)[1].sum() > 4 * marked(step, clean)[1].sum()
+    assert marked({**step, "scale_with_image": False}, clean)[1].sum() > 4 * marked(step, clean)[1].sum()
 
 
 def test_the_named_scratch_damage_covers_one_to_four_percent() -> None:
-    damage = load_damage("scratch")
+    damage = load_degradation("scratch")
     shares = damage(torch.full((12, 3, 320, 480), 0.5), keys(0, last=range(12)))[1].mean((1, 2, 3))
     assert 0.01 < shares.median() < 0.03
     assert shares.max() < 0.05

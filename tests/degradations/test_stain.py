@@ -1,13 +1,13 @@
 import torch
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 
 FLAT = torch.full((12, 3, 200, 200), 0.5)
 ONE = {"name": "stain", "count": 1, "size": [50, 70], "opacity": 0.6, "drips": 0}
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def test_stains_are_dark_and_yellowish_or_bright_as_asked() -> None:

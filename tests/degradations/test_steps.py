@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 from skimage.filters import gaussian
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 from restore.degradations.blur import MotionBlur, line_kernels
 from restore.degradations.jpeg import jpeg, quantisation_tables
 
@@ -20,7 +20,7 @@ def photograph(height: int, width: int) -> torch.Tensor:
 
 
 def damaged(steps: list, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from(steps, "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from(steps, "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -122,9 +122,9 @@ def test_grayscale_is_the_luma_of_pillow() -> None:
 
 def test_films_see_colours_each_in_its_own_way_and_gray_as_it_is() -> None:
     gray = torch.full((200, 3, 1, 1), 0.25)
-    torch.testing.assert_close(damaged([{"name": "grayscale", "lean": 1}], gray)[0], gray)
+    torch.testing.assert_close(damaged([{"name": "grayscale", "weight_jitter": 1}], gray)[0], gray)
     red = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1).expand(200, -1, -1, -1)
-    full, half = (damaged([{"name": "grayscale", "lean": lean}], red)[0][:, 0].flatten() for lean in (1, 0.5))
+    full, half = (damaged([{"name": "grayscale", "weight_jitter": lean}], red)[0][:, 0].flatten() for lean in (1, 0.5))
     assert full.min() < 0.05
     assert full.max() > 0.8
     assert full.mean() == pytest.approx(1 / 3, abs=0.06)

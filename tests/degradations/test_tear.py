@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 
 ONE = {"name": "tear", "count": 1, "lost": 0, "length": [120, 160]}
 LOST = {"name": "tear", "count": 0, "lost": 1, "lost_size": [60, 90]}
 
 
 def marked(step: dict, clean: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return damage_from([step], "test")(clean, keys(seed, last=range(len(clean))))
+    return degradation_from([step], "test")(clean, keys(seed, last=range(len(clean))))
 
 
 def border(mask: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_tears_enter_a_crop_from_beyond_its_edge() -> None:
     """A crop sees the wide beginning of some tears and the thin end of others; a whole picture the beginning."""
     step = {**ONE, "length": 100, "width": 12, "shadow": 0}
     clean = torch.full((24, 3, 192, 192), 0.4)
-    covered = marked({**step, "with_picture": False}, clean)[1].sum((1, 2, 3))
+    covered = marked({**step, "scale_with_image": False}, clean)[1].sum((1, 2, 3))
     assert covered.min() < 0.5 * covered.max()
     # all of it, were it not beyond the edge: half as wide as at its beginning in the mean
     assert covered.median() < 0.8 * 100 * 12 / 2 < 1.3 * covered.max()

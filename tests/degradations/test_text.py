@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 from restore.degradations.text import FACES, KINDS, dates, lettered, words
 
 
 def written(count: int = 8, shape: tuple[int, int] = (256, 320), **settings: object):
     clean = torch.full((count, 3, *shape), 0.5)
-    damaged, mask = damage_from([{"name": "text", **settings}], "test")(clean, keys(0, last=range(count)))
+    damaged, mask = degradation_from([{"name": "text", **settings}], "test")(clean, keys(0, last=range(count)))
     return clean, damaged, mask
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from restore.degradations import damage_from, keys
+from restore.degradations import degradation_from, keys
 from restore.degradations.visibility import seen
 
 
@@ -59,7 +59,7 @@ def test_a_white_scratch_ends_where_it_runs_into_white() -> None:
 
 def test_what_is_not_seen_is_not_drawn() -> None:
     grainy = noisy(0.5, 60).clamp(0, 1)
-    faint = damage_from([{"name": "scratch", "opacity": 0.05, "count": 8, "with_picture": False}], "test")
+    faint = degradation_from([{"name": "scratch", "opacity": 0.05, "count": 8, "scale_with_image": False}], "test")
     damaged, mask = faint(grainy, keys(0, last=[0]))
     assert not mask.any()
     assert torch.equal(damaged, grainy)

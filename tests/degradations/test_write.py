@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from restore.degradations import damage_from
-from restore.degradations.write import write_damaged
+from restore.degradations import degradation_from
+from restore.degradations.write import write_degraded
 from restore.errors import RestoreError
 
 
@@ -29,8 +29,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("damage", ["old-photo", "inpaint-medium"])
 def test_the_bytes_are_the_same_whatever_the_workers(clean: Path, tmp_path: Path, damage: str) -> None:
-    one = write_damaged(clean, tmp_path / "one", damage, seed=3, workers=1)
-    three = write_damaged(clean, tmp_path / "three", damage, seed=3, workers=3)
+    one = write_degraded(clean, tmp_path / "one", damage, seed=3, workers=1)
+    three = write_degraded(clean, tmp_path / "three", damage, seed=3, workers=3)
     assert files(tmp_path / "one") == files(tmp_path / "three")
     assert one.written == three.written == one.masks == 4
     assert not one.failed
@@ -39,20 +39,20 @@ def test_the_bytes_are_the_same_whatever_the_workers(clean: Path, tmp_path: Path
 
 
 def test_another_seed_gives_other_bytes(clean: Path, tmp_path: Path) -> None:
-    write_damaged(clean, tmp_path / "three", "noise", seed=3)
-    write_damaged(clean, tmp_path / "four", "noise", seed=4)
+    write_degraded(clean, tmp_path / "three", "noise", seed=3)
+    write_degraded(clean, tmp_path / "four", "noise", seed=4)
     assert files(tmp_path / "three")["damaged/a.png"] != files(tmp_path / "four")["damaged/a.png"]
 
 
 def test_a_picture_is_damaged_alike_with_and_without_its_neighbours(clean: Path, tmp_path: Path) -> None:
-    write_damaged(clean, tmp_path / "all", "noise", seed=3)
+    write_degraded(clean, tmp_path / "all", "noise", seed=3)
     (clean / "a.png").unlink()
-    write_damaged(clean, tmp_path / "some", "noise", seed=3)
+    write_degraded(clean, tmp_path / "some", "noise", seed=3)
     assert files(tmp_path / "all")["damaged/deep/b.png"] == files(tmp_path / "some")["damaged/deep/b.png"]
 
 
 def test_masks_are_white_where_the_picture_is_hidden(clean: Path, tmp_path: Path) -> None:
-    write_damaged(clean, tmp_path / "out", "inpaint-medium")
+    write_degraded(clean, tmp_path / "out", "inpaint-medium")
     damaged = np.array(Image.open(tmp_path / "out/damaged/a.png"))
     mask = np.array(Image.open(tmp_path / "out/masks/a.png"))
     original = np.array(Image.open(clean / "a.png"))
@@ -63,7 +63,7 @@ def test_masks_are_white_where_the_picture_is_hidden(clean: Path, tmp_path: Path
 
 
 def test_no_masks_where_nothing_is_hidden(clean: Path, tmp_path: Path) -> None:
-    summary = write_damaged(clean, tmp_path / "out", "jpeg")
+    summary = write_degraded(clean, tmp_path / "out", "jpeg")
     assert summary.masks == 0
     assert not (tmp_path / "out" / "masks").exists()
 
@@ -71,7 +71,7 @@ def test_no_masks_where_nothing_is_hidden(clean: Path, tmp_path: Path) -> None:
 def test_a_broken_file_is_reported_and_the_rest_goes_on(clean: Path, tmp_path: Path) -> None:
     (clean / "b_broken.png").write_bytes((clean / "a.png").read_bytes()[:200])
     seen = []
-    summary = write_damaged(clean, tmp_path / "out", "noise", progress=lambda done, total: seen.append((done, total)))
+    summary = write_degraded(clean, tmp_path / "out", "noise", progress=lambda done, total: seen.append((done, total)))
     assert [path.as_posix() for path, _ in summary.failed] == ["b_broken.png"]
     assert "b_broken.png" in summary.failed[0][1]
     assert summary.written == 4
@@ -82,35 +82,35 @@ def test_what_exists_is_replaced_only_when_told(clean: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     (out / "damaged").mkdir(parents=True)
     (out / "damaged" / "dot.png").write_bytes(b"mine")
-    with pytest.raises(RestoreError, match=r"dot\.png: exists already"):
-        write_damaged(clean, out, "noise")
+    with pytest.raises(RestoreError, match=r"dot\.png: the output exists already"):
+        write_degraded(clean, out, "noise")
     assert files(out) == {"damaged/dot.png": b"mine"}
-    write_damaged(clean, out, "noise", overwrite=True)
+    write_degraded(clean, out, "noise", overwrite=True)
     assert files(out)["damaged/dot.png"] != b"mine"
 
 
 def test_two_pictures_that_would_get_one_name_are_refused(clean: Path, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(clean / "a.bmp")
     with pytest.raises(RestoreError, match=r"both be written as a\.png"):
-        write_damaged(clean, tmp_path / "out", "noise")
+        write_degraded(clean, tmp_path / "out", "noise")
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_in_each_other_and_empty_ones_are_refused(clean: Path, tmp_path: Path) -> None:
     for out in (clean, clean / "inside"):
-        with pytest.raises(RestoreError, match="is, or lies in, the clean one"):
-            write_damaged(clean, out, "noise")
+        with pytest.raises(RestoreError, match="is the clean folder, or inside it"):
+            write_degraded(clean, out, "noise")
     clean.rename(tmp_path / "damaged")
-    with pytest.raises(RestoreError, match="where damaged/ is written"):
-        write_damaged(tmp_path / "damaged", tmp_path, "noise")
+    with pytest.raises(RestoreError, match="where damaged/ would be written"):
+        write_degraded(tmp_path / "damaged", tmp_path, "noise")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RestoreError, match="no pictures"):
-        write_damaged(tmp_path / "empty", tmp_path / "out", "noise")
+    with pytest.raises(RestoreError, match="holds no images"):
+        write_degraded(tmp_path / "empty", tmp_path / "out", "noise")
 
 
 def test_a_damage_made_in_code_serves_too(clean: Path, tmp_path: Path) -> None:
-    damage = damage_from([{"name": "noise", "sigma": 0}], "nothing")
-    write_damaged(clean, tmp_path / "out", damage)
+    damage = degradation_from([{"name": "noise", "sigma": 0}], "nothing")
+    write_degraded(clean, tmp_path / "out", damage)
     assert (np.array(Image.open(tmp_path / "out/damaged/a.png")) == np.array(Image.open(clean / "a.png"))).all()
 
 
@@ -124,11 +124,11 @@ def test_places_that_cannot_be_written_to_are_refused_before_anything_is(
     for out in ("file", "file/in", "one", "two", "three"):
         before = files(tmp_path)
         with pytest.raises(RestoreError, match="is a file where a folder is needed") as caught:
-            write_damaged(clean, tmp_path / out, "inpaint-thin", overwrite=True)
+            write_degraded(clean, tmp_path / out, "inpaint-thin", overwrite=True)
         assert caught.value.exit_code == 2
         assert files(tmp_path) == before
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
     with pytest.raises(RestoreError, match="no permission to write"):
-        write_damaged(clean, tmp_path / "new", "noise")
+        write_degraded(clean, tmp_path / "new", "noise")
     assert not (tmp_path / "new").exists()

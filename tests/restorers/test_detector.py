@@ -9,7 +9,7 @@ from skimage import data
 from torch import nn
 
 from restore.checkpoints import Description, DetectorSettings, save_weights
-from restore.degradations import load_damage
+from restore.degradations import load_degradation
 from restore.errors import RestoreError
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_overlap_px
@@ -191,7 +191,7 @@ def test_the_detector_that_comes_along_finds_scratches_and_leaves_clean_pictures
     photographs = (data.astronaut(), data.chelsea(), data.coffee())
     for number, photograph in enumerate(photographs):
         clean = torch.from_numpy(photograph).permute(2, 0, 1)[None].float() / 255
-        damage = load_damage("scratch")
+        damage = load_degradation("scratch")
         shown, mask = damage.apply(clean, damage.sample(torch.tensor([number]), photograph.shape[:2]))
         found = torch.from_numpy(detector.detect(shown[0].permute(1, 2, 0).numpy()))[None, None] > 0
         counts += tolerant_counts(found, mask > 0)[0]

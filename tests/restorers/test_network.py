@@ -8,7 +8,7 @@ import torch
 from skimage import data
 
 from restore.checkpoints import shipped_weights
-from restore.degradations import key, load_damage
+from restore.degradations import key, load_degradation
 from restore.fix.steps import repair
 from restore.models.pix2pix import Pix2Pix
 from restore.restorers.registry import open_restorer
@@ -25,7 +25,7 @@ def noisy(clean: torch.Tensor) -> torch.Tensor:
 
 
 def holed(clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    damage = load_damage("inpaint-thin")
+    damage = load_degradation("inpaint-thin")
     return damage.apply(clean, damage.sample(torch.tensor([key(0, "cat")]), (clean.shape[-2], clean.shape[-1])))
 
 

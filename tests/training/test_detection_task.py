@@ -29,7 +29,7 @@ def config(clean: Path, out: Path, **changes: object) -> TrainConfig:
         "precision": "fp32",
         "device": "cpu",
         "data": {"folders": [str(clean)], "patch": 32, "batch": 2, "validation_percent": 50, "validation_size": 64},
-        "damage": {"clean_probability": 0.2, "steps": [{"name": "dust", "count": [5, 30], "with_picture": False}]},
+        "damage": {"clean_probability": 0.2, "steps": [{"name": "dust", "count": [5, 30], "scale_with_image": False}]},
         "model": {"builder": "unet", "args": {"widths": [8, 12], "blocks": [1, 1]}},
         "best_by": "f1", "log_every": 2, "validate_every": 3, "save_every": 2,
     }  # fmt: skip
@@ -55,7 +55,7 @@ def test_it_learns_to_find_dust_and_to_leave_clean_pictures_alone(clean: Path, t
         clean, tmp_path / "run", total_steps=200, log_every=50, validate_every=200, save_every=200,
         damage={
             "clean_probability": 0.2,
-            "steps": [{"name": "dust", "count": [3, 9], "width": [4, 9], "opacity": 1, "with_picture": False}],
+            "steps": [{"name": "dust", "count": [3, 9], "width": [4, 9], "opacity": 1, "scale_with_image": False}],
         },
         optimizer={"lr": 5e-3, "clip_norm": 1.0}, ema=0.9,
     )  # fmt: skip
