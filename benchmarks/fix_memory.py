@@ -21,19 +21,18 @@ import pyvips
 import torch
 
 from restore.checkpoints import Description, save_weights
-from restore.models import build
-from restore.models.receptive_field import measure_overlap_px
+from restore.models import build_generator
 
 
 def small_network(path: Path) -> None:
     """Weights of a network of 0.03 GMACs at 256²."""
     torch.manual_seed(0)
     args = {"widths": [4, 8], "blocks": [1, 1], "mask": False}
-    model = build("unet", args).eval()
+    model = build_generator("unet", args).eval()
     picture = torch.rand(1, 3, 128, 128)
     about = Description(
         builder="unet", args=args, purpose="a small one", needs_mask=False, multiple=2, minimum=2,
-        overlap_px=measure_overlap_px(model, picture, None),
+        overlap_px=model.measure_overlap_px(picture, None),
     )  # fmt: skip
     save_weights(path, model.state_dict(), about)
 

@@ -63,7 +63,7 @@ def network_alone(options: argparse.Namespace) -> dict[str, object]:
 
     limit_threads()
     restorer = open_restorer(options.model, device=options.device, precision=options.precision)
-    tile = auto_tile(1 << 20, 1 << 20, device=restorer.device, overlap_px=restorer.needs.overlap_px)
+    tile = auto_tile(1 << 20, 1 << 20, device=restorer.device, overlap_px=restorer.requirements.overlap_px)
     seconds = pixels = 0.0
     for path in sorted(options.folder.iterdir()):
         shown = read_image(path).to_srgb()

@@ -56,7 +56,6 @@ from restore.training.setup import (
     open_damage,
     open_data,
     open_fabric,
-    sees_mask,
     settle_precision,
 )
 from restore.training.step import StepContext
@@ -206,7 +205,7 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
     precision = settle_precision(config, device)
     generator, discriminator = build_networks(config)
     source, _ = open_data(config, generator, device, lambda line: None)
-    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), config.discriminator.augment)
+    rules = StepContext(fabric, config.loss, precision, generator.takes_mask, config.discriminator.augment)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:

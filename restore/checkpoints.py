@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import zipfile
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 
 from restore.config import Settings
 from restore.config import build as build_settings
-from restore.errors import RestoreError
+from restore.errors import RestoreError, did_you_mean
 from restore.files import write_atomically
-from restore.models import build
+from restore.models import build_generator
+from restore.models.network import RestorationNetwork
 
 FORMAT = 1
 _KEY = "restore"
@@ -37,22 +37,44 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def find_weights(name_or_path: str) -> Path:
-    """A weights file: a bare name is one of the package's, anything with a slash or a suffix is a path.
+    """The weights file of a shipped model's name, a path, or a training run's folder (its `best.safetensors`).
+
+    Anything with a slash or a suffix is a path; a bare name is never looked up in the working directory.
 
     Raises:
-        RestoreError: neither; the nearest known name is given.
+        RestoreError: there is no such model, file or folder; the nearest known name is suggested.
     """
     if name_or_path in shipped_weights():
         return shipped_weights()[name_or_path]
+    if not is_path(name_or_path):
+        hint = f"{did_you_mean(name_or_path, shipped_weights())}; the path of a file or folder contains a slash"
+        raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
     path = Path(name_or_path)
-    if path.suffix or path.name != name_or_path:
-        if path.is_file():
-            return path
-        raise RestoreError("there is no such weights file", where=path)
-    known = list(shipped_weights())
-    near = difflib.get_close_matches(name_or_path, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; a file is given with its path"
-    raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
+    if path.is_dir():
+        return best_weights(path)
+    if path.is_file():
+        return path
+    raise RestoreError("there is no such weights file", where=path)
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether the name of a model is the path of a file or folder: it contains a slash or a suffix."""
+    path = Path(name_or_path)
+    return bool(path.suffix) or path.name != name_or_path or "\\" in name_or_path
+
+
+def best_weights(run: Path) -> Path:
+    """The best weights in the folder of a training run.
+
+    Raises:
+        RestoreError: there are none.
+    """
+    best = run / "best.safetensors"
+    if not best.is_file():
+        raise RestoreError(
+            "this folder has no best.safetensors", where=run, hint="a run writes it at its first validation"
+        )
+    return best
 
 
 class DetectorSettings(Settings):
@@ -130,14 +152,14 @@ def read_weights(path: Path) -> tuple[Description, dict[str, Tensor]]:
     return description, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def load_generator(path: Path) -> tuple[nn.Module, Description]:
+def load_generator(path: Path) -> tuple[RestorationNetwork, Description]:
     """Build the network that a weights file describes and fill it, in eval mode, on the CPU.
 
     Raises:
         RestoreError: the weights do not fit the network that they describe.
     """
     description, state = read_weights(path)
-    model = build(description.builder, description.args, where=str(path))
+    model = build_generator(description.builder, description.args, where=str(path))
     load_strictly(model, state, path)
     return model.eval(), description
 

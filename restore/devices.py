@@ -1,9 +1,11 @@
-"""Which device and which precision a machine is best used with. Asked once, said once."""
+"""Device, precision, threads and memory of the machine: asked here, and nowhere else."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,79 +14,147 @@ from torch import Tensor
 from restore.errors import RestoreError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUTOCAST_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(wish: str = "auto") -> torch.device:
-    """`auto` (the first CUDA GPU, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+# Device and precision
+
+
+def pick_device(spec: str = "auto") -> torch.device:
+    """The device that a name stands for.
+
+    Args:
+        spec: `auto` (the first CUDA GPU, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        RestoreError: no such device on this machine.
+        RestoreError: this machine has no such device.
     """
-    if wish == "auto":
+    if spec == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda:0")
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cpu")
-    kind, _, number = wish.partition(":")
+    kind, _, number = spec.partition(":")
     if kind == "cpu" and not number:
         return torch.device("cpu")
     if kind == "mps" and not number:
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        raise RestoreError("this machine has no MPS device", where=f"device {wish}", hint="use auto or cpu")
+        raise RestoreError("this machine has no MPS device", where=f"device {spec}", hint="use auto or cpu")
     if kind == "cuda" and (not number or number.isdigit()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) < count:
             return torch.device("cuda", int(number or 0))
         found = f"{count} CUDA device(s) found" if count else "no CUDA device found"
-        raise RestoreError(found, where=f"device {wish}", hint="use auto or cpu; `restore doctor` shows what is there")
-    raise RestoreError("no such device", where=f"device {wish}", hint="use auto, cpu, cuda, cuda:N or mps")
+        raise RestoreError(found, where=f"device {spec}", hint="use auto or cpu; `restore doctor` lists the devices")
+    raise RestoreError("no such device", where=f"device {spec}", hint="use auto, cpu, cuda, cuda:N or mps")
 
 
-def pick_devices(wish: str = "auto") -> list[torch.device]:
+def pick_devices(spec: str = "auto") -> list[torch.device]:
     """One device, or several of one kind that share the work.
 
     Args:
-        wish: as `pick_device` takes it, several of these with commas between, or `cuda:all`. `cpu,cpu` is allowed: two
-            pictures at a time, on half of the cores each.
+        spec: a name for `pick_device`, several of them separated by commas, or `cuda:all`. `cpu,cpu` is allowed: two
+            images at a time, on half of the cores each.
 
     Raises:
         RestoreError: no such device, one GPU named twice, or devices of different kinds.
     """
-    if wish == "cuda:all":
+    if spec == "cuda:all":
         return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick_device("cuda")]
-    parts = wish.split(",")
+    parts = spec.split(",")
     if len(parts) == 1:
-        return [pick_device(wish)]
+        return [pick_device(spec)]
     devices = [pick_device(part.strip()) for part in parts]
     if len({device.type for device in devices}) > 1:
-        raise RestoreError("only devices of one kind share a batch", where=f"device {wish}", hint="name one kind")
+        raise RestoreError("only devices of one kind share a batch", where=f"device {spec}", hint="name one kind")
     for number, device in enumerate(devices):
         if device.type != "cpu" and device in devices[:number]:
-            raise RestoreError(f"{device} is named twice", where=f"device {wish}", hint="name each device once")
+            raise RestoreError(f"{device} is named twice", where=f"device {spec}", hint="name each device once")
     return devices
 
 
+def pick_precision(spec: str, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16`; `auto` is the fastest of them that is safe on the device.
+
+    Raises:
+        RestoreError: an unknown precision, or fp16 on a CPU.
+    """
+    if spec not in PRECISIONS:
+        raise RestoreError("no such precision", where=f"precision {spec}", hint=f"use {', '.join(PRECISIONS)}")
+    if spec == "fp16" and device.type == "cpu":
+        raise RestoreError("CPUs do not support fp16", where="precision fp16", hint="use auto, bf16 or fp32")
+    if spec != "auto":
+        return spec
+    if device.type == "cuda":
+        # Emulated bf16 is slower than fp16, which every CUDA GPU has.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and cpu_has_fast_bf16():
+        return "bf16"
+    return "fp32"
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere fp32 is faster."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities:
+        return any(bool(capabilities.get(name)) for name in ("amx_tile", "amx_bf16", "avx512_bf16"))
+    # Before PyTorch 2.8 there are only private probes.
+    probes = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return any(probe() for probe in probes if probe is not None)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context that runs a network in `fp32` (no casting), `bf16` or `fp16`."""
+    return torch.autocast(device.type, AUTOCAST_DTYPE[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def cuda_flags(*, tf32: bool, benchmark: bool | None = None) -> Iterator[None]:
+    """Set PyTorch's process-wide CUDA flags for a block, and restore them after it.
+
+    Args:
+        tf32: float32 matrix products and convolutions may use TF32.
+        benchmark: cuDNN measures its algorithms for every new input size, which pays where all batches have one size;
+            None leaves it.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    if benchmark is not None:
+        cudnn.benchmark = benchmark
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+# Processors
+
+
 def usable_cpus() -> int:
-    """Processors that this process may keep busy: its affinity, its container's quota and OMP_NUM_THREADS heeded."""
+    """Processors that this process may keep busy, within its affinity, its container's quota and OMP_NUM_THREADS."""
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    quota = _cgroup_cpus(_CGROUP)
     if quota is not None:
         limits.append(max(1, math.ceil(quota)))
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if wanted.isdecimal() and int(wanted) > 0:
-        limits.append(int(wanted))
+    variable = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if variable.isdecimal() and int(variable) > 0:
+        limits.append(int(variable))
     return min(limits)
 
 
 def limit_threads() -> None:
-    """Let the network use as many threads as there are processors for it; more only wait for each other.
+    """Let PyTorch use no more threads than there are processors for it; more would only wait for each other.
 
     PyTorch heeds affinity and OMP_NUM_THREADS by itself, but not the quota of a container.
     """
     if torch.get_num_threads() > usable_cpus():
         torch.set_num_threads(usable_cpus())
+
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def _cgroup_cpus(root: Path) -> float | None:
@@ -94,83 +164,74 @@ def _cgroup_cpus(root: Path) -> float | None:
             quota, period = (root / "cpu.max").read_text().split()
         else:
             quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        share = int(quota) / int(period)
+        cpus = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # "max", or none of these files
         return None
-    return share if share > 0 else None
+    return cpus if cpus > 0 else None
 
 
-def cpu_has_fast_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere fp32 is faster."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return any(bool(capabilities.get(name)) for name in ("amx_tile", "amx_bf16", "avx512_bf16"))
-    probes = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
-    return any(probe() for probe in probes if probe is not None)
+# Memory
 
 
-def pick_precision(wish: str, device: torch.device) -> str:
-    """`auto` becomes the fastest of `fp32`, `bf16`, `fp16` that is safe on the device; anything else is checked.
+_MEMINFO = Path("/proc/meminfo")
+#: Installed memory where the system does not say (Windows): what any computer of today has.
+_ASSUMED_RAM = 4 << 30
 
-    Raises:
-        RestoreError: an unknown precision, or fp16 on a CPU.
-    """
-    if wish not in PRECISIONS:
-        raise RestoreError("no such precision", where=f"precision {wish}", hint=f"use {', '.join(PRECISIONS)}")
-    if wish == "fp16" and device.type == "cpu":
-        raise RestoreError("fp16 is not for CPUs", where="precision fp16", hint="use auto, bf16 or fp32")
-    if wish != "auto":
-        return wish
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and cpu_has_fast_bf16():
-        return "bf16"
-    return "fp32"
+#: How PyTorch's allocators, CUDA, MPS and oneDNN say that memory is short; only CUDA's has an exception class.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
-AUTOCAST_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context that runs a network in `fp32` (no casting), `bf16` or `fp16`."""
-    return torch.autocast(device.type, AUTOCAST_DTYPE[precision], enabled=precision != "fp32")
-
-
-# How much memory is free, in bytes.
-
-
-_UNKNOWN = 4 << 30  # what a computer of today can be trusted to have
-
-
-def free_on_device(device: torch.device) -> int:
-    """Free memory of a CUDA GPU or of MPS; of the CPU, `free_in_ram`."""
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process can still allocate on a device; for a CPU see `free_ram`."""
+    device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return free_in_ram()
+    return free_ram()
 
 
-def free_in_ram() -> int:
-    """Memory that this process may still take without swapping: of the machine, or of its container where less."""
-    free = [_of_machine()]
-    control = Path("/sys/fs/cgroup")
-    limit, used = _number(control / "memory.max"), _number(control / "memory.current")
-    if limit is not None and used is not None:
-        # what the page cache holds can be had back
-        cached = _of_table(control / "memory.stat", "inactive_file") or 0
-        free.append(limit - used + cached)
-    return max(0, min(free))
+def free_ram() -> int:
+    """Bytes that this process can still allocate without swapping: of the machine, or of its container if less.
+
+    The page cache counts as free, as in Linux's MemAvailable: it is given up when memory is needed.
+    """
+    available = _table_entry(_MEMINFO, "MemAvailable:")
+    machine = installed_ram() // 2 if available is None else available * 1024
+    limit, used, reclaimable = _cgroup_memory(_CGROUP)
+    return max(0, machine if limit is None else min(machine, limit - used + reclaimable))
 
 
-def _of_machine() -> int:
-    available = _of_table(Path("/proc/meminfo"), "MemAvailable:")
-    if available is not None:
-        return available * 1024
+def installed_ram() -> int:
+    """Bytes of memory that the machine has, or its container may use."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
-        return _UNKNOWN
+        machine = _ASSUMED_RAM
+    limit, _, _ = _cgroup_memory(_CGROUP)
+    return machine if limit is None else min(machine, limit)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, of whatever class and device, means that an allocation failed."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in message for phrase in _OUT_OF_MEMORY)
+
+
+def _cgroup_memory(root: Path) -> tuple[int | None, int, int]:
+    """Bytes that a container may use (None: no limit), uses, and could reclaim from its page cache."""
+    if (root / "memory.max").exists():
+        limit, used, table, entry = root / "memory.max", root / "memory.current", root / "memory.stat", "inactive_file"
+    else:  # version 1
+        memory = root / "memory"
+        limit, used = memory / "memory.limit_in_bytes", memory / "memory.usage_in_bytes"
+        table, entry = memory / "memory.stat", "total_inactive_file"
+    limit_bytes, used_bytes = _number(limit), _number(used)
+    if limit_bytes is None or used_bytes is None:
+        return None, 0, 0
+    return limit_bytes, used_bytes, _table_entry(table, entry) or 0
 
 
 def _number(file: Path) -> int | None:
@@ -180,7 +241,8 @@ def _number(file: Path) -> int | None:
         return None
 
 
-def _of_table(file: Path, name: str) -> int | None:
+def _table_entry(file: Path, name: str) -> int | None:
+    """The number in the line of a file that starts with a name; None if there is none."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
@@ -188,14 +250,15 @@ def _of_table(file: Path, name: str) -> int | None:
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
-# From memory to the device without a wait.
+# Copies to a device
 
 
-_STAGED_BYTES = 1 << 16  # up to here CUDA takes a copy of ordinary memory before the call returns
+#: Up to this size CUDA takes a copy of pageable memory before the call returns; pinning would cost more.
+_STAGED_BYTES = 1 << 16
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on a device; on CUDA without waiting for what the device is doing.
+    """The tensor on a device; on CUDA without waiting for the device's current work.
 
     Args:
         tensor: on the CPU, or on the device already.

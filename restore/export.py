@@ -13,6 +13,7 @@ from torch import Tensor
 
 from restore.checkpoints import (
     Description,
+    best_weights,
     find_weights,
     read_description,
     read_state,
@@ -80,26 +81,17 @@ def _open(path: Path, name: str) -> _Source:
     run = path.parent.parent
     if path.suffix == ".safetensors" and path.parent.name in ("last", "checkpoints") and (run / "config.yaml").exists():
         tensors, _ = read_state(path)
-        described = read_description(_best(run))
+        described = read_description(best_weights(run))
         return _Source(path, described, _part(tensors, "ema"), _part(tensors, "d") or None)
     weights = find_weights(name)
     return _Source(weights, *read_weights(weights))
 
 
 def _open_run(folder: Path) -> _Source:
-    best, state = _best(folder), folder / "last" / "state.safetensors"
+    best, state = best_weights(folder), folder / "last" / "state.safetensors"
     description, g = read_weights(best)
     d = _part(read_state(state)[0], "d") if state.exists() else {}
     return _Source(best, description, g, d or None)
-
-
-def _best(run: Path) -> Path:
-    best = run / "best.safetensors"
-    if not best.is_file():
-        raise RestoreError(
-            "this folder holds no best.safetensors", where=run, hint="a run writes it at its first validation"
-        )
-    return best
 
 
 def _open_published(path: Path) -> _Source:

@@ -98,7 +98,7 @@ def test_published_weights_become_described_ones_that_give_the_same_picture(tmp_
     assert torch.equal(output(model), output(published)), "bit for bit: nothing is rounded"
     assert description.args == {"num_downs": 6, "ngf": 4, "input_nc": 3, "output_nc": 3, "norm": "instance"}
     straight, converted = (open_restorer(str(f), device="cpu") for f in (file, tmp_path / "facades.safetensors"))
-    assert straight.needs == converted.needs
+    assert straight.requirements == converted.requirements
 
     back = export(tmp_path / "facades.safetensors", tmp_path / "back_net_G.pth", "pix2pix")
     assert all(torch.equal(v, published.state_dict()[k]) for k, v in opened(back.files[0]).items())

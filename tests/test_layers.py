@@ -142,7 +142,7 @@ def test_no_modules_import_each_other() -> None:
         ("restorers", "degradations"),
         ("fix", "training"),
         ("evaluation", "training"),
-        pytest.param("benchmark", "training", marks=pytest.mark.xfail(reason="count_macs is in training.dry_run")),
+        ("benchmark", "training"),
     ],
 )
 def test_what_a_user_runs_loads_nothing_else(part: str, banned: str) -> None:
@@ -151,7 +151,6 @@ def test_what_a_user_runs_loads_nothing_else(part: str, banned: str) -> None:
             assert banned not in {part_of(other) for other in loaded_with(name)}, f"{name} loads {banned}"
 
 
-@pytest.mark.xfail(reason="the registry imports the classical restorers")
 def test_opening_a_model_of_one_network_is_quick() -> None:
     """scikit-image and SciPy take seconds to load, and only classical restorers need them."""
     probe = "import sys, restore; restore.open_restorer('photo'); print({'skimage', 'scipy'} & set(sys.modules) or '')"

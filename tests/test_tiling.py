@@ -189,7 +189,7 @@ def test_out_of_memory_halves_the_tile_and_is_told_once(net, error):
         tile_px=0,
         overlap_px=net.overlap_px,
         multiple=net.multiple,
-        on_smaller=told.append,
+        on_smaller_tile=told.append,
     )
     assert told == [300]
     assert (out - whole(net, image, mask)).abs().max() <= ONE_STEP / 10
@@ -211,7 +211,7 @@ def test_memory_that_never_suffices_is_one_clear_error():
     def hopeless(x):
         raise torch.OutOfMemoryError("out of memory")
 
-    with pytest.raises(RestoreError, match="out of memory even with tiles of 64 pixels") as caught:
+    with pytest.raises(RestoreError, match="out of memory even with 64 px tiles") as caught:
         run_tiled(hopeless, torch.zeros(1, 3, 200, 200), tile_px=128, overlap_px=8)
     assert caught.value.exit_code == 1
 

@@ -20,11 +20,11 @@ from restore.files import check_writable
 from restore.images import find_images, stem_key
 from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
+from restore.models.profiling import count_macs
 from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.classical import CLASSICAL
 from restore.restorers.network import sha256_of
 from restore.restorers.registry import open_restorer
-from restore.training.dry_run import count_macs
 
 # The models of a benchmark: what they are, how large, and which damages they are for.
 
@@ -57,7 +57,7 @@ class BenchModel:
 
     label: str
     given: str
-    needs: ModelRequirements
+    requirements: ModelRequirements
     identity: str
     sha256: str | None
     purpose: str
@@ -69,12 +69,12 @@ class BenchModel:
 
     def why_not(self, damage: BenchDamage) -> str | None:
         """Why it makes no sense to run it on a damage; None: it does."""
-        if self.needs.needs_mask and not damage.hides:
+        if self.requirements.needs_mask and not damage.hides:
             return "fills holes, and this damage has none"
-        if damage.only_holes and not self.needs.needs_mask:
+        if damage.only_holes and not self.requirements.needs_mask:
             return "takes no masks, and this damage is nothing but holes"
-        if self.needs.scale not in (1, damage.scale):
-            return f"enlarges {self.needs.scale} times, and this damage does not reduce so"
+        if self.requirements.scale not in (1, damage.scale):
+            return f"enlarges {self.requirements.scale} times, and this damage does not reduce so"
         return None
 
     def settings(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class BenchModel:
         """As plain values, for the report."""
         return {
             "model": self.label, "given": self.given, "sha256": self.sha256, "identity": self.identity,
-            "purpose": self.purpose, "needs_mask": self.needs.needs_mask, "scale": self.needs.scale,
+            "purpose": self.purpose, "needs_mask": self.requirements.needs_mask, "scale": self.requirements.scale,
             "parameters": self.parameters, f"macs_at_{MACS_AT_PX}": self.macs, **self.settings(),
         }  # fmt: skip
 
@@ -121,7 +121,7 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
             BenchModel(
                 label=label,
                 given=name,
-                needs=restorer.needs,
+                requirements=restorer.requirements,
                 identity=restorer.sha256 or _method_identity(restorer),
                 sha256=restorer.sha256,
                 purpose=restorer.purpose,
@@ -129,7 +129,7 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
                 precision=restorer.precision,
                 parameters=None if network is None else sum(p.numel() for p in network.parameters()),
                 macs=None if network is None else _macs(restorer),
-                tile_px=tile_px if restorer.needs.tileable else 0,
+                tile_px=tile_px if restorer.requirements.tileable else 0,
             )
         )
     return contenders
@@ -147,7 +147,7 @@ def _method_identity(restorer: Restorer) -> str:
 def _macs(restorer: Restorer) -> int | None:
     image = torch.full((1, 3, MACS_AT_PX, MACS_AT_PX), 0.5)
     mask = None
-    if restorer.needs.needs_mask:
+    if restorer.requirements.needs_mask:
         mask = torch.zeros(1, 1, MACS_AT_PX, MACS_AT_PX)
         mask[..., MACS_AT_PX // 4 : MACS_AT_PX // 2, MACS_AT_PX // 4 : MACS_AT_PX // 2] = 1
     try:

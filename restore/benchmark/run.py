@@ -348,9 +348,9 @@ def _failure(
 
 
 def _input_for(case: BenchSample, contender: BenchModel) -> tuple[Tensor, Tensor | None]:
-    if case.small is not None and contender.needs.scale > 1:
+    if case.small is not None and contender.requirements.scale > 1:
         return case.small, None
-    return case.image, case.mask if contender.needs.needs_mask else None
+    return case.image, case.mask if contender.requirements.needs_mask else None
 
 
 def as_pixels(image: Tensor) -> np.ndarray:

@@ -164,7 +164,7 @@ def _converse(stdin: BinaryIO, stdout: BinaryIO) -> None:
             out = _restored(restorer, image, mask, order["tile_px"], notes)
             seconds = time.perf_counter() - started
             if not bool(out.isfinite().all()):
-                raise RestoreError("gave values that are no numbers", hint="try --precision fp32")
+                raise RestoreError("model output contains NaN or Inf", hint="try --precision fp32")
             pixels = out[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
         except RestoreError as error:
             answer({"error": str(error)})
@@ -182,7 +182,7 @@ def _converse(stdin: BinaryIO, stdout: BinaryIO) -> None:
 @torch.inference_mode()
 def _restored(restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: int, notes: list[str]) -> Tensor:
     """The restorer called directly, so that values beyond [0, 1] reach it; in tiles where that is asked for."""
-    needs = restorer.needs
+    needs = restorer.requirements
     mask = mask if needs.needs_mask else None
     return run_tiled(
         lambda tile, hidden: restorer(tile, hidden, prepared=True),
@@ -191,7 +191,7 @@ def _restored(restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: i
         overlap_px=needs.overlap_px,
         scale=needs.scale,
         multiple=needs.multiple,
-        on_smaller=lambda tile: notes.append(f"memory did not suffice; went on with tiles of {tile} pixels"),
+        on_smaller_tile=lambda tile: notes.append(f"out of memory; retried with {tile} px tiles"),
     )
 
 

@@ -1,4 +1,4 @@
-"""`restore models` and `restore doctor`: what is there."""
+"""`restore models` and `restore doctor`: the models, and the state of the installation."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from restore.cli.options import app, model_names
 
 @app.command()
 def models(
-    name: Annotated[
-        str | None, typer.Argument(help="Show the card of this one: data, scores, limits.", autocompletion=model_names)
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            help="Show this model's card: a name, a weights file, or the folder of a training run.",
+            autocompletion=model_names,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what can repair pictures or find damage (purpose, size, needs a mask or not), or show the card of one."""
-    from restore.restorers.registry import list_restorers, model_card
+    """List the models, or show the card of one: architecture, size, input, weights, training, scores, limits."""
+    if model is not None:
+        from restore.restorers.model_card import model_card
+
+        card = model_card(model)
+        typer.echo(json.dumps(card.to_dict(), indent=1) if as_json else "\n".join(card.format()))
+        return
+    from restore.restorers.registry import list_restorers
 
     infos = list_restorers()
-    if name is not None:
-        card = model_card(name)
-        facts = [vars(info) for info in infos if info.name == name]
-        typer.echo(json.dumps({**dict(*facts), "card": card}, indent=1) if as_json else card.rstrip())
-        return
     if as_json:
         typer.echo(json.dumps([vars(info) for info in infos], indent=1))
         return
     rows = [
         (
-            i.name,
-            "makes it" if i.finds else "yes" if i.needs_mask else "no",
-            "-" if i.size_mb is None else f"{i.size_mb:.1f} MB",
-            i.purpose,
+            info.name,
+            "makes it" if info.finds else "yes" if info.needs_mask else "no",
+            "-" if info.size_mb is None else f"{info.size_mb:.1f} MB",
+            info.purpose,
         )
-        for i in infos
+        for info in infos
     ]
     print_table(("model", "mask", "size", "purpose"), rows)
 
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, processor features, weights and LPIPS backbones: what a report of a fault needs."""
+    """Print versions, devices, processor features, weights and LPIPS backbones, for a bug report."""
     from restore.environment import examine
 
     print_table(("what", "found"), examine())

@@ -24,7 +24,7 @@ from restore.data.discovery import (
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Degradation
-from restore.devices import free_in_ram, free_on_device, usable_cpus
+from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
 
 # Share of the free memory that images may take. On a device they need it twice while they are put into one tensor.
@@ -149,8 +149,8 @@ def _open_store(
     kind, reason = config.cache, ""
     limit: float | None = None
     if kind == "auto":
-        on_device = free_on_device(device) * _DEVICE_SHARE if device.type != "cpu" else 0.0
-        in_ram = free_in_ram() * _RAM_SHARE / processes
+        on_device = free_memory(device) * _DEVICE_SHARE if device.type != "cpu" else 0.0
+        in_ram = free_ram() * _RAM_SHARE / processes
         needed = _estimate_nbytes(images)
         if needed <= on_device:
             kind, limit = "device", on_device

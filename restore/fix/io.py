@@ -75,9 +75,9 @@ def put(target: Path, data: bytes, *, like: os.stat_result | None, overwrite: bo
 
 def _read_pipe() -> bytes:
     """All of standard input, unless it is more than memory has room for: a pipe need not end."""
-    from restore.tiling import free_memory
+    from restore.devices import free_ram
 
-    limit = free_memory("cpu") // 4
+    limit = free_ram() // 4
     data = bytearray()
     try:
         while chunk := sys.stdin.buffer.read(_CHUNK):

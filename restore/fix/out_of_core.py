@@ -164,14 +164,14 @@ class SpooledPage(Page):
         assert self._mask is not None
         return self._mask.read(rows, columns)
 
-    def hole_crops(self, needs: ModelRequirements) -> Sequence[Region]:
+    def hole_crops(self, requirements: ModelRequirements) -> Sequence[Region]:
         """See `Page.hole_crops`.
 
         Raises:
             HoleTooLarge: a crop is too large for memory.
         """
         assert self._mask is not None
-        crops = list(regions(self._mask.blocks(), self.size, needs))
+        crops = list(regions(self._mask.blocks(), self.size, requirements))
         if any(crop.size[0] * crop.size[1] > self._max_crop_pixels for crop in crops):
             raise HoleTooLarge
         return crops

@@ -148,16 +148,16 @@ def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
     restorer, cleaner = models.restorer, models.clean_up
     if restorer is None:
         raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
-    if plan.masks is None and restorer.needs.needs_mask:
+    if plan.masks is None and restorer.requirements.needs_mask:
         raise RestoreError(f"{restorer.name} fills holes and requires --masks", hint="or choose another --model")
-    if plan.masks is not None and restorer.needs.scale != 1:
+    if plan.masks is not None and restorer.requirements.scale != 1:
         raise RestoreError(
             f"{restorer.name} changes the size of images and cannot be combined with --masks",
             hint="leave out --masks, or choose another --model",
         )
     if plan.masks is not None and plan.masks.found and models.detector is None:
         raise RestoreError("--masks auto requires a detector", hint="add one to the Models")
-    if options.strength != 1 and restorer.needs.scale != 1:
+    if options.strength != 1 and restorer.requirements.scale != 1:
         raise RestoreError(
             f"{restorer.name} changes the size of images, which cannot be blended with their originals",
             where="--strength",
@@ -165,7 +165,7 @@ def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
         )
     if options.cleans_up and cleaner is None:
         raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
-    if cleaner is not None and (cleaner.needs.needs_mask or cleaner.needs.scale != 1):
+    if cleaner is not None and (cleaner.requirements.needs_mask or cleaner.requirements.scale != 1):
         raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
 
 

@@ -281,9 +281,9 @@ def _too_large(error: BaseException | None) -> ImageTooLarge | None:
 
 def _pixels_for_memory() -> int:
     """The largest picture that can be in memory as a whole while it is repaired."""
-    from restore.tiling import free_memory, half_of_memory
+    from restore.devices import free_ram, installed_ram
 
-    return max(free_memory("cpu"), half_of_memory()) // _PIXEL_BYTES
+    return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES
 
 
 class Stages:

@@ -19,9 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore.restorers.base import Restorer, check_numbers, tile_by_tile, told_of_smaller_tiles
-from restore.restorers.base import run as run_restorer
-from restore.tiling import run_banded
+from restore.restorers.base import Restorer, check_finite, run_restorer, run_restorer_banded
 
 if TYPE_CHECKING:
     from restore.fix.fade_correction import Curves
@@ -110,12 +108,12 @@ class Steps:
         if not self:
             return True
         model = self.only_model(models)
-        if model is None or model.needs.scale != 1:
+        if model is None or model.requirements.scale != 1:
             return False
-        needs = model.needs
+        requirements = model.requirements
         if self.restore and self.masked:
-            return needs.tileable or needs.needs_mask
-        return needs.tileable and not needs.needs_mask
+            return requirements.tileable or requirements.needs_mask
+        return requirements.tileable and not requirements.needs_mask
 
 
 # What the steps work on.
@@ -150,7 +148,7 @@ class Page(ABC):
         """A part of the mask, h×w in [0, 1], 1 = repair."""
 
     @abstractmethod
-    def hole_crops(self, needs: ModelRequirements) -> Sequence[Region]:
+    def hole_crops(self, requirements: ModelRequirements) -> Sequence[Region]:
         """Crops that show every hole of the mask to a restorer; see `restore.restorers.hole_crops`."""
 
     @abstractmethod
@@ -222,12 +220,12 @@ class MemoryPage(Page):
         assert self.mask is not None
         return self.mask[rows, columns]
 
-    def hole_crops(self, needs: ModelRequirements) -> Sequence[Region]:
+    def hole_crops(self, requirements: ModelRequirements) -> Sequence[Region]:
         """See `Page.hole_crops`."""
         from restore.restorers.hole_crops import crops
 
         assert self.mask is not None
-        return crops(self.mask > 0, needs)
+        return crops(self.mask > 0, requirements)
 
     def correct(self, curves: Curves) -> None:
         """See `Page.correct`."""
@@ -365,7 +363,7 @@ def fill_holes(
     page: Page, restorer: Restorer, tile_px: int, grain_key: Callable[[], int] | None, on_event: OnEvent
 ) -> None:
     """Fill the holes of the mask, each on a crop that shows it with its surroundings."""
-    crops = page.hole_crops(restorer.needs)
+    crops = page.hole_crops(restorer.requirements)
     key = None if grain_key is None or not crops else grain_key()
     for crop in crops:
         image = to_tensor(page.read(crop.rows, crop.columns))
@@ -376,7 +374,7 @@ def fill_holes(
             from restore.fix.grain import with_grain
 
             filled = with_grain(filled, image, own, hole, crop.origin, key)
-        check_numbers(filled[:, torch.from_numpy(own)])
+        check_finite(filled[:, torch.from_numpy(own)])
         page.write_hole(crop, own, filled)
     if crops:
         page.end_holes()
@@ -385,22 +383,18 @@ def fill_holes(
 
 def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: OnEvent) -> None:
     """Run a restorer over the whole page, in tiles where it allows them."""
-    needs = restorer.needs
 
     def write(top: int, band: Tensor) -> None:
-        check_numbers(band)
+        check_finite(band)
         page.write_rows(top, band[0])
 
-    run_banded(
-        tile_by_tile(restorer, on_event),
+    run_restorer_banded(
+        restorer,
         lambda rows, columns: [to_tensor(page.read(rows, columns))[None], None],
         write,
         size=page.size,
-        tile_px=tile_px if needs.tileable else 0,
-        overlap_px=needs.overlap_px,
-        scale=needs.scale,
-        multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(on_event),
+        tile_px=tile_px,
+        on_event=on_event,
     )
     page.end_rows()
 
@@ -490,17 +484,7 @@ def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:
 
 
 def _auto_tile(model: Any) -> int:
-    from restore.tiling import auto_tile
-
-    if not hasattr(model, "needs"):
-        return 0  # a detector that is no network
-    return auto_tile(
-        1 << 20,
-        1 << 20,
-        device=model.device,
-        overlap_px=model.needs.overlap_px,
-        bytes_per_pixel=model.bytes_per_pixel,
-    )
+    return int(model.auto_tile_px()) if hasattr(model, "auto_tile_px") else 0  # a detector need not be a network
 
 
 def model_provenance(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
@@ -524,7 +508,7 @@ def places(restorer: Restorer, height: int, width: int, tile_px: int) -> int:
 
     It depends on the size alone, never on what else waits: kernels are chosen by shape, and round differently.
     """
-    if 0 < tile_px < max(height, width) and restorer.needs.tileable:
+    if 0 < tile_px < max(height, width) and restorer.requirements.tileable:
         return 1
     return max(1, restorer.max_batch_pixels // (height * width))
 
@@ -535,7 +519,7 @@ def goes_whole(restorer: Restorer, mask: FloatArray | None) -> bool:
         return True
     from restore.restorers.hole_crops import crops
 
-    return [crop.size for crop in crops(mask > 0, restorer.needs)] == [mask.shape]
+    return [crop.size for crop in crops(mask > 0, restorer.requirements)] == [mask.shape]
 
 
 @torch.inference_mode()

@@ -1,49 +1,60 @@
-"""The networks, by name: one literal dict, no scanning of folders."""
+"""The networks by name: two literal dicts, no scanning of folders."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from torch import nn
 
 from restore.errors import RestoreError
+from restore.models.network import RestorationNetwork
 from restore.models.patchgan import PatchGAN
 from restore.models.pix2pix import Pix2Pix
 from restore.models.unet import UNet
 
-GENERATORS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "pix2pix": Pix2Pix}
-DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {"patchgan": PatchGAN}
-BUILDERS: dict[str, Callable[..., nn.Module]] = {**GENERATORS, **DISCRIMINATORS}
+GENERATORS: dict[str, type[RestorationNetwork]] = {"unet": UNet, "pix2pix": Pix2Pix}
+DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def build(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> nn.Module:
-    """A network from its builder's name and arguments, as configs and checkpoints write them.
+def build_generator(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> RestorationNetwork:
+    """A generator from its builder's name and arguments, as configs and weights files write them.
 
     Args:
-        builder: a key of `BUILDERS`.
+        builder: a key of `GENERATORS`.
         args: keyword arguments of the builder.
-        where: the config or file that asks, for the message.
+        where: the config or file that they come from, for the error message.
 
     Raises:
         RestoreError: an unknown builder or argument (the nearest known one is named), or a value out of range.
     """
-    if builder not in BUILDERS:
-        raise RestoreError(f"unknown model builder {builder!r}", where=where, hint=f"known: {', '.join(BUILDERS)}")
-    known = list(inspect.signature(BUILDERS[builder]).parameters)
+    return _build(GENERATORS, builder, args, where)
+
+
+def build_discriminator(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> nn.Module:
+    """A discriminator; arguments and errors as for `build_generator`, with the names of `DISCRIMINATORS`."""
+    return _build(DISCRIMINATORS, builder, args, where)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _build(builders: Mapping[str, type[Network]], builder: str, args: Mapping[str, Any], where: str | None) -> Network:
+    if builder not in builders:
+        raise RestoreError(f"unknown model builder {builder!r}", where=where, hint=f"known: {', '.join(builders)}")
+    known = list(inspect.signature(builders[builder]).parameters)
     for name in args:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise RestoreError(f"{builder} has no argument {name!r}", where=where, hint=hint)
     try:
-        return BUILDERS[builder](**args)
+        return builders[builder](**args)
     except (ValueError, TypeError) as error:
         raise RestoreError(f"{builder} cannot be built: {error}", where=where) from error
-
-
-def count_parameters(model: nn.Module) -> int:
-    """The number of trainable values."""
-    return sum(p.numel() for p in model.parameters())

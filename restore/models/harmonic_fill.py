@@ -1,4 +1,4 @@
-"""A first guess for what is missing: a membrane stretched over the hole, held at its edge."""
+"""A first guess for holes: a smooth surface through the pixels at their edge."""
 
 from __future__ import annotations
 
@@ -6,45 +6,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: Jacobi sweeps per scale. The coarser scales have carried colors across the hole already, so a few suffice.
 SWEEPS = 6
 
-_BAND_PX = 1 << 18  # smoothed at once on a CPU, so that they stay in its cache
+#: Pixels that are smoothed at once on a CPU, so that a band of rows stays in the processor's cache during all sweeps.
+_BAND_PX = 1 << 18
 
 
-def membrane(image: Tensor, known: Tensor) -> Tensor:
-    """Fill unknown pixels by harmonic interpolation (Laplace's equation), coarse to fine.
+def harmonic_fill(image: Tensor, mask: Tensor) -> Tensor:
+    """Fill holes by harmonic interpolation (Laplace's equation), from coarse to fine.
 
-    Averages of the known pixels on ever coarser grids give the start (the "pull" of Gortler et al. 1996, "The
-    Lumigraph", section 3.4); coming back, every grid is smoothed by a few Jacobi sweeps wherever less than a quarter
-    of a cell is known. Costs a few per cent of one convolution of a network, whatever the size of the hole.
+    Averages of the pixels outside the mask on ever coarser grids give the start (the "pull" of Gortler et al. 1996,
+    "The Lumigraph", section 3.4). On the way back, every grid is smoothed by a few Jacobi sweeps wherever less than a
+    quarter of a cell lies outside the mask. It costs a few per cent of one convolution of a network, whatever the size
+    of the hole.
 
     Args:
-        image: float32, B×C×H×W; values where `known` is 0 are ignored (they must be finite).
-        known: float32, B×1×H×W, 1 = known, 0 = missing.
+        image: float32, B×C×H×W; values under the mask are ignored (they must be finite).
+        mask: B×1×H×W; above 0 is a hole.
 
     Returns:
-        B×C×H×W: `image` where known, smooth inside holes; 0.5 where a picture has no known pixel at all.
+        B×C×H×W: `image` outside the mask, smooth inside holes; 0.5 where an image is all hole.
     """
-    colours, weights = [image * known], [known]
+    outside = (mask <= 0).to(image.dtype)
+    colors, weights = [image * outside], [outside]
     while max(weights[-1].shape[-2:]) > 1:
-        colours.append(F.avg_pool2d(colours[-1], 2, ceil_mode=True, count_include_pad=False))
+        colors.append(F.avg_pool2d(colors[-1], 2, ceil_mode=True, count_include_pad=False))
         weights.append(F.avg_pool2d(weights[-1], 2, ceil_mode=True, count_include_pad=False))
-    guess = torch.zeros_like(colours[-1])
-    for colour, weight in zip(reversed(colours), reversed(weights)):
-        own = colour / weight.clamp(min=1e-8)
+    guess = torch.zeros_like(colors[-1])
+    for color, weight in zip(reversed(colors), reversed(weights)):
+        average = color / weight.clamp(min=1e-8)
         if weight.shape[-2:] == (1, 1):
-            guess = torch.where(weight > 0, own, 0.5)
+            guess = torch.where(weight > 0, average, 0.5)
             continue
-        unknown = weight < 0.25
-        guess = F.interpolate(guess, size=colour.shape[-2:], mode="bilinear", align_corners=False)
-        guess = _smoothed(torch.where(unknown, guess, own), own, unknown)
-    return torch.where(known > 0, image, guess)
+        # A cell that is mostly outside the mask knows its own color better than its neighbours do.
+        free = weight < 0.25
+        guess = F.interpolate(guess, size=color.shape[-2:], mode="bilinear", align_corners=False)
+        guess = _smooth(torch.where(free, guess, average), average, free)
+    return torch.where(mask <= 0, image, guess)
 
 
-def _smoothed(guess: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
-    """Jacobi sweeps: what is unknown becomes the mean of its four neighbours.
+def _smooth(guess: Tensor, average: Tensor, free: Tensor) -> Tensor:
+    """Jacobi sweeps: every free cell becomes the mean of its four neighbours, the others keep their average.
 
-    Beyond the border a pixel is its own neighbour.
+    Beyond the border a cell is its own neighbour.
     """
     before, after = (F.pad(guess, (1, 1, 1, 1), mode="replicate") for _ in range(2))
     height, width = guess.shape[-2:]
@@ -58,7 +63,8 @@ def _smoothed(guess: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
             mean += around[..., 1:-1, 2:]
             mean /= 4
             inner = after[..., rows.start + 1 : rows.stop + 1, 1:-1]
-            inner.copy_(torch.where(unknown[..., rows, :], mean, own[..., rows, :]))
+            inner.copy_(torch.where(free[..., rows, :], mean, average[..., rows, :]))
+        # The padding follows the sweep: the border's replicas become those of the new values.
         for edge, nearest in ((0, 1), (-1, -2)):
             after[..., edge, :] = after[..., nearest, :]
             after[..., edge] = after[..., nearest]

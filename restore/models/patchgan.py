@@ -9,18 +9,18 @@ from torch.nn.utils import parametrizations, parametrize
 
 
 class PatchGAN(nn.Module):
-    """Says of every patch whether it is real, given what it was made from (Isola et al. 2017, section 3.2.2).
+    """Classifies every patch as real or fake, given the degraded image (Isola et al. 2017, section 3.2.2).
 
     With three layers a logit sees 70×70 pixels: 256² gives 30×30 logits, 128² gives 14×14; the smallest input
     is 24². Parameter names are the reference's (`model.0.weight`, …), with and without norm; `spectral_norm`
     renames weights as `torch.nn.utils.parametrizations` does.
 
     Args:
-        in_channels: channels of condition and picture together (6 beside `pix2pix`; 7 with a mask).
+        in_channels: channels of condition and image together (6 beside `pix2pix`; 7 with a mask).
         ndf: channels of the first layer; they double up to eight times that.
         n_layers: layers of stride 2 (3 is the 70×70 one).
         spectral_norm: divide every weight by its largest singular value (Miyato et al. 2018).
-        norm: "batch" as published; or "none": a picture's logits do not depend on the rest of its batch.
+        norm: "batch" as published; or "none": an image's logits do not depend on the rest of its batch.
 
     Raises:
         ValueError: an argument out of range.
@@ -36,9 +36,9 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         if norm not in ("batch", "none"):
-            raise ValueError(f'norm is "batch" or "none", not {norm!r}')
+            raise ValueError(f'norm must be "batch" or "none", not {norm!r}')
         if min(in_channels, ndf, n_layers) < 1:
-            raise ValueError("in_channels, ndf and n_layers are numbers from 1 up")
+            raise ValueError("in_channels, ndf and n_layers must be at least 1")
 
         def convolution(inside: int, outside: int, stride: int, bias: bool) -> nn.Module:
             layer = nn.Conv2d(inside, outside, kernel_size=4, stride=stride, padding=1, bias=bias)
@@ -61,35 +61,36 @@ class PatchGAN(nn.Module):
         """Judge a batch.
 
         Args:
-            x: float, B×in_channels×H×W in [-1, 1], condition first, picture last; H and W ≥ 24 with 3 layers.
-            features: also return what every hidden layer said, for feature matching (pix2pixHD, eq. 4).
+            x: float, B×in_channels×H×W in [-1, 1], condition first, image last; H and W ≥ 24 with 3 layers.
+            features: also return the activations of every hidden layer, for feature matching (pix2pixHD, eq. 4).
 
         Returns:
-            Logits B×1×H'×W' (no sigmoid), high where it looks real; with `features` also the list of
+            Logits B×1×H'×W' (no sigmoid), high where the patch looks real; with `features` also the list of
             activations, shallow to deep, each after its LeakyReLU.
         """
-        seen: list[Tensor] = []
+        activations: list[Tensor] = []
         for layer in self.model:
             x = layer(x)
             if isinstance(layer, nn.LeakyReLU):
-                seen.append(x)
-        return (x, seen) if features else x
+                activations.append(x)
+        return (x, activations) if features else x
 
     @torch.no_grad()
-    def sees(self, hidden: Tensor) -> Tensor:
+    def sees(self, hole: Tensor) -> Tensor:
         """Which logits see something of a hole.
 
         Args:
-            hidden: bool, B×1×H×W, true in the hole.
+            hole: bool, B×1×H×W, true in the hole.
 
         Returns:
-            float32, B×1×H'×W' as the logits: 1 where the patch that a logit judges holds a hidden pixel, else 0.
+            float32, B×1×H'×W' as the logits: 1 where the patch of a logit holds a pixel of the hole, else 0.
         """
-        seen = hidden.to(torch.float32)
+        touched = hole.to(torch.float32)
         for layer in self.model:
+            # A convolution spreads a pixel exactly as far as max pooling of the same geometry.
             if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
-                seen = F.max_pool2d(seen, layer.kernel_size, layer.stride, layer.padding)
-        return seen
+                touched = F.max_pool2d(touched, layer.kernel_size, layer.stride, layer.padding)
+        return touched
 
 
 @torch.no_grad()
@@ -115,7 +116,7 @@ def init_weights(module: nn.Module, generator: torch.Generator | None = None) ->
 
 
 def _init_spectral(layer: nn.Module, generator: torch.Generator | None) -> None:
-    """Draw the weight behind a spectral norm, and let the norm's singular vectors find it."""
+    """Draw the weight behind a spectral norm, and let the norm's singular vectors converge."""
     chain = layer.get_submodule("parametrizations.weight")
     chain.get_parameter("original").normal_(0.0, 0.02, generator=generator)
     for buffer in chain.buffers():
@@ -123,6 +124,6 @@ def _init_spectral(layer: nn.Module, generator: torch.Generator | None) -> None:
         buffer.copy_(vector / vector.norm())
     was_training = layer.training
     layer.train()
-    for _ in range(15):  # every look at the weight in training mode is one power iteration; 15 as torch starts with
+    for _ in range(15):  # every read in training mode is one power iteration; torch starts with 15
         _ = layer.weight
     layer.train(was_training)

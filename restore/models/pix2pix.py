@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
+from restore.models.network import RestorationNetwork
+from restore.models.patchgan import init_weights
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the reference turns pictures gray for one input channel
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the reference turns images gray for one input channel
 
 
-class Pix2Pix(nn.Module):
+class Pix2Pix(RestorationNetwork):
     """The U-Net of Isola et al. 2017 (appendix 6.1.1): 8 downs for 256×256, 7 for 128×128.
 
     Every convolution is 4×4 with stride 2, down to 1×1 and up again, with skips. Parameter names are those of
-    the reference's PyTorch code. An output pixel sees hundreds of pixels around it (all of the picture with
+    the reference's PyTorch code. An output pixel sees hundreds of pixels around it (the whole image with
     `norm="instance"`): not tileable.
 
     Args:
         num_downs: how often the side is halved (at least 5; 8 is U-Net-256, 7 is U-Net-128).
         ngf: channels of the outermost layer.
-        input_nc: 3, or 1 (the picture is shown as luma), or 4 (picture and mask).
+        input_nc: 3, or 1 (the image as luma), or 4 (image and mask).
         output_nc: 3, or 1 (repeated in the three channels).
         norm: "batch", or "instance" (non-affine, no running statistics, every convolution with a bias).
         dropout: 0.5 after the up-norm of the blocks between the innermost and the fourth.
-
-    Attributes:
-        multiple: height and width must divide by it.
-        minimum: smallest side, in pixels.
-        tileable: false; see above.
 
     Raises:
         ValueError: an argument out of range.
     """
 
     tileable = False
+    # `takes_mask` stays False even with four channels: the reference trains none with masks.
 
     def __init__(
         self,
@@ -63,18 +62,23 @@ class Pix2Pix(nn.Module):
             block = _Block(widths[depth - 1], widths[depth], block, norm, dropout=dropout and depth >= 4)
         self.model = _Outermost(input_nc, output_nc, ngf, block, bias=norm == "instance")
 
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def init_for_training(self) -> None:
+        """Draw the weights as the paper does; see `init_weights`."""
+        init_weights(self)
+
+    def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
 
         Args:
             image: float, B×3×H×W, nominally [0, 1], sRGB; H and W divide by `multiple`.
-            mask: float, B×1×H×W, 1 = missing; what it hides (> 0) is shown to the network as mid-gray.
+            mask: float, B×1×H×W, 1 = repair; the network sees mid-gray where it is above 0.
+            filled: `image` comes from `fill`.
 
         Returns:
             B×3×H×W in [0, 1] (the network's tanh).
         """
-        if mask is not None:
-            image = torch.where(mask > 0, image.new_full((), 0.5), image)
+        if mask is not None and not filled:
+            image = self.fill(image, mask)
         if self.input_nc == 1:
             image = (image * image.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         elif self.input_nc == 4:
@@ -84,7 +88,7 @@ class Pix2Pix(nn.Module):
 
 
 def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLike[str]) -> Pix2Pix:
-    """Build the network that a published `*_net_G.pth` holds, and load it strictly.
+    """Build the network from a published `*_net_G.pth`, and load it strictly.
 
     Args:
         state: parameter names and tensors, as the reference saves them, with or without the `module.` of
@@ -96,11 +100,11 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
         The network in eval mode, float32, on the CPU, without dropout.
 
     Raises:
-        RestoreError: it is no pix2pix U-Net, or has parts missing, unexpected or of another shape, by name.
+        RestoreError: not a pix2pix U-Net, or parameters are missing, unexpected or of another shape; they are named.
     """
     prefix = "module." if state and all(str(key).startswith("module.") for key in state) else ""
     weights = {str(key)[len(prefix) :]: value for key, value in state.items()}
-    hint = "what opens this way is a `*_net_G.pth` made by pix2pix with `--netG unet_256` or `unet_128`"
+    hint = "supported are `*_net_G.pth` files that pix2pix wrote with `--netG unet_256` or `unet_128`"
     for key in ("model.model.0.weight", "model.model.1.model.1.weight", "model.model.3.weight"):
         if not isinstance(weights.get(key), Tensor) or weights[key].ndim != 4:
             raise RestoreError(f"not a pix2pix U-Net: no weights named {key}", where=where, hint=hint)
@@ -108,7 +112,7 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
     try:
         network = Pix2Pix(**args, dropout=False)
     except ValueError as error:
-        raise RestoreError(f"a pix2pix U-Net that cannot be used here: {error}", where=where) from error
+        raise RestoreError(f"unsupported pix2pix U-Net: {error}", where=where) from error
     expected = network.state_dict()
     for key in [key for key in expected if key.endswith("num_batches_tracked")]:
         weights.setdefault(key, expected[key])
@@ -121,18 +125,18 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
         "of another shape": [k for k in expected if k in weights and _shape(weights[k]) != _shape(expected[k])],
     }
     if any(problems.values()):
-        named = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in problems.items() if keys)
+        named = "; ".join(f"{kind}: {_first_few(keys)}" for kind, keys in problems.items() if keys)
         raise RestoreError(f"not the weights of a pix2pix U-Net ({named})", where=where, hint=hint)
     network.load_state_dict(weights, strict=True)
     return network.eval()
 
 
 def looks_like_pix2pix(state: Mapping[str, object]) -> bool:
-    """Whether a state dict names its parameters as `Pix2Pix` does (they may still not fit)."""
+    """Whether the parameter names are those of `Pix2Pix` (shapes may still not fit)."""
     return any(str(key).removeprefix("module.").startswith("model.model.1.model.1.") for key in state)
 
 
-def infer_args(weights: Mapping[str, Tensor]) -> dict:
+def infer_args(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The constructor arguments, read off the names and shapes."""
     num_downs, block = 2, "model.model.1.model"
     while f"{block}.5.weight" in weights:
@@ -150,9 +154,9 @@ def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _shortened(keys: list[str], shown: int = 4) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + more
+def _first_few(keys: list[str], count: int = 4) -> str:
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more
 
 
 class _Outermost(nn.Module):
@@ -171,9 +175,10 @@ class _Outermost(nn.Module):
 
 
 class _Block(nn.Module):
-    """Down, whatever is inside, and up; what came in goes out beside it, first (B×2·outer×H×W).
+    """Down, the inner block, and up; the input is concatenated before the output (B×2·outer×H×W).
 
-    The order of layers gives the names: with an inner block `model.{1,2,5,6}`, innermost `model.{1,3,4}`.
+    The order of layers gives the parameter names of published weights: `model.{1,2,5,6}` with an inner block,
+    `model.{1,3,4}` innermost.
     """
 
     def __init__(self, outer: int, inner: int, inside: nn.Module | None, norm: str, dropout: bool = False) -> None:

@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from restore.models.unet import UNet
-
+#: Differences below a quarter of an 8-bit step vanish when the image is rounded. The theoretical receptive field of a
+#: deep network is several times as wide as what is visible at this bound, and tiles would cost accordingly.
 QUARTER_STEP = 0.25 / 255
 
 
 @torch.no_grad()
-def measure_overlap_px(
-    model: Callable[[Tensor, Tensor | None], Tensor],
+def measure_reach_px(
+    f: Callable[[Tensor, Tensor | None], Tensor],
     image: Tensor,
     mask: Tensor | None,
     tolerance: float = QUARTER_STEP,
 ) -> int:
-    """The distance from a changed region beyond which the output stays the same.
+    """The distance from a changed region beyond which the output stays the same: the effective receptive field.
 
-    The left quarter of the picture (and of the mask) is replaced by its mirror image turned upside down; the output
-    is compared column by column, both ways round.
+    The left quarter of the image (and of the mask) is replaced by its own content upside down; the two outputs are
+    compared column by column. The same is done with the right quarter, because strides make a network asymmetric.
 
     Args:
-        model: an eval-mode generator, or a function that gives B×C×H×W for the same; called in float32.
-        image: float32, B×3×H×W, [0, 1], real content, H and W multiples of what the model needs; W ≥ 256 to see far.
+        f: (image, mask) -> B×C×H×W, such as a network in eval mode; called in float32.
+        image: float32, B×3×H×W, [0, 1], real content, H and W multiples of what `f` needs; W ≥ 256 to see far.
         mask: float32, B×1×H×W or None.
-        tolerance: the largest difference that counts as none, by default a quarter of an 8-bit step.
+        tolerance: the largest difference that counts as none.
 
     Returns:
-        Pixels. Where the change is seen up to the far edge, the width of the picture: do not tile.
+        Pixels. Where the change is seen up to the far edge, the width of the image: do not tile.
     """
-    run: Callable[..., Tensor] = model
-    if mask is not None and isinstance(model, UNet):
-        # The filling is done on the whole picture before it is tiled.
-        image, run = model.fill(image, mask), partial(model, filled=True)
     cut = image.shape[-1] // 4
     reach = 0
-    for flip in (False, True):
-        a = image.flip(-1) if flip else image
-        m = mask.flip(-1) if flip and mask is not None else mask
-        b = torch.cat([a[..., -cut:].flip(-2), a[..., cut:]], dim=-1)
-        n = None if m is None else torch.cat([m[..., -cut:].flip(-2), m[..., cut:]], dim=-1)
-        difference = (run(a, m) - run(b, n)).abs().float()[..., cut:].amax(dim=(0, 1, 2))
-        seen = (difference > tolerance).nonzero()
-        if len(seen):
-            reach = max(reach, int(seen[-1]) + 1)
+    for mirrored in (False, True):
+        before = image.flip(-1) if mirrored else image
+        mask_before = mask.flip(-1) if mirrored and mask is not None else mask
+        after = torch.cat([before[..., -cut:].flip(-2), before[..., cut:]], dim=-1)
+        mask_after = None
+        if mask_before is not None:
+            mask_after = torch.cat([mask_before[..., -cut:].flip(-2), mask_before[..., cut:]], dim=-1)
+        difference = (f(before, mask_before) - f(after, mask_after)).abs().float()[..., cut:].amax(dim=(0, 1, 2))
+        visible = (difference > tolerance).nonzero()
+        if len(visible):
+            reach = max(reach, int(visible[-1]) + 1)
     return image.shape[-1] if reach >= image.shape[-1] - cut else reach

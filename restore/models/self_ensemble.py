@@ -1,4 +1,4 @@
-"""A network's mean over a picture and its mirror images."""
+"""The mean of a network's outputs over an image and its mirror images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-WAYS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""The dimensions along which a picture is turned over. Not on its side: pictures have an up and a down, and a network
-that never saw one lying finds less in it."""
+#: The dimensions along which an image is mirrored. Rotations are left out: photographs have an up and a down, and a
+#: network that never saw one lying on its side detects less in it.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
-def mean_over_flips(look: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
-    """What a network says in the mean of a picture and of its mirror images, each answer turned back.
+def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Run `f` on an image and its mirror images, mirror the outputs back, and average them.
 
     The "self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR
     Workshops 2017, section 3.4, without its rotations.
 
     Args:
-        look: ...×H×W -> ...×H×W, of the same H and W.
-        picture: ...×H×W.
+        f: ...×H×W -> ...×H×W, of the same H and W.
+        image: ...×H×W.
     """
-    first, *others = (look(picture.flip(dims)).flip(dims) for dims in WAYS)
-    return sum(others, start=first) / len(WAYS)
+    first, *others = (f(image.flip(dims)).flip(dims) for dims in FLIPS)
+    return sum(others, start=first) / len(FLIPS)

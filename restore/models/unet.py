@@ -1,42 +1,48 @@
-"""The default conditional generator: a residual U-Net that takes a picture of any size, with or without a mask."""
+"""The default generator: a residual U-Net for images of any size, with or without a mask, and its blocks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from restore.models.blocks import Norm, ResidualBlock, down, up
-from restore.models.harmonic_fill import membrane
+from restore.models.harmonic_fill import harmonic_fill
+from restore.models.network import RestorationNetwork
 
-_RARE = 0.02  # what share of the pixels a detector that knows nothing yet takes for damaged
+Norm = Literal["none", "batch"]
+
+#: The share of pixels that an untrained detector takes for damaged; see `UNet`.
+_PRIOR = 0.02
 
 
-class UNet(nn.Module):
+class UNet(RestorationNetwork):
     """Residual U-Net: RGB (+ mask) in, RGB or logits out, fully convolutional.
 
     Encoder and decoder have the same number of residual blocks on each level; skips are added, not concatenated, as
-    in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The output is the input (with 0.5 under the
-    mask) plus what the network says, added in float32. With `prefill`, holes are first filled smoothly from their
-    surroundings (`membrane`), so that the network only adds what a smooth filling lacks: it learns several times
-    faster, and colours reach across holes that are larger than its field.
+    in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The network predicts a residual, which is added
+    to the input (with 0.5 under the mask) in float32. With `prefill`, holes are first filled smoothly from their
+    surroundings (`harmonic_fill`), so that the network only adds what a smooth filling lacks: it learns several times
+    faster, and colors reach across holes that are larger than its receptive field.
 
     Args:
         widths: channels per level, from full size down; each level is half the size of the one before.
         blocks: residual blocks per level; the last is the bottom's, all others count once down and once up.
-        dilations: of the bottom's blocks in turn (repeated if shorter); above 1 where large holes are to be crossed.
-        norm: `batch` for logits, which are learned several times faster with it; `none` for pictures.
-        mask: whether the network is shown a mask as its fourth channel.
+        dilations: of the bottom's blocks in turn (repeated if shorter); above 1 to see across large holes.
+        norm: `batch` for logits, which are learned several times faster with it; `none` for images.
+        mask: whether the mask is the network's fourth input channel.
         prefill: whether holes are filled smoothly first, instead of with 0.5.
-        out_channels: 3 is a picture, to which the input is added; anything else are logits, to which it is not. These
-            start at a share of 0.02, so that the rare class is not drowned at first (Lin et al. 2017, section 4.1).
+        out_channels: 3 is an image, to which the input is added; anything else are logits, to which it is not. Logits
+            start at a probability of 0.02, so that the many undamaged pixels do not dominate the first steps (Lin et
+            al. 2017, section 4.1).
 
-    Attributes:
-        multiple: height and width must divide by it.
-        minimum: smallest side, in pixels.
+    Raises:
+        ValueError: an argument out of range.
     """
+
+    can_detect = True
 
     def __init__(
         self,
@@ -52,10 +58,10 @@ class UNet(nn.Module):
         if len(widths) != len(blocks) or not widths or not dilations:
             raise ValueError(f"widths and blocks need one number per level, not {len(widths)} and {len(blocks)}")
         if norm not in ("none", "batch"):
-            raise ValueError(f"norm is none or batch, not {norm!r}")
+            raise ValueError(f"norm must be none or batch, not {norm!r}")
         if min(*widths, *blocks, *dilations, out_channels) < 1:
-            raise ValueError("widths, blocks, dilations and out_channels are numbers from 1 up")
-        self.mask, self.prefill, self.out_channels = mask, prefill, out_channels
+            raise ValueError("widths, blocks, dilations and out_channels must be at least 1")
+        self.takes_mask, self.prefill, self.out_channels = mask, prefill, out_channels
         self.multiple = self.minimum = 2 ** (len(widths) - 1)
         self.head = nn.Conv2d(4 if mask else 3, widths[0], 3, padding=1)
         self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
@@ -68,27 +74,28 @@ class UNet(nn.Module):
             *(ResidualBlock(widths[-1], dilations[i % len(dilations)], norm) for i in range(blocks[-1]))
         )
         self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
-        # A network that has not learned yet leaves the picture almost as it is, and finds almost nothing.
+        # An untrained network starts near the identity (or, as a detector, near `_PRIOR` everywhere).
         self.tail.weight.data.mul_(0.1)
-        self.tail.get_parameter("bias").data.fill_(0.0 if out_channels == 3 else math.log(_RARE / (1 - _RARE)))
+        self.tail.get_parameter("bias").data.fill_(0.0 if out_channels == 3 else math.log(_PRIOR / (1 - _PRIOR)))
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        """What the network starts from: B×3×H×W, float32, holes filled smoothly (`prefill`) or with 0.5.
+        """The image that the network starts from: holes filled smoothly (with `prefill`) or with 0.5.
 
-        It looks across the whole picture and costs little; `forward` does it unless told that it was done, so that a
-        picture can be filled whole and then repaired in tiles.
+        See `RestorationNetwork.fill`. With `prefill` the result is float32.
         """
+        filled = super().fill(image, mask)
         if not self.prefill:
-            return torch.where(mask > 0, 0.5, image)
+            return filled
+        # Means over large holes need more than the 8 significant bits of bf16.
         with torch.autocast(image.device.type, enabled=False):
-            return membrane(torch.where(mask > 0, 0.5, image).float(), (mask <= 0).float())
+            return harmonic_fill(filled.float(), mask)
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
 
         Args:
             image: B×3×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
-            mask: B×1×H×W, 1 = missing; None means nothing is missing. Not used by a network built with `mask=False`.
+            mask: B×1×H×W, 1 = repair; None: there are no holes. A network built with `mask=False` only fills it.
             filled: `image` comes from `fill`.
 
         Returns:
@@ -96,8 +103,8 @@ class UNet(nn.Module):
         """
         if mask is not None and not filled:
             image = self.fill(image, mask)
-        x = image - 0.5
-        if self.mask:
+        x = image - 0.5  # zero-centred input, so that zero padding at the border is mid-gray
+        if self.takes_mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
         x = self.head(x)
         skips = []
@@ -108,5 +115,57 @@ class UNet(nn.Module):
         x = self.bottom(x)
         for level in reversed(range(len(skips))):
             x = self.decoder[level](self.ups[level](x) + skips[level])
+        # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
         out: Tensor = self.tail(x).float()
         return image.float() + out if self.out_channels == 3 else out
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3×3, without statistics of the image: tiles give what the whole image gives.
+
+    Normalisation is left out by default, as in EDSR (Lim et al. 2017) and DRUNet (Zhang et al. 2021): it costs a
+    regression fidelity. A classifier of pixels learns several times faster with it (Ioffe & Szegedy 2015), and batch
+    normalisation is one scale and one offset after training, the same in every tile. Either way the second
+    convolution starts at a tenth of the usual size, so that a deep stack begins close to the identity.
+
+    Args:
+        width: channels in and out.
+        dilation: of both convolutions; larger ones see further at the same cost.
+        norm: `batch` normalises after each convolution.
+    """
+
+    def __init__(self, width: int, dilation: int = 1, norm: Norm = "none") -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.act = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        nn.init.kaiming_normal_(self.conv1.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.conv2.weight, nonlinearity="relu")
+        for name, values in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(values)
+        self.norm1, self.norm2 = (nn.BatchNorm2d(width) if norm == "batch" else nn.Identity() for _ in range(2))
+        # A normalisation cancels the size of the weights before it: its own scale is set instead.
+        last = self.conv2 if norm == "none" else self.norm2
+        last.get_parameter("weight").data.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W -> B×C×H×W."""
+        return x + self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+
+
+def down(wide_in: int, wide_out: int) -> nn.Module:
+    """Half the size by a 2×2 convolution of stride 2: every input pixel counts once."""
+    return nn.Conv2d(wide_in, wide_out, 2, stride=2)
+
+
+def up(wide_in: int, wide_out: int) -> nn.Module:
+    """Twice the size by a 1×1 convolution and a pixel shuffle (Shi et al. 2016): no checkerboard from overlaps.
+
+    The four pixels made from one start with equal weights, so that training starts without a lattice (Aitken et al.
+    2017, "Checkerboard artifact free sub-pixel convolution").
+    """
+    expand = nn.Conv2d(wide_in, wide_out * 4, 1)
+    for values in (expand.weight.data, expand.get_parameter("bias").data):
+        values.copy_(values[::4].repeat_interleave(4, dim=0))
+    return nn.Sequential(expand, nn.PixelShuffle(2))

@@ -1,9 +1,9 @@
-"""The contract that `fix`, `eval`, `bench` and everything else rests on: a restorer."""
+"""The contract that `fix`, `eval`, `bench` and everything else rests on: a restorer, and how it is run."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
-from restore.tiling import run_tiled
+from restore.tiling import auto_tile, run_banded, run_tiled
 
 
 @dataclass(frozen=True)
 class ModelRequirements:
-    """What a restorer asks of its input.
+    """What a model requires of its input.
 
     Attributes:
         needs_mask: it fills holes; without a mask there is nothing for it to do.
         multiple: height and width must divide by it (the contract pads; callers need not).
         minimum: smallest height and width in pixels (likewise).
         scale: output side / input side.
-        tileable: an output pixel depends only on input pixels within `overlap_px` of it. What is not tileable
-            runs on crops around the holes with generous context.
+        tileable: an output pixel depends only on input pixels within `overlap_px` of it. A restorer that is not
+            tileable runs on crops around the holes with generous context.
         overlap_px: measured: how far, in input pixels, a change at a tile's edge is seen.
     """
 
@@ -35,6 +35,18 @@ class ModelRequirements:
     tileable: bool = True
     overlap_px: int = 0
 
+    def pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Image and mask (B×C×H×W), extended to the right and below until `multiple` and `minimum` are met."""
+        height, width = image.shape[-2:]
+        bottom = -(-max(height, self.minimum) // self.multiple) * self.multiple - height
+        right = -(-max(width, self.minimum) // self.multiple) * self.multiple - width
+        if not bottom and not right:
+            return image, mask
+        # Reflection continues textures, which networks handle best; it cannot reach further than the image is large.
+        mode = "reflect" if bottom < height and right < width else "replicate"
+        image = F.pad(image, (0, right, 0, bottom), mode=mode)
+        return image, None if mask is None else F.pad(mask, (0, right, 0, bottom), mode=mode)
+
 
 class Restorer(ABC):
     """`restorer(image, mask) -> image`, whatever is behind it.
@@ -42,19 +54,19 @@ class Restorer(ABC):
     Attributes:
         name: how the user calls it (`photo`, `telea`, or the file's path).
         purpose: one line for `restore models`.
-        needs: what it asks of its input.
-        device: where it computes; inputs may lie elsewhere.
+        requirements: what it requires of its input.
+        device: where it computes; inputs may be on another device.
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of its weights' file, in hex; None for methods without weights.
-        bytes_per_pixel: about the most memory that it takes per input pixel, to choose tiles by.
-        group_px: equal pictures of less than half this many pixels are repaired together, always so many at once as
-            fit into it (places that stay empty are filled up), so that no result depends on a picture's company;
-            0: one by one.
+        bytes_per_pixel: about the most memory that it takes per input pixel, from which tiles are chosen.
+        max_batch_pixels: images of one size, of less than half this many pixels each, are repaired together. The batch
+            always has as many places as fit into it (empty ones are filled up), so no result depends on the other
+            images; 0: one by one.
     """
 
     name: str
     purpose: str
-    needs: ModelRequirements
+    requirements: ModelRequirements
     device: torch.device = torch.device("cpu")
     precision: str = "fp32"
     sha256: str | None = None
@@ -62,12 +74,13 @@ class Restorer(ABC):
     max_batch_pixels: int = 0
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What has to look at the whole picture before it may be cut into tiles.
+        """The steps that need the whole image, before it may be cut into tiles.
 
-        Args as in `__call__`.
+        Args:
+            image, mask: as for `__call__`.
 
         Returns:
-            A picture whose hidden pixels are 0.5 or a first guess, and the mask, less what has been filled already.
+            An image whose holes hold 0.5 or a first guess, and the mask without the holes that are finished already.
         """
         return image if mask is None else torch.where(mask > 0, 0.5, image), mask
 
@@ -78,102 +91,139 @@ class Restorer(ABC):
         Args:
             image: float32, B×3×H×W, sRGB, nominally [0, 1] (unclipped noise may leave it), any H and W ≥ 1.
                 Values under the mask are ignored.
-            mask: float32, B×1×H×W, 1 = missing, 0 = known; or None. A restorer that needs none sees 0.5 there.
-            prepared: `image` and `mask` are cut from what `prepare` returned.
+            mask: float32, B×1×H×W, 1 = repair; or None. A restorer that needs no mask sees 0.5 under it.
+            prepared: `image` and `mask` are cut from the output of `prepare`.
 
         Returns:
             float32, B×3×(H·scale)×(W·scale), [0, 1] or NaN, on the device of `image`. With a mask and scale 1, pixels
             where the mask is 0 are those of `image`, and a soft mask blends.
         """
+        needs_mask, scale = self.requirements.needs_mask, self.requirements.scale
         height, width = image.shape[-2:]
-        if self.needs.needs_mask and mask is None:
+        if needs_mask and mask is None:
             mask = image.new_zeros(image.shape[0], 1, height, width)
-        shown, hidden = (image, mask) if prepared else self.prepare(image, mask)
-        if self.needs.needs_mask and self.needs.scale == 1 and hidden is not None and not bool((hidden > 0).any()):
-            out = shown.float()  # all that there was to fill has been filled
+        start, holes = (image, mask) if prepared else self.prepare(image, mask)
+        if needs_mask and scale == 1 and holes is not None and not bool((holes > 0).any()):
+            out = start.float()  # `prepare` has filled every hole
         else:
-            padded, padded_mask = self._pad(shown, hidden if self.needs.needs_mask else None)
-            out = self._restore(padded, padded_mask)[..., : height * self.needs.scale, : width * self.needs.scale]
-            # What is not a number any more (half precision overflows) stays visible: a clamp would turn inf into white.
+            padded, padded_mask = self.requirements.pad(start, holes if needs_mask else None)
+            out = self._restore(padded, padded_mask)[..., : height * scale, : width * scale]
+            # Half precision overflows to Inf. It becomes NaN, because a clamp would turn it into white.
             out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
-        if self.needs.needs_mask and mask is not None and self.needs.scale == 1:
-            if hidden is not None:
-                out = torch.where(hidden > 0, out, shown)  # what has been filled already
-            # `where` keeps known pixels exact, and non-finite values under the mask out of the sum
+        if needs_mask and mask is not None and scale == 1:
+            if holes is not None:
+                out = torch.where(holes > 0, out, start)
+            # `where` keeps pixels outside the mask exact, and NaN or Inf under it out of the sum.
             return torch.where(mask > 0, mask * out + (1 - mask) * torch.where(mask < 1, image, out), image).clamp(0, 1)
         return out
 
     @abstractmethod
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """As `__call__`, of what `prepare` returned, with H and W already allowed; the range is not yet clamped."""
+        """Repair a batch from `prepare`, padded to a size that the model takes; the output is not yet clamped."""
 
     def in_precision(self, precision: str) -> Restorer:
-        """The same restorer computing in `fp32`, `bf16` or `fp16`; what has one precision only returns itself."""
+        """The same restorer computing in `fp32`, `bf16` or `fp16`; itself if it has only one precision."""
         return self
+
+    def auto_tile_px(self, height: int = 1 << 20, width: int = 1 << 20) -> int:
+        """The side of a tile that suits its device's free memory; by default for an image that needs tiles.
+
+        0 if an image of this size needs none.
+        """
+        overlap_px = self.requirements.overlap_px
+        return auto_tile(height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel)
 
     @property
     def network(self) -> nn.Module | None:
-        """What its parameters are counted in; None for methods without any."""
+        """The network whose parameters are counted; None for methods without weights."""
         return None
 
-    def _pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        height, width = image.shape[-2:]
-        multiple = self.needs.multiple
-        bottom = -(-max(height, self.needs.minimum) // multiple) * multiple - height
-        right = -(-max(width, self.needs.minimum) // multiple) * multiple - width
-        if not bottom and not right:
-            return image, mask
-        # Reflection is what trained networks like best; it cannot reach further than the picture is large.
-        mode = "reflect" if bottom < height and right < width else "replicate"
-        image = F.pad(image, (0, right, 0, bottom), mode=mode)
-        return image, None if mask is None else F.pad(mask, (0, right, 0, bottom), mode=mode)
 
-
-# A picture through a restorer, in tiles where it may be, and in fp32 where half precision is not enough.
-
-
-def run(
-    restorer: Restorer, image: Tensor, hole: Tensor | None, tile_px: int, on_event: Callable[[str], None]
+def run_restorer(
+    restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: int, on_event: Callable[[str], None]
 ) -> Tensor:
-    """C×H×W (and 1×H×W) through the restorer, tiled where it may be; tiles without a hole pass by."""
-    needs = restorer.needs
-    whole, left = restorer.prepare(image[None], None if hole is None else hole[None])
+    """Repair one image of any size, in tiles if the restorer is tileable; tiles without a hole are passed through.
+
+    Args:
+        restorer: of any kind.
+        image: float32, 3×H×W, sRGB, [0, 1].
+        mask: float32, 1×H×W, 1 = repair; or None.
+        tile_px: largest side of a tile; 0 never tiles.
+        on_event: called with a line if a tile is repeated in fp32, or if memory runs out and tiles become smaller.
+
+    Returns:
+        float32, 3×(H·scale)×(W·scale), [0, 1] or NaN; see `check_finite`.
+
+    Raises:
+        RestoreError: exit code 1; out of memory even with the smallest tile.
+    """
+    requirements = restorer.requirements
+    start, holes = restorer.prepare(image[None], None if mask is None else mask[None])
     return run_tiled(
-        tile_by_tile(restorer, on_event),
-        (whole[0], None if left is None else left[0]),
-        tile_px=tile_px if needs.tileable else 0,
-        overlap_px=needs.overlap_px,
-        scale=needs.scale,
-        multiple=needs.multiple,
-        on_smaller=told_of_smaller_tiles(on_event),
+        _on_tiles(restorer, on_event),
+        (start[0], None if holes is None else holes[0]),
+        tile_px=tile_px if requirements.tileable else 0,
+        overlap_px=requirements.overlap_px,
+        scale=requirements.scale,
+        multiple=requirements.multiple,
+        on_smaller_tile=_reporting(on_event),
     )
 
 
-def tile_by_tile(restorer: Restorer, on_event: Callable[[str], None]) -> Callable[..., Tensor]:
-    """(prepared tile, mask or None) -> its repair; in fp32 where half precision gives values that are no numbers."""
+def run_restorer_banded(
+    restorer: Restorer,
+    read: Callable[[slice, slice], Sequence[Tensor | None]],
+    write: Callable[[int, Tensor], None],
+    *,
+    size: tuple[int, int],
+    tile_px: int,
+    on_event: Callable[[str], None],
+) -> None:
+    """Restore an image that need not be in memory as a whole, by a restorer that needs no mask.
 
-    def restored(tile: Tensor, mask: Tensor | None = None) -> Tensor:
+    Args:
+        restorer: one that is not tileable reads the whole image at once.
+        read, write, size: see `restore.tiling.run_banded`.
+        tile_px, on_event: see `run_restorer`.
+    """
+    requirements = restorer.requirements
+    run_banded(
+        _on_tiles(restorer, on_event),
+        read,
+        write,
+        size=size,
+        tile_px=tile_px if requirements.tileable else 0,
+        overlap_px=requirements.overlap_px,
+        scale=requirements.scale,
+        multiple=requirements.multiple,
+        on_smaller_tile=_reporting(on_event),
+    )
+
+
+def check_finite(image: Tensor) -> None:
+    """Refuse an output that contains NaN or Inf.
+
+    Raises:
+        RestoreError: exit code 1.
+    """
+    if not bool(torch.isfinite(image).all()):
+        raise RestoreError("model output contains NaN or Inf", hint="try --precision fp32", exit_code=1)
+
+
+def _on_tiles(restorer: Restorer, on_event: Callable[[str], None]) -> Callable[..., Tensor]:
+    """(prepared tile, mask or None) -> its repair, in fp32 where half precision gives NaN or Inf."""
+
+    def repair_tile(tile: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None and not bool(mask.any()):
             return tile
         out = restorer(tile, mask, prepared=True)
         if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
-            on_event(f"{restorer.precision} gave values that are no numbers; that part was repeated in fp32")
+            on_event(f"{restorer.precision} output contains NaN or Inf; repeated that part in fp32")
             out = restorer.in_precision("fp32")(tile, mask, prepared=True)
         return out
 
-    return restored
+    return repair_tile
 
 
-def told_of_smaller_tiles(on_event: Callable[[str], None]) -> Callable[[int], None]:
-    """What `run_tiled` calls where memory did not suffice."""
-    return lambda tile: on_event(f"memory did not suffice; went on with tiles of {tile} pixels")
-
-
-def check_numbers(repaired: Tensor) -> None:
-    """That a repair holds numbers.
-
-    Raises:
-        RestoreError: exit code 1; it does not.
-    """
-    if not bool(torch.isfinite(repaired).all()):
-        raise RestoreError("the model gave values that are no numbers", hint="try --precision fp32", exit_code=1)
+def _reporting(on_event: Callable[[str], None]) -> Callable[[int], None]:
+    return lambda tile_px: on_event(f"out of memory; retried with {tile_px} px tiles")

@@ -16,7 +16,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_
 from torch import Tensor
 
 from restore.restorers.base import ModelRequirements, Restorer
-from restore.restorers.hybrid_inpainting import halved
+from restore.restorers.hybrid_inpainting import halve
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -33,7 +33,7 @@ TV_STRENGTH = 0.8
 class HoleFiller(Restorer):
     """Fills what the mask hides (anything above 0) from what surrounds it; with nothing known, with mid-gray."""
 
-    needs = ModelRequirements(needs_mask=True, tileable=False, overlap_px=CONTEXT_PX)
+    requirements = ModelRequirements(needs_mask=True, tileable=False, overlap_px=CONTEXT_PX)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -105,7 +105,7 @@ class Biharmonic(HoleFiller):
             deep = depth > self.EXACT_DEPTH_PX
             if deep.any():
                 size = (picture.shape[1], picture.shape[0])
-                coarse = cv2.resize(self.fill(*halved(picture, hidden)), size, interpolation=cv2.INTER_LINEAR)
+                coarse = cv2.resize(self.fill(*halve(picture, hidden)), size, interpolation=cv2.INTER_LINEAR)
                 picture = np.where(deep[..., None], coarse, picture)
                 hidden = hidden & ~deep
         return inpaint_biharmonic(picture, hidden, split_into_regions=True, channel_axis=-1)
@@ -114,7 +114,7 @@ class Biharmonic(HoleFiller):
 class Denoiser(Restorer):
     """Removes noise as strong as it finds in the picture; a picture without noise comes back as it is."""
 
-    needs = ModelRequirements(needs_mask=False, tileable=False)
+    requirements = ModelRequirements(needs_mask=False, tileable=False)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         cleaned = []

@@ -1,108 +1,110 @@
-"""A network that marks damage: scratches, dust, hairs, cracks, tears, folds, stains."""
+"""A network that detects damage: scratches, dust, hairs, cracks, tears, folds, stains."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
-from restore.models.self_ensemble import mean_over_flips
-from restore.restorers.base import check_numbers, run
-from restore.restorers.network import NetworkRestorer, needs_of, sha256_of
-from restore.tiling import auto_tile
+from restore.models.self_ensemble import self_ensemble
+from restore.restorers.base import ModelRequirements, check_finite
+from restore.restorers.network import NetworkRunner, requirements_of, sha256_of
+from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
 
-LOOKED_AT_PX = 512
-"""Pictures are looked at in half size as long as their smaller side is then at least this. On photographs set aside,
-with `scratch` drawn at their size and the weights before these: 1500 pixels across, F1 is 0.90 by the full size alone
-and 0.93 with the half; 3000 pixels across with some grain it is 0.34 by the full size alone, 0.81 with the half, 0.94
-with the quarter, too."""
+#: Images are also searched at half size as long as their smaller side is then at least this. On photographs set aside,
+#: with `scratch` drawn at their size and an earlier version of the weights: 1500 pixels across, F1 is 0.90 at full size
+#: alone and 0.93 with the half; 3000 pixels across with some grain it is 0.34 at full size alone, 0.81 with the half,
+#: 0.94 with the quarter as well.
+SMALLEST_SIDE_PX = 512
 
-IN_THE_MIRROR_PX = 1 << 21
-"""The smallest of these is looked at in the mirror, too, unless it has more pixels than this."""
+#: The smallest scale is also searched mirrored, unless it has more pixels than this.
+SELF_ENSEMBLE_MAX_PX = 1 << 21
 
 
-class Detector(NetworkRestorer):
-    """Run like a restorer, `detector(image) -> probability`: B×3×H×W -> B×1×H×W in [0, 1], and no picture.
+class Detector:
+    """A network that detects damage, with the threshold that turns its probabilities into a mask.
 
     Args:
-        finds: how probabilities become a mask.
-        args, options: as for `NetworkRestorer`.
+        settings: how probabilities become a mask.
+        name: how the user calls it.
+        model: gives logits, B×3×H×W -> B×1×H×W; it is put into eval mode and moved to the device.
+        requirements: what it requires of its input.
+        purpose: one line.
+        device: where it runs.
+        precision: `fp32`, `bf16` or `fp16`, by autocast.
+        sha256: of the weights' file.
 
     Attributes:
-        threshold: from this probability on a pixel is damage.
-        margin_px: how far around it the mask reaches.
+        threshold: pixels of at least this probability are damage.
+        margin_px: how far around them the mask reaches.
     """
 
-    def __init__(self, finds: DetectorSettings, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.threshold, self.margin_px = finds.threshold, finds.margin_px
+    #: About the most memory that the network takes per input pixel, from which tiles are chosen.
+    bytes_per_pixel = 4096
+
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        name: str,
+        model: nn.Module,
+        requirements: ModelRequirements,
+        purpose: str,
+        device: torch.device,
+        precision: str,
+        sha256: str | None = None,
+    ) -> None:
+        self.threshold, self.margin_px = settings.threshold, settings.margin_px
+        self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
+        self.device, self.precision, self.network = device, precision, model
+        self._run = NetworkRunner(model, device, precision)
 
     def detect(
         self,
-        shown: FloatArray,
+        image: FloatArray,
         *,
         tile_px: int | None = None,
         on_event: Callable[[str], None] = lambda line: None,
     ) -> FloatArray:
-        """Where a picture is damaged.
+        """Where an image is damaged.
 
-        Large pictures are looked at in half and quarter size, too, as long as the smaller side has `LOOKED_AT_PX`: what
-        is wide in pixels is thin there, as in the pictures that the network was trained on. What is found on any scale
-        is marked. The smallest is looked at in the mirror, too (`mean_over_flips`), where that costs little.
+        Large images are also searched at half and quarter size, as long as the smaller side has `SMALLEST_SIDE_PX`:
+        damage that is wide in pixels becomes as thin as in the images that the network was trained on. The mask is the
+        union over all scales. On the smallest, probabilities are averaged over mirror images (`self_ensemble`), where
+        that costs little.
 
         Args:
-            shown: H×W×3, sRGB, [0, 1].
-            tile_px: largest side of a tile, 0 never tiles; None: as memory allows.
-            say: gets a line when something goes another way than planned, such as smaller tiles.
+            image: H×W×3, sRGB, [0, 1].
+            tile_px: largest side of a tile, 0 never tiles; None: chosen by free memory.
+            on_event: called with a line if a tile is repeated in fp32, or if memory runs out and tiles become smaller.
 
         Returns:
             H×W of 0 and 1, 1 = damaged.
 
         Raises:
-            RestoreError: exit code 1; out of memory, or the network gives values that are no numbers.
+            RestoreError: exit code 1; out of memory, or the network's output contains NaN or Inf.
         """
-        height, width = shown.shape[:2]
-        large = min(height, width) // 2 >= LOOKED_AT_PX
-        marked = self._found(shown, tile_px, on_event, flips=not large and height * width <= IN_THE_MIRROR_PX)
+        height, width = image.shape[:2]
+        large = min(height, width) // 2 >= SMALLEST_SIDE_PX
+        mirrored = not large and height * width <= SELF_ENSEMBLE_MAX_PX
+        mask = self._detect_on_one_scale(image, tile_px, on_event, mirrored=mirrored)
         if large:
-            half = cv2.resize(shown, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
-            found = self.detect(half, tile_px=tile_px, on_event=on_event)
-            marked = np.maximum(marked, cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST))
-        return marked
-
-    def _found(
-        self, shown: FloatArray, tile_px: int | None, on_event: Callable[[str], None], *, flips: bool
-    ) -> FloatArray:
-        """The same on one scale."""
-        image = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
-        if tile_px is None:
-            height, width = shown.shape[:2]
-            overlap_px = self.needs.overlap_px
-            tile_px = auto_tile(
-                height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel
-            )
-        sides = tile_px
-
-        def look(picture: Tensor) -> Tensor:
-            return run(self, picture, None, sides, on_event)
-
-        found = mean_over_flips(look, image) if flips else look(image)
-        check_numbers(found)
-        return self.mask_of(found[0].numpy())
+            half = cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
+            coarse = self.detect(half, tile_px=tile_px, on_event=on_event)
+            mask = np.maximum(mask, cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST))
+        return mask
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
-        """H×W probabilities -> H×W of 0 and 1: what reaches the threshold, and all within `margin_px` of it."""
+        """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""
         damaged = probability >= self.threshold
         if self.margin_px and damaged.any():
             distance = cv2.distanceTransform((~damaged).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -110,39 +112,66 @@ class Detector(NetworkRestorer):
         return damaged.astype(np.float32)
 
     def adjusted(self, *, threshold: float | None = None, margin_px: int | None = None) -> Detector:
-        """The same network with another threshold or margin; None leaves it."""
+        """The same network with another threshold or margin; None keeps it."""
         other = copy.copy(self)
         other.threshold = self.threshold if threshold is None else threshold
         other.margin_px = self.margin_px if margin_px is None else margin_px
         return other
 
-    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        return super()._restore(image, None).sigmoid()
+    def auto_tile_px(self, height: int = 1 << 20, width: int = 1 << 20) -> int:
+        """The side of a tile that suits its device's free memory; see `Restorer.auto_tile_px`."""
+        overlap_px = self.requirements.overlap_px
+        return auto_tile(height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel)
 
-    def in_precision(self, precision: str) -> Detector:
-        """See `NetworkRestorer.in_precision`."""
-        finds = DetectorSettings(threshold=self.threshold, margin_px=self.margin_px)
-        return Detector(finds, self.name, self.model, self.needs, self.purpose, self.device, precision, self.sha256)
+    def _detect_on_one_scale(
+        self, image: FloatArray, tile_px: int | None, on_event: Callable[[str], None], *, mirrored: bool
+    ) -> FloatArray:
+        side = self.auto_tile_px(*image.shape[:2]) if tile_px is None else tile_px
+
+        def probabilities(tensor: Tensor) -> Tensor:
+            return run_tiled(
+                lambda tile: self._probability(tile, on_event),
+                tensor,
+                tile_px=side if self.requirements.tileable else 0,
+                overlap_px=self.requirements.overlap_px,
+                multiple=self.requirements.multiple,
+                on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
+            )
+
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        probability = self_ensemble(probabilities, tensor) if mirrored else probabilities(tensor)
+        check_finite(probability)
+        return self.mask_of(probability[0].numpy())
+
+    def _probability(self, tile: Tensor, on_event: Callable[[str], None]) -> Tensor:
+        """B×3×H×W -> B×1×H×W in [0, 1], in fp32 where half precision gives NaN."""
+        height, width = tile.shape[-2:]
+        padded, _ = self.requirements.pad(tile, None)
+        probability = self._run(padded, None).sigmoid()
+        if self.precision != "fp32" and not bool(torch.isfinite(probability).all()):
+            on_event(f"{self.precision} output contains NaN; repeated that part in fp32")
+            probability = NetworkRunner(self.network, self.device, "fp32")(padded, None).sigmoid()
+        return probability[..., :height, :width]
 
 
 def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
-    """Open a detector: a shipped one, or a weights file that was trained with `task: detection`.
+    """Open a detector: a shipped one, or weights that were trained with `task: detection`.
 
     Args:
-        name_or_path: a name of `restore models`, or the path of a `.safetensors`.
+        name_or_path: a name of `restore models`, the path of a `.safetensors`, or a run's folder.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        RestoreError: no such model, device or precision, a file that cannot be read, or one that holds no detector.
+        RestoreError: no such model, device or precision; the file cannot be read, or holds no detector.
     """
     place = pick_device(device)
-    exactness = pick_precision(precision, place)
+    precision = pick_precision(precision, place)
     path = find_weights(name_or_path)
     if read_description(path).finds is None:
         raise RestoreError(
-            f"{name_or_path} repairs pictures, and finds no damage",
-            hint="a detector is trained by `restore train` with task=detection",
+            f"{name_or_path} is a restorer, not a detector",
+            hint="`restore train` trains a detector with task=detection",
         )
     model, description = load_generator(path)
     assert description.finds is not None
@@ -150,9 +179,9 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
         description.finds,
         name_or_path,
         model,
-        needs_of(description, model),
+        requirements_of(description, model),
         description.purpose,
         place,
-        exactness,
+        precision,
         sha256_of(path),
     )

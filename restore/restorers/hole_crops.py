@@ -1,4 +1,4 @@
-"""Crops around the holes of a picture."""
+"""Crops around the holes of an image, for restorers that need not or cannot see all of it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from restore.restorers.base import ModelRequirements
 
-#: Pictures up to this size are shown whole to a restorer that wants to see everything.
-SMALL_PIXELS = 1 << 20
-#: A hole is shown with at least so much of its surroundings.
+#: A restorer that is not tileable gets images of up to this size whole.
+WHOLE_IMAGE_PX = 1 << 20
+#: The least context around a hole.
 CONTEXT_PX = 128
-#: Holes are told apart by blocks of this side.
+#: Holes are located, and told apart, by blocks of this side.
 BLOCK_PX = 64
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A crop that is shown, and the part of it whose holes it repairs.
+    """A crop, and the part of it whose holes it repairs; the rest is context.
 
     Attributes:
         rows, columns: the crop.
-        owned: which blocks of 64×64 pixels are its own; None: everything is.
-        offset: (rows, columns) of the first block in the crop.
+        owned: which blocks of 64×64 pixels are its own; None: all.
+        offset: (row, column) of the first block in the crop.
     """
 
     rows: slice
     columns: slice
-    owned: npt.NDArray[np.bool_] | None = None
+    owned: BoolArray | None = None
     offset: tuple[int, int] = (0, 0)
 
     @property
@@ -41,66 +42,84 @@ class Region:
 
     @property
     def origin(self) -> tuple[int, int]:
-        """(row, column) of the crop in the picture."""
+        """(row, column) of the crop in the image."""
         return self.rows.start, self.columns.start
 
-    def own(self, hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Of the crop's hole, H'×W', what is this region's to repair."""
+    def own(self, hole: BoolArray) -> BoolArray:
+        """The pixels of the crop's holes, H'×W', that this region repairs."""
         if self.owned is None:
             return hole
-        own: npt.NDArray[np.bool_] = np.zeros(self.size, bool)
+        own: BoolArray = np.zeros(self.size, bool)
         inside = own[self.offset[0] :, self.offset[1] :]
-        mine = np.kron(self.owned, np.ones((BLOCK_PX, BLOCK_PX), bool))[: inside.shape[0], : inside.shape[1]]
-        inside[: mine.shape[0], : mine.shape[1]] = mine
+        blocks = np.kron(self.owned, np.ones((BLOCK_PX, BLOCK_PX), bool))[: inside.shape[0], : inside.shape[1]]
+        inside[: blocks.shape[0], : blocks.shape[1]] = blocks
         return own & hole
 
 
-def hole_blocks(hole: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def hole_blocks(hole: BoolArray) -> BoolArray:
     """Whether there is a hole in each block of 64×64 pixels: H×W -> ⌈H/64⌉×⌈W/64⌉."""
     height, width = hole.shape
     down, across = -(-height // BLOCK_PX), -(-width // BLOCK_PX)
     padded = np.pad(hole, ((0, down * BLOCK_PX - height), (0, across * BLOCK_PX - width)))
-    blocks: npt.NDArray[np.bool_] = np.asarray(padded.reshape(down, BLOCK_PX, across, BLOCK_PX).any(axis=(1, 3)))
-    return blocks
+    return np.asarray(padded.reshape(down, BLOCK_PX, across, BLOCK_PX).any(axis=(1, 3)))
 
 
-def crops(hole: npt.NDArray[np.bool_], needs: ModelRequirements) -> list[Region]:
-    """Crops that show every hole of a picture (see `regions`); the whole of it, in tiles, where that is less work."""
+def crops(hole: BoolArray, requirements: ModelRequirements) -> list[Region]:
+    """Crops around every hole of an image (see `regions`); the whole image, in tiles, if that is less work."""
     height, width = hole.shape
-    found = list(regions(hole_blocks(hole), (height, width), needs))
-    if needs.tileable and sum(rows * columns for rows, columns in (region.size for region in found)) > height * width:
+    found = list(regions(hole_blocks(hole), (height, width), requirements))
+    work = sum(rows * columns for rows, columns in (region.size for region in found))
+    if requirements.tileable and work > height * width:
         return [Region(slice(0, height), slice(0, width))]
     return found
 
 
-def regions(blocks: npt.NDArray[np.bool_], size: tuple[int, int], needs: ModelRequirements) -> Iterator[Region]:
-    """Crops that show every hole with its surroundings; holes near each other share one.
+def regions(blocks: BoolArray, size: tuple[int, int], requirements: ModelRequirements) -> Iterator[Region]:
+    """Crops around every hole, with context; holes near each other share one.
+
+    A crop starts at a multiple of the restorer's `multiple`, so that a network with strides sees the same grid as in
+    the whole image. A restorer that is not tileable gets small images whole. The context around a hole is at least half
+    the hole's length.
 
     Args:
         blocks: where the holes are, see `hole_blocks`.
-        size: (H, W) of the picture.
-        needs: of the restorer that is shown them.
-
-    A crop starts at a multiple of the restorer's `multiple`, so that a network with strides sees the same
-    grid as in the whole picture. A restorer that cannot be tiled sees small pictures whole. Around a hole at least
-    half its length is shown.
+        size: (H, W) of the image.
+        requirements: of the restorer.
     """
     height, width = size
     if not blocks.any():
         return
-    if not needs.tileable and (height * width <= SMALL_PIXELS or not needs.needs_mask):
+    if not requirements.tileable and (height * width <= WHOLE_IMAGE_PX or not requirements.needs_mask):
         yield Region(slice(0, height), slice(0, width))
         return
-    context = max(CONTEXT_PX, needs.overlap_px)
-    labels, _ = ndimage.label(ndimage.binary_dilation(blocks, np.ones((3, 3))), np.ones((3, 3)))
-    labels *= blocks
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        top, bottom, left, right = (int(edge) * BLOCK_PX for side in box for edge in (side.start, side.stop))
+    context = max(CONTEXT_PX, requirements.overlap_px)
+    multiple = requirements.multiple
+    for first, last, group in _groups(blocks):
+        (top, left), (bottom, right) = ((row * BLOCK_PX, column * BLOCK_PX) for row, column in (first, last))
         around = max(context, max(bottom - top, right - left) // 2)
-        first_row, first_column = (max(edge - around, 0) // needs.multiple * needs.multiple for edge in (top, left))
+        first_row, first_column = (max(edge - around, 0) // multiple * multiple for edge in (top, left))
         yield Region(
             slice(first_row, min(bottom + around, height)),
             slice(first_column, min(right + around, width)),
-            labels[box] == label,
+            group,
             (top - first_row, left - first_column),
         )
+
+
+def _groups(blocks: BoolArray) -> Iterator[tuple[tuple[int, int], tuple[int, int], BoolArray]]:
+    """Blocks that are at most one block apart: (first row and column, end row and column, which in between)."""
+    import cv2  # imported here: without masks nothing needs it
+
+    near = cv2.dilate(blocks.astype(np.uint8), np.ones((3, 3), np.uint8))
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
+    # In reading order, whatever the order in which OpenCV numbers them.
+    _, first_seen = np.unique(labels, return_index=True)
+    for label in labels.ravel()[np.sort(first_seen)]:
+        if label:
+            left, top, width, height = (int(value) for value in boxes[label, :4])
+            box = (slice(top, top + height), slice(left, left + width))
+            group = (labels[box] == label) & blocks[box]
+            rows, columns = np.flatnonzero(group.any(axis=1)), np.flatnonzero(group.any(axis=0))
+            inner = group[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            first = (top + int(rows[0]), left + int(columns[0]))
+            yield first, (first[0] + inner.shape[0], first[1] + inner.shape[1]), inner

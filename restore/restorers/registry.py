@@ -1,34 +1,60 @@
-"""A name or a path -> a restorer."""
+"""A model's name, file or folder -> a restorer. Each kind is imported only when one is opened."""
 
 from __future__ import annotations
 
-import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from restore.checkpoints import (
     find_weights,
     is_described,
+    is_path,
+    load_generator,
     read_description,
     read_tensors,
     read_torch_file,
+    read_torch_state,
     shipped_weights,
-    weights_dir,
 )
 from restore.devices import pick_device, pick_devices, pick_precision
-from restore.errors import RestoreError
-from restore.models.pix2pix import looks_like_pix2pix
-from restore.restorers.base import Restorer
-from restore.restorers.classical import CLASSICAL
-from restore.restorers.network import TORCH_SUFFIXES, open_trained, sha256_of
-from restore.restorers.spandrel import open_foreign
+from restore.errors import RestoreError, did_you_mean
+from restore.restorers.base import ModelRequirements, Restorer
+
+#: Methods without weights: `restore.restorers.classical.CLASSICAL`, whose libraries take seconds to import.
+CLASSICAL_NAMES = ("telea", "navier-stokes", "biharmonic", "nlmeans", "tv")
+
+#: Suffixes of the files that torch.save writes.
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the user names it.
+
+    Attributes:
+        name: what logs and reports call it.
+        source: a shipped model, a classical method, a weights file, or the folder of a training run.
+    """
+
+    name: str
+    source: str
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A line of `restore models`: `size_mb` is None for methods without weights; what `finds` repairs nothing."""
+    """A line of `restore models`.
+
+    Attributes:
+        name: of a shipped model or a classical method.
+        purpose: one line.
+        needs_mask: it fills holes.
+        size_mb: of its weights; None for classical methods.
+        finds: it is a detector.
+    """
 
     name: str
     purpose: str
@@ -37,44 +63,65 @@ class ModelInfo:
     finds: bool = False
 
 
+def parse_model(text: str) -> ModelSpec:
+    """What `--model` means: `NAME`, `PATH` or `NAME=PATH`.
+
+    A run's folder, and the `best.safetensors` in it, go by the run's name; any other file by its path.
+    """
+    named = re.fullmatch(r"([^=/\\]+)=(.+)", text)
+    if named and not Path(text).exists():
+        return ModelSpec(named[1], named[2])
+    if not is_path(text) or text in shipped_weights():
+        return ModelSpec(text, text)
+    path = Path(text)
+    is_run_weights = path.name == "best.safetensors" and (path.parent / "config.yaml").is_file()
+    run = path if path.is_dir() else path.parent if is_run_weights else None
+    return ModelSpec(text if run is None else run.resolve().name, text)
+
+
 def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> Restorer:
-    """Open whatever repairs pictures: a shipped model, a classical method, or a weights file.
+    """Open a restorer of any kind: a shipped model, a classical method, or a weights file.
 
     Args:
-        name_or_path: a name of `restore models`, or a path: `.safetensors` of this package, a pix2pix `.pth`, or with
-            spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`).
+        name_or_path: a name of `restore models`; a path: `.safetensors` of this package, a pix2pix `.pth`, with
+            spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`), or the folder of a
+            training run; or `NAME=PATH`, which sets the restorer's name.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        RestoreError: no such model, device or precision, a file that cannot be read, or a detector.
+        RestoreError: no such model, device or precision; the file cannot be read, or holds a detector.
     """
     place = pick_device(device)
-    exactness = pick_precision(precision, place)
-    if name_or_path in CLASSICAL:
-        return CLASSICAL[name_or_path]()
-    is_name = "/" not in name_or_path and "\\" not in name_or_path and "." not in name_or_path
-    if is_name and name_or_path not in shipped_weights():
+    precision = pick_precision(precision, place)
+    spec = parse_model(name_or_path)
+    if spec.source in CLASSICAL_NAMES:
+        from restore.restorers.classical import CLASSICAL
+
+        restorer = CLASSICAL[spec.source]()
+        restorer.name = spec.name
+        return restorer
+    if not is_path(spec.source) and spec.source not in shipped_weights():
         known = [info.name for info in list_restorers() if not info.finds]
-        raise _no_such_model(name_or_path, known, "; a file is given with its path")
-    return _open_file(name_or_path, find_weights(name_or_path), place, exactness)
+        raise _no_such_model(spec.source, known, "; the path of a file or folder contains a slash")
+    return _open_file(spec.name, find_weights(spec.source), place, precision)
 
 
 def open_restorers(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> list[Restorer]:
-    """`open_restorer` once for every device, for a batch of pictures that they share.
+    """`open_restorer` once for every device, for images that they share.
 
     Args:
         name_or_path, precision: as for `open_restorer`.
         device: likewise, or several: `cuda:0,cuda:1`, `cuda:all` (see `pick_devices`).
 
     Raises:
-        RestoreError: as `open_restorer` and `pick_devices` do; devices that would compute in different precisions.
+        RestoreError: as `open_restorer` and `pick_devices`; `auto` picks different precisions for the devices.
     """
     places = pick_devices(device)
-    chosen = {pick_precision(precision, place) for place in places}
-    if len(chosen) > 1:
+    precisions = {pick_precision(precision, place) for place in places}
+    if len(precisions) > 1:
         raise RestoreError(
-            f"these devices are fastest in different precisions ({', '.join(sorted(chosen))})",
+            f"these devices are fastest in different precisions ({', '.join(sorted(precisions))})",
             where=f"device {device}",
             hint="choose one with --precision",
         )
@@ -82,51 +129,75 @@ def open_restorers(name_or_path: str, *, device: str = "auto", precision: str = 
 
 
 def list_restorers() -> list[ModelInfo]:
-    """Everything that has a name: shipped weights first, detectors among them, then the classical methods."""
+    """Everything that has a name: shipped weights, with the detectors, then the classical methods."""
+    from restore.restorers.classical import CLASSICAL
+
     infos = []
     for name, path in shipped_weights().items():
         description = read_description(path)
         size_mb, finds = path.stat().st_size / 1e6, description.finds is not None
         infos.append(ModelInfo(name, description.purpose, description.needs_mask, size_mb, finds))
     for name, method in CLASSICAL.items():
-        infos.append(ModelInfo(name, method.purpose, method.needs.needs_mask, None))
+        infos.append(ModelInfo(name, method.purpose, method.requirements.needs_mask, None))
     return infos
 
 
-def model_card(name: str) -> str:
-    """What there is to know of a shipped model, in Markdown: its card, or the purpose of a method without weights.
-
-    Raises:
-        RestoreError: no such model.
-    """
-    if name in CLASSICAL:
-        return f"# {name}\n\nA method that {CLASSICAL[name].purpose}. It has no weights: nothing was trained.\n"
-    card = weights_dir() / f"{name}.md"
-    if name not in shipped_weights() or not card.is_file():
-        raise _no_such_model(name, [info.name for info in list_restorers()])
-    return card.read_text(encoding="utf-8")
-
-
-def _no_such_model(name: str, known: list[str], further: str = "") -> RestoreError:
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    return RestoreError(f"no model is called {name!r}", hint=f"{meant}known: {', '.join(known)}{further}")
+def _no_such_model(name: str, known: list[str], hint: str = "") -> RestoreError:
+    return RestoreError(f"no model is called {name!r}", hint=did_you_mean(name, known) + hint)
 
 
 def _open_file(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
-    """By what is inside: a description of this package's, pix2pix's names, or else whatever spandrel makes of it."""
+    """Open weights by their content: this package's description, pix2pix's parameter names, or else by spandrel."""
+    from restore.restorers.network import sha256_of
+
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise RestoreError(
             f"weights end with .safetensors, {', '.join(TORCH_SUFFIXES)}, not {path.suffix!r}",
             where=path,
-            hint="other formats can hold code, or are not known",
+            hint="other formats can hold code, or are not supported",
         )
     if suffix == ".safetensors":
-        state = None if is_described(path) else read_tensors(path)
+        if is_described(path):
+            return _open_described(name, path, device, precision)
+        state: dict[Any, Any] = read_tensors(path)
     else:
+        from restore.models.pix2pix import looks_like_pix2pix
+
         state = read_torch_file(path)
-        state = None if looks_like_pix2pix(state) else state
-    if state is None:
-        return open_trained(name, path, device, precision)
+        if looks_like_pix2pix(state):
+            return _open_pix2pix(name, path, device, precision)
+    from restore.restorers.spandrel import open_foreign
+
     return open_foreign(name, path, state, device, precision, sha256_of(path))
+
+
+def _open_described(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
+    """A network of this package; one that takes a mask synthesizes texture in deep holes."""
+    from restore.restorers.network import NetworkRestorer, requirements_of, sha256_of
+
+    model, description = load_generator(path)
+    if description.finds is not None:
+        raise RestoreError(
+            f"{name} is a detector, not a restorer",
+            hint="`restore detect` writes its masks, and `restore fix --masks` repairs by them",
+        )
+    network = NetworkRestorer(
+        name, model, requirements_of(description, model), description.purpose, device, precision, sha256_of(path)
+    )
+    if not description.needs_mask:
+        return network
+    from restore.restorers.hybrid_inpainting import HybridInpainter
+
+    return HybridInpainter(network)
+
+
+def _open_pix2pix(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
+    from restore.models.pix2pix import pix2pix_from_state_dict
+    from restore.restorers.network import NetworkRestorer, sha256_of
+
+    model = pix2pix_from_state_dict(read_torch_state(path), path)
+    requirements = ModelRequirements(
+        needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=model.tileable
+    )
+    return NetworkRestorer(name, model, requirements, "published pix2pix generator", device, precision, sha256_of(path))

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.devices import autocast
+from restore.devices import autocast, free_memory
 from restore.errors import RestoreError
-from restore.models.receptive_field import measure_overlap_px
+from restore.models.receptive_field import measure_reach_px
 from restore.restorers.base import ModelRequirements, Restorer
-from restore.tiling import free_memory
 
 INSTALL = 'pip install "restore-toolkit[zoo]"'
 INSTALL_MORE = 'pip install "restore-toolkit[zoo-noncommercial]"'
@@ -56,7 +55,7 @@ class SpandrelRestorer(Restorer):
     Args:
         name: how the user calls it.
         descriptor: spandrel's, in eval mode, its weights float32.
-        needs: what it asks of its input.
+        requirements: what it asks of its input.
         device: where it runs.
         precision: `fp32`, `bf16` or `fp16`, by autocast; see `supports_precision`.
         sha256: of the weights' file.
@@ -66,12 +65,13 @@ class SpandrelRestorer(Restorer):
         self,
         name: str,
         descriptor: Any,
-        needs: ModelRequirements,
+        requirements: ModelRequirements,
         device: torch.device,
         precision: str,
         sha256: str | None,
     ) -> None:
-        self.name, self.needs, self.device, self.precision, self.sha256 = name, needs, device, precision, sha256
+        self.name, self.requirements, self.sha256 = name, requirements, sha256
+        self.device, self.precision = device, precision
         words = _WORDS[descriptor.purpose].format(scale=descriptor.scale)
         self.purpose = f"{descriptor.architecture.name}: {words}"
         # Measured on a CPU in fp32: NAFNet-32 2.7 kB, SCUNet 6.3 kB; to 4 times the size ESRGAN 11.3, SwinIR 12.2 kB.
@@ -126,8 +126,8 @@ class SpandrelRestorer(Restorer):
         flags = {"bf16": self._descriptor.supports_bfloat16, "fp16": self._descriptor.supports_half}
         if not flags.get(precision, True):
             return False
-        one = SpandrelRestorer(self.name, self._descriptor, self.needs, self.device, precision, self.sha256)
-        side = max(_PROBE_HEIGHT_PX, self.needs.minimum)
+        one = SpandrelRestorer(self.name, self._descriptor, self.requirements, self.device, precision, self.sha256)
+        side = max(_PROBE_HEIGHT_PX, self.requirements.minimum)
         picture = _octaves(side, side)
         try:
             return bool(one(picture, torch.zeros_like(picture[:, :1])).isfinite().all())
@@ -137,15 +137,15 @@ class SpandrelRestorer(Restorer):
     def in_precision(self, precision: str) -> SpandrelRestorer:
         """The same network run in another precision (it is shared, not copied), or in fp32 where it cannot be."""
         bearable = precision if precision in ("fp32", self.precision) or self.supports_precision(precision) else "fp32"
-        return SpandrelRestorer(self.name, self._descriptor, self.needs, self.device, bearable, self.sha256)
+        return SpandrelRestorer(self.name, self._descriptor, self.requirements, self.device, bearable, self.sha256)
 
     def measured_overlap_px(self) -> int | None:
         """How far it looks, in input pixels, with a margin; None: everywhere. Costs what 0.06 megapixels cost."""
-        multiple = self.needs.multiple
-        height = -(-max(_PROBE_HEIGHT_PX, self.needs.minimum) // multiple) * multiple
+        multiple = self.requirements.multiple
+        height = -(-max(_PROBE_HEIGHT_PX, self.requirements.minimum) // multiple) * multiple
         picture = _octaves(height, -(-_PROBE_WIDTH_PX // multiple) * multiple).to(self.device)
-        overlap = measure_overlap_px(
-            lambda image, mask: F.pixel_unshuffle(self._one(image, mask), self.needs.scale), picture, None
+        overlap = measure_reach_px(
+            lambda image, mask: F.pixel_unshuffle(self._one(image, mask), self.requirements.scale), picture, None
         )
         return None if overlap >= picture.shape[-1] else overlap + max(8, overlap // 4)
 
@@ -179,7 +179,7 @@ def open_foreign(
     size = descriptor.size_requirements
     local = descriptor.architecture.id in _LOCAL and not any(_is_global(m) for m in descriptor.model.modules())
     multiple = math.lcm(size.multiple_of, _grid(descriptor)) if local else size.multiple_of
-    needs = ModelRequirements(
+    requirements = ModelRequirements(
         needs_mask=descriptor.purpose == "Inpainting",
         multiple=multiple,
         minimum=max(size.minimum, 1),
@@ -187,10 +187,15 @@ def open_foreign(
         tileable=False,
         overlap_px=_OVERLAP_IN_NEED_PX,
     )
-    opened = SpandrelRestorer(name, descriptor, needs, device, "fp32", sha256)
+    opened = SpandrelRestorer(name, descriptor, requirements, device, "fp32", sha256)
     if local and (overlap := opened.measured_overlap_px()) is not None:
         tiled = ModelRequirements(
-            needs.needs_mask, multiple, needs.minimum, needs.scale, tileable=True, overlap_px=overlap
+            requirements.needs_mask,
+            multiple,
+            requirements.minimum,
+            requirements.scale,
+            tileable=True,
+            overlap_px=overlap,
         )
         opened = SpandrelRestorer(name, descriptor, tiled, device, "fp32", sha256)
     return opened.in_precision(precision)

@@ -308,8 +308,9 @@ class TrainConfig(Settings):
         for name in ("mask", "prefill", "out_channels") if detects else ("out_channels",):
             if name in self.model.args:
                 raise ValueError(f"model.args.{name} cannot be set: it follows from the task")
-        if detects and self.model.builder != "unet":
-            raise ValueError(f"task: detection needs model.builder: unet, not {self.model.builder}")
+        if detects and not GENERATORS[self.model.builder].can_detect:
+            builders = ", ".join(name for name, network in GENERATORS.items() if network.can_detect)
+            raise ValueError(f"task: detection needs model.builder: {builders}, not {self.model.builder}")
         if detects and self.damage is None:
             raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
         scores = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")

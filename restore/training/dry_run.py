@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from restore.data.loader import Batch, BatchStream, Source
+from restore.devices import is_out_of_memory
 from restore.errors import RestoreError, printable
 from restore.models import count_parameters
+from restore.models.profiling import count_macs
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, stepper
 from restore.training.ema import Ema
@@ -29,7 +30,6 @@ from restore.training.setup import (
     open_data,
     open_fabric,
     open_perceptual,
-    sees_mask,
     set_rates,
     settle_precision,
 )
@@ -93,7 +93,7 @@ class StepBenchmark:
             try:
                 self.step(0, self.d, self.source.batch(self.config.seed, 0, part * self.config.grad_accumulation))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 _let_go(error)
                 part //= 2
@@ -115,7 +115,7 @@ class StepBenchmark:
             yield
             return
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             _let_go(error)
             cause = error
@@ -136,11 +136,6 @@ class StepBenchmark:
             hint=hint,
             exit_code=exit_code,
         ) from cause
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; PyTorch has no class of its own for that on a CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _let_go(error: BaseException) -> None:
@@ -205,7 +200,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     exam = open_exam(config, precision, device, on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.task)
+    rules = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
     g = make_player(generator, fabric, alone, precision, is_discriminator=False)
     d = None if discriminator is None else make_player(discriminator, fabric, alone, precision, is_discriminator=True)
 
@@ -261,13 +256,6 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def count_macs(forward: Callable[[], object]) -> int:
-    """Multiplications with additions of one forward pass: convolutions and matrix products, nothing else."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
-    return counter.get_total_flops() // 2
 
 
 def _timed(trial: StepBenchmark, steps_alone: int) -> tuple[float, float]:

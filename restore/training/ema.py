@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from restore.models.network import RestorationNetwork
+
 
 class Ema:
     """Exponential moving average of a network's parameters; buffers (BatchNorm's statistics) are copied.
@@ -19,7 +21,7 @@ class Ema:
         from_trained: the network was trained before, so that its first weights are worth keeping: no low start.
     """
 
-    def __init__(self, model: nn.Module, decay: float, *, from_trained: bool = False) -> None:
+    def __init__(self, model: RestorationNetwork, decay: float, *, from_trained: bool = False) -> None:
         self.decay, self.from_trained = decay, from_trained
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

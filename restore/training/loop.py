@@ -33,7 +33,6 @@ from restore.training.setup import (
     open_data,
     open_fabric,
     open_perceptual,
-    sees_mask,
     set_rates,
     settle_precision,
 )
@@ -103,7 +102,7 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
     exam = open_exam(config, precision, device, report.on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = StepContext(fabric, config.loss, precision, sees_mask(generator), augment, perceptual, config.task)
+    rules = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
     g = make_player(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:

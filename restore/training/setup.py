@@ -29,10 +29,11 @@ from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.losses.perceptual import PerceptualLoss
-from restore.models import build
+from restore.models import build_discriminator, build_generator
+from restore.models.network import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
-from restore.models.receptive_field import measure_overlap_px
+from restore.models.receptive_field import measure_reach_px
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.step import TrainableNetwork
 from restore.training.validation import MARGIN_PX
@@ -80,7 +81,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> str:
     return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
 
 
-def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[nn.Module, nn.Module | None]:
+def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[RestorationNetwork, nn.Module | None]:
     """G, and D where one plays. Only weights start from torch's generator, seeded here.
 
     Args:
@@ -91,26 +92,26 @@ def build_networks(config: TrainConfig, *, begins: bool = True) -> tuple[nn.Modu
         RestoreError: arguments that do not build, `init` weights that do not fit, or a patch too small for a network.
     """
     torch.manual_seed(config.seed)
-    generator = build(config.model.builder, generator_args(config), where="model")
-    if config.model.builder == "pix2pix":
-        init_weights(generator)
+    generator = build_generator(config.model.builder, generator_args(config), where="model")
+    generator.init_for_training()
     if config.init is not None and begins:
         path = find_weights(config.init)
         load_strictly(generator, with_mask_channel(read_initial(path), generator), path)
-    multiple = int(getattr(generator, "multiple", 1))
-    if config.data.patch % multiple:
-        raise RestoreError(f"must divide by {multiple} for this model", where=f"data.patch = {config.data.patch}")
-    if config.data.patch < smallest_side(generator):
+    if config.data.patch % generator.multiple:
         raise RestoreError(
-            f"must be at least {smallest_side(generator)} for this model", where=f"data.patch = {config.data.patch}"
+            f"must be a multiple of {generator.multiple} for this model", where=f"data.patch = {config.data.patch}"
+        )
+    if config.data.patch < generator.smallest_side:
+        raise RestoreError(
+            f"must be at least {generator.smallest_side} for this model", where=f"data.patch = {config.data.patch}"
         )
     if config.loss.adversarial == "none":
         return generator, None
-    channels = 7 if sees_mask(generator) else 6
+    channels = 7 if generator.takes_mask else 6
     args = {**config.discriminator.args, "in_channels": channels}
-    discriminator = build(config.discriminator.builder, args, where="discriminator")
+    discriminator = build_discriminator(config.discriminator.builder, args, where="discriminator")
     init_weights(discriminator)
-    _refuse_small_patch(discriminator, channels, config.data.patch, multiple)
+    _refuse_small_patch(discriminator, channels, config.data.patch, generator.multiple)
     if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
         raise RestoreError(
             "wgan-gp looks at one picture at a time", where="discriminator.args.norm = batch", hint="set it to none"
@@ -123,12 +124,6 @@ def read_initial(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() in (".pth", ".pt"):
         return pix2pix_from_state_dict(read_torch_state(path), path).state_dict()
     return read_weights(path)[1]
-
-
-def smallest_side(generator: nn.Module) -> int:
-    """The smallest side that a generator takes as it is, without padding."""
-    multiple = int(getattr(generator, "multiple", 1))
-    return -(-int(getattr(generator, "minimum", 1)) // multiple) * multiple
 
 
 def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, multiple: int) -> None:
@@ -148,21 +143,16 @@ def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, mul
     raise RestoreError("too small for this discriminator", where=f"data.patch = {patch}", hint=hint)
 
 
-def with_mask_channel(state: dict[str, Tensor], generator: nn.Module) -> dict[str, Tensor]:
+def with_mask_channel(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
     """Weights of a U-Net without a mask, fit for one with: the new input channel counts for nothing yet.
 
     What a network learned of pictures while cleaning them helps when it is to fill holes.
     """
     head = state.get("head.weight")
     own = generator.state_dict().get("head.weight")
-    if head is None or own is None or own.shape[1] != head.shape[1] + 1 or not sees_mask(generator):
+    if head is None or own is None or own.shape[1] != head.shape[1] + 1 or not generator.takes_mask:
         return state
     return {**state, "head.weight": torch.cat([head, torch.zeros_like(head[:, :1])], dim=1)}
-
-
-def sees_mask(generator: nn.Module) -> bool:
-    """Whether a generator is told what is missing."""
-    return bool(getattr(generator, "mask", False))
 
 
 def make_player(
@@ -246,32 +236,33 @@ def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss
     return PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, device)
 
 
-def describe(config: TrainConfig, model: nn.Module, validation: list[Batch], scores: dict[str, float]) -> Description:
+def describe(
+    config: TrainConfig, model: RestorationNetwork, validation: list[Batch], scores: dict[str, float]
+) -> Description:
     """What the weights file says of itself; how far the network sees is measured on a validation picture."""
     widest = max(validation, key=lambda b: b.clean.shape[-1])
-    masked = sees_mask(model)
+    image, mask = widest.damaged.float(), widest.mask if model.takes_mask else None
     finds: DetectorSettings | None = None
-    shown: Callable[..., Tensor] = model
     if config.task == "detection":
         finds = DetectorSettings(threshold=scores["threshold"], margin_px=MARGIN_PX)
-
-        def shown(image: Tensor, mask: Tensor | None) -> Tensor:
-            return model(image).sigmoid()
-
+        # Differences of logits mean nothing where the probability is near 0 or 1.
+        overlap_px = measure_reach_px(lambda image, mask: model(image).sigmoid(), image, None)
+    else:
+        overlap_px = model.measure_overlap_px(image, mask)
     return Description(
         builder=config.model.builder,
         args=generator_args(config),
         purpose=config.model.purpose or f"trained on {config.damage if isinstance(config.damage, str) else 'pairs'}",
-        needs_mask=masked,
-        multiple=int(getattr(model, "multiple", 1)),
-        minimum=int(getattr(model, "minimum", 1)),
-        overlap_px=measure_overlap_px(shown, widest.damaged.float(), widest.mask if masked else None),
+        needs_mask=model.takes_mask,
+        multiple=model.multiple,
+        minimum=model.minimum,
+        overlap_px=overlap_px,
         finds=finds,
     )
 
 
 def open_data(
-    config: TrainConfig, generator: nn.Module, device: torch.device, on_event: Callable[[str], None]
+    config: TrainConfig, generator: RestorationNetwork, device: torch.device, on_event: Callable[[str], None]
 ) -> tuple[Source, list[Batch]]:
     """Find the pictures: the source of training batches, and the validation batches.
 
@@ -288,8 +279,8 @@ def open_data(
     return open_source(
         config.data,
         damage,
-        multiple=int(getattr(generator, "multiple", 1)),
-        minimum=smallest_side(generator),
+        multiple=generator.multiple,
+        minimum=generator.smallest_side,
         device=device,
         on_event=on_event,
         processes=config.devices,

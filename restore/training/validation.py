@@ -20,7 +20,7 @@ from restore.images import write_png
 from restore.metrics import score_batch
 from restore.metrics.lpips import Lpips, open_lpips
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
-from restore.models.self_ensemble import mean_over_flips
+from restore.models.self_ensemble import self_ensemble
 from restore.training.config import TrainConfig
 
 _GAP_PX = 4
@@ -119,7 +119,7 @@ THRESHOLDS = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99)
 def probability(model: nn.Module, picture: Tensor, precision: str) -> Tensor:
     """B×3×H×W -> B×1×H×W: how likely each pixel is damaged, float32; as `Detector.find` looks at small pictures."""
     with autocast(picture.device, precision):
-        return mean_over_flips(lambda seen: model(seen).float().sigmoid(), picture)
+        return self_ensemble(lambda seen: model(seen).float().sigmoid(), picture)
 
 
 def validate_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, precision: str) -> dict[str, float]:

@@ -129,7 +129,7 @@ def test_models_are_listed_with_what_they_need() -> None:
 
 def test_a_model_s_card_is_shown() -> None:
     card = (ROOT / "restore" / "weights" / "photo.md").read_text(encoding="utf-8")
-    assert restore("models", "photo").stdout == card.rstrip() + "\n"
+    assert restore("models", "photo").stdout.endswith("\n\n" + card.rstrip() + "\n")
     as_json = json.loads(restore("models", "photo", "--json").stdout)
     assert (as_json["name"], as_json["needs_mask"], as_json["card"]) == ("photo", False, card)
     assert "fast marching" in restore("models", "telea").stdout
@@ -141,7 +141,7 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
         "import sys, types, numpy as np\n"
         "class Corner:\n"
         "    name, sha256 = 'detector', 'd' * 64\n"
-        "    def find(self, shown, *, tile_px, say):\n"
+        "    def detect(self, shown, *, tile_px, on_event):\n"
         "        mask = np.zeros(shown.shape[:2], np.float32)\n"
         "        mask[:5, :7] = 1\n"
         "        return mask\n"

@@ -176,7 +176,7 @@ def test_validation_pictures_smaller_than_the_network_takes_are_not_scored(tmp_p
 def test_auto_takes_what_fits_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, said = opened({"folders": [str(folder)]})
     assert sum("(data.cache: memory)" in line for line in said) == 1
-    monkeypatch.setattr(module, "free_in_ram", lambda: 10_000)
+    monkeypatch.setattr(module, "free_ram", lambda: 10_000)
     source, _, said = opened({"folders": [str(folder)]})
     assert sum("(data.cache: none)" in line for line in said) == 1
     assert source.store.threads > 0
@@ -186,10 +186,10 @@ def test_auto_takes_what_fits_and_says_so(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_free_memory_is_a_number_of_bytes() -> None:
-    from restore.devices import free_in_ram, free_on_device
+    from restore.devices import free_memory, free_ram
 
-    assert 2**20 < free_in_ram() < 2**46
-    assert free_on_device(CPU) > 2**20
+    assert 2**20 < free_ram() < 2**46
+    assert free_memory(CPU) > 2**20
 
 
 # What is refused.

@@ -186,7 +186,7 @@ def test_an_enlarged_picture_says_its_new_size(tmp_path):
     from restore.restorers.base import ModelRequirements
 
     class Doubler(Inverter):
-        needs = ModelRequirements(needs_mask=False, scale=2)
+        requirements = ModelRequirements(needs_mask=False, scale=2)
 
         def _restore(self, image, mask):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)

@@ -198,7 +198,7 @@ def test_tags_of_a_big_tiff(tmp_path):
 @pytest.mark.parametrize("parts", [False, True])
 def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     class Tiled(Identity):
-        needs = ModelRequirements(needs_mask=False, tileable=True)
+        requirements = ModelRequirements(needs_mask=False, tileable=True)
 
     monkeypatch.setattr(huge, "HUGE_PIXELS", 1 if parts else 10**9)
     monkeypatch.setattr(huge, "_HUGE_BYTES", 0)

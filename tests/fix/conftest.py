@@ -27,7 +27,7 @@ class Inverter(Restorer):
     """Without a mask; what it did is seen in every pixel."""
 
     name, purpose = "inverter", "test"
-    needs = ModelRequirements(needs_mask=False)
+    requirements = ModelRequirements(needs_mask=False)
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -49,7 +49,7 @@ class Filler(Inverter):
     """Fills holes with white."""
 
     name = "filler"
-    needs = ModelRequirements(needs_mask=True)
+    requirements = ModelRequirements(needs_mask=True)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         self.calls.append((image.shape[-2], image.shape[-1]))

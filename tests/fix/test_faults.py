@@ -170,7 +170,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
 @pytest.mark.parametrize("parts", [False, True])
 def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path, monkeypatch, parts, links):
     class Tiled(Inverter):
-        needs = ModelRequirements(needs_mask=False, tileable=True)
+        requirements = ModelRequirements(needs_mask=False, tileable=True)
 
     if parts:
         monkeypatch.setattr(huge, "HUGE_PIXELS", 1)

@@ -32,7 +32,7 @@ class Smooth(Restorer):
     """Fills with what `slope` is there, less its grain; sees nothing beyond a pixel."""
 
     name, purpose, max_batch_pixels = "smooth", "test", 0
-    needs = ModelRequirements(needs_mask=True, overlap_px=1)
+    requirements = ModelRequirements(needs_mask=True, overlap_px=1)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return torch.full_like(image, 0.4)
@@ -179,7 +179,7 @@ def test_grain_is_told_of_in_the_log_and_in_the_picture(scans: Path) -> None:
 
 def test_grain_is_refused_where_it_would_be_in_vain(scans: Path) -> None:
     class Cleaner(Smooth):
-        needs = ModelRequirements(needs_mask=False)
+        requirements = ModelRequirements(needs_mask=False)
 
     with pytest.raises(RestoreError, match="requires --masks"):
         fix_with(scans / "in", scans / "out", Cleaner(), match_grain=True)

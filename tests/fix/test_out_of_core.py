@@ -21,7 +21,7 @@ class Smoother(Restorer):
     """Looks five pixels far, and changes every pixel."""
 
     name, purpose = "smoother", "test"
-    needs = ModelRequirements(needs_mask=False, overlap_px=5, multiple=4)
+    requirements = ModelRequirements(needs_mask=False, overlap_px=5, multiple=4)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return F.avg_pool2d(F.pad(image, (5, 5, 5, 5), mode="replicate"), 11, 1) * 0.9

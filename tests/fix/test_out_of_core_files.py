@@ -23,7 +23,7 @@ from tests.fix.conftest import Inverter, fix_with, load, photo, save
 
 
 class Tiled(Inverter):
-    needs = ModelRequirements(needs_mask=False, tileable=True)
+    requirements = ModelRequirements(needs_mask=False, tileable=True)
 
 
 @pytest.fixture(autouse=True)

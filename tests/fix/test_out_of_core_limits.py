@@ -11,7 +11,7 @@ from tests.fix.conftest import Identity, fix_with, photo, save
 
 
 class Tiled(Identity):
-    needs = ModelRequirements(needs_mask=False, tileable=True)
+    requirements = ModelRequirements(needs_mask=False, tileable=True)
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ class FromAround(Restorer):
     """Fills holes with what is around them, twenty pixels far."""
 
     name, purpose = "from around", "test"
-    needs = ModelRequirements(needs_mask=True, overlap_px=20, multiple=4)
+    requirements = ModelRequirements(needs_mask=True, overlap_px=20, multiple=4)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
         return F.avg_pool2d(F.pad(image, (20, 20, 20, 20), mode="reflect"), 41, 1)

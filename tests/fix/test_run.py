@@ -263,7 +263,7 @@ def test_a_restorer_that_breaks_on_one_picture(pictures, tmp_path):
     summary = fix_with(pictures, tmp_path / "out", Breaking())
     b, c = summary.failed
     assert b.reason.startswith("unexpected RuntimeError: kernel failed")
-    assert "no numbers" in c.reason
+    assert "NaN or Inf" in c.reason
     assert sorted(snapshot(tmp_path / "out")) == ["a.png"]
 
 
@@ -327,7 +327,7 @@ def test_commands_that_cannot_work_write_nothing(pictures, tmp_path):
     class Doubler(Inverter):
         from restore.restorers.base import ModelRequirements
 
-        needs = ModelRequirements(needs_mask=False, scale=2)
+        requirements = ModelRequirements(needs_mask=False, scale=2)
 
     save(tmp_path / "mask.png", hole(20, 30))
     plain, masked = {}, {"masks": tmp_path / "mask.png"}
@@ -361,7 +361,7 @@ def test_another_size_comes_out_where_the_model_changes_it(pictures, tmp_path):
     from restore.restorers.base import ModelRequirements
 
     class Doubler(Inverter):
-        needs = ModelRequirements(needs_mask=False, scale=2)
+        requirements = ModelRequirements(needs_mask=False, scale=2)
 
         def _restore(self, image, mask):
             return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
@@ -479,7 +479,7 @@ def test_the_classical_methods(tmp_path, name):
     save(tmp_path / "in/x.png", damaged)
     save(tmp_path / "mask.png", mask)
     restorer = CLASSICAL[name]()
-    masks = tmp_path / "mask.png" if restorer.needs.needs_mask else None
+    masks = tmp_path / "mask.png" if restorer.requirements.needs_mask else None
     assert fix_with(tmp_path / "in", tmp_path / "out", restorer, masks=masks).exit_code == 0
     repaired = load(tmp_path / "out/x.png")
     if masks is None:

@@ -34,7 +34,7 @@ class Grouped(Inverter):
 
 
 class GroupedFiller(Grouped):
-    needs = ModelRequirements(needs_mask=True)
+    requirements = ModelRequirements(needs_mask=True)
 
     def _restore(self, image, mask):
         super()._restore(image, mask)
@@ -111,7 +111,7 @@ def test_one_that_fails_in_company_fails_alone(tmp_path, monkeypatch):
         save(tmp_path / f"in/{number}.png", photo(8, 8, number))
     save(tmp_path / "in/4_black.png", np.zeros((8, 8, 3), np.uint8))
     summary = fix_with(tmp_path / "in", tmp_path / "out", Touchy())
-    assert [(failure.path.name, "no numbers" in failure.reason) for failure in summary.failed] == [
+    assert [(failure.path.name, "NaN or Inf" in failure.reason) for failure in summary.failed] == [
         ("4_black.png", True)
     ]
     assert summary.done == 4

@@ -105,7 +105,7 @@ class Polisher(Filler):
     """Makes everything a few levels darker, dark pages by one only."""
 
     name, sha256, levels = "polisher", "c" * 64, 4
-    needs = ModelRequirements(needs_mask=False)
+    requirements = ModelRequirements(needs_mask=False)
 
     def _restore(self, image, mask):
         return image - (self.levels if image.mean() > 0.1 else 1) / 255
@@ -250,7 +250,7 @@ def test_the_strength_of_a_chain_is_that_of_its_end(tmp_path):
 
 class Doubler(Inverter):
     name = "doubler"
-    needs = ModelRequirements(needs_mask=False, scale=2)
+    requirements = ModelRequirements(needs_mask=False, scale=2)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Blur(Restorer):
     name, purpose = "blur", "test"
 
     def __init__(self, **needs: object) -> None:
-        self.needs = ModelRequirements(**{"needs_mask": False, "overlap_px": 6, **needs})
+        self.requirements = ModelRequirements(**{"needs_mask": False, "overlap_px": 6, **needs})
         self.seen: list[tuple[int, int]] = []
 
     def _restore(self, image, mask):
@@ -49,7 +49,7 @@ def test_tiles_give_the_picture_of_one_go():
 
 @pytest.mark.parametrize("tileable", [True, False])
 def test_crops_around_holes_give_the_picture_of_one_go(tileable, monkeypatch):
-    monkeypatch.setattr(places, "SMALL_PIXELS", 1000)
+    monkeypatch.setattr(places, "WHOLE_IMAGE_PX", 1000)
     shown = picture(900, 1000)
     weight = masked(900, 1000, (3, 3, 30, 9), (550, 700, 600, 740), (899, 999, 900, 1000), (500, 100, 501, 101))
     restorer = Blur(needs_mask=True, multiple=8, tileable=tileable)

@@ -5,11 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from restore.errors import RestoreError
-from restore.models import BUILDERS, build, count_parameters
-from restore.models.blocks import up
-from restore.models.harmonic_fill import membrane
-from restore.models.receptive_field import measure_overlap_px
-from restore.models.unet import UNet
+from restore.models import GENERATORS, build_generator, count_parameters
+from restore.models.harmonic_fill import harmonic_fill
+from restore.models.receptive_field import measure_reach_px
+from restore.models.unet import UNet, up
 from restore.training.config import generator_args, load_train_config
 
 SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
@@ -66,7 +65,7 @@ def test_one_picture_does_not_depend_on_its_neighbours() -> None:
 @pytest.mark.parametrize("name", ["photo", "inpaint"])
 def test_shipped_networks_stay_within_their_budget(name: str) -> None:
     config = load_train_config(name, [])
-    model = build(config.model.builder, config.model.args)
+    model = build_generator(config.model.builder, config.model.args)
     assert isinstance(model, UNet)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.rand(1, 3, 256, 256), torch.zeros(1, 1, 256, 256))
@@ -75,34 +74,34 @@ def test_shipped_networks_stay_within_their_budget(name: str) -> None:
 
 
 def test_the_detector_stays_within_its_budget() -> None:
-    model = build("unet", generator_args(load_train_config("detector", [])))
+    model = build_generator("unet", generator_args(load_train_config("detector", [])))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.rand(1, 3, 256, 256))
     assert 2 * count_parameters(model) <= 12e6, "bytes in half precision"
     assert counter.get_total_flops() / 2 <= 20e9
 
 
-def test_the_membrane_keeps_what_is_known_and_finds_a_plane_inside_a_hole() -> None:
+def test_harmonic_fill_keeps_what_is_outside_the_mask_and_finds_a_plane_inside() -> None:
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     plane = ((x + y) / 126)[None, None].expand(1, 3, -1, -1)
-    known = torch.ones(1, 1, 64, 64)
-    known[..., 24:40, 24:40] = 0
-    filled = membrane(plane * known, known)
-    assert torch.equal(filled * known, plane * known)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 24:40, 24:40] = 1
+    filled = harmonic_fill(plane * (1 - mask), mask)
+    assert torch.equal(filled * (1 - mask), plane * (1 - mask))
     error = (filled - plane).abs()[..., 24:40, 24:40]
     assert error.mean() < 0.02
 
 
-def test_a_membrane_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    image, known = torch.rand(2, 3, 45, 37), (torch.rand(2, 1, 45, 37) > 0.6).float()
-    known[..., 8:30, 5:20] = 0
-    whole = membrane(image, known)
+def test_a_harmonic_fill_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = torch.rand(2, 3, 45, 37), (torch.rand(2, 1, 45, 37) <= 0.6).float()
+    mask[..., 8:30, 5:20] = 1
+    whole = harmonic_fill(image, mask)
     monkeypatch.setattr("restore.models.harmonic_fill._BAND_PX", 8)
-    assert torch.equal(membrane(image, known), whole)
+    assert torch.equal(harmonic_fill(image, mask), whole)
 
 
-def test_the_membrane_of_nothing_known_is_gray() -> None:
-    assert membrane(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5)).eq(0.5).all()
+def test_harmonic_fill_of_an_image_that_is_all_hole_is_gray() -> None:
+    assert harmonic_fill(torch.rand(1, 3, 7, 5), torch.ones(1, 1, 7, 5)).eq(0.5).all()
 
 
 def test_overlap_is_what_a_change_is_seen_over() -> None:
@@ -113,11 +112,11 @@ def test_overlap_is_what_a_change_is_seen_over() -> None:
         def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
             return blur(image)
 
-    assert measure_overlap_px(Blur(), torch.rand(1, 3, 64, 64), None) == 5
+    assert measure_reach_px(Blur(), torch.rand(1, 3, 64, 64), None) == 5
 
 
 def test_unknown_builder_and_argument_name_the_known_ones() -> None:
-    with pytest.raises(RestoreError, match=", ".join(BUILDERS)):
-        build("unett", {})
+    with pytest.raises(RestoreError, match=", ".join(GENERATORS)):
+        build_generator("unett", {})
     with pytest.raises(RestoreError, match="did you mean 'widths'"):
-        build("unet", {"width": [8]})
+        build_generator("unet", {"width": [8]})

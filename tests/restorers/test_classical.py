@@ -41,9 +41,9 @@ def test_each_declares_what_it_is(name):
     assert isinstance(restorer, Restorer)
     assert restorer.name == name
     assert restorer.purpose
-    assert restorer.needs.needs_mask == (name in FILLERS)
-    assert restorer.needs.scale == 1
-    assert not restorer.needs.tileable
+    assert restorer.requirements.needs_mask == (name in FILLERS)
+    assert restorer.requirements.scale == 1
+    assert not restorer.requirements.tileable
 
 
 # Holes

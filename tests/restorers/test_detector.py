@@ -12,7 +12,7 @@ from restore.checkpoints import Description, DetectorSettings, save_weights
 from restore.degradations import load_degradation
 from restore.errors import RestoreError
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
-from restore.models.receptive_field import measure_overlap_px
+from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector, open_detector
@@ -22,7 +22,7 @@ ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels"
 
 
 @pytest.fixture(scope="module")
-def to_srgb() -> np.ndarray:
+def shown() -> np.ndarray:
     """A cat, H×W×3 in [0, 1]."""
     return (data.chelsea()[30:270, 60:388] / 255).astype(np.float32)
 
@@ -39,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, shown: np.ndarray) -> Path
     path = tmp_path_factory.mktemp("weights") / "found.safetensors"
     description = Description(
         builder="unet", args=ARGS, purpose="test", needs_mask=False, multiple=4, minimum=4,
-        overlap_px=measure_overlap_px(model, image, None, tolerance=0),
+        overlap_px=measure_reach_px(model, image, None, tolerance=0),
         finds=DetectorSettings(threshold=0.5, margin_px=2),
     )  # fmt: skip
     save_weights(path, model.state_dict(), description, half=False)
@@ -65,8 +65,8 @@ def test_a_mask_is_of_zeros_and_ones_as_large_as_the_picture(weights: Path, show
 def test_in_tiles_it_finds_what_it_finds_in_one_go(weights: Path, shown: np.ndarray) -> None:
     detector = open_detector(str(weights), device="cpu", precision="fp32")
     whole, tiled = (detector.detect(shown, tile_px=tile) for tile in (0, 160))
-    assert detector.needs.tileable
-    assert 0 < detector.needs.overlap_px < 48
+    assert detector.requirements.tileable
+    assert 0 < detector.requirements.overlap_px < 48
     assert np.array_equal(whole, tiled)
 
 
@@ -82,7 +82,7 @@ def test_what_reaches_the_threshold_is_marked_with_its_margin(weights: Path) -> 
 
 
 class NoNumbersInHalf(nn.Module):
-    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
         half = torch.is_autocast_enabled("cpu")
         return torch.where(image[:, :1] > 0.5, 9.0, -9.0) + (torch.nan if half else 0.0)
 
@@ -98,22 +98,22 @@ def test_where_half_precision_gives_no_numbers_it_looks_again_in_fp32() -> None:
     said: list[str] = []
     mask = fake(NoNumbersInHalf(), "bf16").detect(shown, on_event=said.append)
     assert np.array_equal(mask, shown[:, :, 0])
-    assert set(said) == {"bf16 gave values that are no numbers; that part was repeated in fp32"}
+    assert set(said) == {"bf16 output contains NaN; repeated that part in fp32"}
 
 
 def test_where_there_are_no_numbers_at_all_it_fails() -> None:
     class NoNumbers(nn.Module):
-        def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
             return image[:, :1] * torch.nan
 
-    with pytest.raises(RestoreError, match="no numbers"):
+    with pytest.raises(RestoreError, match="NaN or Inf"):
         fake(NoNumbers(), "fp32").detect(np.zeros((8, 8, 3), np.float32))
 
 
 class BrightOnTheLeft(nn.Module):
     """Is a little less sure of what is bright on the left."""
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
         left = torch.linspace(1, 0, image.shape[-1]) > 0.5
         return torch.where(image[:, :1] > 0.5, torch.where(left, 0.8, -0.2), -9.0)
 
@@ -135,7 +135,7 @@ class Counter(nn.Module):
         self.sizes: list[tuple[int, int]] = []
         self.corners: set[tuple[float, ...]] = set()
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
         self.sizes.append((image.shape[-2], image.shape[-1]))
         self.corners.add(tuple(image[0, 0, y, x].item() for y in (0, -1) for x in (0, -1)))
         return image[:, :1] * 0
@@ -157,7 +157,7 @@ def test_the_smallest_size_is_looked_at_in_every_mirror_unless_it_is_large(size:
 class Thin(nn.Module):
     """Marks what is bright and has dark within nine pixels."""
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
         bright = image[:, :1]
         return 20 * ((bright > 0.5) & (nn.functional.avg_pool2d(bright, 9, 1, 4) < 0.7)).float() - 10
 
@@ -173,9 +173,9 @@ def test_what_is_wide_in_a_large_picture_is_found_in_half_size(side: int, found:
 
 
 def test_a_detector_is_no_restorer_and_a_restorer_no_detector(weights: Path) -> None:
-    with pytest.raises(RestoreError, match="finds damage, and repairs nothing; `restore detect`"):
+    with pytest.raises(RestoreError, match="is a detector, not a restorer; `restore detect`"):
         open_restorer(str(weights), device="cpu")
-    with pytest.raises(RestoreError, match="photo repairs pictures, and finds no damage"):
+    with pytest.raises(RestoreError, match="photo is a restorer, not a detector"):
         open_detector("photo", device="cpu")
 
 

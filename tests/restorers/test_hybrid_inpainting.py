@@ -10,20 +10,18 @@ from torch import Tensor
 
 from restore.degradations.noise_fields import rough
 from restore.fix.steps import repair
-from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
 from restore.restorers.hole_crops import crops
-from restore.restorers.hybrid_inpainting import DEEP_PX, halved, with_deep_holes_filled
-from restore.restorers.network import NetworkRestorer
+from restore.restorers.hybrid_inpainting import DEEP_PX, HybridInpainter, halve
 from restore.restorers.registry import open_restorer
 
 SIDE, WIDE = 256, 140
 
 
 @pytest.fixture(scope="module")
-def inpaint() -> NetworkRestorer:
+def inpaint() -> HybridInpainter:
     restorer = open_restorer("inpaint", device="cpu", precision="fp32")
-    assert isinstance(restorer, NetworkRestorer)
+    assert isinstance(restorer, HybridInpainter)
     return restorer
 
 
@@ -42,9 +40,8 @@ def box(side: int, size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
     return mask
 
 
-def filled(inpaint: NetworkRestorer, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    assert isinstance(inpaint.model, UNet)
-    return with_deep_holes_filled(inpaint, inpaint.model.fill, image, mask)
+def filled(inpaint: HybridInpainter, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return inpaint.fill_deep_holes(image, mask)
 
 
 def detail(picture: Tensor) -> Tensor:
@@ -53,7 +50,7 @@ def detail(picture: Tensor) -> Tensor:
 
 
 def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(
-    inpaint: NetworkRestorer, pebbles: Tensor
+    inpaint: HybridInpainter, pebbles: Tensor
 ) -> None:
     mask = box(WIDE)
     out = inpaint(pebbles, mask)
@@ -61,12 +58,11 @@ def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(
     outside, inside = (detail(out)[..., where[0, 0]].std() for where in (mask == 0, middle))
     assert 0.6 * outside < inside < 1.4 * outside
     assert torch.equal(out[..., mask[0, 0] == 0], pebbles[..., mask[0, 0] == 0])
-    assert isinstance(inpaint.model, UNet)
-    smooth = inpaint.model(pebbles, mask)
+    smooth = inpaint.network(pebbles, mask)
     assert detail(smooth)[..., middle[0, 0]].std() < 0.3 * outside, "the network alone leaves it smooth"
 
 
-def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
+def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: HybridInpainter, pebbles: Tensor) -> None:
     middle = detail(inpaint(pebbles, box(WIDE)))[0, :, 68:-68, 68:-68]
     down, across = (middle.mean(dim=dim).std() for dim in (-1, -2))
     assert 0.4 < down / across < 2.5
@@ -79,7 +75,7 @@ def test_half_the_size_is_the_mean_of_what_is_known() -> None:
     picture = np.arange(15, dtype=np.float32).reshape(3, 5, 1).repeat(3, axis=2)
     hidden = np.zeros((3, 5), bool)
     hidden[0, 0] = hidden[0:2, 2:4] = hidden[2, 4] = True
-    half, still = halved(picture, hidden)
+    half, still = halve(picture, hidden)
     assert half.shape == (2, 3, 3)
     assert still.tolist() == [[False, True, False], [False, False, True]]
     expected = np.array([[(1 + 5 + 6) / 3, 0, (4 + 9) / 2], [(10 + 11) / 2, (12 + 13) / 2, 0]])
@@ -101,7 +97,7 @@ def test_a_picture_is_shown_hole_by_hole_unless_that_is_more_work(count: int, pa
 
 @pytest.mark.parametrize("where", ["middle", "border"])
 def test_colours_of_a_wide_hole_continue_those_at_its_edge(
-    inpaint: NetworkRestorer, pebbles: Tensor, where: str
+    inpaint: HybridInpainter, pebbles: Tensor, where: str
 ) -> None:
     mask = box(WIDE) if where == "middle" else torch.zeros(1, 1, SIDE, SIDE)
     mask[..., : SIDE // 3] = 1 if where == "border" else mask[..., : SIDE // 3]
@@ -112,35 +108,36 @@ def test_colours_of_a_wide_hole_continue_those_at_its_edge(
 
 
 @pytest.mark.parametrize("sides", [(0, 0), (1, 1), (2 * DEEP_PX, 64)])
-def test_narrow_holes_are_left_to_the_network(inpaint: NetworkRestorer, pebbles: Tensor, sides: tuple) -> None:
+def test_narrow_holes_are_left_to_the_network(inpaint: HybridInpainter, pebbles: Tensor, sides: tuple) -> None:
     mask = torch.zeros(1, 1, SIDE, SIDE)
     mask[..., 100 : 100 + sides[0], 90 : 90 + sides[1]] = 1
     image, left = filled(inpaint, pebbles, mask)
     assert image is pebbles
     assert left is mask
-    assert torch.equal(inpaint(pebbles, mask), torch.where(mask > 0, inpaint.model(pebbles, mask).clamp(0, 1), pebbles))
+    assert torch.equal(
+        inpaint(pebbles, mask), torch.where(mask > 0, inpaint.network(pebbles, mask).clamp(0, 1), pebbles)
+    )
 
 
-def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
+def test_narrow_holes_beside_a_deep_one_are_the_networks(inpaint: HybridInpainter, pebbles: Tensor) -> None:
     mask = box(WIDE)
     mask[..., 10:14, 200:230] = 1
     image, left = filled(inpaint, pebbles, mask)
     assert left.sum() == 0, "nothing is left to be filled"
     narrow = torch.zeros_like(mask)
     narrow[..., 10:14, 200:230] = 1
-    assert isinstance(inpaint.model, UNet)
     torch.testing.assert_close(
-        torch.where(narrow > 0, image, 0), torch.where(narrow > 0, inpaint.model(pebbles, mask).clamp(0, 1), 0)
+        torch.where(narrow > 0, image, 0), torch.where(narrow > 0, inpaint.network(pebbles, mask).clamp(0, 1), 0)
     )
 
 
-def test_what_the_hole_hides_is_never_seen(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
+def test_what_the_hole_hides_is_never_seen(inpaint: HybridInpainter, pebbles: Tensor) -> None:
     mask = box(WIDE)
     other = torch.where(mask > 0, torch.nan, pebbles)
     assert torch.equal(inpaint(pebbles, mask), inpaint(other, mask))
 
 
-def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
+def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: HybridInpainter, pebbles: Tensor) -> None:
     pictures, masks = torch.cat([pebbles, pebbles.flip(-1)]), torch.cat([box(WIDE), box(2 * DEEP_PX)])
     together, left = filled(inpaint, pictures, masks)
     alone, own = filled(inpaint, pictures[:1], masks[:1])
@@ -151,7 +148,7 @@ def test_a_wide_hole_does_not_depend_on_the_pictures_company(inpaint: NetworkRes
 
 
 def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(
-    inpaint: NetworkRestorer, pebbles: Tensor
+    inpaint: HybridInpainter, pebbles: Tensor
 ) -> None:
     wide = torch.cat([pebbles, pebbles.flip(-1), pebbles, pebbles.flip(-1)], dim=-1)
     mask = torch.zeros_like(wide[:, :1])
@@ -164,7 +161,7 @@ def test_a_deep_hole_is_filled_from_its_surroundings_whatever_is_far_away(
     assert (both - wide)[..., 900:940].abs().max() > 0.01
 
 
-def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: NetworkRestorer) -> None:
+def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: HybridInpainter) -> None:
     photograph = data.chelsea().astype(np.float32) / 255
     hole = box(180, photograph.shape[:2])[0, 0].numpy()
     whole, tiled = (repair(inpaint, photograph, hole, tile_px=tile) for tile in (0, 192))
@@ -172,7 +169,7 @@ def test_a_wide_hole_in_tiles_is_that_in_one_go(inpaint: NetworkRestorer) -> Non
     assert np.array_equal(tiled[hole == 0], photograph[hole == 0])
 
 
-def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: NetworkRestorer, pebbles: Tensor) -> None:
+def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: HybridInpainter, pebbles: Tensor) -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
     assert filled(inpaint, pebbles, mask)[1] is mask
     mask[..., 0:3, :] = 0

@@ -44,7 +44,7 @@ def test_photo_in_tiles_is_photo_in_one_go(photograph: torch.Tensor) -> None:
     shown = as_array(noisy(photograph).clamp(0, 1))
     whole = repair(restorer, shown, None, tile_px=0)
     tiled = repair(restorer, shown, None, tile_px=192)
-    assert restorer.needs.tileable
+    assert restorer.requirements.tileable
     assert np.abs(whole - tiled).max() <= 1 / 255
     assert np.abs(whole - shown).max() > 10 / 255, "it did something"
 
@@ -103,4 +103,4 @@ def test_a_published_generator_opens_and_gives_the_networks_picture(tmp_path: Pa
     with torch.no_grad():
         expected = network(picture).clamp(0, 1)
     assert torch.allclose(restorer(picture), expected, atol=1e-6)
-    assert not restorer.needs.tileable
+    assert not restorer.requirements.tileable

@@ -164,7 +164,7 @@ def test_a_network_is_recognised_and_repairs_in_tiles_as_in_one_go(
     case = CASES[name]
     suffix = ".safetensors" if name in ("drunet", "esrgan") else ".pth"
     restorer = opened(saved(case.build(), tmp_path / f"weights{suffix}"))
-    needs = restorer.needs
+    needs = restorer.requirements
     assert (restorer.purpose, needs.scale, needs.tileable) == (case.purpose, case.scale, case.tileable)
     assert not needs.needs_mask
     assert len(restorer.sha256) == 64
@@ -227,7 +227,11 @@ def test_a_batch_is_its_pictures_one_by_one_and_the_shared_randomness_is_left_al
 
 
 def test_lama_fills_holes_and_leaves_the_rest_to_the_bit(lama: Any, photograph: torch.Tensor) -> None:
-    assert (lama.purpose, lama.needs.needs_mask, lama.needs.tileable) == ("LaMa: fills holes", True, False)
+    assert (lama.purpose, lama.requirements.needs_mask, lama.requirements.tileable) == (
+        "LaMa: fills holes",
+        True,
+        False,
+    )
     picture = photograph[..., :75, :92]
     mask = torch.zeros_like(picture[:, :1])
     mask[..., 20:50, 30:60] = 1
@@ -305,7 +309,7 @@ def test_too_little_memory_for_the_whole_picture_is_told_and_got_round(
     monkeypatch.setattr(zoo, "free_memory", lambda device: 100 * 340 * restorer.bytes_per_pixel)
     out = repair(restorer, shown, None, on_event=told.append)
     assert out.shape == shown.shape
-    assert told == ["memory did not suffice; went on with tiles of 330 pixels"]
+    assert told == ["out of memory; retried with 330 px tiles"]
 
 
 def test_a_picture_with_alpha_is_enlarged_from_the_command_line(

@@ -1,0 +1,75 @@
+"""What every generator answers for itself, so that nothing else asks which network it holds."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restore.models.receptive_field import measure_reach_px
+
+
+class RestorationNetwork(nn.Module):
+    """A generator: an image, and for some a mask, to an image of the same size.
+
+    Attributes:
+        multiple: height and width must divide by it.
+        minimum: smallest height and width, in pixels.
+        takes_mask: it is trained with the mask, and fills holes.
+        tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
+        can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
+    """
+
+    multiple: int = 1
+    minimum: int = 1
+    takes_mask: bool = False
+    tileable: bool = True
+    can_detect: ClassVar[bool] = False
+
+    def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
+        """Repair a batch.
+
+        Args:
+            image: B×3×H×W, sRGB, nominally [0, 1]; H and W divide by `multiple`. Values under the mask are ignored.
+            mask: B×1×H×W, 1 = repair; None: there are no holes.
+            filled: `image` comes from `fill`.
+
+        Returns:
+            B×3×H×W, not clamped; or logits of a mask, B×1×H×W.
+        """
+        raise NotImplementedError
+
+    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The image that the network starts from: its holes hold a first guess, here mid-gray.
+
+        A guess may depend on the whole image, so it is made before the image is cut into tiles.
+
+        Args:
+            image: B×3×H×W, [0, 1].
+            mask: B×1×H×W; above 0 is a hole.
+
+        Returns:
+            B×3×H×W.
+        """
+        return torch.where(mask > 0, 0.5, image)
+
+    def init_for_training(self) -> None:
+        """Draw the weights that training starts from; by default the constructor's stay."""
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest side, in pixels, that needs no padding."""
+        return -(-self.minimum // self.multiple) * self.multiple
+
+    def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
+        """What neighbouring tiles must share: how far the network sees, measured by `measure_reach_px`.
+
+        Args:
+            image: 1×3×H×W, [0, 1], real content.
+            mask: 1×1×H×W or None. Its holes are filled first, as they are before an image is cut into tiles.
+        """
+        if mask is not None:
+            image = self.fill(image, mask)
+        return measure_reach_px(partial(self, filled=True), image, mask)
