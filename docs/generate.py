@@ -1,6 +1,6 @@
 """Write the reference pages of the documentation from the code: command line, Python API, training config.
 
-    python docs/generate.py [FOLDER]        # default: docs/reference
+python docs/generate.py [FOLDER]        # default: docs/reference
 """
 
 from __future__ import annotations
@@ -11,28 +11,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
+from typer.testing import CliRunner
 
 
 def command_line() -> str:
     """Every command with its help text, as `--help` prints it at 100 columns."""
     from restore.cli.main import app
 
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
-    pages = ["# Command line", "", "Generated from `--help`.", "", _help(group, "restore"), ""]
-    context = click.Context(group, info_name="restore")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is not None and not command.hidden:
-            pages += [f"## restore {name}", "", _help(command, f"restore {name}"), ""]
+    shown = [command for command in app.registered_commands if not command.hidden and command.callback is not None]
+    names = [command.name or getattr(command.callback, "__name__", "").replace("_", "-") for command in shown]
+    pages = ["# Command line", "", "Generated from `--help`.", "", _help(app), ""]
+    for name in names:
+        pages += [f"## restore {name}", "", _help(app, name), ""]
     return "\n".join(pages)
 
 
-def _help(command: click.Command, name: str) -> str:
-    context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
-    text = click.unstyle(click.Command.get_help(command, context))
+def _help(app: typer.Typer, *command: str) -> str:
+    # Rich reads the width from the environment when a console is made.
+    environment = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    text = CliRunner().invoke(app, [*command, "--help"], prog_name="restore", env=environment).stdout
     return "```text\n" + re.sub(r"[ \t]+$", "", text, flags=re.M).strip("\n") + "\n```"
 
 
@@ -55,7 +53,9 @@ def python_api() -> str:
         fields: dict[str, Any] = getattr(thing, "model_fields", {})
         if fields:
             pages += ["| field | default | meaning |", "|---|---|---|"]
-            pages += [f"| `{key}` | `{field.default!r}` | {_cell(field.description)} |" for key, field in fields.items()]
+            pages += [
+                f"| `{key}` | `{field.default!r}` | {_cell(field.description)} |" for key, field in fields.items()
+            ]
             pages += [""]
     return "\n".join(pages)
 

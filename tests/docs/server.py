@@ -1,0 +1,115 @@
+"""A `restore` command that answers at once: a server that has PyTorch loaded forks for each call.
+
+    python -m tests.docs.server SOCKET
+
+The client is `FOLDER/restore`, which `install` writes. It sends its arguments, folder and standard streams, and exits with
+the code of the forked process. The documentation calls `restore` some fifty times; starting Python each time would take
+minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+#: Laid over every `restore train` of the documentation, so that it takes seconds. What a page itself sets stays.
+TINY_TRAINING = {
+    "total_steps": "2", "data.batch": "2", "data.patch": "32", "validate_every": "2", "save_every": "2", "lpips_net": "none",
+    "best_by": "psnr", "device": "cpu", "precision": "fp32", "data.validation_count": "1",
+}  # fmt: skip
+
+_CLIENT = """#!{python} -S
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect({address!r})
+    order = json.dumps({{"arguments": sys.argv[1:], "folder": os.getcwd()}}).encode()
+    socket.send_fds(line, [order], [0, 1, 2])
+    sys.exit(int(line.recv(16) or b"99"))
+"""
+
+
+def install(folder: Path, address: Path) -> None:
+    """Write the client into a folder for the PATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    client = folder / "restore"
+    client.write_text(_CLIENT.format(python=sys.executable, address=os.fspath(address)))
+    client.chmod(0o755)
+
+
+def start(address: Path) -> subprocess.Popen[bytes]:
+    """Start the server and wait until it listens."""
+    root = os.fspath(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen([sys.executable, "-m", "tests.docs.server", os.fspath(address)], env=environment)
+    for _ in range(1200):
+        if address.exists():
+            return server
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
+    server.kill()
+    raise RuntimeError("the server did not start")
+
+
+def serve(address: str) -> None:
+    """Answer one call after the other until this process is ended."""
+    import torch
+
+    import restore.cli.main
+    import restore.evaluation.scoring
+    import restore.fix.run
+    import restore.restorers.registry
+    import restore.training.loop  # noqa: F401
+
+    torch.set_num_threads(1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address + ".new")
+        listener.listen()
+        os.rename(address + ".new", address)
+        while True:
+            line, _ = listener.accept()
+            with line:
+                order, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
+                child = os.fork()
+                if child == 0:
+                    os._exit(_run(json.loads(order), streams))
+                for stream in streams:
+                    os.close(stream)
+                line.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def _run(order: dict[str, list[str]], streams: list[int]) -> int:
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    arguments = order["arguments"]
+    if arguments[:1] == ["train"]:
+        arguments = [a for a in arguments if not re.fullmatch(r"total_steps=\d{3,}", a)]
+        own = {argument.partition("=")[0] for argument in arguments}
+        arguments += [f"{key}={value}" for key, value in TINY_TRAINING.items() if key not in own]
+    os.chdir(os.fspath(order["folder"]))  # type: ignore[arg-type]
+    sys.argv = ["restore", *arguments]
+    code: object = 0
+    try:
+        restore_main()
+    except SystemExit as error:
+        code = error.code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else 1
+
+
+def restore_main() -> None:
+    """The command line's entry."""
+    from restore.cli.main import main
+
+    main()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

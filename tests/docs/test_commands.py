@@ -1,0 +1,111 @@
+"""Every fenced command of the README and the documentation runs as it stands, in bash and, where there is one, in zsh."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from tests.docs.server import install, start
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+SHELLS = [shell for shell in ("bash", "zsh") if shutil.which(shell)]
+#: ```bash or ```python, indented or not; `<!-- skip: reason -->` on the line before leaves a block out.
+BLOCK = re.compile(
+    r"^(?P<skip> *<!-- skip: .+ -->\n)?(?P<indent> *)```(?P<kind>bash|python)\n(?P<text>.*?)^(?P=indent)```$",
+    re.M | re.S,
+)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the commands are run by a server that forks")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """The fenced blocks of a page that are to run, in order."""
+    found = []
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if match["kind"] == kind and not match["skip"]:
+            found.append(re.sub(rf"^{match['indent']}", "", match["text"], flags=re.M))
+    return found
+
+
+def with_blocks(kind: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, kind)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a quick `restore` for the PATH."""
+    folder = tmp_path_factory.mktemp("bin")
+    address = folder / "socket"
+    server = start(address)
+    install(folder, address)
+    yield folder
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with what the pages speak of: photographs, and scans of them with noise and a scratch."""
+    noise = np.random.default_rng(0)
+    photograph = data.astronaut()
+    for number, letter in enumerate("abc"):
+        clean = photograph[60 * number : 60 * number + 96, 150:280]
+        scan = np.clip(clean + noise.normal(0, 12, clean.shape), 0, 255).astype(np.uint8)
+        scan[40:43, 10:100] = 235
+        for folder, image in (("originals", clean), ("scans", scan)):
+            path = tmp_path / folder / f"{letter}.{'jpg' if letter == 'a' and folder == 'scans' else 'png'}"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path, quality=92)
+    (tmp_path / "my-photos").mkdir()
+    for number in range(6):
+        part = photograph[40 * number : 40 * number + 256, 128:384]
+        Image.fromarray(part).save(tmp_path / "my-photos" / f"{number}.png")
+    return tmp_path
+
+
+def test_there_are_pages_with_commands() -> None:
+    assert len(with_blocks("bash")) > 10
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("page", with_blocks("bash"), ids=name)
+def test_every_command_of_a_page_runs(page: Path, shell: str, command: Path, place: Path) -> None:
+    script = "set -e\n" + "\n".join(blocks(page, "bash"))
+    environment = {**os.environ, "PATH": f"{command}{os.pathsep}{os.environ['PATH']}"}
+    options = ["-f"] if shell == "zsh" else ["--norc"]  # no one's own settings
+    done = subprocess.run(
+        [shell, *options, "-c", script], cwd=place, env=environment, capture_output=True, text=True, timeout=600,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{name(page)}:\n{script}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", with_blocks("python"), ids=name)
+def test_python_of_a_page_runs(page: Path, place: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "OMP_NUM_THREADS": "1"}
+    program = "\n".join(blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-c", program], cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{name(page)}:\n{program}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    generated = {"cli.md", "python.md", "config.md"}
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and not (Path(target).name in generated and "reference" in str(page.parent / target)):
+            assert (page.parent / target).resolve().exists(), f"{name(page)} links to {target}"
