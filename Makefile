@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test soak lint docs clean
 
 # Installed once, and again only when what is asked for changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -25,6 +25,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/vocabulary.py
+
+# The site opens from the disk: build/docs/index.html
+docs: $(VENV)/installed
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --clean --strict
 
 clean:
 	rm -rf $(VENV) data/samples build dist .pytest_cache .ruff_cache .mypy_cache

@@ -2,9 +2,9 @@
 
     python -m tests.docs.server SOCKET
 
-The client is `FOLDER/restore`, which `install` writes. It sends its arguments, folder and standard streams, and exits with
-the code of the forked process. The documentation calls `restore` some fifty times; starting Python each time would take
-minutes.
+The client is `FOLDER/restore`, which `install` writes. It sends its arguments, folder and standard streams, and exits
+with the code of the forked process. The documentation calls `restore` some fifty times; starting Python each time would
+take minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 #: Laid over every `restore train` of the documentation, so that it takes seconds. What a page itself sets stays.
 TINY_TRAINING = {
-    "total_steps": "2", "data.batch": "2", "data.patch": "32", "validate_every": "2", "save_every": "2", "lpips_net": "none",
-    "best_by": "psnr", "device": "cpu", "precision": "fp32", "data.validation_count": "1",
+    "total_steps": "2", "data.batch": "2", "data.patch": "32", "validate_every": "2", "save_every": "2",
+    "lpips_net": "none", "best_by": "psnr", "device": "cpu", "precision": "fp32", "data.validation_count": "1",
 }  # fmt: skip
 
 _CLIENT = """#!{python} -S

@@ -1,4 +1,4 @@
-"""Every fenced command of the README and the documentation runs as it stands, in bash and, where there is one, in zsh."""
+"""Every fenced command of the README and the documentation runs as it stands, in bash and, if installed, in zsh."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SHELLS = [shell for shell in ("bash", "zsh") if shutil.which(shell)]
 #: ```bash or ```python, indented or not; `<!-- skip: reason -->` on the line before leaves a block out.
 BLOCK = re.compile(
-    r"^(?P<skip> *<!-- skip: .+ -->\n)?(?P<indent> *)```(?P<kind>bash|python)\n(?P<text>.*?)^(?P=indent)```$",
-    re.M | re.S,
+    r"^(?P<skip> *<!-- skip: [^\n]+ -->\n)?(?P<indent> *)```(?P<kind>bash|python)\n(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the commands are run by a server that forks")
