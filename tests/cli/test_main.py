@@ -20,20 +20,6 @@ from restore.cli.main import app
 from restore.images import read_rgb8, write_png
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: The README's section that tells a command's options; what is not here may stand anywhere.
-SECTIONS = {
-    "fix": "Repair",
-    "models": "Repair",
-    "detect": "Find damage",
-    "eval": "Score",
-    "bench": "Compare",
-    "compare": "Compare",
-    "train": "Train",
-    "export": "Train",
-    "degrade": "Damage",
-    "demo": "Damage",
-}
 
 
 def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,13 +27,6 @@ def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
     )
-
-
-def section(command: str) -> str:
-    """The part of the README where a command's options must be."""
-    if command not in SECTIONS:
-        return README
-    return re.split(r"^## ", README.split(f"\n## {SECTIONS[command]}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def described_keys(schema: object, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
@@ -81,25 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", commands())
-def test_every_option_has_its_help_and_its_place_in_the_readme(name: str) -> None:
+def test_every_option_has_its_help(name: str) -> None:
     command = commands()[name]
     assert command.help
-    assert f"restore {name}" in section(name)
     for parameter in command.params:
-        if parameter.name == "help":
-            continue
-        assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
-        if parameter.param_type_name == "option":
-            for option in (*parameter.opts, *parameter.secondary_opts):
-                assert f"`{option}`" in section(name), f"{option} of `restore {name}` is not in its part of the README"
-
-
-def test_readme_names_no_command_or_option_that_is_not_there() -> None:
-    known = {option for c in commands().values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
-    known |= {"--version", "--debug", "--install-completion", "--show-completion", "--constraint"}
-    known |= {"--lpips-weights", "--only"}
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert used <= known, used - known
+        if parameter.name != "help":
+            assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
 
 
 def test_help_needs_nothing_heavy() -> None:
