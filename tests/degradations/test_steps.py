@@ -10,7 +10,7 @@ from skimage.filters import gaussian
 
 from restore.degradations import degradation_from, keys
 from restore.degradations.blur import MotionBlur, line_kernels
-from restore.degradations.jpeg import jpeg, quantisation_tables
+from restore.degradations.jpeg import jpeg, libjpeg, quantization_tables
 
 
 def photograph(height: int, width: int) -> torch.Tensor:
@@ -78,26 +78,60 @@ def test_quantize_gives_what_a_file_can_hold() -> None:
     assert 0 <= out.min() <= out.max() <= 1
 
 
-@pytest.mark.parametrize("halved", [False, True])
-@pytest.mark.parametrize("quality", [10, 30, 50, 75, 90])
-def test_jpeg_is_that_of_libjpeg(quality: int, halved: bool) -> None:
-    clean = photograph(203, 157)  # no multiple of 8 or 16
+def pillow_jpeg(image: torch.Tensor, quality: int, *, subsampled: bool) -> torch.Tensor:
     file = io.BytesIO()
-    pixels = (clean[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=2 if halved else 0)
-    reference = torch.from_numpy(np.array(Image.open(file)).astype(np.float32)).permute(2, 0, 1)[None] / 255
-    ours = jpeg(clean, torch.tensor([quality]), halved=halved)
+    pixels = (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=2 if subsampled else 0)
+    return torch.from_numpy(np.array(Image.open(file)).astype(np.float32)).permute(2, 0, 1)[None] / 255
+
+
+@pytest.mark.parametrize("subsampled", [False, True])
+@pytest.mark.parametrize("quality", [10, 30, 50, 90])
+def test_jpeg_on_a_cpu_is_exactly_that_of_pillow(quality: int, subsampled: bool) -> None:
+    clean = photograph(203, 157)
+    step = {"name": "jpeg", "quality": quality, "chroma_subsampling_prob": float(subsampled)}
+    assert torch.equal(damaged([step], clean)[0], pillow_jpeg(clean, quality, subsampled=subsampled))
+
+
+@pytest.mark.parametrize("misaligned", [False, True])
+@pytest.mark.parametrize("subsampled", [False, True])
+@pytest.mark.parametrize("quality", [10, 30, 50, 90])
+def test_jpeg_on_tensors_is_close_to_libjpeg(quality: int, subsampled: bool, misaligned: bool) -> None:
+    step = {
+        "name": "jpeg", "quality": quality, "chroma_subsampling_prob": float(subsampled),
+        "misaligned_grid_prob": float(misaligned),
+    }  # fmt: skip
+    clean = photograph(203, 157)
+    exact, tensors = damaged([step], clean)[0], damaged([{**step, "implementation": "tensor"}], clean)[0]
+    levels = ((exact - tensors).abs() * 255).round()
+    assert levels.mean() <= 0.5
+    assert levels.quantile(0.99) <= 4
+    assert levels.max() <= 60
+    assert psnr(tensors, clean) == pytest.approx(psnr(exact, clean), abs=0.1)
+
+
+def test_jpeg_clips_what_a_step_before_left_outside_the_range() -> None:
+    clean = photograph(24, 24)
+    assert torch.equal(libjpeg(clean[0] * 3 - 1, 50, True), libjpeg((clean[0] * 3 - 1).clamp(0, 1), 50, True))
+
+
+@pytest.mark.parametrize("subsampled", [False, True])
+@pytest.mark.parametrize("quality", [10, 30, 50, 75, 90])
+def test_jpeg_is_that_of_libjpeg(quality: int, subsampled: bool) -> None:
+    clean = photograph(203, 157)  # no multiple of 8 or 16
+    reference = pillow_jpeg(clean, quality, subsampled=subsampled)
+    ours = jpeg(clean, torch.tensor([quality]), subsampled=subsampled)
     # measured 45 dB and more; libjpeg's integer transform decides some roundings otherwise
     assert psnr(ours, reference) > 43
     assert psnr(ours, clean) == pytest.approx(psnr(reference, clean), abs=0.1)
 
 
 @pytest.mark.parametrize("quality", [1, 25, 50, 90, 100])
-def test_quantisation_tables_are_those_of_libjpeg(quality: int) -> None:
+def test_quantization_tables_are_those_of_libjpeg(quality: int) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
     tables = Image.open(file).quantization
-    luminance, chrominance = quantisation_tables(quality)
+    luminance, chrominance = quantization_tables(quality)
     assert sorted(v for row in luminance for v in row) == sorted(tables[0])
     assert sorted(v for row in chrominance for v in row) == sorted(tables[1])
 
@@ -105,8 +139,8 @@ def test_quantisation_tables_are_those_of_libjpeg(quality: int) -> None:
 def test_a_shifted_jpeg_grid_starts_elsewhere() -> None:
     clean = photograph(64, 64)
     start = (torch.tensor([3]), torch.tensor([5]))
-    moved = jpeg(clean, torch.tensor([10]), halved=False, start=start)
-    cut = jpeg(clean[..., 5:, 3:], torch.tensor([10]), halved=False)  # block edges lie 8 − 3 and 8 − 5 pixels in
+    moved = jpeg(clean, torch.tensor([10]), subsampled=False, start=start)
+    cut = jpeg(clean[..., 5:, 3:], torch.tensor([10]), subsampled=False)  # block edges lie 8 − 3 and 8 − 5 pixels in
     torch.testing.assert_close(moved[..., 5:53, 3:51], cut[..., :48, :48], rtol=0, atol=1e-6)
 
 
