@@ -258,12 +258,23 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RestoreError: the file is damaged.
     """
+    facts = read_state_facts(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    return tensors, facts
+
+
+def read_state_facts(path: Path) -> dict[str, Any]:
+    """The plain facts that `save_state` wrote, without reading the tensors.
+
+    Raises:
+        RestoreError: the file is damaged.
+    """
     with _opened(path) as file:
         facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if not isinstance(facts, dict):
         raise RestoreError("this is not the state of a training run", where=path)
-    return tensors, facts
+    return facts
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from restore.config import Settings, build, find_config, read_yaml, rename_old_keys
 from restore.degradations.base import Params, Probability, Step
 from restore.degradations.inpainting_masks import Holes
+from restore.degradations.jpeg import Jpeg
 from restore.degradations.registry import STEPS
 from restore.devices import to_device
 from restore.errors import RestoreError
@@ -93,6 +94,10 @@ class Degradation:
     def __call__(self, clean: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """`sample` and `apply` in one."""
         return self.apply(clean, self.sample(keys, (clean.shape[-2], clean.shape[-1])))
+
+    def with_tensor_jpeg(self) -> Degradation:
+        """The same, but JPEG runs on tensors on every device, as in earlier releases (`Jpeg.implementation`)."""
+        return Degradation(self.name, _with_tensor_jpeg(self._node))
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,12 @@ def _node(values: Any, where: str, at: str, *, in_choice: bool) -> _Node:
         raise RestoreError(f"unknown step {name!r}", where=place, hint=f"{hint}known: {', '.join(STEPS)}")
     step = build(STEPS[name], values, where=f"{place} ({name})")
     return _Node(step.probability, step.weight, step=step)
+
+
+def _with_tensor_jpeg(node: _Node) -> _Node:
+    if isinstance(node.step, Jpeg):
+        return replace(node, step=node.step.model_copy(update={"implementation": "tensor"}))
+    return replace(node, parts=tuple(map(_with_tensor_jpeg, node.parts)))
 
 
 def _steps_of(node: _Node) -> list[Step]:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from restore.checkpoints import read_state, save_state
+from restore.checkpoints import read_state, read_state_facts, save_state
 from restore.config import read_yaml, rename_old_keys
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.environment import environment
@@ -46,6 +46,7 @@ class RunFolder:
     _keep = 0
     _saved_step: int | None = None  # of last/, as far as this process knows
     _board: Any = None
+    _cpu_jpeg = "libjpeg"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -173,7 +174,7 @@ class RunFolder:
                 plain[name] = part.state_dict()
         kept = self._keep_previous() if self._keep else None
         try:
-            save_state(self.state, tensors, {**facts, "plain": plain})
+            save_state(self.state, tensors, {**facts, "plain": plain, "cpu_jpeg": self._cpu_jpeg})
         except RestoreError:
             if kept is not None:
                 kept.unlink(missing_ok=True)  # it is last/ still
@@ -214,10 +215,21 @@ class RunFolder:
         """Whether a run can go on in this folder."""
         return (path / "last" / "state.safetensors").exists()
 
+    @staticmethod
+    def cpu_jpeg(path: Path) -> str:
+        """What compresses training images on a CPU: `libjpeg`, or `tensor` for a run that an earlier release began.
+
+        Such a run resumes bit for bit only with the implementation that it began with.
+        """
+        if not RunFolder.has_state(path):
+            return "libjpeg"
+        return str(read_state_facts(path / "last" / "state.safetensors").get("cpu_jpeg", "tensor"))
+
     def load(self, parts: Mapping[str, Savable]) -> dict[str, Any] | None:
         """Fill the parts from the last state; returns the facts saved with it, or None where there is no state yet."""
         if not self.state.exists():
             return None
+        self._cpu_jpeg = self.cpu_jpeg(self.path)
         tensors, facts = read_state(self.state)
         self._saved_step = int(facts["step"])
         for name, part in parts.items():

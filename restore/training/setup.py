@@ -35,6 +35,7 @@ from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.models.receptive_field import measure_reach_px
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
+from restore.training.run_dir import RunFolder
 from restore.training.step import TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
@@ -221,7 +222,10 @@ def open_damage(config: TrainConfig) -> Degradation | None:
     """The damage that a config names or spells out; None for real pairs."""
     if config.damage is None:
         return None
-    return degradation_from(config.damage, "damage")
+    degradation = degradation_from(config.damage, "damage")
+    if config.out is not None and RunFolder.cpu_jpeg(config.out) == "tensor":
+        return degradation.with_tensor_jpeg()
+    return degradation
 
 
 def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss | None:
