@@ -1,4 +1,4 @@
-"""Weights for other programs, and theirs for this one: pix2pix's `.pth` files and described `.safetensors`."""
+"""Convert weights between pix2pix's `.pth` files and this package's `.safetensors`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from restore.checkpoints import (
     read_torch_state,
     read_weights,
     save_weights,
-    write_atomically,
 )
 from restore.errors import RestoreError
+from restore.files import write_atomically
 from restore.models.pix2pix import infer_args, pix2pix_from_state_dict
 
 Format = Literal["pix2pix", "safetensors"]
@@ -31,7 +31,7 @@ G_ENDING, D_ENDING = "_net_G.pth", "_net_D.pth"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and a line for whatever was not, with the reason."""
+    """The files written, and a note for each that was left out, with the reason."""
 
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
@@ -39,13 +39,13 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Source:
-    """Weights with their description; `d` are the discriminator's, where the source holds them."""
+    """Weights of a generator with their description, and of the discriminator `d` if the source holds them."""
 
     path: Path
     description: Description
     g: Mapping[str, Tensor]
     d: Mapping[str, Tensor] | None = None
-    half: bool = True  # published weights are kept in float32: they open as exactly what they were
+    half: bool = True  # published weights stay in float32, so that they open unchanged
 
 
 def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = False) -> Exported:
@@ -61,14 +61,14 @@ def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = F
         overwrite: replace files that exist.
 
     Raises:
-        RestoreError: no such source; another architecture than pix2pix; a file is in the way or cannot be written.
+        RestoreError: no such source; the architecture is not pix2pix; a file exists already or cannot be written.
     """
     opened = _open(Path(source), str(source))
     if format == "pix2pix":
         return _write_pix2pix(opened, out, overwrite)
     if out.suffix != ".safetensors":
-        raise RestoreError("a weights file ends with .safetensors", where=out)
-    _refuse([out], overwrite)
+        raise RestoreError("a weights file must end with .safetensors", where=out)
+    _refuse_existing([out], overwrite)
     save_weights(out, opened.g, opened.description, half=opened.half)
     return Exported((out,))
 
@@ -115,17 +115,17 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
     if source.description.builder != "pix2pix":
         raise RestoreError(
-            f"holds a {source.description.builder}, which pix2pix's code cannot open",
+            f"is a {source.description.builder}, which pix2pix's code cannot load",
             where=source.path,
             hint="only models with builder: pix2pix can be exported in this format",
         )
     if out.suffix == ".pth" and not out.name.endswith(G_ENDING):
-        raise RestoreError(f"a file for pix2pix's code ends with {G_ENDING}", where=out, hint="or name a folder")
+        raise RestoreError(f"a file for pix2pix's code must end with {G_ENDING}", where=out, hint="or name a folder")
     g_file = out if out.suffix == ".pth" else out / f"latest{G_ENDING}"
     d_file = g_file.with_name(g_file.name.removesuffix(G_ENDING) + D_ENDING)
-    reason = _why_not(source)
+    reason = _reason_against_d(source)
     files = [g_file] if reason else [g_file, d_file]
-    _refuse(files, overwrite)
+    _refuse_existing(files, overwrite)
     write_atomically(g_file, _torch_bytes(source.g))
     if reason:
         return Exported((g_file,), (f"no {d_file.name}: {reason}",))
@@ -134,25 +134,25 @@ def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
     return Exported((g_file, d_file))
 
 
-def _why_not(source: _Source) -> str | None:
-    """Why the discriminator cannot go along; None where it can."""
+def _reason_against_d(source: _Source) -> str | None:
+    """Why the discriminator cannot be exported; None if it can."""
     if source.d is None:
-        return "there is no discriminator beside these weights"
+        return "the source has no discriminator"
     if any("parametrizations" in name for name in source.d):
         return "pix2pix's code has no spectral norm"
     if "model.2.bias" in source.d:
-        return "pix2pix's discriminator has a batch norm after every inner convolution, this one has none"
+        return "pix2pix's discriminator has batch norms, this one has none"
     args: dict[str, Any] = source.description.args
     channels = args.get("input_nc", 3) + args.get("output_nc", 3)
     if source.d["model.0.weight"].shape[1] != channels:
-        return f"pix2pix's code shows it {channels} channels, this one sees {source.d['model.0.weight'].shape[1]}"
+        return f"pix2pix's discriminator takes {channels} channels, this one {source.d['model.0.weight'].shape[1]}"
     return None
 
 
-def _refuse(files: list[Path], overwrite: bool) -> None:
+def _refuse_existing(files: list[Path], overwrite: bool) -> None:
     for file in files:
         if file.exists() and not overwrite:
-            raise RestoreError("is there already", where=file, hint="choose another name, or add --overwrite")
+            raise RestoreError("exists already", where=file, hint="choose another name, or add --overwrite")
 
 
 def _torch_bytes(state: Mapping[str, Tensor]) -> bytes:

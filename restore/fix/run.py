@@ -66,7 +66,6 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
     Raises:
         RestoreError: exit code 2; no such model or device, or a file that cannot be read.
     """
-    from restore.restorers.detector import open_detector
     from restore.restorers.registry import open_restorer, open_restorers
 
     device, precision = options.device, options.precision
@@ -87,6 +86,8 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
                 same = {"device": str(one.device), "precision": precision}
                 cleaner = cleaners[number] if cleaners else open_restorer("photo", **same)
             if options.masks == "auto":
+                from restore.restorers.detector import open_detector
+
                 detector = open_detector(os.fspath(options.detector), device=str(one.device), precision=precision)
             one = Models(one, cleaner, detector)
         models.append(one)

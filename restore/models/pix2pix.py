@@ -83,7 +83,7 @@ class Pix2Pix(RestorationNetwork):
             image = (image * image.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         elif self.input_nc == 4:
             image = torch.cat([image, image.new_zeros(image[:, :1].shape) if mask is None else mask], 1)
-        out = self.model(image * 2 - 1) * 0.5 + 0.5
+        out: Tensor = self.model(image * 2 - 1) * 0.5 + 0.5  # the reference works in [-1, 1]
         return out.expand(-1, 3, -1, -1)
 
 
@@ -171,7 +171,8 @@ class _Outermost(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        out: Tensor = self.model(x)
+        return out
 
 
 class _Block(nn.Module):

@@ -12,4 +12,4 @@ def count_macs(forward: Callable[[], object]) -> int:
     """Multiply-accumulate operations of one forward pass: of convolutions and matrix products, nothing else."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward()
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

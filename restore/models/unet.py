@@ -151,7 +151,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W -> B×C×H×W."""
-        return x + self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        residual: Tensor = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        return x + residual
 
 
 def down(wide_in: int, wide_out: int) -> nn.Module:

@@ -28,7 +28,7 @@ from tests.processes import Nursery
 class Bright(nn.Module):
     """White is damage."""
 
-    def forward(self, image: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, image: Tensor, mask: Tensor | None, filled: bool = True) -> Tensor:
         return (image[:, :1] - 0.9) * 1000
 
 
@@ -231,7 +231,7 @@ def test_the_command_finds_what_its_options_say(tmp_path: Path, weights: Path, n
 def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nursery: Nursery) -> None:
     save(tmp_path / "in/a.png", photo(12, 9))
     for args, words in (
-        (("in", "masks", "--model", "photo"), "photo repairs pictures, and finds no damage"),
+        (("in", "masks", "--model", "photo"), "photo is a restorer, not a detector"),
         (("in", "masks", "--model", weights, "--tile", "small"), "--tile: must be an integer"),
         (("nowhere", "masks", "--model", weights), "there is no such file or folder"),
         (("in", "masks", "--model", weights, "--threshold", "1.5"), "--threshold"),
@@ -243,7 +243,7 @@ def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nurser
         assert not (tmp_path / "masks").exists()
     done = nursery.run("fix", tmp_path / "in", tmp_path / "out", "--model", weights)
     assert done.returncode == 2
-    assert "finds damage, and repairs nothing; `restore detect`" in done.stderr
+    assert "is a detector, not a restorer; `restore detect`" in done.stderr
 
 
 def test_a_mask_goes_through_a_pipe(tmp_path: Path, weights: Path) -> None:
