@@ -57,7 +57,7 @@ class HoleFiller(Restorer):
 
     @abstractmethod
     def fill(self, image: FloatArray, hole: BoolArray) -> FloatArray:
-        """Fill one crop: float32 H×W×3 and bool H×W, some pixels in the hole and some not. Pixels outside it may change."""
+        """Fill one crop: float32 H×W×3 and bool H×W, neither all hole nor without one. Pixels outside it may change."""
 
 
 class Telea(HoleFiller):
@@ -72,7 +72,7 @@ class Telea(HoleFiller):
 
 
 class NavierStokes(HoleFiller):
-    """Lines of equal colour continued into the hole as a fluid flows (Bertalmío et al. 2001), OpenCV's, in 8 bits."""
+    """Lines of equal color continued into the hole as a fluid flows (Bertalmío et al. 2001), OpenCV's, in 8 bits."""
 
     name = "navier-stokes"
     purpose = "fills holes along lines of equal color (OpenCV)"

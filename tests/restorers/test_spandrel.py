@@ -427,7 +427,7 @@ def test_torchscript_is_refused(suffix: str, tmp_path: Path) -> None:
 )
 def test_other_weights_are_refused_in_a_line(state: dict[Any, Any], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(RestoreError, match=r"not known|no state dict") as raised:
+    with pytest.raises(RestoreError, match=r"unknown architecture|no state dict") as raised:
         opened(str(tmp_path / "x.pth"))
     assert "\n" not in raised.value.what
     assert len(raised.value.what) < 200
@@ -437,7 +437,7 @@ def test_weights_that_do_not_fit_are_refused_by_the_name_of_what_they_look_like(
     state = compact(2).state_dict()
     state["body.2.weight"] = torch.zeros(5, 5)
     save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(RestoreError, match="looks like RealESRGAN Compact, but does not load: ") as raised:
+    with pytest.raises(RestoreError, match="looks like RealESRGAN Compact, but cannot be loaded: ") as raised:
         opened(str(tmp_path / "x.safetensors"))
     assert "\n" not in raised.value.what
 
@@ -471,13 +471,13 @@ def test_a_network_that_draws_noise_repairs_alike_every_time(tmp_path: Path, pho
 
 
 def test_face_networks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recognised = zoo._recognised
+    recognize = zoo._recognize
 
     def as_face(path: Path, state: Any) -> Any:
-        descriptor = recognised(path, state)
+        descriptor = recognize(path, state)
         descriptor._purpose = "FaceSR"
         return descriptor
 
-    monkeypatch.setattr(zoo, "_recognised", as_face)
-    with pytest.raises(RestoreError, match="repairs single faces, cut out and aligned, not pictures"):
+    monkeypatch.setattr(zoo, "_recognize", as_face)
+    with pytest.raises(RestoreError, match="restores single faces, cropped and aligned, not whole images"):
         opened(saved(compact(2), tmp_path / "x.pth"))
