@@ -111,19 +111,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextmanager
-def cuda_flags(*, tf32: bool, benchmark: bool | None = None) -> Iterator[None]:
-    """Set PyTorch's process-wide CUDA flags for a block, and restore them after it.
-
-    Args:
-        tf32: float32 matrix products and convolutions may use TF32.
-        benchmark: cuDNN measures its algorithms for every new input size, which pays where all batches have one size;
-            None leaves it.
-    """
+def restored_cuda_flags() -> Iterator[None]:
+    """Restore PyTorch's process-wide CUDA flags (TF32, cuDNN's benchmark) after a block, or a decorated function."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
-    if benchmark is not None:
-        cudnn.benchmark = benchmark
     try:
         yield
     finally:

@@ -130,8 +130,7 @@ def run_banded(
         else:
             break
         # Not in the `except` block: the exception's traceback keeps the failed tensors alive.
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing unless CUDA is in use
         tile = max(tile // 2, smallest)
     if tile < first and on_smaller_tile is not None:
         on_smaller_tile(tile)

@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from restore import devices
-from restore.devices import limit_threads, pick_devices, usable_cpus
+from restore.devices import (
+    free_memory,
+    free_ram,
+    installed_ram,
+    is_out_of_memory,
+    limit_threads,
+    pick_devices,
+    restored_cuda_flags,
+    usable_cpus,
+)
 from restore.errors import RestoreError
 
 
@@ -81,3 +90,76 @@ def test_the_network_gets_no_more_threads_than_there_are_processors(monkeypatch:
         assert torch.get_num_threads() == 3, "what the user has set lower stays"
     finally:
         torch.set_num_threads(before)
+
+
+GIB = 2**30
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, root: Path, *, available: int, files: dict[str, str]) -> None:
+    """A machine with so much memory available, whose control group has these files."""
+    (root / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available // 1024} kB\n")
+    for name, text in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(devices, "_MEMINFO", root / "meminfo")
+    monkeypatch.setattr(devices, "_CGROUP", root)
+
+
+def test_free_memory_is_that_of_the_container_with_its_page_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine(monkeypatch, tmp_path, available=64 * GIB, files={})
+    assert free_ram() == free_memory("cpu") == 64 * GIB
+    files = {
+        "memory.max": f"{8 * GIB}\n",
+        "memory.current": f"{7 * GIB}\n",
+        "memory.stat": f"anon 1\ninactive_file {3 * GIB}\n",
+    }
+    machine(monkeypatch, tmp_path, available=64 * GIB, files=files)
+    assert (free_ram(), installed_ram()) == (4 * GIB, min(8 * GIB, installed_ram()))
+    machine(monkeypatch, tmp_path, available=2 * GIB, files={})
+    assert free_ram() == 2 * GIB
+    machine(monkeypatch, tmp_path, available=2 * GIB, files={"memory.max": "max\n"})
+    assert free_ram() == 2 * GIB
+
+
+def test_free_memory_heeds_the_older_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = {
+        "memory/memory.limit_in_bytes": f"{8 * GIB}\n",
+        "memory/memory.usage_in_bytes": f"{7 * GIB}\n",
+        "memory/memory.stat": f"cache 1\ninactive_file 5\ntotal_inactive_file {GIB}\n",
+    }
+    machine(monkeypatch, tmp_path, available=64 * GIB, files=files)
+    assert free_ram() == 2 * GIB
+
+
+def test_free_memory_of_this_machine_is_a_number_of_bytes() -> None:
+    assert 2**20 < free_ram() < 2**46
+    assert 2**20 < installed_ram() < 2**46
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("could not create a primitive: not enough memory"), True),
+        (RuntimeError("expected 4 channels"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_errors_that_mean_out_of_memory(error: BaseException, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+def test_cuda_flags_are_restored() -> None:
+    before = torch.backends.cudnn.allow_tf32
+
+    @restored_cuda_flags()
+    def change() -> None:
+        torch.backends.cudnn.allow_tf32 = not before
+
+    change()
+    assert torch.backends.cudnn.allow_tf32 == before

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from restore import tiling
+from restore.devices import is_out_of_memory
 from restore.errors import RestoreError
-from restore.tiling import auto_tile, is_out_of_memory, run_tiled, smallest_tile
+from restore.tiling import auto_tile, run_tiled, smallest_tile
 
 ONE_STEP = 1 / 255
 

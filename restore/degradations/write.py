@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from restore.degradations import Degradation, key, load_degradation
+from restore.devices import usable_cpus
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
 from restore.images import find_images, read_rgb8, stem_key, write_png
@@ -105,7 +106,7 @@ def write_degraded(
     # PyTorch's own threads would compete with the workers. The bytes of an image depend on neither.
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers or usable_cpus()) as pool:
             for done, (relative, reason) in enumerate(zip(images, pool.map(degrade_one, images)), 1):
                 if reason is None:
                     summary.written += 1

@@ -8,6 +8,7 @@ scikit-image is imported where it is called, because it takes seconds to load.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -161,8 +162,8 @@ class TotalVariation(Denoiser):
         """See `Denoiser.clean`."""
         from skimage.restoration import denoise_tv_chambolle
 
-        cleaned: FloatArray = denoise_tv_chambolle(image, weight=TV_STRENGTH * sigma, channel_axis=-1)  # type: ignore[no-untyped-call]
-        return cleaned
+        denoise: Callable[..., FloatArray] = denoise_tv_chambolle
+        return denoise(image, weight=TV_STRENGTH * sigma, channel_axis=-1)
 
 
 CLASSICAL: dict[str, type[Restorer]] = {

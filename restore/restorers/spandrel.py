@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,8 @@ def _infinite_to_nan(module: nn.Module, args: object, out: Any) -> Any:
 def _same_noise() -> Iterator[None]:
     """Seed the random numbers that MAT, HAT and others draw, and restore the global generators afterwards."""
     drawn = np.random.get_state()  # noqa: NPY002 - it is theirs
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    is_initialized: Callable[[], bool] = torch.cuda.is_initialized
+    devices = range(torch.cuda.device_count()) if is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002

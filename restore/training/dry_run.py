@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from restore.data.loader import Batch, BatchStream, Source
-from restore.devices import is_out_of_memory
+from restore.devices import is_out_of_memory, restored_cuda_flags
 from restore.errors import RestoreError, printable
 from restore.models import count_parameters
 from restore.models.profiling import count_macs
@@ -176,6 +176,7 @@ class Preview:
         return self.config + "".join(f"# {line}\n" for line in self.facts)
 
 
+@restored_cuda_flags()
 def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: None) -> Preview:
     """Build everything that training builds, make a few steps on the device, and forget them.
 

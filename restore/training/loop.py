@@ -17,6 +17,7 @@ import torch
 from restore.checkpoints import save_weights
 from restore.data.loader import BatchStream
 from restore.degradations import key
+from restore.devices import restored_cuda_flags
 from restore.errors import RestoreError
 from restore.models import count_parameters
 from restore.training.collapse_monitor import CollapseMonitor
@@ -72,6 +73,7 @@ class Result:
     leads: bool = True
 
 
+@restored_cuda_flags()
 def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
     """Run a training config to its end, from wherever its folder stands.
 

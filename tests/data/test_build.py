@@ -185,13 +185,6 @@ def test_auto_takes_what_fits_and_says_so(folder: Path, monkeypatch: pytest.Monk
     assert sum("(data.cache: none): they need more than" in line for line in said) == 1
 
 
-def test_free_memory_is_a_number_of_bytes() -> None:
-    from restore.devices import free_memory, free_ram
-
-    assert 2**20 < free_ram() < 2**46
-    assert free_memory(CPU) > 2**20
-
-
 # What is refused.
 
 
