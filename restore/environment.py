@@ -40,7 +40,9 @@ def examine() -> list[tuple[str, str]]:
         ("default", f"{device}, {pick_precision('auto', device)}"),
     ]
     rows += [(f"weights {name}", f"{path.stat().st_size / 1e6:.1f} MB") for name, path in shipped_weights().items()]
-    rows += [(f"LPIPS {b.net}", f"{'at hand' if b.at_hand else 'not at hand'} ({b.cache})") for b in lpips_status()]
+    rows += [
+        (f"LPIPS {b.net}", f"{'available' if b.in_cache else 'not downloaded'} ({b.cache})") for b in lpips_status()
+    ]
     return rows
 
 

@@ -19,7 +19,7 @@ from restore.errors import RestoreError
 from restore.files import check_writable
 from restore.images import find_images, stem_key
 from restore.metrics import Convention, find_convention
-from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
+from restore.metrics.lpips import Lpips, open_lpips_if_available
 from restore.models.profiling import count_macs
 from restore.restorers.base import ModelRequirements, Restorer
 from restore.restorers.classical import CLASSICAL
@@ -277,7 +277,7 @@ def plan_bench(
     _refuse_twins(clean_dir, pictures)
     figures = _published(published, found, clean_dir, len(pictures), limit, how)
     _check_out(clean_dir, out)
-    lpips, why_not = _open_lpips(lpips_net, lpips_weights, str(place))
+    lpips, why_not = open_lpips_if_available(lpips_net, lpips_weights, str(place))
     contenders = open_contenders(
         list(models) or default_models(found), device=device, precision=precision, tile_px=tile_px
     )
@@ -345,13 +345,3 @@ def _check_out(clean_dir: Path, out: Path) -> None:
         raise RestoreError("the output folder is, or lies in, the clean one", where=out, hint="choose another folder")
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise RestoreError("is not empty, and holds no benchmark", where=out, hint="choose another folder")
-
-
-def _open_lpips(net: str, weights: Path | None, device: str) -> tuple[Lpips | None, str]:
-    """LPIPS, or why there is none. What the user named must work."""
-    try:
-        return open_lpips(net, weights, device), ""
-    except RestoreError as error:
-        if weights is not None or net not in LPIPS_NETS:
-            raise
-        return None, str(error)

@@ -20,7 +20,7 @@ from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.images import read_rgb8, write_png
 from restore.images.contact_sheet import Cell, draw_sheet, fitted
-from restore.metrics.lpips import Lpips, lpips_status, open_lpips
+from restore.metrics.lpips import open_lpips_if_available
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 SEED = 0
@@ -72,7 +72,7 @@ def make_demo(
             to; the network is unknown, or its weights do not serve. Else: a picture could not be repaired.
     """
     _check(out)
-    lpips, why_not = _open_lpips(lpips_net, lpips_weights)
+    lpips, why_not = open_lpips_if_available(lpips_net, lpips_weights, pick_device("auto"), download=False)
     _clear(out)
     (out / "clean").mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
@@ -142,19 +142,6 @@ def _clear(out: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RestoreError(f"cannot be replaced: {error.strerror}", where=error.filename) from error
-
-
-def _open_lpips(net: str, weights: Path | None) -> tuple[Lpips | None, str]:
-    """LPIPS where its backbone was given or is on this machine, or why there is none. Never a download."""
-    at_hand = {backbone.net: backbone.at_hand for backbone in lpips_status()}
-    if weights is None and not at_hand.get(net, True):
-        return None, "backbone not on this machine; give it with --lpips-weights, or let `restore eval` fetch it"
-    try:
-        return open_lpips(net, weights, pick_device("auto")), ""
-    except RestoreError as error:
-        if weights is not None or net not in at_hand:
-            raise
-        return None, str(error)
 
 
 def table(rows: list[tuple[DemoTask, EvalReport, EvalReport]], why_no_lpips: str = "") -> list[str]:

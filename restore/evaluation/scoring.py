@@ -18,7 +18,7 @@ from restore.evaluation.report import EvalReport, ImageScores, compare
 from restore.evaluation.statistics import LEVEL, RESAMPLES, SEED
 from restore.metrics import FID, METRICS, MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, Convention, find_convention, score_batch
 from restore.metrics.fid import FrechetDistance, Inception, open_inception
-from restore.metrics.lpips import LPIPS_NETS, Lpips, open_lpips
+from restore.metrics.lpips import Lpips, open_lpips_if_available
 from restore.metrics.preprocessing import HOLE_THRESHOLD
 from restore.metrics.seam import CONVENTION as SEAM_CONVENTION
 from restore.metrics.seam import RATIO_CONVENTION as SEAM_RATIO_CONVENTION
@@ -120,12 +120,9 @@ def open_metrics(
         if lpips is not None:
             suite.lpips = lpips.to(device)
         else:
-            try:
-                suite.lpips = open_lpips(lpips_net, lpips_weights, device)
-            except RestoreError as error:
-                if lpips_weights is not None or lpips_net not in LPIPS_NETS:
-                    raise
-                suite.unavailable |= {name: str(error) for name in columns if name.startswith("lpips")}
+            suite.lpips, reason = open_lpips_if_available(lpips_net, lpips_weights, device)
+            if suite.lpips is None:
+                suite.unavailable |= {name: reason for name in columns if name.startswith("lpips")}
     if FID in metrics:
         try:
             suite.inception = open_inception(fid_weights, device)

@@ -36,13 +36,13 @@ class Backbone:
         net: `alex`, `vgg` or `squeeze`.
         url: where torchvision publishes its weights.
         cache: the file that a download leaves, and that is used from then on.
-        at_hand: the file is there.
+        in_cache: the file is there.
     """
 
     net: str
     url: str
     cache: Path
-    at_hand: bool
+    in_cache: bool
 
 
 class Lpips:
@@ -152,8 +152,33 @@ def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.dev
     return Lpips(net, path, _module(net, features)).to(device)
 
 
+def open_lpips_if_available(
+    net: str, weights: Path | None, device: torch.device | str, *, download: bool = True
+) -> tuple[Lpips | None, str]:
+    """LPIPS, or None and the reason why it is not available. Arguments as for `open_lpips`.
+
+    Args:
+        download: False: use no network.
+
+    Raises:
+        RestoreError: exit code 2: unknown net, or `weights` was named and is unusable.
+    """
+    in_cache = {backbone.net: backbone.in_cache for backbone in lpips_status()}
+    if weights is None and not download and not in_cache.get(net, True):
+        return None, (
+            f"the backbone {net!r} is not on this machine; name a file with --lpips-weights, or let `restore eval` "
+            "download it"
+        )
+    try:
+        return open_lpips(net, weights, device), ""
+    except RestoreError as error:
+        if weights is not None or net not in LPIPS_NETS:
+            raise
+        return None, str(error)
+
+
 def lpips_status() -> list[Backbone]:
-    """Which backbones are at hand without a network, in the order of `LPIPS_NETS`. Downloads nothing."""
+    """Which backbones are on this machine, in the order of `LPIPS_NETS`. Downloads nothing."""
     import torchvision
 
     backbones = []

@@ -1,4 +1,4 @@
-"""How well marked damage agrees with the true one: precision, recall and F1, a pixel's width forgiven."""
+"""Precision, recall and F1 of detected damage, with a tolerance of one pixel at its edges."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOLERANCE_PX = 1
+"""Scratches and dust have soft edges, and where they end is arguable by a pixel."""
 
 
 def grown(mask: Tensor, radius_px: int) -> Tensor:
-    """A mask dilated by a disc: every pixel at most `radius_px` from a marked one (Euclidean, centre to centre).
+    """Dilate a mask by a disc: every pixel at most `radius_px` from a masked one (Euclidean, centre to centre).
 
     Args:
         mask: bool, B×1×H×W.
@@ -27,18 +28,18 @@ def grown(mask: Tensor, radius_px: int) -> Tensor:
 
 
 def tolerant_counts(predicted: Tensor, true: Tensor, tolerance_px: int = TOLERANCE_PX) -> Tensor:
-    """What precision and recall are made of, as for contours (Martin et al. 2004; Perazzi et al. 2016, "DAVIS").
+    """Pixel counts for precision and recall, as for contours (Martin et al. 2004; Perazzi et al. 2016, "DAVIS").
 
-    A marked pixel is right where a true one is at most `tolerance_px` away, a true one is found where a marked one is:
-    where soft damage ends is a matter of taste.
+    A predicted pixel is right if a true one is at most `tolerance_px` away; a true pixel is found if a predicted
+    one is.
 
     Args:
         predicted, true: bool, B×1×H×W; one of the two may have B = 1.
         tolerance_px: 0 or more.
 
     Returns:
-        float64[B, 4]: pixels marked, of these right, pixels true, of these found. Sums of several pictures' counts are
-        their counts together.
+        float64[B, 4]: predicted pixels, right ones among them, true pixels, found ones among them. The counts of
+        several images add up.
     """
     right = predicted & grown(true, tolerance_px)
     found = true & grown(predicted, tolerance_px)
@@ -47,13 +48,13 @@ def tolerant_counts(predicted: Tensor, true: Tensor, tolerance_px: int = TOLERAN
 
 
 def precision_recall_f1(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of counts (float64[..., 4], see `tolerant_counts`): float64[...] each, in [0, 1].
+    """Scores from counts (float64[..., 4], see `tolerant_counts`): float64[...] each, in [0, 1].
 
-    Over pixels of many pictures together, not per picture: one without damage has no F1 of its own. Precision is 1
-    where nothing is marked, recall is 1 where nothing is damaged, and F1 is their harmonic mean.
+    Sum the counts of many images first: an image without damage has no F1 of its own. Precision is 1 if nothing is
+    predicted, recall is 1 if nothing is damaged, and F1 is their harmonic mean.
     """
-    marked, right, true, found = counts.unbind(-1)
-    precision = torch.where(marked == 0, 1.0, right / marked)
+    predicted, right, true, found = counts.unbind(-1)
+    precision = torch.where(predicted == 0, 1.0, right / predicted)
     recall = torch.where(true == 0, 1.0, found / true)
     together = precision + recall
     return precision, recall, torch.where(together == 0, 0.0, 2 * precision * recall / together)

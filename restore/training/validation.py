@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from restore.data.loader import Batch
 from restore.devices import autocast
-from restore.errors import RestoreError
 from restore.images import write_png
 from restore.metrics import score_batch
-from restore.metrics.lpips import Lpips, open_lpips
+from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.self_ensemble import self_ensemble
 from restore.training.config import TrainConfig
@@ -208,10 +207,9 @@ def _open_lpips(config: TrainConfig, device: torch.device, on_event: Callable[[s
     """LPIPS where its backbone can be had; otherwise None, and said (unless `best_by` rests on it)."""
     if config.lpips_net == "none":
         return None
-    try:
-        return open_lpips(config.lpips_net, weights=config.lpips_weights, device=device)
-    except RestoreError as error:
-        if config.best_by == "lpips" or config.lpips_weights is not None:
-            raise
-        on_event(f"validating without LPIPS: {error}")
-        return None
+    if config.best_by == "lpips":
+        return open_lpips(config.lpips_net, config.lpips_weights, device)
+    lpips, reason = open_lpips_if_available(config.lpips_net, config.lpips_weights, device)
+    if lpips is None:
+        on_event(f"validating without LPIPS: {reason}")
+    return lpips

@@ -48,7 +48,7 @@ def bench(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     def no_backbone(*_: object) -> None:
         raise RestoreError("no backbone here", exit_code=1)
 
-    monkeypatch.setattr("restore.benchmark.plan.open_lpips", no_backbone)
+    monkeypatch.setattr("restore.metrics.lpips.open_lpips", no_backbone)
 
     def run(*damages: str, models: tuple[str, ...] = ("tv",), folder: Path = clean, **options: object) -> Results:
         plan = plan_bench(folder, tmp_path / "out", damages=damages, models=models, device="cpu", **options)

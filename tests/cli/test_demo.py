@@ -25,7 +25,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = data.chelsea()
     monkeypatch.setattr(demo, "PHOTOGRAPHS", ("chelsea",))
     monkeypatch.setattr(data, "chelsea", lambda: whole[50:114, 100:180])
-    monkeypatch.setattr(demo, "lpips_status", lambda: [Backbone("alex", "https://x", Path("none"), False)])
+    monkeypatch.setattr(
+        "restore.metrics.lpips.lpips_status", lambda: [Backbone("alex", "https://x", Path("none"), False)]
+    )
     monkeypatch.setattr(socket.socket, "connect", asked)
     monkeypatch.setattr(socket, "getaddrinfo", asked)
 
@@ -37,7 +39,7 @@ def test_it_repairs_scores_and_shows_without_a_network(tmp_path: Path) -> None:
     table = lines[lines.index("") + 1 :]
     assert len(table) == 1 + len(demo.TASKS) + 1
     assert all("->" in line for line in table[1:-1])
-    assert table[-1].startswith("- : backbone not on this machine; ")
+    assert table[-1].startswith("- : the backbone 'alex' is not on this machine; ")
 
 
 def test_a_second_one_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:

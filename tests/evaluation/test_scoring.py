@@ -315,7 +315,7 @@ def test_without_a_backbone_the_column_says_why_and_the_other_scores_stand(
     def refuse(*_: object) -> None:
         raise RestoreError("no backbone", hint="give one", exit_code=1)
 
-    monkeypatch.setattr(scoring, "open_lpips", refuse)
+    monkeypatch.setattr("restore.metrics.lpips.open_lpips", refuse)
     report = score_folders(*folders)
     assert report.to_json()["summary"]["lpips"] == {
         "mean": None,

@@ -142,10 +142,10 @@ def test_opening_is_silent_and_leaves_the_random_state_alone(capfd: pytest.Captu
 @needs_weights
 def test_a_cached_file_is_used_without_a_network(no_network: Path, pair, squeeze: Lpips) -> None:
     status = {backbone.net: backbone for backbone in lpips_status()}
-    assert not any(backbone.at_hand for backbone in status.values())
+    assert not any(backbone.in_cache for backbone in status.values())
     no_network.mkdir(parents=True)
     torch.save(load_file(WEIGHTS), status["squeeze"].cache)
-    assert [backbone.net for backbone in lpips_status() if backbone.at_hand] == ["squeeze"]
+    assert [backbone.net for backbone in lpips_status() if backbone.in_cache] == ["squeeze"]
     assert open_lpips("squeeze")(*pair).item() == squeeze(*pair).item()
 
 

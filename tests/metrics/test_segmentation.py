@@ -41,6 +41,13 @@ def test_pixels_within_the_tolerance_count_as_right(
     assert tolerant_counts(predicted, TRUE, tolerance_px).tolist() == [[marked, right, 3, found]]
 
 
+def test_the_default_tolerance_is_one_pixel() -> None:
+    one_too_low = mask(".......", ".......", ".##....", ".......")
+    two_too_low = mask(".......", ".......", ".......", ".##....")
+    assert tolerant_counts(one_too_low, TRUE).tolist() == [[2, 2, 3, 2]]
+    assert tolerant_counts(two_too_low, TRUE).tolist() == [[2, 0, 3, 0]]
+
+
 def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
     precision, recall, f1 = precision_recall_f1(torch.tensor([4.0, 3.0, 8.0, 2.0]))
     assert (precision.item(), recall.item()) == (0.75, 0.25)
