@@ -22,9 +22,8 @@ from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import Lpips, open_lpips_if_available
 from restore.models.profiling import count_macs
 from restore.restorers.base import ModelRequirements, Restorer
-from restore.restorers.classical import CLASSICAL
 from restore.restorers.network import sha256_of
-from restore.restorers.registry import open_restorer
+from restore.restorers.registry import open_restorer, parse_model
 
 # The models of a benchmark: what they are, how large, and which damages they are for.
 
@@ -103,7 +102,7 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
     """Open every model once, to see what it is.
 
     Args:
-        models: names or paths, each once.
+        models: names or paths, or `NAME=PATH`; each once.
         device, precision: as for `open_restorer`.
         tile_px: largest side of a tile; 0: whole pictures.
 
@@ -111,11 +110,12 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
         RestoreError: exit code 2: one cannot be opened.
     """
     given = list(dict.fromkeys(models))
-    stems = Counter(_stem(name) for name in given)
+    labels = Counter(parse_model(name).label for name in given)
     contenders = []
     for name in given:
         restorer = open_restorer(name, device=device, precision=precision)
-        label = _stem(name) if stems[_stem(name)] == 1 else name
+        label = parse_model(name).label
+        label = label if labels[label] == 1 else name
         network = restorer.network
         contenders.append(
             BenchModel(
@@ -133,10 +133,6 @@ def open_contenders(models: Sequence[str], *, device: str, precision: str, tile_
             )
         )
     return contenders
-
-
-def _stem(name: str) -> str:
-    return name if name in CLASSICAL else Path(name).stem
 
 
 def _method_identity(restorer: Restorer) -> str:

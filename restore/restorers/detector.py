@@ -17,6 +17,7 @@ from restore.errors import RestoreError
 from restore.models.self_ensemble import self_ensemble
 from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.network import NetworkRunner, requirements_of, sha256_of
+from restore.restorers.registry import parse_model
 from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
@@ -158,7 +159,7 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
     """Open a detector: a shipped one, or weights that were trained with `task: detection`.
 
     Args:
-        name_or_path: a name of `restore models`, the path of a `.safetensors`, or a run's folder.
+        name_or_path: a name of `restore models`, the path of a `.safetensors`, a run's folder, or `NAME=PATH`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
@@ -167,17 +168,18 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
     """
     place = pick_device(device)
     precision = pick_precision(precision, place)
-    path = find_weights(name_or_path)
+    spec = parse_model(name_or_path)
+    path = find_weights(spec.source)
     if read_description(path).finds is None:
         raise RestoreError(
-            f"{name_or_path} is a restorer, not a detector",
+            f"{spec.name} is a restorer, not a detector",
             hint="`restore train` trains a detector with task=detection",
         )
     model, description = load_generator(path)
     assert description.finds is not None
     return Detector(
         description.finds,
-        name_or_path,
+        spec.name,
         model,
         requirements_of(description, model),
         description.purpose,

@@ -43,6 +43,11 @@ class ModelSpec:
     name: str
     source: str
 
+    @property
+    def label(self) -> str:
+        """The name for a table: of a file without folders and suffix."""
+        return Path(self.name).stem if is_path(self.name) else self.name
+
 
 @dataclass(frozen=True)
 class ModelInfo:
