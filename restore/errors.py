@@ -1,20 +1,21 @@
-"""The one exception that means: the user, not the program, can put this right."""
+"""The exception for errors that the user can correct."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 
 class RestoreError(Exception):
-    """What failed, in which file or key, and what to try. Printed as one line, without a traceback.
+    """An error that the user can correct. The command line prints it as one line, without a traceback.
 
     Args:
-        what: what failed, in plain words.
-        where: the file, folder or config key that it is about.
+        what: what failed, as a sentence without a full stop.
+        where: the file, folder, option or config key that failed.
         hint: what to do about it.
-        exit_code: 1 something failed while working, 2 the command was wrong and nothing was written,
-            3 training diverged (see `restore --help`).
+        exit_code: 1 = something failed during the work, 2 = the command was wrong and nothing was written, 3 = training
+            diverged (see `restore --help`).
     """
 
     def __init__(
@@ -35,16 +36,17 @@ class RestoreError(Exception):
         line = self.what if self.where is None else f"{self.where}: {self.what}"
         return line if self.hint is None else f"{line}; {self.hint}"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickling, for errors that cross from a worker process; the default cannot pass keyword arguments."""
         return _rebuild, (type(self), self.what, self.where, self.hint, self.exit_code)
 
 
-def _rebuild(kind: type, what: str, where: str | None, hint: str | None, exit_code: int) -> RestoreError:
+def _rebuild(kind: type[RestoreError], what: str, where: str | None, hint: str | None, exit_code: int) -> RestoreError:
     return kind(what, where=where, hint=hint, exit_code=exit_code)
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text that prints on one line of any terminal: odd bytes and control characters escaped."""
+    """A path as text that prints on one line of any terminal: undecodable bytes and control characters are escaped."""
     text = os.fsdecode(os.fspath(path))
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

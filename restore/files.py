@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all; what killed runs have left of theirs; where files can be written."""
+"""Atomic file writes, and cleanup of the temporary files that killed runs leave behind."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from restore.errors import RestoreError
 
-#: Names of files that are being written begin and end like this; what is left of a killed run can be swept.
+#: The beginning and end of the names of temporary files, by which leftovers of killed runs are found.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".restore-", ".tmp"
 
 logger = logging.getLogger(__name__)
 
+#: The age at which temporary files of other machines, whose processes cannot be looked up, count as leftovers.
 _ABANDONED_SECONDS = 24 * 3600
 
 
@@ -31,18 +32,18 @@ def write_atomically(
     parents: bool = True,
     overwrite: bool = True,
 ) -> None:
-    """Write beside, sync, rename: what has its name is complete, and the old file stays whole until the new one is.
+    """Write a file: to a temporary file beside it, which is synced and then renamed. The old file stays until then.
 
     Args:
         path: the file.
-        data: all of it.
-        like: gives its permissions and its modification time, before the rename; None: those of any new file.
-        parents: make missing folders.
-        overwrite: replace what is there; else that is an error.
+        data: its content.
+        like: copy the permissions and the modification time of this status; None: those of a new file.
+        parents: create missing folders.
+        overwrite: replace an existing file; otherwise it is an error.
 
     Raises:
-        RestoreError: exit code 1, with the `OSError` as its cause; nothing of the attempt is left, and what was there
-            before is untouched.
+        RestoreError: exit code 1, with the `OSError` as its cause. The temporary file is removed, and an existing file
+            is unchanged.
     """
     target = Path(path)
     with (
@@ -56,9 +57,9 @@ def write_atomically(
 def replace_atomically(
     target: Path, *, like: os.stat_result | None = None, parents: bool = True, overwrite: bool = True
 ) -> Iterator[Path]:
-    """A name beside a file, for it to be written under; at the end it is synced and takes the file's name.
+    """Yield a temporary path to write to. At the end of the block, the file is synced and renamed to `target`.
 
-    Arguments and errors as for `write_atomically`; where the block fails, nothing of it is left.
+    If the block fails, the temporary file is removed. Arguments and errors are those of `write_atomically`.
     """
     temporary = temporary_path(target)
     try:
@@ -69,11 +70,11 @@ def replace_atomically(
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             if like is not None:
-                _make_alike(temporary, like)
+                _copy_status(temporary, like)
             if overwrite:
                 os.replace(temporary, target)
             else:
-                _rename(temporary, target)
+                _rename_without_overwriting(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -81,13 +82,13 @@ def replace_atomically(
         raise RestoreError(write_error_message(error), where=target, exit_code=1) from error
 
 
-def _rename(temporary: Path, target: Path) -> None:
-    """As `os.replace`, but what has its name keeps it."""
+def _rename_without_overwriting(temporary: Path, target: Path) -> None:
+    """As `os.replace`, but raises `FileExistsError` if the target exists."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError as error:  # FAT and some network disks know no second name for a file
+    except OSError as error:  # FAT and some network disks have no hard links
         logger.debug("%s: %s", target, error)
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from error
@@ -97,30 +98,30 @@ def _rename(temporary: Path, target: Path) -> None:
 
 
 def temporary_path(target: Path) -> Path:
-    """A name in a file's folder that nobody uses, and that the next run sweeps if this process is killed."""
+    """An unused path in a file's folder. If this process is killed, the next run removes what is left there."""
     unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
     return target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
 
 
 def write_error_message(error: OSError | ValueError) -> str:
-    """What stands in the way of writing, in words."""
+    """Why a file cannot be written, in words for the user."""
     code = getattr(error, "errno", None)
     return {
         errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
+        errno.EDQUOT: "the disk quota is exceeded",
         errno.EACCES: "no permission to write here",
         errno.EPERM: "no permission to write here",
-        errno.EROFS: "this disk is read-only",
+        errno.EROFS: "the disk is read-only",
         errno.ENOENT: "there is no such folder",
         errno.ENOTDIR: "there is no such folder",
-        errno.EEXIST: "a file of this name has appeared meanwhile, and is left as it is",
-        errno.EISDIR: "a folder of this name is in the way",
-        errno.ENAMETOOLONG: "the name is too long",
-    }.get(code or 0, f"cannot be written: {getattr(error, 'strerror', None) or error}")
+        errno.EEXIST: "a file with this name appeared during the run and was not overwritten",
+        errno.EISDIR: "a folder with this name exists",
+        errno.ENAMETOOLONG: "the file name is too long",
+    }.get(code or 0, f"the file cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def check_writable(folder: Path) -> None:
-    """That a folder is there, or can be made, and can be written to, as far as asking tells. Writes nothing.
+    """Check that a folder exists or can be created, and is writable, as far as its permissions show. Writes nothing.
 
     Raises:
         RestoreError: exit code 2.
@@ -135,18 +136,19 @@ def check_writable(folder: Path) -> None:
 
 
 def not_found_message(path: str | os.PathLike[str], kind: str) -> str:
-    """What to say where there is no file or folder: a link that leads nowhere is called that.
+    """The message for a path that does not exist; it says so if the path is a link to a missing target.
 
     Args:
-        path: what was asked for.
-        kind: what it should have been: `file`, `folder`, ...
+        path: the path.
+        kind: what was expected there: `file`, `folder`, ...
     """
-    return "a dangling link: what it points to is not there" if os.path.islink(path) else f"there is no such {kind}"
+    return "a dangling link: its target does not exist" if os.path.islink(path) else f"there is no such {kind}"
 
 
 def sweep_leftovers(folder: Path) -> int:
-    """Remove temporary files that dead runs have left in a folder: those of this machine's processes that are no
-    more, others after a day (another machine may be writing here too). Returns how many.
+    """Remove the temporary files that killed runs left in a folder. Returns their number.
+
+    Files of this machine go if their process has ended. Files of other machines, which may still write, go after a day.
     """
     swept = 0
     for path in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
@@ -160,20 +162,21 @@ def sweep_leftovers(folder: Path) -> int:
             if abandoned:
                 path.unlink()
                 swept += 1
-        except OSError as error:  # gone meanwhile, or not ours: in nobody's way
-            logger.debug("%s: not swept: %s", path, error)
+        except OSError as error:  # already removed, or owned by somebody else; it does no harm
+            logger.debug("%s: not removed: %s", path, error)
     return swept
 
 
-def _make_alike(path: Path, like: os.stat_result) -> None:
-    for make in (
-        lambda: os.chmod(path, like.st_mode & 0o777),
-        lambda: os.utime(path, ns=(like.st_atime_ns, like.st_mtime_ns)),
-    ):
-        try:
-            make()
-        except (OSError, OverflowError) as error:  # some disks have one or neither; the content matters more
-            logger.debug("%s: %s", path, error)
+def _copy_status(path: Path, like: os.stat_result) -> None:
+    # Some disks support only one of these, or neither. The content matters more.
+    try:
+        os.chmod(path, like.st_mode & 0o777)
+    except OSError as error:
+        logger.debug("%s: permissions not copied: %s", path, error)
+    try:
+        os.utime(path, ns=(like.st_atime_ns, like.st_mtime_ns))
+    except (OSError, OverflowError) as error:
+        logger.debug("%s: modification time not copied: %s", path, error)
 
 
 def _machine() -> str:
@@ -181,16 +184,16 @@ def _machine() -> str:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # there, signal 0 would end it; and an open file cannot be removed anyway
+    if os.name == "nt":  # signal 0 would end the process there; besides, Windows does not remove open files
         return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # the process of another user
         return True
-    try:  # one that was killed stays in the table until its parent asks for it, and some never do
+    try:  # a killed process stays in the table as a zombie until its parent waits for it, and some never do
         with open(f"/proc/{process}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):  # no such table on this system
+    except (OSError, IndexError):  # this system has no /proc
         return True

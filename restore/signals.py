@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: when they interrupt, and when they have to wait."""
+"""Ctrl-C and SIGTERM: how they interrupt, and how to defer them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Signals by which somebody wishes the work to end.
+#: The signals that ask the program to stop.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: What C calls, and lets no exception through: what pyvips is told by libvips, and finalizers.
-_SWALLOW = ("_log_handler_callback", "__del__")
-_AGAIN_SECONDS = 0.02
+#: Functions that are called from C, which prints and drops their exceptions: the log handler of pyvips, finalizers.
+_DROP_EXCEPTIONS = ("_log_handler_callback", "__del__")
+_RETRY_SECONDS = 0.02
 
 
 class Interrupt:
-    """A signal handler that interrupts: the first time, or every time.
+    """A signal handler that raises `KeyboardInterrupt`.
 
-    Not where Python was called from C and would print the exception and forget it: there it tries again soon.
+    Inside a function that would drop the exception, it sends the signal again a moment later.
+
+    Args:
+        once: interrupt only the first time.
     """
 
     def __init__(self, once: bool) -> None:
         self.once, self.done = once, False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raises KeyboardInterrupt, now or soon."""
+        """Raise KeyboardInterrupt, now or a moment later."""
         if self.once and self.done:
             return
         while frame is not None:
-            if frame.f_code.co_name in _SWALLOW:
-                threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+            if frame.f_code.co_name in _DROP_EXCEPTIONS:
+                threading.Timer(_RETRY_SECONDS, os.kill, (os.getpid(), number)).start()
                 return
             frame = frame.f_back
         self.done = True
@@ -39,29 +42,29 @@ class Interrupt:
 
 
 def interrupt_by_signals(*, once: bool) -> None:
-    """Ctrl-C and SIGTERM become `KeyboardInterrupt`, the first time or every time."""
+    """Let Ctrl-C and SIGTERM raise `KeyboardInterrupt`, every time or only `once`."""
     handler = Interrupt(once)
-    for wish in STOP_SIGNALS:
-        if signal.getsignal(wish) != signal.SIG_IGN:  # what `nohup` and the like have settled
-            signal.signal(wish, handler)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and the like ignore signals for their programs
+            signal.signal(number, handler)
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Meanwhile no signal interrupts: it does at the end. Nothing is held back outside of the main thread."""
+    """Defer the signals that arrive during the block to its end. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = {wish: signal.getsignal(wish) for wish in STOP_SIGNALS}
-    for wish, handler in before.items():
-        if callable(handler):  # neither ignored, nor the end of the process
-            signal.signal(wish, lambda number, frame: came.append(number))
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in handlers.items():
+        if callable(handler):  # not SIG_IGN or SIG_DFL
+            signal.signal(number, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        for wish, handler in before.items():
+        for number, handler in handlers.items():
             if callable(handler):
-                signal.signal(wish, handler)
-        if came:
-            signal.raise_signal(came[0])
+                signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 
 import typer
 
@@ -24,6 +25,7 @@ def main() -> None:
     if debug:
         _log_to_stderr()
     _give_way_soon()
+    _quiet_pillow()
     interrupt_by_signals(once=False)
     # The others of several processes meet the same errors as the first, which tells them.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -75,6 +77,16 @@ def _give_way_soon() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def _quiet_pillow() -> None:
+    """Keep Pillow's remarks about broken metadata off stderr: what matters becomes a note or an error of that file.
+
+    This belongs to the process, so it is done here, not where images are read.
+    """
+    for category in (UserWarning, RuntimeWarning):  # `DecompressionBombWarning` is one: `check_size` has its own limit
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\..*")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _log_to_stderr() -> None:

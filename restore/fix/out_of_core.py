@@ -293,7 +293,7 @@ def open_page(
             if before is not None and before.fits(format or before.header.format):
                 spooled_mask = None if mask is None else _open_mask(mask, before, spools[2], max_pixels)
                 if mask is None or spooled_mask is not None:
-                    after = SpooledImage(before.header, replace(before.spool, path=spools[1]))
+                    after = SpooledImage(before.header, before.spool.empty_copy(spools[1]))
                     page = SpooledPage(source, stat, before, after, spooled_mask, strength, max_crop_pixels)
         yield page
     except OSError as error:

@@ -193,7 +193,7 @@ class Reader:
                     data,
                     job.source,
                     max_pixels=limit if huge_pixels is None else min(limit, huge_pixels - 1),
-                    truncated="accept" if self.options.allow_truncated else "fail",
+                    allow_truncated=self.options.allow_truncated,
                     all_pages=job.format in (None, "tiff"),
                 )
             masks = self.plan.masks

@@ -1,13 +1,14 @@
-"""The truth about image files: orientation, profiles, depth, alpha, metadata, atomic writes."""
+"""Reading and writing image files without loss: orientation, profiles, depth, alpha, metadata, atomic writes."""
 
-from restore.images.discovery import find_images, stem_key
 from restore.images.encode import WRITABLE_FORMATS, write_bytes, write_image, write_png
 from restore.images.formats import (
     FORMAT_OF_SUFFIX,
     IMAGE_SUFFIXES,
     UNREADABLE_SUFFIXES,
     NotAnImage,
+    find_images,
     format_of,
+    stem_key,
 )
 from restore.images.image import DecodedImage
 from restore.images.read import (

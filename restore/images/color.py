@@ -1,8 +1,9 @@
-"""Colour profiles: a picture's own numbers <-> sRGB, relative colorimetric, in floating point.
+"""Colour conversion to sRGB: of images with a colour profile in both directions, of CMYK images on reading.
 
-Profiles that are a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...) or one curve of gray are
-computed here, since LittleCMS through 8 or 16 bits would round every picture twice. Those made of tables go
-through LittleCMS (in pyvips) at 16 bits. ICC.1:2022, sections 8 to 10.
+Profiles made of a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...), or of one curve of gray, are computed
+here in floating point, because LittleCMS would round every image twice, to 8 or 16 bits. Profiles made of tables go
+through LittleCMS (in libvips) at 16 bits. Everything is relative colorimetric. The structure of profiles is that of
+ICC.1:2022, sections 8 to 10.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from PIL import Image, ImageCms
 
 Curve = Callable[[np.ndarray], np.ndarray]
 
-# sRGB's primaries adapted to D50, as the sRGB v4 profiles of the ICC hold them (s15Fixed16 numbers).
+#: sRGB's primaries adapted to D50, as in the ICC's own sRGB v4 profiles (s15Fixed16 numbers).
 SRGB_TO_XYZ = np.array(
     [
         [0.43606567, 0.38514709, 0.14306641],
@@ -28,39 +29,42 @@ SRGB_TO_XYZ = np.array(
         [0.01391602, 0.09707642, 0.71409607],
     ]
 )
-# Steps of an encoded value and of the square root of linear light. Tables of 256 KiB stay in the cache, and a
-# step is at most one and a half of 16 bits: the curves of all known profiles are tame in the root.
+#: Entries of the tables that decode (by the encoded value) and encode (by the square root of linear light). Tables of
+#: 256 KiB stay in the CPU's cache. Encoding by the root keeps neighbouring entries within 1.5 steps of 16 bits, because
+#: the root is close to the curves of all known profiles.
 _CODES = _ROOTS = 1 << 16
-_BLOCK = 1 << 14  # pixels at once, so that intermediates stay in the cache
-_SAME = 0.5 / 255  # a profile nearer to sRGB than this is sRGB
+#: Pixels that are converted at once, so that intermediate arrays stay in the CPU's cache.
+_BLOCK = 1 << 14
+#: A profile that differs from sRGB by less than this is taken as sRGB.
+_SAME = 0.5 / 255
 
 
 class Profile(Protocol):
-    """Two-way conversion of N×C values in [0, 1] (C = 1 or 3) and N×3 sRGB values in [0, 1], float32."""
+    """Converts N×C values in [0, 1] (C = 1 or 3) to N×3 sRGB values in [0, 1] and back, float32."""
 
     def to_srgb(self, values: np.ndarray) -> np.ndarray:
-        """Own -> sRGB; colours that sRGB cannot hold are clipped."""
+        """To sRGB; colours outside sRGB are clipped."""
 
     def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
-        """sRGB -> own; gray profiles take the mean of the channels."""
+        """From sRGB; gray profiles take the mean of the channels."""
 
 
 @lru_cache(maxsize=32)
 def open_profile(icc: bytes, channels: int) -> Profile | None:
-    """The conversion for a profile, or None where it is sRGB itself (within half an 8-bit step).
+    """The conversion for a profile, or None if it is sRGB (within half an 8-bit step).
 
     Args:
         icc: the profile's bytes.
         channels: 1 (gray) or 3 (RGB).
 
     Raises:
-        ValueError: the profile is broken, or is for another kind of picture.
+        ValueError: the profile is broken, or is for images with other channels.
     """
     if len(icc) < 132 or icc[36:40] != b"acsp":
         raise ValueError("the colour profile is broken")
     if icc[16:20] != {1: b"GRAY", 3: b"RGB "}[channels]:
         kind = icc[16:20].decode("ascii", "replace").strip()
-        raise ValueError(f"the colour profile is meant for {kind} pictures")
+        raise ValueError(f"the colour profile is for {kind} images")
     tags = _tags(icc)
     profile: Profile
     try:
@@ -73,13 +77,13 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
             profile = _MatrixProfile(matrix, [tags[name] for name in (b"rTRC", b"gTRC", b"bTRC")])
         levels = np.linspace(0, 1, 9, dtype=np.float32)
         grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
-        shown = profile.to_srgb(grid)
-        profile.from_srgb(shown)
+        in_srgb = profile.to_srgb(grid)
+        profile.from_srgb(in_srgb)
     except (KeyError, struct.error, IndexError, np.linalg.LinAlgError, FloatingPointError) as error:
         raise ValueError("the colour profile is broken") from error
-    if not np.isfinite(shown).all():
+    if not np.isfinite(in_srgb).all():
         raise ValueError("the colour profile is broken")
-    return None if np.abs(shown - grid).max() < _SAME else profile
+    return None if np.abs(in_srgb - grid).max() < _SAME else profile
 
 
 class _MatrixProfile:
@@ -87,37 +91,37 @@ class _MatrixProfile:
         to_linear_srgb = np.linalg.inv(SRGB_TO_XYZ) @ to_xyz
         self._matrix = np.ascontiguousarray(to_linear_srgb.T, dtype=np.float32)
         self._back = np.ascontiguousarray(np.linalg.inv(to_linear_srgb).T, dtype=np.float32)
-        # Mostly the three curves are one: then the tables are one object, and looked up at once.
-        tables = {tag: (_decoding(_curve(tag)), _encoding(_curve(tag))) for tag in set(curve_tags)}
-        self._decode = [tables[tag][0] for tag in curve_tags]
-        self._encode = [tables[tag][1] for tag in curve_tags]
+        # Most profiles have three equal curves. Then the tables are one object, looked up for all channels at once.
+        tables = {tag: (_decoding_table(_curve(tag)), _encoding_table(_curve(tag))) for tag in set(curve_tags)}
+        self._decoding = [tables[tag][0] for tag in curve_tags]
+        self._encoding = [tables[tag][1] for tag in curve_tags]
 
     def to_srgb(self, values: np.ndarray) -> np.ndarray:
         encode = [_srgb_tables()[1]] * 3
-        return _in_blocks(values, 3, lambda block: _encoded(_decoded(block, self._decode) @ self._matrix, encode))
+        return _in_blocks(values, 3, lambda block: _encode(_decode(block, self._decoding) @ self._matrix, encode))
 
     def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
         decode = [_srgb_tables()[0]] * 3
-        return _in_blocks(srgb, 3, lambda block: _encoded(_decoded(block, decode) @ self._back, self._encode))
+        return _in_blocks(srgb, 3, lambda block: _encode(_decode(block, decode) @ self._back, self._encoding))
 
 
 class _GrayProfile:
     def __init__(self, curve: Curve) -> None:
-        self._decode, self._encode = [_decoding(curve)], [_encoding(curve)]
+        self._decoding, self._encoding = [_decoding_table(curve)], [_encoding_table(curve)]
 
     def to_srgb(self, values: np.ndarray) -> np.ndarray:
         encode = [_srgb_tables()[1]]
-        gray = _in_blocks(values, 1, lambda block: _encoded(_decoded(block, self._decode), encode))
+        gray = _in_blocks(values, 1, lambda block: _encode(_decode(block, self._decoding), encode))
         return np.repeat(gray, 3, axis=1)
 
     def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
         decode = [_srgb_tables()[0]]
         gray = srgb.mean(axis=1, keepdims=True)
-        return _in_blocks(gray, 1, lambda block: _encoded(_decoded(block, decode), self._encode))
+        return _in_blocks(gray, 1, lambda block: _encode(_decode(block, decode), self._encoding))
 
 
 class _TableProfile:
-    """Through LittleCMS at 16 bits."""
+    """A profile made of tables, converted by LittleCMS at 16 bits."""
 
     def __init__(self, icc: bytes, channels: int) -> None:
         self._icc, self._channels = icc, channels
@@ -131,8 +135,8 @@ class _TableProfile:
     def _import(self, block: np.ndarray) -> np.ndarray:
         with _as_value_error():
             image = _with_profile(_as_image(block), self._icc)
-            shown = image.icc_transform("srgb", embedded=True, intent="relative", depth=16)
-            return _as_values(shown, len(block))
+            in_srgb = image.icc_transform("srgb", embedded=True, intent="relative", depth=16)
+            return _as_values(in_srgb, len(block))
 
     def _export(self, block: np.ndarray) -> np.ndarray:
         with _as_value_error():
@@ -143,17 +147,13 @@ class _TableProfile:
 
 @contextmanager
 def _as_value_error() -> Iterator[None]:
-    import pyvips
-
     try:
         yield
     except (pyvips.Error, UnicodeDecodeError) as error:
         raise ValueError("the colour profile is broken") from error
 
 
-def _as_image(block: np.ndarray):
-    import pyvips
-
+def _as_image(block: np.ndarray) -> Any:
     codes = np.rint(np.clip(block, 0, 1) * 65535).astype(np.uint16)
     rows = -(-len(codes) // 256)
     codes = np.concatenate([codes, np.zeros((rows * 256 - len(codes), codes.shape[1]), np.uint16)])
@@ -161,16 +161,14 @@ def _as_image(block: np.ndarray):
     return image.copy(interpretation="rgb16" if codes.shape[1] == 3 else "grey16")
 
 
-def _with_profile(image, icc: bytes):
-    import pyvips
-
+def _with_profile(image: Any, icc: bytes) -> Any:
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     return image
 
 
-def _as_values(image, count: int) -> np.ndarray:
-    values = image.numpy().reshape(-1, image.bands)
+def _as_values(image: Any, count: int) -> np.ndarray:
+    values: np.ndarray = image.numpy().reshape(-1, image.bands)
     return values[:count].astype(np.float32) / np.float32(65535)
 
 
@@ -181,11 +179,11 @@ def _in_blocks(values: np.ndarray, channels: int, convert: Callable[[np.ndarray]
     return out
 
 
-def _decoded(values: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+def _decode(values: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
     return _looked_up(np.multiply(values, np.float32(_CODES - 1)), tables)
 
 
-def _encoded(linear: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+def _encode(linear: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
     roots = np.fmax(linear, 0, out=linear)
     np.sqrt(roots, out=roots)
     roots *= np.float32(_ROOTS - 1)
@@ -193,7 +191,7 @@ def _encoded(linear: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
 
 
 def _looked_up(steps: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    """Table values at N×C steps, which are rounded and clipped to the tables; `steps` is used up."""
+    """Table values at N×C steps, which are rounded and clipped to the tables. Overwrites `steps`."""
     steps += np.float32(0.5)
     np.fmax(steps, 0, out=steps)
     np.fmin(steps, np.float32(_CODES - 1), out=steps)
@@ -206,13 +204,13 @@ def _looked_up(steps: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _decoding(curve: Curve) -> np.ndarray:
-    """Encoded value (16-bit steps) -> linear light."""
+def _decoding_table(curve: Curve) -> np.ndarray:
+    """Table from the encoded value to linear light."""
     return np.clip(curve(np.linspace(0, 1, _CODES)), 0, 1).astype(np.float32)
 
 
-def _encoding(curve: Curve) -> np.ndarray:
-    """Square root of linear light -> encoded value: the curve turned round."""
+def _encoding_table(curve: Curve) -> np.ndarray:
+    """Table from the square root of linear light to the encoded value: the inverse of the curve."""
     values = np.linspace(0, 1, _CODES)
     linear = np.maximum.accumulate(np.clip(curve(values), 0, 1))
     return np.interp(np.linspace(0, 1, _ROOTS) ** 2, linear, values).astype(np.float32)
@@ -223,7 +221,7 @@ def _srgb_tables() -> tuple[np.ndarray, np.ndarray]:
     def curve(x: np.ndarray) -> np.ndarray:  # IEC 61966-2-1
         return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
-    return _decoding(curve), _encoding(curve)
+    return _decoding_table(curve), _encoding_table(curve)
 
 
 def _tags(icc: bytes) -> dict[bytes, bytes]:
@@ -273,18 +271,21 @@ def _numbers(tag: bytes, count: int) -> tuple[float, ...]:
     return tuple(value / 65536 for value in struct.unpack_from(f">{count}i", tag, 12))
 
 
-# CMYK -> sRGB by LittleCMS: relative colorimetric, without black point compensation.
+# CMYK to sRGB by LittleCMS: relative colorimetric, without black point compensation
 
 
 def cmyk8_to_srgb(image: Any, icc: bytes) -> Any:
-    """Through Pillow's LittleCMS: that of pyvips is a step off in one pixel of 200, which in the dark is a ΔE over 1.
+    """Convert CMYK of 8 bits to sRGB.
+
+    This uses Pillow's LittleCMS, because that of libvips is off by one in a pixel of 200. In dark colours, one step is
+    a ΔE of more than 1.
 
     Args:
-        image: a pyvips image of four bands or more, 8 bits; further bands stay as they are.
+        image: a `pyvips.Image` with four bands or more, 8 bits; other bands stay unchanged.
         icc: a profile for CMYK.
 
     Raises:
-        ValueError: the profile is broken, or is for another kind of picture.
+        ValueError: the profile is broken, or not for CMYK.
     """
     inks = np.ascontiguousarray(image[:4].numpy())
     size = (image.width, image.height)
@@ -298,13 +299,13 @@ def cmyk8_to_srgb(image: Any, icc: bytes) -> Any:
         )
     except (ImageCms.PyCMSError, OSError) as error:
         raise ValueError("the colour profile is broken") from error
-    assert converted is not None  # not in place
+    assert converted is not None  # it returns None only for a conversion in place
     rgb = pyvips.Image.new_from_memory(converted.tobytes(), *size, 3, "uchar").copy(interpretation="srgb")
     return rgb.bandjoin(image[4:]) if image.bands > 4 else rgb
 
 
 def cmyk16_to_srgb(image: Any, icc: bytes) -> Any:
-    """`cmyk8_to_srgb` for 16 bits, which Pillow does not know, by the LittleCMS of pyvips."""
+    """`cmyk8_to_srgb` for 16 bits, which Pillow does not support, with the LittleCMS of libvips."""
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     try:

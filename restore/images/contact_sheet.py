@@ -97,13 +97,13 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], *, heading: str = "", note: str =
 
 
 def _width(cell: Cell) -> int:
-    return cell.picture.shape[1] + (2 * _FRAME if cell.frame else 0)
+    return int(cell.picture.shape[1]) + (2 * _FRAME if cell.frame else 0)
 
 
 def _height(row: Sequence[Cell]) -> int:
     titles = _TITLE_PX + 7 if any(cell.title for cell in row) else 0
     captions = _CAPTION_PX + 7 if any(cell.caption for cell in row) else 0
-    return titles + captions + max(cell.picture.shape[0] + (2 * _FRAME if cell.frame else 0) for cell in row)
+    return titles + captions + max(int(cell.picture.shape[0]) + (2 * _FRAME if cell.frame else 0) for cell in row)
 
 
 def _draw_cell(

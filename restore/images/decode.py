@@ -1,14 +1,15 @@
-"""Bytes -> raw channels. Whatever a decoder may throw ends here, as a `RestoreError` with the reason."""
+"""Bytes to channels: libvips decodes first, Pillow second. What a decoder raises becomes a `RestoreError`."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import io
-import logging
 import os
+import struct
 import threading
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,29 +17,63 @@ from typing import Any, NoReturn
 import numpy as np
 import PIL
 import pyvips
-from PIL import Image
+from PIL import Image, ImageCms
 
 from restore.errors import RestoreError, printable
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.metadata.png import with_end
 
-# What decoders give, and the checks that all of them share.
+#: Formats that libvips decodes; Pillow decodes the others.
+VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
+#: Format -> Pillow's names for it. HEIC comes from pillow-heif, an optional package.
+PILLOW_NAMES = {
+    "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
+    "avif": ("AVIF",), "heic": ("HEIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
+    "ppm": ("PPM",), "sgi": ("SGI",),
+}  # fmt: skip
+HEIC_ADVICE = "HEIC needs an extra package: pip install 'restore-toolkit[heic]'"
+
+_VIPS_LOADERS = {"avif": "heif", "heic": "heif"}
+_CHANNEL_BYTES = {
+    "uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8,
+    "complex": 8, "dpcomplex": 16,
+}  # fmt: skip
+#: The bytes of the largest ordinary pixel, RGB and alpha in float32: what `max_pixels` counts with.
+_PIXEL_BYTES = 16
+#: What a file may hold beside its pixels: profiles, previews and texts.
+_OTHER_BYTES = 64 << 20
+
+
+class DamagedFile(RestoreError):
+    """A decoder gave up because the file is damaged or truncated."""
+
+
+class ImageTooLarge(RestoreError):
+    """An image has more pixels than allowed.
+
+    Attributes:
+        pixels: the smallest limit that would allow it; 0 if unknown.
+        size: the size of the image or file, in words.
+    """
+
+    pixels = 0
+    size = ""
 
 
 @dataclass
-class Decoded:
-    """Channels as the file stores them.
+class DecoderOutput:
+    """Channels as the file stores them, before the image is turned upright.
 
     Attributes:
         values: H×W×C, uint8, uint16 or float32; C counts alpha.
-        channels: 1 or 3: how many of them are colour; one more is alpha.
+        channels: the number of color channels, 1 or 3; the next channel is alpha.
         bits: bits per channel in the file.
         white: the value of white.
-        orientation: as pyvips found it (TIFF's own tag), or None.
-        frames: pictures in the file.
-        fields: `icc-profile-data`, `exif-data`, `xmp-data` as far as present.
-        dpi: resolution, where stated.
-        notes: what was changed on the way.
+        orientation: as libvips found it (a TIFF's own tag), or None.
+        frames: the number of images in the file.
+        fields: `icc-profile-data`, `exif-data` and `xmp-data`, if present.
+        dpi: pixels per inch across and down, if stated.
+        notes: for the user: what decoding changed or left out.
     """
 
     values: np.ndarray
@@ -52,50 +87,96 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
 
 
-#: What a pixel takes at most in pictures that are repaired: RGB and alpha in float32.
-_PIXEL_BYTES = 16
-#: Profiles, previews and texts beside the pixels.
-_OTHER_BYTES = 64 << 20
+def decode(
+    data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: int, allow_truncated: bool = False
+) -> DecoderOutput:
+    """Decode the first image of a file.
 
+    Args:
+        data: the whole file.
+        kind: its format, from `format_of`.
+        name: for messages.
+        max_pixels: the largest W·H; checked in the header, before decoding.
+        allow_truncated: decode what is there of a damaged file, with a note.
 
-class DamagedFile(RestoreError):
-    """A decoder gave up on it."""
-
-
-class ImageTooLarge(RestoreError):
-    """More pixels than allowed.
-
-    Attributes:
-        pixels: the limit that would let it in; 0 where that is not known.
-        size: of the picture or file, in words.
+    Raises:
+        DamagedFile, ImageTooLarge: exit code 1, with the decoder's reason.
     """
+    if kind not in VIPS_FORMATS:
+        return _decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
+    # libjpeg only warns about damaged data. The first try treats warnings as errors to find damage, the second
+    # decodes the file anyway.
+    levels = ["warning", "error"] if kind == "jpeg" else ["error"]
+    if allow_truncated:
+        levels.append("none")
+    complaint = ""
+    for fail_on in levels:
+        if kind == "png" and fail_on == "none":
+            data = with_end(data)
+        try:
+            output = _decode_with_vips(data, kind, name, max_pixels, fail_on)
+        except (pyvips.Error, UnicodeDecodeError) as error:
+            complaint = decoder_message(error)
+            continue
+        if complaint:
+            output.notes.append(damage_note(complaint))
+        return output
+    if kind == "heic" and not heic_available():
+        raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=HEIC_ADVICE, exit_code=1)
+    try:
+        output = _decode_with_pillow(data, kind, name, max_pixels)
+    except ImageTooLarge:
+        raise
+    except RestoreError:
+        pass  # the message of libvips says more
+    else:
+        if kind != "heic":  # the libheif of libvips lacks HEVC, so Pillow is HEIC's ordinary decoder
+            output.notes.append(f"decoded by Pillow, because libvips failed ({complaint})")
+        return output
+    raise undecodable(kind, complaint, name, allow_truncated=allow_truncated)
 
-    pixels = 0
-    size = ""
+
+def undecodable(
+    kind: str, complaint: str, name: str | os.PathLike[str], *, allow_truncated: bool = False
+) -> RestoreError:
+    """The error for a file that no decoder can read; `DamagedFile` if the reason is damage."""
+    what = f"the {kind.upper()} cannot be decoded: {complaint}"
+    if "unsupported" in complaint.lower():  # decoding what is there would not help
+        return RestoreError(what, where=name, hint="convert it to TIFF or PNG first", exit_code=1)
+    hint = None if allow_truncated else "the file is damaged or truncated"
+    return DamagedFile(what, where=name, hint=hint, exit_code=1)
+
+
+def damage_note(complaint: str) -> str:
+    """The note on an image of which only a part could be decoded."""
+    return f"the file is damaged; decoded as far as possible ({complaint})"
+
+
+# Limits
 
 
 def check_size(
     width: int, height: int, max_pixels: int, name: str | os.PathLike[str], *, pixel_bytes: int = _PIXEL_BYTES
 ) -> None:
-    """Refuse a picture by what its header says.
+    """Refuse an image by the size in its header.
 
     Args:
-        width, height: of the picture.
+        width, height: of the image.
         max_pixels: the limit.
-        name: for the message.
-        pixel_bytes: what a pixel takes. Where that is more than 16 (many channels), fewer of them are allowed.
+        name: for messages.
+        pixel_bytes: the size of a pixel. One of more than 16 bytes (many channels) counts as several pixels.
 
     Raises:
         ImageTooLarge: exit code 1.
     """
     counted = -(-width * height * max(pixel_bytes, _PIXEL_BYTES) // _PIXEL_BYTES)
     if counted > max_pixels:
-        many = f" of {pixel_bytes} bytes a pixel" if pixel_bytes > _PIXEL_BYTES else ""
-        _refuse(f"{width}×{height}{many}", counted, max_pixels, name)
+        large = f" with {pixel_bytes} bytes per pixel" if pixel_bytes > _PIXEL_BYTES else ""
+        _refuse(f"{width}×{height}{large}", counted, max_pixels, name)
 
 
 def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> None:
-    """Refuse a file that is larger than the largest allowed picture would be without any compression.
+    """Refuse a file that is larger than the largest allowed image without compression.
 
     Raises:
         ImageTooLarge: exit code 1.
@@ -105,22 +186,181 @@ def check_bytes(size: int, max_pixels: int, name: str | os.PathLike[str]) -> Non
         _refuse(f"a file of {size / 1e9:.1f} GB", counted, max_pixels, name)
 
 
-def _refuse(what: str, counted: int, max_pixels: int, name: str | os.PathLike[str]) -> NoReturn:
+def _refuse(size: str, counted: int, max_pixels: int, name: str | os.PathLike[str]) -> NoReturn:
     error = ImageTooLarge(
-        f"{what} is over the limit of {max_pixels / 1e6:g} megapixels",
+        f"{size} is over the limit of {max_pixels / 1e6:g} megapixels",
         where=name,
-        hint="raise the limit if the file can be trusted",
+        hint="raise the limit if you trust the file",
         exit_code=1,
     )
-    error.pixels, error.size = counted, what
+    error.pixels, error.size = counted, size
     raise error
 
 
-def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
+# libvips
+
+
+@functools.cache
+def disable_vips_cache() -> None:
+    """Turn off the cache of operations in libvips, for this process.
+
+    It would keep decoded images in memory, to repeat an operation on the same buffer. That never happens here.
+    """
+    pyvips.cache_set_max(0)
+
+
+@dataclass(frozen=True)
+class HeaderFields:
+    """What a file's header says besides the layout of the pixels; see `DecoderOutput`."""
+
+    fields: dict[str, bytes]
+    dpi: tuple[float, float] | None
+    frames: int
+    bits: int | None
+    orientation: int | None
+
+
+def open_sequential(
+    source: bytes | bytearray | Path, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str
+) -> Any:
+    """Open a file's first image as a `pyvips.Image` that decodes its rows on demand, from the top down.
+
+    Args:
+        source: the whole file, or its path.
+        kind: one of `VIPS_FORMATS`.
+        name: for messages.
+        max_pixels: as for `decode`.
+        fail_on: the mildest problem that ends decoding: `none`, `truncated`, `error` or `warning`.
+
+    Raises:
+        ImageTooLarge, pyvips.Error, UnicodeDecodeError.
+    """
+    disable_vips_cache()
+    in_memory = not isinstance(source, Path)
+    load = getattr(pyvips.Image, f"{_VIPS_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
+    where: Any = os.fsencode(source) if isinstance(source, Path) else source
+    image = load(where, access="sequential", fail_on=fail_on)
+    pixel_bytes = image.bands * _CHANNEL_BYTES[image.format]
+    check_size(image.width, image.height, max_pixels, name, pixel_bytes=pixel_bytes)
+    if kind == "tiff":  # now that the size is known to be allowed: by default, libtiff refuses large strips
+        image = load(where, access="sequential", fail_on=fail_on, unlimited=True)
+    return image
+
+
+def header_fields(image: Any) -> HeaderFields:
+    """What the header of an opened `pyvips.Image` says besides the layout of the pixels."""
+    present = set(image.get_fields())
+
+    def value(key: str) -> Any:
+        return image.get(key) if key in present else None
+
+    fields: dict[str, bytes] = {
+        key: bytes(image.get(key)) for key in ("icc-profile-data", "exif-data", "xmp-data") if key in present
+    }
+    dpi = None
+    if value("resolution-unit") in ("in", "cm") and all(0.01 < x < 10_000 for x in (image.xres, image.yres)):
+        dpi = (round(image.xres * 25.4, 4), round(image.yres * 25.4, 4))
+    bits = value("bits-per-sample")
+    return HeaderFields(fields, dpi, int(value("n-pages") or 1), int(bits) if bits else None, value("orientation"))
+
+
+def to_rgb_or_gray(image: Any, fields: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
+    """Convert CMYK and Lab to sRGB. A profile that this uses up is removed from `fields`.
+
+    Args:
+        image: a `pyvips.Image`.
+        fields: `HeaderFields.fields`.
+        notes: gets a note on the conversion.
+
+    Returns:
+        The image, and its number of color channels if this is known now.
+    """
+    if image.interpretation == "cmyk" and image.bands >= 4:
+        convert = cmyk8_to_srgb if image.format == "uchar" else cmyk16_to_srgb
+        icc = fields.pop("icc-profile-data", None)
+        profile = "its own profile" if icc else "a standard profile, because it has none"
+        image = image.copy_memory()  # rows can be read only once, and this may need them twice
+        try:
+            converted = convert(image, icc or pyvips.Image.profile_load("cmyk"))
+        except ValueError:
+            profile = "a standard profile, because its own is broken"
+            converted = convert(image, pyvips.Image.profile_load("cmyk"))
+        notes.append(f"CMYK converted to RGB with {profile}")
+        return converted, 3
+    if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy", "lch"):
+        deep = image.format != "uchar"
+        fields.pop("icc-profile-data", None)
+        notes.append("Lab converted to RGB")
+        return image.colourspace("rgb16" if deep else "srgb"), 3
+    return image, None
+
+
+def decoder_message(error: Exception) -> str:
+    """The message of a decoder on one line, without repetitions and names of functions."""
+    if isinstance(error, UnicodeDecodeError):
+        # pyvips cannot decode a message that quotes bytes of the file. The message is still in the buffer of
+        # libvips, where it would become part of the next error.
+        pyvips.vips_lib.vips_error_clear()
+        lines = error.object.decode("utf-8", "backslashreplace").splitlines()
+    else:
+        lines = str(error).splitlines()[1:] or [str(error)]
+    useful = [line.partition(": ")[2] or line for line in lines if not line.endswith("load error")]
+    parts = dict.fromkeys(printable(part.strip()) for part in useful if part.strip())
+    return "; ".join(list(parts)[:2]) or "broken data"
+
+
+def _decode_with_vips(
+    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str
+) -> DecoderOutput:
+    image = open_sequential(data, kind, name, max_pixels, fail_on)
+    header = header_fields(image)
+    notes: list[str] = []
+    image, color_channels = to_rgb_or_gray(image, header.fields, notes)
+    values, white = _values(image, notes)
+    channels = color_channels or (3 if values.shape[2] >= 3 else 1)
+    if values.shape[2] > channels + 1:
+        notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
+        values = values[:, :, : channels + 1]
+    return DecoderOutput(
+        values=values,
+        channels=channels,
+        bits=header.bits or values.dtype.itemsize * 8,
+        white=white,
+        orientation=header.orientation,
+        frames=header.frames,
+        fields=header.fields,
+        dpi=header.dpi,
+        notes=notes,
+    )
+
+
+def _values(image: Any, notes: list[str]) -> tuple[np.ndarray, float]:
+    """The values of a `pyvips.Image` as uint8, uint16 or float32, and the value of white."""
+    values: np.ndarray = image.numpy()
+    values = values.reshape(image.height, image.width, image.bands)
+    if values.dtype in (np.uint8, np.uint16):
+        return values, 255.0 if values.dtype == np.uint8 else 65535.0
+    if values.dtype in (np.float32, np.float64):
+        values = values.astype(np.float32, copy=False)
+        top = float(np.nanmax(np.where(np.isfinite(values), values, 0), initial=0.0))
+        # Nothing in a float file says what white is. HDR images exceed 1 by a little, others hold 8 or 16-bit values.
+        white = 1.0 if top <= 16 else 255.0 if top <= 255 else 65535.0
+        if white != 1.0:
+            notes.append(f"float image with values up to {top:g}: {white:.0f} is taken as white")
+        return values, white
+    if np.iscomplexobj(values):
+        raise pyvips.Error("complex numbers\n  complex numbers are not supported")
+    try:
+        return _as_uint16(values, notes), 65535.0
+    except ValueError as error:
+        raise pyvips.Error(f"integers\n  {error}") from error
+
+
+def _as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
     """Integers of any other type as uint16, with a note.
 
     Raises:
-        ValueError: negative ones, or too large ones.
+        ValueError: a value is negative or too large.
     """
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low >= 0 and high <= 65535:
@@ -129,97 +369,71 @@ def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
     if low >= 0 and values.dtype.itemsize == 4:
         notes.append("32-bit integers rounded to 16 bits")
         return (values.astype(np.uint32) >> 16).astype(np.uint16)
-    raise ValueError(f"values from {low} to {high} are no picture")
+    raise ValueError(f"integers from {low} to {high} are not supported")
 
 
-# Pillow: the formats that pyvips does not know, and the second try at those that it does.
+# Pillow: the formats that libvips does not know, and a second try at those that it does. Nothing here changes what
+# Pillow does for the rest of the process: no `Image.MAX_IMAGE_PIXELS`, no `LOAD_TRUNCATED_IMAGES`, no plugins.
 
 
-#: Format -> Pillow's names for it.
-PILLOW_NAMES = {
-    "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
-    "avif": ("AVIF",), "heic": ("HEIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
-    "ppm": ("PPM",), "sgi": ("SGI",),
-}  # fmt: skip
-
-
-_LIMIT = threading.Lock()
-
-
-def _quiet_libtiff() -> None:
-    """Keep the libtiff inside Pillow's wheel from writing to stderr; elsewhere it is left as it is."""
-    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
-        tiff = ctypes.CDLL(os.fspath(library))
-        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setter(None)
-
-
-_quiet_libtiff()
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
-
-
-def decode_by_pillow(
-    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, *, truncated: str = "fail"
-) -> Decoded:
-    """Decode the first picture of a file, mostly to 8 bits.
+def _decode_with_pillow(
+    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, *, allow_truncated: bool = False
+) -> DecoderOutput:
+    """Decode the first image of a file, in most formats to 8 bits.
 
     Raises:
         DamagedFile, ImageTooLarge: exit code 1, with Pillow's reason.
     """
     try:
-        with _opened(data, kind) as image:
-            size = image.size
-            check_size(*size, max_pixels, name)
+        with _quiet_libtiff(kind), _open_with_pillow(data, kind) as image:
+            width, height = image.size
+            check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
             try:
                 return _from_pillow(image, frames)
             except OSError as error:
-                if truncated == "fail":
+                if not allow_truncated:
                     raise
-                complaint = _reason_of(error)
-        # Pillow takes a cut file only by a switch for the whole process. Black pixels at its end do the same.
-        with _opened(data + bytes(4 * size[0] * size[1]), kind) as image:
-            decoded = _from_pillow(image, frames)
-        decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
-        return decoded
-    except RestoreError:
+                complaint = _pillow_message(error)
+        # Pillow accepts truncated files only by a switch for the whole process. Black pixels at the end do the same.
+        with _quiet_libtiff(kind), _open_with_pillow(data + bytes(4 * width * height), kind) as image:
+            output = _from_pillow(image, frames)
+        output.notes.append(damage_note(complaint))
+        return output
+    except (RestoreError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge("it says it is larger than any picture", where=name, exit_code=1) from error
-    except MemoryError:
-        raise
+    except Image.DecompressionBombError as error:  # a PNG inside an icon, larger than the icon says
+        raise ImageTooLarge("its header states an impossible size", where=name, exit_code=1) from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
-        raise DamagedFile(
-            f"the {kind.upper()} cannot be decoded: {_reason_of(error)}",
-            where=name,
-            hint="the file is damaged or cut short",
-            exit_code=1,
-        ) from error
+        what = f"the {kind.upper()} cannot be decoded: {_pillow_message(error)}"
+        raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
 
 
-def _opened(data: bytes, kind: str) -> Image.Image:
-    """Opened without Pillow's own limit on pixels: the caller has one. It is the process's, so others wait."""
-    with _LIMIT:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(data), formats=PILLOW_NAMES[kind])
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+def _open_with_pillow(data: bytes, kind: str) -> Image.Image:
+    """As `Image.open`, but without its limit on pixels, which is a setting of the process: `check_size` has one."""
+    if kind == "heic":
+        heif: Image.Image = _pillow_heif().HeifImageFile(io.BytesIO(data))
+        return heif
+    for name in PILLOW_NAMES[kind]:
+        if name not in Image.OPEN:
+            Image.init()
+        factory, accept = Image.OPEN[name]
+        accepted = accept(data[:16]) if accept else True
+        if accepted and not isinstance(accepted, str):  # a string says why a plugin cannot
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in `Image.open`
+                return factory(io.BytesIO(data), "")
+    raise OSError("broken header")
 
 
-def _reason_of(error: Exception) -> str:
-    reason = printable(" ".join(str(error).split())) or type(error).__name__
-    return "broken header" if "cannot identify" in reason else reason
+def _pillow_message(error: Exception) -> str:
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
-def _from_pillow(image: Image.Image, frames: int) -> Decoded:
+def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
     notes: list[str] = []
     dpi = image.info.get("dpi")
-    kept = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
-    fields = {field: image.info.get(key) for field, key in kept.items()}
+    names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    fields = {field: image.info.get(key) for field, key in names.items()}
     orientation = image.getexif().get(0x0112) if image.format == "TIFF" else None
     stored_bits = max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8)))
     tile = next(iter(getattr(image, "tile", [])), None)
@@ -228,14 +442,15 @@ def _from_pillow(image: Image.Image, frames: int) -> Decoded:
     image.load()
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
-        return Decoded(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
+        return DecoderOutput(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
     if image.mode in ("I", "F"):
         raw = np.asarray(image)
         if image.mode == "I":
-            return Decoded(as_uint16(raw, notes)[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
-        return Decoded(raw[:, :, None].astype(np.float32), 1, 32, 1.0, orientation, frames, notes=notes)
+            values = _as_uint16(raw, notes)
+            return DecoderOutput(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
+        return DecoderOutput(raw[:, :, None].astype(np.float32), 1, 32, 1.0, orientation, frames, notes=notes)
     if stored_bits > 8:
-        notes.append(f"only 8 of its {stored_bits} bits could be read")
+        notes.append(f"only 8 of {stored_bits} bits per channel are read")
     if image.mode == "LAB":
         notes.append("Lab converted to RGB")
         image, fields = _lab_to_rgb(image), {}
@@ -243,7 +458,7 @@ def _from_pillow(image: Image.Image, frames: int) -> Decoded:
     grayish = image.mode in ("1", "L", "LA", "La")
     mode = ("LA" if transparent else "L") if grayish else ("RGBA" if transparent else "RGB")
     values = np.asarray(image.convert(mode))
-    return Decoded(
+    return DecoderOutput(
         values=values.reshape(image.height, image.width, -1),
         channels=1 if grayish else 3,
         bits=8,
@@ -256,237 +471,84 @@ def _from_pillow(image: Image.Image, frames: int) -> Decoded:
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
     converted = ImageCms.profileToProfile(
         image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
-    assert converted is not None  # not in place
+    assert converted is not None  # it returns None only for a conversion in place
     return converted
 
 
-# HEIC, as phones write it: through `pillow-heif` where that is installed (`restore-toolkit[heic]`).
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+_libtiff_handlers: list[tuple[Any, int | None]] = []
 
 
-#: What to do about a HEIC file where it is not.
-HEIC_ADVICE = "pip install 'restore-toolkit[heic]' brings what reads and writes it"
+@contextmanager
+def _quiet_libtiff(kind: str) -> Iterator[None]:
+    """Keep the libtiff inside Pillow's wheel from writing to stderr while it decodes a TIFF.
+
+    The handlers belong to the process: the first thread takes them away, the last one puts them back.
+    """
+    global _quiet_users
+    if kind != "tiff":
+        yield
+        return
+    with _quiet_lock:
+        _quiet_users += 1
+        if _quiet_users == 1:
+            _libtiff_handlers[:] = [(setter, setter(None)) for setter in _libtiff_setters()]
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0:
+                for setter, handler in _libtiff_handlers:
+                    setter(handler)
 
 
 @functools.cache
+def _libtiff_setters() -> list[Any]:
+    """The C functions that set libtiff's handlers and return the old ones; none if Pillow uses the system's libtiff."""
+    setters = []
+    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
+        tiff = ctypes.CDLL(os.fspath(library))
+        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setters.append(setter)
+    return setters
+
+
+# HEIC, as phones write it, through pillow-heif if that is installed
+
+
 def heic_available() -> bool:
-    """Whether Pillow knows HEIC; teaches it where that is possible."""
+    """Whether HEIC can be read and written."""
+    return _pillow_heif() is not None
+
+
+def encode_heic(image: Image.Image, options: dict[str, Any]) -> bytes:
+    """A HEIC file.
+
+    Args:
+        image: to encode.
+        options: of `pillow_heif.HeifFile.save`.
+
+    Raises:
+        ValueError: pillow-heif is not installed.
+    """
+    if not heic_available():
+        raise ValueError(HEIC_ADVICE)
+    stream = io.BytesIO()
+    _pillow_heif().from_pillow(image).save(stream, **options)
+    return stream.getvalue()
+
+
+@functools.cache
+def _pillow_heif() -> Any:
+    """The package, or None. It is used directly, not registered as a plugin of Pillow."""
     try:
         import pillow_heif
     except ImportError:
-        return False
-    pillow_heif.register_heif_opener(thumbnails=False)
-    return True
-
-
-# Decoders' murmurs stay off stderr; what matters becomes a note or an error.
-logging.getLogger("pyvips").addHandler(logging.NullHandler())
-logging.getLogger("pyvips").setLevel(logging.ERROR)
-pyvips.cache_set_max(0)  # operations on buffers are never repeated: a cache would only hold on to pictures
-
-#: Formats that pyvips decodes; Pillow does the rest.
-VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
-#: What a channel takes in memory.
-_BYTES = {
-    "uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8,
-    "complex": 8, "dpcomplex": 16,
-}  # fmt: skip
-_LOADERS = {"avif": "heif", "heic": "heif"}
-
-
-def decode(data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: int, truncated: str) -> Decoded:
-    """Decode the first picture of a file.
-
-    Args:
-        data: the whole file.
-        kind: its format.
-        name: for messages.
-        max_pixels: a picture that says it is larger is refused before it is decoded.
-        truncated: `fail`, or `accept` to take what is there of a damaged file.
-
-    Raises:
-        DamagedFile, ImageTooLarge: exit code 1, with the decoder's reason.
-    """
-    if kind not in VIPS_FORMATS:
-        return decode_by_pillow(data, kind, name, max_pixels, truncated=truncated)
-    lenient = truncated == "accept"
-    # A JPEG decoder only warns of damaged data: the strict try finds out, the second one takes it as it is.
-    levels = (("warning",) if kind == "jpeg" else ()) + ("error",) + (("none",) if lenient else ())
-    complaint = ""
-    for level in levels:
-        if kind == "png" and level == "none":
-            data = with_end(data)
-        try:
-            decoded = _vips(data, kind, name, max_pixels, level)
-        except (pyvips.Error, UnicodeDecodeError) as error:
-            complaint = decoder_message(error)
-            continue
-        if complaint:
-            decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
-        return decoded
-    if kind == "heic" and not heic_available():
-        raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=HEIC_ADVICE, exit_code=1)
-    if kind in PILLOW_NAMES:
-        try:
-            decoded = decode_by_pillow(data, kind, name, max_pixels)
-        except ImageTooLarge:
-            raise
-        except RestoreError:
-            pass  # the first decoder's reason is the better one
-        else:
-            if kind != "heic":  # for which it is the usual one
-                decoded.notes.append(f"read by the second decoder ({complaint})")
-            return decoded
-    hint = _hint(complaint, lenient)
-    # Only damage can be looked past: a kind that is not known stays unknown.
-    kind_of_error = DamagedFile if hint is None or "damaged" in hint else RestoreError
-    raise kind_of_error(f"the {kind.upper()} cannot be decoded: {complaint}", where=name, hint=hint, exit_code=1)
-
-
-def _hint(complaint: str, lenient: bool) -> str | None:
-    if "unsupported" in complaint.lower():
-        return "convert it to TIFF or PNG first"
-    return None if lenient else "the file is damaged or cut short"
-
-
-def decoder_message(error: Exception) -> str:
-    """A decoder's message on one line, without repetitions and the names of its functions."""
-    if isinstance(error, UnicodeDecodeError):
-        # pyvips fell over a message that quotes bytes of the file, and left it to be found by the next error.
-        pyvips.vips_lib.vips_error_clear()
-        lines = error.object.decode("utf-8", "backslashreplace").splitlines()
-    else:
-        lines = str(error).splitlines()[1:] or [str(error)]
-    useful = [line.partition(": ")[2] or line for line in lines if not line.endswith("load error")]
-    parts = dict.fromkeys(printable(part.strip()) for part in useful if part.strip())
-    return "; ".join(list(parts)[:2]) or "broken data"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What stands in a file beside the pixels; see `Decoded`."""
-
-    fields: dict[str, bytes]
-    dpi: tuple[float, float] | None
-    frames: int
-    bits: int | None
-    orientation: int | None
-
-
-def opened(
-    source: bytes | bytearray | Path, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str
-) -> Any:
-    """A pyvips image of a file's first picture, whose rows are decoded when they are asked for, from the top down.
-
-    Args:
-        source: the whole file, or its path.
-        kind: one of `VIPS_FORMATS`.
-        name: for messages.
-        max_pixels: a picture that says it is larger is refused.
-        fail_on: the least that ends decoding: `none`, `truncated`, `error` or `warning`.
-
-    Raises:
-        ImageTooLarge, pyvips.Error, UnicodeDecodeError.
-    """
-    in_memory = not isinstance(source, Path)
-    load = getattr(pyvips.Image, f"{_LOADERS.get(kind, kind)}load{'_buffer' if in_memory else ''}")
-    where: Any = os.fsencode(source) if isinstance(source, Path) else source
-    image = load(where, access="sequential", fail_on=fail_on)
-    pixel_bytes = image.bands * _BYTES[image.format]
-    check_size(image.width, image.height, max_pixels, name, pixel_bytes=pixel_bytes)
-    if kind == "tiff":  # the size is settled: the loader's own limits would refuse large strips
-        image = load(where, access="sequential", fail_on=fail_on, unlimited=True)
-    return image
-
-
-def facts_of(image: Any) -> Facts:
-    """What an opened picture tells beside its pixels."""
-    present = set(image.get_fields())
-
-    def value(key: str) -> Any:
-        return image.get(key) if key in present else None
-
-    found: dict[str, bytes] = {
-        key: bytes(image.get(key)) for key in ("icc-profile-data", "exif-data", "xmp-data") if key in present
-    }
-    dpi = None
-    if value("resolution-unit") in ("in", "cm") and all(0.01 < x < 10_000 for x in (image.xres, image.yres)):
-        dpi = (round(image.xres * 25.4, 4), round(image.yres * 25.4, 4))
-    bits = value("bits-per-sample")
-    return Facts(found, dpi, int(value("n-pages") or 1), int(bits) if bits else None, value("orientation"))
-
-
-def _vips(data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str) -> Decoded:
-    image = opened(data, kind, name, max_pixels, fail_on)
-    facts = facts_of(image)
-    notes: list[str] = []
-    image, colour = to_rgb_or_gray(image, facts.fields, notes)
-    values, white = _numbers(image, notes)
-    channels = 3 if values.shape[2] >= 3 else 1
-    if colour is not None:
-        channels = colour
-    if values.shape[2] > channels + 1:
-        notes.append(f"{values.shape[2]} channels; those after the first {channels + 1} are left out")
-        values = values[:, :, : channels + 1]
-    return Decoded(
-        values=values,
-        channels=channels,
-        bits=facts.bits or values.dtype.itemsize * 8,
-        white=white,
-        orientation=facts.orientation,
-        frames=facts.frames,
-        fields=facts.fields,
-        dpi=facts.dpi,
-        notes=notes,
-    )
-
-
-def to_rgb_or_gray(image: Any, found: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
-    """CMYK and Lab -> sRGB. A profile that was used up leaves `found`.
-
-    Returns:
-        The image, and how many of its channels are colour where that is known now.
-    """
-    if image.interpretation == "cmyk" and image.bands >= 4:
-        convert = cmyk8_to_srgb if image.format == "uchar" else cmyk16_to_srgb
-        icc = found.pop("icc-profile-data", None)
-        own = "through its profile" if icc else "through a standard profile (it has none)"
-        image = image.copy_memory()  # read once, as it may have to be converted twice
-        try:
-            converted = convert(image, icc or pyvips.Image.profile_load("cmyk"))
-        except ValueError:
-            own = "through a standard profile (its own is broken)"
-            converted = convert(image, pyvips.Image.profile_load("cmyk"))
-        notes.append(f"CMYK converted to RGB {own}")
-        return converted, 3
-    if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy", "lch"):
-        deep = image.format != "uchar"
-        found.pop("icc-profile-data", None)
-        notes.append("Lab converted to RGB")
-        return image.colourspace("rgb16" if deep else "srgb"), 3
-    return image, None
-
-
-def _numbers(image: Any, notes: list[str]) -> tuple[np.ndarray, float]:
-    """Values as uint8, uint16 or float32, and the value of white."""
-    values = image.numpy()
-    values = values.reshape(image.height, image.width, image.bands)
-    if values.dtype in (np.uint8, np.uint16):
-        return values, 255.0 if values.dtype == np.uint8 else 65535.0
-    if values.dtype in (np.float32, np.float64):
-        values = values.astype(np.float32, copy=False)
-        top = float(np.nanmax(np.where(np.isfinite(values), values, 0), initial=0.0))
-        white = 1.0 if top <= 16 else 255.0 if top <= 255 else 65535.0
-        if white != 1.0:
-            notes.append(f"a float picture with values up to {top:g}: {white:.0f} is taken for white")
-        return values, white
-    if np.iscomplexobj(values):
-        raise pyvips.Error("complex numbers\n  complex numbers are no picture")
-    try:
-        return as_uint16(values, notes), 65535.0
-    except ValueError as error:
-        raise pyvips.Error(f"integers\n  {error}") from error
+        return None
+    return pillow_heif

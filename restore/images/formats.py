@@ -1,13 +1,20 @@
-"""What a file is, by its content. Names lie, so they are asked only where there is no signature (TGA)."""
+"""Which files are images: by content, by suffix, and all of them in a folder.
+
+Content decides on the format when a file is read, because names are often wrong. Suffixes decide which files of a
+folder are looked at, and on the format of a new file.
+"""
 
 from __future__ import annotations
 
-import struct
-from pathlib import PurePath
+import os
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 
 from restore.errors import RestoreError
+from restore.files import not_found_message
 
-#: Suffix -> format, for everything that can be read and written.
+#: Suffix -> format, for all formats that can be read and written.
 FORMAT_OF_SUFFIX = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".mpo": "jpeg",
     ".png": "png", ".apng": "png",
@@ -24,17 +31,17 @@ FORMAT_OF_SUFFIX = {
     ".sgi": "sgi", ".rgb": "sgi", ".rgba": "sgi", ".bw": "sgi",
 }  # fmt: skip
 
-#: Suffixes of pictures that can be read.
+#: Suffixes of images that can be read.
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 
-#: Suffixes of camera raw files. Most are TIFF inside, where only a small preview would be found.
+#: Suffixes of camera raw files. Most are TIFFs of which libtiff would find only a small preview.
 RAW_SUFFIXES = frozenset((
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef",
     ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
     ".x3f",
 ))  # fmt: skip
 
-#: Suffixes of pictures that cannot be read, and are reported as failures and not passed over.
+#: Suffixes of images that cannot be read: reported as failures instead of being ignored.
 UNREADABLE_SUFFIXES = RAW_SUFFIXES | frozenset((
     ".psd", ".psb", ".xcf", ".jp2", ".j2k", ".jpx", ".jxl", ".exr", ".hdr", ".dds", ".icns", ".fits", ".svg",
     ".eps", ".ai", ".pdf", ".xbm", ".xpm", ".msp", ".djvu",
@@ -54,7 +61,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x01\xda", "sgi"),
 )
 
-_UNREADABLE: tuple[tuple[bytes, str], ...] = (
+_UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "a Photoshop file"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 file"),
@@ -90,17 +97,17 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 class NotAnImage(RestoreError):
-    """The file is no image by its content, whatever its name says."""
+    """The content of a file is in no known format, whatever its name says."""
 
     def __init__(
         self,
         what: str,
         *,
-        where: object = None,
+        where: str | os.PathLike[str] | None = None,
         hint: str | None = None,
         exit_code: int = 1,
     ) -> None:
-        super().__init__(what, where=where, hint=hint, exit_code=exit_code)  # type: ignore[arg-type]
+        super().__init__(what, where=where, hint=hint, exit_code=exit_code)
 
 
 def format_of(data: bytes, name: str | PurePath) -> str:
@@ -108,51 +115,52 @@ def format_of(data: bytes, name: str | PurePath) -> str:
 
     Args:
         data: the whole file, or at least its first 64 bytes.
-        name: the file's name, for messages and for the formats without a signature.
+        name: for messages, and for TGA, which has no signature.
 
     Raises:
-        NotAnImage: no image by its content.
-        RestoreError: an image of a kind that is not read (Photoshop, camera raw, ...), named.
+        NotAnImage: the content is in no known format.
+        RestoreError: exit code 1: the content is in a known format that is not supported (Photoshop, camera raw, ...).
     """
     if not data:
         raise NotAnImage("the file is empty", where=name)
     suffix = PurePath(name).suffix.lower()
-    found = next((kind for start, kind in _SIGNATURES if data.startswith(start)), None) or _container(data)
-    named = suffix in IMAGE_SUFFIXES
-    if not named and not _bears_out(found, data):  # two letters are soon found, as in BMW
+    found = next((kind for start, kind in _SIGNATURES if data.startswith(start)), None) or _container_format(data)
+    named_image = suffix in IMAGE_SUFFIXES
+    if not named_image and not _header_is_plausible(found, data):  # a text may begin with "BM" too
         found = None
     if found == "tiff" and (suffix in RAW_SUFFIXES or data[8:10] == b"CR"):
-        raise _unreadable("a camera raw file", name)
+        raise _unsupported("a camera raw file", name)
     if found is not None:
         return found
-    follows = named or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)
-    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace() and follows:
+    plausible_ppm = named_image or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace() and plausible_ppm:
         return "ppm"
     if data[:1] == b"\x0a" and data[1:2] in (b"\0", b"\2", b"\3", b"\4", b"\5") and data[2:3] == b"\1":
         return "pcx"
-    for start, kind in _UNREADABLE:
+    for start, kind in _UNSUPPORTED:
         if data.startswith(start):
-            raise _unreadable(kind, name)
+            raise _unsupported(kind, name)
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
-        raise _unreadable("an SVG drawing", name)
+        raise _unsupported("an SVG drawing", name)
     if suffix == ".tga" and len(data) >= 18 and data[1] in (0, 1) and data[2] in (1, 2, 3, 9, 10, 11):
         return "tga"
-    raise NotAnImage("this is no picture (by its content)", where=name)
+    raise NotAnImage("not an image", where=name)
 
 
-def _bears_out(found: str | None, data: bytes) -> bool:
-    """Whether what follows a short signature is what has to follow it."""
+def _header_is_plausible(found: str | None, data: bytes) -> bool:
+    """Whether the bytes after a signature of two to four bytes can be that format's header."""
     if found == "bmp":  # the length of the second header
         return data[15:18] == b"\0\0\0" and 12 <= data[14] <= 124
-    if found == "ico":  # how many there are
+    if found == "ico":  # the number of icons
         return data[4:6] != b"\0\0"
-    if found == "sgi":  # compressed or not, bytes per value
+    if found == "sgi":  # compression, bytes per value
         return data[2:3] in (b"\0", b"\1") and data[3:4] in (b"\1", b"\2")
     return True
 
 
-def _container(data: bytes) -> str | None:
+def _container_format(data: bytes) -> str | None:
+    """The format of a RIFF file or of an ISO base media file, which name it after the length of the first box."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     if data[4:8] != b"ftyp":
@@ -164,20 +172,91 @@ def _container(data: bytes) -> str | None:
     return "heic" if any(brand in _HEIC_BRANDS for brand in brands) else None
 
 
-def _unreadable(kind: str, name: str | PurePath) -> RestoreError:
-    return RestoreError(f"{kind} cannot be read here", where=name, hint="convert it to TIFF or PNG first", exit_code=1)
+def _unsupported(kind: str, name: str | PurePath) -> RestoreError:
+    return RestoreError(
+        f"this is {kind}, which is not supported", where=name, hint="convert it to TIFF or PNG first", exit_code=1
+    )
 
 
-# What a WebP's chunks tell of how it was compressed.
+# Folders
 
 
-def is_lossless(data: bytes) -> bool:
-    """Whether the (first) frame is compressed without loss: its chunk is `VP8L`, wherever a profile pushed it."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if kind in (b"VP8L", b"VP8 "):
-            return kind == b"VP8L"
-        # A frame of an animation holds chunks itself, behind 16 bytes on its place and time.
-        at += 8 + 16 if kind == b"ANMF" else 8 + length + length % 2
-    return False
+def find_images(
+    folder: str | os.PathLike[str],
+    *,
+    include: Collection[str] = (),
+    exclude: Collection[str] = (),
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
+    on_unlistable: Callable[[Path, str], object] | None = None,
+) -> list[Path]:
+    """Find all images in a folder and its subfolders, by suffix.
+
+    Hidden files and folders (their names begin with a dot) are ignored. Links to folders are followed; every folder is
+    visited once.
+
+    Args:
+        folder: where to search.
+        include: globs; empty = everything. A glob without a slash is matched against the file name, one with a slash
+            against the relative POSIX path (in which `*` also matches slashes).
+        exclude: globs of files to leave out, even if `include` matches them.
+        suffixes: in lower case, with the dot.
+        on_unlistable: called with the relative path of a subfolder that cannot be listed, and the reason, unless
+            `exclude` matches everything in it; the search continues. None: that is an error.
+
+    Returns:
+        Paths relative to the folder, sorted by their bytes.
+
+    Raises:
+        RestoreError: the folder, or a subfolder, cannot be listed.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise RestoreError(not_found_message(root, "folder"), where=root)
+
+    def fail(error: OSError) -> None:
+        if on_unlistable is None or Path(error.filename) == root:
+            raise RestoreError(
+                f"the folder cannot be listed: {error.strerror}", where=error.filename, exit_code=1
+            ) from error
+        below = Path(error.filename).relative_to(root)
+        if not _matches(below / "any", exclude):
+            on_unlistable(below, f"the folder cannot be listed: {error.strerror}")
+
+    found = [
+        path
+        for path in _walk(root, fail)
+        if path.suffix.lower() in suffixes and (not include or _matches(path, include)) and not _matches(path, exclude)
+    ]
+    return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
+
+
+def stem_key(relative: str | PurePath) -> str:
+    """The key that pairs an image with its mask or its reference: the POSIX path without the last suffix."""
+    return PurePath(relative).with_suffix("").as_posix()
+
+
+def _walk(root: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:
+    def identity(path: str) -> tuple[int, int]:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+
+    seen = {identity(os.fspath(root))}
+    for top, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        below = []
+        for name in sorted(folders, key=os.fsencode):
+            if name.startswith("."):
+                continue
+            try:
+                here = identity(os.path.join(top, name))
+            except OSError:  # a link to itself, or a folder that was just removed: there is nothing in it
+                continue
+            if here not in seen:
+                seen.add(here)
+                below.append(name)
+        folders[:] = below
+        relative = Path(top).relative_to(root)
+        yield from (relative / name for name in files if not name.startswith("."))
+
+
+def _matches(path: Path, globs: Collection[str]) -> bool:
+    return any(fnmatchcase(path.as_posix() if "/" in glob else path.name, glob) for glob in globs)

@@ -1,4 +1,4 @@
-"""A picture in memory: its own pixels, and the two ways between them and what a network sees."""
+"""A decoded image: its own pixels, and the conversions between them and the sRGB that networks work in."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from restore.images.color import Profile, open_profile
 from restore.images.metadata.exif import upright_exif, upright_xmp
 from restore.images.metadata.jpeg import JpegHeader
 
-_BLOCK = 1 << 15  # pixels at once, so that intermediates stay in the cache
-# What sRGB cannot hold of a pixel is kept while the repair changes it little, and gone at a change of this
-# size: there the pixel was replaced, and what it held before was the damage.
+#: Pixels that are converted at once, so that intermediate arrays stay in the CPU's cache.
+_BLOCK = 1 << 15
+#: What sRGB cannot hold of a pixel (see `DecodedImage.blend`) fades out with the size of the change, and is gone at
+#: this one: there the pixel was replaced, and what it held before was the damage.
 _REPLACED = 0.25
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One picture, upright, in its own colour space and depth. Arrays are not to be written to.
+    """An image with everything its file held: upright, in its own colour space and depth. Do not write to the arrays.
 
     Attributes:
         pixels: H×W×1 (gray) or H×W×3; uint8, uint16 or float32.
-        alpha: H×W of the same dtype, or None; colours are not multiplied by it.
-        white: the value of white: 255, 65535, or what it is taken to be in a float picture.
+        alpha: H×W of the same dtype, or None; colours are not premultiplied.
+        white: the value of white: 255 or 65535, or for float images what is taken as white.
         icc: the colour profile of `pixels`; None means sRGB (or gray with sRGB's curve).
-        bits: bits per channel as stored in the file (1 to 16, or 32 for float).
-        format: the file's format by content, as in `restore.images.formats.format_of`.
-        exif: EXIF block, already with orientation 1, or None.
-        xmp: XMP packet, already with orientation 1, or None.
-        jpeg: how it was compressed, if it was a JPEG.
-        dpi: resolution across and down in pixels per inch, where the file states one.
+        bits: bits per channel in the file (1 to 16, or 32 for float).
+        format: the file's format, from `restore.images.format_of`.
+        exif: EXIF block, with orientation 1, or None.
+        xmp: XMP packet, with orientation 1, or None.
+        jpeg: how a JPEG was compressed.
+        dpi: pixels per inch across and down, if the file states them.
         compression: of a TIFF (`none`, `lzw`, `deflate`) or a WebP (`lossless`, `lossy`); else "".
-        passthrough: raw pieces of the file that go into an output of the same format.
-        transparent: False where `alpha` is a channel of a TIFF that does not say what it is.
-        turned: the pixels lie otherwise than in the file, as its orientation tag asked.
-        further: the pages after the first, of a TIFF that was read whole.
-        notes: what the user should be told, like "first of 12 frames".
+        passthrough: raw pieces of the file that are copied to an output of the same format: a JPEG's segments, a PNG's
+            chunks, a TIFF's IPTC record.
+        transparent: False if `alpha` is a TIFF's channel of unspecified meaning.
+        reoriented: the pixels were rotated or mirrored, because the file's orientation tag said so.
+        extra_pages: the pages after the first of a TIFF that was read with all of them.
+        notes: for the user: what was changed or left out, like "only the first of 12 frames is read".
     """
 
     pixels: np.ndarray
@@ -63,22 +65,22 @@ class DecodedImage:
 
     @property
     def gray(self) -> bool:
-        """One channel, alpha apart."""
-        return self.pixels.shape[2] == 1
+        """One channel besides alpha."""
+        return bool(self.pixels.shape[2] == 1)
 
     @property
     def profile(self) -> Profile | None:
-        """The conversion to sRGB, or None where the pixels are sRGB as they stand.
+        """The conversion to sRGB, or None if the pixels are sRGB.
 
         Raises:
-            ValueError: `icc` is no profile for these pixels (never so in a picture that was read from a file).
+            ValueError: `icc` is not a profile for these pixels. Images read from files have none or a valid one.
         """
         if self.icc is None:
             return None
         return open_profile(self.icc, self.pixels.shape[2])
 
     def to_srgb(self) -> np.ndarray:
-        """What a network is shown: float32, H×W×3, sRGB, [0, 1]; gray fills the three channels alike."""
+        """The input of a network: float32, H×W×3, sRGB, [0, 1]; gray images have three equal channels."""
         height, width = self.size
         out = np.empty((height, width, 3), np.float32)
         profile = self.profile
@@ -89,90 +91,79 @@ class DecodedImage:
             out[rows] = values
         return out
 
-    def blend(self, repaired: np.ndarray, weight: np.ndarray | None = None, *, strength: float = 1) -> DecodedImage:
-        """This picture with a repair put in, in its own colour space and depth.
+    def blend(self, repaired: np.ndarray, mask: np.ndarray | None = None, *, strength: float = 1) -> DecodedImage:
+        """Blend a repair into this image, in the image's own colour space and depth.
 
-        Pixels of weight 0 keep their exact values. In a picture with a profile of its own the change is added
-        to the source, so that colours outside sRGB survive where little was changed; gray stays gray (mean).
+        Pixels where the mask is 0 keep their exact values. With a colour profile, or in float, the change is added to
+        the source, so that colours outside sRGB survive where little changes. Gray images stay gray (the mean of the
+        channels).
 
         Args:
-            repaired: float32, H'×W'×3, sRGB, [0, 1]. Another size than the picture's (an enlarged one) scales
-                alpha along, and takes no weight.
-            weight: float32, H×W, [0, 1]: 1 takes the repair, 0 the source; None means 1 everywhere.
-            strength: [0, 1], how much of the repair is taken: every weight is multiplied by it.
+            repaired: float32, H'×W'×3, sRGB, [0, 1]. If its size differs (an upscaled image), alpha is resized to it,
+                and no mask is allowed.
+            mask: float32, H×W, [0, 1]: 1 = the repair, 0 = the source; None = 1 everywhere.
+            strength: [0, 1], multiplies the mask.
 
         Raises:
-            ValueError: shapes that do not fit; a strength below 1 of another size.
+            ValueError: the shapes do not match, or a mask or strength is given for an upscaled image.
         """
         if repaired.ndim != 3 or repaired.shape[2] != 3:
-            raise ValueError(f"a repaired picture is H×W×3, got {repaired.shape}")
+            raise ValueError(f"a repaired image has shape H×W×3, got {repaired.shape}")
         if repaired.shape[:2] != self.size:
-            if weight is not None or strength != 1:
-                raise ValueError(f"no weight can be given for {repaired.shape[:2]}, the picture is {self.size}")
-            return self._enlarged(repaired)
-        if weight is not None and weight.shape != self.size:
-            raise ValueError(f"the weight is {weight.shape}, the picture {self.size}")
+            if mask is not None or strength != 1:
+                raise ValueError(f"mask and strength need the size of the image {self.size}, got {repaired.shape[:2]}")
+            return self._upscaled(repaired)
+        if mask is not None and mask.shape != self.size:
+            raise ValueError(f"the mask has shape {mask.shape}, the image {self.size}")
         if strength != 1:
-            share = np.float32(strength)
-            weight = np.broadcast_to(share, self.size) if weight is None else weight * share
-        out = self.pixels.copy() if weight is not None else np.empty_like(self.pixels)
+            mask = np.broadcast_to(np.float32(strength), self.size) if mask is None else mask * np.float32(strength)
+        out = self.pixels.copy() if mask is not None else np.empty_like(self.pixels)
         profile = self.profile
         for rows in _row_blocks(*self.size):
-            where = None if weight is None else weight[rows] > 0
-            if where is None or where.all():
-                part = self._repaired(self.pixels[rows], repaired[rows], weight, rows, profile)
-                out[rows] = part
-            elif where.any():
-                assert weight is not None
-                out[rows][where] = self._mixed(
-                    self.pixels[rows][where], repaired[rows][where], weight[rows][where], profile
+            selected = None if mask is None else mask[rows] > 0
+            if selected is None or selected.all():
+                source = self.pixels[rows].reshape(-1, self.pixels.shape[2])
+                values = None if mask is None else mask[rows].reshape(-1)
+                mixed = self._mix(source, repaired[rows].reshape(-1, 3), values, profile)
+                out[rows] = mixed.reshape(self.pixels[rows].shape)
+            elif selected.any():
+                assert mask is not None
+                out[rows][selected] = self._mix(
+                    self.pixels[rows][selected], repaired[rows][selected], mask[rows][selected], profile
                 )
         return replace(self, pixels=out)
 
-    def _repaired(
-        self,
-        source: np.ndarray,
-        repaired: np.ndarray,
-        weight: np.ndarray | None,
-        rows: slice,
-        profile: Profile | None,
+    def _mix(
+        self, source: np.ndarray, repaired: np.ndarray, mask: np.ndarray | None, profile: Profile | None
     ) -> np.ndarray:
-        flat = source.reshape(-1, source.shape[2])
-        parts = None if weight is None else weight[rows].reshape(-1)
-        return self._mixed(flat, repaired.reshape(-1, 3), parts, profile).reshape(source.shape)
-
-    def _mixed(
-        self, source: np.ndarray, repaired: np.ndarray, weight: np.ndarray | None, profile: Profile | None
-    ) -> np.ndarray:
-        """N×C source values, N×3 repaired sRGB and N weights (None = 1) -> N×C values of the source."""
+        """N×C source values, N×3 repaired sRGB values, N mask values (None = 1) -> N×C values like the source's."""
         if profile is None:
             values = repaired if source.shape[1] == 3 else _mean(repaired)
-            if weight is None and source.dtype != np.float32:
+            if mask is None and source.dtype != np.float32:
                 return _as_type(values * np.float32(self.white), source.dtype)
             before = self._unit(source)
-            shown = np.clip(before, 0, 1) if source.dtype == np.float32 else before
+            seen = np.clip(before, 0, 1) if source.dtype == np.float32 else before
         else:
             before = self._unit(source)
-            shown_srgb = profile.to_srgb(before)
-            shown, values = profile.from_srgb(shown_srgb), profile.from_srgb(repaired)
-        change = values - shown
+            seen, values = profile.from_srgb(profile.to_srgb(before)), profile.from_srgb(repaired)
+        change = values - seen  # the change to what the network saw of the source
         if source.dtype == np.float32 or profile is not None:
-            beyond = before - shown
+            beyond = before - seen  # what the network could not see: colours outside sRGB, values above white
             largest = np.abs(change[:, 0])
             for channel in range(1, change.shape[1]):
                 np.maximum(largest, np.abs(change[:, channel]), out=largest)
             beyond *= np.minimum(largest / np.float32(_REPLACED), 1)[:, None]
             change -= beyond
-        if weight is not None:
-            change *= weight[:, None]
+        if mask is not None:
+            change *= mask[:, None]
         return _as_type((before + change) * np.float32(self.white), source.dtype)
 
     def _unit(self, values: np.ndarray) -> np.ndarray:
-        """Own values as float32, white = 1; what is not finite in a float picture becomes black."""
-        unit = np.divide(values, np.float32(self.white), dtype=np.float32)
+        """Values as float32, white = 1. In float images NaN and negative infinity become black, infinity white."""
+        unit: np.ndarray = np.divide(values, np.float32(self.white), dtype=np.float32)
         return np.nan_to_num(unit, copy=False, nan=0.0, posinf=1.0, neginf=0.0) if values.dtype == np.float32 else unit
 
-    def _enlarged(self, repaired: np.ndarray) -> DecodedImage:
+    def _upscaled(self, repaired: np.ndarray) -> DecodedImage:
         height, width = repaired.shape[:2]
         profile = self.profile
         values = repaired.reshape(-1, 3)
@@ -188,9 +179,10 @@ class DecodedImage:
 
 
 def _mean(rgb: np.ndarray) -> np.ndarray:
-    """N×3 -> N×1; of three equal numbers exactly that number, which a sum over three is not."""
+    """N×3 -> N×1. The mean of three equal numbers is exactly that number, unlike their sum divided by three."""
     first = rgb[:, :1]
-    return first + (rgb[:, 1:] - first).sum(axis=1, keepdims=True) / np.float32(3)
+    mean: np.ndarray = first + (rgb[:, 1:] - first).sum(axis=1, keepdims=True) / np.float32(3)
+    return mean
 
 
 def _row_blocks(height: int, width: int) -> list[slice]:
@@ -199,12 +191,12 @@ def _row_blocks(height: int, width: int) -> list[slice]:
 
 
 def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded and clipped for integers; as they are for floats."""
+    """Rounded and clipped for integer types, unchanged for float."""
     if dtype == np.float32:
         return values.astype(np.float32, copy=False)
     top = np.iinfo(dtype).max
     values = np.rint(values)
-    np.fmax(values, 0, out=values)  # unlike clip, turns NaN into a number
+    np.fmax(values, 0, out=values)  # unlike np.clip, fmax replaces NaN
     np.fmin(values, top, out=values)
     return values.astype(dtype)
 

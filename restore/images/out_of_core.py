@@ -1,4 +1,4 @@
-"""Pictures too large for memory: their rows on the disk, in bands (`restore.images.out_of_core` writes them)."""
+"""Images too large for memory: their rows lie in a file (a spool), and are read, changed and written in bands."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import errno
 import mmap
 import os
 import shutil
-import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,151 +16,133 @@ import pyvips
 
 from restore.errors import RestoreError
 from restore.files import temporary_path
-from restore.images.decode import DamagedFile, Decoded, decoder_message, facts_of, opened, to_rgb_or_gray
-from restore.images.encode import DEFAULT_QUALITY, PNG_LEVEL, described, without_metadata
+from restore.images.decode import (
+    DamagedFile,
+    DecoderOutput,
+    damage_note,
+    decoder_message,
+    header_fields,
+    open_sequential,
+    to_rgb_or_gray,
+)
+from restore.images.encode import BIGTIFF_BYTES, DEFAULT_QUALITY, PNG_LEVEL, with_header, without_metadata
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
-from restore.images.metadata import tiff as tiff_pages
 from restore.images.metadata.exif import orientation_of
 from restore.images.read import assemble_image
 
-# An uncompressed TIFF whose rows lie one after the other, so that they can be changed in place.
-
-
-_STRIP_BYTES = 1 << 20
-_SHORT, _LONG, _LONG8 = 3, 4, 16  # types of values in a TIFF
-
-
-@cache
-def tiff_header(size: tuple[int, int], bands: int, dtype: np.dtype) -> bytes:
-    """A BigTIFF up to its first row; as long as so many rows.
-
-    Args:
-        size: (H, W).
-        bands: 1 to 4.
-        dtype: uint8 or uint16.
-    """
-    height, width = size
-    row = width * bands * dtype.itemsize
-    rows = min(max(_STRIP_BYTES // row, 1), height)
-    count = -(-height // rows)
-    bits = struct.pack("=4H", *[dtype.itemsize * 8] * bands, *[0] * (4 - bands))
-    colours = 1 if bands < 3 else 3
-    entries = [
-        (256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, bands, bits), (259, _SHORT, 1, 1),
-        (262, _SHORT, 1, 1 if colours == 1 else 2), (273, _LONG8, count, None), (277, _SHORT, 1, bands),
-        (278, _LONG, 1, rows), (279, _LONG8, count, None), (284, _SHORT, 1, 1),
-    ]  # fmt: skip
-    if bands > colours:
-        entries.append((338, _SHORT, 1, 0))
-    lists = 16 + 8 + 20 * len(entries) + 8
-    first = -(-(lists + 16 * count) // row) * row
-    starts = [first + number * rows * row for number in range(count)]
-    lengths = [min(rows, height - number * rows) * row for number in range(count)]
-    behind = {273: (lists, starts), 279: (lists + 8 * count, lengths)}
-    out = (b"II" if sys.byteorder == "little" else b"MM") + struct.pack("=HHHQQ", 43, 8, 0, 16, len(entries))
-    for tag, kind, number, value in entries:
-        if tag in behind:
-            place, values = behind[tag]
-            value = values[0] if count == 1 else place
-        if isinstance(value, bytes):
-            field = value
-        else:
-            field = struct.pack({_SHORT: "=H6x", _LONG: "=L4x", _LONG8: "=Q"}[kind], value)
-        out += struct.pack("=HHQ", tag, kind, number) + field
-    return (out + bytes(8) + struct.pack(f"={2 * count}Q", *starts, *lengths)).ljust(first, b"\0")
-
-
-#: Formats that can be read and written without being in memory as a whole.
+#: Formats that can be read and written without the whole image in memory.
 SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
-_DTYPES: dict[str, np.dtype] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
+
+_DTYPES: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _VIPS_TYPES = {dtype: name for name, dtype in _DTYPES.items()}
-NO_ROOM = os.strerror(errno.ENOSPC)
+_STRIP_BYTES = 1 << 20
+#: Everything before the pixels of a PNG or JPEG fits into this.
+_HEAD_BYTES = 1 << 24
+#: What libvips says when the disk is full.
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True)
 class Spool:
-    """Rows of a picture in a file, one after the other, behind a header that makes it a TIFF.
+    """An uncompressed TIFF whose rows lie in order without gaps, so that they can be changed in place.
 
     Attributes:
         path: the file.
         size: (H, W).
-        bands: channels, alpha among them.
+        bands: the number of channels, with alpha.
         dtype: uint8 or uint16.
+        offset: the position of the first row.
     """
 
     path: Path
     size: tuple[int, int]
     bands: int
-    dtype: np.dtype
+    dtype: np.dtype[Any]
+    offset: int
 
     @classmethod
-    def of(cls, image: Any, path: Path) -> Spool:
-        """Write a pyvips image into a file, from the top down."""
-        spool = cls(path, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
-        above = spool._header()
-        room = pyvips.Image.black(image.width, len(above) // spool._row, bands=image.bands).cast(image.format)
-        room.join(image, "vertical").rawsave(os.fsencode(path))
+    def create(cls, path: Path, size: tuple[int, int], bands: int, dtype: np.dtype[Any]) -> Spool:
+        """Create a file of zeros, as a hole that takes no disk space until it is written."""
+        import tifffile
+
+        height, width = size
+        colors = 1 if bands < 3 else 3
+        rows = tifffile.memmap(
+            path,
+            shape=size if bands == 1 else (*size, bands),
+            dtype=dtype,
+            bigtiff=True,
+            photometric="minisblack" if colors == 1 else "rgb",
+            planarconfig=None if bands == 1 else "contig",
+            extrasamples=["unspecified"] if bands > colors else None,
+            rowsperstrip=min(max(_STRIP_BYTES // (width * bands * dtype.itemsize), 1), height),
+            metadata=None,
+            software=False,
+        )
+        return cls(path, size, bands, dtype, rows.offset)
+
+    @classmethod
+    def from_vips(cls, image: Any, path: Path) -> Spool:
+        """Write the rows of a `pyvips.Image` to a new file, from the top down."""
+        spool = cls.create(path, (image.height, image.width), image.bands, _DTYPES[str(image.format)])
         with open(path, "r+b") as file:
-            file.write(above)
+            file.seek(spool.offset)
+            image.rawsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
         return spool
 
-    @property
-    def _row(self) -> int:
-        return self.size[1] * self.bands * self.dtype.itemsize
-
-    def _header(self) -> bytes:
-        return tiff_header(self.size, self.bands, self.dtype)
+    def empty_copy(self, path: Path) -> Spool:
+        """Create a file of zeros for an image of the same size and type."""
+        return self.create(path, self.size, self.bands, self.dtype)
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """A part: (rows)×(columns)×bands."""
+        """Read a region: (rows)×(columns)×bands."""
         width = self.size[1]
-        if (columns.start, columns.stop) == (0, width):  # without mapping pages, which would count as resident
+        if (columns.start, columns.stop) == (0, width):  # read, because mapped pages count as memory of the process
             count = (rows.stop - rows.start) * width * self.bands
-            offset = len(self._header()) + rows.start * self._row
-            return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(-1, width, self.bands)
+            values = np.fromfile(self.path, self.dtype, count, offset=self._position(rows.start))
+            return values.reshape(-1, width, self.bands)
         return np.array(self._mapped("r")[rows, columns])
 
     def write(self, rows: slice, columns: slice, values: np.ndarray) -> None:
-        """Put a part in place. Whole rows may also come from the top down into a file that grows with them."""
+        """Write a region in place."""
         if (columns.start, columns.stop) == (0, self.size[1]):
-            new = not self.path.exists()
-            with open(self.path, "w+b" if new else "r+b") as file:
-                if new:
-                    file.write(self._header())
-                file.seek(len(self._header()) + rows.start * self._row)
+            with open(self.path, "r+b") as file:
+                file.seek(self._position(rows.start))
                 file.write(np.ascontiguousarray(values, self.dtype).data)
             return
         whole = self._mapped("r+")
         whole[rows, columns] = values
         whole.flush()
 
-    def _mapped(self, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
-        shape = (*self.size, self.bands)
-        return np.memmap(self.path, self.dtype, mode, offset=len(self._header()), shape=shape)
+    def _position(self, row: int) -> int:
+        return self.offset + row * self.size[1] * self.bands * self.dtype.itemsize
 
-    def image(self) -> Any:
-        """The file as a pyvips image, to be read once from the top down."""
+    def _mapped(self, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
+        return np.memmap(self.path, self.dtype, mode, offset=self.offset, shape=(*self.size, self.bands))
+
+    def to_vips(self) -> Any:
+        """The file as a `pyvips.Image`, to be read once from the top down."""
         image = pyvips.Image.tiffload(os.fsencode(self.path), access="sequential").copy()
         for name in set(image.get_fields()) - set(pyvips.Image.black(1, 1).get_fields()):
-            image.remove(name)  # nothing of this file is of the picture
+            image.remove(name)  # the header of the spool says nothing about the image
         return image
 
     def upright(self, orientation: int) -> Spool:
-        """The same turned as a person sees it, under the same name."""
+        """Turn the rows upright; the file keeps its name."""
         if orientation == 1:
             return self
         height, width = self.size
-        # Columns become rows: for this the file is mapped.
+        # Rows may become columns, so the file is mapped for random access.
         image = pyvips.Image.rawload(
             os.fsencode(self.path), width, height, self.bands,
-            format=_VIPS_TYPES[self.dtype], access="random", offset=len(self._header()),
+            format=_VIPS_TYPES[self.dtype], access="random", offset=self.offset,
         ).copy()  # fmt: skip
         image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
         other = temporary_path(self.path)
         try:
-            reoriented = Spool.of(image.autorot(), other)
+            reoriented = Spool.from_vips(image.autorot(), other)
             os.replace(other, self.path)
         finally:
             other.unlink(missing_ok=True)
@@ -172,11 +151,11 @@ class Spool:
 
 @dataclass(frozen=True)
 class SpooledImage:
-    """A picture whose pixels lie in a spool, upright.
+    """An image whose pixels lie in a spool, upright.
 
     Attributes:
-        header: everything but the pixels, of which it has no row.
-        spool: the pixels, alpha last.
+        header: the image without its pixels (an array of no rows).
+        spool: the pixels; alpha is the last channel.
     """
 
     header: DecodedImage
@@ -188,53 +167,47 @@ class SpooledImage:
         return self.spool.size
 
     def part(self, rows: slice, columns: slice) -> DecodedImage:
-        """A part as a picture."""
+        """Read a region as an image."""
         values = self.spool.read(rows, columns)
         channels = self.header.pixels.shape[2]
         alpha = None if self.header.alpha is None else np.ascontiguousarray(values[:, :, channels])
         return replace(self.header, pixels=np.ascontiguousarray(values[:, :, :channels]), alpha=alpha)
 
     def put(self, rows: slice, columns: slice, part: DecodedImage) -> None:
-        """Write a part; see `Spool.write`."""
+        """Write a region."""
         values = part.pixels
         if part.alpha is not None:
             values = np.concatenate([values, part.alpha[:, :, None]], axis=2)
         self.spool.write(rows, columns, values)
 
     def fits(self, kind: str) -> bool:
-        """Whether `write_spooled` can write it in this format."""
+        """Whether `write_spooled` can write the image in a format."""
         plain = self.header.alpha is None and self.spool.dtype == np.uint8
         if self.header.alpha is not None and not self.header.transparent and kind != "tiff":
             return False
         return kind in SPOOLED_FORMATS and (kind != "jpeg" or (plain and max(self.size) <= 65535))
 
 
-def pixels_in_header(path: Path) -> int:
-    """W·H as a file's header tells; 0 where it cannot be told without decoding."""
-    try:
-        image = pyvips.Image.new_from_file(os.fsencode(path), access="sequential")
-    except (pyvips.Error, UnicodeDecodeError):
-        pyvips.vips_lib.vips_error_clear()
-        return 0
-    return int(image.height) * int(image.width)
+# Reading
 
 
 def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -> SpooledImage | None:
-    """Decode a picture into a spool, in bands.
+    """Decode an image into a spool, in bands.
 
     Args:
         source: the file.
-        spool: where the rows go. Where the picture has to be turned, that file is written twice.
+        spool: the file for the rows. To turn an image upright, a second file is written beside it.
         max_pixels: as for `read_image`.
-        times: how often the raw picture will be on that disk.
+        times: how many such files the caller needs on that disk.
 
     Returns:
-        None where a picture has to be in memory to be read: other formats, floating point, rare kinds of integers; and
-        where there is nothing to read, which `read_image` explains.
+        None if the image must be in memory to be read (other formats, several pages, float, rare types of integers), or
+        if the file cannot be opened; `read_image` then reports why.
 
     Raises:
-        RestoreError: exit code 1: cannot be decoded, with the reason; too large, for the disk as well.
-        OSError: the disk is full, or cannot be written to.
+        RestoreError: exit code 1: the file cannot be decoded, with the reason; the image is too large, also for the
+            disk.
+        OSError: the disk is full, or the spool cannot be written.
     """
     if not source.is_file() or not os.access(source, os.R_OK) or not source.stat().st_size:
         return None
@@ -242,71 +215,70 @@ def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -
         kind = format_of(data[:1024], source)
         if kind not in SPOOLED_FORMATS:
             return None
-        pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
+        pages = tiff.find_pages(data) if kind == "tiff" else [0]
         tiff_header = tiff.read_header(data, pages[0]) if kind == "tiff" else tiff.TiffHeader()
         if tiff_header.raw or len(pages) > 1:
             return None
-        # A JPEG decoder only warns of damaged data: the strict try finds out, the second one takes it as it is.
+        # As in `decode`: libjpeg only warns about damaged data, so the first try treats warnings as errors.
         complaint = ""
-        for level in ("warning", "error") if kind == "jpeg" else ("error",):
+        for fail_on in ("warning", "error") if kind == "jpeg" else ("error",):
             try:
-                found = _decoded(source, data, kind, spool, max_pixels=max_pixels, times=times, fail_on=level)
+                decoded = _decode_to_spool(
+                    source, data, kind, spool, max_pixels=max_pixels, times=times, fail_on=fail_on
+                )
                 break
             except (pyvips.Error, UnicodeDecodeError) as error:
                 complaint = decoder_message(error)
-                if NO_ROOM in complaint:
-                    raise OSError(errno.ENOSPC, NO_ROOM, os.fspath(spool)) from error
+                if _NO_SPACE in complaint:
+                    raise OSError(errno.ENOSPC, _NO_SPACE, os.fspath(spool)) from error
         else:
-            raise DamagedFile(
-                f"the {kind.upper()} cannot be decoded: {complaint}",
-                where=source,
-                hint="the file is damaged or cut short",
-                exit_code=1,
-            )
-        if found is None:
+            what = f"the {kind.upper()} cannot be decoded: {complaint}"
+            raise DamagedFile(what, where=source, hint="the file is damaged or truncated", exit_code=1)
+        if decoded is None:
             return None
-        decoded, rows = found
+        output, rows = decoded
         if complaint:
-            decoded.notes.append(f"damaged data, decoded as far as it goes ({complaint})")
+            output.notes.append(damage_note(complaint))
         if kind == "tiff":
-            decoded.notes.extend(tiff_pages.missing_pages(data, 1))
-        header = assemble_image(data, kind, decoded, tiff_header, size=rows.size)
-    empty = np.empty((0, rows.size[1], decoded.channels), rows.dtype)  # turned empty rows have become columns
+            output.notes.extend(tiff.missing_pages(data, 1))
+        header = assemble_image(data, kind, output, tiff_header, size=rows.size)
+    # `assemble_image` has turned the array of no rows too, into one of no columns.
+    empty = np.empty((0, rows.size[1], output.channels), rows.dtype)
     return SpooledImage(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
 
 
-def _decoded(
+def _decode_to_spool(
     source: Path, data: Any, kind: str, spool: Path, *, max_pixels: int, times: int, fail_on: str
-) -> tuple[Decoded, Spool] | None:
-    """The rows of a picture in a spool, upright; what was decoded beside them, with no row. As `spool_image`."""
+) -> tuple[DecoderOutput, Spool] | None:
+    """The rows of an image in a spool, upright, and what else the decoder found; for arguments see `spool_image`."""
     notes: list[str] = []
-    image = opened(source, kind, source, max_pixels, fail_on)
-    facts = facts_of(image)
-    image, colour = to_rgb_or_gray(image, facts.fields, notes)
-    channels = colour or (3 if image.bands >= 3 else 1)
+    image = open_sequential(source, kind, source, max_pixels, fail_on)
+    header = header_fields(image)
+    image, color_channels = to_rgb_or_gray(image, header.fields, notes)
+    channels = color_channels or (3 if image.bands >= 3 else 1)
     if str(image.format) not in _DTYPES or image.bands > channels + 1:
         return None
-    _check_room(spool.parent, image, times, source)
-    rows = Spool.of(image, spool)
-    # A PNG's block may stand behind the pixels, or in a text: the decoder does not tell of it then.
-    exif = png.read_header(data).exif if kind == "png" else facts.fields.get("exif-data")
-    rows = rows.upright((facts.orientation if kind == "tiff" else orientation_of(exif)) or 1)
-    decoded = Decoded(
+    _check_disk_space(spool.parent, image, times, source)
+    rows = Spool.from_vips(image, spool)
+    # libvips finds no EXIF block behind the pixels of a PNG, or in a text.
+    exif = png.read_header(data).exif if kind == "png" else header.fields.get("exif-data")
+    rows = rows.upright((header.orientation if kind == "tiff" else orientation_of(exif)) or 1)
+    output = DecoderOutput(
         values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
         channels=channels,
-        bits=facts.bits or rows.dtype.itemsize * 8,
+        bits=header.bits or rows.dtype.itemsize * 8,
         white=float(np.iinfo(rows.dtype).max),
-        orientation=facts.orientation,
-        frames=facts.frames,
-        fields=facts.fields,
-        dpi=facts.dpi,
+        orientation=header.orientation,
+        frames=header.frames,
+        fields=header.fields,
+        dpi=header.dpi,
         notes=notes,
     )
-    return decoded, rows
+    return output, rows
 
 
-def _check_room(folder: Path, image: Any, times: int, name: Path) -> None:
-    """That a disk has room for the raw picture, so that it is not filled in vain.
+def _check_disk_space(folder: Path, image: Any, times: int, name: Path) -> None:
+    """Check that a disk has room for the uncompressed image, before filling it.
 
     Raises:
         RestoreError: exit code 1.
@@ -316,27 +288,23 @@ def _check_room(folder: Path, image: Any, times: int, name: Path) -> None:
     needed, free = times * raw, shutil.disk_usage(folder).free
     if needed > free:
         raise RestoreError(
-            f"{width}×{height} takes {needed / 1e9:.1f} GB of disk space for a while, and {free / 1e9:.1f} GB are free",
+            f"{width}×{height} needs {needed / 1e9:.1f} GB of disk space for a while, and {free / 1e9:.1f} GB are free",
             where=name,
-            hint="make room there, or choose another output folder",
+            hint="free disk space, or choose another output folder",
             exit_code=1,
         )
 
 
-# Pictures too large for memory -> files, in bands.
-
-
-_CLASSIC_TIFF_BYTES = 3_500_000_000
-_HEAD_BYTES = 1 << 24  # in which everything of a PNG or JPEG that stands before its pixels has room
+# Writing
 
 
 def write_spooled(
-    picture: SpooledImage, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
+    image: SpooledImage, path: Path, kind: str, name: Path, *, quality: int | None, metadata: str
 ) -> list[str]:
-    """Encode a picture from its spool into a file, in bands.
+    """Encode an image from its spool to a file, in bands.
 
     Args:
-        picture: for which `fits(kind)` holds.
+        image: to write; `image.fits(kind)` is true.
         path: the file to write.
         kind: its format.
         name: for messages.
@@ -344,67 +312,84 @@ def write_spooled(
         metadata: `keep` or `strip`.
 
     Returns:
-        Notes on what could not be kept.
+        Notes for the user on what could not be kept.
 
     Raises:
-        RestoreError: exit code 1: cannot be written, with the reason.
-        OSError: the disk is full, or cannot be written to.
+        RestoreError: exit code 1: the image cannot be encoded, with the reason.
+        OSError: the disk is full, or the file cannot be written.
     """
-    head = picture.header
+    header = image.header
     if metadata == "strip":
-        head = without_metadata(head)
-    if kind != head.format:
-        head = replace(head, passthrough=b"")
+        header = without_metadata(header)
+    if kind != header.format:
+        header = replace(header, passthrough=b"")
     notes: list[str] = []
-    image = described(picture.spool.image(), head, icc=head.icc, xmp=head.xmp if kind == "tiff" else None)
+    encoders = {"tiff": _write_tiff, "png": _write_png, "jpeg": _write_jpeg}
     try:
-        if kind == "tiff":
-            compression = head.compression if head.format == "tiff" and head.compression else "deflate"
-            size = picture.spool.size[0] * picture.spool.size[1] * picture.spool.bands * picture.spool.dtype.itemsize
-            big = size > _CLASSIC_TIFF_BYTES
-            image.tiffsave(os.fsencode(path), compression=compression, predictor="horizontal", bigtiff=big)
-            if big and (head.exif or head.passthrough):
-                notes.append("a TIFF of this size is written without EXIF")
-            with open(path, "r+b") as file:
-                seen = head.alpha is None or head.transparent
-                tiff.add_tags(
-                    file,
-                    exif=head.exif,
-                    passthrough=head.passthrough,
-                    transparent=seen,
-                    has_dpi=head.dpi is not None,
-                )
-        elif kind == "png":
-            image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
-            _rewrite_head(path, lambda data: png.with_chunks(
-                data, exif=head.exif, xmp=head.xmp, passthrough=head.passthrough,
-                has_icc=bool(head.icc), has_dpi=head.dpi is not None,
-            ))  # fmt: skip
-        else:
-            source = head.jpeg
-            level = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
-            sampled = source is None or source.subsampling == "4:2:0"
-            image.jpegsave(
-                os.fsencode(path), Q=level, keep="icc", subsample_mode="on" if sampled else "off",
-                interlace=bool(source is not None and source.progressive),
-            )  # fmt: skip
-            if quality is None and source is not None:
-                notes.append(f"a picture of this size is compressed at quality {level}, not by its own tables")
-            segments = jpeg.metadata_segments(head.exif, head.xmp, notes) + head.passthrough
-            _rewrite_head(path, lambda data: jpeg.with_segments(jpeg.with_density(data, head.dpi), segments))
+        encoders[kind](image.spool, header, path, quality, notes)
     except (pyvips.Error, UnicodeDecodeError) as error:
         reason = decoder_message(error)
-        if NO_ROOM in reason:
-            raise OSError(errno.ENOSPC, NO_ROOM, os.fspath(path)) from error
-        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
+        if _NO_SPACE in reason:
+            raise OSError(errno.ENOSPC, _NO_SPACE, os.fspath(path)) from error
+        raise RestoreError(
+            f"the image cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1
+        ) from error
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise RestoreError(f"cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1) from error
+        raise RestoreError(
+            f"the image cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1
+        ) from error
     return notes
 
 
+def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, notes: list[str]) -> None:
+    big = spool.size[0] * spool.size[1] * spool.bands * spool.dtype.itemsize > BIGTIFF_BYTES
+    with_header(spool.to_vips(), header, icc=header.icc, xmp=header.xmp).tiffsave(
+        os.fsencode(path),
+        compression=header.compression if header.format == "tiff" and header.compression else "deflate",
+        predictor="horizontal",
+        bigtiff=big,
+    )
+    if big and (header.exif or header.passthrough):
+        notes.append("a TIFF of this size is written without EXIF")
+    with open(path, "r+b") as file:
+        tiff.add_tags(
+            file,
+            exif=header.exif,
+            passthrough=header.passthrough,
+            transparent=header.alpha is None or header.transparent,
+            has_dpi=header.dpi is not None,
+        )
+
+
+def _write_png(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, _notes: list[str]) -> None:
+    image = with_header(spool.to_vips(), header, icc=header.icc)
+    image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
+    _rewrite_head(path, lambda data: png.with_chunks(
+        data, exif=header.exif, xmp=header.xmp, passthrough=header.passthrough,
+        has_icc=bool(header.icc), has_dpi=header.dpi is not None,
+    ))  # fmt: skip
+
+
+def _write_jpeg(spool: Spool, header: DecodedImage, path: Path, quality: int | None, notes: list[str]) -> None:
+    source = header.jpeg
+    used = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
+    subsample = source is None or source.subsampling == "4:2:0"
+    with_header(spool.to_vips(), header, icc=header.icc).jpegsave(
+        os.fsencode(path),
+        Q=used,
+        keep="icc",
+        subsample_mode="on" if subsample else "off",
+        interlace=source is not None and source.progressive,
+    )
+    if quality is None and source is not None:  # libvips takes no quantization tables
+        notes.append(f"an image of this size is compressed at quality {used}, without the source's own tables")
+    segments = jpeg.metadata_segments(header.exif, header.xmp, notes) + header.passthrough
+    _rewrite_head(path, lambda data: jpeg.with_segments(jpeg.with_density(data, header.dpi), segments))
+
+
 def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change what stands at the beginning of a file; the rest is copied behind it."""
+    """Change the beginning of a file; the rest is copied."""
     with open(path, "rb") as source:
         head = source.read(_HEAD_BYTES)
         changed = change(head)

@@ -1,117 +1,67 @@
-"""Files -> pictures."""
+"""Reading images and masks from files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
 from restore.errors import RestoreError
 from restore.files import not_found_message
-from restore.images import formats as webp
 from restore.images.color import open_profile
-from restore.images.decode import Decoded, ImageTooLarge, decode
+from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
-from restore.images.metadata import tiff as tiff_pages
 from restore.images.metadata.exif import orientation_of, reoriented, upright_exif, upright_xmp
 
-#: A picture that says it has more pixels is refused, unless the caller allows more.
+#: The default limit on W·H.
 MAX_PIXELS = 400_000_000
 
-Truncated = Literal["fail", "accept"]
-
 _LOSSY = ("jpeg", "avif", "heic")
-# So far black and white waver around edges in a JPEG of quality 75; uncut, a mask of it marks a third too much.
-_NEARLY = 24 / 255
+#: In a JPEG of quality 75, black and white deviate by this much around edges. Without correction, a mask of that
+#: quality covers a third too many pixels.
+_LOSSY_TOLERANCE = 24 / 255
 
 
 def read_image(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, truncated: Truncated = "fail"
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False
 ) -> DecodedImage:
-    """Read a picture upright, in its own colour space and depth.
+    """Read an image upright, in its own colour space and depth.
 
     Args:
         path: a file; its content decides on the format.
         max_pixels: the largest W·H; checked in the header, before decoding.
-        truncated: `accept` takes what is there of a file cut short.
+        allow_truncated: decode what is there of a damaged or truncated file, with a note.
 
     Raises:
-        NotAnImage: no image by its content.
-        RestoreError: exit code 1: cannot be read, with the reason.
+        NotAnImage: the content is in no known format.
+        RestoreError: exit code 1: the file cannot be read, with the reason.
     """
-    return image_from_bytes(read_bytes(path), path, max_pixels=max_pixels, truncated=truncated)
+    return image_from_bytes(read_bytes(path), path, max_pixels=max_pixels, allow_truncated=allow_truncated)
 
 
-def image_from_bytes(
-    data: bytes,
-    name: str | os.PathLike[str],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    truncated: Truncated = "fail",
-    all_pages: bool = False,
-) -> DecodedImage:
-    """`read_image` for a file that is in memory already; `name` is for messages and the suffix.
-
-    `all_pages` also reads the further pages of a TIFF, into `DecodedImage.extra_pages`; `max_pixels` limits the sum of
-    their pixels.
-    """
-    kind = format_of(data, Path(name))
-    pages = tiff_pages.find_pages(data) if kind == "tiff" else [0]
-    missing = tiff_pages.missing_pages(data, len(pages)) if kind == "tiff" and all_pages else []
-    # One copy for all pages, which is bytes to those that only read it.
-    page_alone = bytearray(data) if len(pages) > 1 else None
-    read: list[DecodedImage] = []
-    room = max_pixels
-    for at in pages if all_pages else pages[:1]:
-        if page_alone is not None:
-            tiff_pages.show_page(page_alone, at)
-            data = cast(bytes, page_alone)
-        try:
-            picture = _page(data, name, kind, at, max_pixels=room, truncated=truncated)
-        except RestoreError as error:
-            if not read:
-                raise
-            what = error.what
-            if isinstance(error, ImageTooLarge):
-                what = f"with it the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
-            raise RestoreError(
-                f"page {len(read) + 1} of {len(pages)}: {what}",
-                where=name,
-                hint="another format than TIFF takes the first page alone (--ext)",
-                exit_code=1,
-            ) from error
-        room -= picture.size[0] * picture.size[1]
-        read.append(picture)
-    first, *extra_pages = read
-    if not all_pages and len(pages) > 1:
-        first.notes.append(f"first of {len(pages)} pages")
-    for page, picture in enumerate(extra_pages, start=2):
-        first.notes.extend(f"page {page}: {note}" for note in picture.notes)
-    first.notes.extend(missing)
-    return replace(first, extra_pages=tuple(extra_pages))
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image as float32, H×W×3, sRGB, [0, 1], at its full depth, upright; alpha is dropped."""
+    rgb: np.ndarray = np.clip(read_image(path).to_srgb(), 0, 1)
+    return rgb
 
 
-def _page(
-    data: bytes, name: str | os.PathLike[str], kind: str, at: int, *, max_pixels: int, truncated: Truncated
-) -> DecodedImage:
-    """The first picture of a file; `at` is where its directory stands in a TIFF."""
-    tiff_header = tiff.read_header(data, at) if kind == "tiff" else tiff.TiffHeader()
-    if tiff_header.raw:
-        raise RestoreError(
-            "a camera raw file cannot be read here", where=name, hint="convert it to TIFF first", exit_code=1
-        )
-    try:
-        decoded = decode(data, kind, name, max_pixels=max_pixels, truncated=truncated)
-        return assemble_image(data, kind, decoded, tiff_header)
-    except MemoryError as error:
-        raise RestoreError("there is not enough memory for this picture", where=name, exit_code=1) from error
+def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image as uint8, H×W×3, sRGB, upright; alpha is dropped."""
+    image = read_image(path)
+    if image.pixels.dtype == np.uint8 and image.profile is None:
+        if image.gray:
+            return np.repeat(image.pixels, 3, axis=2)
+        return np.ascontiguousarray(image.pixels)
+    rgb: np.ndarray = np.rint(np.clip(image.to_srgb(), 0, 1) * 255).astype(np.uint8)
+    return rgb
 
 
 def read_mask(
@@ -121,16 +71,16 @@ def read_mask(
     invert: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Read a mask: float32, H×W, [0, 1], white = 1, upright; colours are averaged, the profile is ignored.
+    """Read a mask: float32, H×W, [0, 1], white = 1, upright. Channels are averaged, the colour profile is ignored.
 
     Args:
-        path: any picture.
-        size: the (H, W) that it must have.
+        path: any image.
+        size: the required (H, W).
         invert: black = 1.
-        max_pixels: as in `read_image`.
+        max_pixels: as for `read_image`.
 
     Raises:
-        RestoreError: unreadable, or of another size.
+        RestoreError: the file cannot be read, or has another size.
     """
     mask = read_image(path, max_pixels=max_pixels)
     if size is not None:
@@ -139,31 +89,32 @@ def read_mask(
 
 
 def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | os.PathLike[str]) -> None:
-    """That a mask of (H, W) `found` has its picture's size.
+    """Check that a mask has the size of its image, both (H, W).
 
     Raises:
-        RestoreError: exit code 1; it has another.
+        RestoreError: exit code 1.
     """
     if found != size:
         raise RestoreError(
-            f"the mask is {found[1]}×{found[0]}, its picture {size[1]}×{size[0]}",
+            f"the mask has {found[1]}×{found[0]} pixels, its image {size[1]}×{size[0]}",
             where=name,
-            hint="a mask has exactly the size of the upright picture",
+            hint="a mask must have the size of the upright image",
             exit_code=1,
         )
 
 
 def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
-    """A picture as a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
+    """Convert an image to a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
 
-    Where it is transparent nothing was painted, whatever colour lies there: 0. In lossy formats black and white are not
-    quite black and white around edges: what is nearer to them than that is taken for them, and the rest stretched.
+    Transparent pixels are 0, whatever their colour: nothing was painted there. Lossy formats blur black and white
+    around edges, so there everything within `_LOSSY_TOLERANCE` of either counts as pure, and values between are
+    stretched.
     """
     values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
-    unit = np.divide(values, np.float32(mask.white), dtype=np.float32)
+    unit: np.ndarray = np.divide(values, np.float32(mask.white), dtype=np.float32)
     unit = np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
     if mask.format in _LOSSY or mask.compression == "lossy":
-        unit = np.clip((unit - _NEARLY) / (1 - 2 * _NEARLY), 0, 1, dtype=np.float32)
+        unit = np.clip((unit - _LOSSY_TOLERANCE) / (1 - 2 * _LOSSY_TOLERANCE), 0, 1, dtype=np.float32)
     if invert:
         unit = 1 - unit
     if mask.alpha is not None and mask.transparent:
@@ -172,120 +123,170 @@ def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
     return unit
 
 
-def read_rgb8(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture as a network would see it in 8 bits: uint8, H×W×3, sRGB, upright; alpha is dropped."""
-    picture = read_image(path)
-    if picture.pixels.dtype == np.uint8 and picture.profile is None:
-        if picture.gray:
-            return np.repeat(picture.pixels, 3, axis=2)
-        return np.ascontiguousarray(picture.pixels)
-    return np.rint(np.clip(picture.to_srgb(), 0, 1) * 255).astype(np.uint8)
-
-
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture as float32, H×W×3, sRGB, [0, 1], at its full depth, upright; alpha is dropped."""
-    return np.clip(read_image(path).to_srgb(), 0, 1)
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a regular file.
+    """Read a regular file.
 
     Raises:
-        RestoreError: exit code 1: missing, a folder, a pipe, no permission, ...
+        RestoreError: exit code 1: the file is missing, a folder, a pipe, not readable, ...
     """
     try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a pipe without a writer would block forever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as stream:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise RestoreError("this is not a regular file", where=path, exit_code=1)
             return stream.read()
     except MemoryError as error:
-        raise RestoreError("there is not enough memory for this file", where=path, exit_code=1) from error
+        raise RestoreError("out of memory while reading the file", where=path, exit_code=1) from error
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None)
         what = {
             errno.ENOENT: not_found_message(path, "file"),
-            errno.EACCES: "no permission to read it",
-            errno.EISDIR: "this is a folder",
-        }.get(code or 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+            errno.EACCES: "no permission to read the file",
+            errno.EISDIR: "this is a folder, not a file",
+        }.get(code or 0, f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
         raise RestoreError(what, where=path, exit_code=1) from error
 
 
-def assemble_image(
-    data: Any, kind: str, decoded: Decoded, tiff_header: tiff.TiffHeader, *, size: tuple[int, int] | None = None
+def image_from_bytes(
+    data: bytes,
+    name: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
+    all_pages: bool = False,
 ) -> DecodedImage:
-    """What was decoded, upright, with what else stands in the file.
+    """Decode an image; like `read_image`, for the content of a file.
+
+    Args:
+        data: the whole file.
+        name: for messages, and for formats without a signature.
+        max_pixels: as for `read_image`; with `all_pages`, for all pages together.
+        allow_truncated: as for `read_image`.
+        all_pages: decode the other pages of a TIFF too, into `DecodedImage.extra_pages`.
+    """
+    kind = format_of(data, Path(name))
+    if kind != "tiff":
+        return _decode_page(data, name, kind, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    pages = tiff.find_pages(data)
+    # Each page is decoded from a file in which it is the only one. One copy serves all of them; the functions below
+    # only read it, so it passes for bytes.
+    page_alone = bytearray(data) if len(pages) > 1 else None
+    images: list[DecodedImage] = []
+    remaining = max_pixels
+    for number, at in enumerate(pages if all_pages else pages[:1], start=1):
+        if page_alone is not None:
+            tiff.isolate_page(page_alone, at)
+        content = data if page_alone is None else cast(bytes, page_alone)
+        try:
+            image = _decode_page(content, name, kind, page_at=at, max_pixels=remaining, allow_truncated=allow_truncated)
+        except RestoreError as error:
+            if number == 1:
+                raise
+            what = error.what
+            if isinstance(error, ImageTooLarge):
+                what = f"with this page the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
+            hint = "another format than TIFF takes only the first page (--ext)"
+            raise RestoreError(f"page {number} of {len(pages)}: {what}", where=name, hint=hint, exit_code=1) from error
+        remaining -= image.size[0] * image.size[1]
+        images.append(image)
+    first, *extra_pages = images
+    if not all_pages and len(pages) > 1:
+        first.notes.append(f"only the first of {len(pages)} pages is read")
+    for number, image in enumerate(extra_pages, start=2):
+        first.notes.extend(f"page {number}: {note}" for note in image.notes)
+    if all_pages:
+        first.notes.extend(tiff.missing_pages(data, len(pages)))
+    return replace(first, extra_pages=tuple(extra_pages))
+
+
+def _decode_page(
+    data: bytes,
+    name: str | os.PathLike[str],
+    kind: str,
+    *,
+    page_at: int = 0,
+    max_pixels: int,
+    allow_truncated: bool,
+) -> DecodedImage:
+    """The first image of a file; `page_at` is the position of its directory in a TIFF."""
+    tiff_header = tiff.read_header(data, page_at) if kind == "tiff" else tiff.TiffHeader()
+    if tiff_header.raw:
+        raise RestoreError(
+            "camera raw files are not supported", where=name, hint="convert it to TIFF first", exit_code=1
+        )
+    try:
+        output = decode(data, kind, name, max_pixels=max_pixels, allow_truncated=allow_truncated)
+        return assemble_image(data, kind, output, tiff_header)
+    except MemoryError as error:
+        raise RestoreError("out of memory while decoding the image", where=name, exit_code=1) from error
+
+
+def assemble_image(
+    data: Any, kind: str, output: DecoderOutput, tiff_header: tiff.TiffHeader, *, size: tuple[int, int] | None = None
+) -> DecodedImage:
+    """Turn a decoder's output upright and add the file's metadata.
 
     Args:
         data: the whole file, as bytes or mapped into memory.
         kind: its format.
-        decoded: its channels.
+        output: of the decoder.
         tiff_header: of a TIFF.
-        size: the (H, W) of the upright picture, where `decoded` holds none of its rows.
+        size: the (H, W) of the upright image, if `output` holds none of its rows.
     """
-    notes = list(decoded.notes)
-    exif, xmp = decoded.fields.get("exif-data"), decoded.fields.get("xmp-data")
-    jpeg_header, passthrough, frames, compression, dpi = None, b"", decoded.frames, "", decoded.dpi
+    notes = list(output.notes)
+    exif, xmp = output.fields.get("exif-data"), output.fields.get("xmp-data")
+    jpeg_header, passthrough, frames, compression, dpi = None, b"", output.frames, "", output.dpi
     if kind == "jpeg":
         jpeg_header = jpeg.read_header(data)
         passthrough = jpeg_header.passthrough
         if xmp and b"hdrgm:" in xmp:
-            notes.append("its gain map for bright screens is left out")
+            notes.append("its HDR gain map is left out")
         elif jpeg_header.several:
-            notes.append("the first picture of several in the file (MPO)")
+            notes.append("only the first image of the file is read (MPO)")
     elif kind == "png":
         png_header = png.read_header(data)
-        xmp = xmp or png_header.xmp  # the decoder does not look behind the pixels
-        exif, passthrough, frames, dpi = (
-            png_header.exif,
-            png_header.passthrough,
-            png_header.frames,
-            png_header.dpi,
-        )
-        if png_header.has_icc and "icc-profile-data" not in decoded.fields:
-            notes.append("the colour profile is broken: left out, and the picture taken for sRGB")
+        xmp = xmp or png_header.xmp  # libvips finds no XMP behind the pixels
+        exif, passthrough, frames, dpi = png_header.exif, png_header.passthrough, png_header.frames, png_header.dpi
+        if png_header.has_icc and "icc-profile-data" not in output.fields:
+            notes.append("the colour profile is broken; the image is taken as sRGB")
     elif kind == "tiff":
-        exif, passthrough, compression = (
-            tiff_header.exif,
-            tiff_header.passthrough,
-            tiff_header.compression,
-        )
+        exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
         frames = 1
     elif kind == "webp":
-        compression = "lossless" if webp.is_lossless(data) else "lossy"
+        compression = "lossless" if is_lossless_webp(data) else "lossy"
     elif kind == "avif" and b"avis" in data[8:32] and frames == 1:
-        notes.append("the first frame of an animation")
+        notes.append("only the first frame of the animation is read")
     if frames > 1:
-        notes.append(f"first of {frames} frames")
+        notes.append(f"only the first of {frames} frames is read")
 
     orientation = orientation_of(exif)
-    if kind in ("avif", "heic"):  # the decoder has turned it already, as the format's own tags say
+    if kind in ("avif", "heic"):  # the format has its own tags for this, which the decoder applies
         orientation = 1
-    elif kind == "tiff" and decoded.orientation is not None:
-        orientation = decoded.orientation
-    values = reoriented(decoded.values, orientation)
+    elif kind == "tiff" and output.orientation is not None:
+        orientation = output.orientation
+    values = reoriented(output.values, orientation)
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":
-        passthrough = png.turned_resolution(passthrough)
-    pixels = np.ascontiguousarray(values[:, :, : decoded.channels])
-    alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > decoded.channels else None
+        passthrough = png.swapped_resolution(passthrough)
+    pixels = np.ascontiguousarray(values[:, :, : output.channels])
+    alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > output.channels else None
 
     size = size or (pixels.shape[0], pixels.shape[1])
-    icc = decoded.fields.get("icc-profile-data")
+    icc = output.fields.get("icc-profile-data")
     if icc is not None:
         try:
-            open_profile(icc, decoded.channels)
+            open_profile(icc, output.channels)
         except ValueError as error:
-            notes.append(f"{error}: left out, and the picture taken for sRGB")
+            notes.append(f"{error}; the image is taken as sRGB")
             icc = None
     return DecodedImage(
         pixels=pixels,
         alpha=alpha,
-        white=decoded.white,
+        white=output.white,
         icc=icc,
-        bits=decoded.bits,
+        bits=output.bits,
         format=kind,
         exif=None if exif is None else upright_exif(exif, size),
         xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=orientation != 1),
@@ -297,3 +298,15 @@ def assemble_image(
         reoriented=orientation != 1,
         notes=notes,
     )
+
+
+def is_lossless_webp(data: bytes) -> bool:
+    """Whether the (first) frame of a WebP is lossless: a `VP8L` chunk, which other chunks may precede."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind in (b"VP8L", b"VP8 "):
+            return bool(kind == b"VP8L")
+        # The chunk of an animation's frame holds the chunks of an image, after 16 bytes on its place and time.
+        at += 8 + 16 if kind == b"ANMF" else 8 + length + length % 2
+    return False

@@ -174,7 +174,7 @@ def test_a_broken_profile_is_told_and_the_picture_taken_for_srgb(tmp_path, suffi
     save(tmp_path / f"in/x.{suffix}", colours(), icc_profile=b"rubbish" * 40, **options)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     (warning,) = summary.warnings
-    assert "the colour profile is broken: left out, and the picture taken for sRGB" in warning
+    assert "the colour profile is broken; the image is taken as sRGB" in warning
     with Image.open(tmp_path / f"out/x.{suffix}") as image:
         assert image.info.get("icc_profile") is None
         if suffix in ("png", "tif", "webp"):
@@ -195,7 +195,7 @@ def test_cmyk_goes_through_its_profile(tmp_path, suffix, icc, ext):
     source = tmp_path / f"in/x.{suffix}"
     inks().save(source, **({"quality": 95} if suffix == "jpg" else {}), **({"icc_profile": icc} if icc else {}))
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext=ext)
-    how = "through its profile" if icc else "through a standard profile (it has none)"
+    how = "with its own profile" if icc else "with a standard profile, because it has none"
     assert [f"CMYK converted to RGB {how}" in line for line in summary.warnings] == [True]
     (out,) = (tmp_path / "out").iterdir()
     with Image.open(source) as before, Image.open(out) as after:
@@ -224,7 +224,7 @@ def test_sixteen_bits_of_ink(tmp_path):
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", CMYK)
     image.tiffsave(str(tmp_path / "in/x.tif"))
     (warning,) = fix_with(tmp_path / "in", tmp_path / "out", Identity()).warnings
-    assert "CMYK converted to RGB through its profile" in warning
+    assert "CMYK converted to RGB with its own profile" in warning
     out = pyvips.Image.new_from_file(str(tmp_path / "out/x.tif"))
     assert out.format == "ushort"
     wanted = image.icc_import(embedded=True, intent="relative", pcs="lab")  # before clipping to sRGB
@@ -238,7 +238,7 @@ def test_a_broken_profile_of_inks(tmp_path):
         inks().save(tmp_path / "in" / name, icc_profile=icc)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
     assert summary.exit_code == 0
-    assert sum("through a standard profile (its own is broken)" in line for line in summary.warnings) == 2
+    assert sum("with a standard profile, because its own is broken" in line for line in summary.warnings) == 2
     assert delta_e(srgb_by_littlecms(inks(), CMYK), load(tmp_path / "out/rubbish.png")).max() <= 1
 
 

@@ -11,7 +11,7 @@ import pytest
 import pyvips
 from PIL import Image
 
-from restore.images.formats import is_lossless
+from restore.images.read import is_lossless_webp
 from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -87,7 +87,7 @@ def test_webp_stays_lossless_or_lossy_and_gray_looks_the_same(tmp_path, lossless
     source = save(tmp_path / "in/x.webp", photo(64, 64) * 3, lossless=lossless, icc_profile=icc)
     save(tmp_path / "gray/x.png", photo(64, 64, channels=1) * 3)
     fix_with(tmp_path / "in", tmp_path / "out", Identity(), metadata="strip")
-    assert is_lossless((tmp_path / "out/x.webp").read_bytes()) == is_lossless(source.read_bytes()) == lossless
+    assert is_lossless_webp((tmp_path / "out/x.webp").read_bytes()) == is_lossless_webp(source.read_bytes()) == lossless
     difference = np.abs(load(tmp_path / "out/x.webp").astype(int) - load(source))
     assert difference.max() == 0 if lossless else 0 < difference.mean() < 20
     fix_with(tmp_path / "gray", tmp_path / "gray_out", Identity(), ext="webp")
@@ -229,7 +229,7 @@ def test_a_channel_that_is_not_said_to_be_alpha_does_not_become_it(tmp_path):
     assert tiff_tag(tmp_path / "out/x.tif", 338) in (0, (0,))
     np.testing.assert_array_equal(load(tmp_path / "out/x.tif"), before)
     summary = fix_with(tmp_path / "in", tmp_path / "png", Identity(), ext="png")
-    assert "a further channel, which is not said to be transparency, is left out" in summary.warnings[0]
+    assert "an extra channel of unspecified meaning is left out" in summary.warnings[0]
     np.testing.assert_array_equal(load(tmp_path / "png/x.png"), values[..., :3])
 
 
@@ -275,7 +275,7 @@ def test_of_animations_the_first_frame_is_repaired_and_that_is_said(tmp_path, su
     options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "avif" else {}
     frames[0].save(tmp_path / f"in/x.{suffix}", save_all=True, append_images=frames[1:], **options)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
-    said = "the first frame of an animation" if suffix == "avif" else "first of 3 frames"
+    said = "only the first frame of the animation is read" if suffix == "avif" else "only the first of 3 frames is read"
     assert [line.endswith(said) for line in summary.warnings] == [True]
     with Image.open(tmp_path / f"in/x.{suffix}") as before, Image.open(tmp_path / f"out/x.{suffix}") as after:
         assert getattr(after, "n_frames", 1) == 1

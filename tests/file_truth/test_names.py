@@ -79,7 +79,7 @@ def test_a_name_that_becomes_too_long_fails_alone(tmp_path):
     save(tmp_path / "in" / ("x" * 250 + ".png"), photo(3, 4))
     save(tmp_path / "in/y.png", photo(3, 4))
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), suffix="_repaired")
-    assert (summary.done, [failure.reason for failure in summary.failed]) == (1, ["the name is too long"])
+    assert (summary.done, [failure.reason for failure in summary.failed]) == (1, ["the file name is too long"])
     assert os.listdir(tmp_path / "out") == ["y_repaired.png"]
 
 
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_written_to(public):
     with as_nobody():
         summary = fix_with(public / "in", public / "again", Inverter())
     assert summary.done == 1
-    assert [failure.reason for failure in summary.failed] == ["no permission to read it"]
+    assert [failure.reason for failure in summary.failed] == ["no permission to read the file"]
 
 
 HEAD = {
@@ -161,7 +161,7 @@ def test_a_picture_of_a_kind_that_cannot_be_read_fails_with_its_reason(tmp_path,
     save(tmp_path / "in/good.png", photo(4, 4))
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, len(summary.failed), summary.exit_code) == (1, 1, 1)
-    assert "cannot be" in summary.failed[0].reason
+    assert any(word in summary.failed[0].reason for word in ("not supported", "cannot be decoded"))
     assert not summary.failed[0].reason.startswith("unexpected")
     assert os.listdir(tmp_path / "out") == ["good.png"]
 

@@ -11,7 +11,7 @@ import pyvips
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from restore.errors import RestoreError
-from restore.fix import out_of_core as huge
+from restore.fix import stages
 from restore.images import image_from_bytes
 from restore.images.metadata import tiff as tiff_pages
 from restore.restorers.base import ModelRequirements
@@ -103,7 +103,7 @@ def test_exif_survives_the_joining(tmp_path):
     save(tmp_path / "x.jpg", PAGES[0], exif=exif)
     fix_with(tmp_path / "x.jpg", tmp_path / "x.tif", Identity())
     data = (tmp_path / "x.tif").read_bytes()
-    (tmp_path / "joined.tif").write_bytes(tiff_pages.joined([data, data]))
+    (tmp_path / "joined.tif").write_bytes(tiff_pages.join_pages([data, data]))
     fix_with(tmp_path / "joined.tif", tmp_path / "again.tif", Inverter())
     for path in (tmp_path / "joined.tif", tmp_path / "again.tif"):
         with Image.open(path) as image:
@@ -126,13 +126,13 @@ def test_a_mask_counts_for_every_page(tmp_path):
     same(read_pages(tmp_path / "out/x.tif"), pages)
     write_pages(tmp_path / "in/x.tif", PAGES)
     summary = fix_with(tmp_path / "in", tmp_path / "again", Filler(), masks=tmp_path / "masks")
-    assert "the mask is 30×20, its picture 7×9" in summary.failed[0].reason
+    assert "the mask has 30×20 pixels, its image 7×9" in summary.failed[0].reason
 
 
 def test_as_another_format_the_first_page_is_left_and_that_is_said(tmp_path):
     write_pages(tmp_path / "in/x.tif", PAGES)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), ext="png")
-    assert [line.endswith("first of 3 pages") for line in summary.warnings] == [True]
+    assert [line.endswith("only the first of 3 pages is read") for line in summary.warnings] == [True]
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), PAGES[0])
 
 
@@ -179,7 +179,7 @@ def test_the_limit_on_pixels_is_for_all_pages_together(tmp_path):
     data = write_pages(tmp_path / "x.tif", PAGES).read_bytes()
     total = sum(page.shape[0] * page.shape[1] for page in PAGES)
     assert len(image_from_bytes(data, "x.tif", max_pixels=total, all_pages=True).extra_pages) == 2
-    with pytest.raises(RestoreError, match="page 3 of 3: with it the file is over the limit"):
+    with pytest.raises(RestoreError, match="page 3 of 3: with this page the file is over the limit"):
         image_from_bytes(data, "x.tif", max_pixels=total - 1, all_pages=True)
 
 
@@ -200,8 +200,7 @@ def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     class Tiled(Identity):
         requirements = ModelRequirements(needs_mask=False, tileable=True)
 
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 1 if parts else 10**9)
-    monkeypatch.setattr(huge, "_HUGE_BYTES", 0)
+    monkeypatch.setattr(stages, "HUGE_PIXELS", 1 if parts else 10**9)
     data = write_pages(tmp_path / "in/x.tif", PAGES).read_bytes()
     second = tiff_pages.find_pages(data)[1]
     (tmp_path / "in/cut.tif").write_bytes(data[:second])
@@ -211,5 +210,5 @@ def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     assert [failure.path.name for failure in strict.failed] == ["cut.tif"]
     summary = fix_with(tmp_path / "in", tmp_path / "out", Tiled(), allow_truncated=True)
     assert summary.done == 4, summary.failed
-    told = [line for line in summary.warnings if "its list of pages breaks off after page 1" in line]
+    told = [line for line in summary.warnings if "the list of pages is broken after page 1" in line]
     assert [Path(line.partition(": ")[0]).name for line in sorted(told)] == ["cut.tif", "loop.tif"]

@@ -88,7 +88,7 @@ def test_limits_reach_the_readers_from_the_command_line(nursery, tmp_path):
     assert "1 done, 1 failed" in strict.stderr
     lenient = nursery.run("fix", source, tmp_path / "out", "--truncated", "accept", "--overwrite")
     assert lenient.returncode == 0
-    assert "b.png: damaged data, decoded as far as it goes" in lenient.stderr
+    assert "b.png: the file is damaged; decoded as far as possible" in lenient.stderr
     nonsense = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 0)
     assert nonsense.returncode == 2
 

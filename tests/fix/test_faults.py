@@ -109,13 +109,13 @@ def test_what_may_not_be_read_fails_alone(open_folder, nobody, monkeypatch):
     (open_folder / "in/private").chmod(0)
     (open_folder / "in/sub/hidden").chmod(0)
     plan = plan_with("in", "out")
-    assert any(line.startswith("in/private: fails: this folder cannot be listed") for line in plan.format())
+    assert any(line.startswith("in/private: fails: the folder cannot be listed") for line in plan.format())
     summary = run_with(plan, Inverter(), log="log")
     assert (summary.done, summary.exit_code, summary.not_started) == (2, 1, 0)
     assert reasons(summary) == {
-        "locked.png": "no permission to read it",
-        "private": "this folder cannot be listed: Permission denied",
-        "hidden": "this folder cannot be listed: Permission denied",
+        "locked.png": "no permission to read the file",
+        "private": "the folder cannot be listed: Permission denied",
+        "hidden": "the folder cannot be listed: Permission denied",
     }
     left_out = fix_with("in", "out", Inverter(), exclude=["private/*", "sub/*", "locked.png"], overwrite=True)
     assert (left_out.done, left_out.exit_code) == (1, 0)
@@ -180,7 +180,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path,
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.png").write_bytes(b"mine")
     summary = run_with(plan, Tiled())
-    assert reasons(summary) == {"a.png": "a file of this name has appeared meanwhile, and is left as it is"}
+    assert reasons(summary) == {"a.png": "a file with this name appeared during the run and was not overwritten"}
     assert summary.done == 2
     assert snapshot(tmp_path / "out")["a.png"] == b"mine"
     assert temporary_files(tmp_path / "out") == []
@@ -231,7 +231,7 @@ def test_many_channels_count_as_many_pixels(tmp_path):
     (tmp_path / "in").mkdir()
     image.write_to_file(f"{tmp_path}/in/many.tif")
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=64 * 64)
-    assert reasons(summary)["many.tif"].startswith("64×64 of 200 bytes a pixel is over the limit")
+    assert reasons(summary)["many.tif"].startswith("64×64 with 200 bytes per pixel is over the limit")
     assert "--max-pixels 51200" in reasons(summary)["many.tif"]
     assert fix_with(tmp_path / "in", tmp_path / "out", Identity(), max_pixels=51200).exit_code == 0
 
@@ -251,7 +251,7 @@ def test_cut_pictures_are_repaired_from_what_is_there_only_if_that_is_asked_for(
     accepted = fix_with(tmp_path / "in", tmp_path / "out", Identity(), allow_truncated=True)
     assert (accepted.done, accepted.exit_code) == (1, 0), accepted.failed
     (warning,) = accepted.warnings
-    assert "damaged data, decoded as far as it goes" in warning
+    assert "the file is damaged; decoded as far as possible" in warning
     with Image.open(tmp_path / "out" / name) as image:
         read = np.asarray(image.convert("RGB")).astype(int)
     assert read.shape == whole.shape

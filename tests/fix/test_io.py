@@ -99,7 +99,7 @@ def test_masks_in_pipes(fix, tmp_path):
     ("arguments", "given", "code", "words"),
     [
         (("-", "-"), b"", 1, "failed: standard input: is empty"),
-        (("-", "-"), b"no picture at all", 1, "failed: standard input: this is no picture"),
+        (("-", "-"), b"no picture at all", 1, "failed: standard input: not an image"),
         (("-", "-"), b"\x89PNG\r\n\x1a\n and no more", 1, "failed: standard input: the PNG cannot be decoded"),
         (("-", "out/"), b"x", 2, "what comes from standard input has no name"),
         (("-", "out"), b"x", 2, "a file or a folder?"),

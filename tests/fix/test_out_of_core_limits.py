@@ -31,7 +31,7 @@ def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):
     lenient = fix_with(tmp_path / "in", tmp_path / "lenient", Tiled(), allow_truncated=True)
     assert lenient.done == 2
     assert len(lenient.warnings) == 1
-    assert "damaged data, decoded as far as it goes" in lenient.warnings[0]
+    assert "the file is damaged; decoded as far as possible" in lenient.warnings[0]
 
 
 def test_a_disk_without_room_for_the_raw_picture_is_not_filled(tmp_path, disk):
@@ -39,7 +39,7 @@ def test_a_disk_without_room_for_the_raw_picture_is_not_filled(tmp_path, disk):
     save(tmp_path / "in/small.png", photo(60, 60))
     summary = fix_with(tmp_path / "in", disk / "out", Tiled())
     assert (summary.done, summary.stopped) == (1, "")
-    assert "1200×1200 takes 0.0 GB of disk space for a while, and 0.0 GB are free" in summary.failed[0].reason
+    assert "1200×1200 needs 0.0 GB of disk space for a while, and 0.0 GB are free" in summary.failed[0].reason
 
 
 def test_a_disk_that_is_full_in_the_end_stops_the_run(tmp_path, disk):

@@ -141,7 +141,7 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
     save(tmp_path / "in/b.png", photo(*SIZE))
     save(tmp_path / "masks/a.png", np.zeros((700, 899), np.uint8))
     summary = fix_with(tmp_path / "in", tmp_path / "out", FromAround(), masks=tmp_path / "masks")
-    assert [("the mask is 899×700" in f.reason, "has no mask" in f.reason) for f in summary.failed] == [
+    assert [("the mask has 899×700 pixels" in f.reason, "has no mask" in f.reason) for f in summary.failed] == [
         (True, False),
         (False, True),
     ]

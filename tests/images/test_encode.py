@@ -185,7 +185,7 @@ def test_what_a_format_cannot_hold_is_told(tmp_path):
     deep = DecodedImage(RGB.astype(np.uint16) * 257, RGB[:, :, 0].astype(np.uint16) * 257, 65535.0, bits=16)
     notes = write_image(deep, tmp_path / "a.jpg", quality=95)
     assert any("16 bits" in note for note in notes)
-    assert any("transparency" in note for note in notes)
+    assert any("transparent" in note for note in notes)
     assert write_image(deep, tmp_path / "a.png") == []
 
 

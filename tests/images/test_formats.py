@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_image
-from restore.images.decode import heic_available
+from restore.images.decode import _pillow_heif, heic_available
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 PHOTO = np.ascontiguousarray(data.astronaut()[:200, 100:400])
@@ -60,7 +60,7 @@ def test_a_cut_file_fails_with_a_reason(phone_photo):
 def test_without_the_extra_it_is_said_how_to_get_it(phone_photo, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
-        heic_available.cache_clear()
+        _pillow_heif.cache_clear()
         with pytest.raises(RestoreError, match=r"restore-toolkit\[heic\]"):
             read_image(phone_photo)
-    heic_available.cache_clear()
+    _pillow_heif.cache_clear()

@@ -172,5 +172,5 @@ def test_wrong_shapes_are_refused():
     picture = DecodedImage(np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="H×W×3"):
         picture.blend(np.zeros((4, 5, 1), np.float32))
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="the mask has shape"):
         picture.blend(np.zeros((4, 5, 3), np.float32), np.zeros((5, 4), np.float32))

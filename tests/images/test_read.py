@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -159,7 +161,7 @@ def test_further_pages_are_told(tmp_path):
     pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], lossless=True)
     for suffix in ("tif", "webp"):
         picture = read_image(tmp_path / f"a.{suffix}")
-        assert any("first of 2" in note for note in picture.notes)
+        assert any("the first of 2" in note for note in picture.notes)
         assert np.array_equal(picture.pixels, RGB)
 
 
@@ -216,7 +218,7 @@ def test_half_a_jpeg_can_be_accepted(tmp_path):
     path = saved(tmp_path / "a.jpg", smooth(200, 300), quality=95)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
-    picture = read_image(path, truncated="accept")
+    picture = read_image(path, allow_truncated=True)
     assert np.abs(picture.pixels[:60].astype(int) - smooth(200, 300)[:60]).max() <= 12
 
 
@@ -351,4 +353,55 @@ def test_a_profile_that_does_not_fit_is_told_and_left_out(tmp_path):
     path = saved(tmp_path / "a.jpg", RGB[:, :, 0], icc_profile=matrix_profile(*ADOBE_RGB))
     picture = read_image(path)
     assert picture.icc is None
-    assert "meant for RGB" in picture.notes[0]
+    assert "is for RGB images" in picture.notes[0]
+
+
+SIDE_EFFECTS = """
+import ctypes, sys, warnings
+from pathlib import Path
+import PIL, PIL.Image, PIL.ImageFile
+import subprocess
+import sys
+
+import numpy as np
+
+def state():
+    PIL.Image.init()
+    handlers = []
+    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
+        tiff = ctypes.CDLL(str(library))
+        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handlers.append(setter(None))
+            setter(handlers[-1])
+    return (
+        PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES, sorted(PIL.Image.OPEN), sorted(PIL.Image.SAVE),
+        [str(entry) for entry in warnings.filters if "PIL" in str(entry)], handlers,
+    )
+
+folder = Path(sys.argv[1])
+before = state()
+from restore.errors import RestoreError
+from restore.images import read_image, write_image
+assert state() == before, "by importing"
+for path in sorted(folder.iterdir()):
+    try:
+        image = read_image(path, allow_truncated=True)
+    except RestoreError as error:
+        print(error)
+        continue
+    write_image(image, folder / "out", format=image.format)
+assert state() == before, "by reading and writing"
+"""
+
+
+def test_pillow_stays_as_it_is_for_the_rest_of_the_process(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for suffix in ("jpg", "png", "tif", "bmp", "ico", "tga", "gif"):
+        saved(folder / f"a.{suffix}", smooth(40, 50))
+    whole = saved(folder / "broken.tif", smooth(300, 500), compression="tiff_lzw").read_bytes()
+    (folder / "broken.tif").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    done = subprocess.run([sys.executable, "-c", SIDE_EFFECTS, folder], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "broken.tif: the TIFF cannot be decoded" in done.stdout

@@ -1,1 +1,1 @@
-"""Metadata of image files, format by format: EXIF, XMP, JPEG segments, PNG chunks, TIFF tags."""
+"""Metadata of image files, as bytes: EXIF and XMP, and how JPEG, PNG and TIFF hold them."""

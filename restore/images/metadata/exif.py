@@ -1,6 +1,7 @@
-"""The little of EXIF and XMP that must change when pixels do: orientation, size, and the stale thumbnail.
+"""Updates EXIF and XMP for changed pixels: the orientation, the size, and the thumbnail, which is removed.
 
-Everything else stays byte for byte where it was (offsets inside maker notes would not survive a rewrite).
+Every other byte stays in its place. Libraries write a new block instead, in which maker notes break, because they hold
+offsets into the old one. EXIF is a TIFF structure (CIPA DC-008, EXIF 2.32, section 4.6).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 import numpy as np
 
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
-# ImageWidth and ImageLength of the first directory, PixelXDimension and PixelYDimension of EXIF's own.
+# ImageWidth and ImageLength in the first directory, PixelXDimension and PixelYDimension in the EXIF directory.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _PREFIX = b"Exif\0\0"
@@ -22,7 +23,7 @@ _XMP_SIZE = re.compile(
 
 
 def orientation_of(exif: bytes | None) -> int:
-    """The orientation, 1 to 8; 1 where there is none or the block is broken."""
+    """The orientation, 1 to 8; 1 if there is none or the block is broken."""
     for tag, kind, count, at, order in _entries(exif, 0):
         if tag == _ORIENTATION and kind in (3, 4) and count == 1 and exif is not None:
             value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
@@ -31,7 +32,7 @@ def orientation_of(exif: bytes | None) -> int:
 
 
 def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
-    """The same block for an upright picture of size (H, W): orientation 1, the new size, no thumbnail."""
+    """The block for an upright image of size (H, W): orientation 1, that size, no thumbnail."""
     out = bytearray(exif)
     exif_ifd = 0
     for tag, kind, count, at, order in _entries(exif, 0):
@@ -51,10 +52,10 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
 
 
 def upright_xmp(xmp: bytes, size: tuple[int, int], *, reoriented: bool) -> bytes:
-    """The same packet for an upright picture of size (H, W): the new size, no thumbnail.
+    """The packet for an upright image of size (H, W): that size, no thumbnail.
 
-    `reoriented` pixels also have `tiff:Orientation` 1; where they lie as before, so does
-    what a packet alone says of it.
+    `tiff:Orientation` becomes 1 only if the pixels were `reoriented`. Otherwise the packet may state an orientation
+    that no reader has applied to the pixels.
     """
 
     def sized(found: re.Match[bytes]) -> bytes:
@@ -70,7 +71,7 @@ def upright_xmp(xmp: bytes, size: tuple[int, int], *, reoriented: bool) -> bytes
 
 
 def reoriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """An H×W(×C) array as a person sees it (EXIF 2.32, tag 0x0112), as a view."""
+    """A view of an H×W(×C) array, turned upright (EXIF 2.32, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -81,17 +82,17 @@ def reoriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def without_prefix(exif: bytes) -> bytes:
-    """The block as the bare TIFF structure that PNG and AVIF want."""
+    """The block as a bare TIFF structure, as PNG and AVIF hold it."""
     return exif[len(_PREFIX) :] if exif.startswith(_PREFIX) else exif
 
 
 def with_prefix(exif: bytes) -> bytes:
-    """The block as JPEG wants it."""
+    """The block as JPEG holds it."""
     return exif if exif.startswith(_PREFIX) else _PREFIX + exif
 
 
 def _layout(exif: bytes | bytearray) -> tuple[int, str, int] | None:
-    """Where the TIFF structure starts, its byte order and its first directory; None where it is broken."""
+    """The start of the TIFF structure, its byte order, and its first directory; None if it is broken."""
     start = len(_PREFIX) if exif[: len(_PREFIX)] == _PREFIX else 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(exif[start : start + 4]))
     if order is None or len(exif) < start + 8:
@@ -100,7 +101,7 @@ def _layout(exif: bytes | bytearray) -> tuple[int, str, int] | None:
 
 
 def _entries(exif: bytes | bytearray | None, ifd: int) -> list[tuple[int, int, int, int, str]]:
-    """(tag, type, count, position of the value, byte order) of one directory; `ifd` 0 = the first one."""
+    """(tag, type, count, position of the value, byte order) of a directory's entries; `ifd` 0 = the first directory."""
     layout = _layout(exif) if exif else None
     if layout is None or exif is None:
         return []
@@ -117,7 +118,7 @@ def _entries(exif: bytes | bytearray | None, ifd: int) -> list[tuple[int, int, i
 
 
 def _remove_thumbnail(exif: bytearray) -> None:
-    """Unlink the second directory, and wipe out the old JPEG that it tells of."""
+    """Unlink the second directory, which describes the thumbnail, and erase the thumbnail's JPEG."""
     layout = _layout(exif)
     if layout is None:
         return
@@ -132,16 +133,16 @@ def _remove_thumbnail(exif: bytearray) -> None:
     struct.pack_into(order + "I", exif, link, 0)
     if not second:
         return
-    told = {
+    thumbnail = {
         tag: struct.unpack_from(order + "I", exif, where)[0]
         for tag, kind, count, where, _ in _entries(exif, second)
         if tag in (_THUMBNAIL_AT, _THUMBNAIL_LENGTH) and kind == 4 and count == 1
     }
-    begin = start + told.get(_THUMBNAIL_AT, 0)
-    end = begin + told.get(_THUMBNAIL_LENGTH, 0)
-    if exif[begin : begin + 2] != b"\xff\xd8" or end > len(exif):  # not what it says: it may be anything
+    begin = start + thumbnail.get(_THUMBNAIL_AT, 0)
+    end = begin + thumbnail.get(_THUMBNAIL_LENGTH, 0)
+    if exif[begin : begin + 2] != b"\xff\xd8" or end > len(exif):  # not a JPEG: these bytes may be anything
         return
-    if end >= len(exif) - 1:
+    if end >= len(exif) - 1:  # nothing follows: the block may become shorter
         del exif[begin:]
     else:
         exif[begin:end] = bytes(end - begin)

@@ -1,4 +1,4 @@
-"""What a JPEG's header tells: how it was compressed, and the segments that travel with it."""
+"""The segments of a JPEG: how it was compressed, and metadata to pass through (ITU-T T.81, annex B)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _LUMA = np.array(
 )  # fmt: skip
 
 
-_SEGMENT_BYTES = 65533  # that one segment holds
+#: The most that a segment can hold: its length takes 16 bits and counts itself.
+SEGMENT_BYTES = 65533
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_THUMBNAILS = (0x0409, 0x040C)  # Photoshop's resources that show the picture as it was
+_THUMBNAILS = (0x0409, 0x040C)  # Photoshop's resources that show the image before the repair
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class JpegHeader:
     """How a JPEG was compressed.
 
     Attributes:
-        bits: bits per sample; 8 but for rare files.
-        quality: on libjpeg's scale of 1 to 100: exact where libjpeg's tables were used, else the nearest.
+        bits: bits per sample; 8 except in rare files.
+        quality: on libjpeg's scale of 1 to 100: exact if libjpeg's tables were used, else the nearest.
         subsampling: "4:4:4", "4:2:2", "4:2:0", another name like "4:4:0", or "" for gray.
-        tables: the quantisation tables of luma and chroma (64 values each, zigzag), to compress alike.
-        progressive: several scans.
-        rgb: stored as RGB and not as luma and chroma.
-        several: more pictures follow (a multi-picture file).
-        passthrough: segments worth keeping that are neither EXIF, XMP nor ICC (IPTC captions, comments), raw, without
-            Photoshop's thumbnails.
+        tables: the quantization tables of luma and chroma (64 values each, in zigzag order); empty if they are not
+            usable.
+        progressive: stored in several scans.
+        rgb: stored as RGB instead of luma and chroma.
+        several: more images follow (a multi-picture file).
+        passthrough: other segments to keep, raw: IPTC captions, comments, extended XMP; without Photoshop's thumbnails.
     """
 
     bits: int = 8
@@ -51,7 +52,7 @@ class JpegHeader:
 
 
 def read_header(data: bytes) -> JpegHeader:
-    """Parse the segments before the first scan; a broken header gives what was found until then."""
+    """Parse the segments before the first scan, up to the first one that is broken."""
     tables: dict[int, tuple[int, ...]] = {}
     bits, progressive, rgb, several = 8, False, False, False
     components: list[tuple[int, int, int]] = []
@@ -86,7 +87,7 @@ def read_header(data: bytes) -> JpegHeader:
 
 
 def with_segments(data: bytes, passthrough: bytes) -> bytes:
-    """A JPEG with raw segments put in behind its APPn segments."""
+    """Insert raw segments into a JPEG, after its APPn segments."""
     at = 2
     for marker, here, body in _segments(data):
         if not 0xE0 <= marker <= 0xEF:
@@ -96,21 +97,21 @@ def with_segments(data: bytes, passthrough: bytes) -> bytes:
 
 
 def with_density(data: bytes, dpi: tuple[float, float] | None) -> bytes:
-    """A JPEG without a JFIF segment, with one that tells its resolution, or that it has none (ITU-T T.871, 10.1)."""
+    """Add a JFIF segment with the resolution to a JPEG that has none (ITU-T T.871, 10.1)."""
     across, down = (1, 1) if dpi is None else (min(round(value), 65535) for value in dpi)
     segment = b"\xff\xe0\0\x10JFIF\0\1\1" + struct.pack(">BHHxx", dpi is not None, across, down)
     return data if data[2:4] == b"\xff\xe0" else data[:2] + segment + data[2:]
 
 
 def metadata_segments(exif: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
-    """EXIF and XMP as raw APP1 segments; what is too large for one is left out, and noted."""
+    """EXIF and XMP as raw APP1 segments. A block that is too large for a segment is left out, with a note."""
     segments = b""
-    for what, body in (
+    for name, body in (
         ("EXIF block", exif and with_prefix(exif)),
         ("XMP packet", xmp and b"http://ns.adobe.com/xap/1.0/\0" + xmp),
     ):
-        if body and len(body) > _SEGMENT_BYTES:
-            notes.append(f"the {what} is too large for a JPEG and left out")
+        if body and len(body) > SEGMENT_BYTES:
+            notes.append(f"the {name} is too large for a JPEG and is left out")
         elif body:
             segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
     return segments
@@ -137,10 +138,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _photoshop_segments(resources: bytes) -> bytes:
-    """Photoshop's resources (IPTC among them) as segments again, without thumbnails.
+    """Photoshop's resources (one of them is IPTC) as segments, without thumbnails.
 
-    "8BIM", number, a Pascal string and a length, each padded to even (Adobe Photoshop File Formats, 2019). What
-    cannot be parsed stays as it is.
+    A resource is "8BIM", a number, a Pascal string, a length and data, padded to even lengths (Adobe Photoshop File
+    Formats, 2019). The rest, from the first one that cannot be parsed, is copied.
     """
     kept, at = b"", 0
     while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
@@ -153,7 +154,7 @@ def _photoshop_segments(resources: bytes) -> bytes:
             kept += resources[at:end]
         at = end
     kept += resources[at:]
-    room = 65533 - len(_PHOTOSHOP)
+    room = SEGMENT_BYTES - len(_PHOTOSHOP)
     parts = [_PHOTOSHOP + kept[i : i + room] for i in range(0, len(kept), room)]
     return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)
 
@@ -171,7 +172,7 @@ def _tables(body: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
 
 
 def _quality(table: tuple[int, ...]) -> int:
-    """The libjpeg quality whose luma table is nearest (jcparam.c, jpeg_quality_scaling)."""
+    """The quality at which libjpeg's luma table is nearest (jcparam.c, jpeg_quality_scaling)."""
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     tables = np.clip((_LUMA[None] * scale[:, None] + 50) // 100, 1, 255)

@@ -1,4 +1,4 @@
-"""PNG chunks: those that pyvips does not carry from file to file."""
+"""The chunks of a PNG that libvips does not copy from file to file (W3C PNG, third edition, section 11)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from dataclasses import dataclass
 from restore.images.metadata.exif import without_prefix
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
-#: Chunks that go from a PNG into the PNG made of it: resolution, how colours are meant, texts, the time.
-_CARRIED = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+#: Chunks that are copied from a PNG to the PNG made of it: the definition of colours, resolution, texts, the time.
+_PASSTHROUGH = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_TEXT_LIMIT = 16 << 20  # what a compressed text may grow to; a bomb is left packed
+#: Bytes to which a compressed text may expand. Larger ones, which may be bombs, are not read.
+_TEXT_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What stands beside the pixels: the EXIF block, the number of frames, chunks to carry (raw), whether a profile,
-    pixels per inch across and down, the XMP packet.
+    """The chunks beside the pixels.
+
+    Attributes:
+        exif: EXIF block, or None.
+        frames: the number of frames.
+        passthrough: chunks to copy, raw.
+        has_icc: there is a colour profile.
+        dpi: pixels per inch across and down, if stated.
+        xmp: XMP packet, or None.
     """
 
     exif: bytes | None = None
@@ -31,15 +39,12 @@ class PngHeader:
 
 
 def read_header(data: bytes) -> PngHeader:
-    """Walk the chunks; a broken tail ends the walk."""
+    """Parse all chunks, up to the first one that is broken."""
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
-    frames, passthrough, has_icc = (
-        1,
-        bytearray(),
-        False,
-    )  # bytes would be copied with every one of a million chunks
+    frames, has_icc = 1, False
+    passthrough = bytearray()  # appending to bytes would copy them for each of what may be a million chunks
     for kind, body, raw in _chunks(data):
         if kind == b"eXIf":
             exif = body
@@ -53,7 +58,7 @@ def read_header(data: bytes) -> PngHeader:
             has_icc = True
         elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD):
             xmp = xmp or _text(body)
-        elif kind in _CARRIED:
+        elif kind in _PASSTHROUGH:
             passthrough += raw
         if kind == b"pHYs":
             dpi = _dpi(body)
@@ -63,15 +68,15 @@ def read_header(data: bytes) -> PngHeader:
 def with_chunks(
     data: bytes, *, exif: bytes | None, xmp: bytes | None, passthrough: bytes, has_icc: bool, has_dpi: bool
 ) -> bytes:
-    """A PNG with metadata put in behind its header.
+    """Insert metadata into a PNG, after its header.
 
     Args:
-        data: a PNG without these chunks.
+        data: a PNG as libvips writes it, without these chunks.
         exif: an EXIF block, or None.
         xmp: an XMP packet, or None.
         passthrough: raw chunks of the source (`PngHeader.passthrough`).
-        has_icc: the PNG holds a profile, beside which no other statement on colour may stand.
-        has_dpi: its resolution is known; else pyvips has made one up.
+        has_icc: the PNG has a colour profile, so chunks that define colours otherwise must go.
+        has_dpi: the resolution is known; otherwise libvips has written a made-up one, which must go.
     """
     if has_icc:
         passthrough = b"".join(raw for kind, _, raw in _chunks(data[:8] + passthrough) if kind not in _COLOUR)
@@ -87,7 +92,7 @@ def with_chunks(
 
 
 def with_end(data: bytes) -> bytes:
-    """A PNG that was cut inside of its pixels, with that chunk closed: decoders take a chunk whole or not at all."""
+    """Complete the last chunk of a truncated PNG: decoders read the pixels of a chunk only if all of it is there."""
     at = 8
     while at + 8 <= len(data):
         length = struct.unpack_from(">I", data, at)[0]
@@ -99,16 +104,16 @@ def with_end(data: bytes) -> bytes:
     return data
 
 
-def turned_resolution(passthrough: bytes) -> bytes:
-    """Carried chunks for a picture that was turned onto its side: across and down change places."""
+def swapped_resolution(passthrough: bytes) -> bytes:
+    """`PngHeader.passthrough` for an image that was turned by 90°: swaps the resolutions across and down."""
     return b"".join(
         _chunk(kind, body[4:8] + body[:4] + body[8:]) if kind == b"pHYs" else raw
         for kind, body, raw in _chunks(bytes(8) + passthrough)
     )
 
 
-def colour_chunks(passthrough: bytes) -> bytes:
-    """Of passed-through chunks those without which the picture would look otherwise, and its resolution."""
+def color_chunks(passthrough: bytes) -> bytes:
+    """The chunks of `PngHeader.passthrough` that define the colours and the resolution."""
     return b"".join(raw for kind, _, raw in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
 
 
@@ -121,7 +126,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         if end > len(data):
             return
         kind = data[at + 4 : at + 8]
-        if kind == b"IDAT":  # large, and never wanted
+        if kind == b"IDAT":  # large, and no caller needs it
             yield kind, b"", b""
         else:
             yield kind, data[at + 8 : end - 4], data[at:end]
@@ -145,7 +150,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _dpi(body: bytes) -> tuple[float, float] | None:
-    """A pHYs chunk in pixels per inch; None where it tells the shape of a pixel alone."""
+    """A pHYs chunk in pixels per inch; None if it states only the shape of a pixel."""
     if len(body) != 9 or body[8] != 1:
         return None
     across, down = (round(value * 0.0254, 2) for value in struct.unpack_from(">2I", body))
@@ -153,7 +158,7 @@ def _dpi(body: bytes) -> tuple[float, float] | None:
 
 
 def _text(body: bytes) -> bytes | None:
-    """What an iTXt chunk says, after keyword, compression, language and translation; None where it is broken."""
+    """The text of an iTXt chunk, after keyword, compression, language and translation; None if it is broken."""
     rest = body.partition(b"\0")[2]
     parts = rest[2:].split(b"\0", 2)
     if len(parts) < 3:
@@ -167,7 +172,7 @@ def _text(body: bytes) -> bytes | None:
 
 
 def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:
-    """The EXIF block that ImageMagick and older tools write as hexadecimal text."""
+    """An EXIF block in hexadecimal text, as ImageMagick and older tools write it."""
     keyword, _, value = body.partition(b"\0")
     if keyword.lower() not in (b"raw profile type exif", b"raw profile type app1"):
         return None
@@ -176,5 +181,5 @@ def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:
             value = zlib.decompressobj().decompress(value[1:], _TEXT_LIMIT)
         exif = bytes.fromhex(b"".join(value.split()[2:]).decode("ascii"))
     except (zlib.error, ValueError):
-        return None  # not a block that anybody could read
+        return None  # no reader could use it
     return exif if exif.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")) else None

@@ -1,4 +1,4 @@
-"""TIFF tags that pyvips neither reads nor writes: EXIF, GPS and captions."""
+"""The directories of a TIFF: tags that libvips neither reads nor writes (EXIF, GPS, captions), and several pages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES, _RESOLUTION_UNIT = 34665, 34853, 33723, 338, 296
-# Tags that describe the picture and not its layout: document, description, maker, model, page, software, date,
-# artist, host, copyright.
+# Tags that describe the image and not its layout: document, description, make, model, page, software, date, artist,
+# host, copyright.
 _DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 _COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
 _PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW, _DNG_VERSION = 32803, 34892, 50706
@@ -23,14 +23,15 @@ _PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW, _DNG_VERSION = 32803, 34892, 50706
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What stands in the first directory beside the layout.
+    """The tags of a directory besides the layout.
 
     Attributes:
         exif: descriptive tags, EXIF and GPS as one EXIF block, or None.
-        compression: `none`, `lzw`, `deflate`, or "" for any other.
-        raw: a camera raw file in TIFF's clothing.
+        compression: `none`, `lzw`, `deflate`, or "" for all others.
+        raw: this is a camera raw file, which only uses the structure of TIFF.
         passthrough: the IPTC record, raw.
-        extra: what the first channel after the colours is: 0 not said, 1 and 2 transparency; None: no such tag.
+        extra: the meaning of the first channel after the colours: 0 unspecified, 1 and 2 transparency; None = no such
+            tag.
     """
 
     exif: bytes | None = None
@@ -41,38 +42,36 @@ class TiffHeader:
 
 
 def read_header(data: Any, at: int) -> TiffHeader:
-    """Parse the directory there; a broken one gives an empty header (the decoder will say what is wrong).
+    """Parse a directory. A broken one gives an empty header, and the decoder reports what is wrong.
 
     Args:
         data: the file, as bytes or mapped into memory.
-        at: where the directory stands.
+        at: the position of the directory.
     """
     try:
         return _read(data, at)
-    except Exception:  # a hostile directory can fail anywhere in Pillow's parser; its tags are then lost
+    except Exception:  # a hostile directory can fail anywhere in Pillow's parser
         return TiffHeader()
-
-
-def with_tags(
-    data: bytes, *, exif: bytes | None, passthrough: bytes, transparent: bool = True, has_dpi: bool = True
-) -> bytes:
-    """A TIFF (little-endian, as pyvips writes it) with EXIF and IPTC put in.
-
-    `transparent`: its alpha is alpha. `has_dpi`: its resolution is known; else pyvips has made one up. The first
-    directory is written anew at the end; pixels and all else stay where they are.
-
-    Raises:
-        ValueError: the EXIF block is broken.
-    """
-    file = io.BytesIO(data)
-    add_tags(file, exif=exif, passthrough=passthrough, transparent=transparent, has_dpi=has_dpi)
-    return file.getvalue()
 
 
 def add_tags(
     file: BinaryIO, *, exif: bytes | None, passthrough: bytes, transparent: bool = True, has_dpi: bool = True
 ) -> None:
-    """`with_tags` for a file that is open for reading and writing, which is never in memory as a whole."""
+    """Add EXIF and IPTC to a TIFF, in its file.
+
+    A new directory is written at the end of the file; everything else stays in its place, so the file is never in
+    memory. A BigTIFF is left unchanged.
+
+    Args:
+        file: a little-endian TIFF as libvips writes it, opened for reading and writing.
+        exif: EXIF block, or None.
+        passthrough: the IPTC record (`TiffHeader.passthrough`).
+        transparent: its alpha is transparency.
+        has_dpi: the resolution is known; otherwise libvips has written a made-up one, which must go.
+
+    Raises:
+        ValueError: the EXIF block is broken.
+    """
     if file.read(4) != b"II*\0" or not (exif or passthrough or not transparent or not has_dpi):
         return
     (first,) = struct.unpack("<I", file.read(4))
@@ -82,7 +81,7 @@ def add_tags(
     entries = {struct.unpack_from("<H", table, at)[0]: table[at : at + 12] for at in range(0, len(table), 12)}
     out = _Tail(file.seek(0, 2))
     if exif:
-        block = _loaded(exif)
+        block = _parse_exif(exif)
         for tag in _DESCRIPTIVE:
             if isinstance(block.get(tag), str):
                 value = block[tag].encode("utf-8", "surrogateescape") + b"\0"
@@ -96,7 +95,9 @@ def add_tags(
     if not transparent:
         entries[_EXTRA_SAMPLES] = _entry(out, _EXTRA_SAMPLES, 3, 1, b"\0\0")
     if not has_dpi:
-        entries[_RESOLUTION_UNIT] = _entry(out, _RESOLUTION_UNIT, 3, 1, b"\1\0")  # none: a shape of pixels alone
+        entries[_RESOLUTION_UNIT] = _entry(
+            out, _RESOLUTION_UNIT, 3, 1, b"\1\0"
+        )  # 1 = no unit: only the shape of a pixel
     if passthrough:
         entries[_IPTC] = _entry(out, _IPTC, 7, len(passthrough), passthrough)
     directory = out.append(
@@ -108,14 +109,14 @@ def add_tags(
 
 
 class _Tail:
-    """What is put at the end of a file; every piece begins at an even place."""
+    """Pieces to append to a file, each at an even position."""
 
     def __init__(self, length: int) -> None:
         self.pieces = [b"\0"] if length % 2 else []
         self.end = length + length % 2
 
     def append(self, piece: bytes) -> int:
-        """Take a piece; returns where it lies."""
+        """Add a piece; returns its position."""
         at = self.end
         padded = piece + b"\0" * (len(piece) % 2)
         self.pieces.append(padded)
@@ -124,7 +125,7 @@ class _Tail:
 
 
 def _read(data: Any, at: int) -> TiffHeader:
-    head = bytes(data[: 16 if b"+" in data[2:4] else 8])  # a BigTIFF's is longer
+    head = bytes(data[: 16 if b"+" in data[2:4] else 8])  # the header of a BigTIFF is longer
     stream: Any = data if hasattr(data, "seek") else io.BytesIO(data)  # a mapped file is not copied
     first = ImageFileDirectory_v2(head)
     stream.seek(at)
@@ -158,7 +159,7 @@ def _exif(first: ImageFileDirectory_v2, stream: io.BytesIO, head: bytes) -> byte
     return block.tobytes() if found else None
 
 
-def _loaded(exif: bytes) -> Image.Exif:
+def _parse_exif(exif: bytes) -> Image.Exif:
     block = Image.Exif()
     try:
         block.load(exif)
@@ -184,34 +185,36 @@ def _entry(out: _Tail, tag: int, kind: int, count: int, value: bytes) -> bytes:
     return struct.pack("<HHII", tag, kind, count, out.append(value))
 
 
-# TIFFs of several pages: which of a file's directories are pages, and pages put into one file.
+# Several pages: finding the directories of a file that are pages, and joining pages to one file
 
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
-_REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType: a smaller copy of another page, a mask for one
+_REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType: a smaller copy of another page, a mask of one
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+#: Type -> bytes of a value.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+#: A chain of more directories, which only hostile files have, is not followed further.
 _MOST_PAGES = 10_000
 
 
 def find_pages(data: Any) -> list[int]:
-    """Where the directories of a TIFF stand that are pages; thumbnails, smaller copies and masks are none.
+    """The positions of the directories that are pages, not thumbnails, smaller copies or masks.
 
-    The first directory always is one. A broken chain ends where it breaks, or where it bites its tail.
+    The first directory always counts as a page. A chain that is broken, or circular, ends there.
     """
     pages: list[int] = []
     try:
         for at, page, _ in _directories(data):
             if page or not pages:
                 pages.append(at)
-    except (struct.error, OverflowError):  # it points behind the file's end
+    except (struct.error, OverflowError):  # the chain points beyond the end of the file
         pass
     return pages or [0]
 
 
 def missing_pages(data: Any, found: int) -> list[str]:
-    """A note where the chain of directories breaks or bites its tail after so many pages, as in a file that was cut."""
-    order, big = _kind(data)
+    """A note if the chain of directories is broken or circular, as in a truncated file. `found` = the pages found."""
+    order, big = _layout(data)
     links = [8 if big else 4]
     ends = False
     with suppress(struct.error, OverflowError):
@@ -219,52 +222,52 @@ def missing_pages(data: Any, found: int) -> list[str]:
             links.append(link)
     with suppress(struct.error):
         ends = struct.unpack_from(order + ("Q" if big else "I"), data, links[-1])[0] == 0
-    return [] if ends else [f"its list of pages breaks off after page {found}: if there were more, they are lost"]
+    return [] if ends else [f"the list of pages is broken after page {found}: any further pages are lost"]
 
 
-def show_page(file: bytearray, at: int) -> None:
-    """Make one page the only one of a file: decoders walk the whole chain for every page, which takes long with many.
+def isolate_page(file: bytearray, at: int) -> None:
+    """Make one page the only page of a file. Decoders walk the whole chain for each page, which is slow with many.
 
     Args:
-        file: the TIFF; its header is pointed to the page, and the page's link is cut.
-        at: from `find_pages`.
+        file: the TIFF, changed in place: its header points to the page, and the page's link to the next one is cut.
+        at: the page, from `find_pages`.
     """
-    order, big = _kind(file)
+    order, big = _layout(file)
     struct.pack_into(order + ("Q" if big else "I"), file, 8 if big else 4, at)
     try:
         _, _, link = next(_directories(file))
         struct.pack_into(order + ("Q" if big else "I"), file, link, 0)
-    except (struct.error, OverflowError, StopIteration):  # the decoder will say what is wrong
+    except (struct.error, OverflowError, StopIteration):  # the decoder reports what is wrong
         pass
 
 
-def joined(pages: list[bytes]) -> bytes:
-    """One TIFF of several, in order.
+def join_pages(pages: list[bytes]) -> bytes:
+    """Join TIFFs of one page to one TIFF, in order.
 
     Args:
         pages: little-endian TIFFs of one directory each, as `encode` makes them.
 
     Raises:
-        ValueError: together they are larger than a TIFF can be.
+        ValueError: the pages are too large for one TIFF.
     """
     if any(page[:4] != b"II*\0" for page in pages) or sum(map(len, pages)) >= 1 << 32:
-        raise ValueError("its pages are too large for one TIFF")
+        raise ValueError("the pages are too large for one TIFF")
     out = bytearray(pages[0][:8])
-    link = 4  # where the position of the next directory goes
+    link = 4  # where to write the position of the next directory
     for page in pages:
         out += bytes(len(out) % 2)
         base = len(out) - 8
         out += page[8:]
         first = struct.unpack_from("<I", page, 4)[0] + base
         struct.pack_into("<I", out, link, first)
-        link = _moved(out, first, base)
+        link = _shift_directory(out, first, base)
     struct.pack_into("<I", out, link, 0)
     return bytes(out)
 
 
-def _moved(out: bytearray, directory: int, base: int) -> int:
-    """Add `base` to every position that a directory holds; returns where its link to the next one stands."""
-    count = struct.unpack_from("<H", out, directory)[0]
+def _shift_directory(out: bytearray, directory: int, base: int) -> int:
+    """Add `base` to every position in a directory; returns where its link to the next directory is."""
+    count = int(struct.unpack_from("<H", out, directory)[0])
     for at in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind, length = struct.unpack_from("<HHI", out, at)
         values_at = at + 8
@@ -272,28 +275,28 @@ def _moved(out: bytearray, directory: int, base: int) -> int:
             values_at = _shift(out, at + 8, base)
         if tag in (_STRIP_OFFSETS, _TILE_OFFSETS):
             if kind != 4:
-                raise ValueError("strips are not where a TIFF of several pages can have them")
+                raise ValueError("the positions of strips have a type that cannot be joined")
             for one in range(values_at, values_at + 4 * length, 4):
                 _shift(out, one, base)
         elif tag in (_EXIF_IFD, _GPS_IFD):
-            _moved(out, _shift(out, at + 8, base), base)
+            _shift_directory(out, _shift(out, at + 8, base), base)
     return directory + 2 + 12 * count
 
 
 def _shift(out: bytearray, at: int, base: int) -> int:
-    position = struct.unpack_from("<I", out, at)[0] + base
+    position = int(struct.unpack_from("<I", out, at)[0]) + base
     struct.pack_into("<I", out, at, position)
     return position
 
 
-def _kind(data: Any) -> tuple[str, bool]:
-    """Byte order, and whether it is a BigTIFF."""
+def _layout(data: Any) -> tuple[str, bool]:
+    """The byte order, and whether this is a BigTIFF."""
     return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
 
 
 def _directories(data: Any) -> Iterator[tuple[int, bool, int]]:
-    """Of every directory its position, whether it is a page, and where its link to the next one stands."""
-    order, big = _kind(data)
+    """Yields for each directory its position, whether it is a page, and where its link to the next one is."""
+    order, big = _layout(data)
     entry, count_code, word = (20, "Q", "Q") if big else (12, "H", "I")
     at = struct.unpack_from(order + word, data, 8 if big else 4)[0]
     seen: set[int] = set()
@@ -308,7 +311,7 @@ def _directories(data: Any) -> Iterator[tuple[int, bool, int]]:
                 value = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, here + (12 if big else 8))[0]
                 page = not value & (_REDUCED | _TRANSPARENCY) if tag == _SUBFILE_TYPE else value != 2
                 break
-            if tag > _OLD_SUBFILE_TYPE:  # in rising order
+            if tag > _OLD_SUBFILE_TYPE:  # tags are sorted
                 break
         yield at, page, first + entry * count
         at = struct.unpack_from(order + word, data, first + entry * count)[0]

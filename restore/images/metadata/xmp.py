@@ -1,6 +1,7 @@
-"""What was done to a picture, written into its XMP packet; all else in the packet stays byte for byte where it was.
+"""Adds the history of an image to its XMP packet.
 
-XMP is RDF in XML (ISO 16684-1:2019). A parser tells where things stand, and bytes are put in there.
+XMP is RDF in XML (ISO 16684-1:2019). A parser finds the positions, and bytes are inserted there. Every other byte of
+the packet stays the same; a serializer would change prefixes and drop what it does not know.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TAG = re.compile(rb"<[^\s/>\"']+(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>")
 
 @dataclass(frozen=True)
 class Event:
-    """An entry of `xmpMM:History`: what was done, by which program, and how (ISO 16684-2, ResourceEvent)."""
+    """An entry of `xmpMM:History`: the action, the program, its parameters (ISO 16684-2, ResourceEvent)."""
 
     action: str
     agent: str
@@ -38,28 +39,28 @@ class Event:
 
 
 def with_event(xmp: bytes | None, event: Event, source_type: str, *, keep_types: frozenset[str]) -> bytes:
-    """A packet with one more entry in its history, and the picture's digital source type.
+    """Append an event to a packet's history, and set the image's digital source type.
 
     Args:
-        xmp: the packet; None makes one.
-        event: is appended.
-        source_type: of `Iptc4xmpExt:DigitalSourceType`, in the place of one that is there.
-        keep_types: say more than `source_type`, and stay where they are there.
+        xmp: the packet; None = a new one.
+        event: to append.
+        source_type: the value of `Iptc4xmpExt:DigitalSourceType`; it replaces the old one.
+        keep_types: values that are not replaced, because they say more.
 
     Raises:
-        ValueError: the packet is no XMP in UTF-8 that can be extended.
+        ValueError: the packet is not XMP in UTF-8, or cannot be extended.
     """
     packet = _EMPTY if xmp is None else xmp
     found = _find(packet)
     if found.root is None:
-        raise ValueError("there is no RDF in it")
+        raise ValueError("the packet holds no RDF")
     li = f"<rdf:li{_declared('rdf', 'stEvt')} stEvt:action={quoteattr(event.action)}"
     li += f" stEvt:softwareAgent={quoteattr(event.agent)} stEvt:parameters={quoteattr(event.parameters)}/>"
     edits: list[tuple[int, int, bytes]] = []
     new = ""
     if found.history:
         if found.sequence is None:
-            raise ValueError("its history is no sequence")
+            raise ValueError("its history is not a sequence")
         edits.append(_appended(packet, found.sequence, li.encode()))
     else:
         new += f"<xmpMM:History>\n<rdf:Seq>\n{li}\n</rdf:Seq>\n</xmpMM:History>\n"
@@ -78,14 +79,15 @@ def with_event(xmp: bytes | None, event: Event, source_type: str, *, keep_types:
 
 @dataclass
 class _Found:
-    """What stands where in a packet: spans from the first byte to behind the last.
+    """Positions in a packet, as spans of bytes.
 
     Attributes:
-        root: of `rdf:RDF`, from its end tag on; of an empty element the whole.
-        about: whose properties the packet holds.
-        history: there is one.
-        sequence: its entries' end, as `root`.
-        source_type: the value of the property.
+        root: where to append to `rdf:RDF`: an empty span before its end tag, or the whole of an empty element.
+        about: the `rdf:about` of the packet's properties.
+        history: the packet has a history.
+        sequence: where to append to its entries, as `root`.
+        source_type: the value of the digital source type.
+        path: of the parser: open elements and their positions.
     """
 
     root: tuple[int, int] | None = None
@@ -132,14 +134,14 @@ def _find(packet: bytes) -> _Found:
             found.source_type = (opened, at)
 
     def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type")
+        raise ValueError("the packet declares a document type")
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(packet.rstrip(b"\0 \t\r\n"), True)
     except expat.ExpatError as error:
-        raise ValueError(f"it is no XML: {error}") from error
+        raise ValueError(f"the packet is not XML: {error}") from error
     return found
 
 
@@ -148,7 +150,7 @@ def _declared(*prefixes: str) -> str:
 
 
 def _appended(packet: bytes, span: tuple[int, int], piece: bytes) -> tuple[int, int, bytes]:
-    """The edit that puts a piece before an element's end tag, or into an empty element."""
+    """The edit that inserts a piece before an element's end tag, or into an empty element."""
     begin, end = span
     if begin == end:
         return begin, begin, piece + b"\n"
@@ -160,15 +162,15 @@ def _appended(packet: bytes, span: tuple[int, int], piece: bytes) -> tuple[int, 
 def _tag_end(packet: bytes, at: int) -> int:
     tag = _TAG.match(packet, at)
     if tag is None:
-        raise ValueError("a tag of it cannot be told")
+        raise ValueError("the packet has a tag that cannot be parsed")
     return tag.end()
 
 
 def _attribute(packet: bytes, at: int, name: bytes) -> tuple[int, int]:
-    """Where the value of an attribute stands, by its name without prefix, of the tag there."""
+    """The span of an attribute's value in the tag at a position; `name` has no prefix."""
     found = re.compile(rb"[\s:]" + name + rb"\s*=\s*(?:\"([^\"]*)\"|'([^']*)')").search(
         packet, at, _tag_end(packet, at)
     )
     if found is None:
-        raise ValueError("an attribute of it cannot be told")
+        raise ValueError("the packet has an attribute that cannot be parsed")
     return found.span(1) if found[1] is not None else found.span(2)
