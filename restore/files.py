@@ -135,6 +135,18 @@ def check_writable(folder: Path) -> None:
         raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
 
 
+def check_unchanged(source: Path, before: os.stat_result) -> None:
+    """Check that a file is as it was before it was read.
+
+    Raises:
+        RestoreError: exit code 1; it changed meanwhile.
+        OSError: it is gone.
+    """
+    after = os.stat(source)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
+
+
 def not_found_message(path: str | os.PathLike[str], kind: str) -> str:
     """The message for a path that does not exist; it says so if the path is a link to a missing target.
 

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.files import replace_atomically, temporary_path, write_error_message
-from restore.fix.io import check_unchanged
+from restore.files import check_unchanged, replace_atomically, temporary_path, write_error_message
 from restore.fix.masks import FloatArray, opaque_where_repaired, reach_px, shaped, transparency
 from restore.fix.options import Metadata
 from restore.fix.steps import Page, blend

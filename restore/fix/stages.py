@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from restore.files import check_unchanged, write_atomically
 from restore.fix.decoder_isolation import SupervisorLink
-from restore.fix.io import encoded, put, take
 from restore.fix.options import FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
@@ -29,8 +30,9 @@ from restore.fix.steps import (
     run_steps,
     tiles_of,
 )
-from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes
+from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
 from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
+from restore.images.encode import encode, without_metadata
 from restore.signals import defer_signals
 
 if TYPE_CHECKING:
@@ -141,6 +143,10 @@ class Reader:
         self.plan, self.models = plan, models
         self.options, self.recorder, self.link = options, recorder, link
         self._steps = steps
+        self._spare_clean = options.spare_clean
+        self._alpha_masks = plan.masks is not None and plan.masks.alpha
+        # Once, so that it does not depend on what else is in memory when an image's turn comes.
+        self._pixels_for_memory = _pixels_for_memory()
 
     def load(self, job: Job) -> WorkItem | HugeItem | None:
         """Read an image and its mask; None if that already decided its result."""
@@ -172,7 +178,7 @@ class Reader:
             restore=holes and not unmasked,
             clean_up=self.models.clean_up is not None,
             masked=masks is not None and not unmasked,
-            spare_clean=self.options.spare_clean and detected,
+            spare_clean=detected and self._spare_clean,
         )
 
     def _load(
@@ -180,14 +186,14 @@ class Reader:
     ) -> WorkItem | HugeItem | None:
         """`huge_pixels`: a larger image is not decoded."""
         started, name = time.monotonic(), os.fspath(job.source)
-        limit = min(self.options.max_pixels, _pixels_for_memory())
+        limit = min(self.options.max_pixels, self._pixels_for_memory)
         try:
             if job.source != PIPE:
                 size = os.stat(job.source).st_size
                 check_bytes(size, self.options.max_pixels, job.source)
                 if huge_pixels and size > HUGE_FILE_BYTES:
                     return HugeItem(job)
-            data, stat = take(job.source)
+            data, stat = _read(job.source)
             with self.link.decoding(name):
                 image = image_from_bytes(
                     data,
@@ -196,9 +202,9 @@ class Reader:
                     allow_truncated=self.options.allow_truncated,
                     all_pages=job.format in (None, "tiff"),
                 )
-            masks = self.plan.masks
-            if masks is not None and masks.alpha and image.alpha is None:
-                job = replace(job, **masks.when_missing())
+            if self._alpha_masks and image.alpha is None:
+                assert self.plan.masks is not None
+                job = replace(job, **self.plan.masks.when_missing())
             if job.action in ("skip", "fail"):
                 self.recorder.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
                 return None
@@ -272,6 +278,22 @@ class Reader:
         return error
 
 
+def _read(source: Path) -> tuple[bytes, os.stat_result | None]:
+    """The content of a file, and its state; of standard input, without one.
+
+    Raises:
+        RestoreError, OSError: it cannot be read, or changed meanwhile.
+    """
+    if source == PIPE:
+        from restore.fix.io import read_pipe
+
+        return read_pipe(), None
+    stat = os.stat(source)
+    data = read_bytes(source)
+    check_unchanged(source, stat)
+    return data, stat
+
+
 def _too_large(error: BaseException | None) -> ImageTooLarge | None:
     """The error that an image, or a further page of it, has too many pixels."""
     while error is not None and not isinstance(error, ImageTooLarge):
@@ -320,6 +342,7 @@ class Stages:
         # Decided once, so that it does not depend on what else is in memory when an image's turn comes.
         self._tiles = tiles_of(models, options.tile)
         self._output_of = output_of
+        self._alpha_masks = plan.masks is not None and plan.masks.alpha
 
     def run_serially(self, jobs: Sequence[Job]) -> None:
         """One job after the other through all stages, in the caller's thread."""
@@ -425,7 +448,7 @@ class Stages:
         if not page.changed:
             return source
         after = page.put_into(source, self.options.strength)
-        if self.plan.masks is not None and self.plan.masks.alpha:
+        if self._alpha_masks:
             from restore.fix.masks import opaque_where_repaired
 
             after = opaque_where_repaired(after, page.mask)
@@ -463,11 +486,16 @@ class Stages:
             if not copy:
                 if is_changed:
                     after = self._with_note(after, item.steps, kind, item.notes, filled=filled, cleaned=cleaned)
-                data, notes = encoded(
-                    after, job.target, format=kind, quality=self.options.quality, metadata=self.options.metadata
-                )
+                if self.options.metadata == "strip":
+                    after = without_metadata(after)
+                data, notes = encode(after, kind, job.target, quality=self.options.quality)
                 item.notes += notes
-            put(job.target, data, like=item.stat, overwrite=self.overwrite)
+            if job.target == PIPE:
+                from restore.fix.io import write_pipe
+
+                write_pipe(data)
+            else:
+                write_atomically(job.target, data, like=item.stat, overwrite=self.overwrite)
             digest = hashlib.sha256(data).hexdigest() if self.recorder.manifest.is_open else None
         except Exception as error:
             self.recorder.fail(job, error)

@@ -349,13 +349,14 @@ def correct_fading(page: Page) -> None:
 
 def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feather_px: int, on_event: OnEvent) -> None:
     """Make the page's mask: what the detector finds, dilated and feathered."""
-    from restore.fix.masks import prepare_mask
-
     assert isinstance(page, MemoryPage), "a detector sees whole images"
     image = page.image
     detected = detector.detect(image, tile_px=tile_px, on_event=on_event)
-    mask = (detected >= _DETECTED).astype(np.float32)
-    page.mask = prepare_mask(mask, dilate_px=dilate_px, feather_px=feather_px, image=lambda: image)
+    page.mask = (detected >= _DETECTED).astype(np.float32)
+    if dilate_px or feather_px:
+        from restore.fix.masks import prepare_mask
+
+        page.mask = prepare_mask(page.mask, dilate_px=dilate_px, feather_px=feather_px, image=lambda: image)
     page.has_mask = True
 
 
