@@ -1,8 +1,7 @@
-"""What `restore bench` damages pictures with: the literature's damages by name, and those of `configs/damage`."""
+"""The degradations of `restore bench`: those of the literature by name, and those of `configs/damage`."""
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from torch import Tensor
 from restore.config import config_names
 from restore.degradations import key, load_degradation
 from restore.degradations.resize import scaled
-from restore.errors import RestoreError
+from restore.errors import RestoreError, did_you_mean
 
-#: Damages of the literature; `restore.cli.options` has them too, where nothing heavy may be imported.
+#: Degradations of the literature. `restore.cli.options` repeats the names because it must not import this module.
 LITERATURE = (
     "none", "awgn-15", "awgn-25", "awgn-50", "jpeg-10", "jpeg-20", "jpeg-30", "jpeg-40", "bicubic-x2", "bicubic-x4",
 )  # fmt: skip
@@ -25,138 +24,138 @@ LITERATURE = (
 
 @dataclass(frozen=True)
 class BenchSample:
-    """One damaged picture, as a model gets it.
+    """One degraded image.
 
     Attributes:
-        image: float32, 1×3×h×w, sRGB; unclipped noise leaves [0, 1].
-        mask: float32, 1×1×h×w, 1 = hidden; None where the damage hides nothing.
-        clean: the true picture, float32, 1×3×H×W, multiples of 1/255.
-        shown: the damaged picture at the size of `clean`, in [0, 1]: what is scored as the input.
-        small: of a damage that reduces: the reduced picture, 1×3×(H/s)×(W/s), for models that enlarge s times.
+        image: the model's input, float32, 1×3×h×w, sRGB. Noise is not clipped, so values may leave [0, 1].
+        mask: float32, 1×1×h×w, 1 = hole; None for degradations without holes.
+        clean: float32, 1×3×H×W, multiples of 1/255.
+        degraded: the degraded image at the size of `clean`, in [0, 1], which is scored as the input.
+        small: for degradations that downscale s times: 1×3×(H/s)×(W/s), the input of models that upscale.
     """
 
     image: Tensor
     mask: Tensor | None
     clean: Tensor
-    shown: Tensor
+    degraded: Tensor
     small: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class BenchDamage:
-    """A damage and how it is done.
+class BenchDegradation:
+    """A degradation of clean images.
 
     Attributes:
         label: its name in tables.
-        says: how the pictures are damaged, in words.
-        hides: there are masks.
-        only_holes: nothing but holes.
-        scale: how many times smaller the picture gets; 1: it stays.
-        make: (clean float32 1×3×H×W, the picture's name without suffix) -> the case.
+        description: what it does, as a sentence part.
+        make: (clean float32 1×3×H×W, name of the image without suffix) -> degraded sample.
+        has_mask: it makes holes, and masks for them.
+        only_holes: it makes nothing but holes.
+        scale: downscaling factor; 1 for none.
     """
 
     label: str
-    says: str
+    description: str
     make: Callable[[Tensor, str], BenchSample]
-    hides: bool = False
+    has_mask: bool = False
     only_holes: bool = False
     scale: int = 1
 
-    def case(self, clean: np.ndarray, name: str) -> BenchSample:
-        """Damage one picture.
+    def degrade(self, clean: np.ndarray, name: str) -> BenchSample:
+        """Degrade one image.
 
         Args:
             clean: uint8, H×W×3.
-            name: its relative POSIX path without the suffix, from which random damages are drawn.
+            name: relative POSIX path without the suffix; random degradations derive their random numbers from it.
 
         Raises:
-            RestoreError: exit code 1: it is too small for this damage.
+            RestoreError: exit code 1; the image is too small to be downscaled.
         """
         height, width = (side // self.scale * self.scale for side in clean.shape[:2])
         if not height or not width:
-            raise RestoreError(f"too small to be reduced {self.scale} times", where=name, exit_code=1)
-        picture = torch.tensor(clean[:height, :width]).permute(2, 0, 1)[None].float() / 255
-        return self.make(picture, name)
+            raise RestoreError(f"too small to be downscaled {self.scale} times", where=name, exit_code=1)
+        image = torch.tensor(clean[:height, :width]).permute(2, 0, 1)[None].float() / 255
+        return self.make(image, name)
 
 
-def find_damages(names: list[str], seed: int) -> list[BenchDamage]:
-    """Damages by name, in the order given, each once.
+def find_degradations(names: list[str], seed: int) -> list[BenchDegradation]:
+    """Look up degradations by name, each once, in the order of the names.
 
     Args:
         names: of `LITERATURE` or `configs/damage`, or YAML files.
-        seed: of everything random. Noise of the literature is drawn anew with it for every picture, as there (with 0);
-            other damages are drawn by seed and the picture's name.
+        seed: of all random numbers. Noise of the literature uses it for every image (0 in papers); other degradations
+            combine it with the name of the image.
 
     Raises:
-        RestoreError: exit code 2: none is given, one is unknown (the known ones are listed), or two have one name.
+        RestoreError: exit code 2; no name, an unknown name, or two degradations with the same label.
     """
     if not names:
         raise RestoreError("no damage is given", hint=f"give --damage NAME; known: {', '.join(_known())}")
-    damages: dict[str, BenchDamage] = {}
+    degradations: dict[str, BenchDegradation] = {}
     for name in dict.fromkeys(names):
-        damage = _of_literature(name, seed) if name in LITERATURE else _of_config(name, seed)
-        if damage.label in damages:
-            raise RestoreError(f"two damages are called {damage.label!r}", where=name, hint="rename the file")
-        damages[damage.label] = damage
-    return list(damages.values())
+        degradation = _from_literature(name, seed) if name in LITERATURE else _from_config(name, seed)
+        if degradation.label in degradations:
+            raise RestoreError(f"two damages are called {degradation.label!r}", where=name, hint="rename the file")
+        degradations[degradation.label] = degradation
+    return list(degradations.values())
 
 
 def _known() -> list[str]:
     return [*LITERATURE, *config_names("damage")]
 
 
-def _of_literature(name: str, seed: int) -> BenchDamage:
+def _from_literature(name: str, seed: int) -> BenchDegradation:
     kind, _, number = name.rpartition("-")
     if name == "none":
-        return BenchDamage(name, "the clean picture itself", lambda clean, _: _plain(clean, clean))
+        return BenchDegradation(name, "the clean image itself", lambda clean, _: _sample(clean, clean))
     if kind == "awgn":
-        says = f"white Gaussian noise, sigma {number} of 255, not clipped, by numpy's RandomState({seed}) per picture"
-        return BenchDamage(name, says, lambda clean, _: _plain(clean, awgn(clean, float(number), seed)))
+        description = (
+            f"white Gaussian noise, sigma {number} of 255, not clipped, by numpy's RandomState({seed}) for every image"
+        )
+        return BenchDegradation(name, description, lambda clean, _: _sample(clean, awgn(clean, float(number), seed)))
     if kind == "jpeg":
-        says = f"a JPEG file written by Pillow, quality {number}, 4:2:0, and read again"
-        return BenchDamage(name, says, lambda clean, _: _plain(clean, jpeg_file(clean, int(number))))
+        description = f"JPEG compression by Pillow, quality {number}, 4:2:0"
+        return BenchDegradation(name, description, lambda clean, _: _sample(clean, jpeg_file(clean, int(number))))
     scale = int(number.removeprefix("x"))
-    says = (
-        f"reduced {scale} times by bicubic interpolation with antialiasing (a = -0.5, as MATLAB's imresize and "
-        "Pillow; computed by torch), rounded to 8 bits; the picture is cut to a multiple first. Models that do not "
-        "enlarge get it enlarged back by bicubic interpolation"
+    description = (
+        f"downscaled {scale} times by bicubic interpolation with antialiasing (a = -0.5, as MATLAB's imresize and "
+        "Pillow; computed by torch) and rounded to 8 bits, after cropping to a multiple. Models that do not upscale "
+        "receive the image upscaled again by bicubic interpolation"
     )
-    return BenchDamage(name, says, lambda clean, _: bicubic(clean, scale), scale=scale)
+    return BenchDegradation(name, description, lambda clean, _: bicubic(clean, scale), scale=scale)
 
 
-def _of_config(name: str, seed: int) -> BenchDamage:
+def _from_config(name: str, seed: int) -> BenchDegradation:
     try:
         damage = load_degradation(name)
     except RestoreError as error:
         if error.where is not None:
             raise
-        near = difflib.get_close_matches(name, _known(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RestoreError(f"no damage is called {name!r}", hint=f"{hint}known: {', '.join(_known())}") from error
+        raise RestoreError(f"no damage is called {name!r}", hint=did_you_mean(name, _known())) from error
 
-    def make(clean: Tensor, picture: str) -> BenchSample:
-        damaged, mask = damage(clean, torch.tensor([key(seed, picture)], dtype=torch.int64))
-        return replace(_plain(clean, damaged), mask=(mask > 0).float() if damage.has_mask else None)
+    def make(clean: Tensor, image: str) -> BenchSample:
+        degraded, mask = damage(clean, torch.tensor([key(seed, image)], dtype=torch.int64))
+        return replace(_sample(clean, degraded), mask=(mask > 0).float() if damage.has_mask else None)
 
-    says = f"`restore degrade --damage {damage.name} --seed {seed}`, drawn by the picture's name"
-    return BenchDamage(damage.name, says, make, damage.has_mask, damage.only_holes)
+    description = f"`restore degrade --damage {damage.name} --seed {seed}`, random numbers from the image's name"
+    return BenchDegradation(damage.name, description, make, damage.has_mask, damage.only_holes)
 
 
-def _plain(clean: Tensor, damaged: Tensor) -> BenchSample:
-    return BenchSample(damaged, None, clean, rounded(damaged))
+def _sample(clean: Tensor, degraded: Tensor) -> BenchSample:
+    return BenchSample(degraded, None, clean, round_to_8_bits(degraded))
 
 
-def rounded(image: Tensor) -> Tensor:
-    """To 8 bits and back: float32 in [0, 1]."""
+def round_to_8_bits(image: Tensor) -> Tensor:
+    """Clamp to [0, 1] and round to multiples of 1/255; float32."""
     return image.clamp(0, 1).mul(255).round().div(255)
 
 
 def awgn(clean: Tensor, sigma: float, seed: int) -> Tensor:
-    """Additive white Gaussian noise as the literature's tests draw it: H×W×3 numbers of a fresh legacy generator.
+    """Add white Gaussian noise as the test scripts of papers do: H×W×3 numbers from a fresh `RandomState` per image.
 
     Args:
         clean: float32, 1×3×H×W.
-        sigma: in 8-bit steps.
+        sigma: standard deviation on the scale of 255.
         seed: 0 in the literature.
 
     Returns:
@@ -168,7 +167,7 @@ def awgn(clean: Tensor, sigma: float, seed: int) -> Tensor:
 
 
 def jpeg_file(clean: Tensor, quality: int) -> Tensor:
-    """Through a real JPEG file (Pillow's libjpeg, colour at half size): float32, multiples of 1/255."""
+    """Encode as JPEG with Pillow (4:2:0) and decode again: float32, 1×3×H×W, multiples of 1/255."""
     file = io.BytesIO()
     pixels = clean[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
@@ -177,8 +176,8 @@ def jpeg_file(clean: Tensor, quality: int) -> Tensor:
 
 
 def bicubic(clean: Tensor, scale: int) -> BenchSample:
-    """Reduced, and enlarged back for those that do not enlarge themselves; both in 8 bits."""
+    """Downscale, and upscale again for models that do not upscale themselves; both are rounded to 8 bits."""
     height, width = clean.shape[-2:]
-    small = rounded(scaled(clean, (height // scale, width // scale), "bicubic"))
-    back = rounded(scaled(small, (height, width), "bicubic"))
-    return BenchSample(back, None, clean, back, small)
+    small = round_to_8_bits(scaled(clean, (height // scale, width // scale), "bicubic"))
+    upscaled = round_to_8_bits(scaled(small, (height, width), "bicubic"))
+    return BenchSample(upscaled, None, clean, upscaled, small)

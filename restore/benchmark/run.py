@@ -1,302 +1,197 @@
-"""`restore bench`: damages clean pictures, runs every model on them, scores the results; goes on where it stopped."""
+"""`restore bench`: degrades clean images, runs every model on them and scores the results."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import restore
-from restore.benchmark.degradations import BenchDamage, BenchSample
+from restore.benchmark.cache import RESTORING_CODE, SCORING_CODE, Cache, CachedResult, hash_of, key_of
+from restore.benchmark.degradations import BenchDegradation, BenchSample
 from restore.benchmark.plan import MARKER, BenchModel, BenchPlan
 from restore.benchmark.worker import Worker, WorkerResult
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, write_atomically, write_error_message
-from restore.images import read_rgb8, stem_key, write_png
+from restore.files import write_atomically
+from restore.images import read_rgb8, stem_key
 from restore.metrics import score_batch
 
-# What a benchmark has computed, by content: the same model on the same input is never run twice.
-
-
-@dataclass(frozen=True)
-class CachedResult:
-    """A restored picture and how it came about.
-
-    Attributes:
-        path: lossless, 8 bits.
-        pixels_sha256: of its pixels.
-        facts: `seconds`, `megapixels`, `peak_bytes`, `idle_bytes`, `gpu_bytes`, `machine`, `notes`: of the run
-            that made it, however long ago.
-    """
-
-    path: Path
-    pixels_sha256: str
-    facts: dict[str, Any]
-
-
-class Cache:
-    """Restored pictures and scores under the hash of everything that they depend on.
-
-    A picture is written before its description, each atomically, and checked when it is read: what a killed run or a
-    failing disk has left half is not there.
-
-    Args:
-        folder: made when something is written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def sweep(self) -> None:
-        """Remove what killed runs have left."""
-        for below in self.folder.rglob("*"):
-            if below.is_dir():
-                sweep_leftovers(below)
-
-    def find(self, key: str) -> CachedResult | None:
-        """A restored picture, if it is there and whole."""
-        path = self._place("restored", key)
-        try:
-            facts = json.loads(path.with_suffix(".json").read_bytes())
-            found = hash_of(read_rgb8(path))
-        except (OSError, ValueError, RestoreError):
-            return None
-        known = facts.pop("pixels_sha256", None) if isinstance(facts, dict) else None
-        return CachedResult(path, found, facts) if found == known else None
-
-    def keep(self, key: str, outcome: WorkerResult, **facts: Any) -> CachedResult:
-        """Store what a model made.
-
-        Raises:
-            RestoreError: exit code 1; it cannot be written.
-        """
-        path = self._place("restored", key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
-        write_png(path, outcome.pixels)
-        digest = hash_of(outcome.pixels)
-        known = {
-            "seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes, "idle_bytes": outcome.idle_bytes,
-            "gpu_bytes": outcome.gpu_bytes, "notes": list(outcome.notes), **facts,
-        }  # fmt: skip
-        write_atomically(path.with_suffix(".json"), json.dumps({"pixels_sha256": digest, **known}, indent=1).encode())
-        return CachedResult(path, digest, known)
-
-    def find_scores(self, key: str) -> dict[str, float] | None:
-        """Scores, if they are there."""
-        try:
-            scores = json.loads(self._place("scores", key).with_suffix(".json").read_bytes())
-            return {name: float(value) for name, value in scores.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            return None
-
-    def keep_scores(self, key: str, scores: Mapping[str, float]) -> None:
-        """Store scores; infinite ones and those that are no numbers as words."""
-        values = {name: value if np.isfinite(value) else str(value) for name, value in scores.items()}
-        with suppress(RestoreError):  # they are quickly computed again
-            write_atomically(self._place("scores", key).with_suffix(".json"), json.dumps(values).encode())
-
-    def _place(self, kind: str, key: str) -> Path:
-        return self.folder / kind / key[:2] / f"{key[2:]}.png"
-
-
-def key_of(**parts: Any) -> str:
-    """The hash of plain values by name, and of this package's code: other code, other results."""
-    return hashlib.sha256(json.dumps({**parts, "code": code_hash()}, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def code_hash() -> str:
-    """The hash of all modules of this package, of their names and what is in them."""
-    folder = Path(restore.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def hash_of(*arrays: np.ndarray | Tensor | None) -> str:
-    """The hash of pixels: shapes, types and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        values = np.asarray(array) if array is not None else np.zeros(0, np.uint8)
-        digest.update(f"{values.dtype} {values.shape} ".encode())
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
-
-
 INPUT = "(input)"
-"""What the damaged pictures themselves are called among the models."""
+"""Label of the degraded images among the models."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One picture, damaged and restored by one model, with its scores.
+class ScoredSample:
+    """One degraded image restored by one model, with its scores.
 
     Attributes:
-        damage, model: their labels; `INPUT` is no model.
-        picture: relative POSIX path without the suffix.
-        scores: `psnr`, `ssim`, and as there are masks and a backbone `lpips`, `psnr_hole`, `lpips_hole`; NaN: no value.
-        megapixels: of the clean picture.
-        kept: the restored picture, and how it was made; None of the input.
+        degradation, model: labels; the model `INPUT` is the degraded image itself.
+        image: relative POSIX path without the suffix.
+        scores: `psnr`, `ssim`, and depending on masks and backbone `lpips`, `psnr_hole`, `lpips_hole`; NaN: no value.
+        megapixels: of the clean image.
+        result: the restored image; None for `INPUT`.
     """
 
-    damage: str
+    degradation: str
     model: str
-    picture: str
+    image: str
     scores: dict[str, float]
     megapixels: float
-    kept: CachedResult | None = None
+    result: CachedResult | None = None
 
 
 @dataclass(frozen=True)
 class BenchFailure:
-    """What could not be done: a broken picture (of every damage and model), or one that a model failed on."""
+    """An image that could not be read (no labels), degraded (no model), or restored."""
 
-    picture: str
+    image: str
     reason: str
-    damage: str = ""
+    degradation: str = ""
     model: str = ""
 
-    def line(self) -> str:
-        """As text."""
-        cell = f" ({self.model} on {self.damage})" if self.model else f" ({self.damage})" if self.damage else ""
-        return f"{self.picture}{cell}: {self.reason}"
+    def format(self) -> str:
+        """As one line of text."""
+        if self.model:
+            return f"{self.image} ({self.model} on {self.degradation}): {self.reason}"
+        return (
+            f"{self.image} ({self.degradation}): {self.reason}" if self.degradation else f"{self.image}: {self.reason}"
+        )
 
 
 @dataclass
-class Results:
-    """What came of a plan.
+class BenchResults:
+    """The results of a benchmark.
 
     Attributes:
-        plan: what was to be done.
-        samples: everything that was scored.
-        failures: what is missing from the means.
-        machine: this one, in words.
-        run, found: how many pictures were restored now, and how many came from the cache.
+        plan: the plan.
+        samples: all scored images.
+        failures: images that are missing from the means.
+        machine: description of this machine.
+        restored: number of images restored by this run.
+        cached: number of restored images found in the cache.
     """
 
     plan: BenchPlan
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[ScoredSample] = field(default_factory=list)
     failures: list[BenchFailure] = field(default_factory=list)
     machine: str = ""
-    run: int = 0
-    found: int = 0
+    restored: int = 0
+    cached: int = 0
 
     @property
     def exit_code(self) -> int:
-        """1 where anything failed."""
+        """1 if anything failed, otherwise 0."""
         return int(bool(self.failures))
 
 
-def run_bench(plan: BenchPlan, progress: Callable[[int, int], None] = lambda done, total: None) -> Results:
-    """Do what is planned. Everything computed is kept below `plan.out`, and found there by the next run.
+def run_bench(plan: BenchPlan, progress: Callable[[int, int], None] = lambda done, total: None) -> BenchResults:
+    """Run a plan. All results are cached below `plan.out`, so that the same command continues an interrupted run.
 
     Args:
         plan: from `plan_bench`.
-        progress: called with (pictures done, pictures in all), counted for every damage and model.
+        progress: called with (done, total), counting each image once per degradation and once per model.
 
     Raises:
-        RestoreError: exit code 1: no picture could be read, or nothing can be written.
+        RestoreError: exit code 1; no image can be read, or the output cannot be written.
     """
     write_atomically(plan.out / MARKER, b"")
-    runner = _Runner(plan, Results(plan, machine=machine_words()), progress)
+    runner = _Runner(plan, BenchResults(plan, machine=describe_machine()), progress)
     runner.cache.sweep()
     runner.run()
     return runner.results
 
 
 class _Runner:
-    """The loops over damages, models and pictures."""
+    """Loops over degradations, models and images."""
 
-    def __init__(self, plan: BenchPlan, results: Results, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, plan: BenchPlan, results: BenchResults, progress: Callable[[int, int], None]) -> None:
         self.plan, self.results, self.progress = plan, results, progress
         self.cache = Cache(plan.out / "cache")
-        self.described = plan.described()
-        self.done, self.total = 0, (len(plan.damages) + len(plan.cells)) * len(plan.pictures)
+        self.conventions = plan.describe()
+        self.done, self.total = 0, (len(plan.degradations) + len(plan.cells)) * len(plan.images)
 
     def run(self) -> None:
         readable = []
-        for relative in self.plan.pictures:
+        for relative in self.plan.images:
             try:
                 read_rgb8(self.plan.clean_dir / relative)
                 readable.append(relative)
             except RestoreError as error:
                 self.results.failures.append(_failure(relative, error))
         if not readable:
-            raise RestoreError("no picture of this folder can be read", where=self.plan.clean_dir, exit_code=1)
-        self.total = (len(self.plan.damages) + len(self.plan.cells)) * len(readable)
-        for damage in self.plan.damages:
-            usable = [relative for relative in readable if self._input(damage, relative)]
-            for of, contender in self.plan.cells:
-                if of is damage:
-                    self._cell(damage, contender, usable)
+            raise RestoreError("no image in this folder can be read", where=self.plan.clean_dir, exit_code=1)
+        self.total = (len(self.plan.degradations) + len(self.plan.cells)) * len(readable)
+        for degradation in self.plan.degradations:
+            usable = [relative for relative in readable if self._score_input(degradation, relative)]
+            for cell_degradation, model in self.plan.cells:
+                if cell_degradation is degradation:
+                    self._run_cell(degradation, model, usable)
 
-    def _input(self, damage: BenchDamage, relative: Path) -> bool:
-        """Score the damaged picture; whether it could be damaged."""
+    def _score_input(self, degradation: BenchDegradation, relative: Path) -> bool:
+        """Score the degraded image. Returns whether the image could be degraded."""
         name = stem_key(relative)
         self._advance()
         try:
-            case = self._case(damage, relative)
+            sample = self._degrade(degradation, relative)
         except RestoreError as error:
-            self.results.failures.append(_failure(relative, error, damage))
+            self.results.failures.append(_failure(relative, error, degradation))
             return False
-        pixels = as_pixels(case.shown)
-        scores = self._scores(case, hash_of(pixels), lambda: pixels)
-        self.results.samples.append(Sample(damage.label, INPUT, name, scores, _megapixels(case)))
+        pixels = to_uint8(sample.degraded)
+        scores = self._scores(sample, hash_of(pixels), lambda: pixels)
+        self.results.samples.append(ScoredSample(degradation.label, INPUT, name, scores, _megapixels(sample)))
         return True
 
-    def _cell(self, damage: BenchDamage, contender: BenchModel, pictures: list[Path]) -> None:
-        with _process(contender) as worker:
-            for relative in pictures:
+    def _run_cell(self, degradation: BenchDegradation, model: BenchModel, images: list[Path]) -> None:
+        """Restore and score all images of one degradation with one model."""
+        with _worker_process(model) as worker:
+            for relative in images:
                 self._advance()
                 try:
-                    case = self._case(damage, relative)
-                    image, mask = _input_for(case, contender)
-                    key = key_of(model=contender.identity, settings=contender.settings(), input=hash_of(image, mask))
-                    kept = self.cache.find(key)
-                    outcome = _run(worker(), image, mask, case) if kept is None else None
+                    sample = self._degrade(degradation, relative)
+                    image, mask = _input_for(sample, degradation, model)
+                    key = key_of(
+                        RESTORING_CODE, model=model.identity, settings=model.settings(), input=hash_of(image, mask)
+                    )
+                    cached = self.cache.find(key)
+                    new = _restore(worker(), image, mask, sample) if cached is None else None
                 except RestoreError as error:
-                    self.results.failures.append(_failure(relative, error, damage, contender))
+                    self.results.failures.append(_failure(relative, error, degradation, model))
                     continue
-                if outcome is None:
-                    self.results.found += 1
-                else:  # out of the `try`: a full disk is the end, not one picture's failure
-                    self.results.run += 1
-                    facts = {"megapixels": _megapixels(case), "machine": self.results.machine}
-                    kept = self.cache.keep(key, outcome, **facts)
-                assert kept is not None
-                scores = self._scores(case, kept.pixels_sha256, partial(read_rgb8, kept.path))
+                if new is None:
+                    self.results.cached += 1
+                else:  # outside the `try`, so that a full disk ends the run instead of failing every image
+                    self.results.restored += 1
+                    stats = {"megapixels": _megapixels(sample), "machine": self.results.machine}
+                    cached = self.cache.store(key, new, **stats)
+                assert cached is not None
+                scores = self._scores(sample, cached.pixels_sha256, partial(read_rgb8, cached.path))
+                name, megapixels = stem_key(relative), _megapixels(sample)
                 self.results.samples.append(
-                    Sample(damage.label, contender.label, stem_key(relative), scores, _megapixels(case), kept)
+                    ScoredSample(degradation.label, model.label, name, scores, megapixels, cached)
                 )
 
-    def _case(self, damage: BenchDamage, relative: Path) -> BenchSample:
-        return damage.case(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
+    def _degrade(self, degradation: BenchDegradation, relative: Path) -> BenchSample:
+        return degradation.degrade(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
 
-    def _scores(self, case: BenchSample, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
-        key = key_of(convention=self.described, pixels=pixels_sha256, truth=hash_of(case.clean, case.mask))
+    def _scores(self, sample: BenchSample, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
+        key = key_of(
+            SCORING_CODE, convention=self.conventions, pixels=pixels_sha256, truth=hash_of(sample.clean, sample.mask)
+        )
         scores = self.cache.find_scores(key)
         if scores is None:
             restored = torch.tensor(load()).permute(2, 0, 1)[None].float() / 255
             measured = score_batch(
-                restored, case.clean, case.mask, self.plan.lpips,
+                restored, sample.clean, sample.mask, self.plan.lpips,
                 metrics=("psnr", "ssim"), convention=self.plan.convention,
             )  # fmt: skip
             scores = {name: float(value) for name, value in measured.items()}
-            self.cache.keep_scores(key, scores)
+            self.cache.store_scores(key, scores)
         return scores
 
     def _advance(self) -> None:
@@ -305,66 +200,65 @@ class _Runner:
 
 
 @contextmanager
-def _process(contender: BenchModel) -> Iterator[Callable[[], Worker]]:
-    """A process for one cell of the table, so that its peak of memory is that cell's: started when it is first wanted,
-    and again where a picture has killed it; ended in the end.
+def _worker_process(model: BenchModel) -> Iterator[Callable[[], Worker]]:
+    """A process for one degradation and model, so that its peak memory is theirs alone.
+
+    Yields a function that starts the process when it is first called, and again after an image has killed it.
     """
     workers: list[Worker] = []
 
     def worker() -> Worker:
         if not workers or not workers[-1].alive:
-            workers.append(
-                Worker(
-                    contender.given,
-                    device=contender.device,
-                    precision=contender.precision,
-                    tile_px=contender.tile_px,
-                )
-            )
+            workers.append(Worker(model.source, device=model.device, precision=model.precision, tile_px=model.tile_px))
         return workers[-1]
 
     try:
         yield worker
     finally:
-        for one in workers:
-            one.close()
+        for process in workers:
+            process.close()
 
 
-def _run(worker: Worker, image: Tensor, mask: Tensor | None, case: BenchSample) -> WorkerResult:
-    outcome = worker.run(image, mask)
-    height, width = case.clean.shape[-2:]
-    if outcome.pixels.shape[:2] != (height, width):
-        given = f"{outcome.pixels.shape[1]}×{outcome.pixels.shape[0]}"
-        raise RestoreError(f"gave {given} pixels for {width}×{height}", exit_code=1)
-    return outcome
+def _restore(worker: Worker, image: Tensor, mask: Tensor | None, sample: BenchSample) -> WorkerResult:
+    result = worker.run(image, mask)
+    height, width = sample.clean.shape[-2:]
+    if result.pixels.shape[:2] != (height, width):
+        size = f"{result.pixels.shape[1]}×{result.pixels.shape[0]}"
+        raise RestoreError(f"the output has {size} pixels instead of {width}×{height}", exit_code=1)
+    return result
 
 
 def _failure(
-    relative: Path, error: RestoreError, damage: BenchDamage | None = None, contender: BenchModel | None = None
+    relative: Path, error: RestoreError, degradation: BenchDegradation | None = None, model: BenchModel | None = None
 ) -> BenchFailure:
     reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
-    labels = ("" if one is None else one.label for one in (damage, contender))
+    labels = ("" if item is None else item.label for item in (degradation, model))
     return BenchFailure(relative.as_posix(), reason, *labels)
 
 
-def _input_for(case: BenchSample, contender: BenchModel) -> tuple[Tensor, Tensor | None]:
-    if case.small is not None and contender.requirements.scale > 1:
-        return case.small, None
-    return case.image, case.mask if contender.requirements.needs_mask else None
+def _input_for(sample: BenchSample, degradation: BenchDegradation, model: BenchModel) -> tuple[Tensor, Tensor | None]:
+    """The image and mask that a model receives.
+
+    Models that fill holes receive the mask. So do other models where the degradation consists of holes: like
+    `restore fix --masks`, the worker then keeps the pixels outside the mask.
+    """
+    if sample.small is not None and model.requirements.scale > 1:
+        return sample.small, None
+    return sample.image, sample.mask if model.requirements.needs_mask or degradation.only_holes else None
 
 
-def as_pixels(image: Tensor) -> np.ndarray:
+def to_uint8(image: Tensor) -> np.ndarray:
     """1×3×H×W in [0, 1] as uint8, H×W×3."""
     return image[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
 
 
-def _megapixels(case: BenchSample) -> float:
-    return case.clean.shape[-1] * case.clean.shape[-2] / 1e6
+def _megapixels(sample: BenchSample) -> float:
+    return sample.clean.shape[-1] * sample.clean.shape[-2] / 1e6
 
 
-def machine_words() -> str:
-    """The processor and the GPU that timings are of."""
-    parts: list[Any] = [f"{_processor()}, {torch.get_num_threads()} threads"]
+def describe_machine() -> str:
+    """Processor, threads and GPU, for reports of timings."""
+    parts = [f"{_processor()}, {torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return "; ".join(parts)

@@ -1,6 +1,7 @@
-"""A process that runs one model and nothing else, so that time and memory are the model's alone; and its other end.
+"""A process that runs one model and nothing else, so that measured time and memory are the model's alone.
 
-Both speak over pipes: a line of JSON, then the bytes that it announces. The process ends when nobody speaks any more.
+Parent and process exchange messages over pipes: a line of JSON, then the bytes that it announces. The process ends
+when its standard input closes.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _WARM_PX = 128
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """What a model made of one picture.
+    """One restored image.
 
     Attributes:
         pixels: uint8, H×W×3, rounded.
-        seconds: from handing the picture over to having the result, both in main memory.
-        peak_bytes: the most memory that the process has held so far, Python and PyTorch with it.
-        idle_bytes: what it held before the first picture, with the model loaded.
-        gpu_bytes: the most that PyTorch's tensors have taken on the GPU so far; None without one.
-        notes: what went another way than planned.
+        seconds: from the image in main memory to the result in main memory.
+        peak_bytes: peak memory of the process so far, including Python and PyTorch.
+        idle_bytes: memory of the process with the model loaded, before the first image.
+        gpu_bytes: peak memory of PyTorch's tensors on the GPU so far; None without a GPU.
+        notes: deviations from the plan, such as smaller tiles.
     """
 
     pixels: np.ndarray
@@ -50,53 +51,53 @@ class WorkerResult:
 
 
 class Worker:
-    """The process with one model. To be closed.
+    """A process with one model. Call `close` after use.
 
     Args:
-        given: the model's name or path.
+        model: name or path of the model.
         device, precision: as for `open_restorer`.
-        tile_px: largest side of a tile; 0: whole pictures.
+        tile_px: maximum tile side; 0: whole images.
     """
 
-    def __init__(self, given: str, *, device: str, precision: str, tile_px: int) -> None:
-        self._given = given
+    def __init__(self, model: str, *, device: str, precision: str, tile_px: int) -> None:
+        self._model = model
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-        # A session of its own: Ctrl-C is for the parent, which then closes the pipes.
+        # A new session, so that Ctrl-C reaches only the parent, which then closes the process.
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from restore.benchmark.worker import serve; serve()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
-        self._ask({"model": given, "device": device, "precision": precision, "tile_px": tile_px})
+        self._ask({"model": model, "device": device, "precision": precision, "tile_px": tile_px})
 
     def run(self, image: Tensor, mask: Tensor | None) -> WorkerResult:
-        """Have a picture restored.
+        """Restore an image.
 
         Args:
             image: float32, 1×3×H×W.
-            mask: float32, 1×1×H×W, or None.
+            mask: float32, 1×1×H×W, or None. Pixels outside the mask are kept.
 
         Raises:
-            RestoreError: exit code 1: the model failed on it, or the process died of it.
+            RestoreError: exit code 1; the model failed, or the process died.
         """
         height, width = image.shape[-2:]
         body = image.contiguous().numpy().tobytes() + (b"" if mask is None else mask.contiguous().numpy().tobytes())
-        answer = self._ask({"height": height, "width": width, "masked": mask is not None}, body)
-        shape = (answer["height"], answer["width"], 3)
+        reply = self._ask({"height": height, "width": width, "masked": mask is not None}, body)
+        shape = (reply["height"], reply["width"], 3)
         pixels = np.frombuffer(_read(self._stdout, shape[0] * shape[1] * 3), np.uint8).reshape(shape)
         return WorkerResult(
-            pixels, answer["seconds"], answer["peak_bytes"], answer["idle_bytes"], answer["gpu_bytes"],
-            tuple(answer["notes"]),
+            pixels, reply["seconds"], reply["peak_bytes"], reply["idle_bytes"], reply["gpu_bytes"],
+            tuple(reply["notes"]),
         )  # fmt: skip
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked again."""
+        """Whether the process is still running."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -109,10 +110,10 @@ class Worker:
         assert self._process.stdout is not None
         return self._process.stdout  # type: ignore[return-value]
 
-    def _ask(self, question: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n" + body)
+            self._process.stdin.write(json.dumps(request).encode() + b"\n" + body)
             self._process.stdin.flush()
             line = self._stdout.readline()
         except OSError:
@@ -120,72 +121,74 @@ class Worker:
         if not line.endswith(b"\n"):
             code = self._process.wait()
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            hint = "there may not be enough memory" if code == -9 else None
-            raise RestoreError(f"its process {how}", where=self._given, hint=hint, exit_code=1)
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RestoreError(answer["error"], where=self._given, exit_code=1)
-        return answer
+            hint = "it may have run out of memory" if code == -9 else None
+            raise RestoreError(f"the worker process {how}", where=self._model, hint=hint, exit_code=1)
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise RestoreError(reply["error"], where=self._model, exit_code=1)
+        return reply
 
 
 def serve() -> None:
-    """The process's side, until standard input ends."""
+    """The main function of the process: answer requests until standard input closes."""
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get among the answers
+    os.dup2(2, 1)  # output of libraries must not mix with replies
     limit_threads()
     with suppress(BrokenPipeError):
-        _converse(stdin, stdout)
+        _answer_requests(stdin, stdout)
 
 
-def _converse(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    def answer(values: dict[str, Any], body: bytes = b"") -> None:
+def _answer_requests(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    def reply(values: dict[str, Any], body: bytes = b"") -> None:
         stdout.write(json.dumps(values).encode() + b"\n" + body)
         stdout.flush()
 
-    order = json.loads(stdin.readline())
+    settings = json.loads(stdin.readline())
     try:
-        restorer = open_restorer(order["model"], device=order["device"], precision=order["precision"])
+        restorer = open_restorer(settings["model"], device=settings["device"], precision=settings["precision"])
     except RestoreError as error:
-        return answer({"error": str(error)})
-    answer({"ready": True})
-    idle_bytes, warm = held_bytes(), False
+        return reply({"error": str(error)})
+    reply({"ready": True})
+    idle_bytes, warm = resident_bytes(), False
     while line := stdin.readline():
-        question = json.loads(line)
-        height, width = question["height"], question["width"]
+        request = json.loads(line)
+        height, width = request["height"], request["width"]
         image = _floats(stdin, 3, height, width)
-        mask = _floats(stdin, 1, height, width) if question["masked"] else None
+        mask = _floats(stdin, 1, height, width) if request["masked"] else None
         try:
-            if not warm:  # libraries load and kernels are chosen at the first call
+            if not warm:  # the first call loads libraries and selects kernels, which is not measured
                 part = (..., slice(0, _WARM_PX), slice(0, _WARM_PX))
                 _restored(restorer, image[part], None if mask is None else mask[part], 0, [])
                 warm = True
             notes: list[str] = []
             started = time.perf_counter()
-            out = _restored(restorer, image, mask, order["tile_px"], notes)
+            out = _restored(restorer, image, mask, settings["tile_px"], notes)
             seconds = time.perf_counter() - started
             if not bool(out.isfinite().all()):
                 raise RestoreError("model output contains NaN or Inf", hint="try --precision fp32")
             pixels = out[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
         except RestoreError as error:
-            answer({"error": str(error)})
+            reply({"error": str(error)})
             continue
         except Exception as error:
-            answer({"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
+            reply({"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
             continue
         gpu = torch.cuda.max_memory_allocated(restorer.device) if restorer.device.type == "cuda" else None
-        facts = {"height": pixels.shape[0], "width": pixels.shape[1], "seconds": seconds, "notes": notes}
+        stats = {"height": pixels.shape[0], "width": pixels.shape[1], "seconds": seconds, "notes": notes}
         memory = {"peak_bytes": peak_bytes(), "idle_bytes": idle_bytes, "gpu_bytes": gpu}
-        answer(facts | memory, pixels.numpy().tobytes())
+        reply(stats | memory, pixels.numpy().tobytes())
     return None
 
 
 @torch.inference_mode()
 def _restored(restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: int, notes: list[str]) -> Tensor:
-    """The restorer called directly, so that values beyond [0, 1] reach it; in tiles where that is asked for."""
+    """Call the restorer directly, so that values outside [0, 1] reach it; in tiles if requested.
+
+    Restorers without a mask channel repair the whole image, and pixels outside the mask are restored afterwards.
+    """
     needs = restorer.requirements
-    mask = mask if needs.needs_mask else None
-    return run_tiled(
-        lambda tile, hidden: restorer(tile, hidden, prepared=True),
+    out = run_tiled(
+        lambda tile, hole: restorer(tile, hole, prepared=True),
         restorer.prepare(image, mask),
         tile_px=tile_px,
         overlap_px=needs.overlap_px,
@@ -193,6 +196,9 @@ def _restored(restorer: Restorer, image: Tensor, mask: Tensor | None, tile_px: i
         multiple=needs.multiple,
         on_smaller_tile=lambda tile: notes.append(f"out of memory; retried with {tile} px tiles"),
     )
+    if mask is not None and not needs.needs_mask:
+        out = torch.where(mask > 0, out, image)
+    return out
 
 
 def _floats(stream: BinaryIO, channels: int, height: int, width: int) -> Tensor:
@@ -203,27 +209,27 @@ def _floats(stream: BinaryIO, channels: int, height: int, width: int) -> Tensor:
 def _read(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
-        raise RestoreError("its process ended in the middle of an answer", exit_code=1)
+        raise RestoreError("the worker process ended in the middle of a reply", exit_code=1)
     return data
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held.
+    """Peak memory of this process.
 
-    From Linux's own record where there is one: `getrusage` begins with what the parent held when it started this.
+    Linux's own record is preferred: `getrusage` starts from the memory of the parent when it forked.
     """
-    recorded = _status("VmHWM")
-    if recorded is not None:
-        return recorded
+    high_water = _status("VmHWM")
+    if high_water is not None:
+        return high_water
     try:
         import resource
-    except ImportError:  # Windows has no such record
+    except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def held_bytes() -> int:
-    """What this process holds now, or where the system does not say, the most that it has held."""
+def resident_bytes() -> int:
+    """Current memory of this process, or its peak memory on systems without /proc."""
     return _status("VmRSS") or peak_bytes()
 
 

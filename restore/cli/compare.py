@@ -19,9 +19,7 @@ EXAMPLES = """Examples:
 
 @app.command(cls=Command, epilog=EXAMPLES)
 def compare(
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Versions of one image, all of the same size.")
-    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Versions of one image, all of the same size.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     reference: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,10 @@ import skimage
 import torch
 
 from restore.benchmark.plan import plan_bench
-from restore.benchmark.report import lines_of, notes_of, write_tables
-from restore.benchmark.run import INPUT, Results, Sample, run_bench
+from restore.benchmark.report import table_lines, table_notes, write_tables
+from restore.benchmark.run import INPUT, BenchResults, ScoredSample, run_bench, to_uint8
 from restore.benchmark.worker import Worker
-from restore.checkpoints import Description, save_weights
+from restore.checkpoints import Description, save_weights, shipped_weights
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
 from restore.metrics import score_batch
@@ -42,7 +43,7 @@ def clean(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bench(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Results]:
+def bench(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., BenchResults]:
     """Run one in `tmp_path/out`, on the CPU, without LPIPS."""
 
     def no_backbone(*_: object) -> None:
@@ -50,15 +51,17 @@ def bench(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     monkeypatch.setattr("restore.metrics.lpips.open_lpips", no_backbone)
 
-    def run(*damages: str, models: tuple[str, ...] = ("tv",), folder: Path = clean, **options: object) -> Results:
-        plan = plan_bench(folder, tmp_path / "out", damages=damages, models=models, device="cpu", **options)
+    def run(*damages: str, models: tuple[str, ...] = ("tv",), folder: Path = clean, **options: object) -> BenchResults:
+        plan = plan_bench(folder, tmp_path / "out", degradations=damages, models=models, device="cpu", **options)
         return run_bench(plan)
 
     return run
 
 
-def sample(results: Results, model: str, picture: str, damage: str | None = None) -> Sample:
-    (found,) = (s for s in results.samples if s.model == model and s.picture == picture and damage in (None, s.damage))
+def sample(results: BenchResults, model: str, picture: str, damage: str | None = None) -> ScoredSample:
+    (found,) = (
+        s for s in results.samples if s.model == model and s.image == picture and damage in (None, s.degradation)
+    )
     return found
 
 
@@ -68,51 +71,82 @@ def as_image(pixels: np.ndarray) -> torch.Tensor:
 
 def test_every_model_is_run_on_every_damage_that_it_is_for(bench, clean: Path) -> None:
     results = bench("awgn-25", "inpaint-thin", models=("tv", "telea"))
-    cells = {(s.damage, s.model) for s in results.samples}
-    expected = {("awgn-25", INPUT), ("awgn-25", "tv"), ("inpaint-thin", INPUT), ("inpaint-thin", "telea")}
+    cells = {(s.degradation, s.model) for s in results.samples}
+    expected = {("awgn-25", INPUT), ("awgn-25", "tv")}
+    expected |= {("inpaint-thin", INPUT), ("inpaint-thin", "telea"), ("inpaint-thin", "tv")}
     assert cells == expected
-    assert {s.picture for s in results.samples} == {"a", "sub/b"}
-    assert (results.run, results.found, results.exit_code) == (4, 0, 0)
-    assert [left.line() for left in results.plan.left_out] == [
+    assert {s.image for s in results.samples} == {"a", "sub/b"}
+    assert (results.restored, results.cached, results.exit_code) == (6, 0, 0)
+    assert [left.format() for left in results.plan.skipped] == [
         "telea is left out on awgn-25: it fills holes, and this damage has none",
-        "tv is left out on inpaint-thin: it takes no masks, and this damage is nothing but holes",
     ]
-    made = sample(results, "tv", "a")
-    assert made.kept is not None
-    scored = score_batch(as_image(read_rgb8(made.kept.path)), as_image(read_rgb8(clean / "a.png")))
+    made = sample(results, "tv", "a", "awgn-25")
+    assert made.result is not None
+    scored = score_batch(as_image(read_rgb8(made.result.path)), as_image(read_rgb8(clean / "a.png")))
     assert made.scores == {name: float(value) for name, value in scored.items()}
     assert made.scores["psnr"] > sample(results, INPUT, "a", "awgn-25").scores["psnr"] + 3
     filled = sample(results, "telea", "a")
     assert filled.scores["psnr_hole"] < filled.scores["psnr"]
-    assert made.kept.facts["peak_bytes"] > 50e6
+    assert made.result.stats["peak_bytes"] > 50e6
+
+
+def test_a_network_without_a_mask_channel_keeps_the_pixels_around_holes_as_fix_does(
+    bench, clean: Path, tmp_path: Path
+) -> None:
+    results = bench("inpaint-thin", models=("photo",), precision="fp32")
+    made = sample(results, "photo", "a")
+    assert made.result is not None
+    (degradation,) = results.plan.degradations
+    case = degradation.degrade(read_rgb8(clean / "a.png"), "a")
+    assert case.mask is not None
+    hole = case.mask[0, 0].numpy() > 0
+    restored = read_rgb8(made.result.path)
+    assert np.array_equal(restored[~hole], to_uint8(case.degraded)[~hole])
+    assert not np.array_equal(restored[hole], to_uint8(case.degraded)[hole])
+    write_png(tmp_path / "damaged.png", to_uint8(case.degraded))
+    write_png(tmp_path / "mask.png", hole[:, :, None].astype(np.uint8) * 255)
+    command = ["fix", "damaged.png", "fixed.png", "--model", "photo", "--masks", "mask.png", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "restore.cli", *command, "--precision", "fp32"], cwd=tmp_path, check=True)
+    assert np.array_equal(restored, read_rgb8(tmp_path / "fixed.png"))
+
+
+def test_models_are_called_by_their_label_their_name_or_their_path(bench, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(shipped_weights()["photo"], tmp_path / folder / "net.safetensors")
+    paths = [str(tmp_path / folder / "net.safetensors") for folder in ("one", "two")]
+    results = bench("none", models=("photo", f"mine={paths[0]}", *paths), precision="fp32")
+    assert [model.label for model in results.plan.models()] == ["photo", "mine", *paths]
+    with pytest.raises(RestoreError, match="two models are called 'tv'"):
+        bench("none", models=("tv", f"tv={paths[0]}"))
 
 
 def test_the_same_command_again_runs_nothing_and_says_the_same(
     bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = bench("awgn-25", models=("tv",))
-    write_tables(first, lines_of(first))
+    write_tables(first, table_lines(first))
     table = (tmp_path / "out" / "table.md").read_bytes()
     again = bench("awgn-25", models=("tv",))
-    write_tables(again, lines_of(again))
-    assert (again.run, again.found) == (0, 2)
+    write_tables(again, table_lines(again))
+    assert (again.restored, again.cached) == (0, 2)
     assert (tmp_path / "out" / "table.md").read_bytes() == table, "seconds, too, are those of the first run"
     more = bench("awgn-25", "none", models=("tv",))
-    assert (more.run, more.found) == (2, 2)
+    assert (more.restored, more.cached) == (2, 2)
     other = bench("awgn-25", models=("tv",), seed=1)
-    assert (other.run, other.found) == (2, 0), "another input"
-    monkeypatch.setattr("restore.benchmark.run.code_hash", lambda: "another version")
+    assert (other.restored, other.cached) == (2, 0), "another input"
+    monkeypatch.setattr("restore.benchmark.cache.code_hash", lambda *_: "another version")
     changed = bench("awgn-25", models=("tv",))
-    assert (changed.run, changed.found) == (2, 0), "other code"
+    assert (changed.restored, changed.cached) == (2, 0), "other code"
 
 
 def test_a_result_that_is_not_whole_is_made_again(bench) -> None:
     first = bench("awgn-25")
-    cut, changed = (s.kept.path for s in first.samples if s.kept is not None)
+    cut, changed = (s.result.path for s in first.samples if s.result is not None)
     cut.write_bytes(cut.read_bytes()[:200])
     write_png(changed, 255 - read_rgb8(changed))
     again = bench("awgn-25")
-    assert again.run == 2
+    assert again.restored == 2
     assert [s.scores for s in again.samples] == [s.scores for s in first.samples]
 
 
@@ -127,10 +161,10 @@ def test_a_killed_benchmark_goes_on_with_the_same_command(bench, clean: Path, tm
         process.kill()
     kept = len(list(out.rglob("cache/restored/*/*.json")))
     results = bench("awgn-25", models=("nlmeans",))
-    assert results.found >= kept >= 2
-    assert results.run == 14 - results.found
+    assert results.cached >= kept >= 2
+    assert results.restored == 14 - results.cached
     assert not list(out.rglob(".restore-*")), "no half files are left"
-    assert len({s.picture for s in results.samples}) == 14
+    assert len({s.image for s in results.samples}) == 14
 
 
 def test_ctrl_c_says_how_to_go_on(clean: Path, tmp_path: Path) -> None:
@@ -144,7 +178,7 @@ def test_ctrl_c_says_how_to_go_on(clean: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.endswith("interrupted; the same command goes on where this one stopped\n")
+    assert stderr.endswith("interrupted; run the same command again to continue\n")
     assert "Traceback" not in stderr
     assert stdout == ""
 
@@ -162,15 +196,15 @@ def test_broken_pictures_are_named_counted_and_in_no_mean(bench, clean: Path) ->
     write_png(clean / "tiny.png", photo(0, 3, 3))
     results = bench("bicubic-x4")
     assert results.exit_code == 1
-    assert [(failure.picture, failure.damage) for failure in results.failures] == [
+    assert [(failure.image, failure.degradation) for failure in results.failures] == [
         ("broken.png", ""), ("tiny.png", "bicubic-x4"),
     ]  # fmt: skip
-    lines = lines_of(results)
-    assert [line.pictures for line in lines] == [2, 2]
-    assert sum("Failed, and in no mean: " in note for note in notes_of(results, lines)) == 2
+    lines = table_lines(results)
+    assert [line.images for line in lines] == [2, 2]
+    assert sum("Failed, and in no mean: " in note for note in table_notes(results, lines)) == 2
     for path in clean.rglob("*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(RestoreError, match="no picture of this folder can be read") as caught:
+    with pytest.raises(RestoreError, match="no image in this folder can be read") as caught:
         bench("none")
     assert caught.value.exit_code == 1
 
@@ -185,9 +219,9 @@ def test_nothing_left_to_run_is_a_wrong_command_that_says_why(bench, tmp_path: P
 def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(RestoreError, match="holds no benchmark"):
+    with pytest.raises(RestoreError, match="does not hold a benchmark"):
         bench("none")
-    with pytest.raises(RestoreError, match="lies in, the clean one"):
+    with pytest.raises(RestoreError, match="must not be in the input folder"):
         bench("none", folder=tmp_path)
     with pytest.raises(RestoreError, match="known: cbsd68"):
         bench("none", published="set5")
@@ -202,8 +236,8 @@ def test_a_model_that_gives_no_numbers_fails_by_name(bench, tmp_path: Path) -> N
     save_weights(tmp_path / "mad.safetensors", state, description, half=False)
     results = bench("none", models=(str(tmp_path / "mad.safetensors"), "tv"), precision="fp32")
     assert results.exit_code == 1
-    assert {(f.model, f.picture) for f in results.failures} == {("mad", "a.png"), ("mad", "sub/b.png")}
-    assert "NaN or Inf" in results.failures[0].reason
+    assert {(f.model, f.image) for f in results.failures} == {("mad", "a.png"), ("mad", "sub/b.png")}
+    assert "model output contains NaN or Inf" in results.failures[0].reason
     assert {s.model for s in results.samples} == {INPUT, "tv"}, "the others are done"
 
 
@@ -213,7 +247,9 @@ def test_a_worker_that_dies_is_an_error_with_its_signal() -> None:
     assert worker.run(image, None).pixels.shape == (40, 56, 3)
     worker._process.kill()
     worker._process.wait()
-    with pytest.raises(RestoreError, match="tv: its process was killed by signal 9; there may not be enough memory"):
+    with pytest.raises(
+        RestoreError, match="tv: the worker process was killed by signal 9; it may have run out of memory"
+    ):
         worker.run(image, None)
     assert not worker.alive
     worker.close()
@@ -239,10 +275,10 @@ def test_a_model_that_enlarges_gets_the_reduced_picture(bench, tmp_path: Path) -
     save_file(network.state_dict(), tmp_path / "twice.safetensors")
     results = bench("bicubic-x2", "none", models=(str(tmp_path / "twice.safetensors"), "tv"), tile_px=0)
     made = sample(results, "twice", "a")
-    assert made.kept is not None
-    assert read_rgb8(made.kept.path).shape == (40, 56, 3)
-    assert [left.line() for left in results.plan.left_out] == [
-        "twice is left out on none: it enlarges 2 times, and this damage does not reduce so"
+    assert made.result is not None
+    assert read_rgb8(made.result.path).shape == (40, 56, 3)
+    assert [left.format() for left in results.plan.skipped] == [
+        "twice is left out on none: it upscales 2 times, and this damage does not downscale by that factor"
     ]
 
 
@@ -251,25 +287,25 @@ def test_published_figures_are_marked_and_only_beside_the_whole_set(bench, tmp_p
     folder.mkdir()
     for i in range(67):
         write_png(folder / f"{i:02}.png", photo(3 * i, 12, 16))
-    with pytest.raises(RestoreError, match="cbsd68 has 68 pictures, and 67 would be measured"):
+    with pytest.raises(RestoreError, match="cbsd68 has 68 images, but 67 would be measured"):
         bench("awgn-15", folder=folder, published="cbsd68")
     write_png(folder / "67.png", photo(0, 12, 16))
     with pytest.raises(RestoreError, match="PSNR over RGB"):
         bench("awgn-15", folder=folder, published="cbsd68", convention="y-channel")
     results = bench("awgn-15", "jpeg-10", folder=folder, published="cbsd68")
-    lines = lines_of(results)
+    lines = table_lines(results)
     published = [line for line in lines if line.source]
-    assert [(line.damage, line.model) for line in published] == [
+    assert [(line.degradation, line.model) for line in published] == [
         ("awgn-15", f"{name} (published)") for name in ("DnCNN", "FFDNet", "DRUNet", "SwinIR", "Restormer")
     ]
     assert published[0].means["psnr"].mean == 33.90
     assert all("(published)" in line.model for line in lines if line.means["psnr"].count == 0)
-    assert any("not measured here" in note and "Restormer, CVPR 2022" in note for note in notes_of(results, lines))
+    assert any("not measured here" in note and "Restormer, CVPR 2022" in note for note in table_notes(results, lines))
 
 
 def test_the_reports_hold_what_another_needs_to_repeat_it(bench, tmp_path: Path) -> None:
     results = bench("awgn-25", models=("photo", "tv"), precision="fp32")
-    write_tables(results, lines_of(results))
+    write_tables(results, table_lines(results))
     facts = json.loads((tmp_path / "out" / "bench.json").read_text())
     models = {model["model"]: model for model in facts["models"]}
     assert len(models["photo"]["sha256"]) == 64
@@ -296,16 +332,16 @@ def test_the_reports_hold_what_another_needs_to_repeat_it(bench, tmp_path: Path)
 
 def test_identical_pictures_are_counted_apart(bench) -> None:
     results = bench("none")
-    lines = lines_of(results)
+    lines = table_lines(results)
     assert lines[0].means["psnr"].infinite == 2
-    assert any("in no mean of PSNR: (input) on none: 2" in note for note in notes_of(results, lines))
-    assert any(note.endswith("No LPIPS: no backbone here.") for note in notes_of(results, lines))
+    assert any("in no mean of PSNR: (input) on none: 2" in note for note in table_notes(results, lines))
+    assert any(note.endswith("No LPIPS: no backbone here.") for note in table_notes(results, lines))
 
 
 def test_a_full_disk_ends_the_run_instead_of_failing_every_picture(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise RestoreError("the disk is full", exit_code=1)
 
-    monkeypatch.setattr("restore.benchmark.run.write_png", full)
+    monkeypatch.setattr("restore.benchmark.cache.write_png", full)
     with pytest.raises(RestoreError, match="the disk is full"):
         bench("awgn-25")

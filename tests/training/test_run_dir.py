@@ -22,7 +22,7 @@ from restore.config import build
 from restore.environment import git_revision
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
-from restore.plotting import COLOURS, draw_curves, drawn, read_curves, running_mean, ticks, value_range
+from restore.plotting import read_curves
 from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
 from restore.training.run_dir import RunFolder
@@ -210,59 +210,7 @@ def test_curves_are_drawn_at_each_validation(clean: Path, tmp_path: Path) -> Non
     names = read_curves(tmp_path / "run" / "metrics.jsonl")
     assert names["pixel"][0].tolist() == [1, 2, 3, 4, 5, 6]
     assert names["validation_psnr"][0].tolist() == [0, 3, 6]
-    sheet = read_rgb8(tmp_path / "run" / "curves.png")
-    assert (sheet == COLOURS[0]).all(axis=2).any()
-
-
-def test_a_rising_number_is_a_rising_line() -> None:
-    steps = np.arange(1, 41)
-    sheet = drawn({"pixel": (steps, steps * 2.0)})
-    ys, xs = np.nonzero((sheet == COLOURS[0]).all(axis=2))
-    inside = ys > 40  # below the title, whose number has the curve's colour
-    ys, xs = ys[inside], xs[inside]
-    assert np.corrcoef(xs, ys)[0, 1] < -0.999
-    assert xs.max() - xs.min() > 300
-
-
-def test_torn_lines_and_numbers_that_are_none_are_passed_over(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1, "pixel": 0.5}\n{"step": 2, "pixel": NaN}\n{"step": 3, "pix')
-    assert read_curves(file)["pixel"][0].tolist() == [1]
-    draw_curves(file, tmp_path / "one.png")
-    assert (tmp_path / "one.png").exists(), "one point is a picture too"
-    file.write_text("")
-    draw_curves(file, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (27.3, 31.2, [28, 29, 30, 31]),
-        (0, 80000, [0, 20000, 40000, 60000, 80000]),
-        (-0.004, 0.0061, [-0.004, -0.002, 0, 0.002, 0.004, 0.006]),
-    ],
-)
-def test_axes_have_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == pytest.approx(expected)
-
-
-def test_one_wild_value_does_not_flatten_a_curve() -> None:
-    values = np.full(1000, 0.5) + np.linspace(0, 0.1, 1000)
-    values[3] = 1e6
-    low, high = value_range([values])
-    assert 0.45 < low < 0.5
-    assert 0.6 < high < 0.8
-    assert value_range([np.array([2.0, 2.0])]) == pytest.approx((1.9, 2.1)), "a flat line has room too"
-
-
-def test_a_running_mean_keeps_a_straight_line() -> None:
-    line = np.linspace(0, 1, 501)
-    assert running_mean(line)[5:-5] == pytest.approx(line[5:-5])
-    noise = np.random.default_rng(0).normal(size=500)
-    assert running_mean(noise).std() < 0.4
-    assert running_mean(noise[:20]) is not None
+    assert read_rgb8(tmp_path / "run" / "curves.png").std() > 0
 
 
 def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
