@@ -1,4 +1,4 @@
-"""What `restore doctor` prints: everything that a report of a fault should hold, and what a newcomer asks first."""
+"""Versions and hardware: for `restore doctor`, and for the `environment.json` of runs and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from restore.checkpoints import shipped_weights
 from restore.devices import cpu_has_fast_bf16, pick_device, pick_precision
 from restore.metrics.lpips import lpips_status
 
+#: Packages whose versions are reported. torch is first because it decides most results.
 PACKAGES = (
-    "torch", "torchvision", "kornia", "opencv-python", "scikit-image", "lpips",
-    "pyvips", "pyvips-binary", "pillow", "numpy", "lightning-fabric", "safetensors", "typer",
+    "torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "opencv-python-headless", "pillow",
+    "pyvips", "pyvips-binary", "lpips", "safetensors", "lightning-fabric", "matplotlib", "typer",
     "spandrel", "spandrel_extra_arches",
 )  # fmt: skip
 
+_GIT_TIMEOUT_SECONDS = 10  # `git status` takes long in a huge tree on a slow disk
+
 
 def examine() -> list[tuple[str, str]]:
-    """Rows of (what, found): versions, devices, processor features, weights and LPIPS backbones."""
+    """Rows of (property, value) for bug reports: versions, devices, processor, weights and LPIPS backbones."""
     device = pick_device("auto")
     rows = [
         ("restore", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("platform", platform.platform()),
-        *((name, _version(name) or "not installed") for name in PACKAGES),
-        ("processor", f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"),
-        ("fast bf16 on it", "yes" if cpu_has_fast_bf16() else "no: fp32 is used"),
+        *((name, version or "not installed") for name, version in _versions().items()),
+        ("processor", _processor()),
+        ("fast bf16 on CPU", "yes" if cpu_has_fast_bf16() else "no, fp32 is used"),
         ("threads", str(torch.get_num_threads())),
-        ("CUDA", _cuda()),
+        ("CUDA", f"{torch.version.cuda}: {', '.join(_gpus())}" if torch.cuda.is_available() else "no"),
         ("MPS", "yes" if torch.backends.mps.is_available() else "no"),
         ("default", f"{device}, {pick_precision('auto', device)}"),
     ]
@@ -46,47 +49,27 @@ def examine() -> list[tuple[str, str]]:
     return rows
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cuda() -> str:
-    if not torch.cuda.is_available():
-        return "no"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{torch.version.cuda}: {', '.join(names)}"
-
-
-# What a run was made with, for `environment.json`: enough to make it again, or to see why that fails.
-
-
-_RECORDED_PACKAGES = ("torchvision", "numpy", "kornia", "opencv-python", "lpips", "lightning-fabric", "safetensors")
-_GIT_SECONDS = 10  # a huge tree on a slow disk is not worth waiting for
-
-
 def environment(device: str = "auto", precision: str = "auto") -> dict[str, Any]:
-    """Versions, machine, the device and precision that `auto` comes to here, and the git revision.
+    """Everything needed to repeat a run, or to see why that fails, as plain values.
 
     Args:
-        device, precision: as the config has them.
+        device, precision: as in the config; `auto` is resolved.
 
     Raises:
         RestoreError: this machine has no such device.
     """
     place = pick_device(device)
+    versions = _versions()
     return {
         "restore": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "packages": {name: _version(name) for name in _RECORDED_PACKAGES},
+        "packages": {name: version for name, version in versions.items() if version is not None},
         "platform": platform.platform(),
-        "processor": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": _gpus(),
         "device": str(place),
         "precision": precision if precision == "tf32" else pick_precision(precision, place),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -94,14 +77,32 @@ def environment(device: str = "auto", precision: str = "auto") -> dict[str, Any]
     }
 
 
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _processor() -> str:
+    return f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _gpus() -> list[str]:
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
 def git_revision(folder: Path | None = None) -> dict[str, Any] | None:
-    """The commit of a working directory, and whether tracked files differ from it; None where there is no git.
+    """The commit of a working directory, and whether tracked files differ from it.
 
     Args:
         folder: None: the current directory.
 
     Returns:
-        `{"commit": hex, "changed": bool}`, or None.
+        `{"commit": hex, "changed": bool}`; None outside a git repository, or without git.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
@@ -112,12 +113,18 @@ def git_revision(folder: Path | None = None) -> dict[str, Any] | None:
 
 def _git(folder: Path | None, *arguments: str) -> str | None:
     command = ["git", "-c", "core.fsmonitor=false", *arguments]
-    # An exported GIT_DIR (inside a hook, say) would speak of another repository than this folder's.
-    own = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    # Hooks export GIT_DIR, which may point to another repository than this folder.
+    variables = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=own, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False
+        result = subprocess.run(
+            command,
+            cwd=folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

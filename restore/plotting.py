@@ -113,11 +113,8 @@ def save_figure(path: Path, figure: Figure) -> None:
     Raises:
         RestoreError: exit code 1; the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     buffer = io.BytesIO()
-    # Without the name of the software the same figure gives the same file in every version of matplotlib's metadata.
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version of matplotlib in the file
     write_atomically(path, buffer.getvalue())
 
 

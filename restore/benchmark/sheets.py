@@ -112,7 +112,7 @@ def _page_rows(results: BenchResults) -> Iterator[Row]:
         yield Row(
             name=scored.image,
             scores=scored.scores,
-            pictures={
+            images={
                 "damaged": to_uint8(sample.degraded), scored.model: scored.result.path, "clean": to_uint8(sample.clean),
             },
             mask=None if sample.mask is None else sample.mask[0, 0].numpy() > 0,

@@ -88,7 +88,7 @@ def evaluate(
     if html_report is not None:
         from restore.html import check_page_folder
 
-        check_page_folder(html_report, apart=(restored, reference, masks, baseline))
+        check_page_folder(html_report, inputs=(restored, reference, masks, baseline))
 
     from restore.evaluation.scoring import score_folders
     from restore.evaluation.tables import report_tables

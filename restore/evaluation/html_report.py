@@ -84,7 +84,7 @@ def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Itera
         yield Row(
             name=pair.name,
             scores=image_scores.scores if image_scores is not None else {},
-            pictures=images,
+            images=images,
             mask=pair.mask,
             note=_note(image_scores, reasons.get(pair.name, "")),
             group=str(Path(pair.name).parent) if "/" in pair.name else "",

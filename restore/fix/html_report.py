@@ -32,7 +32,7 @@ def check_fix_page(folder: str | os.PathLike[str], plan: FixPlan) -> None:
         raise RestoreError("needs files, and this picture goes through a pipe", where="--html", hint="name files")
     masks = None if plan.masks is None else plan.masks.path
     folders = (None if plan.single else plan.input, None if masks is None or not masks.is_dir() else masks)
-    check_page_folder(folder, apart=folders, beside=(plan.output,))
+    check_page_folder(folder, inputs=folders, outputs=(plan.output,))
 
 
 def write_fix_page(
@@ -95,7 +95,7 @@ def _rows(plan: FixPlan, fates: Iterable[tuple[Job, Record | None]]) -> Iterator
         yield Row(
             name=name,
             scores=scores,
-            pictures={BEFORE: job.source, AFTER: job.target},
+            images={BEFORE: job.source, AFTER: job.target},
             mask=_hole(plan, job),
             note="; ".join([*([record.reason] if record.reason else []), *record.warnings]),
             group=os.path.dirname(name),

@@ -1,4 +1,4 @@
-"""A folder that shows pictures beside each other with their scores, to be opened in any browser from the disk."""
+"""HTML reports: a folder with images, scores and a viewer that any browser opens from disk."""
 
 from restore.html.folder import check_page_folder, claim_page_folder
 from restore.html.rows import Column, PageTable, Row

@@ -1,4 +1,4 @@
-"""What a page is made of: columns of scores, rows of pictures, tables."""
+"""The content of a page: columns of scores, rows of images, tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restore.errors import printable
 
 @dataclass(frozen=True)
 class Column:
-    """A score: the key that rows have it under, its title, which end is good, and how many decimals are shown."""
+    """A score: its key in `Row.scores`, title, better direction and number of decimals."""
 
     key: str
     title: str
@@ -25,21 +25,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture in its versions.
+    """The versions of one image.
 
     Attributes:
-        name: of the picture; any text, also one that no file could have.
-        scores: by column key; may be infinite. What is missing, or is no number, has no value.
-        pictures: by label, in the order of the slider: uint8 H×W×3 sRGB, or a picture's file.
-        mask: H×W, bool, or numbers of which at least half of the type's white (1 of floats) is hole; or a picture's
-            file, white = hole. Its outline can be shown.
-        note: why something has no score, warnings.
-        group: what the rows can be narrowed to, like "awgn-25 · photo"; "" for none.
+        name: any text.
+        scores: by column key. Values may be infinite; NaN counts as missing.
+        images: by label, in the order of the viewer: uint8 H×W×3 sRGB, or a file.
+        mask: bool H×W, True = hole; or numbers, where at least half of the type's maximum (1 for floats) is hole; or a
+            file, white = hole. The viewer can outline it.
+        note: warnings, and why scores are missing.
+        group: value of the group filter, such as "awgn-25 · photo"; "" for none.
     """
 
     name: str
     scores: Mapping[str, float]
-    pictures: Mapping[str, np.ndarray | Path]
+    images: Mapping[str, np.ndarray | Path]
     mask: np.ndarray | Path | None = None
     note: str = ""
     group: str = ""
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of strings under a title; `folded` ones show no more than the title until they are asked for."""
+    """A table of strings with a title; `folded` tables are collapsed at first."""
 
     title: str
     header: Sequence[str]
@@ -56,17 +56,15 @@ class PageTable:
 
 
 def visible(text: str) -> str:
-    """Text as one line that can be seen and stored: control characters, bytes that are no UTF-8 and turned writing
-    directions are escaped.
-    """
+    """Text as one printable line: control characters, undecodable bytes and direction marks are escaped."""
     try:
         return printable(text)
-    except (UnicodeEncodeError, ValueError):  # halves of characters, as names on Windows may have them
+    except (UnicodeEncodeError, ValueError):  # lone surrogates, possible in names on Windows
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def plain_score(value: float | None) -> float | str | None:
-    """A score as JSON can hold it: infinite ones as `"inf"` and `"-inf"`, none as null."""
+    """A score as a JSON value: infinity as `"inf"` or `"-inf"`, a missing score as null."""
     if value is None or math.isnan(value):
         return None
     return float(value) if math.isfinite(value) else "inf" if value > 0 else "-inf"

@@ -47,14 +47,14 @@ def test_every_pair_stands_on_the_page_with_its_scores_or_the_reason(folders: Pa
     rows = {row["name"]: row for row in data["rows"]}
     assert list(rows) == ["broken", "good", "sizes", "sub/same"]
     assert rows["good"]["scores"][0] == pytest.approx(report.images[0].scores["psnr"])
-    assert list(rows["good"]["views"][0]["pictures"]) == ["baseline", "restored", "true"]
+    assert list(rows["good"]["views"][0]["images"]) == ["baseline", "restored", "true"]
     assert list(rows["good"]["views"][0]["errors"]) == ["baseline", "restored"]
     assert rows["good"]["views"][0]["outline"]
     assert (rows["sub/same"]["scores"][0], rows["sub/same"]["group"]) == ("inf", "sub")
     assert rows["sizes"]["scores"][0] is None
     assert "the sizes differ" in rows["sizes"]["note"]
     assert "restored cannot be shown" in rows["broken"]["note"]
-    assert list(rows["broken"]["views"][0]["pictures"]) == ["baseline", "true"]
+    assert list(rows["broken"]["views"][0]["images"]) == ["baseline", "true"]
     html = index.read_text()
     assert "alone.png: restored, but without a reference" in html
     assert "data range" in html, "the convention is on the page"

@@ -39,7 +39,7 @@ def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, 
     data = data_of(tmp_path / "page")
     assert [(row["name"], row["group"]) for row in data["rows"]] == [("a.png", ""), ("sub/b.png", "sub")]
     for row in data["rows"]:
-        assert list(row["views"][0]["pictures"]) == ["before", "after"]
+        assert list(row["views"][0]["images"]) == ["before", "after"]
         assert list(row["views"][0]["errors"]) == ["after"]
         changed, seconds = row["scores"]
         assert 50 < changed <= 100
@@ -68,7 +68,7 @@ def test_holes_are_outlined_as_the_masks_were_meant(scans: Path, tmp_path: Path,
     import cv2
 
     outline = data_of(index.parent)["rows"][0]["views"][0]["outline"]
-    line = cv2.imread(str(index.parent / "pictures" / outline), cv2.IMREAD_UNCHANGED)[:, :, 3] > 0
+    line = cv2.imread(str(index.parent / "images" / outline), cv2.IMREAD_UNCHANGED)[:, :, 3] > 0
     assert line[9, 15] != invert, "outside of the square, or inside of it"
     assert line[10, 15] == invert
 
@@ -105,7 +105,9 @@ def test_files_that_were_not_begun_are_listed(scans: Path, tmp_path: Path) -> No
     assert '<td class="short">a.png</td><td class="short">not started</td>' in index.read_text()
 
 
-@pytest.mark.parametrize(("where", "words"), [("scans", "inside"), ("scans/page", "inside"), ("out", "a folder each")])
+@pytest.mark.parametrize(
+    ("where", "words"), [("scans", "inside"), ("scans/page", "inside"), ("out", "separate folders")]
+)
 def test_a_page_goes_nowhere_else(scans: Path, tmp_path: Path, where: str, words: str) -> None:
     done = restore("fix", scans, tmp_path / "out", "--html-report", tmp_path / where)
     assert done.returncode == 2

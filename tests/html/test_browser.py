@@ -162,19 +162,19 @@ def test_the_slider_follows_pointer_and_keys(page: Any) -> None:
 
 def test_any_two_pictures_can_be_compared(page: Any) -> None:
     open_first(page)
-    assert shown_images(page) == {"over": "pictures/000001-0.png", "under": "pictures/000001-1.png"}
+    assert shown_images(page) == {"over": "images/000001-0.png", "under": "images/000001-1.png"}
     page.select_option("#right", "true")
-    assert shown_images(page)["under"] == "pictures/000001-2.png"
+    assert shown_images(page)["under"] == "images/000001-2.png"
     page.select_option("#left", "restored")
-    assert shown_images(page)["over"] == "pictures/000001-1.png"
+    assert shown_images(page)["over"] == "images/000001-1.png"
     page.keyboard.press("s")
-    assert shown_images(page) == {"over": "pictures/000001-2.png", "under": "pictures/000001-1.png"}
+    assert shown_images(page) == {"over": "images/000001-2.png", "under": "images/000001-1.png"}
     page.keyboard.press("1")
-    assert shown_images(page)["over"] == "pictures/000001-0.png"
+    assert shown_images(page)["over"] == "images/000001-0.png"
     page.keyboard.press("Shift+Digit1")
-    assert shown_images(page) == {"over": "pictures/000001-1.png", "under": "pictures/000001-0.png"}, "changed places"
+    assert shown_images(page) == {"over": "images/000001-1.png", "under": "images/000001-0.png"}, "changed places"
     page.keyboard.press("j")
-    assert shown_images(page) == {"over": "pictures/000002-1.png", "under": "pictures/000002-0.png"}, "the choice stays"
+    assert shown_images(page) == {"over": "images/000002-1.png", "under": "images/000002-0.png"}, "the choice stays"
 
 
 def test_error_map_and_outline_are_toggles(page: Any) -> None:
@@ -182,7 +182,7 @@ def test_error_map_and_outline_are_toggles(page: Any) -> None:
     page.select_option("#right", "true")
     assert page.is_hidden("#legend")
     page.keyboard.press("e")
-    assert shown_images(page) == {"over": "pictures/000001-e0.png", "under": "pictures/000001-2.png"}
+    assert shown_images(page) == {"over": "images/000001-e0.png", "under": "images/000001-2.png"}
     assert is_drawn(page, "#over")
     assert page.evaluate("document.getElementById('over').style.filter") == 'url("#heat")'
     assert page.evaluate("document.getElementById('under').style.filter") == "none"
@@ -191,13 +191,13 @@ def test_error_map_and_outline_are_toggles(page: Any) -> None:
     page.select_option("#gain", label="16")
     assert "16 or more of 255 levels" in page.inner_text("#legend")
     page.click("#error")
-    assert shown_images(page)["over"] == "pictures/000001-0.png"
+    assert shown_images(page)["over"] == "images/000001-0.png"
     assert page.is_hidden("#hole")
     page.keyboard.press("o")
     assert page.is_visible("#hole")
     assert is_drawn(page, "#hole")
     page.keyboard.press("j")
-    assert page.get_attribute("#hole", "src") == "pictures/000002-m.png", "it stays on"
+    assert page.get_attribute("#hole", "src") == "images/000002-m.png", "it stays on"
 
 
 def test_error_maps_are_drawn_in_colours(page: Any) -> None:
@@ -268,11 +268,11 @@ def test_a_large_picture_shows_a_detail_at_full_size_that_can_be_moved_about(bro
     index = write_page(tmp_path / "p", title="Large", rows=given, columns=COLUMNS, reference="b")
     with opened(browser, index, hash="#1") as page:
         assert page.locator("#view option").all_text_contents() == [
-            "whole, 2000×1700 at 80 %", "detail at 100 %, 800×800",
+            "whole, 2000×1700 at 80 %", "crop at 100 %, 800×800",
         ]  # fmt: skip
-        assert shown_images(page)["over"] == "pictures/000001-0.jpg"
+        assert shown_images(page)["over"] == "images/000001-0.jpg"
         page.keyboard.press("v")
-        assert shown_images(page)["over"] == "pictures/000001-d0.jpg"
+        assert shown_images(page)["over"] == "images/000001-d0.jpg"
         page.select_option("#zoom", "4")
         assert page.locator("#canvas").bounding_box()["width"] == 3200
         at = page.evaluate("[stage.scrollLeft, stage.scrollTop]")
@@ -350,7 +350,7 @@ def test_a_thousand_rows_load_what_is_on_the_screen(browser: Any, tmp_path: Path
     with opened(browser, index) as page:
         page.wait_for_timeout(300)
         assert page.locator("#body .row").count() == 1000
-        pictures = [url for url in page.requests if "/pictures/" in url]
+        pictures = [url for url in page.requests if "/images/" in url]
         assert 1 <= len(pictures) < 60
         assert all("-t." in url for url in pictures), "thumbnails alone"
         assert page.evaluate("getComputedStyle(document.querySelector('#body .row')).contentVisibility") == "auto"

@@ -66,9 +66,9 @@ def test_a_page_is_a_folder_with_relative_pictures(tmp_path: Path) -> None:
     assert "n &lt; m" in html
     (shown,) = data_of(tmp_path / "p")["rows"]
     assert (shown["name"], shown["group"], shown["note"], shown["scores"]) == ("cat", "noise", "why", [30.125])
-    assert list(shown["views"][0]["pictures"]) == ["damaged", "true"]
-    for file in (*shown["views"][0]["pictures"].values(), *shown["views"][0]["errors"].values(), shown["thumbnail"]):
-        assert (tmp_path / "p" / "pictures" / file).is_file()
+    assert list(shown["views"][0]["images"]) == ["damaged", "true"]
+    for file in (*shown["views"][0]["images"].values(), *shown["views"][0]["errors"].values(), shown["thumbnail"]):
+        assert (tmp_path / "p" / "images" / file).is_file()
 
 
 def test_nothing_in_a_page_points_outside() -> None:
@@ -92,7 +92,7 @@ def test_hostile_names_break_neither_page_nor_files(tmp_path: Path) -> None:
     assert all(row["name"].isprintable() for row in shown)
     assert shown[7]["name"] == r"bytes \xff\x80"
     assert shown[8]["name"] == r"half \ud800"
-    names = {path.name for path in (tmp_path / "p" / "pictures").iterdir()}
+    names = {path.name for path in (tmp_path / "p" / "images").iterdir()}
     assert all(name.isascii() and len(name) < 20 for name in names)
 
 
@@ -108,7 +108,7 @@ def test_error_maps_are_the_amplified_mean_difference(tmp_path: Path) -> None:
     off[:, 20:] = 255
     view = write(tmp_path / "p", [Row("a", {}, {"off": off, "true": true})], reference="true")["rows"][0]["views"][0]
     assert list(view["errors"]) == ["off"]
-    error = np.asarray(Image.open(tmp_path / "p" / "pictures" / view["errors"]["off"]))
+    error = np.asarray(Image.open(tmp_path / "p" / "images" / view["errors"]["off"]))
     assert np.unique(error[:, :10]).tolist() == [40]
     assert error[:, 10:20].max() == 0
     assert error[:, 20:].min() == 255
@@ -117,8 +117,8 @@ def test_error_maps_are_the_amplified_mean_difference(tmp_path: Path) -> None:
 
 def test_small_pictures_are_shown_to_the_bit(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    file = write(tmp_path / "p", [Row("a", {}, {"a": noise})])["rows"][0]["views"][0]["pictures"]["a"]
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "p" / "pictures" / file)), noise)
+    file = write(tmp_path / "p", [Row("a", {}, {"a": noise})])["rows"][0]["views"][0]["images"]["a"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "p" / "images" / file)), noise)
 
 
 def test_large_pictures_are_reduced_and_shown_whole_where_they_differ(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_large_pictures_are_reduced_and_shown_whole_where_they_differ(tmp_path: 
     whole, detail = row["views"]
     assert (row["size"], whole["size"], whole["scale"]) == ([3200, 1200], [1600, 600], 0.5)
     assert (detail["size"], detail["scale"]) == ([800, 800], 1.0)
-    shown = np.asarray(Image.open(tmp_path / "p" / "pictures" / detail["pictures"]["off"]))
+    shown = np.asarray(Image.open(tmp_path / "p" / "images" / detail["images"]["off"]))
     assert (shown[..., 0] > 200).sum() == pytest.approx(50 * 50, rel=0.05), "the whole difference is in the detail"
 
 
@@ -141,7 +141,7 @@ def test_a_hole_is_outlined_from_outside(tmp_path: Path, kind: str) -> None:
     mask = {"bool": hole, "uint8": hole.astype(np.uint8) * 255, "float32": hole.astype(np.float32)}.get(kind)
     row = Row("a", {}, {"a": gray(1)}, mask=tmp_path / "mask.png" if mask is None else mask)
     view = write(tmp_path / "p", [row])["rows"][0]["views"][0]
-    line = np.asarray(Image.open(tmp_path / "p" / "pictures" / view["outline"]).convert("RGBA"))[..., 3] > 0
+    line = np.asarray(Image.open(tmp_path / "p" / "images" / view["outline"]).convert("RGBA"))[..., 3] > 0
     assert not (line & hole).any()
     assert line[9, 10:20].all()
     assert line.sum() < hole.sum() * 2
@@ -157,10 +157,10 @@ def test_what_cannot_be_shown_is_noted_in_its_row(tmp_path: Path) -> None:
     ]
     gone, broken, mask, sizes = write(tmp_path / "p", rows, reference="a")["rows"]
     assert gone["note"] == "first; before cannot be shown: there is no such file"
-    assert list(gone["views"][0]["pictures"]) == ["after"]
+    assert list(gone["views"][0]["images"]) == ["after"]
     assert broken["views"] == []
     assert broken["note"].startswith("before cannot be shown: ")
-    assert mask["note"] == "its mask is 3×3"
+    assert mask["note"] == "the mask is 3×3"
     assert sizes["note"] == "sizes differ: a 32×24, b 64×48"
     assert sizes["views"][0]["errors"] == {}
 
@@ -170,11 +170,11 @@ def test_pictures_too_large_to_be_held_by_many_threads_are_shown_all_the_same(
 ) -> None:
     write_png(tmp_path / "large.png", gray(1, 40, 50))
     write_png(tmp_path / "huge.png", gray(1, 400, 500))
-    monkeypatch.setattr(previews, "_MANY_AT_ONCE_PIXELS", 1000)
+    monkeypatch.setattr(previews, "_CONCURRENT_PIXELS", 1000)
     monkeypatch.setattr(previews, "MAX_PIXELS", 100_000)
     rows = [Row("a", {}, {"a": tmp_path / "large.png", "b": tmp_path / "huge.png"}) for _ in range(8)]
     for row in write(tmp_path / "p", rows)["rows"]:
-        assert list(row["views"][0]["pictures"]) == ["a"]
+        assert list(row["views"][0]["images"]) == ["a"]
         assert row["note"].startswith("b cannot be shown: it has more than")
 
 
@@ -183,7 +183,7 @@ def test_a_float_picture_with_nan_is_shown_black_there(tmp_path: Path) -> None:
     values[:, :16] = np.nan
     tifffile.imwrite(tmp_path / "nan.tif", values, photometric="rgb")
     row = write(tmp_path / "p", [Row("a", {}, {"a": tmp_path / "nan.tif"})])["rows"][0]
-    shown = np.asarray(Image.open(tmp_path / "p" / "pictures" / row["views"][0]["pictures"]["a"]))
+    shown = np.asarray(Image.open(tmp_path / "p" / "images" / row["views"][0]["images"]["a"]))
     assert shown[:, :16].max() == 0
     assert abs(int(shown[0, 20, 0]) - 128) <= 1
 
@@ -191,10 +191,10 @@ def test_a_float_picture_with_nan_is_shown_black_there(tmp_path: Path) -> None:
 def test_an_earlier_page_is_replaced_and_nothing_else_touched(tmp_path: Path) -> None:
     page = tmp_path / "p"
     write(page, [Row(str(number), {}, {"a": gray(1)}) for number in range(5)])
-    (page / "pictures" / "mine.png").write_bytes(b"mine")
+    (page / "images" / "mine.png").write_bytes(b"mine")
     assert len(write(page, [Row("0", {}, {"a": gray(1)})])["rows"]) == 1
-    names = {path.name for path in (page / "pictures").iterdir()}
-    assert (page / "pictures" / "mine.png").read_bytes() == b"mine"
+    names = {path.name for path in (page / "images").iterdir()}
+    assert (page / "images" / "mine.png").read_bytes() == b"mine"
     assert {name[:6] for name in names - {"mine.png"}} == {"000001"}
 
 
@@ -217,16 +217,16 @@ def test_a_page_does_not_go_where_its_pictures_are_read_or_written(tmp_path: Pat
     (tmp_path / "link").symlink_to(tmp_path / "in")
     for inside in ("in", "in/page", "link/deep/page"):
         with pytest.raises(RestoreError, match="would be inside"):
-            check_page_folder(tmp_path / inside, apart=[None, tmp_path / "in"])
-    check_page_folder(tmp_path / "inner", apart=[tmp_path / "in"])
-    for output in ("page", "page/pictures"):
-        with pytest.raises(RestoreError, match="a folder each"):
-            check_page_folder(tmp_path / "page", beside=[tmp_path / output])
+            check_page_folder(tmp_path / inside, inputs=[None, tmp_path / "in"])
+    check_page_folder(tmp_path / "inner", inputs=[tmp_path / "in"])
+    for output in ("page", "page/images"):
+        with pytest.raises(RestoreError, match="separate folders"):
+            check_page_folder(tmp_path / "page", outputs=[tmp_path / output])
     (tmp_path / "page" / "repaired").mkdir(parents=True)
-    check_page_folder(tmp_path / "page", beside=[tmp_path / "page" / "repaired"])
-    check_page_folder(tmp_path / "out" / "page", beside=[tmp_path / "out"])
+    check_page_folder(tmp_path / "page", outputs=[tmp_path / "page" / "repaired"])
+    check_page_folder(tmp_path / "out" / "page", outputs=[tmp_path / "out"])
     with pytest.raises(RestoreError, match="is not empty"):
-        check_page_folder(tmp_path / "page", beside=[tmp_path / "elsewhere"])
+        check_page_folder(tmp_path / "page", outputs=[tmp_path / "elsewhere"])
 
 
 def test_a_killed_run_leaves_no_page_that_looks_whole_and_the_next_one_may_go_on(tmp_path: Path) -> None:
@@ -240,9 +240,9 @@ def test_a_killed_run_leaves_no_page_that_looks_whole_and_the_next_one_may_go_on
     write(folder, rows())
     assert all("is being written" in text and GENERATOR in text for text in seen)
     claim_page_folder(tmp_path / "killed")
-    (tmp_path / "killed" / "pictures").mkdir()
+    (tmp_path / "killed" / "images").mkdir()
     (tmp_path / "killed" / ".restore-0-0-0.tmp").write_bytes(b"")
-    (tmp_path / "killed" / "pictures" / "000001-0.jpg").write_bytes(b"half")
+    (tmp_path / "killed" / "images" / "000001-0.jpg").write_bytes(b"half")
     assert len(write(tmp_path / "killed", [Row("a", {}, {})])["rows"]) == 1
 
 

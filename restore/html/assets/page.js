@@ -1,6 +1,6 @@
 "use strict";
-// The list: rows that sort and filter, histograms, light and dark. `viewer.js` shows one row large.
-// All text goes in as text, never as markup: names may hold anything.
+// The list of rows with sorting, filter, histograms and theme. `viewer.js` shows one row at full size.
+// All text is inserted as text, never as markup, because names may contain anything.
 
 const page = window.PAGE;
 const byId = (id) => document.getElementById(id);
@@ -25,15 +25,15 @@ function scoreText(score, column) {
   return isNumber(score) ? score.toFixed(column.decimals) : score === "inf" ? "∞" : "−∞";
 }
 
-// ---- rows: each is built once, and then only moved or taken out
+// ---- rows: each element is built once, then only moved or removed
 
 const thumbnailSide = 96;
 
 function thumbnailOf(row) {
-  if (!row.thumbnail) return element("span", { class: "no-thumbnail" }, "no picture");
+  if (!row.thumbnail) return element("span", { class: "no-thumbnail" }, "no image");
   const scale = Math.min(thumbnailSide / row.size[0], (thumbnailSide * 0.75) / row.size[1]);
   const attributes = {
-    src: `pictures/${row.thumbnail}`, alt: "", loading: "lazy", decoding: "async",
+    src: `images/${row.thumbnail}`, alt: "", loading: "lazy", decoding: "async",
     width: Math.max(Math.round(row.size[0] * scale), 1), height: Math.max(Math.round(row.size[1] * scale), 1),
   };
   return element("img", attributes);
@@ -50,8 +50,8 @@ function rowElement(row, index) {
     const kind = isNumber(row.scores[at]) ? "score" : "score none";
     return element("div", { role: "cell", class: kind }, element("span", { class: "label" }, column.title), value);
   });
-  const picture = element("div", { role: "cell", class: "thumbnail" }, thumbnailOf(row));
-  const made = element("div", { role: "row", class: "row", "data-index": index }, picture, about, ...scores);
+  const image = element("div", { role: "cell", class: "thumbnail" }, thumbnailOf(row));
+  const made = element("div", { role: "row", class: "row", "data-index": index }, image, about, ...scores);
   return made;
 }
 
@@ -66,7 +66,7 @@ function compareBy(key, descending) {
   }
   return (a, b) => {
     const [first, second] = [page.rows[a].scores[key], page.rows[b].scores[key]];
-    // What is no number stands last, whichever way the others go: infinite before missing.
+    // Infinite and missing scores come last in both directions, infinite ones first.
     if (!isNumber(first) || !isNumber(second)) {
       const rank = (score) => (isNumber(score) ? 0 : score === null ? 2 : 1);
       return rank(first) - rank(second);
@@ -96,7 +96,7 @@ function arrange() {
 }
 
 function sortBy(key) {
-  // The first click shows the worst, which is what one looks for; the second the best; the third all as they came.
+  // First click: worst first, which is usually what one looks for. Second: best first. Third: the original order.
   const worstIsHigh = key !== "name" && page.columns[key].better === "lower";
   if (list.sort !== key) [list.sort, list.descending] = [key, worstIsHigh];
   else if (list.descending === worstIsHigh) list.descending = !worstIsHigh;
@@ -111,7 +111,7 @@ function buildHead() {
     return element("div", { role: "columnheader", class: kind, "data-key": key, "aria-sort": "none" }, button);
   };
   byId("head").append(
-    element("div", { role: "columnheader", class: "thumbnail" }, element("span", { class: "unseen" }, "Picture")),
+    element("div", { role: "columnheader", class: "thumbnail" }, element("span", { class: "unseen" }, "Image")),
     header("name", "Name", "about"),
     ...page.columns.map((column, at) => header(at, column.title, "score")),
   );
@@ -130,7 +130,7 @@ function buildGroups() {
   select.addEventListener("change", () => { list.group = select.value; arrange(); });
 }
 
-// ---- histograms: all rows pale, those that the filter leaves strong
+// ---- histograms: all rows pale, filtered rows strong
 
 const chart = { width: 320, height: 96, bins: 24 };
 
@@ -176,7 +176,7 @@ function histogramOf(column, at) {
   const infinite = page.rows.filter((row) => typeof row.scores[at] === "string").length;
   const missing = page.rows.length - all.length - infinite;
   const apart = [infinite && `${infinite} × ∞`, missing && `${missing} without a value`].filter(Boolean).join(", ");
-  if (apart) figure.append(element("p", { class: "apart" }, `${apart}, not in here`));
+  if (apart) figure.append(element("p", { class: "apart" }, `${apart}, not in the histogram`));
   return figure;
 }
 
@@ -191,7 +191,7 @@ const themes = ["auto", "light", "dark"];
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   byId("theme").textContent = `Theme: ${theme}`;
-  try { localStorage.setItem("restore-page-theme", theme); } catch { /* no storage for files here */ }
+  try { localStorage.setItem("restore-page-theme", theme); } catch { /* some browsers have no storage for local files */ }
 }
 
 function nextTheme() {
@@ -245,7 +245,7 @@ document.addEventListener("keydown", (event) => {
 
 setTheme(storedTheme());
 
-// When all scripts have run, and before the page counts as loaded.
+// All scripts have run by then, and the page does not yet count as loaded.
 document.addEventListener("DOMContentLoaded", () => {
   byId("body").addEventListener("click", (event) => {
     const row = event.target.closest(".row");

@@ -1,19 +1,19 @@
 "use strict";
-// One row large: a slider between any two of its pictures, error maps, the outline of the hole, zoom.
+// One row at full size: a slider between any two images, error maps, the outline of the hole, zoom.
 
 const viewer = (() => {
   const dialog = byId("viewer"), stage = byId("stage"), canvas = byId("canvas"), slider = byId("slider");
   const zooms = ["fit", "1", "2", "4"];
   const gains = [1, 2, 4];
-  const near = 28; // px from the border within which it is taken hold of when zoomed in
-  // What the reader has chosen stays from picture to picture; labels that a picture lacks are passed over.
+  const near = 28; // when zoomed in, the border can be grabbed within this distance (px)
+  // Choices persist from row to row. A label that a row does not have is ignored.
   const state = { index: 0, left: null, right: null, at: 0.5, error: false, outline: false, zoom: "fit", view: 0, gain: 1 };
 
   const row = () => page.rows[state.index];
   const view = () => row().views[Math.min(state.view, row().views.length - 1)];
 
   function sides(of, seen) {
-    const labels = Object.keys(seen.pictures);
+    const labels = Object.keys(seen.images);
     const left = labels.includes(of.left) ? of.left : labels[0];
     const others = labels.filter((label) => label !== left);
     const right = labels.includes(of.right) ? of.right : others[0] || left;
@@ -22,7 +22,7 @@ const viewer = (() => {
 
   function fileOf(seen, label) {
     const error = state.error && seen.errors[label];
-    return [`pictures/${error || seen.pictures[label]}`, Boolean(error)];
+    return [`images/${error || seen.images[label]}`, Boolean(error)];
   }
 
   function fill(select, options, chosen) {
@@ -42,7 +42,7 @@ const viewer = (() => {
     byId(place).textContent = isError ? `|${label} − ${page.reference}|` : label;
   }
 
-  function showPictures() {
+  function showImages() {
     const seen = view();
     canvas.hidden = !seen;
     byId("nothing").hidden = Boolean(seen);
@@ -72,14 +72,14 @@ const viewer = (() => {
     byId("outline").disabled = !seen.outline;
     byId("outline").checked = state.outline && Boolean(seen.outline);
     byId("hole").hidden = !byId("outline").checked;
-    if (byId("outline").checked) byId("hole").setAttribute("src", `pictures/${seen.outline}`);
+    if (byId("outline").checked) byId("hole").setAttribute("src", `images/${seen.outline}`);
     resize();
     moveTo(state.at);
   }
 
   function viewName(one, at) {
     const [width, height] = row().size;
-    if (at > 0) return `detail at 100 %, ${one.size[0]}×${one.size[1]}`;
+    if (at > 0) return `crop at 100 %, ${one.size[0]}×${one.size[1]}`;
     return one.scale < 1 ? `whole, ${width}×${height} at ${Math.round(one.scale * 100)} %` : `whole, ${width}×${height}`;
   }
 
@@ -97,7 +97,7 @@ const viewer = (() => {
     byId("position").textContent = position < 0 ? "" : `${position + 1} of ${list.order.length}`;
     byId("previous").disabled = position <= 0;
     byId("next").disabled = position < 0 || position >= list.order.length - 1;
-    showPictures();
+    showImages();
     setAddress(`#${state.index + 1}`);
     for (const neighbour of [list.order[position + 1], list.order[position - 1]]) {
       const seen = neighbour === undefined ? null : page.rows[neighbour].views[0];
@@ -176,7 +176,7 @@ const viewer = (() => {
   }
 
   function setAddress(hash) {
-    try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* not for files here */ }
+    try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* some browsers do not allow this for local files */ }
   }
 
   function openFromAddress() {
@@ -189,16 +189,16 @@ const viewer = (() => {
     const [left, right] = sides(state, view());
     const before = { left, right };
     state[side] = label;
-    // Both sides alike would show nothing: then they change places.
+    // If both sides would show the same image, they swap.
     state[other] = before[other] === label ? before[side] : before[other];
-    showPictures();
+    showImages();
   }
 
   function press(event) {
     const seen = view();
     const far = event.shiftKey ? 0.1 : 0.01;
     const digit = /^Digit([1-9])$/.exec(event.code);
-    const label = digit && seen && Object.keys(seen.pictures)[Number(digit[1]) - 1];
+    const label = digit && seen && Object.keys(seen.images)[Number(digit[1]) - 1];
     if (event.key === "j" || event.key === "ArrowDown") step(1);
     else if (event.key === "k" || event.key === "ArrowUp") step(-1);
     else if (event.key === "ArrowLeft") moveTo(state.at - far);
@@ -208,7 +208,7 @@ const viewer = (() => {
     else if (event.key === "e") byId("error").click();
     else if (event.key === "o") byId("outline").click();
     else if (event.key === "z") zoomTo(zooms[(zooms.indexOf(state.zoom) + 1) % zooms.length]);
-    else if (event.key === "v") { state.view = (state.view + 1) % Math.max(row().views.length, 1); showPictures(); }
+    else if (event.key === "v") { state.view = (state.view + 1) % Math.max(row().views.length, 1); showImages(); }
     else if (event.key === "s" && seen) choose("left", sides(state, seen)[1]);
     else if (label) choose(event.shiftKey ? "right" : "left", label);
     else return;
@@ -230,15 +230,15 @@ const viewer = (() => {
   const choices = {
     left: (value) => choose("left", value),
     right: (value) => choose("right", value),
-    view: (value) => { state.view = Number(value); showPictures(); },
+    view: (value) => { state.view = Number(value); showImages(); },
     zoom: zoomTo,
-    gain: (value) => { state.gain = Number(value); showPictures(); },
+    gain: (value) => { state.gain = Number(value); showImages(); },
   };
   for (const [id, change] of Object.entries(choices)) {
     byId(id).addEventListener("change", (event) => { change(event.target.value); slider.focus({ preventScroll: true }); });
   }
   for (const id of ["error", "outline"]) {
-    byId(id).addEventListener("change", (event) => { state[id] = event.target.checked; showPictures(); });
+    byId(id).addEventListener("change", (event) => { state[id] = event.target.checked; showImages(); });
   }
   fill(byId("gain"), gains.map((gain) => [gain, gain * page.gain]), 1);
   byId("error-label").textContent = page.reference === null ? "Error map" : `Difference to ${page.reference}`;
