@@ -1,33 +1,58 @@
-"""Image restoration and inpainting: train, repair folders of photographs, score the results.
+"""Restore damaged photographs: repair images and folders, score the results, train the networks.
 
-`open_restorer` and `fix_folder` are what `restore fix` is made of, `open_detector` is what `restore detect` looks with;
-they are imported when first asked for, so that `import restore` costs nothing.
+    import restore
+    restore.fix_folder("scans", "repaired", options=restore.FixOptions(masks="auto"))
+    repaired = restore.fix_image(array)  # or a PIL image, or the bytes of a file
+
+A name is imported when it is first used, so that `import restore` costs nothing.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restore.fix.run import fix_folder as fix_folder
-    from restore.restorers.detector import open_detector as open_detector
-    from restore.restorers.registry import open_restorer as open_restorer
+    from restore._version import __version__
+    from restore.api import degrade, evaluate, train
+    from restore.errors import RestoreError
+    from restore.fix.options import FixOptions
+    from restore.fix.run import fix_folder
+    from restore.restorers.detector import open_detector
+    from restore.restorers.registry import open_restorer
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "fix_folder", "open_detector", "open_restorer"]
+__all__ = [
+    "FixOptions",
+    "RestoreError",
+    "__version__",
+    "degrade",
+    "evaluate",
+    "fix_folder",
+    "open_detector",
+    "open_restorer",
+    "train",
+]
+
+_MODULES = {
+    "FixOptions": "restore.fix.options",
+    "RestoreError": "restore.errors",
+    "__version__": "restore._version",
+    "degrade": "restore.api",
+    "evaluate": "restore.api",
+    "fix_folder": "restore.fix.run",
+    "open_detector": "restore.restorers.detector",
+    "open_restorer": "restore.restorers.registry",
+    "train": "restore.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "fix_folder":
-        from restore.fix.run import fix_folder
+    if name not in _MODULES:
+        raise AttributeError(f"module 'restore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next use does not come here
+    return value
 
-        return fix_folder
-    if name == "open_detector":
-        from restore.restorers.detector import open_detector
 
-        return open_detector
-    if name == "open_restorer":
-        from restore.restorers.registry import open_restorer
-
-        return open_restorer
-    raise AttributeError(f"module 'restore' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -119,7 +119,11 @@ def kill_and_go_on(folder: Path, kills: int, pictures: int, seed: int = 0) -> st
     assert last.returncode == 0, last.stderr
     assert contents(out) == expected
     assert leftovers(out) == [], "left-over temporary files are swept"
-    inputs = {json.loads(line)["input"] for line in log.read_text().splitlines() if line}
+    inputs = {
+        line["input"]
+        for line in map(json.loads, filter(None, log.read_text().splitlines()))
+        if line["event"] == "image"
+    }
     assert len(inputs) == pictures, "the log has all of them"
     nursery.close()
     return (
@@ -159,7 +163,7 @@ def large_folder(folder: Path, pictures: int, broken: int) -> str:
     seconds = time.monotonic() - started
     nursery.close()
     assert run.returncode == 1, run.stderr
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "image"]
     assert len(records) == len({record["input"] for record in records}) == pictures
     fates = Counter(record["status"] for record in records)
     bad = {Path(r["input"]).relative_to(folder / "in").as_posix() for r in records if r["status"] != "done"}

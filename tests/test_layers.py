@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "restore"
 LAYERS = {
     # Errors and signals know nothing of the package, so that anything may use them.
     "__init__": 0,
+    "_version": 0,
     "errors": 0,
     "signals": 0,
     # Services without a subject: files on the disk, settings, devices.
@@ -47,6 +48,7 @@ LAYERS = {
     # What runs other programs: the benchmark runs the repair, the export checks what it wrote.
     "benchmark": 6,
     "export": 6,
+    "api": 6,
     "cli": 7,
 }
 

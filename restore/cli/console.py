@@ -46,9 +46,9 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def at(self, done: int, total: int) -> None:
-        """So many of so many are done."""
-        self._bar.update(self._task, completed=done, total=total)
+    def at(self, done: int, total: int, what: str | None = None) -> None:
+        """Show that `done` of `total` are done; `what` replaces the description."""
+        self._bar.update(self._task, completed=done, total=total, description=what)
 
 
 class TrainingDisplay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from restore.cli.console import Progress, echo
 from restore.cli.options import Command, Input, app, model_names, with_options
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
-
-if TYPE_CHECKING:
-    from restore.fix.results import Record
 
 EXAMPLES = """Examples:
 
@@ -80,10 +77,6 @@ def fix(
     from restore.fix.plan import plan_fix
 
     plan = link.plan or plan_fix(input, output, options)
-    if options.html_report is not None:
-        from restore.fix.html_report import check_fix_page
-
-        check_fix_page(options.html_report, plan)
     if dry_run:
         for line in [json.dumps(plan.to_dict(), indent=1)] if as_json else plan.format():
             typer.echo(line)
@@ -95,26 +88,17 @@ def fix(
 
     limit_threads()
     models = open_models(model, options)
-    records: list[Record] = []
     with Progress("repairing", len(plan.jobs)) as bar:
-
-        def finished(record: Record, done: int, total: int) -> None:
-            bar.at(done, total)
-            if options.html_report is not None:
-                records.append(record)
-
-        summary = run_fix(plan, models, options, progress=finished, link=link)
+        summary = run_fix(
+            plan, models, options, link=link,
+            progress=lambda record, done, total: bar.at(done, total),
+            report_progress=lambda done, total: bar.at(done, total, "writing the report"),
+        )  # fmt: skip
     # A filter in a pipe prints nothing if nothing is wrong.
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)
     if as_json:
         typer.echo(json.dumps(summary.to_dict(), indent=1))
-    if options.html_report is not None and not summary.interrupted:
-        from restore.fix.html_report import write_fix_page
-
-        with Progress("writing the report", len(plan.jobs)) as bar:
-            index = write_fix_page(
-                options.html_report, plan, records, summary, progress=lambda done: bar.at(done, len(plan.jobs))
-            )
-        echo(f"report: {printable(index)}")
+    if summary.html_report is not None:
+        echo(f"report: {printable(summary.html_report)}")
     raise typer.Exit(summary.exit_code)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import secrets
 import select
 import signal
 import struct
@@ -45,6 +46,7 @@ class SupervisorState:
         suspects: files, one of which brought it down: they are to be tried alone, one after the other.
         stop: why the run has to end now, "" if it has not.
         started: `time.monotonic()` at the first start.
+        run: identifies the run in its log.
     """
 
     plan: bytes = b""
@@ -53,6 +55,7 @@ class SupervisorState:
     suspects: list[str] = field(default_factory=list)
     stop: str = ""
     started: float = field(default_factory=time.monotonic)
+    run: str = field(default_factory=lambda: secrets.token_hex(6))
 
 
 class SupervisorLink:

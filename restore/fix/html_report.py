@@ -1,56 +1,70 @@
-"""A run of `fix` as a page to look at: before and after of every file that it, or an earlier one, wrote."""
+"""A run of `fix` as an HTML page: before and after of every image that it, or an earlier run, finished."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from restore.errors import RestoreError, printable
+from restore.files import write_atomically
+from restore.fix.log import Record, read_done
 from restore.fix.masks import effective_mask
+from restore.fix.options import FilePath
 from restore.fix.plan import PIPE, FixPlan, Job
-from restore.fix.results import Record, Summary
+from restore.fix.results import Summary
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page
 from restore.html.previews import MAX_PIXELS
 from restore.images import read_image
 
 BEFORE, AFTER = "before", "after"
 
+#: A file beside the page, with numbers of finished images for the page of a later run.
+RESULTS = "results.json"
+
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
 
 
-def check_fix_page(folder: str | os.PathLike[str], plan: FixPlan) -> None:
-    """Look whether a page of this plan may be written to a folder. Writes nothing.
+def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
+    """Check that the page of a plan may be written to a folder. Writes nothing.
 
     Raises:
-        RestoreError: exit code 2; the folder holds something else, is read or written by the plan, or the picture
-            goes through a pipe and cannot be shown afterwards.
+        RestoreError: exit code 2; the folder holds something else, or is read or written by the plan; or the image goes
+            through a pipe and cannot be shown afterwards.
     """
     if PIPE in (plan.input, plan.output):
-        raise RestoreError("needs files, and this picture goes through a pipe", where="--html", hint="name files")
+        raise RestoreError("cannot be combined with standard input or output", where="--html-report", hint="use files")
     masks = None if plan.masks is None else plan.masks.path
     folders = (None if plan.single else plan.input, None if masks is None or not masks.is_dir() else masks)
     check_page_folder(folder, inputs=folders, outputs=(plan.output,))
 
 
 def write_fix_page(
-    folder: str | os.PathLike[str],
+    folder: FilePath,
     plan: FixPlan,
     records: Iterable[Record],
     summary: Summary,
     *,
+    log: FilePath | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Write what a run has done as a page, from the files as they are now.
+    """Write a run as a page, from the files as they are now.
+
+    Images that `skip_existing` left alone are shown as finished, with the numbers that the page of an earlier run, or
+    the log, has of them.
 
     Args:
-        folder: one that `check_fix_page` has let pass before the run.
+        folder: one that `check_fix_page` accepted before the run.
         plan: of the run.
-        records: of the files that have their fate, in any order.
+        records: the results so far, in any order.
         summary: of the run.
-        progress: called with the number of files that are written.
+        log: that of this and earlier runs; None without one.
+        progress: called with the number of images that are written.
 
     Returns:
         The path of `index.html`.
@@ -59,55 +73,109 @@ def write_fix_page(
         RestoreError: as `write_page`.
     """
     by_input = {record.input: record for record in records}
-    fates = [(job, by_input.get(os.fspath(job.source))) for job in plan.jobs]
-    left = [
-        [_name(plan, job), record.status, record.reason]
-        for job, record in fates
-        if record is not None and record.status != "done"
+    earlier = _earlier_results(Path(folder), log)
+    results = [_result(plan, job, by_input.get(os.fspath(job.source)), earlier) for job in plan.jobs]
+    unfinished = [
+        [result.name, "not started" if result.record is None else result.record.status, result.reason(summary)]
+        for result in results
+        if not result.finished
     ]
-    left += [[_name(plan, job), "not started", summary.stopped] for job, record in fates if record is None]
-    facts = _facts(summary)
+    facts = _facts(summary, finished_earlier=sum(result.earlier is not None for result in results))
     tables = [PageTable("Run", list(facts), [list(facts.values())])]
-    if left:
-        tables.append(PageTable("Not repaired", ["file", "status", "reason"], left))
-    claim_page_folder(folder)  # it was looked at before the run; its outputs may lie in there by now
-    return write_page(
+    if unfinished:
+        tables.append(PageTable("Not repaired", ["file", "status", "reason"], unfinished))
+    claim_page_folder(folder)  # it was checked before the run; the outputs may be in there by now
+    index = write_page(
         folder,
         title=f"{Path(os.path.abspath(plan.input)).name}, before and after",
-        rows=_rows(plan, fates),
+        rows=_rows(plan, results),
         columns=COLUMNS,
         tables=tables,
         notes=[f"Before: {printable(plan.input)}", f"After: {printable(plan.output)}"],
         reference=BEFORE,
         progress=progress,
     )
+    numbers = {result.name: result.numbers() for result in results if result.finished}
+    write_atomically(Path(folder) / RESULTS, json.dumps(numbers, indent=1).encode())
+    return index
 
 
-def _rows(plan: FixPlan, fates: Iterable[tuple[Job, Record | None]]) -> Iterator[Row]:
-    for job, record in fates:
-        earlier = record is not None and record.status == "skipped" and job.target.is_file()
-        if record is None or not (record.status == "done" or earlier):
-            continue
-        scores = {} if earlier else {"seconds": record.seconds}
-        if record.changed_share is not None:
-            scores["changed"] = 100 * record.changed_share
-        name = _name(plan, job)
-        yield Row(
-            name=name,
-            scores=scores,
-            images={BEFORE: job.source, AFTER: job.target},
-            mask=_hole(plan, job),
-            note="; ".join([*([record.reason] if record.reason else []), *record.warnings]),
-            group=os.path.dirname(name),
-        )
+@dataclass(frozen=True)
+class _Result:
+    """An image as the page shows it.
+
+    Attributes:
+        name: of its row.
+        job: from the plan.
+        record: its result; None if the run did not come to it.
+        earlier: what is known of an earlier run that finished it, with the keys of `Record`; None if this run did, or
+            none.
+    """
+
+    name: str
+    job: Job
+    record: Record | None
+    earlier: Mapping[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        return self.earlier is not None or (self.record is not None and self.record.status == "done")
+
+    def reason(self, summary: Summary) -> str:
+        return summary.stopped if self.record is None else self.record.reason
+
+    def numbers(self) -> dict[str, Any]:
+        """What a later page needs to show of it."""
+        known = vars(self.record) if self.earlier is None else self.earlier
+        return {key: known.get(key) for key in ("seconds", "changed_fraction", "reason", "warnings")}
+
+    def scores(self) -> dict[str, float]:
+        known = self.numbers()
+        scores = {"seconds": known["seconds"], "changed": known["changed_fraction"]}
+        return {key: value * (100 if key == "changed" else 1) for key, value in scores.items() if value is not None}
+
+    def note(self) -> str:
+        known = self.numbers()
+        notes = ["finished by an earlier run"] if self.earlier is not None else []
+        return "; ".join([*notes, *([known["reason"]] if known["reason"] else []), *(known["warnings"] or [])])
 
 
-def _name(plan: FixPlan, job: Job) -> str:
-    return job.source.name if plan.single else os.path.relpath(job.source, plan.input)
+def _result(plan: FixPlan, job: Job, record: Record | None, earlier: Mapping[str, Mapping[str, Any]]) -> _Result:
+    name = job.source.name if plan.single else os.path.relpath(job.source, plan.input)
+    known: Mapping[str, Any] | None = None
+    if record is not None and record.reason_code == "output_exists" and job.target.is_file():
+        known = earlier.get(os.path.abspath(job.target)) or earlier.get(name) or {}
+    return _Result(name, job, record, known)
 
 
-def _hole(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
-    """Where the picture was to be repaired; None where nobody said so, or it cannot be read any more."""
+def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[str, Any]]:
+    """What the page that is replaced, and the log, have of finished images: by row, and by absolute output path."""
+    found: dict[str, Mapping[str, Any]] = {}
+    try:
+        numbers = json.loads((folder / RESULTS).read_bytes())
+        found |= {name: result for name, result in numbers.items() if isinstance(result, dict)}
+    except (OSError, ValueError, AttributeError):  # there is none, or something else has that name
+        pass
+    if log is not None and os.fspath(log) != "-":
+        found |= {os.path.abspath(str(entry.get("output"))): entry for entry in read_done(log)}
+    return found
+
+
+def _rows(plan: FixPlan, results: Iterable[_Result]) -> Iterator[Row]:
+    for result in results:
+        if result.finished:
+            yield Row(
+                name=result.name,
+                scores=result.scores(),
+                images={BEFORE: result.job.source, AFTER: result.job.target},
+                mask=_mask(plan, result.job),
+                note=result.note(),
+                group=os.path.dirname(result.name),
+            )
+
+
+def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
+    """Where the image was to be repaired; None without a mask from a file, or if it cannot be read any more."""
     if plan.masks is None or plan.masks.found or job.action == "unmasked":
         return None
     if job.mask is not None and not plan.masks.invert:
@@ -120,13 +188,15 @@ def _hole(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
     return weight > 0
 
 
-def _facts(summary: Summary) -> dict[str, str]:
+def _facts(summary: Summary, *, finished_earlier: int) -> dict[str, str]:
+    skipped = sum(summary.skipped.values()) - finished_earlier
     facts = {
         "model": summary.model,
         "files": f"{summary.total:,}",
         "done": f"{summary.done:,}",
         "copied": f"{summary.copied:,}" if summary.copied else "",
-        "skipped": f"{sum(summary.skipped.values()):,}" if summary.skipped else "",
+        "finished earlier": f"{finished_earlier:,}" if finished_earlier else "",
+        "skipped": f"{skipped:,}" if skipped else "",
         "failed": f"{len(summary.failed):,}" if summary.failed else "",
         "not started": f"{summary.not_started:,}" if summary.not_started else "",
         "megapixels": f"{summary.megapixels:.2f}",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
+from restore.fix.log import ReasonCode
 from restore.fix.options import Dilate, MaskMissing
 from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_mask, stem_key
 
@@ -28,6 +29,7 @@ class Missing(TypedDict):
 
     action: Literal["fail", "skip", "unmasked"]
     reason: str
+    code: ReasonCode
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,16 @@ class MaskSource:
     def when_missing(self) -> Missing:
         """What becomes of a picture that has no mask."""
         if self.missing == "skip":
-            return Missing(action="skip", reason="has no mask")
+            return Missing(action="skip", reason="has no mask", code="no_mask")
         if self.missing == "copy":
-            return Missing(action="unmasked", reason="")
+            return Missing(action="unmasked", reason="", code="")
         if self.alpha:
-            return Missing(action="fail", reason="has no transparency to take a mask from")
+            return Missing(action="fail", reason="has no transparency to take a mask from", code="no_mask")
         return Missing(
             action="fail",
             reason="has no mask; name it after the picture (NAME.png or NAME_mask.png), "
             "or choose --mask-missing skip or copy",
+            code="no_mask",
         )
 
 

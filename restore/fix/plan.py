@@ -1,4 +1,4 @@
-"""What `fix` is going to do, settled and checked before the first pixel is touched."""
+"""What a run will do, decided and checked before the first image is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, not_found_message
+from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions
 from restore.images import (
@@ -17,35 +18,37 @@ from restore.images import (
     IMAGE_SUFFIXES,
     UNREADABLE_SUFFIXES,
     WRITABLE_FORMATS,
+    NotAnImage,
     find_images,
     format_of,
 )
 
-# Where outputs go and what they are called; everything here refuses, and writes nothing.
-
-
-#: Standard input or output in a picture's place.
+#: Standard input or output in the place of a file.
 PIPE = Path("-")
 
 
 def is_pipe(given: str | os.PathLike[str]) -> bool:
-    """Whether the user means standard input or output, and no file."""
+    """Whether a path is standard input or output."""
     return os.fspath(given) == "-"
 
 
 def as_path(given: str | os.PathLike[str]) -> Path:
-    """`-` is a pipe (`PIPE`); `./-` is the file of that name, and gets its folder so that the two differ."""
+    """A path; `-` is `PIPE`. The file `./-` gets its folder, so that the two differ."""
     path = Path(given)
     return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
 
 
 def called(path: Path, pipe: str = "standard input") -> str:
-    """A picture's source (or, with its word for pipes, target) as messages name it."""
+    """An input (or with `pipe`, an output) as messages name it."""
     return pipe if path == PIPE else printable(path)
 
 
 def check_input(source: Path) -> None:
-    """That there is something to read."""
+    """Check that an input can be read.
+
+    Raises:
+        RestoreError: exit code 2; it cannot, or is a single file that is not an image.
+    """
     try:
         source.stat()
     except OSError as error:
@@ -59,64 +62,74 @@ def check_input(source: Path) -> None:
         raise RestoreError("neither a file nor a folder", where=source)
     elif not os.access(source, os.R_OK):
         raise RestoreError("no permission to read this file", where=source)
+    else:
+        try:
+            _format_of_file(source)
+        except RestoreError as error:
+            error.exit_code = 2
+            raise
+        except OSError as error:
+            raise RestoreError(f"cannot be read: {error.strerror}", where=source) from error
 
 
 def piped_target(
     source: Path, output: str | os.PathLike[str], *, suffix: str, extension: str | None
 ) -> tuple[Path, str | None]:
-    """Where one picture goes that comes from a pipe or goes to one, and its format (None: the source's)."""
+    """The output of an image that comes from a pipe or goes to one, and its format (None: the source's)."""
     target = as_path(output)
     if target == PIPE:
         if source.is_dir():
-            raise RestoreError("a folder does not fit through a pipe", where=source, hint="name a picture")
+            raise RestoreError("a folder cannot be written to standard output", where=source, hint="choose one image")
         if suffix:
-            raise RestoreError("what goes to standard output has no name", where="--suffix", hint="leave it out")
+            raise RestoreError("does not apply to standard output", where="--suffix", hint="leave it out")
         return PIPE, None if extension is None else FORMAT_OF_SUFFIX[extension]
     if target.is_dir() or os.fspath(output).endswith(("/", os.sep)):
         raise RestoreError(
-            "a folder, and what comes from standard input has no name", where=output, hint="end it with a name: x.png"
+            "is a folder, and standard input has no file name", where=output, hint="add a file name: x.png"
         )
     target = single_target(source, output, suffix=suffix, extension=extension)
     return target, FORMAT_OF_SUFFIX[target.suffix.lower()]
 
 
 def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, extension: str | None) -> Path:
-    """Where the result of one file goes: into a folder under its own name, or to the file that is named."""
+    """The output of one file: in a folder under its own name, or the file that was named."""
     text, target = os.fspath(output), as_path(output)
     if target.is_dir() or text.endswith(("/", os.sep)):
         if target.exists() and not target.is_dir():
-            raise RestoreError("is a file, not a folder", where=target, hint="leave out the slash at the end")
+            raise RestoreError("is a file, not a folder", where=target, hint="remove the slash at the end")
         target = target / renamed(Path(source.name), suffix, extension)
     else:
         kind = FORMAT_OF_SUFFIX.get(target.suffix.lower())
-        same = target.suffix.lower() == source.suffix.lower()  # then the content decides, whatever the name says
+        same = target.suffix.lower() == source.suffix.lower()  # then the content decides on the format
         if kind is None or (kind not in WRITABLE_FORMATS and not same):
             if not target.suffix:
-                hint = "end it with a slash for a folder, or with .png, .jpg, .tiff or .webp for a file"
-                raise RestoreError("a file or a folder?", where=target, hint=hint)
+                hint = "add a slash for a folder, or .png, .jpg, .tiff or .webp for a file"
+                raise RestoreError("could be a file or a folder", where=target, hint=hint)
             raise RestoreError(
                 f"cannot write files of the kind {target.suffix!r}",
                 where=target,
                 hint=f"one of {' '.join(sorted(s for s, k in FORMAT_OF_SUFFIX.items() if k in WRITABLE_FORMATS))}",
             )
         if suffix:
-            raise RestoreError("--suffix is for folders; this output has its name", where=target)
+            raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
         if extension is not None and kind != FORMAT_OF_SUFFIX[extension]:
-            raise RestoreError(f"--ext {extension[1:]} contradicts the output's name", where=target)
+            raise RestoreError(
+                f"{extension[1:]} contradicts the name of the output", where="--ext", hint="leave it out"
+            )
     if source != PIPE and target.exists() and os.path.samefile(source, target):
         raise RestoreError("the output is the input itself", where=target, hint="choose another name")
     return target
 
 
 def check_folder_target(source: Path, target: Path) -> None:
-    """That a folder's results go to a folder, which is neither the input nor inside it, by whatever name."""
+    """Check that the output of a folder is a folder, and neither the input nor inside it, also by another name."""
     if target.is_dir():
         pass
     elif target.exists():
-        raise RestoreError("the input is a folder, and the output is a file", where=target, hint="name a folder")
+        raise RestoreError("the input is a folder, but the output is a file", where=target, hint="choose a folder")
     elif target.suffix.lower() in FORMAT_OF_SUFFIX:
         raise RestoreError(
-            "the input is a folder, and the output looks like a file", where=target, hint="name a folder"
+            "the input is a folder, but the output looks like a file", where=target, hint="choose a folder"
         )
     real = Path(os.path.realpath(target))
     for folder in (real, *real.parents):
@@ -126,7 +139,7 @@ def check_folder_target(source: Path, target: Path) -> None:
 
 
 def renamed(name: Path, suffix: str, extension: str | None) -> Path:
-    """The relative output path. A suffix that says the wanted format stays; so does an unknown one."""
+    """The relative output path. A suffix that already names the format stays; so does an unknown one."""
     ending, known = name.suffix, FORMAT_OF_SUFFIX.get(name.suffix.lower())
     if extension is not None and known not in (None, FORMAT_OF_SUFFIX[extension]):
         ending = extension
@@ -134,7 +147,7 @@ def renamed(name: Path, suffix: str, extension: str | None) -> Path:
 
 
 def new_format(name: Path, target: Path) -> str | None:
-    """What to write where the target's suffix differs from the source's; None keeps the source's format."""
+    """The format to write if the suffixes differ; None keeps the source's format."""
     if name.suffix.lower() == target.suffix.lower():
         return None
     return FORMAT_OF_SUFFIX[target.suffix.lower()]
@@ -144,7 +157,7 @@ Action = Literal["repair", "unmasked", "skip", "fail"]
 
 
 class _AnySuffix(frozenset[str]):
-    """Lists every file: a picture under a strange name is not to be left behind in silence."""
+    """Lists every file, since an image with a strange suffix must not be skipped silently."""
 
     def __contains__(self, suffix: object) -> bool:
         return True
@@ -152,15 +165,16 @@ class _AnySuffix(frozenset[str]):
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: from where, to where, and what is to happen.
+    """One image: where it comes from, where it goes, and what happens to it.
 
     Attributes:
-        source: the picture.
-        target: where the result goes; differs from every other job's and is no file that is read.
-        mask: its mask's file, or None (no masks, or the picture's own alpha).
-        action: `repair`; `unmasked`: it has no mask and counts as clean; `skip`, `fail`: it is not even read.
+        source: the image.
+        target: the output; no other job has it, and it is no file that is read.
+        mask: file of its mask; None: there is none, or it is the image's own alpha or detected.
+        action: `repair`; `unmasked`: it has no mask and nothing to fill; `skip`, `fail`: it is not read.
         reason: why it is skipped or fails.
-        format: to write; None: the source's own, whatever its name says.
+        code: the same for programs; see `restore.fix.log.ReasonCode`.
+        format: to write; None: that of the source's content.
     """
 
     source: Path
@@ -168,21 +182,22 @@ class Job:
     mask: Path | None = None
     action: Action = "repair"
     reason: str = ""
+    code: ReasonCode = ""
     format: str | None = None
 
 
 @dataclass(frozen=True)
 class FixPlan:
-    """Everything that `run_fix` will do, in order. Making it writes nothing.
+    """Everything that `run_fix` will do, in order.
 
     Attributes:
         input, output: as the user gave them.
         single: the input is one file.
-        jobs: one per picture, sorted by path, and then one that fails per folder that cannot be listed.
-        masks: where masks come from, None without masks.
-        unmatched_masks: mask files that belong to no picture.
-        warnings: things that the user should know, one line each.
-        overwrite: outputs that exist are replaced.
+        jobs: one for each image, sorted by path, then a failing one for each folder that cannot be listed.
+        masks: where masks come from; None without masks.
+        unmatched_masks: mask files without an image.
+        warnings: what the user should know, one line each.
+        overwrite: existing outputs are replaced.
     """
 
     input: Path
@@ -195,21 +210,21 @@ class FixPlan:
     overwrite: bool = False
 
     def format(self) -> list[str]:
-        """One line per job, as `--dry-run` shows it."""
+        """One line for each job, as `--dry-run` prints them."""
         lines = []
         for job in self.jobs:
             line = f"{called(job.source)} -> {called(job.target, 'standard output')}"
             if job.action in ("skip", "fail"):
                 line = f"{called(job.source)}: {'skipped' if job.action == 'skip' else 'fails'}: {job.reason}"
             elif job.action == "unmasked":
-                line += " (no mask: counts as clean)"
+                line += " (no mask: nothing to fill)"
             elif job.mask is not None:
                 line += f" (mask {printable(job.mask)})"
             lines.append(line)
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON holds it, for scripts: paths as they are, whatever their bytes."""
+        """The plan as JSON holds it, for scripts; paths are not escaped."""
         jobs = [
             {
                 "input": os.fspath(job.source),
@@ -217,6 +232,7 @@ class FixPlan:
                 "mask": None if job.mask is None else os.fspath(job.mask),
                 "action": job.action,
                 "reason": job.reason,
+                "reason_code": job.code,
             }
             for job in self.jobs
         ]
@@ -261,12 +277,12 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
 
     single = source == PIPE or not source.is_dir()
     if single and (include or exclude):
-        raise RestoreError("--include and --exclude choose among the files of a folder, and this is none", where=source)
+        raise RestoreError("is a file; --include and --exclude only apply to folders", where=source)
     unlistable: dict[Path, str] = {}
     if PIPE in (source, target):
         if source == PIPE and mask_source is not None and mask_source.folder:
             raise RestoreError(
-                "what comes from standard input has no name to find its mask by", where=masks, hint="name one mask"
+                "is a folder, and standard input has no name to find its mask by", where=masks, hint="choose a file"
             )
         folder, names = source.parent, [Path(source.name)]
         everything = names
@@ -302,8 +318,8 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
         for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
             check_writable(parent)
         if all(job.action == "skip" for job in jobs) and not unlistable:
-            narrowed = " that --include and --exclude leave" if len(everything) > len(names) else ""
-            raise RestoreError(f"no pictures{narrowed} in this folder", where=source)
+            narrowed = " match --include and --exclude" if len(everything) > len(names) else ""
+            raise RestoreError(f"no images in this folder{narrowed}", where=source)
 
     unmatched: list[Path] = []
     if mask_source is not None:
@@ -316,37 +332,55 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
             unmatched = []
     _refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
-    jobs += [Job(source / name, target / name, action="fail", reason=why) for name, why in unlistable.items()]
-    warnings = [f"{printable(path)}: a mask with no picture" for path in unmatched]
-    return FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, options.overwrite)
+    for place, why in unlistable.items():
+        jobs.append(Job(source / place, target / place, action="fail", reason=why, code="no_permission"))
+    warnings = [f"{printable(path)}: no image for this mask" for path in unmatched]
+    plan = FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, options.overwrite)
+    if options.html_report is not None:
+        from restore.fix.html_report import check_fix_page
+
+        check_fix_page(options.html_report, plan)
+    return plan
 
 
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:
     goal = renamed(name, suffix, extension)
     job = Job(source / name, target / goal, format=new_format(name, goal))
-    if name.suffix.lower() in IMAGE_SUFFIXES | UNREADABLE_SUFFIXES or _is_picture(job.source):
+    suffix = name.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
         return job
-    return replace(job, action="skip", reason="no picture by its content")
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether a file whose name does not say so holds a picture that can be read."""
     try:
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            format_of(file.read(1024), path)
-    except RestoreError:
-        return False
-    except OSError:  # not known; reading it will tell why
-        return True
-    return True
+        _format_of_file(job.source)
+    except RestoreError as error:
+        if suffix not in UNREADABLE_SUFFIXES:
+            return replace(job, action="skip", reason="not an image", code="not_an_image")
+        if isinstance(error, NotAnImage):
+            return job
+        reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
+        return replace(job, action="fail", reason=reason, code="unsupported")
+    except OSError:  # reading it will say why
+        pass
+    return job
+
+
+def _format_of_file(path: Path) -> str:
+    """The format of a file by its first bytes.
+
+    Raises:
+        NotAnImage: it is not an image, or not even a file.
+        RestoreError: it is an image of a format that is not read.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise NotAnImage("not a regular file", where=path)
+    with open(path, "rb") as file:
+        return format_of(file.read(1024), path)
 
 
 def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
     if len(masks) > 1:
         named = " and ".join(printable(mask) for mask in masks)
-        return replace(job, action="fail", reason=f"has more than one mask: {named}; leave one")
+        return replace(job, action="fail", reason=f"has more than one mask: {named}", code="several_masks")
     if masks:
         return replace(job, mask=masks[0])
     if source.path is None:
@@ -355,7 +389,7 @@ def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
 
 
 def _refuse_collisions(jobs: Iterable[Job]) -> None:
-    """No two outputs of one name, no output that is also read, no output that is a folder."""
+    """Refuse two outputs with one name, outputs that are also read, and outputs that are folders."""
     read: set[str] = set()
     for job in jobs:
         for path in (job.source, job.mask):
@@ -374,23 +408,23 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
         place = os.path.join(real, job.target.name)
         if place in read:
             raise RestoreError(
-                "this output would replace a file that is read",
+                "this output would replace an input",
                 where=job.target,
                 hint="choose another output folder",
             )
         if job.target.is_dir():
-            raise RestoreError("a folder stands where this output goes", where=job.target)
+            raise RestoreError("this output would replace a folder", where=job.target)
         other = taken.setdefault(place.lower() if ignores_case else place, job)
         if other is not job:
             raise RestoreError(
                 f"{printable(other.source)} and {printable(job.source)} would both be written here",
                 where=job.target,
-                hint="rename one of them, or repair them apart with --exclude",
+                hint="rename one of them, or use --exclude",
             )
 
 
 def _ignores_case(folder: Path) -> bool:
-    """Whether `A` and `a` are one file there, as on most disks of macOS and Windows."""
+    """Whether `A` and `a` are the same file in a folder, as on most disks of macOS and Windows."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     swapped = folder.with_name(folder.name.swapcase()) if folder.name else folder
@@ -408,5 +442,6 @@ def _settle_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -
     if existing and not skip_existing:
         first = next(job.target for job in jobs if job.target in existing)
         more = f" (and {len(existing) - 1} more outputs)" if len(existing) > 1 else ""
-        raise RestoreError(f"exists already{more}", where=first, hint="--overwrite replaces, --skip-existing goes on")
-    return [replace(job, action="skip", reason="the output exists") if job.target in existing else job for job in jobs]
+        raise RestoreError(f"exists already{more}", where=first, hint="use --overwrite or --skip-existing")
+    done: dict[str, Any] = {"action": "skip", "reason": "the output exists", "code": "output_exists"}
+    return [replace(job, **done) if job.target in existing else job for job in jobs]

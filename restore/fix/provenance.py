@@ -88,9 +88,4 @@ def _settings(settings: Mapping[str, Any]) -> Iterable[str]:
         if name == "masks" and value not in (None, "auto", "alpha"):
             value = "given"
         if value not in (None, False, 0) or name == "strength":
-            yield f"{name} {_as_text(value)}"
-
-
-def _as_text(value: object) -> str:
-    """As a user would write it: `true`, `1`, `0.5`."""
-    return str(value).lower() if value is True else f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{name} {str(value).lower() if value is True else value}"

@@ -6,16 +6,16 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.io import check_pipes
+from restore.fix.log import Record, RunLog
 from restore.fix.options import FilePath, FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
-from restore.fix.results import Manifest, Progress, ResultRecorder, Summary
+from restore.fix.results import Progress, ResultRecorder, Summary
 from restore.fix.scheduler import stream
 from restore.fix.stages import Stages
 from restore.fix.steps import Models
@@ -100,9 +100,10 @@ def run_fix(
     options: FixOptions | None = None,
     *,
     progress: Progress | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
     link: SupervisorLink | None = None,
 ) -> Summary:
-    """Carry out a plan.
+    """Carry out a plan, and write its HTML report if there is to be one.
 
     Ctrl-C lets what is being written finish, and returns a summary with `interrupted` set.
 
@@ -111,6 +112,7 @@ def run_fix(
         models: from `open_models`: what repairs, the same on every device that takes part.
         options: those that the plan was made with; None: the defaults.
         progress: as for `fix_folder`.
+        report_progress: called with (done, total) while the HTML report is written.
         link: the line to a process that starts this one again if it crashes (see `restore.fix.decoder_isolation`).
 
     Raises:
@@ -132,15 +134,33 @@ def run_fix(
         model_sha256=restorer.sha256,
         settings=_settings(plan, models, options),
     )
+    records: list[Record] = []
+
+    def finished(record: Record, done: int, total: int) -> None:
+        if options.html_report is not None:
+            records.append(record)
+        if progress is not None:
+            progress(record, done, total)
+
     run_stages(
         plan,
         lambda recorder: Stages(plan, models, options, recorder, link),
         summary,
         log=options.log,
-        progress=progress,
+        progress=finished,
         fail_fast=options.fail_fast,
         link=link,
     )
+    if options.html_report is not None and not summary.interrupted:
+        from restore.fix.html_report import write_fix_page
+
+        def written(done: int) -> None:
+            if report_progress is not None:
+                report_progress(done, len(plan.jobs))
+
+        summary.html_report = write_fix_page(
+            options.html_report, plan, records, summary, log=options.log, progress=written
+        )
     return summary
 
 
@@ -191,10 +211,12 @@ def run_stages(
     Raises:
         RestoreError: exit code 2; a log that cannot be written. Nothing has been written.
     """
-    summary.stopped = link.past.stop
+    summary.stopped, summary.run, summary.output = link.past.stop, link.past.run, os.fspath(plan.output)
     try:
-        with Manifest(None if log is None else Path(log)) as manifest:
-            recorder = ResultRecorder(summary, manifest, summary.settings, progress, fail_fast, link)
+        with RunLog(log) as lines:
+            recorder = ResultRecorder(summary, lines, progress, fail_fast, link)
+            if not link.past.plan:  # else an earlier start has written it
+                recorder.start(plan)
             _carry_out(plan, stages_of(recorder), recorder, link.past)
     finally:
         link.finish()
@@ -239,9 +261,9 @@ def _record_settled(plan: FixPlan, recorder: ResultRecorder, past: SupervisorSta
         if name in past.ended:
             recorder.recall(past.ended[name])
         elif name in past.blamed:
-            recorder.finish(job, "failed", past.blamed[name])
+            recorder.finish(job, "failed", past.blamed[name], code="crashed")
         elif job.action in ("skip", "fail"):
-            recorder.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
+            recorder.finish_early(job)
         else:
             (alone if name in past.suspects else others).append(job)
     return alone, others

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from restore.files import check_unchanged, write_atomically
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.log import ReasonCode
 from restore.fix.options import FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
@@ -206,7 +207,7 @@ class Reader:
                 assert self.plan.masks is not None
                 job = replace(job, **self.plan.masks.when_missing())
             if job.action in ("skip", "fail"):
-                self.recorder.finish(job, "skipped" if job.action == "skip" else "failed", job.reason)
+                self.recorder.finish_early(job)
                 return None
             notes = [*image.notes]
             steps = self.steps_of(job)
@@ -225,17 +226,17 @@ class Reader:
             may_copy = (
                 not steps or (steps.detect and (steps.spare_clean or not steps.everywhere)) or is_lossy_reencode(image)
             )
-            digest = hashlib.sha256(data).hexdigest() if self.recorder.manifest.is_open else None
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
             seconds = time.monotonic() - started
             return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
         except NotAnImage as error:
             # Files in a folder that are no images are skipped; one that the user named fails.
             if self.plan.single:
-                self.recorder.finish(job, "failed", error.what)
+                self.recorder.finish(job, "failed", error.what, code="not_an_image")
             else:
                 expected = job.source.suffix.lower() in IMAGE_SUFFIXES
                 warnings = [f"skipped: {error.what}"] if expected else []
-                self.recorder.finish(job, "skipped", error.what, warnings=warnings)
+                self.recorder.finish(job, "skipped", error.what, code="not_an_image", warnings=warnings)
         except Exception as error:
             too_large = _too_large(error)
             if huge_pixels and too_large and huge_pixels <= too_large.pixels <= self.options.max_pixels:
@@ -496,7 +497,7 @@ class Stages:
                 write_pipe(data)
             else:
                 write_atomically(job.target, data, like=item.stat, overwrite=self.overwrite)
-            digest = hashlib.sha256(data).hexdigest() if self.recorder.manifest.is_open else None
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
         except Exception as error:
             self.recorder.fail(job, error)
             return
@@ -513,6 +514,7 @@ class Stages:
             input_sha256=item.input_sha256,
             output_sha256=digest,
             changed=changed,
+            size=item.image.size,
             pixels=item.pixels,
         )
 
@@ -598,6 +600,7 @@ class Stages:
             "input_sha256": input_sha256,
             "output_sha256": output_sha256,
             "changed": changed,
+            "size": page.size,
             "pixels": page.size[0] * page.size[1],
         }
 
@@ -645,19 +648,24 @@ class Stages:
         input_sha256: str | None,
         output_sha256: str | None,
         changed: float,
+        size: tuple[int, int],
         pixels: int,
     ) -> None:
         """Record an image that is done."""
+        code: ReasonCode = "nothing_to_repair" if not touched else "nothing_changed" if copied else ""
+        reason = {"nothing_changed": "nothing was changed", "nothing_to_repair": "nothing to repair"}.get(code, "")
         self.recorder.finish(
             job,
             "done",
-            "nothing to repair" if not touched else "nothing was changed" if copied else "",
+            reason,
+            code=code,
+            size=size,
             seconds=seconds,
             **model_provenance(self.models[0], steps, filled=filled, cleaned=cleaned),
-            marked_share=mask_coverage,
+            mask_coverage=mask_coverage,
             input_sha256=input_sha256,
             output_sha256=output_sha256,
-            changed_share=changed,
+            changed_fraction=changed,
             warnings=list(dict.fromkeys(notes)),  # tiles and steps may report the same
             pixels=pixels,
         )

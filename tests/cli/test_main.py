@@ -18,6 +18,7 @@ from skimage import data as pictures
 
 from restore.cli.main import app
 from restore.images import read_rgb8, write_png
+from tests.fix.conftest import logged
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,10 +134,10 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
             capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        entry = json.loads((tmp_path / name / "log").read_text())
+        entry = logged(tmp_path / name / "log")[0]
         cleaned = name in ("noisy", "asked_for")
         assert list(entry["models"]) == ["detector", "inpaint"] + ["photo"] * cleaned, name
-        assert entry["marked_share"] == 35 / (64 * 80)
+        assert entry["mask_coverage"] == 35 / (64 * 80)
         assert b"detector sha256 dddd" in (tmp_path / name / "out.png").read_bytes()
         left = read_rgb8(tmp_path / name / "out.png")[5:]
         assert np.array_equal(left, read_rgb8(picture)[5:]) is not cleaned, name
@@ -154,7 +155,7 @@ def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
     for name in ("cat.png", "sub/cup.png"):
         before, after, mask = read_rgb8(damaged / name), read_rgb8(tmp_path / "out" / name), read_rgb8(masks / name)
         assert np.array_equal(before[mask == 0], after[mask == 0]), "known pixels are equal"
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = logged(tmp_path / "log.jsonl")
     assert {line["status"] for line in lines} == {"done"}
     assert {line["model"] for line in lines} == {"inpaint"}
 
@@ -175,7 +176,7 @@ def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
 def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) -> None:
     done = restore("fix", folder / "cat.png", tmp_path / "out.png", "--log", tmp_path / "log.jsonl")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "log.jsonl").read_text())["model"] == "photo"
+    assert logged(tmp_path / "log.jsonl")[0]["model"] == "photo"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--device", "cuda:77"), 2, "cuda:77"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cuda"), 2, "CUDA device"),
         (("fix", "{folder}", "{tmp}/o", "--device", "cpu,cup"), 2, "device cup: no such device"),
-        (("fix", "{folder}", "-"), 2, "does not fit through a pipe"),
+        (("fix", "{folder}", "-"), 2, "cannot be written to standard output"),
         (("fix", "{folder}/cat.png", "-", "--json"), 2, "both would go to standard output"),
         (("fix", "{folder}", "{tmp}/o", "--precision", "fp7"), 2, "fp7"),
         (("fix", "{folder}", "{tmp}/o", "--tile", "small"), 2, "small"),
@@ -375,7 +376,7 @@ def test_threads_that_wait_give_way_unless_the_user_has_said(given: dict[str, st
 def test_the_manifest_can_go_to_stdout(folder: Path, tmp_path: Path) -> None:
     done = restore("fix", folder, tmp_path / "out", "--log", "-")
     assert done.returncode == 0, done.stderr
-    assert {Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()} == {"cat.png", "cup.png"}
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["start", "image", "image"]
 
 
 def test_the_summary_as_json(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,13 @@ def hole(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarr
     for top, left, bottom, right in boxes:
         mask[top:bottom, left:right] = 255
     return mask
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log that are about images, each with the settings of its run."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    settings = {line["run"]: line["settings"] for line in lines if line["event"] == "start"}
+    return [line | {"settings": dict(settings[line["run"]])} for line in lines if line["event"] == "image"]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from restore.errors import RestoreError
 from restore.fix import stages as huge
 from restore.fix.masks import auto_reach_px, widened
 from restore.fix.options import FixOptions
-from tests.fix.conftest import Filler, Inverter, fix_with, load, save
+from tests.fix.conftest import Filler, Inverter, fix_with, load, logged, save
 
 HEIGHT, WIDTH = 340, 460
 
@@ -145,7 +143,7 @@ def test_fix_widens_masks_from_wherever_they_come(masks: str, tmp_path) -> None:
     )
     assert changed[mask].mean() > 0.95 > plain[mask].mean()
     assert not changed[~moved(mask, 2)].any()
-    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    records = logged(tmp_path / "log.jsonl")
     assert [record["settings"]["mask_dilate"] for record in records] == ["auto", 0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import typer.main
 from restore import signals as interrupts
 from restore.cli.main import app
 from restore.fix.options import MAX_PIXELS
-from tests.fix.conftest import photo, save, snapshot
+from tests.fix.conftest import logged, photo, save, snapshot
 from tests.processes import RUN, Nursery, alive, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the work is done where it is called")
@@ -38,7 +37,7 @@ def folder(tmp_path: Path, *names: str) -> Path:
 
 
 def records(log: Path) -> list[dict]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return logged(log)
 
 
 def statuses(log: Path) -> dict[str, str]:
@@ -60,7 +59,7 @@ def test_crashes_are_one_file_s_failure_each(nursery, tmp_path):
     for name, how in (("b_segv", "SIGSEGV"), ("d_abort", "SIGABRT"), ("f_exit", "exit 0"), ("g_bus", "SIGBUS")):
         assert reasons[name] == f"its decoder crashed ({how}); the run was started again without it"
     lines = done.stderr.splitlines()
-    assert any(line.startswith("5 done, 1 skipped: no picture by its content, 6 failed; ") for line in lines)
+    assert any(line.startswith("5 done, 1 skipped: not an image, 6 failed; ") for line in lines)
     failures = [Path(line.split(": ")[1]).stem for line in lines[-6:]]
     assert failures == ["b_segv", "d_abort", "f_exit", "g_bus", "j_segv", "k"]
     assert "ended by SIGSEGV; it is started again" in done.stderr
@@ -72,21 +71,21 @@ def test_crashes_are_one_file_s_failure_each(nursery, tmp_path):
 
 def test_a_decoder_that_hangs_is_given_up(nursery, tmp_path):
     source = folder(tmp_path, "a", "b_hang", "c", "d_slow")
-    done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", "--decode-seconds", 3)
+    done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", "--decode-timeout", 3)
     assert done.returncode == 1, done.stderr
     assert statuses(tmp_path / "log") == {"a": "done", "b_hang": "failed", "c": "done", "d_slow": "done"}
-    assert "b_hang.png: its decoder took longer than 3 seconds; --decode-seconds" in done.stderr
+    assert "b_hang.png: its decoder took longer than 3 seconds; --decode-timeout" in done.stderr
 
 
 def test_limits_reach_the_readers_from_the_command_line(nursery, tmp_path):
     source = folder(tmp_path, "a", "b")
     (source / "b.png").write_bytes((source / "b.png").read_bytes()[:-60])
-    small = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 143, "--truncated", "accept")
+    small = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 143, "--allow-truncated")
     assert small.returncode == 1
     assert small.stderr.count("12×12 is over the limit of 0.000143 megapixels") == 2
     strict = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 144)
     assert "1 done, 1 failed" in strict.stderr
-    lenient = nursery.run("fix", source, tmp_path / "out", "--truncated", "accept", "--overwrite")
+    lenient = nursery.run("fix", source, tmp_path / "out", "--allow-truncated", "--overwrite")
     assert lenient.returncode == 0
     assert "b.png: the file is damaged; decoded as far as possible" in lenient.stderr
     nonsense = nursery.run("fix", source, tmp_path / "out", "--max-pixels", 0)
@@ -102,7 +101,7 @@ def test_fail_fast_holds_over_starts(nursery, tmp_path):
     source = folder(tmp_path, "a_segv", "b", "c")
     done = nursery.run("fix", source, tmp_path / "out", "--fail-fast")
     assert done.returncode == 1
-    assert "stopped: at the first failure, as asked" in done.stderr
+    assert "stopped: an image failed (--fail-fast)" in done.stderr
 
 
 def test_a_single_picture_that_crashes(nursery, tmp_path):
@@ -184,7 +183,7 @@ def test_signals_finish_what_is_being_written_and_say_how_to_go_on(nursery, tmp_
     (os.killpg if everybody else os.kill)(run.pid, number)
     assert run.wait().returncode == 130, run.stderr
     assert "Traceback" not in run.stderr
-    assert run.stderr.splitlines()[-1] == "stopped: interrupted; the same command with --skip-existing goes on"
+    assert run.stderr.splitlines()[-1] == "interrupted; resume with the same command and --skip-existing"
     written = snapshot(tmp_path / "out")
     assert all(name.endswith(".png") for name in written), "no temporary file is left"
     assert statuses(tmp_path / "log") == dict.fromkeys((Path(name).stem for name in written), "done")

@@ -28,7 +28,7 @@ from tests.processes import Nursery
 class Bright(nn.Module):
     """White is damage."""
 
-    def forward(self, image: Tensor, mask: Tensor | None, filled: bool = True) -> Tensor:
+    def forward(self, image: Tensor, mask: Tensor | None, *, filled: bool = False) -> Tensor:
         return (image[:, :1] - 0.9) * 1000
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from restore.errors import RestoreError
 from restore.fix import io as pipes
 from restore.fix import stages as huge
 from restore.fix import stages as reading
+from restore.fix.options import FixOptions
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import (
     Filler,
@@ -27,6 +27,7 @@ from tests.fix.conftest import (
     fix_with,
     hole,
     load,
+    logged,
     photo,
     plan_with,
     run_with,
@@ -81,8 +82,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_is_left(tmp_path, disk, log_there
     for path in written:
         np.testing.assert_array_equal(load(path), load(tmp_path / "in" / path.name))
     if not log_there_too:
-        logged = [json.loads(line) for line in log.read_text().splitlines()]
-        assert sum(line["status"] == "done" for line in logged) == summary.done
+        assert sum(line["status"] == "done" for line in logged(log)) == summary.done
 
     for path in written[1:]:  # room is made
         shutil.move(path, tmp_path / path.name)
@@ -91,13 +91,13 @@ def test_a_full_disk_ends_the_run_and_the_rest_is_left(tmp_path, disk, log_there
     assert again.done > 2
 
 
-def test_a_log_without_room_ends_the_run(pictures, tmp_path, disk):
+def test_a_log_without_room_is_refused(pictures, tmp_path, disk):
     with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    summary = fix_with(pictures, tmp_path / "out", Inverter(), log=disk / "log")
-    assert summary.stopped == "the log cannot be written: No space left on device"
-    assert summary.exit_code == 1
+    with pytest.raises(RestoreError, match="--log: cannot be written: No space left on device"):
+        fix_with(pictures, tmp_path / "out", Inverter(), log=disk / "log")
+    assert not (tmp_path / "out").exists()
 
 
 @POSIX
@@ -110,7 +110,7 @@ def test_what_may_not_be_read_fails_alone(open_folder, nobody, monkeypatch):
     (open_folder / "in/sub/hidden").chmod(0)
     plan = plan_with("in", "out")
     assert any(line.startswith("in/private: fails: the folder cannot be listed") for line in plan.format())
-    summary = run_with(plan, Inverter(), log="log")
+    summary = run_with(plan, Inverter(), FixOptions(log="log"))
     assert (summary.done, summary.exit_code, summary.not_started) == (2, 1, 0)
     assert reasons(summary) == {
         "locked.png": "no permission to read the file",
@@ -147,7 +147,7 @@ def test_files_that_vanish_between_plan_and_read_fail_alone(pictures, tmp_path):
     (tmp_path / "masks/sub/b.png").unlink()
     summary = run_with(plan, Filler())
     assert (summary.done, summary.exit_code) == (1, 1)
-    assert reasons(summary)["a.png"] == "vanished meanwhile"
+    assert reasons(summary)["a.png"] == "vanished during the run"
     assert reasons(summary)["b.png"] == f"{tmp_path}/masks/sub/b.png: there is no such file"
 
 
@@ -244,7 +244,7 @@ def test_cut_pictures_are_repaired_from_what_is_there_only_if_that_is_asked_for(
     (tmp_path / "in" / name).write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     refused = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     assert refused.exit_code == 1
-    assert "--truncated accept takes what is there" in reasons(refused)[name]
+    assert "--allow-truncated repairs what can be decoded" in reasons(refused)[name]
     assert snapshot(tmp_path / "out") == {}
     if name == "x.tif":  # its directory stands at the end
         return
@@ -260,7 +260,7 @@ def test_cut_pictures_are_repaired_from_what_is_there_only_if_that_is_asked_for(
 
 
 def test_options_that_cannot_be_are_refused(pictures, tmp_path):
-    for options in ({"max_pixels": 0}, {"truncated": "perhaps"}):
+    for options in ({"max_pixels": 0}, {"allow_truncated": "perhaps"}):
         with pytest.raises(RestoreError) as caught:
             fix_with(pictures, tmp_path / "out", Inverter(), **options)
         assert caught.value.exit_code == 2

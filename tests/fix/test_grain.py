@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from restore.fix.grain import measure_grain, pixels_key, with_grain
 from restore.fix.steps import repair
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
-from tests.fix.conftest import fix_with, hole, load, save, snapshot
+from tests.fix.conftest import fix_with, hole, load, logged, save, snapshot
 
 SIZE = (280, 300)
 HOLE = np.zeros(SIZE, bool)
@@ -173,7 +172,7 @@ def test_a_picture_in_company_gets_the_grain_of_one_alone(scans: Path) -> None:
 
 def test_grain_is_told_of_in_the_log_and_in_the_picture(scans: Path) -> None:
     fix_with(scans / "in", scans / "out", Smooth(), masks=scans / "masks", match_grain=True, log=scans / "log")
-    assert json.loads((scans / "log").read_text().splitlines()[0])["settings"]["match_grain"] is True
+    assert logged(scans / "log")[0]["settings"]["match_grain"] is True
     assert b"match_grain true" in (read_image(scans / "out/0.png").xmp or b"")
 
 

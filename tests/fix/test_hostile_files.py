@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 import shutil
 import struct
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from restore.images import WRITABLE_FORMATS
-from tests.fix.conftest import Identity, fix_with, photo, save
+from tests.fix.conftest import Identity, fix_with, logged, photo, save
 
 ODD = Path(__file__).parents[3] / "shared/data/odd_files"
 #: What Pillow calls the formats that are promised to be read.
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as `restor
 
 
 def fates(log: Path) -> dict[str, dict]:
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = logged(log)
     assert len({record["input"] for record in records}) == len(records), "one line per file"
     return {record["input"]: record for record in records}
 
@@ -82,9 +81,9 @@ def mutations(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("truncated", ["fail", "accept"])
+@pytest.mark.parametrize("allow_truncated", [False, True])
 @pytest.mark.parametrize("format", sorted(WRITABLE_FORMATS))
-def test_damaged_variants_of_every_format_each_have_their_fate(tmp_path, capfd, format, truncated):
+def test_damaged_variants_of_every_format_each_have_their_fate(tmp_path, capfd, format, allow_truncated):
     source = save(tmp_path / "whole/x.png", photo(24, 31))
     suffix = SUFFIXES.get(format, format)
     original = tmp_path / f"whole/z.{suffix}"
@@ -93,14 +92,19 @@ def test_damaged_variants_of_every_format_each_have_their_fate(tmp_path, capfd, 
         exif[0x0112], exif[0x010E] = 6, "a description"
         image.save(original, **({} if format in ("bmp", "ppm", "tga", "gif") else {"exif": exif}))
     # The seed is text, so that every format and way has its own variants, and the same each time.
-    chance = random.Random(f"{format} {truncated}")
+    chance = random.Random(f"{format} {allow_truncated}")
     (tmp_path / "in").mkdir()
     for number in range(VARIANTS):
         (tmp_path / f"in/{number:03}.{suffix}").write_bytes(mutations(original.read_bytes(), chance))
     shutil.copy(original, tmp_path / f"in/sound.{suffix}")
     started = time.monotonic()
     summary = fix_with(
-        tmp_path / "in", tmp_path / "out", Identity(), log=tmp_path / "log", truncated=truncated, max_pixels=1_000_000
+        tmp_path / "in",
+        tmp_path / "out",
+        Identity(),
+        log=tmp_path / "log",
+        allow_truncated=allow_truncated,
+        max_pixels=1_000_000,
     )
     assert time.monotonic() - started < 60
     found = fates(tmp_path / "log")

@@ -49,14 +49,21 @@ def test_before_and_after_of_every_file_and_the_fate_of_the_others(scans: Path, 
     assert '<td class="short">notes.txt</td><td class="short">skipped</td>' in html
 
 
-def test_a_run_that_goes_on_shows_what_an_earlier_one_has_done(scans: Path, tmp_path: Path) -> None:
-    command = ("fix", scans, tmp_path / "page" / "out", "--model", "tv", "--html-report", tmp_path / "page")
+@pytest.mark.parametrize("source", ["page", "log"])
+def test_what_an_earlier_run_finished_is_shown_with_its_numbers(scans: Path, tmp_path: Path, source: str) -> None:
+    page, log = tmp_path / "page", tmp_path / "log"
+    command = ("fix", scans, page / "out", "--model", "tv", "--html-report", page, "--log", log)
     assert restore(*command, "--include", "a.png").returncode == 0, "the outputs may lie in the page's folder"
-    assert [row["name"] for row in data_of(tmp_path / "page")["rows"]] == ["a.png"]
+    (before,) = data_of(page)["rows"]
+    assert before["name"] == "a.png"
+    (log if source == "page" else page / "results.json").unlink()
     assert restore(*command, "--skip-existing").returncode == 0
-    first, second = data_of(tmp_path / "page")["rows"]
-    assert (first["name"], first["note"], first["scores"]) == ("a.png", "the output exists", [None, None])
-    assert second["scores"][1] is not None
+    first, second = data_of(page)["rows"]
+    assert (first["name"], first["note"], first["scores"]) == ("a.png", "finished by an earlier run", before["scores"])
+    assert None not in first["scores"] + second["scores"]
+    html = (page / "index.html").read_text()
+    assert "Not repaired" not in html
+    assert "finished earlier" in html
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -116,7 +123,7 @@ def test_a_page_goes_nowhere_else(scans: Path, tmp_path: Path, where: str, words
 
 
 def test_what_goes_through_a_pipe_has_no_page(scans: Path, tmp_path: Path) -> None:
-    with pytest.raises(RestoreError, match="needs files"):
+    with pytest.raises(RestoreError, match="cannot be combined with standard"):
         check_fix_page(tmp_path / "page", plan_with(scans / "a.png", "-"))
 
 

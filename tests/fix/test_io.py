@@ -76,7 +76,7 @@ def test_files_on_one_side(fix, tmp_path):
         assert image.format == "TIFF", "as its name says"
     again = fix("-", tmp_path / "out.tiff", given=source.read_bytes())
     assert again.returncode == 2
-    assert b"--overwrite replaces" in again.stderr
+    assert b"use --overwrite" in again.stderr
 
 
 def test_masks_in_pipes(fix, tmp_path):
@@ -101,11 +101,11 @@ def test_masks_in_pipes(fix, tmp_path):
         (("-", "-"), b"", 1, "failed: standard input: is empty"),
         (("-", "-"), b"no picture at all", 1, "failed: standard input: not an image"),
         (("-", "-"), b"\x89PNG\r\n\x1a\n and no more", 1, "failed: standard input: the PNG cannot be decoded"),
-        (("-", "out/"), b"x", 2, "what comes from standard input has no name"),
-        (("-", "out"), b"x", 2, "a file or a folder?"),
-        ((".", "-"), b"", 2, "a folder does not fit through a pipe"),
+        (("-", "out/"), b"x", 2, "standard input has no file name"),
+        (("-", "out"), b"x", 2, "could be a file or a folder"),
+        ((".", "-"), b"", 2, "a folder cannot be written to standard output"),
         (("-", "-", "--masks", "."), b"x", 2, "no name to find its mask by"),
-        (("-", "-", "--suffix", "_x"), b"x", 2, "--suffix: what goes to standard output has no name"),
+        (("-", "-", "--suffix", "_x"), b"x", 2, "--suffix: does not apply to standard output"),
         (("-", "-", "--log", "-"), b"x", 2, "--log: the picture goes to standard output already"),
         (("-", "-", "--json"), b"x", 2, "--json: cannot be combined with OUTPUT -"),
         (("-", "x.png", "--json", "--log", "-"), b"x", 2, "--json: cannot be combined with --log -"),

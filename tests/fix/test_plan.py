@@ -46,14 +46,14 @@ def test_content_decides_where_the_name_says_nothing(pictures, tmp_path):
 
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/notes.txt").write_text("hello")
-    assert "no pictures in this folder" in refused(tmp_path / "texts", tmp_path / "out")
+    assert "no images in this folder" in refused(tmp_path / "texts", tmp_path / "out")
 
 
 def test_include_and_exclude(pictures, tmp_path):
     out = tmp_path / "out"
     assert targets(plan_with(pictures, out, include=["*.png"])) == ["a.png", "sub/b.png"]
     assert targets(plan_with(pictures, out, exclude=["sub/*"])) == ["a.png"]
-    assert "no pictures that --include and --exclude leave" in refused(pictures, out, include=["*.gif"])
+    assert "no images in this folder match" in refused(pictures, out, include=["*.gif"])
 
 
 def test_ext_changes_the_format_only_where_it_is_another(pictures, tmp_path):
@@ -79,7 +79,7 @@ def test_a_file_goes_to_a_file_or_into_a_folder(pictures, tmp_path):
 def test_a_missing_or_empty_input(tmp_path):
     assert "gone: there is no such file or folder" in refused(tmp_path / "gone", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    assert "no pictures in this folder" in refused(tmp_path / "empty", tmp_path / "out")
+    assert "no images in this folder" in refused(tmp_path / "empty", tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read and write everything")
@@ -118,20 +118,20 @@ def test_the_output_is_the_input_or_inside_it(pictures, tmp_path):
 def test_an_output_that_would_replace_another_input(tmp_path):
     save(tmp_path / "all/in/in/x.png", photo(4, 4))
     save(tmp_path / "all/in/x.png", photo(4, 4))
-    assert "would replace a file that is read" in refused(tmp_path / "all/in", tmp_path / "all", overwrite=True)
+    assert "would replace an input" in refused(tmp_path / "all/in", tmp_path / "all", overwrite=True)
 
 
 def test_an_output_that_an_input_links_to(tmp_path):
     save(tmp_path / "out/x.png", photo(4, 4))
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.png").symlink_to(tmp_path / "out/x.png")
-    assert "would replace a file that is read" in refused(tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert "would replace an input" in refused(tmp_path / "in", tmp_path / "out", overwrite=True)
 
 
 def test_an_output_that_would_replace_a_mask(pictures, tmp_path):
     save(tmp_path / "masks/a.png", hole(20, 30))
     message = refused(pictures, tmp_path / "masks", masks=tmp_path / "masks", mask_missing="skip", overwrite=True)
-    assert "would replace a file that is read" in message
+    assert "would replace an input" in message
 
 
 def test_names_that_collide(pictures, tmp_path):
@@ -146,16 +146,16 @@ def test_a_file_where_a_folder_is_needed_and_the_other_way_round(pictures, tmp_p
     assert "the output is a file" in refused(pictures, tmp_path / "file")
     assert "looks like a file" in refused(pictures, tmp_path / "out.png")
     assert "is a file where a folder is needed" in refused(pictures, tmp_path / "file/out")
-    assert "a file or a folder?" in refused(pictures / "a.png", tmp_path / "out")
+    assert "could be a file or a folder" in refused(pictures / "a.png", tmp_path / "out")
     assert "cannot write files of the kind '.xyz'" in refused(pictures / "a.png", tmp_path / "out.xyz")
     (tmp_path / "out/a.png").mkdir(parents=True)
-    assert "a folder stands where this output goes" in refused(pictures, tmp_path / "out", overwrite=True)
+    assert "would replace a folder" in refused(pictures, tmp_path / "out", overwrite=True)
 
 
 def test_existing_outputs(pictures, tmp_path):
     out = tmp_path / "out"
     save(out / "sub/b.png", photo(2, 2))
-    assert "b.png: exists already; --overwrite replaces" in refused(pictures, out)
+    assert "b.png: exists already; use --overwrite" in refused(pictures, out)
     assert [job.action for job in plan_with(pictures, out, overwrite=True).jobs] == ["repair"] * 3
     assert [job.action for job in plan_with(pictures, out, skip_existing=True).jobs] == [
         "repair",
@@ -170,7 +170,7 @@ def test_options_that_mean_nothing(pictures, tmp_path):
     assert "without slashes" in refused(pictures, tmp_path / "out", suffix="a/b")
     assert "no such folder or file of masks" in refused(pictures, tmp_path / "out", masks=tmp_path / "gone")
     assert "must be fail, skip or copy" in refused(pictures, tmp_path / "out", masks="alpha", mask_missing="maybe")
-    assert "files of a folder" in refused(pictures / "a.png", tmp_path / "out.png", exclude=["*"])
+    assert "only apply to folders" in refused(pictures / "a.png", tmp_path / "out.png", exclude=["*"])
 
 
 def test_nothing_does_not_stand_for_the_current_folder(pictures, tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def test_masks_are_paired_by_relative_stem(pictures, tmp_path):
         "sub/deep/c.png",
     ]
     assert plan.unmatched_masks == [masks / "stray.png"]
-    assert [line.endswith("stray.png: a mask with no picture") for line in plan.warnings] == [True]
+    assert [line.endswith("stray.png: no image for this mask") for line in plan.warnings] == [True]
 
 
 def test_masks_of_excluded_pictures_are_no_strangers(pictures, tmp_path):
@@ -247,7 +247,7 @@ def test_the_dry_run_tells_what_would_happen(pictures, tmp_path):
     a, b, c = plan.format()
     assert a == f"{pictures}/a.png -> {tmp_path}/out/a.png (mask {tmp_path}/masks/a.png)"
     assert b == f"{pictures}/sub/b.png: skipped: the output exists"
-    assert c.endswith("c.jpg (no mask: counts as clean)")
+    assert c.endswith("c.jpg (no mask: nothing to fill)")
 
 
 def test_odd_names_survive(tmp_path):

@@ -77,7 +77,7 @@ def test_every_format_that_holds_xmp_tells_of_the_repair(name, tmp_path):
 
     fix_with(tmp_path / "out", tmp_path / "twice", Inverter())
     entries, source_type = told(tmp_path / "twice" / name)
-    assert [entry["parameters"] for entry in entries] == [parameters, "inverter; strength 1; precision fp32"]
+    assert [entry["parameters"] for entry in entries] == [parameters, "inverter; strength 1.0; precision fp32"]
     assert source_type == ENHANCED
 
 
@@ -89,7 +89,7 @@ def test_what_a_network_filled_is_said_to_be_made_up_and_what_a_formula_filled_i
     entries, source_type = told(tmp_path / "network/a.png")
     assert source_type == INPAINTED
     assert entries[0]["parameters"] == (
-        f"network.safetensors sha256 {'c' * 64}; masks given; mask_dilate 2; strength 1; precision fp32"
+        f"network.safetensors sha256 {'c' * 64}; masks given; mask_dilate 2; strength 1.0; precision fp32"
     )
     assert b"secret" not in (tmp_path / "network/a.png").read_bytes(), "folders are nobody's business"
     assert told(tmp_path / "formula/a.png")[1] == ENHANCED

@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import restore
 from restore import files
 from restore.errors import RestoreError
+from restore.fix.log import REASON_CODES
+from restore.fix.options import FixOptions
 from tests.fix.conftest import (
     Filler,
     Identity,
@@ -24,6 +28,7 @@ from tests.fix.conftest import (
     fix_with,
     hole,
     load,
+    logged,
     photo,
     plan_with,
     run_with,
@@ -31,9 +36,10 @@ from tests.fix.conftest import (
     snapshot,
 )
 
-MANIFEST_KEYS = [
-    "input", "output", "status", "reason", "seconds", "model", "model_sha256", "models", "settings",
-    "input_sha256", "output_sha256", "marked_share", "changed_share", "warnings",
+LOG_KEYS = [
+    "event", "time", "run", "version", "input", "output", "status", "reason", "reason_code", "seconds",
+    "width", "height",
+    "model", "model_sha256", "models", "input_sha256", "output_sha256", "mask_coverage", "changed_fraction", "warnings",
 ]  # fmt: skip
 
 
@@ -106,7 +112,7 @@ def test_known_pixels_stay_and_holes_are_filled(tmp_path):
     expected = array.copy()
     expected[10:20, 5:9] = expected[0, 0] = 255
     np.testing.assert_array_equal(load(tmp_path / "out/x.png"), expected)
-    assert json.loads((tmp_path / "log").read_text())["changed_share"] == pytest.approx(41 / 2000)
+    assert logged(tmp_path / "log")[0]["changed_fraction"] == pytest.approx(41 / 2000)
 
 
 def test_a_mask_limits_a_restorer_that_needs_none_and_shows_it_gray_there(tmp_path):
@@ -205,7 +211,7 @@ def test_a_mask_with_no_picture_is_named_and_counts(pictures, tmp_path):
         save(tmp_path / f"masks/{name}.png", hole(*size, (0, 0, 1, 1)))
     summary = fix_with(pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks")
     assert (summary.done, summary.exit_code) == (3, 1)
-    assert "stray.png: a mask with no picture" in summary.format()[0]
+    assert "stray.png: no image for this mask" in summary.format()[0]
 
 
 def test_missing_masks_fail_skip_or_count_as_clean(pictures, tmp_path):
@@ -241,14 +247,8 @@ def test_one_bad_file_never_stops_the_rest(pictures, tmp_path):
     assert sum(summary.skipped.values()) == 2
     lines = summary.format()
     assert [line.startswith("failed: ") for line in lines[-3:]] == [True] * 3
-    statuses = [json.loads(line)["status"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    statuses = [line["status"] for line in logged(tmp_path / "log.jsonl")]
     assert sorted(statuses) == ["done"] * 3 + ["failed"] * 3 + ["skipped"] * 2
-
-
-def test_a_single_file_that_is_no_picture_fails(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
-    assert fix_with(tmp_path / "text.png", tmp_path / "out.png", Inverter()).exit_code == 1
-    assert not (tmp_path / "out.png").exists()
 
 
 def test_a_restorer_that_breaks_on_one_picture(pictures, tmp_path):
@@ -272,7 +272,7 @@ def test_fail_fast_stops_at_the_first_failure(pictures, tmp_path):
     summary = fix_with(pictures, tmp_path / "out", Inverter(), fail_fast=True)
     assert (len(summary.failed), summary.exit_code) == (1, 1)
     assert summary.done + summary.not_started == 2
-    assert any("--skip-existing goes on" in line for line in summary.format())
+    assert any("--skip-existing" in line for line in summary.format())
 
 
 def test_skip_existing_and_overwrite(pictures, tmp_path):
@@ -285,32 +285,96 @@ def test_skip_existing_and_overwrite(pictures, tmp_path):
     assert load(out / "a.png").shape == (20, 30, 3)
 
 
-def test_the_manifest(pictures, tmp_path):
+def test_the_log(pictures, tmp_path):
     import hashlib
 
     (tmp_path / "log.jsonl").write_text('{"input": "an earlier run"}\n{"torn": ')
-    fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
+    summary = fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert lines[:2] == ['{"input": "an earlier run"}', '{"torn": ']
-    records = {Path(record["input"]).name: record for record in map(json.loads, lines[2:])}
+    start, *entries = map(json.loads, lines[2:])
+    assert list(start) == [
+        "event", "time", "run", "version", "input", "output", "images", "model", "model_sha256", "settings",
+    ]  # fmt: skip
+    assert (start["event"], start["images"], start["model"]) == ("start", 3, "inverter")
+    assert (start["output"], start["version"]) == (str(tmp_path / "out"), restore.__version__)
+    assert start["settings"].keys() == FixOptions().to_dict().keys()
+    assert start["settings"]["tile"] == "auto"
+    assert {entry["run"] for entry in entries} == {start["run"]} == {summary.run}
+    for line in (start, *entries):
+        assert datetime.fromisoformat(line["time"].replace("Z", "+00:00")).tzinfo is not None
+    records = {Path(entry["input"]).name: entry for entry in entries}
     assert len(records) == 3
     record = records["a.png"]
-    assert list(record) == MANIFEST_KEYS
-    assert (record["status"], record["model"], record["changed_share"]) == ("done", "inverter", 1.0)
+    assert list(record) == LOG_KEYS
+    assert (record["event"], record["width"], record["height"]) == ("image", 30, 20)
+    assert (record["status"], record["model"], record["changed_fraction"]) == ("done", "inverter", 1.0)
     for key, path in (("input", pictures / "a.png"), ("output", tmp_path / "out/a.png")):
         assert record[key] == str(path)
         assert record[f"{key}_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert 0 < record["seconds"] < 10
-    assert record["settings"]["tile"] == "auto"
+
+
+def test_every_reason_has_a_code(pictures, tmp_path):
+    (pictures / "cut.jpg").write_bytes((pictures / "sub/deep/c.jpg").read_bytes()[:200])
+    (pictures / "text.png").write_text("no picture")
+    (pictures / "work.psd").write_bytes(b"8BPS" + bytes(60))
+    (pictures / "dead.png").symlink_to(tmp_path / "nowhere")
+    save(pictures / "large.png", photo(60, 60))
+    save(tmp_path / "out/a.png", photo(3, 3))
+    save(tmp_path / "masks/a.png", hole(20, 30))
+    save(tmp_path / "masks/sub/b.png", hole(7, 5))
+    save(tmp_path / "masks/sub/deep/c.png", hole(17, 16))
+    for name in ("cut", "dead", "large"):
+        save(tmp_path / f"masks/{name}.png", hole(60, 60))
+    summary = fix_with(
+        pictures, tmp_path / "out", Filler(), masks=tmp_path / "masks", skip_existing=True, max_pixels=1000,
+        log=tmp_path / "log",
+    )  # fmt: skip
+    codes = {Path(line["input"]).name: line["reason_code"] for line in logged(tmp_path / "log")}
+    assert codes == {
+        "a.png": "output_exists", "b.png": "nothing_to_repair", "c.jpg": "bad_mask", "cut.jpg": "damaged",
+        "text.png": "no_mask", "work.psd": "no_mask", "dead.png": "not_found", "large.png": "too_large",
+    }  # fmt: skip
+    assert set(codes.values()) <= set(REASON_CODES)
+    assert {failure.path.name: failure.code for failure in summary.failed}["cut.jpg"] == "damaged"
+
+
+def test_the_summary_names_the_output(pictures, tmp_path):
+    summary = fix_with(pictures, tmp_path / "out", Inverter())
+    assert summary.format()[-1].endswith(f" s; written to {tmp_path}/out")
+    assert summary.to_dict()["output"] == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("scan.pdf", b"%PDF-1.7", "a PDF document, which is not supported"),
+        ("scan.png", b"%PDF-1.7", "a PDF document, which is not supported"),
+        ("notes.txt", b"hello", "no"),
+    ],
+)
+def test_one_file_that_is_no_image_is_refused_before_a_model_is_opened(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RestoreError, match=words) as caught:
+        restore.fix_folder(tmp_path / name, tmp_path / "out.png", "no such model")
+    assert caught.value.exit_code == 2
+
+
+def test_a_document_among_images_fails_before_it_is_read(pictures, tmp_path):
+    (pictures / "scan.pdf").write_bytes(b"%PDF-1.7")
+    (job,) = [job for job in plan_with(pictures, tmp_path / "out").jobs if job.source.name == "scan.pdf"]
+    assert (job.action, job.code) == ("fail", "unsupported")
+    assert "a PDF document" in job.reason
 
 
 def test_a_log_that_is_no_log_is_not_touched(pictures, tmp_path):
     precious = (pictures / "a.png").read_bytes()
-    with pytest.raises(RestoreError, match="is no manifest"):
+    with pytest.raises(RestoreError, match="is not a log"):
         fix_with(pictures, tmp_path / "out", Inverter(), log=pictures / "a.png")
     assert (pictures / "a.png").read_bytes() == precious
     (tmp_path / "settings.json").write_text('{"mine": 1}')
-    with pytest.raises(RestoreError, match="is no manifest"):
+    with pytest.raises(RestoreError, match="is not a log"):
         fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "settings.json")
     assert (tmp_path / "settings.json").read_text() == '{"mine": 1}'
 
@@ -399,8 +463,7 @@ def test_odd_names_are_written(tmp_path):
     assert summary.failed == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert all("\n" not in line and line.isprintable() for line in summary.format())
-    logged = [json.loads(line)["input"] for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(Path(path).name for path in logged) == sorted(names)
+    assert sorted(Path(line["input"]).name for line in logged(tmp_path / "log")) == sorted(names)
 
 
 def test_progress_is_told_once_per_file(pictures, tmp_path):
@@ -422,7 +485,7 @@ def test_ctrl_c_finishes_what_is_being_written(tmp_path):
     summary = fix_with(tmp_path / "in", tmp_path / "out", Interrupted(), log=tmp_path / "log")
     assert (summary.exit_code, summary.done, summary.not_started) == (130, 2, 4)
     assert sorted(snapshot(tmp_path / "out")) == ["0.png", "1.png"]
-    assert "--skip-existing goes on" in "".join(summary.format())
+    assert "resume with the same command and --skip-existing" in "".join(summary.format())
     again = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True)
     assert (again.done, again.exit_code) == (4, 0)
 

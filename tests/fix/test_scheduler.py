@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from restore.fix.scheduler import _Flow, stream
 from restore.fix.steps import goes_whole, places
 from restore.restorers.base import ModelRequirements
 from restore.restorers.registry import open_restorers
-from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, logged, photo, save, snapshot
 
 
 class Grouped(Inverter):
@@ -78,8 +77,7 @@ def test_equal_small_pictures_go_together_and_come_out_as_alone(crowd, tmp_path,
     assert max(different for _, different in together.batches) == 4
     # What goes in groups does so in groups of one size, also alone: the same kernels, hence the same rounding.
     assert {count for count, _ in together.batches} == {1, 3, 4}
-    logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(line["input"] for line in logged) == sorted(str(path) for path in crowd.iterdir())
+    assert sorted(line["input"] for line in logged(tmp_path / "log")) == sorted(str(path) for path in crowd.iterdir())
 
 
 def test_holes_go_together_too(tmp_path, monkeypatch):
@@ -146,9 +144,9 @@ def test_several_devices_share_a_folder_and_nothing_else_changes(crowd, tmp_path
     assert sum(len(restorer.calls) for restorer in several) == 14
 
     def entries(log):
-        known = [json.loads(line) for line in (tmp_path / log).read_text().splitlines()]
+        known = logged(tmp_path / log)
         for entry in known:
-            entry.update(seconds=0, output=entry["output"].rpartition("/")[2])
+            entry.update(seconds=0, time="", run="", output=entry["output"].rpartition("/")[2])
         return sorted(known, key=lambda entry: entry["input"])
 
     one, many = entries("one.jsonl"), entries("several.jsonl")

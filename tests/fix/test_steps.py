@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from restore.errors import RestoreError
 from restore.fix import stages as huge
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
-from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, photo, save, snapshot
+from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, logged, photo, save, snapshot
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 
@@ -48,7 +47,7 @@ def scratched(path: Path, size: tuple[int, int] = (40, 50), seed: int = 0) -> np
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return logged(path)
 
 
 def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
@@ -67,7 +66,7 @@ def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):
     assert (entry["model"], entry["model_sha256"]) == ("grayer", "a" * 64)
     assert entry["models"] == {"brights": "b" * 64, "grayer": "a" * 64, "inverter": None}
     assert list(entry["models"]) == ["brights", "grayer", "inverter"]
-    assert entry["marked_share"] == 50 / 2000
+    assert entry["mask_coverage"] == 50 / 2000
     assert (entry["settings"]["masks"], entry["settings"]["clean_up"]) == ("auto", "inverter")
 
 
@@ -94,7 +93,7 @@ def test_where_nothing_is_found_the_picture_is_only_cleaned_up_or_copied(tmp_pat
     )  # fmt: skip
     assert np.array_equal(load(tmp_path / "out/a.png"), 255 - before)
     (entry,) = entries(tmp_path / "log")
-    assert (entry["model"], list(entry["models"]), entry["marked_share"]) == ("inverter", ["brights", "inverter"], 0)
+    assert (entry["model"], list(entry["models"]), entry["mask_coverage"]) == ("inverter", ["brights", "inverter"], 0)
 
     summary = fix_with(tmp_path / "in", tmp_path / "copied", Filler(), masks="auto", detector=Brights())
     assert (summary.done, summary.copied) == (1, 1)
@@ -174,7 +173,7 @@ def test_every_page_has_its_own_damage(tmp_path):
             image.seek(number)
             assert np.array_equal(np.asarray(image), np.where(page == 255, 51, page))
     (entry,) = entries(tmp_path / "log")
-    assert entry["marked_share"] == 18 / (2000 + 600 + 1200)
+    assert entry["mask_coverage"] == 18 / (2000 + 600 + 1200)
     assert entry["model"] == "grayer"
 
 

@@ -1,0 +1,248 @@
+"""The log of a run (`--log`): JSON lines, one for the run and one for every image, written as it goes.
+
+    {"event": "start", "time": "2026-01-31T12:00:00.000Z", "run": "9f2c41d07b3a", "version": "0.1.0", ...}
+    {"event": "image", "time": "2026-01-31T12:00:01.250Z", "run": "9f2c41d07b3a", "version": "0.1.0", ...}
+
+`RunStart` and `Record` are the two kinds of lines; their fields are the keys, in this order. Runs append to a log, and
+`run` tells which lines belong together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, get_args
+
+from restore import __version__
+from restore.errors import RestoreError
+from restore.fix.options import FilePath
+
+Status = Literal["done", "skipped", "failed"]
+
+ReasonCode = Literal[
+    "",
+    "nothing_to_repair",
+    "nothing_changed",
+    "output_exists",
+    "no_mask",
+    "several_masks",
+    "bad_mask",
+    "not_an_image",
+    "unsupported",
+    "too_large",
+    "damaged",
+    "not_found",
+    "no_permission",
+    "changed",
+    "out_of_memory",
+    "disk_full",
+    "io_error",
+    "crashed",
+    "failed",
+    "unexpected",
+]
+"""Why an image has its status. The codes are stable; the wording of reasons is not.
+
+- `nothing_to_repair`: done; the mask is empty, or there is none, and the file was copied.
+- `nothing_changed`: done; the repair equals the image, and the file was copied.
+- `output_exists`: skipped, because of `--skip-existing`.
+- `no_mask`: skipped or failed; see `--mask-missing`.
+- `several_masks`: failed; more than one file could be its mask.
+- `bad_mask`: failed; its mask cannot be read, or is of another size.
+- `not_an_image`: skipped, or in a run of one file failed.
+- `unsupported`: failed; an image of a format that is not read, such as PDF or camera raw.
+- `too_large`: failed; over `--max-pixels`, or too large for the memory.
+- `damaged`: failed; damaged or truncated, see `--allow-truncated`.
+- `not_found`, `no_permission`, `changed`: failed; the file vanished, may not be read or written, or changed meanwhile.
+- `out_of_memory`, `disk_full`, `io_error`: failed.
+- `crashed`: failed; its decoder crashed or exceeded `--decode-timeout`, or the process crashed while repairing it.
+- `failed`: failed for another reason that is known.
+- `unexpected`: failed by an error in the program; please report it.
+"""
+
+REASON_CODES: tuple[ReasonCode, ...] = get_args(ReasonCode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """The keys that every line begins with.
+
+    Attributes:
+        event: the kind of line.
+        time: when it was written, UTC, ISO 8601 with milliseconds.
+        run: identifies the run, 12 hexadecimal digits.
+        version: of this package.
+    """
+
+    event: str
+    time: str = ""
+    run: str = ""
+    version: str = __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStart(LogLine):
+    """The first line of a run.
+
+    Attributes:
+        input, output: as the user gave them.
+        images: in the plan.
+        model: the restorer's name.
+        model_sha256: of its weights file; None if it has none.
+        settings: all options, with what `auto` and defaults resolved to; see `restore.fix.options.FixOptions`.
+    """
+
+    event: Literal["start"] = "start"
+    input: str
+    output: str
+    images: int
+    model: str
+    model_sha256: str | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record(LogLine):
+    """The result of one image.
+
+    Attributes:
+        input, output: paths.
+        status: `done`: the output is complete; `skipped`: there was nothing to do; `failed`: nothing was written.
+        reason: why, in words; empty if the image was repaired.
+        reason_code: why, for programs; see `ReasonCode`.
+        seconds: time spent on this image, without waiting for its turn.
+        width, height: of the upright image in pixels; None if it was not decoded.
+        model: the model that filled holes or restored the image; `fade` if only fading was corrected; None if no model
+            ran.
+        model_sha256: of its weights file; None if it has none.
+        models: all models that ran, in order, with the SHA-256 of their weights files.
+        input_sha256, output_sha256: of the files; None if there is none, or no log.
+        mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.
+        changed_fraction: fraction of pixels that differ from the input's, in [0, 1].
+        warnings: what the user should know about this image.
+    """
+
+    event: Literal["image"] = field(default="image", kw_only=True)
+    input: str
+    output: str
+    status: Status
+    reason: str = ""
+    reason_code: ReasonCode = ""
+    seconds: float = 0.0
+    width: int | None = None
+    height: int | None = None
+    model: str | None = None
+    model_sha256: str | None = None
+    models: dict[str, str | None] = field(default_factory=dict)
+    input_sha256: str | None = None
+    output_sha256: str | None = None
+    mask_coverage: float | None = None
+    changed_fraction: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def now() -> str:
+    """The time as lines hold it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_run() -> str:
+    """An identifier for a run."""
+    return secrets.token_hex(6)
+
+
+#: How logs begin: with a run, or, if they were begun by version 0.1.0 or earlier, with an image.
+_BEGINNINGS = (b'{"event"', b'{"input"')
+
+
+class RunLog:
+    """A file of JSON lines that is appended to. Not safe for several threads at once.
+
+    Args:
+        path: the file; `-` is standard output; None: nothing is written.
+
+    Raises:
+        RestoreError: exit code 2; it cannot be written to, or holds something else than a log.
+    """
+
+    def __init__(self, path: FilePath | None) -> None:
+        self._file: IO[str] | None = None
+        self._closes = False
+        if path is None:
+            return
+        if os.fspath(path) == "-":
+            self._file = sys.stdout
+            return
+        path = Path(path)
+        try:
+            if path.is_file():
+                with open(path, "rb") as existing:
+                    start = existing.read(max(map(len, _BEGINNINGS)))
+                # A run that was killed may have written the beginning of a line, or nothing.
+                if not any(beginning.startswith(start) for beginning in _BEGINNINGS):
+                    raise RestoreError("exists and is not a log", where=path, hint="choose another file for --log")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file, self._closes = open(path, "a", encoding="utf-8"), True
+        except OSError as error:
+            raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
+        if path.is_file():
+            self._end_torn_line(path)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is written at all."""
+        return self._file is not None
+
+    def _end_torn_line(self, path: Path) -> None:
+        """A run that was killed may have written half a line; the next line must not continue it."""
+        with open(path, "rb") as existing:
+            if existing.seek(0, os.SEEK_END):
+                existing.seek(-1, os.SEEK_END)
+                if existing.read(1) != b"\n" and self._file is not None:
+                    self._file.write("\n")
+
+    def write(self, line: LogLine) -> None:
+        """Append a line; the operating system has it when this returns."""
+        if self._file is not None:
+            self._file.write(json.dumps(asdict(line)) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and self._closes:
+            # A failed write was reported when it was tried; closing tries again.
+            with suppress(OSError):
+                self._file.close()
+
+
+def read_done(path: FilePath) -> Iterator[dict[str, Any]]:
+    """The images that a log says were done, oldest first, with the keys of `Record`. Broken lines are skipped.
+
+    Old names of keys are read, too. A log that cannot be read has no lines.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict) and entry.get("status") == "done":
+                    for old, new in (("changed_share", "changed_fraction"), ("marked_share", "mask_coverage")):
+                        if old in entry:
+                            entry[new] = entry.pop(old)
+                    yield entry
+    except OSError:
+        return
