@@ -19,7 +19,7 @@ from restore.files import check_writable
 from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.images import read_rgb8, write_png
-from restore.images.contact_sheet import Cell, draw_sheet, fitted
+from restore.images.contact_sheet import Cell, draw_sheet, fit_within
 from restore.metrics.lpips import open_lpips_if_available
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -168,7 +168,7 @@ def picture_sheet(out: Path) -> np.ndarray:
     parts = [(f"{task.damage}: {part}", out / task.damage / part) for task in TASKS for part in ("damaged", "repaired")]
     rows = [
         [
-            Cell(fitted(read_rgb8(folder / f"{name}.png"), COLUMN_PX), head)
+            Cell(fit_within(read_rgb8(folder / f"{name}.png"), COLUMN_PX), head)
             for head, folder in [*parts, ("clean", out / "clean")]
         ]
         for name in PHOTOGRAPHS

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from restore.errors import RestoreError
-from restore.images.contact_sheet import FRAMES, Box, Cell, draw_sheet, enlarged, fitted, read_named
+from restore.images.contact_sheet import FRAME_COLORS, Box, Cell, draw_sheet, fit_within, magnify, read_named
 from restore.metrics import score_batch
 
 COLUMN_PX = 360
@@ -173,14 +173,14 @@ def comparison_rows(versions: Sequence[Version], boxes: Sequence[Box], zoom: int
     column = _column_px(len(versions), width)
     rows: list[list[Cell]] = [[]]
     for version in versions:
-        whole = fitted(version.image, column)
+        whole = fit_within(version.image, column)
         scale = whole.shape[1] / width
-        frames = tuple((_scaled(box, scale), FRAMES[i % len(FRAMES)]) for i, box in enumerate(boxes))
+        frames = tuple((_scaled(box, scale), FRAME_COLORS[i % len(FRAME_COLORS)]) for i, box in enumerate(boxes))
         rows[0].append(Cell(whole, version.label, version.caption, boxes=frames))
     for i, box in enumerate(boxes):
         window = (slice(box.top, box.bottom), slice(box.left, box.right))
-        color = FRAMES[i % len(FRAMES)]
-        rows.append([Cell(enlarged(version.image[window], zoom), frame=color) for version in versions])
+        color = FRAME_COLORS[i % len(FRAME_COLORS)]
+        rows.append([Cell(magnify(version.image[window], zoom), frame=color) for version in versions])
     return rows
 
 

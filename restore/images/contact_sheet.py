@@ -1,4 +1,4 @@
-"""Picture sheets: labelled pictures in rows and columns, with frames and captions, drawn to be looked at."""
+"""Contact sheets: images in rows and columns, with titles, captions and frames."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from restore.errors import RestoreError
 from restore.files import check_writable, write_error_message
-from restore.images import read_rgb8, write_png
+from restore.images.encode import write_png
+from restore.images.read import read_rgb8
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-#: Colours that tell frames apart, also for most colour-blind people (Okabe and Ito, "Color Universal Design", 2008).
-FRAMES: tuple[Colour, ...] = (
+#: Colours that most colour-blind people can distinguish too (Okabe and Ito, "Color Universal Design", 2008).
+FRAME_COLORS: tuple[Color, ...] = (
     (213, 94, 0),
     (0, 114, 178),
     (0, 158, 115),
@@ -24,7 +25,7 @@ FRAMES: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
 )
-_INK, _PALE, _PAPER = (30, 30, 30), (105, 105, 105), (255, 255, 255)
+_INK, _PALE_INK, _PAPER = (30, 30, 30), (105, 105, 105), (255, 255, 255)
 _GAP, _EDGE, _FRAME = 10, 14, 3
 _TITLE_PX, _CAPTION_PX, _HEADING_PX = 15, 13, 20
 
@@ -41,30 +42,30 @@ class Box:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a sheet.
+    """An image on a sheet.
 
     Attributes:
-        picture: uint8, H×W×3, drawn pixel by pixel.
-        title: above it, in one line; shortened where it is wider than its column.
-        caption: below it, likewise.
-        frame: the colour of a border around it.
-        boxes: outlines upon it, in its own pixels, with their colours.
+        image: uint8, H×W×3, drawn pixel by pixel.
+        title: a line above the image; shortened to the width of the column.
+        caption: a line below the image, likewise.
+        frame: the colour of a border.
+        boxes: rectangles to outline, in pixels of the image, with their colours.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     title: str = ""
     caption: str = ""
-    frame: Colour | None = None
-    boxes: tuple[tuple[Box, Colour], ...] = ()
+    frame: Color | None = None
+    boxes: tuple[tuple[Box, Color], ...] = ()
 
 
 def draw_sheet(rows: Sequence[Sequence[Cell]], *, heading: str = "", note: str = "") -> np.ndarray:
-    """Rows of pictures on white, columns aligned.
+    """Draw rows of images on white, in aligned columns.
 
     Args:
-        rows: any number of cells each, of any size.
-        heading: in large type at the top.
-        note: in small type below the heading; wrapped.
+        rows: cells, any number and of any size in each row.
+        heading: a line in large type at the top.
+        note: lines in small type below the heading.
 
     Returns:
         uint8, H×W×3.
@@ -73,17 +74,17 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], *, heading: str = "", note: str =
     widths = [max((_width(row[i]) for row in rows if i < len(row)), default=0) for i in range(columns)]
     width = sum(widths) + _GAP * (columns - 1) + 2 * _EDGE
     small, large = ImageFont.load_default(_CAPTION_PX), ImageFont.load_default(_HEADING_PX)
-    lines = wrapped(note, small, width - 2 * _EDGE) if note else []
+    lines = wrap_text(note, small, width - 2 * _EDGE) if note else []
     head = (_HEADING_PX + 12 if heading else 0) + len(lines) * (_CAPTION_PX + 5) + (8 if lines else 0)
     heights = [_height(row) for row in rows]
     sheet = Image.new("RGB", (width, head + sum(heights) + _GAP * (len(rows) - 1) + 2 * _EDGE), _PAPER)
     draw = ImageDraw.Draw(sheet)
     y = _EDGE
     if heading:
-        draw.text((_EDGE, y), shortened(heading, large, width - 2 * _EDGE), _INK, large)
+        draw.text((_EDGE, y), shorten_text(heading, large, width - 2 * _EDGE), _INK, large)
         y += _HEADING_PX + 12
     for line in lines:
-        draw.text((_EDGE, y), line, _PALE, small)
+        draw.text((_EDGE, y), line, _PALE_INK, small)
         y += _CAPTION_PX + 5
     y += 8 if lines else 0
     for row, height in zip(rows, heights):
@@ -97,13 +98,13 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], *, heading: str = "", note: str =
 
 
 def _width(cell: Cell) -> int:
-    return int(cell.picture.shape[1]) + (2 * _FRAME if cell.frame else 0)
+    return int(cell.image.shape[1]) + (2 * _FRAME if cell.frame else 0)
 
 
 def _height(row: Sequence[Cell]) -> int:
     titles = _TITLE_PX + 7 if any(cell.title for cell in row) else 0
     captions = _CAPTION_PX + 7 if any(cell.caption for cell in row) else 0
-    return titles + captions + max(int(cell.picture.shape[0]) + (2 * _FRAME if cell.frame else 0) for cell in row)
+    return titles + captions + max(int(cell.image.shape[0]) + (2 * _FRAME if cell.frame else 0) for cell in row)
 
 
 def _draw_cell(
@@ -112,13 +113,13 @@ def _draw_cell(
     x, y = corner
     if titled:
         font = ImageFont.load_default(_TITLE_PX)
-        draw.text((x, y), shortened(cell.title, font, column), _INK, font)
+        draw.text((x, y), shorten_text(cell.title, font, column), _INK, font)
         y += _TITLE_PX + 7
-    height, width = cell.picture.shape[:2]
+    height, width = cell.image.shape[:2]
     if cell.frame:
         draw.rectangle([x, y, x + width + 2 * _FRAME - 1, y + height + 2 * _FRAME - 1], cell.frame)
         x, y = x + _FRAME, y + _FRAME
-    sheet.paste(Image.fromarray(np.ascontiguousarray(cell.picture)), (x, y))
+    sheet.paste(Image.fromarray(np.ascontiguousarray(cell.image)), (x, y))
     for box, colour in cell.boxes:
         outline = [x + box.left, y + box.top, x + box.right - 1, y + box.bottom - 1]
         draw.rectangle([outline[0] - 1, outline[1] - 1, outline[2] + 1, outline[3] + 1], outline=_PAPER, width=4)
@@ -126,33 +127,33 @@ def _draw_cell(
     if cell.caption:
         font = ImageFont.load_default(_CAPTION_PX)
         below = y + height + (_FRAME if cell.frame else 0) + 4
-        draw.text((x - (_FRAME if cell.frame else 0), below), shortened(cell.caption, font, column), _PALE, font)
+        draw.text((x - (_FRAME if cell.frame else 0), below), shorten_text(cell.caption, font, column), _PALE_INK, font)
 
 
-def fitted(picture: np.ndarray, width_px: int, height_px: int | None = None) -> np.ndarray:
-    """A picture within a frame: reduced by Lanczos, or enlarged by a whole number, pixel by pixel; never cut.
+def fit_within(image: np.ndarray, width_px: int, height_px: int | None = None) -> np.ndarray:
+    """Fit an image into a size: reduced by Lanczos, or magnified by a whole number; never cropped.
 
     Args:
-        picture: uint8, H×W×3.
-        width_px, height_px: what it must not exceed (unless it is one pixel wide); None: any height.
+        image: uint8, H×W×3.
+        width_px, height_px: the largest size (but a side has at least one pixel); None = any height.
     """
-    height, width = picture.shape[:2]
-    share = min(width_px / width, 1e9 if height_px is None else height_px / height)
-    if share >= 2:
-        return enlarged(picture, int(share))
-    if share >= 1:
-        return picture
-    size = (max(1, round(width * share)), max(1, round(height * share)))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.LANCZOS))
+    height, width = image.shape[:2]
+    scale = min(width_px / width, 1e9 if height_px is None else height_px / height)
+    if scale >= 2:
+        return magnify(image, int(scale))
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS))
 
 
-def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
-    """Every pixel as a square of `times` × `times`."""
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
+def magnify(image: np.ndarray, times: int) -> np.ndarray:
+    """Repeat every pixel `times` × `times`."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    """The text, or as much of its beginning as fits, with an ellipsis."""
+def shorten_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    """The text, or as much of its beginning as fits a width, with an ellipsis."""
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(f"{text}...") > width_px:
@@ -160,8 +161,8 @@ def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
     return f"{text.rstrip()}..."
 
 
-def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
-    """The text in lines no wider than that, broken at spaces."""
+def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
+    """Break a text at spaces, into lines of at most a width."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width_px:
@@ -172,10 +173,10 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def read_named(path: Path) -> np.ndarray:
-    """A picture that the command names: uint8, H×W×3. Where it cannot be read, the command was wrong (exit code 2).
+    """Read an image that is an argument of a command: uint8, H×W×3.
 
     Raises:
-        RestoreError: exit code 2.
+        RestoreError: exit code 2, because the command was wrong.
     """
     try:
         return read_rgb8(path)
@@ -185,10 +186,10 @@ def read_named(path: Path) -> np.ndarray:
 
 
 def save_sheet(path: Path, sheet: np.ndarray) -> None:
-    """Write a sheet as PNG, atomically, and the folders that it needs.
+    """Write a sheet as PNG, atomically; missing folders are created.
 
     Raises:
-        RestoreError: exit code 1; it cannot be written.
+        RestoreError: exit code 1: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,15 +199,15 @@ def save_sheet(path: Path, sheet: np.ndarray) -> None:
 
 
 def check_sheet(path: Path, *, overwrite: bool) -> None:
-    """That a sheet can be written there. Writes nothing.
+    """Check that a sheet can be written to a path. Writes nothing.
 
     Raises:
-        RestoreError: exit code 2: it is no `.png`, exists (without `overwrite`), or cannot be written.
+        RestoreError: exit code 2: the path does not end with `.png`, exists (without `overwrite`), or is not writable.
     """
     if path.suffix.lower() != ".png":
-        raise RestoreError("a sheet is a PNG", where=path, hint="name a file that ends with .png")
+        raise RestoreError("the output must be a PNG file", where=path, hint="choose a name that ends with .png")
     if path.is_dir():
-        raise RestoreError("is a folder", where=path, hint="name a file in it")
+        raise RestoreError("the output is a folder", where=path, hint="name a file in it")
     if path.exists() and not overwrite:
-        raise RestoreError("exists already", where=path, hint="use --overwrite, or another name")
+        raise RestoreError("the file exists already", where=path, hint="use --overwrite, or another name")
     check_writable(path.parent)

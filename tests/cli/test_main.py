@@ -239,7 +239,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("degrade", "{folder}", "--damage", "noise"), 2, "OUT_DIR: is missing"),
         (("degrade", "--gallery", "{tmp}/g.png", "{folder}/cat.png", "{tmp}/o"), 2, "OUT_DIR: the gallery"),
         (("degrade", "--gallery", "{tmp}/g.png", "--damage", "noise"), 2, "--damage: the gallery"),
-        (("degrade", "--gallery", "{tmp}/g.jpg"), 2, "a sheet is a PNG"),
+        (("degrade", "--gallery", "{tmp}/g.jpg"), 2, "the output must be a PNG file"),
         (("degrade", "--gallery", "{tmp}/g.png", "nowhere.jpg"), 2, "nowhere.jpg"),
         (("compare", "{folder}/cat.png", "--out", "{tmp}/s.png"), 2, "a single image cannot be compared"),
         (("compare", "{folder}/cat.png", "nowhere.png", "--out", "{tmp}/s.png"), 2, "nowhere.png"),

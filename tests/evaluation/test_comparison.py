@@ -19,7 +19,7 @@ from restore.evaluation.comparison import (
     scores_against,
 )
 from restore.images import read_rgb8, write_png
-from restore.images.contact_sheet import Box, Cell, draw_sheet, enlarged, fitted, shortened, wrapped
+from restore.images.contact_sheet import Box, Cell, draw_sheet, fit_within, magnify, shorten_text, wrap_text
 
 
 def photo(height: int = 120, width: int = 160) -> np.ndarray:
@@ -125,19 +125,19 @@ def contains(sheet: np.ndarray, picture: np.ndarray) -> bool:
 
 
 def test_pictures_are_fitted_without_being_cut() -> None:
-    assert fitted(photo(120, 160), 80).shape == (60, 80, 3)
-    assert fitted(photo(120, 160), 400, 60).shape == (60, 80, 3)
-    assert np.array_equal(fitted(photo(40, 50), 120), enlarged(photo(40, 50), 2))
-    assert fitted(photo(1, 400), 100).shape == (1, 100, 3)
+    assert fit_within(photo(120, 160), 80).shape == (60, 80, 3)
+    assert fit_within(photo(120, 160), 400, 60).shape == (60, 80, 3)
+    assert np.array_equal(fit_within(photo(40, 50), 120), magnify(photo(40, 50), 2))
+    assert fit_within(photo(1, 400), 100).shape == (1, 100, 3)
 
 
 def test_text_is_shortened_and_wrapped_to_its_room() -> None:
     font = ImageFont.load_default(14)
-    assert shortened("short", font, 200) == "short"
-    long = shortened("a name that goes on and on " * 5, font, 200)
+    assert shorten_text("short", font, 200) == "short"
+    long = shorten_text("a name that goes on and on " * 5, font, 200)
     assert long.endswith("...")
     assert font.getlength(long) <= 200
-    lines = wrapped("many words that need more than one line", font, 120)
+    lines = wrap_text("many words that need more than one line", font, 120)
     assert len(lines) > 1
     assert " ".join(lines) == "many words that need more than one line"
     assert all(font.getlength(line) <= 120 for line in lines)
