@@ -46,17 +46,17 @@ from restore.degradations import Degradation, key
 from restore.devices import pick_device
 from restore.images import find_images
 from restore.training.config import TrainConfig, load_train_config
-from restore.training.cuda_graph import stepper
-from restore.training.dry_run import StepBenchmark, wait
+from restore.training.cuda_graph import make_stepper
+from restore.training.dry_run import StepBenchmark, synchronize
 from restore.training.ema import Ema
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import (
     build_networks,
-    make_player,
+    make_trainable,
     open_damage,
     open_data,
     open_fabric,
-    settle_precision,
+    set_precision,
 )
 from restore.training.step import StepContext
 
@@ -202,29 +202,29 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
     """A step with live pictures and damage over one with a repeated batch, in turn, several times each."""
     fabric = open_fabric(config)
     device = fabric.device
-    precision = settle_precision(config, device)
+    precision = set_precision(config, device)
     generator, discriminator = build_networks(config)
     source, _ = open_data(config, generator, device, lambda line: None)
-    rules = StepContext(fabric, config.loss, precision, generator.takes_mask, config.discriminator.augment)
-    g = make_player(generator, fabric, config, precision, is_discriminator=False)
+    context = StepContext(fabric, config.loss, precision, generator.takes_mask, config.discriminator.augment)
+    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
-        d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
-    trial = StepBenchmark(config, source, rules, g, d, Ema(generator, config.ema), config.data.batch)
+        d = make_trainable(discriminator, fabric, config, precision, is_discriminator=True)
+    benchmark = StepBenchmark(config, source, context, g, d, Ema(generator, config.ema), config.data.batch)
     with BatchStream(source, seed=0, start=0, count=config.data.batch) as stream:
-        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused)
+        make_step = make_stepper(context, device, cuda_graph=config.cuda_graph, paused=stream.paused)
         same = next(stream)
         for step in range(2 if device.type == "cpu" else 40):
-            trial.step(step, d, next(stream), make_step)
+            benchmark.step(step, d, next(stream), make_step)
         ratios, steps, speeds = [], 1, []
         for turn in range(9):
             times = []
             for repeated in (True, False) if turn % 2 else (False, True):
-                wait(device)
+                synchronize(device)
                 start = time.perf_counter()
                 for step in range(steps):
-                    trial.step(step + 1, d, same if repeated else next(stream), make_step)
-                wait(device)
+                    benchmark.step(step + 1, d, same if repeated else next(stream), make_step)
+                synchronize(device)
                 times.append((repeated, (time.perf_counter() - start) / steps))
             by = dict(times)
             if turn:  # the first settles how many steps a turn has

@@ -1,1 +1,1 @@
-"""What training minimises: per pixel, adversarial, perceptual."""
+"""Training losses: per pixel, adversarial, perceptual, segmentation."""

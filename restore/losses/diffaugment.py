@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what the discriminator sees, so that a small data set lasts (Zhao et al. 2020)."""
+"""DiffAugment: differentiable augmentation of D's inputs, against overfitting on small sets (Zhao et al. 2020)."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from torch import Tensor
 from restore.hashed_random import uniform
 
 KINDS = ("color", "translation", "cutout")
-_STREAM = 2001
+_STREAM = 2001  # of the hash
 
 
-def augmented(shown: Tensor, keys: Tensor, kinds: Sequence[str], pictures: Sequence[int]) -> Tensor:
-    """Change what D is shown, the same way for a real and a repaired picture of the same key.
+def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence[int]) -> Tensor:
+    """Augment D's inputs. The same key gives the same augmentation, for a clean and for a restored image.
 
     Args:
-        shown: B×C×H×W in [-1, 1], all of D's input channels.
+        x: B×C×H×W in [-1, 1], all input channels of D.
         keys: int64[B], one per image.
-        kinds: of `KINDS`: `color` (brightness ± 0.5, saturation × 0 to 2, contrast × 0.5 to 1.5), `translation` (up to
-            an eighth of the size, zeros come in), `cutout` (a square of half the size becomes zero).
-        pictures: first channels of the RGB pictures in it; colour changes them alone, all in the same way.
+        kinds: some of `KINDS`: `color` (brightness ± 0.5, saturation × 0 to 2, contrast × 0.5 to 1.5), `translation`
+            (by up to an eighth of the size, padded with zeros), `cutout` (a square of half the size is set to zero).
+        rgb_at: first channel of each RGB image in `x`. `color` changes these channels only, all in the same way.
 
     Returns:
         The same shape; gradients flow through.
     """
-    chance = uniform(keys, _STREAM, 7).float().to(shown.device)
+    chance = uniform(keys, _STREAM, 7).float().to(x.device)
     draw = [chance[:, i].reshape(-1, 1, 1, 1) for i in range(chance.shape[1])]
     if "color" in kinds:
-        changed = [shown]
-        for first in pictures:
-            picture = shown[:, first : first + 3] + draw[0] - 0.5
-            gray = picture.mean(dim=1, keepdim=True)
-            picture = gray + (picture - gray) * (draw[1] * 2)
-            mean = picture.mean(dim=(1, 2, 3), keepdim=True)
-            changed.append(mean + (picture - mean) * (draw[2] + 0.5))
-        shown = _with_pictures(changed[0], changed[1:], pictures)
-    height, width = shown.shape[-2:]
+        changed: list[Tensor] = []
+        for first in rgb_at:
+            rgb = x[:, first : first + 3] + draw[0] - 0.5
+            gray = rgb.mean(dim=1, keepdim=True)
+            rgb = gray + (rgb - gray) * (draw[1] * 2)
+            mean = rgb.mean(dim=(1, 2, 3), keepdim=True)
+            changed.append(mean + (rgb - mean) * (draw[2] + 0.5))
+        x = _replace_rgb(x, changed, rgb_at)
+    height, width = x.shape[-2:]
     if "translation" in kinds:
         dy = (2 * draw[3] - 1) * (height // 8)
         dx = (2 * draw[4] - 1) * (width // 8)
-        shown = _moved(shown, dy.round().flatten().long(), dx.round().flatten().long())
+        x = _translate(x, dy.round().flatten().long(), dx.round().flatten().long())
     if "cutout" in kinds:
-        y = torch.arange(height, device=shown.device).reshape(1, 1, -1, 1) - (draw[5] * height).floor()
-        x = torch.arange(width, device=shown.device).reshape(1, 1, 1, -1) - (draw[6] * width).floor()
-        shown = shown * ~((y.abs() < height / 4) & (x.abs() < width / 4))
-    return shown
+        rows = torch.arange(height, device=x.device).reshape(1, 1, -1, 1) - (draw[5] * height).floor()
+        columns = torch.arange(width, device=x.device).reshape(1, 1, 1, -1) - (draw[6] * width).floor()
+        x = x * ~((rows.abs() < height / 4) & (columns.abs() < width / 4))
+    return x
 
 
-def _with_pictures(shown: Tensor, pictures: list[Tensor], firsts: Sequence[int]) -> Tensor:
+def _replace_rgb(x: Tensor, images: list[Tensor], rgb_at: Sequence[int]) -> Tensor:
     parts, at = [], 0
-    for first, picture in sorted(zip(firsts, pictures), key=lambda pair: pair[0]):
-        parts += [shown[:, at:first], picture]
+    for first, rgb in sorted(zip(rgb_at, images), key=lambda pair: pair[0]):
+        parts += [x[:, at:first], rgb]
         at = first + 3
-    return torch.cat([*parts, shown[:, at:]], dim=1)
+    return torch.cat([*parts, x[:, at:]], dim=1)
 
 
-def _moved(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """Shift every image of the batch by whole pixels; zeros come in."""
+def _translate(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
+    """Shift each image by whole pixels, padded with zeros."""
     batch, channels, height, width = x.shape
     padded = F.pad(x, (1, 1, 1, 1))
     rows = (torch.arange(height, device=x.device) + dy[:, None] + 1).clamp(0, height + 1)

@@ -1,4 +1,4 @@
-"""A watch on the adversary: what a person would look at in the curves, and a plain word when it goes wrong."""
+"""Detects GAN collapse and stops the run with an explanation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from torch import Tensor, nn
 from restore.errors import RestoreError
 from restore.training.config import CollapseConfig
 
-_REMEMBERED = 8  # steps whose first picture is compared with the others'
-_GROWTH_STEPS = 200  # over a long run, any D grows
-_PATIENT_STEPS = 500  # for a network to make different pictures of different inputs
+_THUMBNAILS = 8  # steps whose first images are compared with each other
+_GROWTH_STEPS = 200  # the filters of any D grow over a long run, so growth is measured over a short time
+_MIN_DIVERSITY_STEPS = 500  # an untrained network gives similar outputs for all inputs
 
 
 class CollapseMonitor:
-    """Counts what looks wrong at every log line, and stops a run that goes nowhere.
+    """Checks every log line, and stops a run whose networks have collapsed.
 
     Args:
         config: the limits.
-        adversarial: the kind of adversary; a Wasserstein critic's answers have no scale and are not watched.
-        out: the run's folder, for the message.
-        discriminator: as it starts or goes on; None where there is none.
-        begins: the step at which it does.
+        adversarial: kind of adversarial loss. The outputs of a wgan-gp critic have no scale, so `max_logit` is not
+            checked.
+        out: folder of the run, for the message.
+        discriminator: with its weights at `d_start`; None without adversarial loss.
+        d_start: step at which D joins, or at which the run resumes.
     """
 
     def __init__(
@@ -35,139 +36,137 @@ class CollapseMonitor:
         adversarial: str,
         out: Path,
         discriminator: nn.Module | None = None,
-        begins: int = 0,
+        d_start: int = 0,
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
-        self._sizes: deque[tuple[int, Tensor]] = deque([(begins, self._size())] if self._filters else [])
-        self._outputs: deque[Tensor] = deque(maxlen=_REMEMBERED)
-        self._cleans: deque[Tensor] = deque(maxlen=_REMEMBERED)
-        self._in_a_row: dict[str, int] = {}
-        self._pixels: deque[float] = deque(maxlen=4 * config.patience)
-        self._best_pixel = math.inf
-        self._sensitivity: deque[float] = deque(maxlen=config.patience)
+        self._norms: deque[tuple[int, Tensor]] = deque([(d_start, self._filter_norm())] if self._filters else [])
+        self._outputs: deque[Tensor] = deque(maxlen=_THUMBNAILS)
+        self._cleans: deque[Tensor] = deque(maxlen=_THUMBNAILS)
+        self._lines_in_a_row: dict[str, int] = {}
+        self._pixel_losses: deque[float] = deque(maxlen=4 * config.patience)
+        self._lowest_pixel_loss = math.inf
+        self._sensitivities: deque[float] = deque(maxlen=config.patience)
 
-    def see(self, output: Tensor, clean: Tensor) -> None:
-        """Remember the thumbnails of a step's first picture, as the network made it and as it is."""
+    def add_thumbnails(self, output: Tensor, clean: Tensor) -> None:
+        """Add the thumbnails of a step's first image, 1×3×h×w each: restored and clean."""
         self._outputs.append(output.clone())
         self._cleans.append(clean.clone())
 
     def diversity(self) -> dict[str, Tensor]:
-        """How much outputs of different inputs differ, as a share of how much the clean pictures do; 1 is healthy.
+        """How much outputs for different inputs differ, relative to the clean images; 1 is healthy.
 
         Returns:
-            Under `diversity`; nothing before enough pictures have been seen; 1 where the clean ones are all alike.
+            A scalar under `diversity`: 1 if the clean images are all alike. Empty until there are enough thumbnails.
         """
-        if len(self._outputs) < _REMEMBERED:
+        if len(self._outputs) < _THUMBNAILS:
             return {}
-        ours, theirs = (torch.cat(list(seen)).std(dim=0).mean() for seen in (self._outputs, self._cleans))
-        return {"diversity": torch.where(theirs > 0, ours / theirs, 1.0)}
+        outputs, cleans = (torch.cat(list(images)).std(dim=0).mean() for images in (self._outputs, self._cleans))
+        return {"diversity": torch.where(cleans > 0, outputs / cleans, 1.0)}
 
-    def growth(self, step: int) -> dict[str, Tensor]:
-        """The size (norm) of D's filters as a multiple of that 200 steps ago (or when D began), under `d_growth`.
+    def d_growth(self, step: int) -> dict[str, Tensor]:
+        """The norm of D's filters relative to 200 steps ago, or to the step at which D joined.
 
-        Called at log lines while D plays; where these lie further apart, it is the rate of growth. Nothing without D.
+        Call it at log lines while D is trained. If these are further apart, the growth is scaled to 200 steps.
+
+        Returns:
+            A scalar under `d_growth`; empty without D.
         """
         if not self._filters:
             return {}
-        self._sizes.append((step, self._size()))
-        while len(self._sizes) > 2 and step - self._sizes[1][0] >= _GROWTH_STEPS:
-            self._sizes.popleft()
-        (then, before), (_, now) = self._sizes[0], self._sizes[-1]
-        return {"d_growth": (now / before) ** min(1.0, _GROWTH_STEPS / max(step - then, 1))}
+        self._norms.append((step, self._filter_norm()))
+        while len(self._norms) > 2 and step - self._norms[1][0] >= _GROWTH_STEPS:
+            self._norms.popleft()
+        (earlier, before), (_, now) = self._norms[0], self._norms[-1]
+        return {"d_growth": (now / before) ** min(1.0, _GROWTH_STEPS / max(step - earlier, 1))}
 
-    def _size(self) -> Tensor:
+    def _filter_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.detach() for p in self._filters])
 
-    def look(self, step: int, values: dict[str, float], skipped_in_a_row: int) -> None:
-        """Look at a log line.
+    def check(self, step: int, values: dict[str, float], skipped_in_a_row: int) -> None:
+        """Check the values of a log line.
 
         Args:
             step: of the log line.
-            values: its values, `diversity` and `d_growth` among them.
-            skipped_in_a_row: steps until now that did nothing, because a gradient was no number.
+            values: with `diversity` and `d_growth`.
+            skipped_in_a_row: consecutive steps until now that were skipped because of NaN or Inf.
 
         Raises:
-            RestoreError: exit code 3: the run goes nowhere, and why.
+            RestoreError: exit code 3: a network has collapsed.
         """
         limits = self.config
         if skipped_in_a_row >= limits.max_nonfinite_steps:
             self._stop(
                 step,
-                f"the gradients of the last {skipped_in_a_row} steps were not numbers",
+                f"the gradients of the last {skipped_in_a_row} steps contain NaN or Inf",
                 "lower optimizer.lr, set optimizer.clip_norm=1, or use precision=fp32",
             )
         diversity = values.get("diversity", 1.0)
-        # A network that has not learned much yet makes the same of everything, too.
-        alike = step > _PATIENT_STEPS and diversity < limits.min_diversity
-        self._count("diversity", limits.min_diversity > 0 and alike)
-        if self._held("diversity"):
+        if self._lasts("diversity", step > _MIN_DIVERSITY_STEPS and diversity < limits.min_diversity):
             self._stop(
                 step,
-                f"the generator collapsed: different inputs give almost the same picture (diversity {diversity:.2g})",
-                "lower loss.adversarial_weight or optimizer.lr, or start the adversary later",
+                f"the generator collapsed: different inputs give almost the same image (diversity {diversity:.2g})",
+                "lower loss.adversarial_weight or optimizer.lr, or raise loss.adversarial_start",
             )
-        if "d" not in values:
-            return
-        # Single batches differ by a factor of ten: only means of many are compared.
-        self._pixels.append(values["pixel"])
-        mean = statistics.fmean(self._pixels)
-        if len(self._pixels) == self._pixels.maxlen:
-            self._best_pixel = min(self._best_pixel, mean)
-        rise = mean / max(self._best_pixel, 1e-8)
-        if limits.max_pixel_loss_ratio > 0 and rise > limits.max_pixel_loss_ratio:
+        if "d" in values:
+            self._check_adversary(step, values)
+
+    def _check_adversary(self, step: int, values: dict[str, float]) -> None:
+        limits = self.config
+        # Losses of single batches differ by a factor of ten, so only means over many lines are compared.
+        self._pixel_losses.append(values["pixel"])
+        mean = statistics.fmean(self._pixel_losses)
+        if len(self._pixel_losses) == self._pixel_losses.maxlen:
+            self._lowest_pixel_loss = min(self._lowest_pixel_loss, mean)
+        ratio = mean / max(self._lowest_pixel_loss, 1e-8)
+        if 0 < limits.max_pixel_loss_ratio < ratio:
             self._stop(
                 step,
-                f"the adversary destroys the picture: the pixel loss is {rise:.1f} times what it was",
+                f"the adversarial loss degrades the images: the pixel loss is {ratio:.1f} times its lowest value",
                 "lower loss.adversarial_weight or optimizer.lr_discriminator, or set loss.r1=10",
             )
-        grown = values.get("d_growth", 1.0)
-        self._count("growth", limits.max_d_growth > 0 and grown > limits.max_d_growth)
-        if self._held("growth"):
+        growth = values.get("d_growth", 1.0)
+        if self._lasts("growth", 0 < limits.max_d_growth < growth):
             self._stop(
                 step,
-                f"the discriminator ran away: within {_GROWTH_STEPS} steps its filters grew to {grown:.2f} times their "
-                "size; what it had learned is gone, faster than the generator can follow",
+                f"the discriminator diverged: within {_GROWTH_STEPS} steps the norm of its filters grew by a factor of "
+                f"{growth:.2f}, faster than the generator can follow",
                 "lower optimizer.lr_discriminator",
             )
         if not math.isnan(values["d_sensitivity"]):
-            self._sensitivity.append(values["d_sensitivity"])
-        middle = statistics.median(self._sensitivity) if self._sensitivity else 1.0
-        if len(self._sensitivity) == limits.patience and middle < limits.min_d_sensitivity:
+            self._sensitivities.append(values["d_sensitivity"])
+        median = statistics.median(self._sensitivities) if self._sensitivities else 1.0
+        if len(self._sensitivities) == limits.patience and median < limits.min_d_sensitivity:
             self._stop(
                 step,
-                "the discriminator collapsed: it gives the same answers to true and to repaired pictures (sensitivity "
-                f"{middle:.2g}) and teaches the generator nothing",
+                "the discriminator collapsed: it gives the same output for clean and for restored images (sensitivity "
+                f"{median:.2g})",
                 "lower optimizer.lr_discriminator",
             )
         penalty = values.get("d_gradient_penalty", 0.0)
-        self._count("slope", limits.max_gradient_penalty > 0 and penalty > limits.max_gradient_penalty)
-        if self._held("slope"):
+        if self._lasts("penalty", 0 < limits.max_gradient_penalty < penalty):
             self._stop(
                 step,
-                f"the discriminator ran away: its slope is out of hand (gradient penalty {penalty:.3g})",
+                f"the discriminator diverged: its gradient penalty is {penalty:.3g}",
                 "lower optimizer.lr_discriminator, or raise loss.gradient_penalty",
             )
-        size = max(abs(values["d_real"]), abs(values["d_fake"]))
-        watched = limits.max_logit > 0 and self.adversarial != "wgan-gp"
-        self._count("logits", watched and size > limits.max_logit)
-        if self._held("logits"):
+        logit = max(abs(values["d_real"]), abs(values["d_fake"]))
+        if self._lasts("logit", 0 < limits.max_logit < logit and self.adversarial != "wgan-gp"):
             self._stop(
                 step,
-                f"the discriminator ran away: its answers are {size:.3g} in size and teach the generator nothing",
+                f"the discriminator diverged: its mean logit is {logit:.3g}",
                 "lower optimizer.lr_discriminator, or set discriminator.args.spectral_norm=true or loss.r1=10",
             )
 
-    def _count(self, what: str, wrong: bool) -> None:
-        self._in_a_row[what] = self._in_a_row.get(what, 0) + 1 if wrong else 0
-
-    def _held(self, what: str) -> bool:
-        return self._in_a_row[what] >= self.config.patience
+    def _lasts(self, name: str, exceeded: bool) -> bool:
+        """Whether a limit has been exceeded for `patience` consecutive log lines."""
+        self._lines_in_a_row[name] = self._lines_in_a_row.get(name, 0) + 1 if exceeded else 0
+        return self._lines_in_a_row[name] >= self.config.patience
 
     def _stop(self, step: int, what: str, hint: str) -> None:
         raise RestoreError(
             f"stopped at step {step}: {what}",
             where=self.out,
-            hint=f"{hint}; the last saved state and the best weights are in place",
+            hint=f"{hint}; the last saved state and the best weights are kept",
             exit_code=3,
         )

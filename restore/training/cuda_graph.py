@@ -1,17 +1,17 @@
-"""The step as one launch: on a GPU, a small step costs more in launches than in arithmetic.
+"""Training steps as CUDA graphs: on a GPU, a small step costs more in kernel launches than in arithmetic.
 
-A CUDA graph records what a step launches, once; replaying it costs one launch, whatever the networks (see "CUDA graphs"
-in PyTorch's notes on CUDA semantics). Same kernels in the same order: the same numbers, up to what these kernels differ
-by from run to run.
+A CUDA graph records the kernels of a step once; replaying it costs one launch (see "CUDA graphs" in PyTorch's notes on
+CUDA semantics). The kernels and their order are the same, and so are the numbers, up to what these kernels differ by
+from run to run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,23 +21,27 @@ from restore.training.step import StepContext, TrainableNetwork, train_step
 
 Step = Callable[..., dict[str, Tensor]]
 
-_WARM_UP_STEPS = 3  # allocators, compilers and cuDNN settle; these are steps like any other
+_WARM_UP_STEPS = 3  # until allocators, compilers and cuDNN have settled; these are steps of the run, too
 
 
-def stepper(
-    rules: StepContext, device: torch.device, *, wanted: bool, paused: Callable[[], AbstractContextManager[Any]],
+def make_stepper(
+    context: StepContext,
+    device: torch.device,
+    *,
+    cuda_graph: bool,
+    paused: Callable[[], AbstractContextManager[Any]],
     on_event: Callable[[str], None] = lambda line: None,
-) -> Step:  # fmt: skip
-    """`train_step`, or on one CUDA device something that does the same in one launch.
+) -> Step:
+    """`train_step`, or on a single CUDA device a `CudaGraphStep`.
 
     Args:
-        rules: of the run.
-        device: where it computes.
-        wanted: False: `train_step` itself everywhere.
-        paused: a context in which nobody else gives work to the device.
-        say: told where a step could not be recorded.
+        context: of the run.
+        device: of the run.
+        cuda_graph: False: always `train_step`.
+        paused: a context in which no other thread launches kernels.
+        on_event: called if a step cannot be recorded.
     """
-    if not wanted or device.type != "cuda" or rules.fabric.world_size > 1:
+    if not cuda_graph or device.type != "cuda" or context.fabric.world_size > 1:
         return train_step
     return CudaGraphStep(device, paused, on_event)
 
@@ -50,62 +54,62 @@ class _Recording:
 
 
 class CudaGraphStep:
-    """Makes steps as `train_step` does, and takes its arguments; from the fourth of a kind on by replaying a graph.
+    """Does what `train_step` does, with the same arguments; from the fourth step of a kind on by replaying a graph.
 
-    Kinds differ in whether D plays, whether R1 is paid, and in the shape of the batch. What a step returns is valid
-    until the next one.
+    Kinds differ in whether D has joined, whether R1 is applied, and in the shape of the batch. The returned terms are
+    valid until the next step.
 
     Args:
-        device, paused, say: see `stepper`.
+        device, paused, on_event: see `make_stepper`.
     """
 
     def __init__(
         self, device: torch.device, paused: Callable[[], AbstractContextManager[Any]], on_event: Callable[[str], None]
     ) -> None:
         self._device, self._paused, self._on_event = device, paused, on_event
-        self._stream = torch.cuda.Stream(device)
-        self._made: Counter[tuple] = Counter()
-        self._recordings: dict[tuple, _Recording] = {}
+        self._stream = cast(Any, torch.cuda.Stream)(device)  # untyped in PyTorch
+        self._steps: Counter[Hashable] = Counter()
+        self._recordings: dict[Hashable, _Recording] = {}
         self._pool: Any = None
-        self._gave_up = False
+        self._failed = False
 
     def __call__(
         self,
         g: TrainableNetwork,
         d: TrainableNetwork | None,
         batches: list[Batch],
-        rules: StepContext,
+        context: StepContext,
         *,
         d_steps: int = 1,
-        penalise: bool = True,
+        apply_r1: bool = True,
     ) -> dict[str, Tensor]:
         """See `train_step`."""
-        if self._gave_up:
-            return train_step(g, d, batches, rules, d_steps=d_steps, penalise=penalise)
-        pays = penalise and d is not None and rules.loss.r1 > 0
-        kind = (d is not None, pays, d_steps, len(batches), batches[0].clean.shape)
+        if self._failed:
+            return train_step(g, d, batches, context, d_steps=d_steps, apply_r1=apply_r1)
+        r1 = apply_r1 and d is not None and context.loss.r1 > 0
+        kind = (d is not None, r1, d_steps, len(batches), batches[0].clean.shape)
         if kind not in self._recordings:
-            if self._made[kind] < _WARM_UP_STEPS:
-                self._made[kind] += 1
-                return self._aside(lambda: train_step(g, d, batches, rules, d_steps=d_steps, penalise=pays))
-            recording = self._record(g, d, batches, rules, d_steps, pays)
+            if self._steps[kind] < _WARM_UP_STEPS:
+                self._steps[kind] += 1
+                return self._on_own_stream(lambda: train_step(g, d, batches, context, d_steps=d_steps, apply_r1=r1))
+            recording = self._record(g, d, batches, context, d_steps, r1)
             if recording is None:
-                return train_step(g, d, batches, rules, d_steps=d_steps, penalise=pays)
+                return train_step(g, d, batches, context, d_steps=d_steps, apply_r1=r1)
             self._recordings[kind] = recording
         recording = self._recordings[kind]
         for own, batch in zip(recording.batches, batches):
-            torch._foreach_copy_(_floats(own), _floats(batch))
+            torch._foreach_copy_(_float_tensors(own), _float_tensors(batch))
             own.keys.copy_(batch.keys)
         recording.graph.replay()
         return dict(recording.terms)
 
-    def _aside(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Run a step on the stream that will be recorded, so that what it leaves behind belongs to that."""
-        here = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(here)
+    def _on_own_stream(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Run a step on the stream that is recorded later, so that the memory it allocates belongs to that stream."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             terms = step()
-        here.wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return terms
 
     def _record(
@@ -113,10 +117,11 @@ class CudaGraphStep:
         g: TrainableNetwork,
         d: TrainableNetwork | None,
         batches: list[Batch],
-        rules: StepContext,
+        context: StepContext,
         d_steps: int,
-        penalise: bool,
+        apply_r1: bool,
     ) -> _Recording | None:
+        # A graph always reads from the same addresses: batches are copied there before each replay.
         own = [Batch(*(t.clone() for t in (b.damaged, b.mask, b.clean, b.keys))) for b in batches]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -124,20 +129,20 @@ class CudaGraphStep:
                 self._paused(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
-                terms = train_step(g, d, own, rules, d_steps=d_steps, penalise=penalise)
+                terms = train_step(g, d, own, context, d_steps=d_steps, apply_r1=apply_r1)
         except RuntimeError as error:
-            self._gave_up = True
-            for player in (g, d):
-                if player is not None:
-                    player.start_again()
-            memory = isinstance(error, torch.OutOfMemoryError)
-            reason = "there is no memory for it" if memory else " ".join(str(error).split())[:120]
+            self._failed = True
+            for network in (g, d):
+                if network is not None:
+                    network.discard_step()
+            no_memory = isinstance(error, torch.OutOfMemoryError)
+            reason = "out of memory" if no_memory else " ".join(str(error).split())[:120]
             self._recordings.clear()
-            self._on_event(f"steps are launched kernel by kernel, since they cannot be recorded (cuda_graph): {reason}")
+            self._on_event(f"steps cannot be recorded as a CUDA graph, so they run kernel by kernel: {reason}")
             return None
         self._pool = graph.pool()
         return _Recording(graph, own, terms)
 
 
-def _floats(batch: Batch) -> list[Tensor]:
+def _float_tensors(batch: Batch) -> list[Tensor]:
     return [batch.damaged, batch.mask, batch.clean]

@@ -1,4 +1,4 @@
-"""What several processes of one run say to each other."""
+"""Communication between the processes of a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ T = TypeVar("T")
 
 
 def on_rank_zero(fabric: Fabric, action: Callable[[], T]) -> T | None:
-    """Do something in the process that leads, and let the others know whether it went well.
+    """Call a function on rank 0, and make all processes fail if it fails.
+
+    Returns:
+        What it returned; None on other ranks.
 
     Raises:
-        RestoreError: it did not; in the others, which say nothing of it, with the same exit code.
+        RestoreError: it failed. Other ranks raise an error with the same exit code.
     """
     done, failed = None, None
     if fabric.is_global_zero:
@@ -28,35 +31,35 @@ def on_rank_zero(fabric: Fabric, action: Callable[[], T]) -> T | None:
     if fabric.world_size > 1:
         code = fabric.broadcast(failed.exit_code if failed is not None else 0)
         if code and not fabric.is_global_zero:
-            raise RestoreError("the process that leads has stopped", exit_code=code)
+            raise RestoreError("rank 0 has failed", exit_code=code)
     if failed is not None:
         raise failed
     return done
 
 
 def sync_buffers(fabric: Fabric, *networks: torch.nn.Module) -> None:
-    """Give running statistics, which each process takes of its own images, the mean over all of them."""
+    """Average running statistics over all processes; each takes them from its own images."""
     buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
     if fabric.world_size == 1 or not buffers:
         return
     mean = fabric.all_reduce(torch.cat([b.detach().flatten() for b in buffers]), reduce_op="mean")
     assert isinstance(mean, torch.Tensor)
-    for buffer, values in zip(buffers, mean.split([b.numel() for b in buffers])):
+    for buffer, values in zip(buffers, mean.split_with_sizes([b.numel() for b in buffers])):
         buffer.copy_(values.view_as(buffer))
 
 
 def mean_over_processes(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Scalars averaged over all processes, in one exchange, and fetched in one go."""
-    together = torch.stack([terms[name].float() for name in terms])
+    """Average scalars over all processes. One exchange and one transfer from the device for all of them."""
+    stacked = torch.stack([terms[name].float() for name in terms])
     if fabric.world_size > 1:
-        mean = fabric.all_reduce(together, reduce_op="mean")
+        mean = fabric.all_reduce(stacked, reduce_op="mean")
         assert isinstance(mean, torch.Tensor)
-        together = mean
-    return dict(zip(terms, together.tolist()))
+        stacked = mean
+    return dict(zip(terms, stacked.tolist()))
 
 
 def any_rank(fabric: Fabric, here: bool) -> bool:
-    """Whether something holds in any process."""
+    """Whether a condition holds in any process."""
     if fabric.world_size == 1:
         return here
     return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum"))

@@ -1,4 +1,4 @@
-"""The running average of the weights: what is validated, kept and shipped."""
+"""The exponential moving average of the weights, which is validated and exported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from restore.models.network import RestorationNetwork
 
 
 class Ema:
-    """Exponential moving average of a network's parameters; buffers (BatchNorm's statistics) are copied.
+    """Exponential moving average of a network's parameters. Buffers (BatchNorm statistics) are copied.
 
-    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the first steps' noise is soon forgotten.
+    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the initial weights are soon forgotten.
 
     Args:
-        model: the network to follow; it is copied once.
-        decay: share of the old average kept per step.
-        from_trained: the network was trained before, so that its first weights are worth keeping: no low start.
+        model: the network to average. It is copied once.
+        decay: weight of the previous average per step.
+        from_trained: `model` has been trained before: no low start.
     """
 
     def __init__(self, model: RestorationNetwork, decay: float, *, from_trained: bool = False) -> None:
@@ -27,7 +27,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after `step` (counted from 0)."""
+        """Include the weights after a step, counted from 0."""
         decay = self.decay if self.from_trained else min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         if buffers := list(model.buffers()):

@@ -16,13 +16,13 @@ import torch
 
 from restore.checkpoints import save_weights
 from restore.data.loader import BatchStream
-from restore.degradations import key
 from restore.devices import restored_cuda_flags
 from restore.errors import RestoreError
+from restore.hashed_random import key
 from restore.models import count_parameters
 from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import TrainConfig
-from restore.training.cuda_graph import stepper
+from restore.training.cuda_graph import make_stepper
 from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
 from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
@@ -30,24 +30,30 @@ from restore.training.run_dir import Follower, RunFolder, Savable
 from restore.training.setup import (
     build_networks,
     describe,
-    make_player,
+    make_trainable,
     open_data,
     open_fabric,
     open_perceptual,
-    set_rates,
-    settle_precision,
+    set_learning_rates,
+    set_precision,
 )
 from restore.training.step import StepContext, TrainableNetwork
-from restore.training.validation import better, open_exam, save_grid
+from restore.training.validation import is_better, open_validator, save_grid
 
-_SHOWN = 6  # validation pictures in a grid
-_DROPOUT = 4  # what a key is for: apart from those of pictures
-_ASK_EVERY = 10  # steps between two questions to all processes whether one was asked to stop
+_GRID_IMAGES = 6  # validation images in samples/
+_DROPOUT = 4  # first part of a key, different from those of images
+_STOP_CHECK_STEPS = 10  # between checks whether any process was asked to stop; a check makes all processes wait
 
 
 @dataclass
 class TrainCallbacks:
-    """Where a run tells what it does; the command line shows it, a script may ignore it."""
+    """Called during a run.
+
+    Attributes:
+        on_event: with a line about anything but numbers.
+        logged: with step, total steps and values, at every log line.
+        validated: with step, scores, and whether they are the best so far.
+    """
 
     on_event: Callable[[str], None] = lambda line: None
     logged: Callable[[int, int, dict[str, float]], None] = lambda step, total, values: None
@@ -60,10 +66,10 @@ class Result:
 
     Attributes:
         out: its folder.
-        step: the last one.
-        finished: all steps were made, or `early_stop` ended it; otherwise a signal did, with the state saved.
+        step: the last step.
+        finished: all steps were done, or `early_stop` ended the run. Otherwise a signal stopped it; the state is saved.
         best: step and scores of `best.safetensors`.
-        leads: this process is the one that writes and speaks.
+        leads: this is the process that writes files and calls the callbacks.
     """
 
     out: Path
@@ -74,45 +80,46 @@ class Result:
 
 
 @restored_cuda_flags()
-def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
-    """Run a training config to its end, from wherever its folder stands.
+def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Result:
+    """Start a run, or resume it from the state in its folder.
 
     Args:
-        config: with `out` settled (see `load_train_config`).
-        report: called as the run goes, in the process that leads.
+        config: `out` must be set (see `load_train_config`).
+        callbacks: called during the run, in the process that leads.
 
     Returns:
-        How it ended; `best.safetensors` and `last/` lie in `config.out`.
+        How the run ended. `best.safetensors` and `last/` are in `config.out`.
 
     Raises:
-        RestoreError: wrong data or settings (exit code 2), a batch that does not fit or a full disk (1), training
-            diverged (3).
+        RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1), or
+            training diverged (3).
     """
     assert config.out is not None
     out = config.out
 
-    # The devices. With several, every process runs all of this; the first one writes and speaks.
+    # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
     fabric = open_fabric(config)
     fabric.launch()
     device, leads = fabric.device, fabric.is_global_zero
-    precision = settle_precision(config, device)
-    report = report if report is not None and leads else TrainCallbacks()
+    precision = set_precision(config, device)
+    callbacks = callbacks if callbacks is not None and leads else TrainCallbacks()
 
-    # The networks, the pictures, and the fixed validation set.
-    generator, discriminator = build_networks(config, begins=not RunFolder.has_state(config.out))
-    source, validation = open_data(config, generator, device, report.on_event)
-    exam = open_exam(config, precision, device, report.on_event)
+    # Networks, images, and the fixed validation set.
+    generator, discriminator = build_networks(config, use_init=not RunFolder.has_state(out))
+    source, validation = open_data(config, generator, device, callbacks.on_event)
+    validator = open_validator(config, precision, device, callbacks.on_event)
     perceptual = open_perceptual(config, device)
     augment = config.discriminator.augment
-    rules = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
-    g = make_player(generator, fabric, config, precision, is_discriminator=False)
+    context = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
+    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:
-        d = make_player(discriminator, fabric, config, precision, is_discriminator=True)
+        d = make_trainable(discriminator, fabric, config, precision, is_discriminator=True)
+    trained = [g] if d is None else [g, d]
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
 
     with on_rank_zero(fabric, lambda: RunFolder(out)) or Follower(out) as run:
-        # Where the folder stands.
+        # Resume from the state in the folder.
         on_rank_zero(fabric, lambda: run.check(config))
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if d is not None:
@@ -120,97 +127,94 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
         facts = run.load(parts) or {"step": 0, "best": {}, "without_better": 0}
         if facts.get("pictures", source.fingerprint) != source.fingerprint:
             raise RestoreError(
-                "the training pictures are not those that this run began with",
-                where=config.out,
-                hint="choose another out=",
+                "this run began with other training images", where=out, hint="use another out=, or the same images"
             )
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         if fabric.broadcast(start) != start:
-            raise RestoreError("not every machine sees this run's state", where=out, hint="put out= on a shared disk")
-        run.forget_after(start)
-        begins = max(start, config.loss.adversarial_start)
-        watch = CollapseMonitor(config.collapse, config.loss.adversarial, out, discriminator, begins)
-        report.on_event(
-            f"{'resumed at step ' + str(start) if start else 'new run'} in {config.out}: "
+            raise RestoreError("not visible on every machine", where=out, hint="put out= on a shared disk")
+        run.truncate_log(start)
+        d_start = max(start, config.loss.adversarial_start)
+        monitor = CollapseMonitor(config.collapse, config.loss.adversarial, out, discriminator, d_start)
+        callbacks.on_event(
+            f"{f'resumed at step {start}' if start else 'new run'} in {out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
 
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
-        make_step = stepper(rules, device, wanted=config.cuda_graph, paused=stream.paused, on_event=report.on_event)
+        make_step = make_stepper(
+            context, device, cuda_graph=config.cuda_graph, paused=stream.paused, on_event=callbacks.on_event
+        )
+        benchmark = StepBenchmark(config, source, context, g, d, ema, share // config.grad_accumulation)
         step, clock, timed_from = start, time.perf_counter(), start
-        last = start >= config.total_steps or should_stop_early(config, without_better)
-        trial = StepBenchmark(config, source, rules, g, d, ema, share // config.grad_accumulation)
-        with stop_requests() as stop_requested, stream:
-            if not start:  # what there is to improve upon
-                scores = exam.scores(ema.model, validation, fabric)
-                run.log({"step": 0, **validation_line(scores)})
-                report.validated(0, scores, False)
+        last = start >= config.total_steps or _should_stop_early(config, without_better)
+        with _stop_requests() as stop_requested, stream:
+            if not start:  # the scores of the initial weights, for comparison
+                scores = validator.scores(ema.model, validation, fabric)
+                run.log({"step": 0, **_validation_values(scores)})
+                callbacks.validated(0, scores, False)
             while not last:
-                # D steps, then G (see step.py), on this process's share of the images, in parts; the average follows.
+                # A step of D and G on this process's share of the batch (see step.py), and the average of the weights.
                 torch.manual_seed(key(config.seed, _DROPOUT, step, fabric.global_rank))
-                set_rates(g, d, config.optimizer, step, config.total_steps, fresh=config.init is not None)
-                adversary = d if step >= config.loss.adversarial_start else None
-                with trial.fits(exit_code=1):
+                set_learning_rates(g, d, config.optimizer, step, config.total_steps, from_init=config.init is not None)
+                active_d = d if step >= config.loss.adversarial_start else None
+                with benchmark.explain_out_of_memory(exit_code=1):
                     terms = make_step(
-                        g, adversary, next(stream).parts(config.grad_accumulation), rules,
-                        d_steps=config.discriminator.steps, penalise=step % config.loss.r1_interval == 0,
+                        g, active_d, next(stream).parts(config.grad_accumulation), context,
+                        d_steps=config.discriminator.steps, apply_r1=step % config.loss.r1_interval == 0,
                     )  # fmt: skip
                 ema.update(g.network, step)
-                if config.task == "restoration":  # most masks are almost empty, and alike by right
-                    watch.see(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
+                if config.task == "restoration":  # most masks are almost empty, so a detector's outputs may be alike
+                    monitor.add_thumbnails(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 
                 last = step == config.total_steps
-                ask = fabric.world_size == 1 or step % _ASK_EVERY == 0 or last
-                stopping = ask and any_rank(fabric, stop_requested.is_set())
+                check_stop = fabric.world_size == 1 or step % _STOP_CHECK_STEPS == 0 or last
+                stopping = check_stop and any_rank(fabric, stop_requested.is_set())
                 to_validate = step % config.validate_every == 0 or last
                 if step % config.log_every == 0 or to_validate:
-                    terms |= watch.diversity() | ({} if adversary is None else watch.growth(step))
-                    values = mean_over_processes(fabric, terms | skipped_steps(g, d))
-                    watch.look(step, values, int(values.pop("skipped_in_a_row")))
+                    terms |= monitor.diversity() | ({} if active_d is None else monitor.d_growth(step))
+                    values = mean_over_processes(fabric, terms | _skipped_steps(trained))
+                    monitor.check(step, values, int(values.pop("skipped_in_a_row")))
                     values["lr"] = g.optimizer.param_groups[0]["rate"]
-                    values["images_per_second"] = (
-                        (step - timed_from) * config.data.batch / (time.perf_counter() - clock)
-                    )
+                    seconds = time.perf_counter() - clock
+                    values["images_per_second"] = (step - timed_from) * config.data.batch / seconds
                     run.log({"step": step, **{k: v for k, v in values.items() if math.isfinite(v)}})
-                    report.logged(step, config.total_steps, values)
+                    callbacks.logged(step, config.total_steps, values)
                 if to_validate:
                     pause = time.perf_counter()
                     sync_buffers(fabric, g.network, ema.model)
-                    scores = exam.scores(ema.model, validation, fabric)
-                    is_best = better(scores, best, config.best_by)
+                    scores = validator.scores(ema.model, validation, fabric)
+                    is_best = is_better(scores, best, config.best_by)
                     without_better = 0 if is_best else without_better + 1
                     if is_best:
                         best = {"step": step, **scores}
 
-                    def show(step: int = step, scores: dict[str, float] = scores, is_best: bool = is_best) -> None:
-                        rows = [exam.row(ema.model, batch) for batch in validation[:_SHOWN]]
+                    def write(step: int = step, scores: dict[str, float] = scores, is_best: bool = is_best) -> None:
+                        rows = [validator.row(ema.model, batch) for batch in validation[:_GRID_IMAGES]]
                         save_grid(run.path / "samples" / f"step_{step:07d}.png", rows)
                         if is_best:
                             description = describe(config, ema.model, validation, scores)
                             save_weights(run.best, ema.model.state_dict(), description)
-                        run.log({"step": step, **validation_line(scores)})
+                        run.log({"step": step, **_validation_values(scores)})
                         run.draw_curves()
 
-                    on_rank_zero(fabric, show)
-                    report.validated(step, scores, is_best)
+                    on_rank_zero(fabric, write)
+                    callbacks.validated(step, scores, is_best)
                     clock += time.perf_counter() - pause
-                    if should_stop_early(config, without_better) and not last:
-                        report.on_event(
-                            f"stopped early: {without_better} validations without a better {config.best_by}"
-                        )
+                    if _should_stop_early(config, without_better) and not last:
+                        callbacks.on_event(f"stopped early: no better {config.best_by} in {without_better} validations")
                         last = True
-                # Best weights never lie in a folder without a state that they belong to.
-                due = step % config.save_every == 0 or (bool(best) and not run.saved)
-                # While steps are skipped, the state before is the good one, unless this is the end.
-                if last or stopping or (due and all(p.skipped[1] == 0 for p in (g, d) if p is not None)):
-                    sync_buffers(fabric, ema.model, *(player.network for player in (g, d) if player is not None))
+                # best.safetensors must not exist without a state of the run that it belongs to.
+                due = step % config.save_every == 0 or (bool(best) and not run.has_saved)
+                # While steps are skipped, the previous state is the better one, except at the end.
+                if last or stopping or (due and all(network.skipped[1] == 0 for network in trained)):
+                    sync_buffers(fabric, ema.model, *(network.network for network in trained))
                     facts = {
                         "step": step,
                         "best": best,
                         "without_better": without_better,
-                        "pictures": source.fingerprint,
+                        "pictures": source.fingerprint,  # the key of states that exist already
                     }
                     on_rank_zero(fabric, partial(run.save, parts, facts))
                 if stopping:
@@ -218,32 +222,31 @@ def train(config: TrainConfig, report: TrainCallbacks | None = None) -> Result:
         return Result(run.path, step, last, best, leads)
 
 
-def skipped_steps(g: TrainableNetwork, d: TrainableNetwork | None) -> dict[str, torch.Tensor]:
-    """How many steps did nothing, in all and in a row until now, of the network of which there were more."""
-    most = torch.stack([player.skipped for player in (g, d) if player is not None]).amax(dim=0)
+def _skipped_steps(trained: list[TrainableNetwork]) -> dict[str, torch.Tensor]:
+    """Number of skipped steps, in total and since the last that was not, of the network with the most."""
+    most = torch.stack([network.skipped for network in trained]).amax(dim=0)
     return {"skipped": most[0], "skipped_in_a_row": most[1]}
 
 
-def validation_line(scores: dict[str, float]) -> dict[str, float]:
-    """What `metrics.jsonl` says of a validation."""
+def _validation_values(scores: dict[str, float]) -> dict[str, float]:
+    """Scores under the names that they have in `metrics.jsonl`."""
     return {f"validation_{name}": value for name, value in scores.items() if math.isfinite(value)}
 
 
-def should_stop_early(config: TrainConfig, without_better: int) -> bool:
-    """Whether `early_stop` ends the run."""
+def _should_stop_early(config: TrainConfig, without_better: int) -> bool:
     return config.early_stop is not None and without_better >= config.early_stop
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set: the step in progress ends, the state is saved, then the run stops."""
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set. The run then finishes its step, saves, and stops."""
     requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield requested
         return
 
     def request(signum: int, frame: object) -> None:
-        if requested.is_set():  # a second Ctrl-C means: now
+        if requested.is_set():  # a second Ctrl-C stops at once
             raise KeyboardInterrupt
         requested.set()
 

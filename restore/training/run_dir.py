@@ -1,4 +1,4 @@
-"""A run's folder: what it was asked, where it stands, what it reached. One process at a time."""
+"""The folder of a run: config, state, log, and best weights. One process at a time."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ Savable = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 
 
 class RunFolder:
-    """A run's folder, locked against a second process until it is closed. A context manager.
+    """The folder of a run, locked against other processes until it is closed. A context manager.
 
     It holds `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, `curves.png`, `samples/`,
     `best.safetensors`, `last/state.safetensors`, and `tensorboard/` if that is installed. With `keep_checkpoints: N`
-    there are also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last. Copied to
-    `last/state.safetensors`, one of them is where the run resumes.
+    there are also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last. To resume from one of them,
+    copy it to `last/state.safetensors`.
 
     Args:
-        path: made if it is not there.
+        path: created if it does not exist.
 
     Raises:
-        RestoreError: it cannot be made, or another process trains in it.
+        RestoreError: it cannot be created, or another process is training in it.
     """
 
     _keep = 0
-    _saved_step: int | None = None  # of last/, as far as this process knows
+    _saved_step: int | None = None  # of last/, if this process has read or written it
     _board: Any = None
     _cpu_jpeg = "libjpeg"
 
@@ -67,36 +67,55 @@ class RunFolder:
     ) -> None:
         self.close()
         if isinstance(error, RestoreError) and _disk_is_full(error):
-            error.hint = self._what_is_safe()
+            error.hint = self._disk_full_hint()
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._board is not None:
             self._board.close()
         self._lock.close()
 
-    def check(self, config: TrainConfig) -> None:
-        """Write the resolved config; where a run has begun here already, see that this is the same one.
+    @staticmethod
+    def has_state(path: Path) -> bool:
+        """Whether a folder holds a state to resume from."""
+        return (path / "last" / "state.safetensors").exists()
 
-        What a process that was killed while writing left behind is removed. A run that was killed before its first
-        state was saved starts again.
+    @staticmethod
+    def cpu_jpeg(path: Path) -> str:
+        """What compresses training images on a CPU: `libjpeg`, or `tensor` for a run that an earlier release began.
+
+        Such a run resumes bit for bit only with the implementation that it began with.
+        """
+        if not RunFolder.has_state(path):
+            return "libjpeg"
+        return str(read_state_facts(path / "last" / "state.safetensors").get("cpu_jpeg", "tensor"))
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether this folder holds a state to resume from."""
+        return self.state.exists()
+
+    def check(self, config: TrainConfig) -> None:
+        """Check that the folder is empty or holds a run of the same config, and write the resolved config.
+
+        Temporary files of a killed process are removed. A run that was killed before it saved a state starts again.
 
         Raises:
-            RestoreError: the folder holds a run of another config (the differing keys are listed), or files that are
-                not this run's and would be replaced.
+            RestoreError: the folder holds a run of another config (the differing keys are listed), or files of
+                something else that would be replaced.
         """
-        wanted = resolved(config)
+        expected = resolved(config)
         file = self.path / "config.yaml"
         if file.exists():
-            self._refuse_another_config(read_yaml(file), wanted)
-        if not self.state.exists():
-            owner = () if file.exists() else ("metrics.jsonl",)
-            foreign = [name for name in (*owner, self.best.name) if (self.path / name).exists()]
+            self._refuse_another_config(read_yaml(file), expected)
+        if not self.has_saved:
+            own = () if file.exists() else ("metrics.jsonl",)
+            foreign = [name for name in (*own, self.best.name) if (self.path / name).exists()]
             if foreign:
                 raise RestoreError(
-                    f"holds {' and '.join(foreign)}, which would be replaced, but no state to go on from in last/",
+                    f"holds {' and '.join(foreign)}, which would be replaced, but no state to resume from in last/",
                     where=self.path,
-                    hint="choose another out=, or move them away",
+                    hint="use another out=, or move them away",
                 )
         try:
             (self.path / "samples").mkdir(exist_ok=True)
@@ -104,25 +123,25 @@ class RunFolder:
             raise RestoreError(f"cannot be written: {error.strerror}", where=self.path / "samples") from error
         for folder in (self.path, self.path / "samples", self.state.parent):
             sweep_leftovers(folder)
-        write_atomically(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
-        found = environment(config.device, config.precision)
-        write_atomically(self.path / "environment.json", json.dumps(found, indent=1).encode())
+        write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
+        versions = environment(config.device, config.precision)
+        write_atomically(self.path / "environment.json", json.dumps(versions, indent=1).encode())
         self._keep = config.keep_checkpoints
 
-    def _refuse_another_config(self, found: Any, wanted: dict[str, Any]) -> None:
-        there, here = _flat(_in_current_form(found), FREE_ON_RESUME), _flat(wanted, FREE_ON_RESUME)
-        differing = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    def _refuse_another_config(self, found: Any, expected: dict[str, Any]) -> None:
+        before, now = _flat(_in_current_form(found), FREE_ON_RESUME), _flat(expected, FREE_ON_RESUME)
+        differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
         if differing:
-            listed = "; ".join(f"{k} was {there.get(k)}, is {here.get(k)}" for k in differing[:5])
+            listed = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in differing[:5])
             raise RestoreError(
                 f"holds a run of another config ({listed})",
                 where=self.path,
-                hint="choose another out=, or use the same values"
-                + ("" if self.state.exists() else ", or move its config.yaml away: no state of it was saved"),
+                hint="use another out=, or the same values"
+                + ("" if self.has_saved else ", or move its config.yaml away: it has no saved state"),
             )
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`, and tell TensorBoard."""
+        """Append a line to `metrics.jsonl`, and to TensorBoard's log."""
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
@@ -130,37 +149,34 @@ class RunFolder:
             raise RestoreError(
                 f"cannot be written: {error.strerror}", where=self.path / "metrics.jsonl", exit_code=1
             ) from error
-        self._show(values)
+        if self._board is not None:
+            for name, value in values.items():
+                if name != "step":
+                    group = "validation" if name.startswith("validation_") else "training"
+                    self._board.add_scalar(f"{group}/{name.removeprefix('validation_')}", value, values["step"])
 
-    def _show(self, values: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
-        for name, value in values.items():
-            if name != "step":
-                group = "validation" if name.startswith("validation_") else "training"
-                self._board.add_scalar(f"{group}/{name.removeprefix('validation_')}", value, values["step"])
-
-    def draw_curves(self) -> None:
-        """Bring `curves.png` up to date with `metrics.jsonl`."""
-        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
-
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of `metrics.jsonl` that a resumed run will write again, and have TensorBoard forget them."""
-        self._board = open_board(self.path / "tensorboard", step)
+    def truncate_log(self, step: int) -> None:
+        """Remove log lines after a step, which a resumed run writes again; in TensorBoard, too."""
+        self._board = _open_tensorboard(self.path / "tensorboard", step)
         file = self.path / "metrics.jsonl"
         if file.exists():
+            # A line that a killed process did not finish does not end with a brace.
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if step and json.loads(line).get("step", 0) <= step]
             write_atomically(file, "".join(line + "\n" for line in kept).encode())
 
-    def save(
-        self,
-        parts: Mapping[str, Savable],
-        facts: Mapping[str, Any],
-    ) -> None:
-        """Write everything an exact resume needs, replacing what was there only when it is whole.
+    def draw_curves(self) -> None:
+        """Draw `curves.png` from `metrics.jsonl`."""
+        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
 
-        The state before goes to `checkpoints/` where the config says `keep_checkpoints`.
+    def save(self, parts: Mapping[str, Savable], facts: Mapping[str, Any]) -> None:
+        """Write everything that an exact resume needs. Atomic: the previous state is replaced by a complete one.
+
+        With `keep_checkpoints`, the previous state is moved to `checkpoints/`.
+
+        Args:
+            parts: networks, optimizers and scalers by name.
+            facts: plain values, `step` among them.
         """
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
@@ -177,14 +193,14 @@ class RunFolder:
             save_state(self.state, tensors, {**facts, "plain": plain, "cpu_jpeg": self._cpu_jpeg})
         except RestoreError:
             if kept is not None:
-                kept.unlink(missing_ok=True)  # it is last/ still
+                kept.unlink(missing_ok=True)  # the previous state is still in last/
             raise
         self._saved_step = int(facts["step"])
-        self._drop_oldest(self._saved_step)
+        self._remove_old_checkpoints(self._saved_step)
 
     def _keep_previous(self) -> Path | None:
-        """Give the state that is about to be replaced a second name; its bytes are not copied where links work."""
-        if self._saved_step is None or not self.state.exists():
+        """Link the state that is about to be replaced into checkpoints/; copy it if the disk has no hard links."""
+        if self._saved_step is None or not self.has_saved:
             return None
         kept = self.path / "checkpoints" / f"step_{self._saved_step:07d}.safetensors"
         try:
@@ -199,35 +215,20 @@ class RunFolder:
             raise RestoreError(f"cannot be written: {error.strerror}", where=kept, exit_code=1) from error
         return kept
 
-    def _drop_oldest(self, newest: int) -> None:
+    def _remove_old_checkpoints(self, newest: int) -> None:
+        # Steps after the newest are of a run that resumed from an older state; they are left alone.
         files = (self.path / "checkpoints").glob("step_*.safetensors")
         older = sorted((step, file) for file in files if (step := _step_of(file)) is not None and step < newest)
         for _, file in older[: len(older) - self._keep] if len(older) > self._keep else []:
             file.unlink(missing_ok=True)
 
-    @property
-    def saved(self) -> bool:
-        """Whether there is a state to go on from."""
-        return self.state.exists()
-
-    @staticmethod
-    def has_state(path: Path) -> bool:
-        """Whether a run can go on in this folder."""
-        return (path / "last" / "state.safetensors").exists()
-
-    @staticmethod
-    def cpu_jpeg(path: Path) -> str:
-        """What compresses training images on a CPU: `libjpeg`, or `tensor` for a run that an earlier release began.
-
-        Such a run resumes bit for bit only with the implementation that it began with.
-        """
-        if not RunFolder.has_state(path):
-            return "libjpeg"
-        return str(read_state_facts(path / "last" / "state.safetensors").get("cpu_jpeg", "tensor"))
-
     def load(self, parts: Mapping[str, Savable]) -> dict[str, Any] | None:
-        """Fill the parts from the last state; returns the facts saved with it, or None where there is no state yet."""
-        if not self.state.exists():
+        """Load the last state into the parts.
+
+        Returns:
+            The facts that were saved with it; None if there is no state.
+        """
+        if not self.has_saved:
             return None
         self._cpu_jpeg = self.cpu_jpeg(self.path)
         tensors, facts = read_state(self.state)
@@ -242,32 +243,55 @@ class RunFolder:
                     index, _, key = k.partition(".")
                     state.setdefault(int(index), {})[key] = v
                 part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
-                _lay_alike(part)
+                _match_memory_format(part)
             elif facts["plain"].get(name):
                 part.load_state_dict(facts["plain"][name])
         return facts
 
-    def _what_is_safe(self) -> str:
+    def _disk_full_hint(self) -> str:
         free = f"{shutil.disk_usage(self.path).free / 1e6:.1f} MB are free"
-        if self._saved_step is None or not self.state.exists():
-            return f"{free}; nothing had been saved yet: make room and start again"
+        if self._saved_step is None or not self.has_saved:
+            return f"{free}, and no state was saved yet; free some space and start again"
         size = self.state.stat().st_size / 1e6
         return (
-            f"the state of step {self._saved_step} is whole in last/: make room ({free}, a state takes {size:.1f} MB), "
-            "and the same command goes on from there"
+            f"the state of step {self._saved_step} is safe in last/; free some space ({free}, a state takes "
+            f"{size:.1f} MB), and the same command resumes the run"
         )
 
 
-def _lay_alike(optimizer: torch.optim.Optimizer) -> None:
-    """Lay an optimizer's loaded averages out in memory as its parameters are: fused kernels read both side by side."""
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+class Follower(RunFolder):
+    """The folder of a run as ranks other than 0 use it: they read the state, and write nothing.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path / "best.safetensors"
+        self.state = path / "last" / "state.safetensors"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def check(self, config: TrainConfig) -> None:
+        """Left to rank 0."""
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Left to rank 0."""
+
+    def draw_curves(self) -> None:
+        """Left to rank 0."""
+
+    def truncate_log(self, step: int) -> None:
+        """Left to rank 0."""
+
+    def save(self, parts: Mapping[str, Savable], facts: Mapping[str, Any]) -> None:
+        """Left to rank 0."""
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
-    """The config as plain values, every default written out."""
+    """The config as plain values, with every default."""
     return config.model_dump(mode="json")
 
 
@@ -283,25 +307,34 @@ def _in_current_form(found: Any) -> dict[str, Any]:
         return values
 
 
-def open_board(folder: Path, step: int) -> Any:
-    """A TensorBoard writer that forgets what an earlier start told it after `step`; None where it is not installed."""
+def _flat(values: Mapping[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if prefix + key in without:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, without, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded averages the strides of their parameters: fused kernels read both in memory order."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _open_tensorboard(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that drops what was logged after `step`; None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-def _flat(values: Any, free: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if prefix + key in free:
-            continue
-        if isinstance(value, dict):
-            flat |= _flat(value, free, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _step_of(file: Path) -> int | None:
@@ -316,46 +349,12 @@ def _disk_is_full(error: RestoreError) -> bool:
 def _lock(file: Any, path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: an open file there cannot be replaced by a second run either
+    except ImportError:  # on Windows, a second run cannot replace files that are open
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise RestoreError(
-            "another process trains in this folder", where=path, hint="wait for it, or choose another out="
+            "another process is training in this folder", where=path, hint="wait for it, or use another out="
         ) from error
-    os.set_inheritable(file.fileno(), False)
-
-
-# A run's folder as every process but the first sees it.
-
-
-class Follower(RunFolder):
-    """Read, never written: the process that leads does that.
-
-    Args:
-        path: the folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.best = path / "best.safetensors"
-        self.state = path / "last" / "state.safetensors"
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
-    def check(self, config: TrainConfig) -> None:
-        """The leader has looked."""
-
-    def log(self, values: Mapping[str, Any]) -> None:
-        """The leader writes."""
-
-    def draw_curves(self) -> None:
-        """The leader draws."""
-
-    def forget_after(self, step: int) -> None:
-        """The leader forgets."""
-
-    def save(self, parts: Mapping[str, Savable], facts: Mapping[str, Any]) -> None:
-        """The leader saves."""
+    os.set_inheritable(file.fileno(), False)  # else data workers would keep the lock after this process

@@ -1,4 +1,4 @@
-"""One step of training: D, then G; or G alone, where it learns to mark damage."""
+"""One training step: an update of D, then of G; or of G alone."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from restore.losses.adversarial import (
     r1_penalty,
     sensitivity,
 )
-from restore.losses.diffaugment import augmented
+from restore.losses.diffaugment import diff_augment
 from restore.losses.reconstruction import pixel_loss
 from restore.losses.segmentation import soft_dice, weighted_cross_entropy
 from restore.training.config import LossConfig
 
-_MIX = 2101  # stream of the hash that says where the gradient penalty looks
+_MIX = 2101  # stream of the hash for the position of the gradient penalty
 
 
 @dataclass
 class TrainableNetwork:
-    """A network that plays: what is called, what is saved, and how it descends.
+    """A network with its optimizer and gradient scaler.
 
     Attributes:
-        network: the network itself: what is saved and averaged; and for passes that are differentiated twice, which
-            compiled code cannot be.
-        bare: the same, perhaps compiled: for passes whose gradients are not its own.
-        forward: the same, spread over devices: for passes whose gradients are.
-        optimizer: AdamW of its parameters; fused where it can be: then the device skips a step whose gradient is no
-            number, and nobody waits.
-        scaler: of the loss; of use in fp16.
-        clip_norm: largest gradient norm, or None.
-        scales: whether the scaler is of use.
-        skipped: int64[2] on the device: steps that did nothing, and how many of these in a row until now.
+        network: the module itself, which is saved and averaged. Also used for passes that are differentiated twice,
+            which compiled code does not support.
+        compiled: the same, compiled if the config says so. For passes that give no gradients to its own parameters.
+        forward: the same, wrapped for several processes. For passes that give gradients to its own parameters.
+        optimizer: AdamW of its parameters. The fused variant skips steps with NaN or Inf on the device itself, so the
+            CPU need not wait for the gradient.
+        scaler: loss scaler; enabled with fp16.
+        clip_norm: maximum gradient norm, or None.
+        scales: whether the scaler is enabled.
+        skipped: int64[2] on the device: number of skipped steps, in total and since the last step that was not.
     """
 
     network: nn.Module
-    bare: Callable[..., Any]
+    compiled: Callable[..., Any]
     forward: Any
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -57,7 +57,7 @@ class TrainableNetwork:
     skipped: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
 
     def step(self) -> Tensor:
-        """Apply the gradients that have been collected; returns their norm before clipping."""
+        """Apply the accumulated gradients, unless they contain NaN or Inf; returns their norm before clipping."""
         if self.scales:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -70,6 +70,7 @@ class TrainableNetwork:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         elif self.optimizer.defaults["fused"]:
+            # Set by GradScaler otherwise: the fused kernel makes no update if `found_inf` is 1.
             self.optimizer.grad_scale, self.optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not bad:
@@ -77,30 +78,30 @@ class TrainableNetwork:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def start_again(self) -> None:
-        """Forget a step that broke off in the middle."""
+    def discard_step(self) -> None:
+        """Discard the gradients of an interrupted step."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.scales:
             self.scaler.update(self.scaler.get_scale())
 
-    def running(self) -> list[Tensor]:
-        """What passes leave behind in the network itself: running statistics, singular vectors."""
+    def float_buffers(self) -> list[Tensor]:
+        """The buffers that forward passes change: running statistics, singular vectors."""
         return [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step needs to know beside its batch.
+    """What stays the same from step to step.
 
     Attributes:
-        fabric: spreads the backward passes over devices.
-        loss: of the config.
+        fabric: runs the backward passes, on one or several devices.
+        loss: the loss section of the config.
         precision: `fp32`, `bf16` or `fp16`, for autocast.
-        with_mask: G is told what is missing. Then D is shown the mask, too, and judges only what a user would see:
-            known pixels are the source's. Without, both see the damage as it is.
-        augment: kinds of augmentation of what D sees.
+        with_mask: G gets the mask. D then gets it, too, and sees G's output in the hole alone, as a user does. Without
+            it, both see the whole damaged image.
+        augment: kinds of augmentation of D's inputs.
         perceptual: the perceptual loss, or None.
-        task: `restoration`; or `detection`: G's output are logits of the mask, and nothing of a picture is compared.
+        task: `restoration`; or `detection`: G's outputs are logits of the mask.
     """
 
     fabric: Fabric
@@ -112,170 +113,148 @@ class StepContext:
     task: str = "restoration"
 
 
-def shown_to_discriminator(batch: Batch, picture: Tensor, rules: StepContext) -> Tensor:
-    """Condition first, picture last, in [-1, 1]: damaged (0.5 under a mask that is told), that mask, picture."""
-    parts = [batch.damaged, picture]
-    if rules.with_mask:
-        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, picture]
-    shown = torch.cat(parts, dim=1) * 2 - 1
-    if not rules.augment:
-        return shown
-    return augmented(shown, batch.keys, rules.augment, pictures=(0, shown.shape[1] - 3))
-
-
-def counted(d: TrainableNetwork, shown: Tensor, rules: StepContext) -> Tensor | None:
-    """Which of D's logits on a repaired picture count as fake: those that see the hole; None: all, where none is told.
-
-    Args:
-        d: the discriminator.
-        shown: what it is shown, as by `shown_to_discriminator`.
-        rules: see there.
-    """
-    return d.network.sees(shown[:, 3:4] > 0) if rules.with_mask else None  # type: ignore[operator]
-
-
 def train_step(
     g: TrainableNetwork,
     d: TrainableNetwork | None,
     batches: list[Batch],
-    rules: StepContext,
+    context: StepContext,
     *,
     d_steps: int = 1,
-    penalise: bool = True,
+    apply_r1: bool = True,
 ) -> dict[str, Tensor]:
-    """Update D (where it plays already), then G.
+    """Update D (if there is one, and it has joined), then G.
 
     Args:
-        g: the generator, whose forward is (image, mask) -> image, or logits.
-        d: the discriminator; None before the adversary starts, or where there is none.
-        batches: the step's images on this device, in as many parts as gradients are accumulated over.
-        rules: see there.
-        d_steps: how often D steps before G does.
-        penalise: whether this step pays the R1 penalty.
+        g: the generator, (image, mask) -> image or logits.
+        d: the discriminator; None before it joins, or without adversarial loss.
+        batches: the images of the step on this device, in parts over which gradients are accumulated.
+        context: see there.
+        d_steps: updates of D before the one of G.
+        apply_r1: add the R1 penalty in this step.
 
     Returns:
-        Scalars by name, detached, means over the parts: `pixel` (of masks `cross_entropy` and `dice`), `g_norm`; with D
-        also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`,
-        `d_sensitivity`; and every other term that is asked for.
+        Detached scalars by name, averaged over the parts: `pixel` (detection: `cross_entropy`, `dice`), `g_norm`; with
+        D also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`,
+        `d_sensitivity`; and each optional term of the loss. Also `output_thumbnail` and `clean_thumbnail`, 1×3×8×8.
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
-    players = [g] if d is None else [g, d]
-    running = [buffer for player in players for buffer in player.running()]
-    before = _flat(running) if running else None
-    # One forward pass serves D and G; where gradients are accumulated it is made twice, to hold one part at a time.
-    once = [forward(g, batches[0], rules)] if len(batches) == 1 else None
+    trained = [g] if d is None else [g, d]
+    buffers = [buffer for network in trained for buffer in network.float_buffers()]
+    before = _flatten(buffers) if buffers else None
+    # One forward pass of G serves both updates. With accumulation there are two, so that one part is held at a time.
+    shared_output = _forward(g, batches[0], context) if len(batches) == 1 else None
 
-    # D learns to tell true pictures from repaired ones.
+    # Update D: tell clean images from restored ones.
     for _ in range(d_steps if d is not None else 0):
         assert d is not None
         d.network.requires_grad_(True)
         for i, batch in enumerate(batches):
             with torch.no_grad():
-                output = once[i].detach() if once else forward(g, batch, rules)
-            with rules.fabric.no_backward_sync(d.forward, enabled=i < len(batches) - 1):
-                loss, found = judge(d, batch, output, rules, penalise)
-                rules.fabric.backward(d.scaler.scale(loss * share))
+                output = _forward(g, batch, context) if shared_output is None else shared_output.detach()
+            with context.fabric.no_backward_sync(d.forward, enabled=i < len(batches) - 1):
+                loss, found = d_loss(d, batch, output, context, apply_r1)
+                context.fabric.backward(d.scaler.scale(loss * share))
             _add(terms, found, share)
         terms["d_norm"] = d.step()
 
-    # G learns to repair, and to pass for true; or to find what there is to repair.
+    # Update G: restore images, and make D take them for clean ones; or detect damage.
     if d is not None:
         d.network.requires_grad_(False)
     for i, batch in enumerate(batches):
-        with rules.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
-            output = once[i] if once else forward(g, batch, rules)
-            loss, found = find(output, batch, rules) if rules.task == "detection" else repair(output, d, batch, rules)
-            rules.fabric.backward(g.scaler.scale(loss * share))
+        with context.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
+            output = _forward(g, batch, context) if shared_output is None else shared_output
+            if context.task == "detection":
+                loss, found = detection_loss(output, batch, context)
+            else:
+                loss, found = restoration_loss(output, d, batch, context)
+            context.fabric.backward(g.scaler.scale(loss * share))
         _add(terms, found, share)
     terms["g_norm"] = g.step()
 
-    # A step that was skipped leaves no trace: what is no number would stay in running statistics for good.
+    # Undo what a skipped step did to the buffers: NaN or Inf would stay in running statistics for good.
     if before is not None:
-        skipped = torch.stack([player.skipped[1] for player in players]).amax() > 0
-        kept = torch.where(skipped, before, _flat(running))
-        parts = kept.split([buffer.numel() for buffer in running])
-        torch._foreach_copy_(running, [part.view_as(buffer) for part, buffer in zip(parts, running)])
+        skipped = torch.stack([network.skipped[1] for network in trained]).amax() > 0
+        after = torch.where(skipped, before, _flatten(buffers))
+        sizes = [buffer.numel() for buffer in buffers]
+        torch._foreach_copy_(buffers, [v.view_as(b) for v, b in zip(after.split_with_sizes(sizes), buffers)])
     return terms
 
 
-def _flat(tensors: list[Tensor]) -> Tensor:
-    """A copy of all values in one tensor."""
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
+    """G's output, float32. A generator without a mask sees the damaged image, as it does in use."""
+    with autocast(batch.clean.device, context.precision):
+        output: Tensor = g.forward(batch.damaged, batch.mask if context.with_mask else None)
+    return output.float()
 
 
-def forward(g: TrainableNetwork, batch: Batch, rules: StepContext) -> Tensor:
-    """G's output, float32. A generator that is told of no mask sees the damage, as it will when it is used."""
-    with autocast(batch.clean.device, rules.precision):
-        return g.forward(batch.damaged, batch.mask if rules.with_mask else None).float()
-
-
-def judge(
-    d: TrainableNetwork, batch: Batch, output: Tensor, rules: StepContext, penalise: bool
+def d_loss(
+    d: TrainableNetwork, batch: Batch, output: Tensor, context: StepContext, apply_r1: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """D's loss on one batch, and its terms."""
-    kind = rules.loss.adversarial
-    true = shown_to_discriminator(batch, batch.clean, rules)
-    made = shown_to_discriminator(batch, seen(batch, output, rules), rules)
-    with autocast(batch.clean.device, rules.precision):
-        real, fake = d.forward(true).float(), d.forward(made).float()
-    counts = counted(d, made, rules)
-    loss = discriminator_loss(kind, real, fake, counts)
-    right = accuracy(kind, real.detach(), fake.detach(), counts)
-    pictures = true[:, -3:], made[:, -3:]
+    """D's loss for one batch, and its terms."""
+    kind = context.loss.adversarial
+    real_input = discriminator_input(batch, batch.clean, context)
+    fake_input = discriminator_input(batch, composite(batch, output, context), context)
+    with autocast(batch.clean.device, context.precision):
+        real, fake = d.forward(real_input).float(), d.forward(fake_input).float()
+    fake_mask = fake_patches(d, fake_input, context)
+    loss = discriminator_loss(kind, real, fake, fake_mask)
+    accuracy_real, accuracy_fake = accuracy(kind, real.detach(), fake.detach(), fake_mask)
     terms = {
         "d": loss,
         "d_real": real.mean(),
         "d_fake": fake.mean(),
-        "d_accuracy_real": right[0],
-        "d_accuracy_fake": right[1],
-        "d_sensitivity": sensitivity(real.detach(), fake.detach(), *pictures),
+        "d_accuracy_real": accuracy_real,
+        "d_accuracy_fake": accuracy_fake,
+        "d_sensitivity": sensitivity(real.detach(), fake.detach(), real_input[:, -3:], fake_input[:, -3:]),
     }
     if kind == "wgan-gp":
-        mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(true.device)
-        terms["d_gradient_penalty"] = gradient_penalty(d.network, true, made, mix)
-        loss = loss + rules.loss.gradient_penalty * terms["d_gradient_penalty"]
-    if rules.loss.r1 > 0 and penalise:
-        terms["d_r1"] = r1_penalty(d.network, true)
-        # Paid every so many steps, so many times as dearly (Karras et al. 2020, section 3.1, "lazy regularization").
-        loss = loss + rules.loss.r1 * rules.loss.r1_interval * terms["d_r1"]
+        mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(real_input.device)
+        terms["d_gradient_penalty"] = gradient_penalty(d.network, real_input, fake_input, mix)
+        loss = loss + context.loss.gradient_penalty * terms["d_gradient_penalty"]
+    if context.loss.r1 > 0 and apply_r1:
+        terms["d_r1"] = r1_penalty(d.network, real_input)
+        # Lazy regularization (Karras et al. 2020, section 3.1): every N steps, scaled by N.
+        loss = loss + context.loss.r1 * context.loss.r1_interval * terms["d_r1"]
     return loss, terms
 
 
-def repair(
-    output: Tensor, d: TrainableNetwork | None, batch: Batch, rules: StepContext
+def restoration_loss(
+    output: Tensor, d: TrainableNetwork | None, batch: Batch, context: StepContext
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """G's loss for its output on one batch, and its terms."""
-    config = rules.loss
+    """G's loss for one batch, and its terms."""
+    config = context.loss
     terms = {"pixel": pixel_loss(config.pixel, output, batch.clean, batch.mask, config.hole_weight)}
     loss = config.pixel_weight * terms["pixel"]
-    judged = seen(batch, output, rules)
+    restored = composite(batch, output, context)
     if d is not None:
-        made = shown_to_discriminator(batch, judged, rules)
-        with autocast(batch.clean.device, rules.precision):
+        fake_input = discriminator_input(batch, restored, context)
+        with autocast(batch.clean.device, context.precision):
             if config.feature_matching > 0:
-                fake, ours = d.bare(made, features=True)
+                fake, fake_features = d.compiled(fake_input, features=True)
                 with torch.no_grad():
-                    _, theirs = d.bare(shown_to_discriminator(batch, batch.clean, rules), features=True)
-                terms["g_features"] = feature_matching(theirs, ours).float()
+                    real_input = discriminator_input(batch, batch.clean, context)
+                    _, real_features = d.compiled(real_input, features=True)
+                terms["g_features"] = feature_matching(real_features, fake_features).float()
                 loss = loss + config.feature_matching * terms["g_features"]
             else:
-                fake = d.bare(made)
-        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float(), counted(d, made, rules))
+                fake = d.compiled(fake_input)
+        fake_mask = fake_patches(d, fake_input, context)
+        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float(), fake_mask)
         loss = loss + config.adversarial_weight * terms["g_adversarial"]
-    if rules.perceptual is not None:
-        with autocast(batch.clean.device, rules.precision):
-            terms["g_perceptual"] = rules.perceptual(judged, batch.clean).float()
+    if context.perceptual is not None:
+        with autocast(batch.clean.device, context.precision):
+            terms["g_perceptual"] = context.perceptual(restored, batch.clean).float()
         loss = loss + config.perceptual_weight * terms["g_perceptual"]
     terms["output_thumbnail"], terms["clean_thumbnail"] = (
-        nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (judged.detach(), batch.clean)
+        nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (restored.detach(), batch.clean)
     )
     return loss, terms
 
 
-def find(logits: Tensor, batch: Batch, rules: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-    """G's loss where it marks damage, and its terms."""
-    config = rules.loss
+def detection_loss(logits: Tensor, batch: Batch, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+    """A detector's loss for one batch, and its terms."""
+    config = context.loss
     terms = {
         "cross_entropy": weighted_cross_entropy(logits, batch.mask, config.positive_weight),
         "dice": soft_dice(logits, batch.mask),
@@ -283,9 +262,37 @@ def find(logits: Tensor, batch: Batch, rules: StepContext) -> tuple[Tensor, dict
     return terms["cross_entropy"] + config.dice_weight * terms["dice"], terms
 
 
-def seen(batch: Batch, output: Tensor, rules: StepContext) -> Tensor:
-    """What a user would see of an output."""
-    return torch.where(batch.mask > 0, output, batch.damaged) if rules.with_mask else output
+def composite(batch: Batch, output: Tensor, context: StepContext) -> Tensor:
+    """The restored image as a user gets it: with a mask, G's output in the hole and the input elsewhere."""
+    return torch.where(batch.mask > 0, output, batch.damaged) if context.with_mask else output
+
+
+def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Tensor:
+    """D's input in [-1, 1]: the damaged image, the mask if G gets it, and the image to judge.
+
+    With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W.
+    """
+    parts = [batch.damaged, image]
+    if context.with_mask:
+        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, image]
+    x = torch.cat(parts, dim=1) * 2 - 1
+    return diff_augment(x, batch.keys, context.augment, rgb_at=(0, x.shape[1] - 3)) if context.augment else x
+
+
+def fake_patches(d: TrainableNetwork, x: Tensor, context: StepContext) -> Tensor | None:
+    """Which of D's logits for a restored image count as fake: those that see the hole; None: all, without a mask.
+
+    Args:
+        d: the discriminator.
+        x: its input, from `discriminator_input`.
+        context: see there.
+    """
+    return d.network.sees(x[:, 3:4] > 0) if context.with_mask else None  # type: ignore[operator]
+
+
+def _flatten(tensors: list[Tensor]) -> Tensor:
+    """A copy of all values in one tensor."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def _add(terms: dict[str, Tensor], found: dict[str, Tensor], share: float) -> None:

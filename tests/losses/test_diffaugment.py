@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from restore.losses.diffaugment import KINDS, augmented
+from restore.losses.diffaugment import KINDS, diff_augment
 
 KEYS = torch.tensor([11, 12, 13, 14])
 
@@ -13,7 +13,7 @@ def shown(seed: int) -> torch.Tensor:
 
 
 def changed(x: torch.Tensor, *kinds: str, keys: torch.Tensor = KEYS) -> torch.Tensor:
-    return augmented(x, keys, kinds, pictures=(0, 4))
+    return diff_augment(x, keys, kinds, rgb_at=(0, 4))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ from skimage import data as pictures
 from restore.config import config_names, configs_dir
 from restore.errors import RestoreError
 from restore.images import write_png
-from restore.models import build_generator as build_network
+from restore.models import build_discriminator, build_generator
 from restore.training.config import load_train_config
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
@@ -91,8 +91,8 @@ def test_pix2pix_is_that_of_the_paper() -> None:
     assert (config.optimizer.betas, config.optimizer.betas_discriminator) == ((0.5, 0.999), None)
     assert (config.optimizer.weight_decay, config.optimizer.warmup_steps, config.ema) == (0, 0, 0)
     assert (config.optimizer.clip_norm, config.optimizer.schedule) == (None, "linear")
-    assert sum(p.numel() for p in build_network("pix2pix", config.model.args).parameters()) == 54_413_955
-    discriminator = build_network("patchgan", config.discriminator.args)
+    assert sum(p.numel() for p in build_generator("pix2pix", config.model.args).parameters()) == 54_413_955
+    discriminator = build_discriminator("patchgan", config.discriminator.args)
     assert sum(p.numel() for p in discriminator.parameters()) == 2_768_705
 
 

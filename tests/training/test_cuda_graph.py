@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restore.training.cuda_graph import stepper
+from restore.training.cuda_graph import make_stepper
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import open_fabric
 from restore.training.step import StepContext, train_step
@@ -86,9 +86,9 @@ def test_a_recorded_run_goes_on_where_it_was(clean: Path, tmp_path: Path) -> Non
 
 def test_elsewhere_a_step_is_a_step(clean: Path, tmp_path: Path) -> None:
     settings = config(clean, tmp_path / "run")
-    rules = StepContext(open_fabric(settings), settings.loss, "fp32", with_mask=True)
-    assert stepper(rules, torch.device("cpu"), wanted=True, paused=contextlib.nullcontext) is train_step
-    assert stepper(rules, torch.device("cuda"), wanted=False, paused=contextlib.nullcontext) is train_step
+    context = StepContext(open_fabric(settings), settings.loss, "fp32", with_mask=True)
+    assert make_stepper(context, torch.device("cpu"), cuda_graph=True, paused=contextlib.nullcontext) is train_step
+    assert make_stepper(context, torch.device("cuda"), cuda_graph=False, paused=contextlib.nullcontext) is train_step
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])

@@ -17,7 +17,7 @@ from restore.training.config import TrainConfig
 from restore.training.dry_run import preview
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import open_fabric
-from restore.training.validation import MARGIN_PX, THRESHOLDS, validate_masks
+from restore.training.validation import MARGIN_PX, THRESHOLDS, score_masks
 from tests.training.test_loop import _raise_at, state
 
 
@@ -80,7 +80,7 @@ def test_a_dry_run_shows_what_is_to_be_found(clean: Path, tmp_path: Path) -> Non
     found = preview(config(clean, tmp_path / "run"))
     assert found.facts[0].startswith("G: unet")
     assert found.facts[1].startswith("data: "), "there is no D"
-    sheet = read_rgb8(found.picture)
+    sheet = read_rgb8(found.image)
     assert sheet.shape[:2] == (2 * 36, 3 * 36)
     assert set(np.unique(sheet[:32, 36:68])) <= {0, 255}
     (tmp_path / "printed.yaml").write_text(found.text())
@@ -117,7 +117,7 @@ def test_what_means_nothing_is_refused_with_a_reason(
 
 
 def test_a_damage_that_leaves_no_mask_is_refused(clean: Path, tmp_path: Path) -> None:
-    with pytest.raises(RestoreError, match="nothing to find"):
+    with pytest.raises(RestoreError, match="nothing to detect"):
         train(config(clean, tmp_path / "run", damage="noise"))
     assert not (tmp_path / "run").exists()
 
@@ -146,7 +146,7 @@ def logit(p: float) -> float:
 def test_the_threshold_is_the_one_with_the_highest_f1(clean: Path, tmp_path: Path) -> None:
     fabric = open_fabric(config(clean, tmp_path))
     batch = seen([logit(0.72), logit(0.68), logit(0.62)], true=2, clean=[-9.0, -9.0, -9.0])
-    scores = validate_masks(Seer(), [batch], fabric, precision="fp32")
+    scores = score_masks(Seer(), [batch], fabric, precision="fp32")
     assert scores["threshold"] == 0.65
     assert (scores["f1"], scores["precision"], scores["recall"], scores["marked_clean"]) == (1, 1, 1, 0)
 
@@ -156,14 +156,14 @@ def test_of_thresholds_that_are_almost_as_good_the_highest_is_taken(clean: Path,
     sure, unsure = [logit(0.72)] * 300, logit(0.52)
     for missed, threshold in ((1, 0.7), (9, 0.5)):  # an F1 of 0.998, or 0.985, without those
         batch = seen([*sure, *[unsure] * missed], true=300 + missed, clean=[-9.0] * (300 + missed))
-        scores = validate_masks(Seer(), [batch], fabric, precision="fp32")
+        scores = score_masks(Seer(), [batch], fabric, precision="fp32")
         assert scores["threshold"] == threshold
 
 
 def test_a_threshold_that_marks_clean_pictures_is_passed_over(clean: Path, tmp_path: Path) -> None:
     fabric = open_fabric(config(clean, tmp_path))
     batch = seen([logit(0.58), logit(0.3)], true=2, clean=[logit(0.5), -9.0])
-    scores = validate_masks(Seer(), [batch], fabric, precision="fp32")
+    scores = score_masks(Seer(), [batch], fabric, precision="fp32")
     assert scores["threshold"] == 0.55
     assert scores["recall"] == 0.5
     assert scores["marked_clean"] == 0
@@ -172,4 +172,4 @@ def test_a_threshold_that_marks_clean_pictures_is_passed_over(clean: Path, tmp_p
 def test_an_output_that_is_no_number_has_no_score(clean: Path, tmp_path: Path) -> None:
     fabric = open_fabric(config(clean, tmp_path))
     for batch in (seen([np.nan], true=1, clean=[0.0]), seen([0.0], true=1, clean=[np.nan])):
-        assert np.isnan(validate_masks(Seer(), [batch], fabric, precision="fp32")["f1"])
+        assert np.isnan(score_masks(Seer(), [batch], fabric, precision="fp32")["f1"])

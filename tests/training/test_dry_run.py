@@ -13,9 +13,9 @@ from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
 from restore.models import build_generator as build_network
 from restore.models.profiling import count_macs
-from restore.training import dry_run as trial_module
+from restore.training import dry_run as module
 from restore.training.config import TrainConfig
-from restore.training.dry_run import duration, preview
+from restore.training.dry_run import format_duration, preview
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def config(clean: Path, out: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_module, "MEASURED_SECONDS", 0)
+    monkeypatch.setattr(module, "MEASURED_SECONDS", 0)
 
 
 def test_all_it_prints_is_a_config_that_means_the_same(clean: Path, tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_all_it_prints_is_a_config_that_means_the_same(clean: Path, tmp_path: Pa
 def test_it_writes_one_picture_and_nothing_else(clean: Path, tmp_path: Path) -> None:
     found = preview(config(clean, tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["dry_run.png"]
-    assert found.picture == tmp_path / "run" / "dry_run.png"
+    assert found.image == tmp_path / "run" / "dry_run.png"
 
 
 def test_the_picture_shows_damage_mask_and_truth(clean: Path, tmp_path: Path) -> None:
-    sheet = read_rgb8(preview(config(clean, tmp_path / "run")).picture)
+    sheet = read_rgb8(preview(config(clean, tmp_path / "run")).image)
     assert sheet.shape[:2] == (4 * 36, 3 * 36), "four images of 32 px and a gap, three in a row"
     damaged, mask, truth = (sheet[:32, x : x + 32].astype(int) for x in (0, 36, 72))
     assert set(np.unique(mask)) == {0, 255}
@@ -85,7 +85,7 @@ def test_the_work_of_pix2pix_is_the_published_number() -> None:
 
 
 def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_module.Trial, "seconds", lambda trial, d: 2.0 if d is None else 3.0)
+    monkeypatch.setattr(module.StepBenchmark, "seconds", lambda benchmark, d: 2.0 if d is None else 3.0)
     found = preview(config(clean, tmp_path / "run", validate_every=1000))
     assert found.seconds == pytest.approx(400 * 2 + 600 * 3, abs=60)  # and a validation
     assert any("40 min" in fact or "44 min" in fact or "43 min" in fact for fact in found.facts)
@@ -94,24 +94,24 @@ def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch:
 def test_a_batch_that_does_not_fit_says_what_would(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch, *how: object) -> None:
+    def step(benchmark: module.StepBenchmark, number: int, d: object, batch: Batch, *how: object) -> None:
         if len(batch.keys) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trial_module.Trial, "step", step)
+    monkeypatch.setattr(module.StepBenchmark, "step", step)
     with pytest.raises(RestoreError) as error:
         preview(config(clean, tmp_path / "run"))
     assert "a batch of 4 × 32² does not fit on cpu" in str(error.value)
-    assert "1 at a time would: set grad_accumulation=4" in str(error.value)
+    assert "1 at a time would fit: set grad_accumulation=4" in str(error.value)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: trial_module.Trial, number: int, d: object, batch: Batch, *how: object) -> None:
+    def step(benchmark: module.StepBenchmark, number: int, d: object, batch: Batch, *how: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(trial_module.Trial, "step", step)
+    monkeypatch.setattr(module.StepBenchmark, "step", step)
     with pytest.raises(RuntimeError, match="shapes differ"):
         preview(config(clean, tmp_path / "run"))
 
@@ -120,4 +120,4 @@ def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(
     ("seconds", "words"), [(41, "41 s"), (720, "12 min"), (12060, "3 h 21 min"), (300_000, "3 d 11 h")]
 )
 def test_times_are_said_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words

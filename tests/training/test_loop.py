@@ -103,7 +103,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(clean: Path, tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     _, complaints = process.communicate(timeout=60)
     assert process.returncode == 130, complaints
-    assert "the same command goes on" in complaints
+    assert "the same command resumes" in complaints
     stopped_at = int(complaints.split("stopped at step ")[1].split(";")[0])
 
     done = subprocess.run([*command, f"total_steps={stopped_at + 1}"], capture_output=True, text=True, env=environment)
@@ -122,7 +122,7 @@ def test_two_runs_in_one_folder_are_refused(clean: Path, tmp_path: Path) -> None
     from restore.training.run_dir import RunFolder
 
     first = RunFolder(tmp_path / "run")
-    with pytest.raises(RestoreError, match="another process trains"):
+    with pytest.raises(RestoreError, match="another process is training"):
         train(config(clean, tmp_path / "run"))
     first.close()
 
@@ -219,7 +219,7 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(clean: Path, tmp_pa
         ({"data": {"folders": ["nowhere"]}}, "nowhere: there is no such folder"),
         ({"device": "cuda:99"}, "device cuda:99"),
         ({"damage": "scratches"}, "did you mean 'scratch'"),
-        ({"data": {"folders": ["."], "patch": 33}}, "must divide by 4"),
+        ({"data": {"folders": ["."], "patch": 33}}, "must be a multiple of 4"),
     ],
 )
 def test_bad_input_is_one_clear_line(clean: Path, tmp_path: Path, values: dict, expected: str) -> None:

@@ -22,12 +22,12 @@ import os, signal, sys, torch
 from pathlib import Path
 from restore.config import load
 from restore.training.config import TrainConfig
-from restore.training.loop import Report, train
+from restore.training.loop import TrainCallbacks, train
 torch.set_num_threads(1)
 def kill(step, total, values):
     if step == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-train(load(TrainConfig, Path(sys.argv[1])), Report(logged=kill))
+train(load(TrainConfig, Path(sys.argv[1])), TrainCallbacks(logged=kill))
 """
 QUICK = {"total_steps": 5, "log_every": 1, "validate_every": 2, "save_every": 3}
 
@@ -94,7 +94,7 @@ def test_dropout_goes_on_where_it_was(clean: Path, tmp_path: Path, monkeypatch: 
 def test_files_of_something_else_are_not_replaced(clean: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("mine: 1")
-    with pytest.raises(RestoreError, match="choose another out=") as error:
+    with pytest.raises(RestoreError, match="use another out=") as error:
         train(config(clean, tmp_path / "run", **QUICK))
     assert error.value.exit_code == 2
     assert (tmp_path / "run" / name).read_text() == "mine: 1"

@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_last_state_whole_and_says_so(
         train(settings, TrainCallbacks(logged=fill))
     line = str(error.value)
     assert "No space left" in line or "disk is full" in line
-    assert "the state of step 2 is whole" in line
+    assert "the state of step 2 is safe" in line
     assert "\n" not in line
     assert error.value.exit_code == 1
     assert (settings.out / "last" / "state.safetensors").read_bytes() == before["state"]
@@ -201,7 +201,7 @@ def test_a_disk_full_from_the_start_says_that_nothing_was_saved(clean: Path, dis
         if step == 1:
             disk.fill()
 
-    with pytest.raises(RestoreError, match="nothing had been saved yet"):
+    with pytest.raises(RestoreError, match="no state was saved yet"):
         train(config(clean, disk.folder / "run"), TrainCallbacks(logged=fill))
 
 
@@ -230,7 +230,7 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: 
     fake.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     with RunFolder(tmp_path / "run") as run:
-        run.forget_after(10)
+        run.truncate_log(10)
         run.log({"step": 12, "pixel": 0.5, "validation_psnr": 30.0})
     assert told == [
         ("tensorboard", 11), ("training/pixel", 0.5, 12), ("validation/psnr", 30.0, 12), ("closed",),
@@ -240,7 +240,7 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: 
 def test_without_tensorboard_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with RunFolder(tmp_path / "run") as run:
-        run.forget_after(0)
+        run.truncate_log(0)
         run.log({"step": 1, "pixel": 0.5})
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text()) == {"step": 1, "pixel": 0.5}

@@ -1,4 +1,4 @@
-"""What D and G are told of a repaired picture."""
+"""What D sees of a restored image, and which of its patches count as fake."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from restore.data.loader import Batch
 from restore.losses.adversarial import discriminator_loss, generator_loss
 from restore.models.patchgan import PatchGAN
 from restore.training.config import LossConfig
-from restore.training.step import StepContext, judge, repair, shown_to_discriminator
+from restore.training.step import StepContext, d_loss, discriminator_input, restoration_loss
 
-RULES: Any = {"fabric": None, "precision": "fp32", "loss": LossConfig(adversarial="hinge")}
+CONTEXT: Any = {"fabric": None, "precision": "fp32", "loss": LossConfig(adversarial="hinge")}
 
 
 def batch_with_a_hole() -> Batch:
@@ -24,26 +24,28 @@ def batch_with_a_hole() -> Batch:
 
 def discriminator(channels: int) -> Any:
     network = PatchGAN(in_channels=channels, ndf=4, norm="none").eval()
-    return SimpleNamespace(network=network, forward=network, bare=network)
+    return SimpleNamespace(network=network, forward=network, compiled=network)
 
 
 def test_only_patches_that_see_the_hole_count_as_fake() -> None:
-    batch, d, rules = batch_with_a_hole(), discriminator(7), StepContext(with_mask=True, **RULES)
+    batch, d, context = batch_with_a_hole(), discriminator(7), StepContext(with_mask=True, **CONTEXT)
     output = torch.rand(2, 3, 96, 96)
-    made = shown_to_discriminator(batch, torch.where(batch.mask > 0, output, batch.clean), rules)
-    real, fake = d.network(shown_to_discriminator(batch, batch.clean, rules)), d.network(made)
+    made = discriminator_input(batch, torch.where(batch.mask > 0, output, batch.clean), context)
+    real, fake = d.network(discriminator_input(batch, batch.clean, context)), d.network(made)
     counts = d.network.sees(batch.mask > 0)
     assert 0 < counts[0].mean() < 1
     assert counts[1].sum() == 0, "the second picture has no hole"
     torch.testing.assert_close(
-        judge(d, batch, output, rules, False)[0], discriminator_loss("hinge", real, fake, counts)
+        d_loss(d, batch, output, context, False)[0], discriminator_loss("hinge", real, fake, counts)
     )
-    terms = repair(output, d, batch, rules)[1]
+    terms = restoration_loss(output, d, batch, context)[1]
     torch.testing.assert_close(terms["g_adversarial"], generator_loss("hinge", fake, counts))
 
 
 def test_where_no_mask_is_told_every_patch_counts() -> None:
-    batch, d, rules = batch_with_a_hole(), discriminator(6), StepContext(with_mask=False, **RULES)
+    batch, d, context = batch_with_a_hole(), discriminator(6), StepContext(with_mask=False, **CONTEXT)
     output = torch.rand(2, 3, 96, 96)
-    fake = d.network(shown_to_discriminator(batch, output, rules))
-    torch.testing.assert_close(repair(output, d, batch, rules)[1]["g_adversarial"], generator_loss("hinge", fake))
+    fake = d.network(discriminator_input(batch, output, context))
+    torch.testing.assert_close(
+        restoration_loss(output, d, batch, context)[1]["g_adversarial"], generator_loss("hinge", fake)
+    )
