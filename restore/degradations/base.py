@@ -49,7 +49,7 @@ class Step(Settings):
         has_mask: it covers pixels, and returns a mask of them.
     """
 
-    # Steps have no JSON schema, and reading the docstrings costs start-up time.
+    # Steps have no JSON schema, so their docstrings are not read.
     model_config = ConfigDict(use_attribute_docstrings=False)
 
     name: str

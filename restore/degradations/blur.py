@@ -1,4 +1,4 @@
-"""Blur: Gaussian (out of focus, soft lens) and motion (a shaken camera)."""
+"""Blur: Gaussian (out of focus, soft lens) and motion (camera shake)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restore.hashed_random import uniform_range
 
 
 class Blur(Step):
-    """Gaussian blur, with its own width in each picture; values beyond the edge repeat the edge's.
+    """Gaussian blur, of another width for each image; the edge pixels are repeated outside.
 
     Attributes:
         sigma: standard deviation in pixels.
@@ -36,11 +36,11 @@ class Blur(Step):
 
 
 class MotionBlur(Step):
-    """Blur along a straight line: the mean of the picture shifted along it; edges as in `Blur`.
+    """Blur along a straight line: the mean of the image shifted along it; edges as in `Blur`.
 
     Attributes:
-        length: length of the line in pixels; 1 or less is hardly any.
-        angle: its direction in degrees, counter-clockwise from horizontal.
+        length: of the line in pixels; up to 1 the blur is hardly visible.
+        angle: of the line in degrees, counter-clockwise from horizontal.
     """
 
     name: Literal["motion-blur"] = "motion-blur"
@@ -59,7 +59,7 @@ class MotionBlur(Step):
         kernels = line_kernels(params["length"], params["angle"], self.length[1])
         radius = kernels.shape[-1] // 2
         padded = F.pad(image, (radius,) * 4, mode="replicate")
-        # one call per picture: a grouped convolution may sum in another order for another batch size
+        # One call per image: a grouped convolution may sum in another order for another batch size.
         blurred = [
             F.conv2d(one[:, None], to_device(kernel, image.device)[None, None])[:, 0]
             for one, kernel in zip(padded, kernels)
@@ -68,11 +68,11 @@ class MotionBlur(Step):
 
 
 def gaussian_taps(sigma: Tensor, largest: float) -> Tensor:
-    """Normalised Gaussian weights for each σ, out to 3 × `largest`.
+    """Normalized Gaussian weights for each σ, out to 3 × `largest`.
 
     Args:
         sigma: [B], in pixels, on the CPU; 0 gives a single 1 in the middle.
-        largest: the greatest σ that may come, which sets the number of taps.
+        largest: the largest possible σ, which sets the number of taps.
 
     Returns:
         float32, B×(2·radius+1).
@@ -84,10 +84,10 @@ def gaussian_taps(sigma: Tensor, largest: float) -> Tensor:
 
 
 def filtered(padded: Tensor, taps: Tensor) -> Tensor:
-    """Separable filter with its own taps for every picture, as sums of shifted copies.
+    """Separable filter with different taps for every image, as sums of shifted copies.
 
-    Sums of shifted copies rather than a convolution: elementwise, so that a picture's result cannot depend
-    on the batch it is in, and as quick for the short filters used here.
+    Unlike a convolution this is elementwise, so the result for an image cannot depend on the rest of the batch. It is
+    as quick for the short filters used here.
 
     Args:
         padded: float32, B×C×(H+2r)×(W+2r).
@@ -109,12 +109,12 @@ def filtered(padded: Tensor, taps: Tensor) -> Tensor:
 
 
 def line_kernels(length: Tensor, angle: Tensor, longest: float) -> Tensor:
-    """Kernels of straight motion: the share of the line near each pixel, bilinearly spread, summing to 1.
+    """Kernels of straight motion: points of the line, spread bilinearly over the pixels; each kernel sums to 1.
 
     Args:
         length: [B] in pixels.
         angle: [B] in radians.
-        longest: the greatest length that may come, which sets the size of the kernels.
+        longest: the largest possible length, which sets the size of the kernels.
 
     Returns:
         float32, B×k×k with odd k, on the CPU.

@@ -1,4 +1,4 @@
-"""Fading and colour cast: one smooth curve per channel for the whole picture."""
+"""Fading and colour cast, by one smooth curve per channel; and images without colour."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from restore.hashed_random import uniform, uniform_range
 
 
 class Fade(Step):
-    """Contrast, saturation and colour as dyes lose them: black lifts, white yellows, the middle shifts.
+    """The loss of contrast, saturation and colour balance as dyes fade: black lifts, white turns yellow.
 
-    y = black + (white − black)·x^gamma in each channel, after pulling x towards its gray by `saturation`.
-    Rising everywhere, hence one smooth curve that can be undone.
+    y = black + (white − black)·x^gamma in each channel, after x is desaturated by `saturation`. Each curve
+    rises everywhere, so it can be inverted.
 
     Attributes:
-        black: what black becomes (the paper's fog).
-        white: what white becomes.
-        gamma: bends the middle; above 1 darkens.
-        saturation: of what was 1.
-        cast: how far a channel may part from the others: at white, half of it at black, and twice in gamma.
-        warmth: lean of the cast towards yellow-red, from −1 (blue) to 1.
+        black: value that black becomes (the fog of the paper).
+        white: value that white becomes.
+        gamma: above 1 darkens the midtones.
+        saturation: factor of the saturation.
+        cast: maximum difference of a channel from the others at white; half of it at black, twice in gamma.
+        warmth: hue of the cast, from −1 (blue) to 1 (yellow-red).
     """
 
     name: Literal["fade"] = "fade"
@@ -39,8 +39,8 @@ class Fade(Step):
         """`black`, `white`, `gamma` per channel, [B, 3] each; `saturation` [B]."""
         cast = uniform_range(keys, 4, self.cast)[:, None]
         warmth = uniform_range(keys, 5, self.warmth)[:, None]
-        lean = warmth.new_tensor([1.0, 0.2, -1.0]) * warmth + 0.4 * (2 * uniform(keys, 6, 3) - 1)
-        shift = cast * lean.clamp(-1, 1)
+        direction = warmth.new_tensor([1.0, 0.2, -1.0]) * warmth + 0.4 * (2 * uniform(keys, 6, 3) - 1)
+        shift = cast * direction.clamp(-1, 1)
         return {
             "black": (uniform_range(keys, 0, self.black)[:, None] + 0.5 * shift).clamp(0, 0.6),
             "white": (uniform_range(keys, 1, self.white)[:, None] + shift.clamp(max=0.0)).clamp(0.4, 1),
@@ -56,16 +56,13 @@ class Fade(Step):
         )
         saturation = to_device(params["saturation"].to(image.dtype), image.device).reshape(-1, 1, 1, 1)
         image = image.clamp(0, 1)
-        # ITU-R BT.601 luma, as JPEG has it
+        # ITU-R BT.601 luma, as in JPEG.
         gray = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
         image = gray + saturation * (image - gray)
         return black + (white - black) * image.clamp(0, 1) ** gamma, None
 
 
-# The colours are gone: one value per pixel, as film without colour recorded it.
-
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and most converters have it
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG and most converters
 
 
 class Grayscale(Step):
@@ -84,12 +81,12 @@ class Grayscale(Step):
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`weights` [B, 3], each row of sum 1."""
         jitter = uniform_range(keys, 0, self.weight_jitter)[:, None]
-        # Logarithms of uniform numbers, scaled to sum 1, are spread evenly over all weightings (a flat Dirichlet).
+        # Logarithms of uniform numbers, normalized to sum 1, are uniform over all weightings (a flat Dirichlet).
         drawn = -uniform(keys, 1, 3).clamp(min=1e-12).log()
         drawn = drawn / drawn.sum(1, keepdim=True)
         return {"weights": (1 - jitter) * torch.tensor(LUMA, dtype=drawn.dtype) + jitter * drawn}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
-        """Take the colours away; see `Step.apply`."""
+        """Remove the colours; see `Step.apply`."""
         weights = to_device(params["weights"].to(torch.float32), image.device).to(image.dtype)[:, :, None, None]
         return (image * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous(), None

@@ -1,4 +1,4 @@
-"""Cracks in the emulsion: thin, jagged, branching, dark or bright, the raised edge catching some light."""
+"""Cracks in the emulsion: thin, jagged, branching, dark or bright, with a raised edge that catches light."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from restore.box_filter import box_mean
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.noise_fields import mean_around
-from restore.degradations.segments import draw, joined
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import draw_segments, polyline_segments, visible_pixels
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
 _LINKS = 36  # straight pieces of a crack
-_EDGE = 1.2  # how far the lit edge reaches beyond the crack, in pixels at 512; a pixel at least
-# Weaker than this a crack is not drawn, nor its lit edge, which would only make the mask wider than what one sees.
+_EDGE = 1.2  # width of the lit edge in pixels at 512; at least one pixel is drawn
+# Opacity below which a crack and its lit edge are not drawn: they would only widen the mask beyond what one sees.
 _FAINTEST, _FAINTEST_EDGE = 0.04, 0.06
 
 
 class Crack(ScaledStep):
-    """Cracks: each a jagged line, with branches and branches of these, thinning towards all ends.
+    """Cracks: jagged lines with two levels of branches, which thin towards their ends.
 
     Attributes:
-        count: cracks in a picture, without their branches.
+        count: cracks per image, not counting branches.
         width: in pixels, where a crack begins.
         length: in pixels, along a crack; branches are shorter.
-        branches: of a crack; each branch may have one of its own.
-        opacity: how much of the picture a crack covers at its strongest.
-        bright: share of the pictures whose cracks are bright: white paper shows instead of shade.
-        lit: opacity of the edge beside a crack: lighter by a dark crack, darker by a bright one.
+        branches: per crack; each branch may have one more.
+        opacity: of a crack where it is strongest.
+        bright: share of the images whose cracks are bright, because white paper shows through.
+        lit: opacity of the edge beside a crack: light beside a dark crack, dark beside a bright one.
     """
 
     name: Literal["crack"] = "crack"
@@ -47,7 +46,7 @@ class Crack(ScaledStep):
     has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`segments` [B, N, 7] (see `lines.draw`); `tones` [B, 2, 3] of the crack and its edge; `lit` [B]; `key`."""
+        """`segments` [B, N, 7] (see `draw_segments`); `tones` [B, 2, 3] of the crack and its edge; `lit` [B]; `key`."""
         is_bright = uniform(keys, 0, 1)[..., None] < self.bright
         dark, light = uniform_range(keys, 1, (0.02, 0.2)), uniform_range(keys, 2, (0.82, 0.98))
         tones = torch.stack([dark, light], 1)[..., None] + 0.05 * (uniform(keys, 3, 3) - 0.5)[:, None]
@@ -62,19 +61,19 @@ class Crack(ScaledStep):
         """Draw the cracks; see `Step.apply`."""
         size, device = (image.shape[-2], image.shape[-1]), image.device
         segments, tones = params["segments"], to_device(params["tones"].to(torch.float32), device)[..., None, None]
-        cover = draw(segments, size, device, softness=1.1)
+        cover = draw_segments(segments, size, device, softness=1.1)
         side = 3 + 2 * int(_EDGE * self.scale(size))
-        beside = (mean_around(cover, side) * side).clamp(max=1)
+        beside = (box_mean(cover, side) * side).clamp(max=1)
         grain = 0.8 + 0.2 * field_uniform(params["key"], 0, (1, *size), device)
         lit = to_device(params["lit"].to(torch.float32), device).reshape(-1, 1, 1, 1)
         damaged = image
         covered = torch.zeros_like(cover, dtype=torch.bool)
         for amount, tone, least in ((beside * lit, tones[:, 1], _FAINTEST_EDGE), (cover, tones[:, 0], _FAINTEST)):
             amount = (amount * grain).masked_fill_(amount < least, 0.0)
-            # not `lerp`: where nothing covers, the pixel stays the same to the last bit
+            # Not `lerp`: a pixel under zero opacity must keep its value to the last bit.
             damaged = damaged + amount * (tone - damaged)
             covered = covered | (amount > 0)
-        mask = seen(image, damaged, covered)
+        mask = visible_pixels(image, damaged, covered)
         return torch.where(mask, damaged, image), mask.to(image.dtype)
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
@@ -86,13 +85,13 @@ class Crack(ScaledStep):
         radius = uniform_range(keys, 2, self.width, cracks) * scale / 2
         opacity = uniform_range(keys, 3, self.opacity, cracks) * there
         heading = 2 * math.pi * uniform(keys, 4, cracks)
-        # middle of the crack anywhere in the picture
+        # The middle of the crack is anywhere in the image.
         start = [
             uniform(keys, stream, cracks) * side - 0.5 - 0.5 * length * way
             for stream, side, way in ((5, size[1], heading.cos()), (6, size[0], heading.sin()))
         ]
         x, y, angle, thickness = _jagged(fold_in(keys, 7), start, heading, length, _LINKS)
-        found = [_tapered(x, y, radius[..., None] * thickness, opacity)]
+        segments = [_tapered(x, y, radius[..., None] * thickness, opacity)]
         parents: tuple[Tensor, ...] = (x, y, angle, radius[..., None] * thickness, opacity, length)
         links = _LINKS
         for level, each in enumerate((self.branches, min(self.branches, 1))):
@@ -102,12 +101,12 @@ class Crack(ScaledStep):
             links = max(6, links // 2)
             bx, by, heading, bradius, opacity, length = parents
             x, y, angle, thickness = _jagged(fold_in(keys, 18 + level), [bx, by], heading, length, links)
-            found.append(_tapered(x, y, bradius[..., None] * thickness, opacity))
+            segments.append(_tapered(x, y, bradius[..., None] * thickness, opacity))
             parents = (x, y, angle, bradius[..., None] * thickness, opacity, length)
-        return torch.cat(found, 1)
+        return torch.cat(segments, 1)
 
     def _branches(self, keys: Tensor, parents: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
-        """Where `each` branches of every parent begin, and what they take over from it there."""
+        """Where `each` branches of every parent begin, with the heading, radius, opacity and length they inherit."""
         x, y, angle, radius, opacity, length = parents
         marks, links = angle.shape[1], angle.shape[2]
         n = marks * each
@@ -115,23 +114,23 @@ class Crack(ScaledStep):
         here = [value.gather(2, at).flatten(1) for value in (x, y, angle, radius)]
         side = torch.where(uniform(keys, 1, n) < 0.5, -1.0, 1.0)
         heading = here[2] + side * uniform_range(keys, 2, (0.8, 1.6), n)
-        grown = length.repeat_interleave(each, 1) * uniform_range(keys, 3, (0.12, 0.65), n)
-        shown = (
+        own_length = length.repeat_interleave(each, 1) * uniform_range(keys, 3, (0.12, 0.65), n)
+        own_opacity = (
             opacity.repeat_interleave(each, 1) * uniform_range(keys, 4, (0.7, 1.0), n) * (uniform(keys, 5, n) < 0.75)
         )
-        return here[0], here[1], heading, 0.8 * here[3], shown, grown
+        return here[0], here[1], heading, 0.8 * here[3], own_opacity, own_length
 
 
 def _jagged(keys: Tensor, start: list[Tensor], heading: Tensor, length: Tensor, links: int) -> tuple[Tensor, ...]:
     """Corners x and y [B, n, links + 1], direction of each link, and thickness (1 falling to 0) at each corner."""
     batch, n = heading.shape
     shape = (batch, n, links)
-    # slow turning, a kink at every corner, and now and then a sharp one (the fifth power: mostly next to nothing)
+    # A slow turn, a kink at every corner, and a rare sharp kink (the fifth power is mostly close to 0).
     turn = (0.13 * (2 * uniform(keys, 0, n * links) - 1)).reshape(shape).cumsum(2)
     kink = (0.4 * (2 * uniform(keys, 1, n * links) - 1)).reshape(shape)
     kink = kink + (1.3 * (2 * uniform(keys, 4, n * links) - 1) ** 5).reshape(shape)
     angle = heading[..., None] + turn + kink
-    # pieces of unlike length
+    # Pieces of different lengths.
     piece = (0.15 + uniform(keys, 2, n * links)).reshape(shape)
     step = piece * (length[..., None] / piece.sum(2, keepdim=True))
     zero = torch.zeros(batch, n, 1, dtype=torch.float64)
@@ -143,6 +142,6 @@ def _jagged(keys: Tensor, start: list[Tensor], heading: Tensor, length: Tensor, 
 
 
 def _tapered(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> Tensor:
-    """`lines.joined`, where what is thinner than a pixel is a pixel wide and fainter."""
+    """`polyline_segments`, with parts thinner than a pixel drawn one pixel wide and fainter."""
     faint = (radius[..., :-1] / 0.5).clamp(0.25, 1)
-    return joined(x, y, radius.clamp(min=0.5), opacity[..., None] * faint)
+    return polyline_segments(x, y, radius.clamp(min=0.5), opacity[..., None] * faint)

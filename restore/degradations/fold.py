@@ -1,4 +1,4 @@
-"""Folds: nearly straight, right across the picture, worn bright, a dark line beside, the light changing across."""
+"""Folds: nearly straight lines across the image, worn bright, with a dark line beside and a change of light across."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.noise_fields import positions, rough, smooth
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import pixel_grid, value_noise, visible_pixels
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
@@ -19,18 +18,18 @@ _X, _Y, _ANGLE, _HALF, _WORN, _DARK, _SIDE, _SHADE, _REACH, _THERE = range(10)
 
 
 class Fold(ScaledStep):
-    """Folds and creases: where paper was bent, the picture has come off in places and shows it white.
+    """Folds and creases: where the paper was bent, the emulsion has come off in places and shows white paper.
 
-    A fold wanders by a pixel or two about its line. The change of light across it is no damage that anybody
-    would paint over, and not in the mask, like fading.
+    A fold wanders by a pixel or two about its line. Like fading, the change of light across it is not in the mask:
+    nobody would paint over it.
 
     Attributes:
-        count: folds in a picture; the second crosses the first.
-        width: of what is worn, in pixels, where it is worn most.
-        opacity: of what is worn, at its strongest.
+        count: folds per image; the second crosses the first.
+        width: of the worn line in pixels, where it is widest.
+        opacity: of the worn line, where it is strongest.
         worn: share of the fold's length that is worn; the rest is a faint line.
-        dark: opacity of the dark line beside.
-        shade: how much lighter one side of the fold is, and how much darker the other, close to it.
+        dark: opacity of the dark line beside it.
+        shade: by how much one side of the fold is lighter, and the other darker, close to it.
     """
 
     name: Literal["fold"] = "fold"
@@ -44,14 +43,14 @@ class Fold(ScaledStep):
     has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`folds` [B, N, 10]: x, y, angle, half width, opacities, side, shade, reach, is it there; `key`, `paper`."""
+        """`folds` [B, N, 10]: x, y, angle, half width, opacities, side, shade, reach, exists; `key`, `paper`."""
         batch, folds = len(keys), int(self.count[1])
         scale = self.scale(size)
         there = torch.arange(folds) < integers(keys, 0, int(self.count[0]), folds)[:, None]
         table = torch.zeros(batch, folds, 10, dtype=torch.float64)
         for column, stream, side in ((_X, 1, size[1]), (_Y, 2, size[0])):
             table[..., column] = (0.15 + 0.7 * uniform(keys, stream, folds)) * side - 0.5
-        # upright or level in turn, a little askew; one in eight of any direction
+        # Vertical and horizontal in turn, a little tilted; one in eight in any direction.
         turned = (uniform(keys, 3, 1) < 0.5).to(torch.float64) + torch.arange(folds)
         askew = 0.12 * (2 * uniform(keys, 4, folds) - 1) ** 3
         any_way = uniform(keys, 5, folds) < 0.125
@@ -59,7 +58,7 @@ class Fold(ScaledStep):
         table[..., _HALF] = (
             uniform_range(keys, 7, (math.log(self.width[0]), math.log(self.width[1])), folds).exp() * scale / 2
         )
-        # narrower than a pixel is a pixel wide and fainter
+        # A fold narrower than a pixel is drawn one pixel wide and fainter.
         faint = (table[..., _HALF] / 0.5).clamp(max=1)
         table[..., _HALF] = table[..., _HALF].clamp(min=0.5)
         table[..., _WORN] = uniform_range(keys, 8, self.opacity, folds) * faint * there
@@ -76,21 +75,23 @@ class Fold(ScaledStep):
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Draw the folds; see `Step.apply`."""
         size, device = (image.shape[-2], image.shape[-1]), image.device
-        scale = self.scale(size)
-        y, x = positions(size, device)
-        wander = rough(params["key"], 0, 70 * scale, size, device, octaves=4) * (2.0 * scale)
-        places = rough(params["key"], 10, 30 * scale, size, device, octaves=4)
+        scale, key = self.scale(size), params["key"]
+        y, x = pixel_grid(size, device)
+        wander = value_noise(key, 0, 70 * scale, size, device, octaves=4) * (2.0 * scale)
+        places = value_noise(key, 10, 30 * scale, size, device, octaves=4)
         flakes = (
-            smooth(params["key"], 20, 2.5, size, device) + field_uniform(params["key"], 21, (1, *size), device) - 0.5
+            value_noise(key, 20, 2.5, size, device, octaves=1)
+            + field_uniform(params["key"], 21, (1, *size), device)
+            - 0.5
         )
         there = (params["folds"][..., _THERE] > 0).any(0)
         table = to_device(params["folds"][:, there].to(torch.float32), device)[..., None, None, None]
         bright, dark, shade = (image.new_zeros(image.shape[0], 1, *size) for _ in range(3))
-        # places lie about ±0.3 around 0; shifted so that the asked share of them is worn
+        # `places` is about ±0.3 around 0; the offset makes the share `worn` of it positive.
         worn_here = (0.5 + 2.2 * (places + 0.7 * (self.worn - 0.5))).clamp(0.12, 1)
         for fold in table.unbind(1):
             px, py, angle, half, worn, line, side, change, reach, _ = fold.unbind(1)
-            # along the fold the wandering is slow, so one field serves all directions
+            # The wandering is slow along the fold, so one field serves all directions.
             distance = (y - py) * angle.cos() - (x - px) * angle.sin() + wander
             width = half * (0.1 + 0.9 * worn_here * (0.7 + places)) + 0.45 * flakes * worn_here
             apart = distance.abs()
@@ -99,10 +100,10 @@ class Fold(ScaledStep):
             dark = torch.maximum(dark, line * (1.4 - off).clamp(0, 1) * (0.55 + 0.45 * worn_here))
             shade = shade + change * distance / (2 + apart) * torch.exp(-apart / reach)
         bright = bright * (0.85 + 0.15 * flakes).clamp(0, 1)
-        # most in the middle tones; stays within [0, 1]
+        # Strongest in the midtones, so the result stays within [0, 1].
         lit = image + 2 * shade * image * (1 - image) if self.shade[1] > 0 else image
         paper = to_device(params["paper"].to(torch.float32), device)[..., None, None]
         damaged = lit - dark * lit
         damaged = damaged + bright * (paper - damaged)
         covered = (bright > 0.08) | (dark > 0.08)
-        return damaged, seen(lit, damaged, covered).to(image.dtype)
+        return damaged, visible_pixels(lit, damaged, covered).to(image.dtype)

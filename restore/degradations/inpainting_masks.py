@@ -1,4 +1,4 @@
-"""Holes: free-form strokes and boxes, after LaMa, scaled to the picture."""
+"""Holes for inpainting: free-form strokes and boxes after LaMa, blobs, and missing margins; scaled to the image."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.segments import AX, AY, BX, BY, COLUMNS, OPACITY, RADIUS_A, RADIUS_B, covered_share, draw
+from restore.degradations.drawing import (
+    AX,
+    AY,
+    BX,
+    BY,
+    COLUMNS,
+    OPACITY,
+    RADIUS_A,
+    RADIUS_B,
+    draw_segments,
+    estimate_coverage,
+)
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# What every step that cuts holes shares: how much of the picture they hide, and what stands in them.
-
-
-_REDRAWS = 20
+# Limits that settings can hardly meet would otherwise loop forever; `_limit_coverage` corrects what is left.
+_ATTEMPTS = 20
+# An inner edge this far from the image, in pixels, cuts nothing off.
+_FAR = 1e6
 
 
 class Holes(ScaledStep):
-    """Holes that hide at least `min_coverage` and at most `max_coverage` of the picture; known pixels are as they were.
+    """Holes that cover between `min_coverage` and `max_coverage` of the image; pixels outside them are unchanged.
 
     Attributes:
-        max_coverage: a mask that hides more of the picture than this is drawn again.
-        min_coverage: a mask that hides less than this is drawn again; at most 0.9 of `max_coverage`. A picture of a few
+        max_coverage: a mask that covers more of the image than this is drawn again.
+        min_coverage: a mask that covers less than this is drawn again; at most 0.9 of `max_coverage`. An image of a few
             pixels may have less.
     """
 
@@ -46,36 +57,36 @@ class Holes(ScaledStep):
             )
         return self
 
-    def _redrawn(
+    def _sample_within_limits(
         self, keys: Tensor, size: tuple[int, int], draft: Callable[[Tensor, tuple[int, int]], Tensor]
     ) -> Tensor:
-        """Tables by `draft(keys, size)`, each drafted anew until it hides neither more nor less than it may."""
-        # a little less and more, as the share is estimated on a coarse grid
+        """Tables from `draft(keys, size)`, each drawn again until its coverage is within the limits."""
+        # With a margin, as the coverage is estimated on a coarse grid.
         least, most = 1.03 * self.min_coverage, 0.97 * self.max_coverage
 
-        def amiss(table: Tensor) -> Tensor:
-            share = self._share(table, size, least or most)
-            return (share > most) | (share < least)
+        def is_outside(table: Tensor) -> Tensor:
+            coverage = self._coverage(table, size, least or most)
+            return (coverage > most) | (coverage < least)
 
         table = draft(fold_in(keys, 0), size)
-        wrong = amiss(table).nonzero()[:, 0]
-        for attempt in range(1, _REDRAWS):
+        wrong = is_outside(table).nonzero()[:, 0]
+        for attempt in range(1, _ATTEMPTS):
             if not len(wrong):
                 break
             again = draft(fold_in(keys[wrong], attempt), size)
             table[wrong] = again
-            wrong = wrong[amiss(again)]
+            wrong = wrong[is_outside(again)]
         return table
 
     @abstractmethod
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
-        """Probability hidden by each picture's part of `table`, float64[B]; need not be right below `enough`."""
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
+        """Coverage of each image by its part of `table`, float64[B]; may be imprecise below `precise_above`."""
 
-    def _limited(self, mask: Tensor) -> Tensor:
-        """A mask, B×1×H×W of 0 and 1, within the shares: drawing anew goes by an estimate, and ends some time.
+    def _limit_coverage(self, mask: Tensor) -> Tensor:
+        """Bring a mask, B×1×H×W of 0 and 1, within the limits, as drawing again relies on an estimate and gives up.
 
-        Where it is over the limit all the same it loses its right part; where it is under, whole columns are hidden,
-        the rightmost first, as many as it takes and the limit allows.
+        A mask that covers too much loses its right part. One that covers too little gets whole columns, the rightmost
+        first, as many as it needs and the upper limit allows.
         """
         height, width = mask.shape[-2:]
         pixels, columns = height * width, torch.arange(width, device=mask.device)
@@ -83,23 +94,25 @@ class Holes(ScaledStep):
         mask = torch.where(over, mask * (columns < int(width * self.max_coverage)), mask)
         if self.min_coverage == 0:
             return mask
-        free = (height - mask.sum((1, 2))).to(torch.int64)  # pixels of each column that are known
-        hidden = pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))  # before it is hidden too
+        free = (height - mask.sum((1, 2))).to(torch.int64)  # uncovered pixels of each column
+        hidden = (
+            pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))
+        )  # coverage before this column is added
         needed = (hidden < self.min_coverage * pixels) & (hidden + free.flip(1) <= self.max_coverage * pixels)
         return torch.maximum(mask, needed.flip(1)[:, None, None].to(mask.dtype))
 
 
 class BlankHoles(Holes):
-    """Holes in which nothing is left.
+    """Holes whose content is gone.
 
     Attributes:
-        fill: what stands under the mask, in [0, 1]; restorers must not look at it.
+        fill: value of the pixels under the mask, in [0, 1]; restorers must not look at it.
     """
 
     fill: Probability = 0.5
 
-    def _painted(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        mask = self._limited(mask)
+    def _filled(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mask = self._limit_coverage(mask)
         return image.masked_fill(mask > 0, self.fill), mask
 
 
@@ -109,11 +122,11 @@ class Strokes(BlankHoles):
     The generator of LaMa (Suvorov et al., WACV 2022; `make_random_irregular_mask` and the settings
     `random_{thin,medium,thick}_512` of its code), after Yu et al. (ICCV 2019): a random start; directions of
     0.01 + 0, 1, … `max_angle` − 1 radians, mirrored in every other chain; lengths of 10 … 10 + `max_length` − 1
-    and widths of 5 … 5 + `max_width` − 1 pixels, drawn anew for each stroke. Pixels are those of a picture
-    whose smaller side is 512, and scale with it.
+    and widths of 5 … 5 + `max_width` − 1 pixels, drawn for each stroke. Pixels are those of an image whose
+    smaller side is 512, and scale with it.
 
     Attributes:
-        count: chains in a picture.
+        count: chains per image.
         max_width: of the brush, in pixels at 512.
         max_length: of a stroke, in pixels at 512.
         max_angle: number of directions.
@@ -126,16 +139,16 @@ class Strokes(BlankHoles):
     max_angle: Annotated[int, Field(ge=1, le=64)] = 4
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`segments`, see `lines.draw`."""
-        return {"segments": self._redrawn(keys, size, self._segments)}
+        """`segments`, see `draw_segments`."""
+        return {"segments": self._sample_within_limits(keys, size, self._segments)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Draw the holes; see `Step.apply`."""
         height, width = image.shape[-2:]
-        return self._painted(image, draw(params["segments"], (height, width), image.device))
+        return self._filled(image, draw_segments(params["segments"], (height, width), image.device))
 
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
-        return covered_share(table, size, enough=enough)
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
+        return estimate_coverage(table, size, precise_above=precise_above)
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = size
@@ -166,9 +179,9 @@ class Boxes(BlankHoles):
     """Upright boxes, which may overlap (LaMa's `make_random_rectangle_mask`); pixels as for `Strokes`.
 
     Attributes:
-        count: boxes in a picture.
+        count: boxes per image.
         side: of a box, in pixels at 512.
-        margin: kept free at the edge, in pixels at 512.
+        margin: left free at the edge, in pixels at 512.
     """
 
     name: Literal["boxes"] = "boxes"
@@ -177,14 +190,14 @@ class Boxes(BlankHoles):
     margin: Annotated[float, Field(ge=0, le=200)] = 0
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`boxes`: int64[B, N, 4] as top, left, bottom, right (excluded); all zero where there is none."""
-        return {"boxes": self._redrawn(keys, size, self._boxes)}
+        """`boxes`: int64[B, N, 4] as top, left, bottom, right (exclusive); all zero for no box."""
+        return {"boxes": self._sample_within_limits(keys, size, self._boxes)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Draw the holes; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
-        return self._painted(image, _boxes_mask(to_device(params["boxes"], image.device), y, x))
+        return self._filled(image, _boxes_mask(to_device(params["boxes"], image.device), y, x))
 
     def _boxes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         scale = self.scale(size)
@@ -204,20 +217,17 @@ class Boxes(BlankHoles):
         table = torch.stack([top, left, bottom, right], dim=-1).to(torch.int64)
         return table * (torch.arange(boxes) < number[:, None])[..., None]
 
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
         y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
         return _boxes_mask(table, y, x).mean((1, 2, 3), dtype=torch.float64)
 
 
 def _boxes_mask(boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Mask of the boxes at the given rows and columns, float32 B×1×len(y)×len(x)."""
+    """1 inside any of the boxes, at rows `y` and columns `x`: float32 B×1×len(y)×len(x)."""
     top, left, bottom, right = boxes[..., None].unbind(2)
     rows = ((y >= top) & (y < bottom)).to(torch.float32)
     columns = ((x >= left) & (x < right)).to(torch.float32)
     return (rows.transpose(1, 2) @ columns > 0).to(torch.float32)[:, None]
-
-
-# Blobs: holes in the shape of things that somebody wants out of the picture.
 
 
 _WAVES = 5
@@ -227,18 +237,18 @@ _ALONG, _WAVE = 2, 6
 
 
 class Blobs(BlankHoles):
-    """Smooth closed curves: an ellipse, long or round, whose radius swells and shrinks along the outline.
+    """Smooth closed curves, in the shape of objects to remove: ellipses with a wavy outline.
 
-    The radius is 1 + Σ aₖ cos(kθ + φₖ) times that of the ellipse, k from 2 to 6 (a first wave would only move it), with
-    amplitudes that fall as 1/√k; where blobs overlap they are one.
+    The radius is 1 + Σ aₖ cos(kθ + φₖ) times that of the ellipse, k from 2 to 6 (k = 1 would only move it), with
+    amplitudes that fall as 1/√k.
 
     Attributes:
-        count: blobs in a picture.
+        count: blobs per image.
         size: radius of a circle of about the same area, in pixels.
-        stretch: length by width.
-        uneven: how far the outline strays from the ellipse, as a share of its radius.
-        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
-            pixels of this picture, which is a crop: blobs may reach in from beyond its edge.
+        stretch: length divided by width.
+        uneven: how far the outline departs from the ellipse, as a share of its radius.
+        scale_with_image: false: sizes are pixels of the image as it is, a crop: blobs may reach in from beyond its
+            edge (see `ScaledStep`).
     """
 
     name: Literal["blobs"] = "blobs"
@@ -248,15 +258,15 @@ class Blobs(BlankHoles):
     uneven: Annotated[Range, within(0, 0.9)] = (0.1, 0.5)
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`blobs`: float64[B, N, 16], columns as above. A blob that is not there has no radius."""
-        return {"blobs": self._redrawn(keys, size, self._blobs)}
+        """`blobs`: float64[B, N, 16], columns as above. A radius of 0 means no blob."""
+        return {"blobs": self._sample_within_limits(keys, size, self._blobs)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Cut the blobs out; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
         there = (params["blobs"][..., _ALONG] > 0).any(0)
-        return self._painted(image, _inside(to_device(params["blobs"][:, there].to(torch.float32), image.device), y, x))
+        return self._filled(image, _inside(to_device(params["blobs"][:, there].to(torch.float32), image.device), y, x))
 
     def _blobs(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         blobs = int(self.count[1])
@@ -278,13 +288,13 @@ class Blobs(BlankHoles):
         one = torch.stack([x, y, radius * stretch * there, radius / stretch * there, turn.cos(), turn.sin()], 2)
         return torch.cat([one, amplitude * phase.cos(), amplitude * phase.sin()], 2)
 
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
         y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
         return _inside(table, y, x).mean((1, 2, 3), dtype=torch.float64)
 
 
 def _inside(blobs: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Where any of the blobs is, at the given rows and columns: float32 B×1×len(y)×len(x)."""
+    """1 inside any of the blobs, at rows `y` and columns `x`: float32 B×1×len(y)×len(x)."""
     mask = torch.zeros(len(blobs), 1, len(y), len(x), dtype=torch.bool, device=blobs.device)
     for blob in blobs.unbind(1):
         px, py, along, across, cos, sin = blob[:, :_WAVE, None, None, None].unbind(1)
@@ -302,22 +312,16 @@ def _inside(blobs: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return mask.to(torch.float32)
 
 
-# Missing margins: what has to be made up so that a picture becomes larger than it was.
-
-
-_FAR = 1e6
-
-
 class Border(BlankHoles):
-    """Margins of one to four sides are missing, to be continued from what is inside (outpainting).
+    """Missing margins on one to four sides, to be continued from inside (outpainting).
 
     Attributes:
-        sides: how many are missing.
+        sides: how many sides lose a margin.
         depth: of a margin, in pixels.
-        frame: share of the pictures whose margins are all equally deep.
-        tilt: how far a margin's inner edge may lean, in degrees: a sheet that lay askew and was turned upright.
-        scale_with_image: false: depths are pixels of the image as it is, a crop at the
-            edge of a larger image (see `ScaledStep`).
+        frame: share of the images whose margins all have the same depth.
+        tilt: maximum angle of a margin's inner edge in degrees, as of a crooked scan that was turned upright.
+        scale_with_image: false: depths are pixels of the image as it is, a crop at the edge of a larger image (see
+            `ScaledStep`).
     """
 
     name: Literal["border"] = "border"
@@ -327,14 +331,14 @@ class Border(BlankHoles):
     tilt: Annotated[float, Field(ge=0, le=20)] = 3
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`planes`: float64[B, 4, 3] as (a, b, c): hidden is where a·x + b·y > c in pixels; c is far off for none."""
-        return {"planes": self._redrawn(keys, size, self._planes)}
+        """`planes`: float64[B, 4, 3] as (a, b, c): covered where a·x + b·y > c, in pixels; c is huge for no margin."""
+        return {"planes": self._sample_within_limits(keys, size, self._planes)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Cut the margins off; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
-        return self._painted(image, _beyond(to_device(params["planes"].to(torch.float32), image.device), y, x))
+        return self._filled(image, _beyond(to_device(params["planes"].to(torch.float32), image.device), y, x))
 
     def _planes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = size
@@ -342,9 +346,9 @@ class Border(BlankHoles):
         gone = order < integers(keys, 1, int(self.sides[0]), int(self.sides[1]), 1)
         depth = uniform_range(keys, 2, (math.log(self.depth[0]), math.log(self.depth[1])), 4).exp() * self.scale(size)
         depth = torch.where(uniform(keys, 3, 1) < self.frame, depth[:, :1], depth)
-        # half of the pictures lie straight
+        # Half of the images are not tilted.
         lean = math.radians(self.tilt) * (2 * uniform(keys, 4, 4) - 1) * (uniform(keys, 5, 1) < 0.5)
-        # left, top, right, bottom: outward normals, and the middles of the edges, around which the margins lean
+        # Left, top, right, bottom: outward normals, and the middles of the edges, around which the margins tilt.
         outward = torch.tensor([math.pi, -math.pi / 2, 0, math.pi / 2], dtype=torch.float64) + lean
         a, b = outward.cos(), outward.sin()
         middle_x = torch.tensor([0, width / 2, width, width / 2], dtype=torch.float64) - 0.5
@@ -352,12 +356,12 @@ class Border(BlankHoles):
         at = a * middle_x + b * middle_y - depth
         return torch.stack([a, b, torch.where(gone, at, _FAR)], 2)
 
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
         y, x = (torch.arange(0, side, max(1, side // 64)) for side in size)
         return _beyond(table, y, x).mean((1, 2, 3), dtype=torch.float64)
 
 
 def _beyond(planes: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Where any of the planes is passed, at the given rows and columns: float32 B×1×len(y)×len(x)."""
+    """1 beyond any of the planes, at rows `y` and columns `x`: float32 B×1×len(y)×len(x)."""
     a, b, c = planes[..., None, None].unbind(2)
     return (a * x + b * y[:, None] > c).any(1, keepdim=True).to(torch.float32)

@@ -1,4 +1,4 @@
-"""Noise: Gaussian, signal-dependent, correlated; and the rounding that a file does."""
+"""Noise: Gaussian, signal-dependent, correlated; and rounding to 8 bits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ class Noise(Step):
 
     Variance at a pixel of value x: sigma² + shot²·x, the model of camera noise of Foi et al., "Practical
     Poissonian-Gaussian noise modeling", IEEE TIP 17 (2008), section II, with a = shot², b = sigma²; the
-    Poisson part is approximated by a Gaussian of its variance, as there. Demosaicing, smoothing in the camera
-    and enlarging make neighbours alike: the field is smoothed by a Gaussian and scaled back to the asked
-    deviation.
+    Poisson part is approximated by a Gaussian of the same variance, as there. Demosaicing, in-camera smoothing and
+    enlarging correlate neighbours: the noise is smoothed by a Gaussian and scaled back to its standard deviation.
 
     Attributes:
-        sigma: standard deviation at black, in 8-bit steps (25 is σ = 25/255).
-        shot: extra standard deviation at white, in 8-bit steps; 0: none.
+        sigma: standard deviation at black, in 8-bit levels (25 is σ = 25/255).
+        shot: additional standard deviation at white, in 8-bit levels; 0: none.
         correlation: standard deviation in pixels of the Gaussian that correlates neighbours; 0: white noise.
-        gray: share of the pictures whose three channels get one and the same field (film grain).
-        clip: limit the result to [0, 1]. Without, values leave the range, as the literature's AWGN tests do.
+        gray: share of the images whose three channels get the same noise (film grain).
+        clip: clip the result to [0, 1]. The AWGN tests of the literature do not.
     """
 
     name: Literal["noise"] = "noise"
@@ -38,7 +37,7 @@ class Noise(Step):
     clip: bool = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """Keys of the fields, `sigma` and `shot` in [0, 1] units, `correlation` in pixels, `gray` as bool."""
+        """`key` of the noise, `sigma` and `shot` in [0, 1] units, `correlation` in pixels, `gray` as bool."""
         return {
             "key": fold_in(keys, 0),
             "sigma": uniform_range(keys, 1, self.sigma) / 255,
@@ -60,7 +59,7 @@ class Noise(Step):
 
     def _field(self, image: Tensor, params: Params) -> Tensor:
         height, width = image.shape[-2:]
-        # The radius follows the settings, not the batch, so that a field never depends on its neighbours.
+        # The radius depends on the settings, not on the batch, so the noise of an image never depends on the others.
         taps = gaussian_taps(params["correlation"], self.correlation[1])
         radius = taps.shape[1] // 2
         shape = (3, height + 2 * radius, width + 2 * radius)
@@ -68,13 +67,13 @@ class Noise(Step):
         if bool(params["gray"].any()):
             field = torch.where(to_device(params["gray"], image.device).reshape(-1, 1, 1, 1), field[:, :1], field)
         if radius:
-            # independent samples of variance 1, weighted by w, sum to variance Σw²; both passes scale back
+            # Independent samples of variance 1, weighted by w, sum to variance Σw²; each pass is scaled back.
             field = filtered(field, (taps / taps.square().sum(1, keepdim=True).sqrt()))
         return field
 
 
 class Quantize(Step):
-    """Clip to [0, 1] and round to 8 bits, as any ordinary file does to what is written into it."""
+    """Clip to [0, 1] and round to 8 bits, as an ordinary image file does."""
 
     name: Literal["quantize"] = "quantize"
 

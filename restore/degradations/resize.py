@@ -1,4 +1,4 @@
-"""Down-and-up scaling: the picture was once smaller, and somebody enlarged it."""
+"""Down- and upscaling, as of an image that was once stored smaller and then enlarged."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Downscale(Step):
     """Scale down (with antialiasing) and back up to the same size.
 
     Attributes:
-        factor: how many times smaller; the small side is rounded, and at least 1 pixel.
-        down: ways to scale down, one of them drawn per picture.
-        up: ways to scale up, one of them drawn per picture.
+        factor: how many times smaller; the small sides are rounded to at least 1 pixel.
+        down: interpolation modes for scaling down; one is drawn per image.
+        up: interpolation modes for scaling up; one is drawn per image.
     """
 
     name: Literal["downscale"] = "downscale"
@@ -30,7 +30,7 @@ class Downscale(Step):
     up: Annotated[tuple[Literal["bicubic", "bilinear"], ...], Field(min_length=1)] = ("bicubic",)
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`factor`; `down` and `up` as positions in the settings' lists."""
+        """`factor`; `down` and `up` as indices into the settings."""
         return {
             "factor": uniform_range(keys, 0, self.factor),
             "down": integers(keys, 1, 0, len(self.down) - 1),
@@ -41,7 +41,7 @@ class Downscale(Step):
         """Scale down and up; bicubic overshoot is clipped to [0, 1]. See `Step.apply`."""
         size = image.shape[-2:]
         out = []
-        # every picture has another small size, so they go one by one: two calls each
+        # One at a time, because the small size differs from image to image.
         for one, factor, down, up in zip(
             image.split(1), params["factor"].tolist(), params["down"].tolist(), params["up"].tolist()
         ):
@@ -52,7 +52,7 @@ class Downscale(Step):
 
 
 def scaled(image: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
-    """`image` at another size; antialiased where it gets smaller. A new tensor, B×C×size."""
+    """`image` at another size, antialiased when it gets smaller; a new tensor, B×C×size."""
     if mode == "area":
         return F.interpolate(image, size, mode="area")
     return F.interpolate(image, size, mode=mode, align_corners=False, antialias=True)

@@ -1,6 +1,6 @@
-"""Scratches, hairs and dust: thin, bright or dark, soft-edged; the mask is exactly what they change.
+"""Scratches, hairs and dust: thin, bright or dark, soft-edged. The mask is exactly the pixels that change.
 
-Where a mark would not be seen (see `visible.seen`) it is not drawn either.
+A mark is not drawn where it would be invisible (see `visible_pixels`).
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.segments import COLUMNS, OPACITY, draw, joined
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import COLUMNS, OPACITY, draw_segments, polyline_segments, visible_pixels
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-# Weaker than this a mark ends: 5 of 255 steps at full contrast.
+# Opacity below which a mark ends: 5 of 255 levels at full contrast.
 _FAINTEST = 0.02
 
 
 class _Marks(ScaledStep):
-    """What scratches, hairs and dust share: chains of short segments, each chain bright or dark as a whole.
+    """Marks that are chains of short segments; each mark is bright or dark as a whole.
 
     Attributes:
-        count: marks in a picture.
+        count: marks per image.
         width: in pixels.
         length: in pixels, from end to end along the mark.
-        opacity: how much of the picture a mark covers at its strongest.
-        bright: share of the marks that are bright (of a negative's damage: all), in the mean over pictures;
-            within a picture they tend to be alike.
+        opacity: of a mark where it is strongest.
+        bright: mean share of bright marks (on a negative all marks print bright). Marks of one image tend to be alike.
         softness: width in pixels of the edge.
     """
 
@@ -46,12 +44,12 @@ class _Marks(ScaledStep):
     has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`layers`: dark and bright segments [B, 2, N, 7] (see `lines.draw`); `tones` [B, 2, 3]; `key`."""
+        """`layers`: dark and bright segments [B, 2, N, 7] (see `draw_segments`); `tones` [B, 2, 3]; `key`."""
         segments = self._segments(keys, size)
         batch, marks, links, _ = segments.shape
         bright = torch.full((batch, 1), self.bright, dtype=torch.float64)
         if 0 < self.bright < 1:
-            # near 0 or 1 in most pictures, so that the marks of a picture are mostly of one kind
+            # Spread towards 0 or 1, so that the marks of one image are mostly of one kind.
             bright = (bright + 1.2 * (uniform(keys, 20, 1) - 0.5)).clamp(0, 1)
         is_bright = (uniform(keys, 21, marks) < bright)[..., None]
         layers = torch.stack([segments, segments], dim=1)
@@ -70,7 +68,7 @@ class _Marks(ScaledStep):
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Draw the marks; see `Step.apply`."""
         height, width = image.shape[-2:]
-        layers = draw(params["layers"].flatten(0, 1), (height, width), image.device, softness=self.softness)
+        layers = draw_segments(params["layers"].flatten(0, 1), (height, width), image.device, softness=self.softness)
         grain = 0.75 + 0.25 * field_uniform(params["key"], 0, (1, height, width), image.device)
         covers = layers.reshape(-1, 2, height, width) * grain
         covers = covers.masked_fill_(covers < _FAINTEST, 0.0)
@@ -78,12 +76,12 @@ class _Marks(ScaledStep):
         damaged = image
         for layer in (0, 1):
             damaged = damaged + covers[:, layer, None] * (tones[:, layer] - damaged)
-        mask = seen(image, damaged, covers.amax(1, keepdim=True) > 0)
+        mask = visible_pixels(image, damaged, covers.amax(1, keepdim=True) > 0)
         return torch.where(mask, damaged, image), mask.to(image.dtype)
 
     @abstractmethod
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """float64[B, marks, links, 7], see `lines.draw`."""
+        """float64[B, marks, links, 7], see `draw_segments`."""
 
     def _chains(
         self,
@@ -103,13 +101,13 @@ class _Marks(ScaledStep):
             angle: radians, [B, marks, links].
             thickness: relative to the mark's width, [B, marks, links + 1].
             opacity: relative to the mark's opacity, [B, marks, links].
-            wide: marks may start outside, so that long ones cross the picture anywhere.
+            wide: marks may begin outside, so that long ones cross the image anywhere.
         """
         batch, marks, links = angle.shape
         scale = self.scale(size)
         length = uniform_range(keys, 10, (math.log(self.length[0]), math.log(self.length[1])), marks).exp() * scale
         radius = uniform_range(keys, 11, self.width, marks) * scale / 2
-        # a mark thinner than a pixel is a pixel wide and fainter
+        # A mark thinner than a pixel is drawn one pixel wide and fainter.
         faint = (radius / 0.5).clamp(max=1)
         strength = uniform_range(keys, 12, self.opacity, marks) * faint
         step = (length / links)[..., None]
@@ -124,15 +122,15 @@ class _Marks(ScaledStep):
         widths = radius.clamp(min=0.5)[..., None] * thickness
         number = integers(keys, 15, int(self.count[0]), int(self.count[1]))
         there = torch.arange(marks) < number[:, None]
-        segments = joined(x, y, widths, strength[..., None] * opacity * there[..., None])
+        segments = polyline_segments(x, y, widths, strength[..., None] * opacity * there[..., None])
         return segments.reshape(batch, marks, links, COLUMNS)
 
 
 class Scratch(_Marks):
-    """Scratches: long, almost straight, of one main direction in a picture, worn through in places.
+    """Scratches: long, almost straight, in one main direction per image, interrupted in places.
 
     Attributes:
-        upright: share of the pictures whose scratches run from top to bottom, as on film.
+        upright: share of the images whose scratches run from top to bottom, as on film.
     """
 
     name: Literal["scratch"] = "scratch"
@@ -153,7 +151,7 @@ class Scratch(_Marks):
 
 
 class Hair(_Marks):
-    """Hairs and fibres: curved, of even width and strength from end to end."""
+    """Hairs and fibres: curved, with the same width and opacity from end to end."""
 
     name: Literal["hair"] = "hair"
     count: Annotated[Range, within(0, 2000, whole=True)] = (1, 6)
@@ -173,7 +171,7 @@ class Hair(_Marks):
 
 
 class Dust(_Marks):
-    """Dust and flecks: specks of irregular outline, many small ones for one large."""
+    """Dust and flecks: specks with irregular outlines, many small ones for each large one."""
 
     name: Literal["dust"] = "dust"
     count: Annotated[Range, within(0, 2000, whole=True)] = (10, 120)
@@ -186,14 +184,14 @@ class Dust(_Marks):
         heading = 2 * math.pi * uniform(keys, 1, marks)
         turns = 2.2 * (2 * uniform(keys, 2, marks * links).reshape(len(keys), marks, links) - 1)
         thickness = uniform_range(keys, 3, (0.35, 1.25), marks * (links + 1)).reshape(len(keys), marks, links + 1)
-        # cubed: small specks are far more common than large ones
+        # Cubed, because small specks are far more common than large ones.
         thickness = thickness * (0.35 + 0.65 * uniform(keys, 4, marks) ** 3)[..., None]
         opacity = torch.ones(1, 1, links, dtype=torch.float64)
         return self._chains(keys, size, heading[..., None] + turns, thickness, opacity, wide=False)
 
 
 def _waves(keys: Tensor, stream: int, marks: int, t: Tensor, size: float) -> Tensor:
-    """Smooth wandering along `t` within ±`size`: three sines of random phase; float64[B, marks, len(t)]."""
+    """A smooth random curve along `t` within ±`size`: three sines of random phase; float64[B, marks, len(t)]."""
     phase = 2 * math.pi * uniform(keys, 100 + stream, marks * 3).reshape(len(keys), marks, 3, 1)
     pace = 2 * math.pi * (torch.tensor([1.0, 2.3, 4.1], dtype=torch.float64)[:, None])
     weight = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)[:, None]
@@ -201,6 +199,6 @@ def _waves(keys: Tensor, stream: int, marks: int, t: Tensor, size: float) -> Ten
 
 
 def _tapered(links: int, share: float) -> Tensor:
-    """1 along the middle, falling towards 0 over `share` of the length at both ends; float64[links]."""
+    """1 in the middle, falling towards 0 over `share` of the length at both ends; float64[links]."""
     t = (torch.arange(links, dtype=torch.float64) + 0.5) / links
     return (torch.minimum(t, 1 - t) / share).clamp(max=1)

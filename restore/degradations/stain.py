@@ -1,4 +1,4 @@
-"""Stains: soft blots and runs of something spilt, darker and yellowish or washed out, often with a darker rim."""
+"""Stains: soft blots and drips, darker and yellowish or washed out, often with a darker rim."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import torch
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.noise_fields import positions, rough, smoothstep
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import pixel_grid, smoothstep, value_noise, visible_pixels
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# columns of the table of stains, float64[B, N, 9]
+# The columns of the table of stains, float64[B, N, 9]
 _X, _Y, _DX, _DY, _RADIUS, _END, _OPACITY, _SOFT, _RIM = range(9)
-# What covers less than this is the stain's soft edge, and not in the mask.
+# Below this opacity lies the soft edge of the stain, which is not in the mask.
 _COVERED = 0.07
 
 
 class Stain(ScaledStep):
-    """Stains: each a blot, or the streak of a drop that ran down; uneven in outline and depth.
+    """Stains: blots, or the streaks of drops that ran down; uneven in outline and depth.
 
-    Dark ones take light as a filter does (image × tint); washed-out ones pull towards the paper's tone.
-    As they dry, stains carry their dirt to the rim (the coffee-ring effect; Deegan et al., Nature 389, 1997).
+    Dark ones absorb light like a filter (image × tint); washed-out ones blend towards the tone of the paper. While a
+    stain dries, its dirt moves to the rim (the coffee-ring effect; Deegan et al., Nature 389, 1997).
 
     Attributes:
-        count: stains in a picture.
+        count: stains per image.
         size: radius, in pixels.
-        opacity: of a stain, at its strongest; 1 takes all the light that its tint can take.
-        bright: share of the pictures whose stains are washed out instead of dark.
-        drips: share of the stains that run down.
-        rim: strength of the rim, which is dark in either case.
+        opacity: of a stain where it is strongest; 1 absorbs as much light as its tint can.
+        bright: share of the images whose stains are washed out instead of dark.
+        drips: share of the stains that ran down.
+        rim: strength of the rim, which is dark for both kinds.
         edge: width of the edge, as a share of the radius.
     """
 
@@ -71,7 +70,7 @@ class Stain(ScaledStep):
         table[..., _SOFT] = uniform_range(keys, 9, self.edge, stains)
         table[..., _RIM] = uniform_range(keys, 10, self.rim, stains)
         is_bright = uniform(keys, 11, 1) < self.bright
-        # the tint of tea and rust: blue goes first; or the paper's tone, a little yellow
+        # The tint of tea and rust absorbs blue most. The paper is a little yellow.
         warm = torch.tensor([0.35, 0.75, 1.25], dtype=torch.float64)
         tint = (
             1
@@ -90,9 +89,9 @@ class Stain(ScaledStep):
         """Draw the stains; see `Step.apply`."""
         size, device = (image.shape[-2], image.shape[-1]), image.device
         scale = self.scale(size)
-        y, x = positions(size, device)
-        outline = rough(params["key"], 0, 45 * scale, size, device, octaves=4)
-        depth = rough(params["key"], 10, 24 * scale, size, device)
+        y, x = pixel_grid(size, device)
+        outline = value_noise(params["key"], 0, 45 * scale, size, device, octaves=4)
+        depth = value_noise(params["key"], 10, 24 * scale, size, device)
         there = (params["stains"][..., _OPACITY] > 0).any(0)
         table = to_device(params["stains"][:, there].to(torch.float32), device)[..., None, None, None]
         cover, rims = (image.new_zeros(image.shape[0], 1, *size) for _ in range(2))
@@ -101,7 +100,7 @@ class Stain(ScaledStep):
             rx, ry = x - px, y - py
             t = ((rx * dx + ry * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
             reach = radius + (end - radius) * t
-            # from 0 at the outline to 1 at the middle
+            # 0 at the outline, 1 in the middle.
             inside = 1 - ((rx - t * dx).square() + (ry - t * dy).square()).sqrt() / reach + 0.45 * outline
             edge = torch.maximum(soft * (1 - 0.7 * rim), 1.2 / reach)
             ring = torch.maximum(0.07 + 0.1 * soft, 1.5 / reach)
@@ -115,5 +114,5 @@ class Stain(ScaledStep):
         damaged = image + cover * torch.where(bright, paper - image, image * (tint - 1))
         damaged = damaged + rims * damaged * (tint - 1)
         window = 2 * max(5, round(20 * scale)) + 1
-        mask = seen(image, damaged, torch.maximum(cover, rims) > _COVERED, window=window)
+        mask = visible_pixels(image, damaged, torch.maximum(cover, rims) > _COVERED, window=window)
         return damaged, mask.to(image.dtype)

@@ -1,4 +1,4 @@
-"""Tears from the border inwards: a ragged white band of paper, a shadow on one side; corners and edges torn off."""
+"""Tears from the border inwards: a ragged white band of paper with a shadow on one side; lost corners and edges."""
 
 from __future__ import annotations
 
@@ -10,33 +10,41 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
-from restore.degradations.noise_fields import positions, rough, smooth
-from restore.degradations.segments import AX, AY, BX, BY, draw, joined
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import (
+    AX,
+    AY,
+    BX,
+    BY,
+    draw_segments,
+    pixel_grid,
+    polyline_segments,
+    value_noise,
+    visible_pixels,
+)
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-_LINKS = 13
-_COVERED = 0.12
-_FAR = 1e6
+_LINKS = 13  # straight pieces of a tear
+_COVERED = 0.12  # opacity from which a pixel belongs to the mask
+_FAR = 1e6  # a cut this far from the image, in pixels, cuts nothing off
 
 
 class Tear(ScaledStep):
-    """Tears: where the sheet ripped its layers part, and a band of bare fibre shows, wide at the border.
+    """Tears: where the sheet ripped, its layers part and show a band of bare fibre, which is widest at the border.
 
-    In some pictures a corner or a strip along an edge is gone altogether: beyond a ragged band of paper lies
-    what the sheet was scanned on, light or dark, with the sheet's shadow.
+    Some images have lost a corner or a strip along an edge: beyond a ragged band of paper lies the background of the
+    scan, light or dark, with the shadow of the sheet.
 
     Attributes:
-        count: tears in a picture.
+        count: tears per image.
         width: of the band at the border, in pixels.
-        length: in pixels; at most 0.8 of the picture's smaller side where the picture is whole.
-        ragged: how far the band's edges stray, in pixels.
-        shadow: how much of the light the shadow takes where it is deepest.
-        lost: share of the pictures that have lost a corner or a strip along an edge.
-        lost_size: how far from the corner, or how deep, in pixels.
-        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they
-            are pixels of this picture, which is a crop: a tear may come from anywhere beyond its edge.
+        length: in pixels; at most 0.8 of the smaller side of a whole image.
+        ragged: how far the edges of the band wander, in pixels.
+        shadow: share of the light that the shadow takes where it is deepest.
+        lost: share of the images that have lost a corner or a strip along an edge.
+        lost_size: distance of the cut from the corner, or depth of the strip, in pixels.
+        scale_with_image: false: sizes are pixels of the image as it is, a crop: a tear may begin anywhere beyond its
+            edge (see `ScaledStep`).
     """
 
     name: Literal["tear"] = "tear"
@@ -51,8 +59,8 @@ class Tear(ScaledStep):
     has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`segments` [B, N, 7] (see `lines.draw`) along the tears; `shift` [B, 2] (x, y) of the shadow in pixels;
-        `shadow` [B]; `cut` [B, 3]: (a, b, c), lost is where a·x + b·y > c in pixels; `tones` [B, 2, 3]: paper,
+        """`segments` [B, N, 7] (see `draw_segments`) along the tears; `shift` [B, 2] (x, y) of the shadow in pixels;
+        `shadow` [B]; `cut` [B, 3]: (a, b, c), lost where a·x + b·y > c, in pixels; `tones` [B, 2, 3]: paper,
         ground; `key`."""
         scale = self.scale(size)
         light = 2 * math.pi * uniform(keys, 0, 1)
@@ -79,19 +87,23 @@ class Tear(ScaledStep):
             tone[..., None, None] for tone in to_device(params["tones"].to(torch.float32), device).unbind(1)
         )
         dark = to_device(params["shadow"].to(torch.float32), device).reshape(-1, 1, 1, 1)
-        outline = rough(key, 0, 9 * scale, size, device, octaves=4)
-        fibre = 0.6 * smooth(key, 10, 3, size, device) + field_uniform(key, 11, (1, *size), device) - 0.5
+        outline = value_noise(key, 0, 9 * scale, size, device, octaves=4)
+        fibre = (
+            0.6 * value_noise(key, 10, 3, size, device, octaves=1) + field_uniform(key, 11, (1, *size), device) - 0.5
+        )
         paper = (paper * (1 + 0.09 * fibre)).clamp(0, 1)
 
         band, shade = self._ripped(params, size, device, outline * (2 * stray) + 0.5 * fibre)
         gone = torch.zeros_like(band)
         if bool((params["cut"][:, 2] < _FAR / 2).any()):
             a, b, c = to_device(params["cut"].to(torch.float32), device)[..., None, None, None].unbind(1)
-            y, x = positions(size, device)
-            slow = rough(key, 20, 60 * scale, size, device)
+            y, x = pixel_grid(size, device)
+            slow = value_noise(key, 20, 60 * scale, size, device)
             beyond = a * x + b * y - c + slow * (7 * scale) + outline * stray
             gone = (beyond + 0.5).clamp(0, 1)
-            wide = scale * (4 + 4 * smooth(key, 30, 40 * scale, size, device)).clamp(min=1) + 0.5 * fibre
+            wide = (
+                scale * (4 + 4 * value_noise(key, 30, 40 * scale, size, device, octaves=1)).clamp(min=1) + 0.5 * fibre
+            )
             band = torch.maximum(band, (beyond + wide + outline * (1.5 * stray) + 0.5).clamp(0, 1))
             ground = ground * (1 - dark * torch.exp(-beyond.clamp(min=0) / (5 * scale)))
         shade = dark * shade * (1 - band)
@@ -99,27 +111,27 @@ class Tear(ScaledStep):
         damaged = damaged + band * (paper - damaged)
         damaged = damaged + gone * (ground - damaged)
         covered = torch.maximum(band, shade) > _COVERED
-        # what is lost is lost, whatever lies there instead
-        mask = seen(image, damaged, covered) | (gone > _COVERED)
+        # What is lost belongs to the mask, whatever the background looks like.
+        mask = visible_pixels(image, damaged, covered) | (gone > _COVERED)
         return damaged, mask.to(image.dtype)
 
     def _ripped(
         self, params: Params, size: tuple[int, int], device: torch.device, strays: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The band whose edges stray by so many pixels, and its shadow: float32 B×1×H×W each."""
+        """The band, whose edges wander by `strays` pixels, and its shadow: float32 B×1×H×W each."""
         scale = self.scale(size)
-        # a wide soft edge is the distance from the outline, in pixels: within it the outline may stray
+        # Within a wide soft edge, opacity is the distance from the outline in pixels, by which the outline is moved.
         room = 2 * (3 * self.ragged * scale + 2)
         cast = params["segments"].clone()
         cast[..., [AX, BX]] += params["shift"][:, :1, None]
         cast[..., [AY, BY]] += params["shift"][:, 1:, None]
-        both = draw(torch.cat([params["segments"], cast]), size, device, softness=room)
+        both = draw_segments(torch.cat([params["segments"], cast]), size, device, softness=room)
         inside, beneath = ((both - 0.5) * room).chunk(2)
         band = (inside + strays.clamp(1 - room / 2, room / 2 - 1) + 0.5).clamp(0, 1) * (inside > -room / 2)
         return band, (beneath / max(1.0, 4 * scale) + 0.5).clamp(0, 1)
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """From the border inwards, wandering, thinning towards the end: float64[B, tears·links, 7]."""
+        """Polylines from the border inwards that thin towards the end: float64[B, tears·links, 7]."""
         batch, tears = len(keys), int(self.count[1])
         scale = self.scale(size)
         height, width = size
@@ -128,7 +140,7 @@ class Tear(ScaledStep):
         if self.scale_with_image:
             length = length.clamp(max=0.8 * min(size))
         radius = uniform_range(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
-        # from a point of the border, each side as likely as it is long, towards one in the middle of the picture
+        # From a uniform point of the border towards one in the middle of the image.
         along = 0.04 + 0.92 * uniform(keys, 3, tears)
         level = uniform(keys, 4, tears) < width / (height + width)
         far = (uniform(keys, 5, tears) < 0.5).to(torch.float64)
@@ -148,24 +160,24 @@ class Tear(ScaledStep):
         t = torch.linspace(0, 1, _LINKS + 1, dtype=torch.float64)
         uneven = 0.75 + 0.5 * uniform(keys, 11, tears * (_LINKS + 1)).reshape(batch, tears, _LINKS + 1)
         radii = (radius[..., None] * (1 - t) ** 0.8 * uneven).clamp(min=0.3)
-        return joined(x, y, radii, there[..., None].to(torch.float64))
+        return polyline_segments(x, y, radii, there[..., None].to(torch.float64))
 
     def _cut(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """The line beyond which the picture is lost: float64[B, 3]; c is far beyond the picture where nothing is."""
+        """The line beyond which the image is lost: float64[B, 3]; c is `_FAR` if nothing is."""
         height, width = size
         scale = self.scale(size)
         reach = uniform_range(keys, 0, (math.log(self.lost_size[0]), math.log(self.lost_size[1])), 2).exp() * scale
-        # from a corner: the line through two points of the edges that meet there; along an edge: nearly level
+        # A corner: the line through two points on the edges that meet there. A strip: nearly parallel to an edge.
         corner = uniform(keys, 1, 1)[:, 0] < 0.7
         slant = torch.where(corner, torch.atan2(reach[:, 0], reach[:, 1]), 0.06 * (2 * uniform(keys, 2, 1)[:, 0] - 1))
-        # for an edge: half as deep as a corner is far
+        # A strip is less than half as deep as a corner.
         inner = torch.where(corner, reach[:, 0] * slant.cos(), 0.4 * reach[:, 0])
-        # the corner or edge at the left or top, mirrored and turned
+        # The corner or edge at the top left, mirrored and transposed.
         a, b = -slant.cos(), -slant.sin()
         turned, right, low = (uniform(keys, stream, 1)[:, 0] < 0.5 for stream in (3, 4, 5))
         a, b = torch.where(turned, b, a), torch.where(turned, a, b)
         a, b = torch.where(right, -a, a), torch.where(low, -b, b)
-        # distance of the line from the corner that it cuts off
+        # The value of a·x + b·y at the corner that the line cuts off.
         at = a * torch.where(a > 0, width, 0) + b * torch.where(b > 0, height, 0)
         happens = uniform(keys, 6, 1)[:, 0] < self.lost
         return torch.stack([a, b, torch.where(happens, at - inner, _FAR)], 1)

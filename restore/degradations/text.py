@@ -229,7 +229,7 @@ class Text(Holes):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`text` [B, 45·(4 + 32) + 4]: see `_parts`; `opacity` [B]; `tones` [B, 2, 3]: of the letters, the outline."""
-        text = self._redrawn(keys, size, self._text)
+        text = self._sample_within_limits(keys, size, self._text)
         keys = fold_in(keys, 100)
         kind = text[:, -1]
         # stamped dates are orange, red or greenish; most other text is white or black, some coloured
@@ -250,7 +250,7 @@ class Text(Holes):
         """Write; see `Step.apply`."""
         covered = to_device(lettered(*_parts(params["text"]), (image.shape[-2], image.shape[-1])), image.device)
         letters, outlined = covered.to(image.dtype).split(1, dim=1)
-        mask = self._limited((outlined > 0).to(image.dtype))
+        mask = self._limit_coverage((outlined > 0).to(image.dtype))
         # what is hidden beyond the letters, to hide enough, is painted over
         letters = torch.where(outlined > 0, letters, 1) * mask
         outlined = torch.where(outlined > 0, outlined, 1) * mask
@@ -258,7 +258,7 @@ class Text(Holes):
         colour = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
         return image + per_image(params["opacity"], image) * outlined * (colour - image), mask
 
-    def _share(self, table: Tensor, size: tuple[int, int], enough: float) -> Tensor:
+    def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
         """By a smaller picture of the text, where this one is large."""
         lines, letters, looks = _parts(table)
         factor = min(1.0, _ESTIMATE_PX / max(size))

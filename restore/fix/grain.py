@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore.degradations.noise_fields import sum_around
+from restore.box_filter import box_sum
 from restore.hashed_random import field_normal, key
 
 Mask = npt.NDArray[np.bool_]
@@ -165,7 +165,7 @@ def _lacking(repaired: Tensor, hole: Tensor, grain: Grain) -> Tensor:
     expected = (grain.spectrum * torch.fft.fft2(taps, (WINDOW_PX, WINDOW_PX)).abs().square()).mean(dim=(1, 2))
     there = F.conv2d(F.pad(repaired[:, None], (1, 1, 1, 1), mode="replicate"), taps[None, None])[:, 0].square()
     inside = hole.float()
-    power = sum_around(there * inside, _NEAR_PX) / sum_around(inside, _NEAR_PX).clamp(min=1)
+    power = box_sum(there * inside, _NEAR_PX) / box_sum(inside, _NEAR_PX).clamp(min=1)
     return (1 - power / expected[:, None, None].clamp(min=1e-20)).clamp(min=0).sqrt()
 
 

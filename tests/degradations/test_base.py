@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from restore.degradations import degradation_from, keys
+from restore.degradations.drawing import MIN_CHANGE
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
-from restore.degradations.visibility import LEAST_CHANGE
 
 EXACT = ["scratch", "hair", "dust", "crack"]  # nothing outside the mask is touched
 SOFT = ["tear", "fold", "stain"]  # fade out beyond it
@@ -87,8 +87,8 @@ def test_the_mask_is_what_changed_noticeably(name: str) -> None:
     change = (damaged - clean).abs().amax(1, keepdim=True)
     assert mask.any()
     assert change[mask == 0].max() < 0.1
-    assert (change[mask == 0] < LEAST_CHANGE).float().mean() > 0.97
-    assert (change[mask > 0] > LEAST_CHANGE).float().mean() > 0.9
+    assert (change[mask == 0] < MIN_CHANGE).float().mean() > 0.97
+    assert (change[mask > 0] > MIN_CHANGE).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("name", EXACT + SOFT)

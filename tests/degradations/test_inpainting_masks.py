@@ -3,9 +3,9 @@ import torch
 from scipy import ndimage
 
 from restore.degradations import degradation_from, keys, load_degradation
+from restore.degradations.drawing import COLUMNS, draw_segments, estimate_coverage
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
-from restore.degradations.segments import COLUMNS, covered_share, draw
 from restore.errors import RestoreError
 
 HOLES = [name for name, kind in STEPS.items() if issubclass(kind, Holes)]
@@ -141,7 +141,7 @@ def test_a_drawn_segment_is_every_pixel_within_its_radius() -> None:
     segments[..., :4] = torch.rand(3, 6, 4, generator=generator, dtype=torch.float64) * 80 - 10
     segments[..., 4:6] = (torch.rand(3, 6, 1, generator=generator, dtype=torch.float64) * 6) + 0.5
     segments[..., 6] = 1
-    canvas = draw(segments, (60, 50), "cpu")
+    canvas = draw_segments(segments, (60, 50), "cpu")
     y, x = torch.meshgrid(torch.arange(60.0), torch.arange(50.0), indexing="ij")
     for picture in range(3):
         expected = torch.zeros(60, 50)
@@ -158,6 +158,6 @@ def test_the_estimated_share_is_close_to_the_drawn_one() -> None:
     sampled = damage.sample(keys(0, last=range(6)), (200, 140))
     for it in sampled.steps:
         if "segments" in it.params:
-            drawn = draw(it.params["segments"], (200, 140), "cpu").mean((1, 2, 3), dtype=torch.float64)
-            estimated = covered_share(it.params["segments"], (200, 140), enough=0.0)
+            drawn = draw_segments(it.params["segments"], (200, 140), "cpu").mean((1, 2, 3), dtype=torch.float64)
+            estimated = estimate_coverage(it.params["segments"], (200, 140), precise_above=0.0)
             torch.testing.assert_close(estimated, drawn, rtol=0, atol=0.03)

@@ -1,7 +1,7 @@
 import torch
 
 from restore.degradations import degradation_from, keys
-from restore.degradations.visibility import seen
+from restore.degradations.drawing import visible_pixels
 
 
 def line_on(before: torch.Tensor, tone: float, opacity: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -18,7 +18,7 @@ def noisy(level: float, sigma: float) -> torch.Tensor:
 
 def share_seen(before: torch.Tensor, tone: float, opacity: float) -> float:
     before, after, covered = line_on(before, tone, opacity)
-    mask = seen(before, after, covered)
+    mask = visible_pixels(before, after, covered)
     assert not (mask & ~covered).any()
     return (mask.sum() / covered.sum()).item()
 
@@ -45,14 +45,16 @@ def test_the_rule_is_that_of_rose() -> None:
     for times, is_seen in ((0.75, False), (1.35, True)):
         contrast = times * 5 * 10 / 22**0.5
         before, after, covered = line_on(noisy(0.5, 10), 0, 0)
-        assert (seen(before, after + contrast / 255 * covered, covered).sum() / covered.sum() > 0.5) == is_seen
+        assert (
+            visible_pixels(before, after + contrast / 255 * covered, covered).sum() / covered.sum() > 0.5
+        ) == is_seen
 
 
 def test_a_white_scratch_ends_where_it_runs_into_white() -> None:
     before = torch.full((1, 3, 64, 200), 0.4)
     before[..., 100:] = 0.96
     before, after, covered = line_on(before, 0.96, 1.0)
-    mask = seen(before, after, covered)
+    mask = visible_pixels(before, after, covered)
     assert mask[..., 30:32, :95].all()
     assert not mask[..., 110:].any()
 

@@ -8,7 +8,7 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from restore.degradations.noise_fields import rough
+from restore.degradations.drawing import value_noise
 from restore.fix.steps import repair
 from restore.restorers.base import ModelRequirements
 from restore.restorers.hole_crops import crops
@@ -29,7 +29,7 @@ def inpaint() -> HybridInpainter:
 def pebbles() -> Tensor:
     """A texture on a slope, 1×3×256×256."""
     keys = torch.tensor([1, 2, 3])
-    texture = rough(keys, 0, 12, (SIDE, SIDE), "cpu").permute(1, 0, 2, 3) * 0.2
+    texture = value_noise(keys, 0, 12, (SIDE, SIDE), "cpu").permute(1, 0, 2, 3) * 0.2
     return (0.5 + texture + torch.linspace(-0.15, 0.15, SIDE)).clamp(0, 1)
 
 
