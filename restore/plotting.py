@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Distinguishable with most kinds of colour blindness (Okabe and Ito, "Color Universal Design", 2008).
+#: Distinguishable with most kinds of color blindness (Okabe and Ito, "Color Universal Design", 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, GRAY, GRID = "#262626", "#767676", "#e4e4e4"
 

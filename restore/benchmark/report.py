@@ -197,14 +197,14 @@ def table_notes(results: BenchResults, lines: Sequence[TableLine]) -> list[str]:
 
 
 def write_tables(results: BenchResults, lines: Sequence[TableLine]) -> None:
-    """Write `table.md`, `bench.json` and `pictures.csv` to the output folder.
+    """Write `table.md`, `bench.json` and `images.csv` to the output folder.
 
     Raises:
         RestoreError: exit code 1; a file cannot be written.
     """
     out = results.plan.out
     write_atomically(out / "table.md", _markdown(results, lines).encode())
-    write_atomically(out / "pictures.csv", _csv(results).encode("utf-8", "surrogateescape"))
+    write_atomically(out / "images.csv", _csv(results).encode("utf-8", "surrogateescape"))
     write_atomically(
         out / "bench.json", f"{json.dumps(_to_dict(results, lines), indent=1, allow_nan=False)}\n".encode()
     )
@@ -220,7 +220,7 @@ def _markdown(results: BenchResults, lines: Sequence[TableLine]) -> str:
 def _csv(results: BenchResults) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["damage", "model", "picture", *TITLES, "seconds", "megapixels", "restored"])
+    writer.writerow(["damage", "model", "image", *TITLES, "seconds", "megapixels", "restored"])
     for sample in results.samples:
         scores = [sample.scores.get(metric, math.nan) for metric in TITLES]
         result = sample.result
@@ -245,10 +245,9 @@ def _to_dict(results: BenchResults, lines: Sequence[TableLine]) -> dict[str, Any
         "table": [_line_to_dict(line) for line in lines],
         "left_out": [{"damage": s.degradation, "model": s.model, "why": s.why} for s in plan.skipped],
         "failed": [
-            {"picture": f.image, "reason": f.reason, "damage": f.degradation, "model": f.model}
-            for f in results.failures
+            {"image": f.image, "reason": f.reason, "damage": f.degradation, "model": f.model} for f in results.failures
         ],
-        "pictures": len({sample.image for sample in results.samples}),
+        "images": len({sample.image for sample in results.samples}),
         "machine": results.machine,
         "environment": environment(plan.settings["device"], plan.settings["precision"]),
     }
@@ -265,7 +264,7 @@ def _line_to_dict(line: TableLine) -> dict[str, Any]:
         for metric, score in line.means.items()
     }
     return {
-        "damage": line.degradation, "model": line.model, "published": line.source or None, "pictures": line.images,
+        "damage": line.degradation, "model": line.model, "published": line.source or None, "images": line.images,
         "scores": means, "seconds_per_megapixel": line.seconds_per_megapixel, "peak_bytes": line.peak_bytes,
         "idle_bytes": line.idle_bytes, "gpu_bytes": line.gpu_bytes, "machines": list(line.machines),
     }  # fmt: skip

@@ -9,6 +9,7 @@ import typer
 
 from restore.cli.console import Progress, echo, print_table
 from restore.cli.options import (
+    Command,
     Convention,
     Device,
     LpipsNet,
@@ -20,15 +21,17 @@ from restore.cli.options import (
 )
 from restore.errors import printable
 
+EXAMPLES = """Examples:
 
-@app.command(
-    epilog="\b\nExamples:\n"
-    "  restore bench photos/ --out bench/ --damage awgn-25 --damage jpeg-10\n"
-    "  restore bench photos/ --out bench/ --damage inpaint-thin \\\n"
-    "    --model inpaint --model mine=runs/mine",
-)
+\b
+  restore bench photos/ --out bench/ --damage awgn-25 --damage jpeg-10
+  restore bench photos/ --out b/ --damage inpaint-thin --model mine=runs/mine
+"""
+
+
+@app.command(cls=Command, epilog=EXAMPLES)
 def bench(
-    clean_dir: Annotated[Path, typer.Argument(help="Folder of clean images.")],
+    clean_dir: Annotated[Path, typer.Argument(metavar="CLEAN", help="Folder of clean images.")],
     out: Annotated[
         Path,
         typer.Option(
@@ -38,6 +41,7 @@ def bench(
     damage: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="DAMAGE",
             help="How to degrade the images (repeatable): none, awgn-15|25|50, jpeg-10|20|30|40, bicubic-x2|x4, "
             "a named damage (inpaint-thin, ...), or a YAML file.",
             autocompletion=bench_damage_names,
@@ -52,20 +56,20 @@ def bench(
             autocompletion=model_names,
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the damages; the literature uses 0.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N images.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the damages; the literature uses 0.")] = 0,
     convention: Convention = "skimage",
     lpips_net: LpipsNet = "alex",
     lpips_weights: LpipsWeights = None,
     published: Annotated[
         str | None,
         typer.Option(
-            help="Name of the test set in CLEAN_DIR (cbsd68): adds published figures, marked as such.",
+            help="Name of the test set in CLEAN (cbsd68): adds published figures, marked as such.",
             rich_help_panel="Scores",
         ),
     ] = None,
     tile: Annotated[
-        int, typer.Option(min=0, help="Tile side in pixels; 0 = whole images.", rich_help_panel="Speed")
+        int, typer.Option(min=0, metavar="N", help="Tile side in pixels; 0 = whole images.", rich_help_panel="Speed")
     ] = 0,
     device: Device = "auto",
     precision: Precision = "auto",

@@ -235,9 +235,9 @@ class EvalReport:
 
     def _json_fid(self, fid: tuple[float, int] | None) -> dict[str, Any]:
         if fid is None:
-            return {"value": None, "pictures": 0, "unavailable": self.unavailable[FID]}
+            return {"value": None, "images": 0, "unavailable": self.unavailable[FID]}
         value, count = fid
-        return {"value": value if math.isfinite(value) else None, "pictures": count}
+        return {"value": value if math.isfinite(value) else None, "images": count}
 
     def write_json(self, target: Path | ReportTarget) -> None:
         """Write `to_json` to a file, atomically.

@@ -65,7 +65,7 @@ class MetricSuite:
         if self.inception is not None:
             out[FID] = self.inception.describe()
         out["interval"] = {
-            "of": "the mean over pictures",
+            "of": "the mean over images",
             "level": LEVEL,
             "method": "percentile bootstrap",
             "resamples": RESAMPLES,

@@ -321,7 +321,7 @@ def test_the_reports_hold_what_another_needs_to_repeat_it(bench, tmp_path: Path)
     line = next(line for line in facts["table"] if line["model"] == "photo")
     low, high = line["scores"]["psnr"]["interval_95"]
     assert low <= line["scores"]["psnr"]["mean"] <= high
-    with open(tmp_path / "out" / "pictures.csv", newline="") as file:
+    with open(tmp_path / "out" / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     restored = [row for row in rows if row["model"] == "photo"]

@@ -165,7 +165,7 @@ def test_fid_is_one_number_for_the_two_sets_and_another_for_the_baseline(folders
         ]
         expected.add(*(Colours().features(x) for x in pair))
     out = report.to_json()
-    assert out["sets"]["fid"] == {"value": pytest.approx(expected.value(), rel=1e-5), "pictures": 3}
+    assert out["sets"]["fid"] == {"value": pytest.approx(expected.value(), rel=1e-5), "images": 3}
     assert out["baseline"]["sets"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
     assert out["convention"]["fid"] == {"features": "colours"}
     assert score_table(report).rows[1][0] == "FID"
@@ -180,7 +180,7 @@ def test_fid_without_its_weights_says_so_and_counts_since_it_was_asked_for(folde
     monkeypatch.setattr(scoring, "open_inception", refuse)
     report = score_folders(*folders, metrics=["psnr", "fid"])
     assert report.exit_code == 1
-    assert report.to_json()["sets"]["fid"] == {"value": None, "pictures": 0, "unavailable": "no weights; give some"}
+    assert report.to_json()["sets"]["fid"] == {"value": None, "images": 0, "unavailable": "no weights; give some"}
     assert score_table(report).rows[1] == ["FID", "-", "-", "-", "0", "no weights; give some"]
     assert report.summary()["psnr"]["count"] == 3
 
