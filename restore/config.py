@@ -1,4 +1,4 @@
-"""YAML and `key=value` overrides -> a validated config. An unknown key is an error that names the nearest."""
+"""Configs: YAML files and `key=value` overrides, validated. An unknown key is an error that names the nearest one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,14 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (`1e-4` is a number), and a key that stands twice is an error."""
+    """Reads floats as YAML 1.2 (`1e-4` is a number, not text), and refuses duplicate keys, which YAML forbids."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -60,20 +58,20 @@ _Loader.add_implicit_resolver(
 
 
 def configs_dir() -> Path:
-    """The folder with `train/` and `damage/`: inside the installed package, or beside it in a checkout."""
+    """The folder with `train/` and `damage/`: inside an installed package, or beside the package in a checkout."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def find_config(name_or_path: str | Path, kind: str) -> Path:
-    """A config file by path, or by bare name among the shipped `configs/<kind>/`.
+    """Find a config file by path, or by name among the shipped `configs/<kind>/`.
 
     Args:
-        name_or_path: `photo`, or `some/where.yaml` (anything with a suffix or a slash is a path).
+        name_or_path: a name such as `photo`, or a path: anything with a slash or the suffix `.yaml` or `.yml`.
         kind: `train` or `damage`.
 
     Raises:
-        RestoreError: there is no such file; the shipped names are listed.
+        RestoreError: there is no such file or name; the shipped names are listed.
     """
     text = str(name_or_path)
     if "/" in text or "\\" in text or text.endswith((".yaml", ".yml")):
@@ -84,27 +82,24 @@ def find_config(name_or_path: str | Path, kind: str) -> Path:
     path = configs_dir() / kind / f"{text}.yaml"
     if path.is_file():
         return path
-    known = config_names(kind)
-    near = difflib.get_close_matches(text, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RestoreError(f"no {kind} config is called {text!r}", hint=f"{hint}known: {', '.join(known)}")
+    raise RestoreError(f"unknown {kind} config {text!r}", hint=did_you_mean(text, config_names(kind)))
 
 
 def config_names(kind: str) -> list[str]:
-    """Names of the configs that come with the package, sorted."""
+    """Names of the shipped configs, sorted."""
     return sorted(p.stem for p in (configs_dir() / kind).glob("*.yaml"))
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file as plain Python values.
+    """Read a YAML file as plain Python values.
 
     Raises:
-        RestoreError: unreadable, or not YAML; the line is named.
+        RestoreError: the file cannot be read, or is not YAML; the message names the line.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RestoreError(f"this is not valid YAML: {' '.join(str(error).split())}", where=path) from error
+        raise RestoreError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RestoreError(f"cannot be read as text: {error}", where=path) from error
 
@@ -222,28 +217,31 @@ def _apply_override(kind: type[BaseModel], values: dict[str, Any], override: str
 
 
 def _as_restore_error(kind: type[BaseModel], error: ValidationError, where: str | Path) -> RestoreError:
-    # A misspelt key is often the cause of a missing one: it comes first.
+    # A misspelt key is often the cause of a missing one, so it is reported first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = ".".join(str(part) for part in first["loc"])
     more = error.error_count() - 1
     also = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location, known_keys(kind), n=1, cutoff=0.5) or difflib.get_close_matches(
-            location.rpartition(".")[2], [k.rpartition(".")[2] for k in known_keys(kind)], n=1, cutoff=0.5
-        )
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known_keys(kind))}"
+        known = known_keys(kind)
+        # By the whole path, or else by the last part alone: the key may belong to another section.
+        by_name = {key.rpartition(".")[2]: key for key in known}
+        near = difflib.get_close_matches(location, known, n=1, cutoff=0.5) or [
+            by_name[name] for name in difflib.get_close_matches(location.rpartition(".")[2], by_name, n=1, cutoff=0.5)
+        ]
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return RestoreError(f"unknown key {location!r}{also}", where=where, hint=hint)
     if first["type"] == "missing":
         return RestoreError(f"the key {location!r} is missing{also}", where=where, hint=f"add {location}=...")
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    given = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
-    what = f"{location}{given}: {message}{also}" if location else f"{message}{also}"
+    value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+    what = f"{location}{value}: {message}{also}" if location else f"{message}{also}"
     return RestoreError(what, where=where)
 
 
 def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    """All keys of a config, dotted, in order."""
+    """All keys of a config in order, nested ones with dots."""
     keys: list[str] = []
     for name, field in kind.model_fields.items():
         keys.append(prefix + name)
@@ -254,7 +252,7 @@ def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a config, every description in one line, however it is wrapped in the source."""
+    """The JSON schema of a config. Descriptions are unwrapped to one line each."""
     schema: dict[str, Any] = _unwrapped(kind.model_json_schema())
     return schema
 

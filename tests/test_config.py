@@ -1,4 +1,4 @@
-"""Configs: what is written wrong is said in one line that names the key."""
+"""Configs: an error is one line that names the key, and old names of keys are read."""
 
 import logging
 from pathlib import Path
@@ -66,10 +66,10 @@ def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
         read_yaml(file)
 
 
-def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("seed: 1\nseed: 2\n")
-    with pytest.raises(RestoreError, match="stands twice"):
+    with pytest.raises(RestoreError, match="duplicate key"):
         read_yaml(file)
 
 

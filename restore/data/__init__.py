@@ -1,1 +1,1 @@
-"""Where clean pictures and pairs come from, which of them belong to validation, and what each step sees of them."""
+"""Training data: finding images and pairs, splitting off validation, sampling crops, and making batches."""
