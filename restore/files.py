@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from restore.errors import RestoreError
@@ -133,6 +133,40 @@ def check_writable(folder: Path) -> None:
         raise RestoreError("is a file where a folder is needed", where=existing, hint="choose another output")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise RestoreError("no permission to write in this folder", where=existing, hint="choose another output")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, if it does not exist.
+
+    Raises:
+        RestoreError: exit code 1; it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RestoreError(write_error_message(error), where=folder, exit_code=1) from error
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or below it, also through links. The path does not have to exist."""
+    real = Path(os.path.realpath(path))
+    for place in (real, *real.parents):
+        with suppress(OSError):
+            if place.exists() and os.path.samefile(place, folder):
+                return folder.is_dir()
+    return False
+
+
+def check_not_within(output: Path, folder: Path) -> None:
+    """Check that an output folder is not an input folder or inside one, where a later run would read its files.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    if is_within(output, folder):
+        raise RestoreError(
+            f"the output folder is {os.fsdecode(folder)}, or inside it", where=output, hint="choose another folder"
+        )
 
 
 def check_unchanged(source: Path, before: os.stat_result) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from restore.errors import RestoreError
-from restore.files import check_writable, not_found_message, sweep_leftovers, write_atomically
+from restore.files import check_not_within, check_writable, not_found_message, sweep_leftovers, write_atomically
 
 
 def test_a_file_gets_rights_and_time_of_another_before_its_name(
@@ -81,3 +81,12 @@ def test_a_dangling_link_is_told_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     assert "dangling" in not_found_message(tmp_path / "link", "file")
     assert not_found_message(tmp_path / "gone", "file") == "there is no such file"
+
+
+def test_an_output_is_not_within_an_input_by_any_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for output in ("in", "in/new", "link/deep/new"):
+        with pytest.raises(RestoreError, match="or inside it"):
+            check_not_within(tmp_path / output, tmp_path / "in")
+    check_not_within(tmp_path / "inner", tmp_path / "in")

@@ -18,7 +18,7 @@ from torch import Tensor
 import restore
 from restore.benchmark.worker import WorkerResult
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, write_atomically, write_error_message
+from restore.files import make_folder, sweep_leftovers, write_atomically
 from restore.images import read_rgb8, write_png
 
 #: Modules and packages that decide a restored image, relative to the package. Decoding is not among them: the pixels
@@ -82,10 +82,7 @@ class Cache:
             RestoreError: exit code 1; it cannot be written.
         """
         path = self._path("restored", key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
+        make_folder(path.parent)
         write_png(path, result.pixels)
         digest = hash_of(result.pixels)
         stats = {

@@ -16,8 +16,8 @@ from restore import __version__
 from restore.benchmark.degradations import BenchDegradation, find_degradations
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
-from restore.files import check_writable
-from restore.images import find_images, stem_key
+from restore.files import check_not_within, check_writable
+from restore.images import find_images, index_by_stem
 from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import Lpips, open_lpips_if_available
 from restore.models.profiling import count_macs
@@ -205,7 +205,7 @@ def plan_bench(
     images = find_images(clean_dir)
     if not images:
         raise RestoreError("no images in this folder", where=clean_dir)
-    _check_unique_names(clean_dir, images)
+    index_by_stem(clean_dir, images)  # refuses images whose outputs would have the same name
     figures = _published(published, found, clean_dir, len(images), limit, pixel_convention)
     _check_out(clean_dir, out)
     lpips, why_no_lpips = open_lpips_if_available(lpips_net, lpips_weights, str(place))
@@ -294,18 +294,6 @@ def _macs(restorer: Restorer) -> int | None:
         ) from error
 
 
-def _check_unique_names(clean_dir: Path, images: Sequence[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for relative in images:
-        other = seen.setdefault(stem_key(relative), relative)
-        if other != relative:
-            raise RestoreError(
-                f"has the same name as {other.name} except for the suffix",
-                where=clean_dir / relative,
-                hint="rename one",
-            )
-
-
 def _published(
     name: str | None,
     degradations: Sequence[BenchDegradation],
@@ -337,8 +325,6 @@ def _published(
 
 def _check_out(clean_dir: Path, out: Path) -> None:
     check_writable(out)
-    clean, target = clean_dir.resolve(), out.resolve()
-    if target == clean or clean in target.parents:
-        raise RestoreError("the output folder must not be in the input folder", where=out, hint="choose another folder")
+    check_not_within(out, clean_dir)
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise RestoreError("is not empty and does not hold a benchmark", where=out, hint="choose another folder")

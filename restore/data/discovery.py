@@ -14,7 +14,7 @@ import numpy as np
 from restore.data.config import Folder
 from restore.data.dataset import Image
 from restore.errors import RestoreError, printable
-from restore.images import find_images, read_rgb8, stem_key
+from restore.images import find_images, index_by_stem, read_rgb8
 
 _HINT = "set data.folders=[...] to your clean photographs"
 
@@ -121,12 +121,8 @@ def match_folders(damaged: Path, clean: Path) -> dict[Path, Path]:
     for folder in (damaged, clean):
         if not folder.is_dir():
             raise RestoreError("there is no such folder", where=folder)
-        by_stem: dict[str, Path] = {}
-        for relative in find_images(folder):
-            if stem_key(relative) in by_stem:
-                raise RestoreError(f"has the same name as {by_stem[stem_key(relative)].name}", where=folder / relative)
-            by_stem[stem_key(relative)] = folder / relative
-        sides.append(by_stem)
+        index = index_by_stem(folder, find_images(folder))
+        sides.append({key: folder / relative for key, relative in index.items()})
     for mine, other, folder in ((sides[0], sides[1], clean), (sides[1], sides[0], damaged)):
         unmatched = sorted(set(mine) - set(other))
         if unmatched:

@@ -15,8 +15,8 @@ import torch
 from restore.degradations import Degradation, key, load_degradation
 from restore.devices import usable_cpus
 from restore.errors import RestoreError, printable
-from restore.files import check_writable
-from restore.images import find_images, read_rgb8, stem_key, write_png
+from restore.files import check_not_within, check_writable
+from restore.images import find_images, index_by_stem, read_rgb8, stem_key, write_png
 
 
 @dataclass
@@ -85,7 +85,7 @@ def write_degraded(
         raise RestoreError("this folder holds no images", where=clean_dir)
     folders = {"damaged": out_dir / "damaged", "masks": out_dir / "masks"}
     _refuse_nesting(clean_dir, out_dir, folders.values())
-    _refuse_collisions(clean_dir, images)
+    index_by_stem(clean_dir, images)
     written = [folders["damaged"], *([folders["masks"]] if degradation.has_mask else [])]
     if not overwrite:
         _refuse_existing(images, *written)
@@ -137,29 +137,14 @@ def _save(path: Path, values: torch.Tensor) -> None:
 
 
 def _refuse_nesting(clean_dir: Path, out_dir: Path, outputs: Iterable[Path]) -> None:
+    check_not_within(out_dir, clean_dir)
     clean = clean_dir.resolve()
-    if out_dir.resolve() == clean or clean in out_dir.resolve().parents:
-        raise RestoreError(
-            "the output folder is the clean folder, or inside it", where=out_dir, hint="choose another folder"
-        )
     for output in outputs:
         if output.resolve() == clean or output.resolve() in clean.parents:
             raise RestoreError(
                 f"the clean folder is where {output.name}/ would be written",
                 where=clean_dir,
                 hint="choose another output folder",
-            )
-
-
-def _refuse_collisions(clean_dir: Path, images: list[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for relative in images:
-        other = seen.setdefault(stem_key(relative), relative)
-        if other != relative:
-            raise RestoreError(
-                f"{other.name} and this image would both be written as {relative.with_suffix('.png').name}",
-                where=clean_dir / relative,
-                hint="rename one of them",
             )
 
 

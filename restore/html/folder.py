@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from restore.errors import RestoreError
-from restore.files import TEMPORARY_PREFIX, check_writable, sweep_leftovers, write_atomically
+from restore.files import TEMPORARY_PREFIX, check_writable, is_within, sweep_leftovers, write_atomically
 
 INDEX = "index.html"
 IMAGES = "images"
@@ -50,7 +50,7 @@ def check_page_folder(
     path = Path(folder)
     real = Path(os.path.realpath(path))
     for other in inputs:
-        if other is not None and _is_within(real, Path(other)):
+        if other is not None and is_within(real, Path(other)):
             raise RestoreError(
                 f"the page would be inside {os.fsdecode(other)}, an input folder",
                 where=path,
@@ -126,12 +126,3 @@ def _holds_page(folder: Path) -> bool:
             return GENERATOR.encode() in file.read(1000)
     except OSError:
         return False
-
-
-def _is_within(real: Path, folder: Path) -> bool:
-    """Whether a resolved path is a folder or below it, under any name."""
-    for place in (real, *real.parents):
-        with suppress(OSError):
-            if place.exists() and os.path.samefile(place, folder):
-                return folder.is_dir()
-    return False

@@ -8,6 +8,7 @@ from restore.images.formats import (
     NotAnImage,
     find_images,
     format_of,
+    index_by_stem,
     stem_key,
 )
 from restore.images.image import DecodedImage
@@ -32,6 +33,7 @@ __all__ = [
     "find_images",
     "format_of",
     "image_from_bytes",
+    "index_by_stem",
     "read_bytes",
     "read_image",
     "read_mask",

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from restore.errors import RestoreError
-from restore.files import check_writable, write_error_message
+from restore.files import check_writable, make_folder
 from restore.images.encode import write_png
 from restore.images.read import read_rgb8
 
@@ -191,10 +191,7 @@ def save_sheet(path: Path, sheet: np.ndarray) -> None:
     Raises:
         RestoreError: exit code 1: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RestoreError(write_error_message(error), where=path, exit_code=1) from error
+    make_folder(path.parent)
     write_png(path, sheet)
 
 

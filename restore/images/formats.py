@@ -7,7 +7,7 @@ folder are looked at, and on the format of a new file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
@@ -233,6 +233,22 @@ def find_images(
 def stem_key(relative: str | PurePath) -> str:
     """The key that pairs an image with its mask or its reference: the POSIX path without the last suffix."""
     return PurePath(relative).with_suffix("").as_posix()
+
+
+def index_by_stem(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
+    """Index images of a folder by `stem_key`: key -> path relative to the folder.
+
+    Raises:
+        RestoreError: exit code 2; two images have the same key.
+    """
+    index: dict[str, Path] = {}
+    for relative in images:
+        other = index.setdefault(stem_key(relative), relative)
+        if other != relative:
+            raise RestoreError(
+                f"has the same name as {other.name} except for the suffix", where=folder / relative, hint="rename one"
+            )
+    return index
 
 
 def _walk(root: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:

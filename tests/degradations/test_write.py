@@ -91,14 +91,14 @@ def test_what_exists_is_replaced_only_when_told(clean: Path, tmp_path: Path) -> 
 
 def test_two_pictures_that_would_get_one_name_are_refused(clean: Path, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(clean / "a.bmp")
-    with pytest.raises(RestoreError, match=r"both be written as a\.png"):
+    with pytest.raises(RestoreError, match="has the same name as a"):
         write_degraded(clean, tmp_path / "out", "noise")
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_in_each_other_and_empty_ones_are_refused(clean: Path, tmp_path: Path) -> None:
     for out in (clean, clean / "inside"):
-        with pytest.raises(RestoreError, match="is the clean folder, or inside it"):
+        with pytest.raises(RestoreError, match=r"the output folder is .*, or inside it"):
             write_degraded(clean, out, "noise")
     clean.rename(tmp_path / "damaged")
     with pytest.raises(RestoreError, match="where damaged/ would be written"):
