@@ -155,7 +155,8 @@ def _mix(waves: Tensor) -> Tensor:
     covariance = (waves @ waves.conj().T).real.double()
     scale = covariance.diagonal().clamp(min=1e-20).rsqrt()
     values, vectors = torch.linalg.eigh(covariance * scale[:, None] * scale)
-    return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).float()
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root.float()
 
 
 def _lacking(repaired: Tensor, hole: Tensor, grain: Grain) -> Tensor:
@@ -165,8 +166,9 @@ def _lacking(repaired: Tensor, hole: Tensor, grain: Grain) -> Tensor:
     expected = (grain.spectrum * torch.fft.fft2(taps, (WINDOW_PX, WINDOW_PX)).abs().square()).mean(dim=(1, 2))
     there = F.conv2d(F.pad(repaired[:, None], (1, 1, 1, 1), mode="replicate"), taps[None, None])[:, 0].square()
     inside = hole.float()
-    power = box_sum(there * inside, _NEAR_PX) / box_sum(inside, _NEAR_PX).clamp(min=1)
-    return (1 - power / expected[:, None, None].clamp(min=1e-20)).clamp(min=0).sqrt()
+    power: Tensor = box_sum(there * inside, _NEAR_PX) / box_sum(inside, _NEAR_PX).clamp(min=1)
+    lacking: Tensor = 1 - power / expected[:, None, None].clamp(min=1e-20)
+    return lacking.clamp(min=0).sqrt()
 
 
 def _made(grain: Grain, key: int, rows: range, columns: range) -> Tensor:
@@ -177,7 +179,8 @@ def _made(grain: Grain, key: int, rows: range, columns: range) -> Tensor:
         key, range(rows.start - half, rows.stop + half), range(columns.start - half, columns.stop + half)
     )
     mixed = torch.einsum("ij,jhw->ihw", grain.mix, numbers)
-    return F.conv2d(mixed[None], taps[:, None], groups=3)[0, :, :-1, :-1]
+    filtered: Tensor = F.conv2d(mixed[None], taps[:, None], groups=3)
+    return filtered[0, :, :-1, :-1]
 
 
 def _numbers(seed: int, rows: range, columns: range) -> Tensor:
@@ -187,8 +190,7 @@ def _numbers(seed: int, rows: range, columns: range) -> Tensor:
     )
     keys = torch.tensor([key(seed, down, across) for down in blocks_down for across in blocks_across])
     field = field_normal(keys, 0, (3, _FIELD_PX, _FIELD_PX), "cpu")
-    field = (
-        field.unflatten(0, (len(blocks_down), len(blocks_across))).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    )
+    field = field.reshape(len(blocks_down), len(blocks_across), 3, _FIELD_PX, _FIELD_PX)
+    field = field.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
     top, left = rows.start - blocks_down.start * _FIELD_PX, columns.start - blocks_across.start * _FIELD_PX
     return field[:, top : top + len(rows), left : left + len(columns)]

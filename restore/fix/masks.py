@@ -190,7 +190,8 @@ def transparency(picture: DecodedImage) -> FloatArray:
     if picture.alpha is None:
         raise RestoreError("has no transparency to take a mask from", exit_code=1)
     opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
-    return np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
+    mask: FloatArray = np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
+    return mask
 
 
 def opaque_where_repaired(image: DecodedImage, mask: FloatArray | None) -> DecodedImage:

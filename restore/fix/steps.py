@@ -9,6 +9,7 @@ the note in the metadata and encoding, is in `restore.fix.stages`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -417,7 +418,8 @@ def levels_between(before: FloatArray, after: FloatArray) -> float:
     """The root mean square difference of two images, in levels of 255."""
     import cv2
 
-    return 255.0 * float(cv2.norm(before, after, cv2.NORM_L2)) / float(before.size) ** 0.5
+    distance = float(cv2.norm(before, after, cv2.NORM_L2))
+    return 255 * distance / math.sqrt(before.size)
 
 
 def blend(image: FloatArray, repaired: FloatArray, mask: FloatArray) -> FloatArray:

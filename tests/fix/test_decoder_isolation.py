@@ -158,12 +158,12 @@ def test_the_waiting_process_has_loaded_nothing_heavy(tmp_path):
 import sys
 from restore.cli import main as cli
 from restore.fix import decoder_isolation as supervise
-wait = supervise._Attendant.wait
+wait = supervise._Supervisor.wait
 def waited(self, say):
     code = wait(self, say)
     print([name for name in ("torch", "numpy", "pyvips", "PIL", "rich") if name in sys.modules])
     return code
-supervise._Attendant.wait = waited
+supervise._Supervisor.wait = waited
 cli.main()
 """
     source = folder(tmp_path, "a") / "a.png"
