@@ -124,12 +124,12 @@ class SupervisorLink:
 def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> SupervisorLink:
     """Return in a child process. The calling process stays in here, and ends with the child's exit code.
 
-    Ctrl-C and SIGTERM become one `KeyboardInterrupt` in the child: a terminal sends Ctrl-C to both, and the parent passes
-    it on. The second time, the parent kills the child.
+    Ctrl-C and SIGTERM become one `KeyboardInterrupt` in the child: a terminal sends Ctrl-C to both, and the parent
+    passes it on. The second time, the parent kills the child.
 
     Args:
         decode_seconds: a file that is in `SupervisorLink.decoding` for longer is given up.
-        say: told in a line when the work is started again.
+        on_event: called with a line when the work is started again.
     """
     if sys.platform != "linux":
         interrupt_by_signals(once=False)
