@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import io
 import os
-import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import PIL
 import pyvips
 from PIL import Image, ImageCms
 
 from restore.errors import RestoreError, printable
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.metadata.png import with_end
+from restore.images.pillow import HEIC_ADVICE, heic_available, open_with_pillow, quiet_libtiff
 
 #: Formats that libvips decodes; Pillow decodes the others.
 VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
-#: Format -> Pillow's names for it. HEIC comes from pillow-heif, an optional package.
-PILLOW_NAMES = {
-    "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
-    "avif": ("AVIF",), "heic": ("HEIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
-    "ppm": ("PPM",), "sgi": ("SGI",),
-}  # fmt: skip
-HEIC_ADVICE = "HEIC needs an extra package: pip install 'restore-toolkit[heic]'"
-
 _VIPS_LOADERS = {"avif": "heif", "heic": "heif"}
 _CHANNEL_BYTES = {
     "uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8,
@@ -372,8 +358,7 @@ def _as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
     raise ValueError(f"integers from {low} to {high} are not supported")
 
 
-# Pillow: the formats that libvips does not know, and a second try at those that it does. Nothing here changes what
-# Pillow does for the rest of the process: no `Image.MAX_IMAGE_PIXELS`, no `LOAD_TRUNCATED_IMAGES`, no plugins.
+# Pillow: the formats that libvips does not know, and a second try at those that it does
 
 
 def _decode_with_pillow(
@@ -385,7 +370,7 @@ def _decode_with_pillow(
         DamagedFile, ImageTooLarge: exit code 1, with Pillow's reason.
     """
     try:
-        with _quiet_libtiff(kind), _open_with_pillow(data, kind) as image:
+        with quiet_libtiff(kind), open_with_pillow(data, kind) as image:
             width, height = image.size
             check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
@@ -396,7 +381,7 @@ def _decode_with_pillow(
                     raise
                 complaint = _pillow_message(error)
         # Pillow accepts truncated files only by a switch for the whole process. Black pixels at the end do the same.
-        with _quiet_libtiff(kind), _open_with_pillow(data + bytes(4 * width * height), kind) as image:
+        with quiet_libtiff(kind), open_with_pillow(data + bytes(4 * width * height), kind) as image:
             output = _from_pillow(image, frames)
         output.notes.append(damage_note(complaint))
         return output
@@ -407,22 +392,6 @@ def _decode_with_pillow(
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
         what = f"the {kind.upper()} cannot be decoded: {_pillow_message(error)}"
         raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
-
-
-def _open_with_pillow(data: bytes, kind: str) -> Image.Image:
-    """As `Image.open`, but without its limit on pixels, which is a setting of the process: `check_size` has one."""
-    if kind == "heic":
-        heif: Image.Image = _pillow_heif().HeifImageFile(io.BytesIO(data))
-        return heif
-    for name in PILLOW_NAMES[kind]:
-        if name not in Image.OPEN:
-            Image.init()
-        factory, accept = Image.OPEN[name]
-        accepted = accept(data[:16]) if accept else True
-        if accepted and not isinstance(accepted, str):  # a string says why a plugin cannot
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in `Image.open`
-                return factory(io.BytesIO(data), "")
-    raise OSError("broken header")
 
 
 def _pillow_message(error: Exception) -> str:
@@ -476,79 +445,3 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     )
     assert converted is not None  # it returns None only for a conversion in place
     return converted
-
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_libtiff_handlers: list[tuple[Any, int | None]] = []
-
-
-@contextmanager
-def _quiet_libtiff(kind: str) -> Iterator[None]:
-    """Keep the libtiff inside Pillow's wheel from writing to stderr while it decodes a TIFF.
-
-    The handlers belong to the process: the first thread takes them away, the last one puts them back.
-    """
-    global _quiet_users
-    if kind != "tiff":
-        yield
-        return
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            _libtiff_handlers[:] = [(setter, setter(None)) for setter in _libtiff_setters()]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                for setter, handler in _libtiff_handlers:
-                    setter(handler)
-
-
-@functools.cache
-def _libtiff_setters() -> list[Any]:
-    """The C functions that set libtiff's handlers and return the old ones; none if Pillow uses the system's libtiff."""
-    setters = []
-    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
-        tiff = ctypes.CDLL(os.fspath(library))
-        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setters.append(setter)
-    return setters
-
-
-# HEIC, as phones write it, through pillow-heif if that is installed
-
-
-def heic_available() -> bool:
-    """Whether HEIC can be read and written."""
-    return _pillow_heif() is not None
-
-
-def encode_heic(image: Image.Image, options: dict[str, Any]) -> bytes:
-    """A HEIC file.
-
-    Args:
-        image: to encode.
-        options: of `pillow_heif.HeifFile.save`.
-
-    Raises:
-        ValueError: pillow-heif is not installed.
-    """
-    if not heic_available():
-        raise ValueError(HEIC_ADVICE)
-    stream = io.BytesIO()
-    _pillow_heif().from_pillow(image).save(stream, **options)
-    return stream.getvalue()
-
-
-@functools.cache
-def _pillow_heif() -> Any:
-    """The package, or None. It is used directly, not registered as a plugin of Pillow."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return None
-    return pillow_heif

@@ -14,11 +14,12 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
-from restore.images.decode import HEIC_ADVICE, decoder_message, disable_vips_cache, encode_heic, heic_available
+from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata.exif import with_prefix
+from restore.images.pillow import encode_heic
 
 Metadata = Literal["keep", "strip"]
 
@@ -341,8 +342,6 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
 
 
 def _encode_heic(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
-    if not heic_available():
-        raise ValueError(HEIC_ADVICE)
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444}
     return encode_heic(_to_pillow(image), options | _metadata_options(image))
 

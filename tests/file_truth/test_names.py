@@ -184,4 +184,4 @@ def test_a_text_that_begins_as_a_picture_s_file_does_is_none(tmp_path):
         (tmp_path / "in" / name).write_bytes(content)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
     assert (summary.done, summary.failed) == (2, [])
-    assert summary.skipped == {"no picture by its content": 3}
+    assert summary.skipped == {"not an image": 3}

@@ -13,7 +13,7 @@ from PIL import Image
 from restore import __version__
 from restore.fix import stages as huge
 from restore.fix.provenance import ENHANCED, INPAINTED
-from restore.images.decode import heic_available
+from restore.images.pillow import heic_available
 from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, photo, save, snapshot
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_image
-from restore.images.decode import _pillow_heif, heic_available
+from restore.images.pillow import _pillow_heif, heic_available
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 PHOTO = np.ascontiguousarray(data.astronaut()[:200, 100:400])
