@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from restore._version import __version__
     from restore.api import degrade, evaluate, train
     from restore.errors import RestoreError
+    from restore.fix.image import fix_image
     from restore.fix.options import FixOptions
     from restore.fix.run import fix_folder
     from restore.restorers.detector import open_detector
@@ -28,6 +29,7 @@ __all__ = [
     "degrade",
     "evaluate",
     "fix_folder",
+    "fix_image",
     "open_detector",
     "open_restorer",
     "train",
@@ -40,6 +42,7 @@ _MODULES = {
     "degrade": "restore.api",
     "evaluate": "restore.api",
     "fix_folder": "restore.fix.run",
+    "fix_image": "restore.fix.image",
     "open_detector": "restore.restorers.detector",
     "open_restorer": "restore.restorers.registry",
     "train": "restore.api",

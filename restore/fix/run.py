@@ -120,10 +120,8 @@ def run_fix(
             been written.
     """
     options, link = options or FixOptions(), link or SupervisorLink()
-    if not options.cleans_up:
-        models = [replace(one, clean_up=None) for one in models]
     check_pipes(plan, options.log)
-    _check_models(plan, models[0], options)
+    models = models_for(plan, models, options)
     restorer = models[0].restorer
     assert restorer is not None  # checked above
     summary = Summary(
@@ -132,7 +130,7 @@ def run_fix(
         unmatched_masks=len(plan.unmatched_masks),
         model=restorer.name,
         model_sha256=restorer.sha256,
-        settings=_settings(plan, models, options),
+        settings=resolved_settings(models, options),
     )
     records: list[Record] = []
 
@@ -164,9 +162,15 @@ def run_fix(
     return summary
 
 
-def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
-    """Refuse models that cannot do what the options ask of them."""
-    restorer, cleaner = models.restorer, models.clean_up
+def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> list[Models]:
+    """The models that take part in a repair.
+
+    Raises:
+        RestoreError: exit code 2; they cannot do what the options ask of them.
+    """
+    if not options.cleans_up:
+        models = [replace(one, clean_up=None) for one in models]
+    restorer, cleaner = models[0].restorer, models[0].clean_up
     if restorer is None:
         raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
     if plan.masks is None and restorer.requirements.needs_mask:
@@ -176,7 +180,7 @@ def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
             f"{restorer.name} changes the size of images and cannot be combined with --masks",
             hint="leave out --masks, or choose another --model",
         )
-    if plan.masks is not None and plan.masks.found and models.detector is None:
+    if plan.masks is not None and plan.masks.found and models[0].detector is None:
         raise RestoreError("--masks auto requires a detector", hint="add one to the Models")
     if options.strength != 1 and restorer.requirements.scale != 1:
         raise RestoreError(
@@ -188,6 +192,7 @@ def _check_models(plan: FixPlan, models: Models, options: FixOptions) -> None:
         raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
     if cleaner is not None and (cleaner.requirements.needs_mask or cleaner.requirements.scale != 1):
         raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
+    return list(models)
 
 
 def run_stages(
@@ -225,7 +230,7 @@ def run_stages(
     summary.seconds = time.monotonic() - link.past.started
 
 
-def _settings(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> dict[str, Any]:
+def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str, Any]:
     """The options of a run and what they resolved to, for the log."""
     cleaner = models[0].clean_up
     restorers = [one.restorer for one in models if one.restorer is not None]

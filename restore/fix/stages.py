@@ -101,6 +101,25 @@ class WorkItem:
 
 
 @dataclass(frozen=True)
+class RenderedImage:
+    """An image with its repair, ready to be encoded.
+
+    Attributes:
+        image: with all pages.
+        format: to write.
+        touched: a step ran.
+        changed: fraction of pixels that differ from the source's.
+        copied: the file itself is the output.
+    """
+
+    image: DecodedImage
+    format: str
+    touched: bool
+    changed: float
+    copied: bool
+
+
+@dataclass(frozen=True)
 class HugeItem:
     """An image that goes through all stages out of core when its turn comes."""
 
@@ -467,29 +486,33 @@ class Stages:
 
     # The third stage.
 
+    def render(self, item: WorkItem) -> RenderedImage:
+        """Blend the repair into the image, with a note in its metadata if that changed it."""
+        before = after = item.image
+        filled, cleaned = any(page.filled for page in item.pages), any(page.cleaned for page in item.pages)
+        if touched := self._output_of is not None or any(page.changed for page in item.pages):
+            after = replace(self._output(before, item.pages[0]), extra_pages=item.outputs)
+        changed = changed_fraction(before, after) if touched else 0.0
+        kind = item.job.format or before.format
+        is_changed = bool(changed) or after.alpha is not before.alpha
+        copied = self._output_of is None and self._copies(
+            before, kind, touched=touched, changed=is_changed, keep=bool(item.data)
+        )
+        if is_changed and not copied:
+            after = self._with_note(after, item.steps, kind, item.notes, filled=filled, cleaned=cleaned)
+        return RenderedImage(after, kind, touched, changed, copied)
+
     def save(self, item: WorkItem) -> None:
         """Blend the repair into the image and write it; copy the file if there was nothing to repair."""
         if self.recorder.summary.stopped == DISK_FULL:
             return
         started = time.monotonic()
-        job, before = item.job, item.image
-        filled, cleaned = any(page.filled for page in item.pages), any(page.cleaned for page in item.pages)
+        job, data = item.job, item.data
         try:
-            after = before
-            if touched := self._output_of is not None or any(page.changed for page in item.pages):
-                after = replace(self._output(before, item.pages[0]), extra_pages=item.outputs)
-            changed = changed_fraction(before, after) if touched else 0.0
-            data, kind = item.data, job.format or before.format
-            is_changed = bool(changed) or after.alpha is not before.alpha
-            copy = self._output_of is None and self._copies(
-                before, kind, touched=touched, changed=is_changed, keep=bool(data)
-            )
-            if not copy:
-                if is_changed:
-                    after = self._with_note(after, item.steps, kind, item.notes, filled=filled, cleaned=cleaned)
-                if self.options.metadata == "strip":
-                    after = without_metadata(after)
-                data, notes = encode(after, kind, job.target, quality=self.options.quality)
+            rendered = self.render(item)
+            if not rendered.copied:
+                after = without_metadata(rendered.image) if self.options.metadata == "strip" else rendered.image
+                data, notes = encode(after, rendered.format, job.target, quality=self.options.quality)
                 item.notes += notes
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
@@ -504,16 +527,16 @@ class Stages:
         self._record(
             job,
             item.steps,
-            touched=touched,
-            filled=filled,
-            cleaned=cleaned,
-            copied=copy,
+            touched=rendered.touched,
+            filled=any(page.filled for page in item.pages),
+            cleaned=any(page.cleaned for page in item.pages),
+            copied=rendered.copied,
             notes=item.notes,
             seconds=item.seconds + time.monotonic() - started,
             mask_coverage=item.mask_coverage,
             input_sha256=item.input_sha256,
             output_sha256=digest,
-            changed=changed,
+            changed=rendered.changed,
             size=item.image.size,
             pixels=item.pixels,
         )

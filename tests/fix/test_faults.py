@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.fix import io as pipes
 from restore.fix import stages as huge
 from restore.fix import stages as reading
 from restore.fix.options import FixOptions
@@ -152,7 +151,7 @@ def test_files_that_vanish_between_plan_and_read_fail_alone(pictures, tmp_path):
 
 
 def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path, monkeypatch):
-    read = pipes.read_bytes
+    read = reading.read_bytes
 
     def changing(path):
         data = read(path)
@@ -160,7 +159,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
             path.write_bytes(data + b"more")
         return data
 
-    monkeypatch.setattr(pipes, "read_bytes", changing)
+    monkeypatch.setattr(reading, "read_bytes", changing)
     summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert reasons(summary) == {"b.png": "the file changed while it was read; run again"}
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/deep/c.jpg"]
