@@ -14,6 +14,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from restore.config import Settings
 from restore.config import build as build_settings
@@ -158,10 +159,23 @@ def load_generator(path: Path) -> tuple[RestorationNetwork, Description]:
     Raises:
         RestoreError: the weights do not fit the network that they describe.
     """
-    description, state = read_weights(path)
-    model = build_generator(description.builder, description.args, where=str(path))
-    load_strictly(model, state, path)
+    description = read_description(path)
+    with _SkippedInit():
+        model = build_generator(description.builder, description.args, where=str(path))
+    # Copying converts from half precision; every parameter and buffer is overwritten, or this fails.
+    load_strictly(model, read_tensors(path), path)
     return model.eval(), description
+
+
+class _SkippedInit(TorchFunctionMode):
+    """Build networks without drawing random weights, which would take as long as loading the real ones."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
