@@ -102,7 +102,7 @@ def test_published_weights_become_described_ones_that_give_the_same_picture(tmp_
 
     back = export(tmp_path / "facades.safetensors", tmp_path / "back_net_G.pth", "pix2pix")
     assert all(torch.equal(v, published.state_dict()[k]) for k, v in opened(back.files[0]).items())
-    assert back.notes == ("no back_net_D.pth: there is no discriminator beside these weights",)
+    assert back.notes == ("no back_net_D.pth: the source has no discriminator",)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_a_discriminator_that_the_reference_has_not_stays_here_and_why(
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RestoreError, match="holds a unet, which pix2pix's code cannot open"):
+    with pytest.raises(RestoreError, match="is a unet, which pix2pix's code cannot load"):
         export("photo", tmp_path / "net", "pix2pix")
     assert not (tmp_path / "net").exists()
 
 
 def test_nothing_is_overwritten_unasked(run: Path, tmp_path: Path) -> None:
     (tmp_path / "latest_net_D.pth").write_bytes(b"mine")
-    with pytest.raises(RestoreError, match="is there already"):
+    with pytest.raises(RestoreError, match="exists already"):
         export(run, tmp_path, "pix2pix")
     assert (tmp_path / "latest_net_D.pth").read_bytes() == b"mine"
     assert not (tmp_path / "latest_net_G.pth").exists(), "not even half of it is done"
@@ -137,9 +137,9 @@ def test_nothing_is_overwritten_unasked(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "out", "format", "words"),
     [
-        ("{run}", "weights.pth", "pix2pix", "ends with _net_G.pth"),
-        ("{run}", "weights.pth", "safetensors", "ends with .safetensors"),
-        ("{empty}", "net", "pix2pix", "holds no best.safetensors"),
+        ("{run}", "weights.pth", "pix2pix", "must end with _net_G.pth"),
+        ("{run}", "weights.pth", "safetensors", "must end with .safetensors"),
+        ("{empty}", "net", "pix2pix", "this folder has no best.safetensors"),
         ("{empty}/none.pth", "net", "pix2pix", "there is no such file"),
         ("foto", "net", "pix2pix", "did you mean 'photo'"),
     ],

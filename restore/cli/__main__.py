@@ -1,6 +1,6 @@
 """`python -m restore.cli`."""
 
-from restore.cli.main import main
+from restore.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

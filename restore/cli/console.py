@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
-
-if TYPE_CHECKING:
-    pass
 
 
 def echo(line: str) -> None:
     """A line on stderr: progress and complaints."""
     typer.echo(line, err=True)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Pause garbage collection while a command imports its modules and opens its models.
+
+    Collections would search hundreds of thousands of new objects, all of which stay: 0.3 s of the 1.6 s that importing
+    PyTorch takes. They are then left out of later collections, too.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err: bool = False) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import Progress, echo
+from restore.cli.console import Progress, echo, loading
 from restore.cli.options import Command, Input, app, model_names, with_options
 from restore.fix.options import DetectOptions
 
@@ -54,11 +54,12 @@ def detect(
     plan = link.plan or plan_detect(input, output, options)
     link.keep(plan)
 
-    from restore.devices import limit_threads
-    from restore.restorers.detector import open_detector
+    with loading():
+        from restore.devices import limit_threads
+        from restore.restorers.detector import open_detector
 
-    limit_threads()
-    detector = open_detector(model, device=options.device, precision=options.precision)
+        limit_threads()
+        detector = open_detector(model, device=options.device, precision=options.precision)
     with Progress("detecting", len(plan.jobs)) as bar:
         summary = run_detect(
             plan, detector, options, progress=lambda record, done, total: bar.at(done, total), link=link

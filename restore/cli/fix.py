@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import Progress, echo
+from restore.cli.console import Progress, echo, loading
 from restore.cli.options import Command, Input, app, model_names, with_options
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
@@ -83,11 +83,12 @@ def fix(
         return
     link.keep(plan)
 
-    from restore.devices import limit_threads
-    from restore.fix.run import open_models, run_fix
+    with loading():
+        from restore.devices import limit_threads
+        from restore.fix.run import open_models, run_fix
 
-    limit_threads()
-    models = open_models(model, options)
+        limit_threads()
+        models = open_models(model, options)
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,

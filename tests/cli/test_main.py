@@ -502,3 +502,23 @@ def test_ctrl_c_is_not_forgotten_by_a_library_that_was_called_from_c(monkeypatch
     entry.main()
     assert len(met) == 2
     assert all(isinstance(handler, Interrupt) for handler in met), "the default one is lost in what libvips calls"
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "out"),
+    [
+        ("print('kept')", 0, "kept\n"),
+        ("raise SystemExit(3)", 3, ""),
+        ("import atexit; atexit.register(print, 'at exit')", 0, "at exit\n"),
+        (
+            "from concurrent.futures import ThreadPoolExecutor as Pool; "
+            "Pool(1).submit(lambda: (time.sleep(0.3), print('done')))",
+            0,
+            "done\n",
+        ),
+    ],
+)
+def test_the_quick_end_of_the_program_loses_nothing(work: str, code: int, out: str) -> None:
+    program = f"import time, restore.cli.main as entry\ndef app(arguments): {work}\nentry.app = app\nentry.run()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, "")
