@@ -68,6 +68,7 @@ def open_source(
         )
     folders, read = _open_reader(config)
     files = split_files(folders, config.validation_percent)
+    # Validation images are read first: training images are compared with them.
     threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
     names, held_out = _read_validation(files, read, config, smallest, threads, on_event)
     images = TrainingImages(
@@ -217,7 +218,7 @@ def _load_within(images: TrainingImages, threads: int, limit: float | None) -> l
     for _, image in _load_all(images, threads):
         loaded.append(image)
         total += 0 if image is None else image.nbytes
-        if limit is not None and total > limit:
+        if limit is not None and total > limit:  # the estimate was too low
             return None
     return loaded
 

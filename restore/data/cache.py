@@ -18,7 +18,9 @@ from restore.data.sampler import CropSpec, FolderSampler
 from restore.devices import to_device
 from restore.errors import RestoreError
 
+# Draws of another file for one crop, before almost all files are considered unusable.
 _MAX_ATTEMPTS = 10_000
+# A network disk that hangs never returns an error.
 _READ_SECONDS = 300.0
 
 

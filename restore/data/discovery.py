@@ -102,6 +102,7 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def _hashed_share(file: Path) -> float:
+    # Of the stem, so that a damaged JPEG and its clean PNG, or two encodings of an image, fall on the same side.
     digest = hashlib.sha256(file.stem.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

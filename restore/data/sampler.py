@@ -100,6 +100,7 @@ def sample_crops(plan: CropPlan, seed: int, step: int, count: int, first: int = 
         first: index of the first crop in the batch of all processes.
     """
     low, high = plan.scale
+    # One scale for the whole step, so that all crops have one size and can be stacked before they are resized.
     share = float(uniform(torch.tensor([key(seed, _SHARED, step)]), _SCALE, 1)[0, 0])
     keys_ = keys(seed, _STEPS, step, last=range(first, first + count))
     chance = uniform(keys_, _CROP, 5)  # column 0 is `FolderSampler.pick`'s

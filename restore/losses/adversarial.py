@@ -27,7 +27,7 @@ def discriminator_loss(kind: str, real: Tensor, fake: Tensor, fake_mask: Tensor 
             not overlap the hole equals the clean one and must not count as fake (after Suvorov et al. 2022, "LaMa",
             section 2.3.2). None: all are.
     """
-    if kind == "vanilla":
+    if kind == "vanilla":  # softplus(-x) is binary cross-entropy of a logit against 1, softplus(x) against 0
         return 0.5 * (F.softplus(-real).mean() + _masked_mean(F.softplus(fake), fake_mask))
     if kind == "lsgan":
         return 0.5 * ((real - 1).square().mean() + _masked_mean(fake.square(), fake_mask))
@@ -77,6 +77,8 @@ def sensitivity(real: Tensor, fake: Tensor, clean: Tensor, restored: Tensor) -> 
         A scalar. About 1 for a D that learns, and not much less for an untrained one; near 0 for a D that gives the
         same output for any image. NaN if the images are equal.
     """
+    # Relative to their spread, logits of any scale can be compared; divided by the same of the images, so can easy and
+    # hard damage.
     logits = (real - fake).abs().mean() / real.std(correction=0).clamp(min=1e-12)
     images = (clean - restored).abs().mean() / clean.std(correction=0).clamp(min=1e-12)
     return torch.where(images > 1e-5, logits / images, math.nan)
@@ -90,6 +92,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
         real, fake: D's inputs, B×C×H×W.
         mix: B×1×1×1 in [0, 1], the position between `fake` and `real`.
     """
+    # Detached: the penalty trains D alone. `create_graph`: the gradient of a gradient is needed.
     between = torch.lerp(fake.detach(), real.detach(), mix).requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
     penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
@@ -105,4 +108,5 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """Mean L1 distance between D's activations for both, over its layers (Wang et al. 2018, pix2pixHD, eq. 4)."""
+    # Detached, so that G moves towards the features of clean images, and not they towards G's.
     return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake)]).mean()

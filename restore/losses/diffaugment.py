@@ -27,6 +27,7 @@ def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence
     Returns:
         The same shape; gradients flow through.
     """
+    # By key instead of by a generator: D must see the same change for both images, also after a resume.
     chance = uniform(keys, _STREAM, 7).float().to(x.device)
     draw = [chance[:, i].reshape(-1, 1, 1, 1) for i in range(chance.shape[1])]
     if "color" in kinds:
@@ -61,6 +62,8 @@ def _replace_rgb(x: Tensor, images: list[Tensor], rgb_at: Sequence[int]) -> Tens
 def _translate(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
     """Shift each image by whole pixels, padded with zeros."""
     batch, channels, height, width = x.shape
+    # One pixel of zeros around the image is enough: all positions outside are clamped to it. A gather, because each
+    # image moves by another distance.
     padded = F.pad(x, (1, 1, 1, 1))
     rows = (torch.arange(height, device=x.device) + dy[:, None] + 1).clamp(0, height + 1)
     columns = (torch.arange(width, device=x.device) + dx[:, None] + 1).clamp(0, width + 1)

@@ -38,5 +38,6 @@ class PerceptualLoss(nn.Module):
         """
         if self.kind == "lpips":
             return torch.stack([layer.mean() for layer in self.lpips.layers(output, clean)]).sum()
+        # LPIPS' own scaling, because the backbone expects ImageNet's mean and deviation.
         of_clean, of_output = (self.network.net(self.network.scaling_layer(2 * x - 1)) for x in (clean, output))
         return torch.stack([(a - b.detach()).abs().mean() for a, b in zip(of_output, of_clean)]).mean()

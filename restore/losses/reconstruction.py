@@ -22,7 +22,7 @@ def pixel_loss(kind: str, output: Tensor, clean: Tensor, mask: Tensor, hole_weig
     """
     difference = output - clean
     error = difference.abs() if kind == "l1" else (difference.square() + 1e-6).sqrt()
-    if hole_weight == 1:
+    if hole_weight == 1:  # the same as below, without its cost
         return error.mean()
     weight = mask if math.isinf(hole_weight) else 1 + (hole_weight - 1) * mask
     per_image = (error.mean(dim=1, keepdim=True) * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp(min=1)

@@ -17,6 +17,7 @@ def weighted_cross_entropy(logits: Tensor, mask: Tensor, positive_weight: float)
         logits, mask: float, B×1×H×W; mask in [0, 1], 1 = damaged.
         positive_weight: above 0; 1: all pixels count alike.
     """
+    # A tensor made on the device: a Python number would be copied there, which a CUDA graph cannot record.
     weight = torch.full_like(logits[0, :, :1, :1], positive_weight)
     return F.binary_cross_entropy_with_logits(logits, mask, pos_weight=weight)
 

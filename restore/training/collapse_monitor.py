@@ -39,6 +39,7 @@ class CollapseMonitor:
         d_start: int = 0,
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
+        # Parameters with several dimensions are filters; biases and norms may grow without harm.
         self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
         self._norms: deque[tuple[int, Tensor]] = deque([(d_start, self._filter_norm())] if self._filters else [])
         self._outputs: deque[Tensor] = deque(maxlen=_THUMBNAILS)

@@ -29,6 +29,7 @@ def on_rank_zero(fabric: Fabric, action: Callable[[], T]) -> T | None:
         except RestoreError as error:
             failed = error
     if fabric.world_size > 1:
+        # Without this, the other ranks would wait for rank 0 in their next exchange until it times out.
         code = fabric.broadcast(failed.exit_code if failed is not None else 0)
         if code and not fabric.is_global_zero:
             raise RestoreError("rank 0 has failed", exit_code=code)
@@ -42,6 +43,7 @@ def sync_buffers(fabric: Fabric, *networks: torch.nn.Module) -> None:
     buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
     if fabric.world_size == 1 or not buffers:
         return
+    # In one tensor, because each exchange waits for the slowest process.
     mean = fabric.all_reduce(torch.cat([b.detach().flatten() for b in buffers]), reduce_op="mean")
     assert isinstance(mean, torch.Tensor)
     for buffer, values in zip(buffers, mean.split_with_sizes([b.numel() for b in buffers])):

@@ -29,6 +29,7 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Include the weights after a step, counted from 0."""
         decay = self.decay if self.from_trained else min(self.decay, (1 + step) / (10 + step))
+        # One call for all parameters: a loop over hundreds of small tensors costs more than a small step.
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         if buffers := list(model.buffers()):
             torch._foreach_copy_(list(self.model.buffers()), buffers)

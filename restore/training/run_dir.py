@@ -126,7 +126,7 @@ class RunFolder:
         write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
         versions = environment(config.device, config.precision)
         write_atomically(self.path / "environment.json", json.dumps(versions, indent=1).encode())
-        self._keep = config.keep_checkpoints
+        self._keep = config.keep_checkpoints  # it may change when a run resumes
 
     def _refuse_another_config(self, found: Any, expected: dict[str, Any]) -> None:
         before, now = _flat(_in_current_form(found), FREE_ON_RESUME), _flat(expected, FREE_ON_RESUME)
@@ -242,6 +242,7 @@ class RunFolder:
                 for k, v in own.items():
                     index, _, key = k.partition(".")
                     state.setdefault(int(index), {})[key] = v
+                # Learning rates and betas come from the config, so only the averages are saved.
                 part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
                 _match_memory_format(part)
             elif facts["plain"].get(name):

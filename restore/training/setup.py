@@ -144,6 +144,7 @@ def with_mask_channel(state: dict[str, Tensor], generator: RestorationNetwork) -
 
 
 def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, multiple: int) -> None:
+    # On the meta device, shapes are computed without memory or arithmetic.
     probe = copy.deepcopy(discriminator).eval().to("meta")
 
     def accepts(side: int) -> bool:
@@ -186,8 +187,10 @@ def make_trainable(
     )
     # PyTorch warns about steps of a capturable optimizer outside of a graph; the first steps of a run are.
     adamw._warned_capturable_if_run_uncaptured = True
+    # The rate of each step is a fraction of this one, which schedules must not lose.
     adamw.param_groups[0]["full_rate"] = rate
     scales = precision == "fp16"
+    # PyTorch's default scale, 2¹⁶, makes more of the first steps overflow, which are then skipped.
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
     trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adamw, scaler, clip, scales)
     trainable.skipped = trainable.skipped.to(device)

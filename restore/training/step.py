@@ -60,6 +60,7 @@ class TrainableNetwork:
         """Apply the accumulated gradients, unless they contain NaN or Inf; returns their norm before clipping."""
         if self.scales:
             self.scaler.unscale_(self.optimizer)
+        # Of all gradients, also without clipping: it is logged, and shows NaN and Inf in one number.
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.clip_norm is not None:
@@ -75,7 +76,7 @@ class TrainableNetwork:
             self.optimizer.step()
         elif not bad:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # zeros would cost a pass over memory
         return norm
 
     def discard_step(self) -> None:
@@ -160,7 +161,7 @@ def train_step(
 
     # Update G: restore images, and make D take them for clean ones; or detect damage.
     if d is not None:
-        d.network.requires_grad_(False)
+        d.network.requires_grad_(False)  # saves the backward pass to D's weights
     for i, batch in enumerate(batches):
         with context.fabric.no_backward_sync(g.forward, enabled=i < len(batches) - 1):
             output = _forward(g, batch, context) if shared_output is None else shared_output
@@ -185,6 +186,7 @@ def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
     """G's output, float32. A generator without a mask sees the damaged image, as it does in use."""
     with autocast(batch.clean.device, context.precision):
         output: Tensor = g.forward(batch.damaged, batch.mask if context.with_mask else None)
+    # Losses are computed in float32: bf16's step near 1 is 1/256, as large as one of an 8-bit image.
     return output.float()
 
 
@@ -246,6 +248,7 @@ def restoration_loss(
         with autocast(batch.clean.device, context.precision):
             terms["g_perceptual"] = context.perceptual(restored, batch.clean).float()
         loss = loss + config.perceptual_weight * terms["g_perceptual"]
+    # Of the first image alone: the collapse monitor compares images of different steps.
     terms["output_thumbnail"], terms["clean_thumbnail"] = (
         nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (restored.detach(), batch.clean)
     )

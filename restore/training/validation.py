@@ -72,6 +72,7 @@ def _open_lpips(config: TrainConfig, device: torch.device, on_event: Callable[[s
 
 def is_better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:
     """Whether scores are better than the best so far: always for `by="last"` and the first scores, never with NaN."""
+    # `last` still needs a score, to refuse weights that give NaN.
     main = "f1" if "f1" in scores else "psnr"
     now, before = scores.get(main if by == "last" else by, math.nan), best.get(by)
     if math.isnan(now):
@@ -146,7 +147,7 @@ def restore_batch(model: RestorationNetwork, batch: Batch, precision: str) -> Te
     output = output.float().clamp(0, 1)
     if model.takes_mask:
         output = torch.where(batch.mask > 0, output, batch.damaged)
-    return (output * 255).round() / 255
+    return (output * 255).round() / 255  # `restore eval` scores 8-bit files
 
 
 def image_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
