@@ -1,13 +1,13 @@
-"""What the detector finds of damage that is known, what it marks of clean pictures, and what its masks are worth.
+"""Measures the detector: precision and recall on known damage, false alarms on clean images, and what its masks gain.
 
     python benchmarks/detection.py FOLDER [--model NAME|FILE] [--damage NAME ...] [--limit N]
 
-Clean pictures are damaged whole, at their own size, seeded by their names, and rounded to 8 bits. Masks are those that
-`restore detect` writes, threshold and margin as the weights say. Precision, recall and F1 are over the pixels of all
-pictures, one pixel of tolerance (Euclidean); clean pictures: the share of their pixels that is marked. `gain kept` is
-what is gained in PSNR, as a share of what filling the true masks gains (by `inpaint`, as `restore fix --masks FOLDER`
-does), both in the mean over pictures: by filling the found masks and nothing else, and by `restore fix --masks auto`,
-which cleans up with `photo` where there is something to clean up. Prints Markdown.
+Clean images are degraded at their full size, seeded by their names, and rounded to 8 bits. Masks are those of `restore
+detect`, with the threshold and dilation of the weights. Precision, recall and F1 cover the pixels of all images, with a
+tolerance of one pixel (Euclidean). For clean images the detected fraction of their pixels is printed. `gain kept` is
+the gain in PSNR as a fraction of the gain from the true masks (filled by `inpaint`, as `restore fix --masks FOLDER`),
+both averaged over images: once for filling the detected masks only, and once for `restore fix --masks auto`, which also
+cleans up with `photo` where needed. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="detector", help="a detector's name or weights file")
-    parser.add_argument("--damage", nargs="+", default=["scratch"], help="names of damages that leave a mask")
-    parser.add_argument("--limit", type=int, help="only the first N pictures")
+    parser.add_argument("--model", default="detector", help="name or weights file of a detector")
+    parser.add_argument("--damage", nargs="+", default=["scratch"], help="names of damages with masks")
+    parser.add_argument("--limit", type=int, help="use only the first N images")
     args = parser.parse_args()
 
     limit_threads()
@@ -44,14 +44,14 @@ def main() -> None:
     names = find_images(args.folder)[: args.limit]
     pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
     clean(models.detector, names, pictures)
-    print("\n| damage | pixels damaged | precision | recall | F1 | gain kept by filling | by `--masks auto` |")
+    print("\n| damage | damaged pixels | precision | recall | F1 | gain kept by filling | by `--masks auto` |")
     print("|---|---|---|---|---|---|---|")
     for damage in args.damage:
         damaged(damage, models, names, pictures)
 
 
 def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None:
-    """The table of false alarms, and of time."""
+    """Print the table of false alarms and time on clean images."""
     shares, seconds = [], 0.0
     for picture in pictures:
         start = time.perf_counter()
@@ -59,7 +59,7 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
         seconds += time.perf_counter() - start
     megapixels = sum(picture[0, 0].numel() for picture in pictures) / 1e6
     worst = int(np.argmax(shares))
-    print("| clean pictures marked, mean | median | worst | s/megapixel |\n|---|---|---|---|")
+    print("| detected in clean images, mean | median | worst | s/megapixel |\n|---|---|---|---|")
     print(
         f"| {np.mean(shares):.3%} | {np.median(shares):.3%} | {shares[worst]:.2%} ({names[worst].stem}) "
         f"| {seconds / megapixels:.2f} |",
@@ -68,7 +68,7 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
 
 
 def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]) -> None:
-    """One row: what is found of a damage."""
+    """Print one row: detection of one kind of damage."""
     damage, tiles = load_degradation(name), tiles_of([models], "auto")
     steps = Steps(detect=True, restore=True, clean_up=True, masked=True, spare_clean=True)
     counts, gains, shares = [], {"found": [], "auto": [], "true": []}, []
@@ -104,7 +104,7 @@ def as_array(picture: Tensor) -> np.ndarray:
 
 
 def rounded(picture: Tensor) -> Tensor:
-    """To 8 bits and back."""
+    """Round to 8 bits."""
     return (picture.clamp(0, 1) * 255).round() / 255
 
 

@@ -1,16 +1,15 @@
-"""How fast `restore eval` is: PSNR and SSIM of a folder, beside the usual loop over scikit-image.
+"""Measures the speed of `restore eval` for PSNR and SSIM, beside a loop over scikit-image.
 
     python benchmarks/eval_speed.py [--pairs 1000] [--side 512] [--distinct 100]
 
-Makes its pictures itself: photographs that come with scikit-image, cut and enlarged to squares, with and without noise,
-as PNG; `--distinct` pairs of them, under `--pairs` names. Then, each in a process of its own, decoding and start-up
-included:
+The images are photographs that come with scikit-image, cropped and resized to squares, with and without noise, as PNG:
+`--distinct` pairs under `--pairs` names. Each program runs in its own process, decoding and start included:
 
-- `restore eval --metrics psnr,ssim`, as a user runs it; also on a tenth of the pairs, which shows what memory does.
+- `restore eval --metrics psnr,ssim`, also on a tenth of the pairs, which shows how memory grows.
 - a loop that reads with scikit-image and calls its `peak_signal_noise_ratio` and `structural_similarity` (RGB, Gaussian
   weights), one pair after the other.
 
-Prints Markdown, and fails where the two do not agree on the scores.
+Prints Markdown, and fails if the scores differ.
 """
 
 from __future__ import annotations

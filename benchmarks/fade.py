@@ -1,9 +1,9 @@
-"""What `fix --fade` makes of photographs that have been faded, and of those that have not.
+"""Measures `restore fix --correct-fading` on faded photographs, and on photographs that are not faded.
 
     python benchmarks/fade.py FOLDER [--count 40]
 
-Fades pictures as the degradation `fade` does (its defaults, a key from the picture's number), undoes it, and compares
-with the picture: PSNR, CIEDE2000; then the same without fading first. Prints Markdown.
+Fades images with the degradation `fade` (default settings, keyed by the image's number), corrects the fading, and
+compares with the original: PSNR, CIEDE2000. The same without fading first. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=40, help="pictures, evenly spread over the folder")
+    parser.add_argument("--count", type=int, default=40, help="number of images, evenly spread over the folder")
     args = parser.parse_args()
     names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
@@ -50,10 +50,8 @@ def main() -> None:
     print("| | PSNR, dB | ΔE2000 |\n|---|---|---|")
     for title, rows in (("faded", faded), ("undone", undone)):
         print("| {} | {:.2f} | {:.2f} |".format(title, *np.mean(rows, axis=0)))
-    print(
-        f"\nNearer to the picture in ΔE: {nearer} of {len(names)}. Pictures that were not faded change by ΔE", end=" "
-    )
-    print(f"{np.median(untouched):.2f} in the median, {np.max(untouched):.2f} at most.")
+    print(f"\nCloser to the original in ΔE: {nearer} of {len(names)}. Images that were not faded change by ΔE", end=" ")
+    print(f"{np.median(untouched):.2f} (median), {np.max(untouched):.2f} (maximum).")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the usual loops and `restore fix` do to files, with a network that changes nothing.
+"""Compares what common loops and `restore fix` do to files, with a network that changes nothing.
 
     python benchmarks/file_truth.py
 
-Makes a folder of pictures, takes it through three programs, each in a process of its own, and looks at what comes out
-with Pillow, OpenCV and LittleCMS. The loops are those of most repositories: read, to an RGB tensor, through the
-network, write under the same name. Prints Markdown; takes half a minute.
+Writes a folder of image files, runs three programs on it, each in its own process, and examines the output with Pillow,
+OpenCV and LittleCMS. The loops are those of most repositories: read as RGB tensor, run the network, write under the
+same name. Prints Markdown; takes half a minute.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Memory and time of `restore fix` over the size of the picture, as a whole command.
+"""Measures memory and time of the command `restore fix` over the size of the image.
 
     python benchmarks/fix_memory.py [--megapixels 12 50 100 400 900] [--model MODEL] [--format tif|png|jpg]
 
-Each picture is a photograph that scikit-image ships, repeated to its size, in a file of its own. Without `--model` the
-network is a small one made for the purpose (its weights are random): what is measured is the way through, not the
-network. Peak memory is the resident set of the process as the system counted it, pages of the file cache that it had
-mapped included. Prints Markdown.
+Each image is a photograph that comes with scikit-image, tiled to the size. Without `--model` the network is a small one
+with random weights, so that the pipeline is measured rather than the network. Peak memory is the resident set of the
+process, including mapped pages of the file cache. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from restore.models import build_generator
 
 
 def small_network(path: Path) -> None:
-    """Weights of a network of 0.03 GMACs at 256²."""
+    """Write weights of a network with 0.03 GMACs at 256²."""
     torch.manual_seed(0)
     args = {"widths": [4, 8], "blocks": [1, 1], "mask": False}
     model = build_generator("unet", args).eval()
     picture = torch.rand(1, 3, 128, 128)
     about = Description(
-        builder="unet", args=args, purpose="a small one", needs_mask=False, multiple=2, minimum=2,
+        builder="unet", args=args, purpose="a small network", needs_mask=False, multiple=2, minimum=2,
         overlap_px=model.measure_overlap_px(picture, None),
     )  # fmt: skip
     save_weights(path, model.state_dict(), about)
 
 
 def picture(path: Path, megapixels: float) -> None:
-    """A file with a picture of so many megapixels, three to two."""
+    """Write a 3:2 image of this size to a file."""
     from skimage import data
 
     photo = pyvips.Image.new_from_array(data.coffee())

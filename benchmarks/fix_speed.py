@@ -1,15 +1,15 @@
-"""How fast `restore fix` is: the whole command beside its network alone, and beside the usual way.
+"""Measures the speed of `restore fix`, beside its network alone and beside a common loop.
 
     python benchmarks/fix_speed.py [--count 100] [--max-megapixels 12] [--folder DIR] [--model photo] [--device auto]
 
-Repairs photographs of 1 to 12 megapixels as JPEG: those that come with scikit-image, enlarged and given some grain, so
-that they take as long to decode and to encode as pictures from a camera; or a folder of JPEG and PNG files. Three
-ways, each in a process of its own:
+Repairs photographs of 1 to 12 megapixels as JPEG: those that come with scikit-image, enlarged and with added grain, so
+that they take as long to decode and encode as files from a camera; or a folder of JPEG and PNG files. There are three
+programs, each in its own process:
 
-- `restore fix`: everything that it does, from listing the folder to the synced files; importing and opening apart.
+- `restore fix`, from listing the folder to the synced files; imports and opening the model are measured apart.
 - its network alone: the same pixels, decoded beforehand, through the same restorer with the same tiles.
-- the usual way: a loop that reads with OpenCV, runs the network in fp32 and writes with OpenCV, one after the other;
-  whole pictures where memory allows, else tiles of 1024 pixels.
+- a common loop that reads with OpenCV, runs the network in fp32 and writes with OpenCV, one file after the other;
+  whole images if memory allows, otherwise tiles of 1024 pixels.
 
 Prints Markdown.
 """

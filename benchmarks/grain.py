@@ -1,9 +1,9 @@
-"""What `fix --match-grain` costs in PSNR, and what it does to LPIPS, on photographs with grain.
+"""Measures what `restore fix --match-grain` costs in PSNR and gains in LPIPS, on photographs with grain.
 
     python benchmarks/grain.py FOLDER [--count 6] [--lpips-net squeeze --lpips-weights FILE]
 
-Adds grain to clean pictures (half of it gray, half in colour, slightly correlated), cuts the holes of the damage
-`inpaint-medium`, fills them by `inpaint` without and with grain, and compares with the grainy pictures. Prints
+Adds grain to clean images (half of it gray, half colored, slightly correlated), cuts the holes of the damage
+`inpaint-medium`, fills them with `inpaint` without and with grain, and compares with the grainy images. Prints
 Markdown.
 """
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=6, help="pictures, evenly spread over the folder")
+    parser.add_argument("--count", type=int, default=6, help="number of images, evenly spread over the folder")
     parser.add_argument("--lpips-net", default="alex")
     parser.add_argument("--lpips-weights", type=Path)
     args = parser.parse_args()

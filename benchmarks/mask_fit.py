@@ -1,11 +1,11 @@
-"""What `fix --mask-dilate auto` makes of masks that are too tight, that fit, and that are generous.
+"""Measures `restore fix --mask-dilate auto` on masks that are too tight, that fit, and that are too wide.
 
     python benchmarks/mask_fit.py FOLDER [--count 100]
 
-Damages photographs (at most 800 pixels long) by their numbers, stores them as JPEG of quality 90, takes up to three px
-off the edges of the exact masks, or adds three, and lets the rule widen them. Also with the exact masks on photographs
-where nothing is damaged. Prints Markdown: of the rim that was taken off, the share that is hidden again; of the other
-masks, how many are left as they were, and how much is added to all of them.
+Degrades photographs (resized to at most 800 pixels) keyed by their numbers, saves them as JPEG of quality 90, erodes
+the exact masks by up to three pixels or dilates them by three, and applies automatic dilation. Also with the exact
+masks on undamaged photographs. Prints Markdown: for tight masks the recovered fraction of the eroded rim; for the
+others, the number of unchanged masks, and the area added to all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def stored(picture: np.ndarray) -> np.ndarray:
 
 
 def moved(mask: np.ndarray, by_px: int) -> np.ndarray:
-    """A mask with so many pixels added to its edges, or taken off."""
+    """Dilate a mask by N pixels, or erode it by −N."""
     across = np.arange(-abs(by_px), abs(by_px) + 1)
     disc = (across[:, None] ** 2 + across[None] ** 2 <= by_px**2).astype(np.uint8)
     change = cv2.dilate if by_px > 0 else cv2.erode
@@ -43,7 +43,7 @@ def moved(mask: np.ndarray, by_px: int) -> np.ndarray:
 
 
 def judged(mask: np.ndarray, given: np.ndarray, picture: np.ndarray) -> tuple[float, ...]:
-    """Whether it stayed; pixels of the rim that are hidden again, of the rim, hidden beyond, and of the given mask."""
+    """Whether the mask is unchanged; pixels recovered of the rim, of the rim, beyond the true mask, of the mask."""
     added = (widened(given.astype(np.float32), picture) > 0) & ~given
     rim = mask & ~given
     return float(not added.any()), (added & rim).sum(), rim.sum(), (added & ~mask).sum(), given.sum()
@@ -53,11 +53,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=100, help="pictures, evenly spread over the folder")
+    parser.add_argument("--count", type=int, default=100, help="number of images, evenly spread over the folder")
     args = parser.parse_args()
     names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
-    print("| damage | 1 / 2 / 3 px too tight | fits | 3 px generous | nothing is damaged |\n|---|---|---|---|---|")
+    print("| damage | 1 / 2 / 3 px too tight | fits | 3 px generous | undamaged image |\n|---|---|---|---|---|")
     for title in DAMAGES:
         damage = load_degradation(title)
         found: dict[int | None, list[tuple[float, ...]]] = {}

@@ -1,11 +1,11 @@
-"""What each default model costs a picture of 12 megapixels, and the whole of `--masks auto`.
+"""Measures the time of each default model, and of `--masks auto`, on an image of 12 megapixels.
 
     python benchmarks/model_speed.py [--megapixels 12] [--detector NAME|FILE] [--device auto] [--repeat 2]
 
-An enlarged photograph with some grain goes through `photo`; with a fifth of it hidden by strokes through `inpaint`;
-with scratches, hairs and dust through the detector, and through the chain of `restore fix --masks auto` (detector,
-`inpaint` on what it found, `photo`). In tiles and in the precision that `fix` chooses by itself; reading and writing
-are not counted. The best of `--repeat` runs. Prints Markdown.
+An enlarged photograph with some grain is processed by `photo`; with a fifth of it covered by strokes by `inpaint`; with
+scratches, hairs and dust by the detector and by all steps of `restore fix --masks auto` (detector, `inpaint` inside the
+detected mask, `photo`). Tiles and precision are those that `fix` chooses; reading and writing are not included. The
+fastest of `--repeat` runs counts. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from restore.restorers.detector import open_detector
 from restore.restorers.registry import open_restorer
 
 GRAIN = 4 / 255
-#: Strokes that hide a fifth (20.5 % of 12 megapixels) with the key that is used.
+#: Strokes that cover a fifth (20.5 % of 12 megapixels) with the key below.
 FIFTH = [{"name": "strokes", "count": [6, 6], "max_width": 60, "max_length": 220}]
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=12.0)
-    parser.add_argument("--detector", default="detector", help="a detector's name or weights file")
+    parser.add_argument("--detector", default="detector", help="name or weights file of a detector")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeat", type=int, default=2)
     args = parser.parse_args()
@@ -66,8 +66,8 @@ def main() -> None:
     def automatic() -> np.ndarray:
         return chain(Steps(detect=True, restore=True, clean_up=True, masked=True), scratched, None)
 
-    print(f"{picture.shape[1]}×{picture.shape[0]}, {torch.get_num_threads()} threads, {told(photo)}\n")
-    print("| | pixels repaired | s/megapixel |\n|---|---|---|")
+    print(f"{picture.shape[1]}×{picture.shape[0]}, {torch.get_num_threads()} threads, {describe(photo)}\n")
+    print("| | repaired pixels | s/megapixel |\n|---|---|---|")
     runs: tuple[tuple[str, Callable[[], np.ndarray], float | None], ...] = (
         ("`photo`", cleaned, 1.0),
         ("`detector`", found, None),
@@ -77,11 +77,11 @@ def main() -> None:
     for name, run, share in runs:
         seconds, mask = best_of(args.repeat, run)
         print(f"| {name} | {share or (mask > 0).mean():.1%} | {seconds / picture[..., 0].size * 1e6:.2f} |", flush=True)
-    print(f"\nTruly scratched: {(true > 0).mean():.1%}")
+    print(f"\nPixels with scratches: {(true > 0).mean():.1%}")
 
 
-def told(restorer: Restorer) -> str:
-    """Where it runs, and how."""
+def describe(restorer: Restorer) -> str:
+    """Device and precision."""
     return f"{restorer.device.type}, {getattr(restorer, 'precision', 'fp32')}"
 
 
@@ -93,7 +93,7 @@ def photograph(megapixels: float) -> np.ndarray:
 
 
 def damaged(picture: np.ndarray, damage: Degradation) -> tuple[np.ndarray, np.ndarray]:
-    """What is shown, H×W×3, and its mask, H×W."""
+    """The degraded image, H×W×3, and its mask, H×W."""
     image = torch.from_numpy(picture).permute(2, 0, 1)[None]
     size = (image.shape[-2], image.shape[-1])
     shown, mask = damage.apply(image, damage.sample(torch.tensor([key(0, "picture")]), size))

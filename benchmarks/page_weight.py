@@ -1,10 +1,10 @@
-"""How heavy a page of many pictures is, and how quickly a browser has it: `restore.html` in headless Chromium.
+"""Measures the size of an HTML report with many images, and how fast headless Chromium loads it.
 
-    python benchmarks/page_weight.py      # 1,000 pictures of 500×400: half a minute on two cores
-    python benchmarks/page_weight.py --pictures 5000 --keep OUT
+    python benchmarks/page_weight.py      # 1,000 images of 500×400: half a minute on two cores
+    python benchmarks/page_weight.py --images 5000 --keep OUT
 
-Pictures are made here (smooth fields with noise, harder to compress than photographs), in three versions each. The
-browser opens the page from the disk, from a fresh profile every time; times are medians of its own clock.
+The images are synthetic (smooth fields with noise, harder to compress than photographs), in three versions each. The
+browser opens the page from disk with a new profile every time; times are medians of its own clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SORT = """() => {
 
 
 def made(count: int) -> Iterator[Row]:
-    """Rows of a damaged, a restored and a true picture, with a hole."""
+    """Rows of a degraded, a restored and a clean image, with a hole."""
     for number in range(count):
         random = np.random.default_rng(number)
         coarse = random.integers(0, 256, (10, 12, 3)).astype(np.uint8)
@@ -56,38 +56,38 @@ def made(count: int) -> Iterator[Row]:
             scores,
             {"damaged": damaged, "restored": restored, "true": true},
             mask,
-            "made, not taken" if number % 50 == 0 else "",
+            "synthetic" if number % 50 == 0 else "",
             f"strength {int(strength) // 10 * 10}",
         )
 
 
 def main() -> None:
-    """Write the page, weigh it, open it some times, and print a table."""
+    """Write the page, measure it, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="where to write the page; else it is removed")
-    given = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="folder for the page; by default it is removed")
+    options = parser.parse_args()
     if chromium() is None:
-        sys.exit("there is no Chromium here")
+        sys.exit("Chromium is not installed")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary) / "page"
+        folder = options.keep or Path(temporary) / "page"
         begun = time.monotonic()
         columns = [
             Column("psnr", "PSNR (dB)", "higher", 2),
             Column("ssim", "SSIM", "higher", 4),
             Column("lpips", "LPIPS", "lower", 4),
         ]
-        index = write_page(folder, title="Weight", rows=made(given.pictures), columns=columns, reference="true")
+        index = write_page(folder, title="Weight", rows=made(options.images), columns=columns, reference="true")
         seconds = time.monotonic() - begun
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         own = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        print(f"pictures              {given.pictures:,}")
-        print(f"written in            {seconds:.1f} s, making the pictures included")
+        print(f"images                {options.images:,}")
+        print(f"written in            {seconds:.1f} s, including making the images")
         print(f"folder                {sum(sizes) / 1e6:.1f} MB in {len(sizes):,} files")
-        print(f"without the pictures  {own / 1e6:.2f} MB")
+        print(f"without images        {own / 1e6:.2f} MB")
         ready, loaded, sorting, read = [], [], [], []
-        for _ in range(given.times):
+        for _ in range(options.times):
             with started() as browser, opened(browser, index) as page:
                 page.wait_for_timeout(500)
                 timing = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")

@@ -1,20 +1,20 @@
-"""Speed of training: the loop as everybody writes it beside `restore train`, on the same networks and damage.
+"""Measures the speed of training: a common loop beside `restore train`, with the same networks and degradations.
 
     python benchmarks/train_speed.py [FOLDER] [--device auto] [--seconds S] [--rounds N] [--only PART ...]
 
-The usual loop: float32, contiguous tensors, files decoded and damaged one by one on the CPU in a DataLoader with a
-worker per core, Adam and the running average tensor by tensor, one kernel launch after the other (PyTorch's own
-defaults, TF32 in convolutions among them). Ours: `restore train` itself (its loop, its log, its watch), with the
-settings it chooses by itself; on a GPU also with `compile: true`. Both play the published pix2pix at 256² (U-Net-256
-and PatchGAN), and the `unet` of `photo` at 128² without a discriminator; both damage clean photographs as `photo` does.
+The common loop uses float32, contiguous tensors, a DataLoader with one worker per core that decodes and degrades files
+one by one on the CPU, and Adam and the running average tensor by tensor (PyTorch's defaults, including TF32 in
+convolutions). `restore train` runs with its own loop, log, collapse monitor and default settings; on a GPU also with
+`compile: true`. Both train the published pix2pix at 256² (U-Net-256 and PatchGAN), and the `unet` of `photo` at 128²
+without a discriminator, on clean photographs degraded as for `photo`.
 
-Images/s are the median over log lines (every 20 steps, on a CPU every one) after a warm-up. Peak memory is the
-process's own (workers of the usual loop not counted), on a GPU what its tensors took. Start-up is from the call to the
-first log line. On a CPU each measurement runs in a process of its own; the two loops run in turn, `--rounds` times:
-medians are shown. Without FOLDER, pictures are cut from the photographs that scikit-image ships. Prints Markdown.
+Images/s are the median over log lines (every 20 steps, on a CPU every step) after a warm-up. Peak memory is that of the
+process (without the workers of the common loop), on a GPU that of its tensors. Start is from the call to the first log
+line. On a CPU each measurement runs in its own process, and the two loops alternate, `--rounds` times; medians are
+printed. Without FOLDER, images are cut from the photographs that come with scikit-image. Prints Markdown.
 
-Parts: `models` (batch 1, 8, on a GPU 64), `growth` (batch, patch, number of images), `live` (a step with live pictures
-and damage over one with a repeated batch; within one process, in turn).
+Parts: `models` (batch 1, 8, on a GPU 64), `growth` (batch, patch, number of images), `live` (a step with new images and
+degradations over one with a repeated batch, alternating within one process).
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def _scored(paired: Paired, suite: MetricSuite, device: torch.device, done: Call
         if distance is not None and batch.features is not None:
             distance.add(*batch.features)
     if distance is not None:
-        report.fid = (distance.value(), distance.pictures)
+        report.fid = (distance.value(), distance.count)
     return report
 
 

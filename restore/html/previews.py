@@ -115,14 +115,14 @@ class _Writer:
         self, prefix: str, images: Images, errors: Images, hole: np.ndarray | None, scale: float
     ) -> dict[str, Any]:
         """Write one view of all images of a row; `prefix` distinguishes its files from those of another view."""
-        shown = {label: _shrunk(image, scale) for label, image in images.items()}
-        height, width = max((p.shape[:2] for p in shown.values()), key=lambda shape: shape[0] * shape[1])
+        scaled = {label: _shrunk(image, scale) for label, image in images.items()}
+        height, width = max((p.shape[:2] for p in scaled.values()), key=lambda shape: shape[0] * shape[1])
         numbers = {label: number for number, label in enumerate(images)}
         outline = None if hole is None else _outline(_shrunk(hole, scale) > 0)
         return {
             "size": [width, height],
             "scale": scale,
-            "images": {label: self.image(f"{prefix}{numbers[label]}", p) for label, p in shown.items()},
+            "images": {label: self.image(f"{prefix}{numbers[label]}", p) for label, p in scaled.items()},
             "errors": {
                 label: self.image(f"{prefix}e{numbers[label]}", _shrunk(error, scale), _ERROR_QUALITY)
                 for label, error in errors.items()
@@ -194,7 +194,8 @@ def _read(path: Path, max_pixels: int) -> np.ndarray:
     if image.pixels.dtype == np.uint8 and image.profile is None:
         return np.repeat(image.pixels, 3, axis=2) if image.gray else np.ascontiguousarray(image.pixels)
     srgb = np.clip(np.nan_to_num(image.to_srgb(), nan=0.0), 0, 1)
-    return np.rint(srgb * 255).astype(np.uint8)
+    pixels: np.ndarray = np.rint(srgb * 255).astype(np.uint8)
+    return pixels
 
 
 def _hole_of(row: Row, size: tuple[int, int], notes: list[str], max_pixels: int) -> np.ndarray | None:

@@ -75,17 +75,17 @@ class FrechetDistance:
         given = nn.Identity()
         given.num_features = features  # type: ignore[assignment]
         self._metric: Any = FrechetInceptionDistance(feature=given)
-        self.pictures = 0
+        self.count = 0
 
     def add(self, restored: Tensor, reference: Tensor) -> None:
         """Features of further pictures, float64, B×features each."""
         self._metric.update(restored, real=False)
         self._metric.update(reference, real=True)
-        self.pictures += len(restored)
+        self.count += len(restored)
 
     def value(self) -> float:
         """FID, 0 for sets of equal mean and covariance; NaN for fewer than two pictures."""
-        return math.nan if self.pictures < 2 else float(self._metric.compute())
+        return math.nan if self.count < 2 else float(self._metric.compute())
 
 
 def open_inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Inception:
