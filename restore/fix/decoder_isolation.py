@@ -253,20 +253,20 @@ class _Supervisor:
                 self.past.blamed[name] = (
                     f"its decoder took longer than {self.decode_seconds:g} seconds; --decode-timeout gives it more"
                 )
-            how = "a decoder that did not come to an end"
+            how = "its parent, after a decoder's timeout"
         elif code == -signal.SIGKILL and _times_out_of_memory() > self.out_of_memory:
-            how = "the system, which had no memory left"
+            how = "the system, out of memory"
         elif code < 0 and -code not in _CRASHES:
             on_event(f"error: ended by {how}; the same command with --skip-existing goes on")
             return 128 - code
         if self.finished or not self.in_work:
-            on_event(f"error: the process that repairs was ended by {how}; this was no file's doing")
+            on_event(f"error: the worker was terminated by {how}; no input file is implicated")
             return 1
         if not late:
             self._blame(how)
         known = self.past.ended.keys() | self.past.blamed.keys()
         self.past.suspects = [name for name in self.past.suspects if name not in known]
-        on_event(f"the process that repairs was ended by {how}; it is started again")
+        on_event(f"the worker was terminated by {how} and is started again")
         return None
 
     def _blame(self, how: str) -> None:

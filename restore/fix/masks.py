@@ -20,8 +20,8 @@ from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, re
 FloatArray = npt.NDArray[np.float32]
 
 _ENDING = "_mask"
-_FAINT = 0.1  # a mask of zeros and ones, of 255, is a mistake
-_NEARLY_ALL = 0.9  # so is, mostly, one that leaves hardly anything to go by
+_FAINT = 0.1  # below this maximum the file is probably one of zeros and ones, of 255
+_NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
 class Missing(TypedDict):
@@ -98,7 +98,7 @@ class MaskSource:
         return [name for name in names if not os.path.realpath(folder / name).startswith(real + os.sep)]
 
     def when_missing(self) -> Missing:
-        """What becomes of a picture that has no mask."""
+        """What is done with an image that has no mask."""
         if self.missing == "skip":
             return Missing(action="skip", reason="has no mask", code="no_mask")
         if self.missing == "copy":
@@ -116,20 +116,20 @@ class MaskSource:
 def pair_masks(
     source: MaskSource, folder: Path, pictures: Sequence[Path], everything: Sequence[Path]
 ) -> tuple[dict[Path, list[Path]], list[Path]]:
-    """Find each picture's mask by relative stem: `x.png` or `x_mask.png`, with any picture's suffix.
+    """Find each image's mask by relative stem: `x.png` or `x_mask.png`, with any image suffix.
 
     Args:
         source: where masks come from.
-        folder: of the pictures.
-        pictures: relative paths of the pictures to repair.
-        everything: these and those that the user has excluded: their masks are no strangers.
+        folder: of the images.
+        pictures: relative paths of the images to repair.
+        everything: these, and those that the user excluded, whose masks are not reported as unmatched.
 
     Returns:
-        Per picture its masks (none, one, or several that contradict each other), and the masks of no picture.
+        For each image its masks (none, one, or several that contradict each other), and the masks without an image.
     """
     if source.path is None or not source.folder:
         return {name: [] if source.path is None else [source.path] for name in pictures}, []
-    # Where masks lie beside the pictures only `x_mask.png` is one.
+    # In the images' own folder only `x_mask.png` is a mask.
     beside = os.path.realpath(source.path) == os.path.realpath(folder)
     stems = {stem_key(name) for name in everything}
     masks_of: dict[str, list[Path]] = {}
@@ -146,50 +146,50 @@ def pair_masks(
 
 
 def effective_mask(
-    picture: DecodedImage,
-    mask: Path | None,
+    image: DecodedImage,
+    file: Path | None,
     *,
     invert: bool,
     dilate_px: Dilate,
     feather_px: int,
     max_pixels: int = MAX_PIXELS,
 ) -> FloatArray:
-    """The mask that decides: read, inverted, grown, softened.
+    """Read an image's mask, and invert, dilate and feather it.
 
     Args:
-        picture: upright.
-        mask: its file, or None for the picture's own alpha (which it must have; transparent = repair).
+        image: upright.
+        file: the mask; None: the image's own alpha (which it must have; transparent = repair).
         invert: black (with alpha: opaque) means repair.
-        dilate_px: grow the hole by so many pixels in all directions; `auto`: see `restore.fix.masks`.
-        feather_px: let the repair fade out over so many pixels around the hole.
+        dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widened`.
+        feather_px: fade out the repair over this many pixels around holes.
         max_pixels: as in `read_image`, for the mask's file.
 
     Returns:
-        H×W in [0, 1]: 1 = repaired, 0 = known, between = blended.
+        H×W in [0, 1]: 1 = repair, 0 = keep, between = blend.
 
     Raises:
-        RestoreError: the file cannot be read, or is of another size than the picture.
+        RestoreError: the file cannot be read, or is of another size than the image.
     """
-    if mask is not None:
+    if file is not None:
         try:
-            weight = read_mask(mask, size=picture.size, invert=invert, max_pixels=max_pixels)
-        except NotAnImage as error:  # the mask is none: the picture is not to be passed over
-            raise RestoreError(error.what, where=mask, exit_code=1) from error
+            mask = read_mask(file, size=image.size, invert=invert, max_pixels=max_pixels)
+        except NotAnImage as error:  # which would have the image itself skipped as no image
+            raise RestoreError(error.what, where=file, exit_code=1) from error
     else:
-        weight = transparency(picture)
-        weight = 1 - weight if invert else weight
-    return prepare_mask(weight, dilate_px=dilate_px, feather_px=feather_px, image=picture.to_srgb)
+        mask = transparency(image)
+        mask = 1 - mask if invert else mask
+    return prepare_mask(mask, dilate_px=dilate_px, feather_px=feather_px, image=image.to_srgb)
 
 
-def transparency(picture: DecodedImage) -> FloatArray:
-    """A picture's alpha as a mask: H×W in [0, 1], 1 = transparent.
+def transparency(image: DecodedImage) -> FloatArray:
+    """An image's alpha as a mask: H×W in [0, 1], 1 = transparent.
 
     Raises:
         RestoreError: it has none.
     """
-    if picture.alpha is None:
+    if image.alpha is None:
         raise RestoreError("has no transparency to take a mask from", exit_code=1)
-    opaque = np.divide(picture.alpha, np.float32(picture.white), dtype=np.float32)
+    opaque = np.divide(image.alpha, np.float32(image.white), dtype=np.float32)
     mask: FloatArray = np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)
     return mask
 
@@ -203,33 +203,33 @@ def opaque_where_repaired(image: DecodedImage, mask: FloatArray | None) -> Decod
     return replace(image, alpha=alpha)
 
 
-def mask_warnings(weights: Sequence[FloatArray]) -> list[str]:
-    """What is odd about a picture's masks, one for each page: that they mark hardly anything, or nearly all."""
-    strongest = max(float(weight.max(initial=0)) for weight in weights)
-    marked = sum(int(np.count_nonzero(weight)) for weight in weights)
-    faint = f"hardly anything is repaired: the mask is nowhere whiter than {strongest:.1%} (white = repair)"
-    return [faint] * (0 < strongest < _FAINT) + coverage_warnings(
-        marked / max(1, sum(weight.size for weight in weights))
-    )
+def mask_warnings(masks: Sequence[FloatArray]) -> list[str]:
+    """Warnings about the masks of an image, one for each page: that they are almost empty, or cover almost all."""
+    maximum = max(float(mask.max(initial=0)) for mask in masks)
+    covered = sum(int(np.count_nonzero(mask)) for mask in masks)
+    warnings = coverage_warnings(covered / max(1, sum(mask.size for mask in masks)))
+    if 0 < maximum < _FAINT:
+        warnings.insert(0, f"the mask is almost empty (maximum value {maximum:.1%}; white = repair)")
+    return warnings
 
 
-def coverage_warnings(marked: float) -> list[str]:
-    """As `mask_warnings`, of the share of all pixels that are marked."""
-    if marked <= _NEARLY_ALL:
+def coverage_warnings(coverage: float) -> list[str]:
+    """The warning that masks cover almost all pixels, from the fraction that they cover."""
+    if coverage <= _NEARLY_ALL:
         return []
-    return [f"the mask marks {marked:.0%} of the picture; if black means repair there, give --mask-invert"]
+    return [f"the mask covers {coverage:.0%} of the image; if black means repair, add --mask-invert"]
 
 
 def reach_px(dilate_px: int, feather_px: int) -> int:
-    """How far `shaped` looks."""
+    """How far, in pixels, a pixel of a mask has an effect in `shaped`."""
     return dilate_px + 2 * feather_px + 2
 
 
-def shaped(weight: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
-    """A mask (H×W in [0, 1]) grown and softened; see `effective_mask`."""
-    if not (dilate_px or feather_px) or not weight.any():
-        return weight
-    return _dilate(weight, dilate_px, feather_px)
+def shaped(mask: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
+    """A mask (H×W in [0, 1]) dilated and feathered; see `effective_mask`."""
+    if not (dilate_px or feather_px) or not mask.any():
+        return mask
+    return _dilate(mask, dilate_px, feather_px)
 
 
 def prepare_mask(
@@ -241,56 +241,56 @@ def prepare_mask(
     return shaped(mask, dilate_px=dilate_px, feather_px=feather_px)
 
 
-def _dilate(weight: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
-    """Dilation by a disc, then a ramp; in 16-bit integers, so that what is known stays exactly zero."""
+def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
+    """Dilate by a disc, then add a ramp; in 16-bit integers, so that zeros outside stay exact."""
     import cv2
 
     reach = reach_px(dilate_px, feather_px)
-    rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = max(rows[0] - reach, 0), max(columns[0] - reach, 0)
     part = np.s_[top : rows[-1] + 1 + reach, left : columns[-1] + 1 + reach]
-    levels: np.ndarray = np.rint(weight[part] * 65535).astype(np.uint16)
+    levels: np.ndarray = np.rint(mask[part] * 65535).astype(np.uint16)
     if dilate_px:
         across = np.arange(-dilate_px, dilate_px + 1)
         disc = (across[:, None] ** 2 + across[None, :] ** 2 <= dilate_px**2).astype(np.uint8)
         levels = cv2.dilate(levels, disc)
     if feather_px:
-        # A square grown by r and averaged over r is 1 on all of the hole and falls to 0 at 2 r.
+        # A square dilated by r and averaged over r is 1 on all of the hole and falls to 0 at 2 r.
         side = 2 * max(1, round(feather_px / 2)) + 1
         levels = cv2.blur(cv2.dilate(levels, np.ones((side, side), np.uint8)), (side, side))
-    grown = weight.copy()
-    grown[part] = np.maximum(weight[part], levels.astype(np.float32) / np.float32(65535))
-    return grown
+    dilated = mask.copy()
+    dilated[part] = np.maximum(mask[part], levels.astype(np.float32) / np.float32(65535))
+    return dilated
 
 
 def _stem_without_ending(name: Path) -> str | None:
-    """`a/x` for `a/x_mask.png`, None for what does not end that way."""
+    """`a/x` for `a/x_mask.png`; None for other names."""
     stem = stem_key(name)
     return stem.removesuffix(_ENDING) if stem.endswith(_ENDING) else None
 
 
-# Masks that were drawn too tight: each hole is widened to where the damage ends, if that can be seen.
+# Masks that were drawn too tight: holes are widened to where the damage ends.
 
 
 _REACH_PX = 6  # at a megapixel: as far as damage is looked for
 _LEAST_REACH_PX = 3
-_MARGIN_PX = 1  # beyond where the damage ends, since lenses, JPEG and brushes let it end softly
+_MARGIN_PX = 1  # added, because lenses, JPEG and brushes soften the end of damage
 _WHITE = 0.5  # of a mask: from here on a pixel is in the hole
 _EDGE_PX = 2  # of a brush that is smooth by a pixel
 _SOFT = 0.1  # whiter than this three pixels outside, in more than this share, an edge is meant to be soft
-_FEW = 40  # pixels around a hole say nothing
+_FEW = 40  # with fewer pixels around a hole the rule is not applied
 _FAINT_DIFFERENCE = 0.035  # of 1: a hole that differs by less from what is around it
 _OWN = 1.5  # times the square of what the surroundings differ by among themselves
-_FALL = 0.55  # the damage ends where its share falls by so much within two pixels
-_STEP = 0.25  # of that, so much beyond a pixel: then that pixel is damaged, too
+_FALL = 0.55  # the damage ends where its share falls by this much within two pixels
+_STEP = 0.25  # if this much of the fall is beyond a pixel, that pixel is damaged, too
 
 
 def auto_reach_px(height: int, width: int) -> int:
-    """As far as damage is looked for around holes of such a picture: 6 pixels at a megapixel, and at least 3."""
+    """As far as damage is looked for around holes of an image of this size: 6 pixels at a megapixel, and at least 3."""
     return max(_LEAST_REACH_PX, round(_REACH_PX * math.sqrt(height * width / 1e6)))
 
 
-def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
+def widened(mask: FloatArray, image: FloatArray) -> FloatArray:
     """A mask whose holes reach as far as what they are to hide.
 
     The rule looks at each hole by itself; holes nearer to each other than it looks are one. Around a pixel p at a
@@ -304,18 +304,18 @@ def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
     more than these do among themselves, and where its edge is soft.
 
     Args:
-        weight: H×W in [0, 1], 1 = repair.
-        shown: the picture, H×W×3, sRGB, [0, 1].
+        mask: H×W in [0, 1], 1 = repair.
+        image: H×W×3, sRGB, [0, 1].
 
     Returns:
-        H×W in [0, 1]: `weight`, and as white as the hole is where one was widened to.
+        H×W in [0, 1]: `mask`, and as white as the hole is where one was widened to.
     """
     import cv2
 
-    reach = auto_reach_px(*weight.shape)
-    hole = weight >= _WHITE
+    reach = auto_reach_px(*mask.shape)
+    hole = mask >= _WHITE
     if not hole.any():
-        return weight
+        return mask
     # further than this nothing is looked at
     around = 6 * reach + 10
     rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
@@ -325,19 +325,19 @@ def widened(weight: FloatArray, shown: FloatArray) -> FloatArray:
     hole = hole[part]
     outside, depth = _distance(~hole), _distance(hole)
     group = np.asarray(cv2.connectedComponents((outside <= reach + 2).astype(np.uint8))[1], np.int64)
-    width = _widths(shown[part], weight[part], outside, depth, group, reach)
+    width = _widths(image[part], mask[part], outside, depth, group, reach)
     strongest = np.zeros(len(width), np.float32)
-    np.maximum.at(strongest, group[hole], weight[part][hole])
-    grown = weight.copy()
+    np.maximum.at(strongest, group[hole], mask[part][hole])
+    wider = mask.copy()
     # a brush's smooth edge, now inside, is no edge any more
     rim = (width[group] > 0) & (outside <= width[group]) & (depth <= _EDGE_PX)
-    grown[part][rim] = np.maximum(weight[part], strongest[group])[rim]
-    return grown
+    wider[part][rim] = np.maximum(mask[part], strongest[group])[rim]
+    return wider
 
 
 def _widths(
-    shown: FloatArray,
-    weight: FloatArray,
+    image: FloatArray,
+    mask: FloatArray,
     outside: FloatArray,
     depth: FloatArray,
     group: npt.NDArray[np.int64],
@@ -352,8 +352,8 @@ def _widths(
     ]
     counts = [_around(zone.astype(np.float32), reach) for zone in zones]
     known = [count > 1e-4 for count in counts]
-    contrast, own, share = (np.zeros(weight.shape, np.float32) for _ in range(3))
-    for channel in np.moveaxis(shown, 2, 0):
+    contrast, own, share = (np.zeros(mask.shape, np.float32) for _ in range(3))
+    for channel in np.moveaxis(image, 2, 0):
         inner, outer, beyond = (
             _around(np.where(zone, channel, np.float32(0)), reach) / np.maximum(count, 1e-6)
             for zone, count in zip(zones, counts)
@@ -375,12 +375,12 @@ def _widths(
         sums = np.bincount(places, values[looked_at].astype(np.float64), groups * (near + 1))
         return np.asarray(sums, np.float64).reshape(groups, near + 1)
 
-    number, strength = total(np.ones(weight.shape)), total(contrast)
+    number, strength = total(np.ones(mask.shape)), total(contrast)
     shares = total(share) / np.maximum(strength, 1e-9)
     first = np.maximum(number[:, 1], 1)
     plain = (number[:, 1] >= _FEW) & (strength[:, 1] >= first * _FAINT_DIFFERENCE**2)
     plain &= strength[:, 1] >= _OWN * total(own)[:, 1]
-    plain &= total(weight > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
+    plain &= total(mask > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
     fall = shares[:, :reach] - shares[:, 2 : reach + 2]  # around the rings 1 to `reach`
     ends = fall.argmax(1) + 1
     at = np.arange(groups)

@@ -1,4 +1,4 @@
-"""What was done to a picture, as its own file tells: models, hashes, settings; no time, so that files stay the same."""
+"""Provenance in an image's own XMP: models, hashes, settings. No time, so that the same repair gives the same file."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _SETTINGS = (
 )  # those that a reader of the picture wants to know
 
 
-def noted(
-    picture: DecodedImage,
+def with_provenance(
+    image: DecodedImage,
     models: Mapping[str, str | None],
     settings: Mapping[str, Any],
     *,
@@ -48,36 +48,36 @@ def noted(
     kind: str,
     notes: list[str],
 ) -> DecodedImage:
-    """A repaired picture that says so in its XMP: an entry in `xmpMM:History`, and the IPTC's digital source type.
+    """A repaired image that says so in its XMP: an entry in `xmpMM:History`, and the IPTC's digital source type.
 
     Args:
-        picture: repaired; of several pages the first.
-        models: those that took part, in order, with the SHA-256 of their weights.
-        settings: as in the manifest.
+        image: repaired; the first of several pages.
+        models: that took part, in order, with the SHA-256 of their weights.
+        settings: as in the log.
         filled_by: the SHA-256 of the network that filled holes; None: none did.
-        kind: the format that it is written in.
-        notes: told why the picture stays as it is: its XMP cannot be extended, or there is no room.
+        kind: the format to be written.
+        notes: gets the reason if the XMP stays the same: it cannot be extended, or has no room.
     """
     inpainted = filled_by is not None
-    event = Event("edited", f"restore {__version__}", "; ".join([*_told(models), *_settings(settings)]))
+    event = Event("edited", f"restore {__version__}", "; ".join([*_model_lines(models), *_settings(settings)]))
     try:
         xmp = with_event(
-            picture.xmp,
+            image.xmp,
             event,
             INPAINTED if inpainted else ENHANCED,
             keep_types=_WHOLLY_SYNTHETIC if inpainted else _SYNTHETIC,
         )
     except ValueError as error:
-        notes.append(f"its XMP is kept as it is, and nothing is noted there: {error}")
-        return picture
-    if kind == "jpeg" and len(xmp) > _JPEG_XMP_BYTES and len(picture.xmp or b"") <= _JPEG_XMP_BYTES:
-        notes.append("its XMP has no room for a note of what was done")
-        return picture
-    return replace(picture, xmp=xmp)
+        notes.append(f"its XMP cannot be extended, so the repair is not recorded there: {error}")
+        return image
+    if kind == "jpeg" and len(xmp) > _JPEG_XMP_BYTES and len(image.xmp or b"") <= _JPEG_XMP_BYTES:
+        notes.append("its XMP has no room left to record the repair")
+        return image
+    return replace(image, xmp=xmp)
 
 
-def _told(models: Mapping[str, str | None]) -> Iterable[str]:
-    """`photo sha256 <hex>`; of a weights file its name alone, since folders are nobody's business."""
+def _model_lines(models: Mapping[str, str | None]) -> Iterable[str]:
+    """`photo sha256 <hex>`; of a weights file its name without the folders, which are private."""
     for name, digest in models.items():
         yield PurePath(name).name + (f" sha256 {digest}" if digest else "")
 

@@ -649,12 +649,12 @@ class Stages:
         """An image that was changed, with a note of that in its metadata."""
         if not self.options.provenance or self.options.metadata == "strip":
             return image
-        from restore.fix.provenance import noted
+        from restore.fix.provenance import with_provenance
 
         models = self.models[0]
         took_part = model_provenance(models, steps, filled=filled, cleaned=cleaned)["models"]
         network = models.restorer.sha256 if filled and steps.masked and models.restorer is not None else None
-        return noted(image, took_part, self.recorder.settings, filled_by=network, kind=kind, notes=notes)
+        return with_provenance(image, took_part, self.recorder.settings, filled_by=network, kind=kind, notes=notes)
 
     def _record(
         self,

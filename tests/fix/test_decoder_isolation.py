@@ -62,7 +62,7 @@ def test_crashes_are_one_file_s_failure_each(nursery, tmp_path):
     assert any(line.startswith("5 done, 1 skipped: not an image, 6 failed; ") for line in lines)
     failures = [Path(line.split(": ")[1]).stem for line in lines[-6:]]
     assert failures == ["b_segv", "d_abort", "f_exit", "g_bus", "j_segv", "k"]
-    assert "ended by SIGSEGV; it is started again" in done.stderr
+    assert "terminated by SIGSEGV and is started again" in done.stderr
 
     plain = folder(tmp_path / "plain", "a", "-", "c", "-", "e", "-", "-", "h", "i")
     assert nursery.run("fix", plain, tmp_path / "same", "--exclude", "-.png").returncode == 0
@@ -138,7 +138,7 @@ def test_a_crash_that_is_no_file_s_is_told_and_ends_it(nursery, tmp_path):
     program = "import restore.fix.run as run\nrun.Stages = lambda *a: os.abort()\n" + RUN
     done = nursery.run("fix", folder(tmp_path, "a"), tmp_path / "out", program=program)
     assert done.returncode == 1
-    assert "ended by SIGABRT; this was no file's doing" in done.stderr
+    assert "terminated by SIGABRT; no input file is implicated" in done.stderr
 
 
 def test_the_system_that_kills_for_want_of_memory_is_told_from_a_person_who_does(nursery, tmp_path):
@@ -150,7 +150,7 @@ def test_the_system_that_kills_for_want_of_memory_is_told_from_a_person_who_does
     by_system = nursery.run("fix", source, tmp_path / "out", "--overwrite", program=program)
     assert by_system.returncode == 1
     assert "2 done, 1 failed" in by_system.stderr
-    assert "b_shot.png: its decoder crashed (the system, which had no memory left)" in by_system.stderr
+    assert "b_shot.png: its decoder crashed (the system, out of memory)" in by_system.stderr
 
 
 def test_the_waiting_process_has_loaded_nothing_heavy(tmp_path):

@@ -15,7 +15,7 @@ def test_a_mask_that_marks_nearly_everything_is_told(tmp_path, monkeypatch):
         monkeypatch.setattr(huge, "HUGE_PIXELS", pixels)
         summary = fix_with(tmp_path / "in", tmp_path / f"{pixels}", Filler(), masks=tmp_path / "mask.png")
         (warning,) = summary.warnings
-        assert "the mask marks 94% of the picture" in warning
+        assert "the mask covers 94% of the image" in warning
         assert "--mask-invert" in warning
     summary = fix_with(tmp_path / "in", tmp_path / "other", Filler(), masks=tmp_path / "mask.png", mask_invert=True)
     assert summary.warnings == []
