@@ -1,12 +1,11 @@
-"""Randomness by key: every number is a hash of (key, stream, position), never a shared generator's next.
+"""Counter-based random numbers: every number is a hash of (key, stream, position), without a generator's state.
 
-So the same key gives the same damage on any batch split, any number of workers, after any resume, and on any
-device (the integers are equal everywhere; the floats made from them up to rounding).
+So the same key gives the same numbers for any batch split, any number of workers, after any resume, and on any device
+(integers are equal everywhere; the floats made from them up to rounding).
 
-The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014, with Stafford's constants "Mix13"), counting in steps of the golden ratio. It is
-written twice, for Python integers and for int64 tensors, which wrap around in the same way; a test holds the
-two together.
+The hash is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014, with Stafford's constants "Mix13"), which counts in steps of the golden ratio. It is written twice, for
+Python integers and for int64 tensors, which wrap around in the same way; a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from torch import Tensor
 
 from restore.devices import to_device
 
-_GOLDEN = 0x9E3779B97F4A7C15
+_GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio, odd
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 _ALL = (1 << 64) - 1
-_CHUNK = 1 << 20
-_FEW = 1 << 14
+_CHUNK = 1 << 20  # hashes computed at once: bounds the memory
+_FEW = 1 << 14  # up to here NumPy is quicker than PyTorch, because calls cost more than numbers
 _U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
 def key(seed: int, *parts: int | str) -> int:
-    """One key out of a seed and what tells the cases apart: `key(seed, step, index)`, `key(seed, "a/b.png")`.
+    """A key from a seed and the parts that identify a case: `key(seed, step, index)`, `key(seed, "a/b.png")`.
 
     Args:
         seed: any integer.
         parts: integers, or text (hashed by its UTF-8 bytes).
 
     Returns:
-        An integer in the range of int64, fit for a tensor of keys.
+        An integer in the range of int64, so that it fits into a tensor of keys.
     """
     value = _mix(seed & _ALL)
     for part in parts:
@@ -58,19 +57,19 @@ def keys(seed: int, *parts: int, last: Iterable[int]) -> Tensor:
 
 
 def fold_in(parents: Tensor, part: int) -> Tensor:
-    """New keys from keys int64[B], independent of these, and of one another for different `part`."""
+    """New keys from `parents`, int64[B]; independent of them, and of one another for different `part`."""
     return _mix_tensor((parents ^ part) + _signed(_GOLDEN))
 
 
 def uniform(keys: Tensor, stream: int, n: int) -> Tensor:
-    """`n` numbers for every key, uniform in [0, 1).
+    """`n` numbers per key, uniform in [0, 1).
 
     Args:
         keys: int64[B].
         stream: different streams of one key are independent.
 
     Returns:
-        float64[B, n], on the device of `keys` (meant for the CPU).
+        float64[B, n], on the device of `keys`, which is the CPU as a rule.
     """
     counters = torch.arange(n, dtype=torch.int64, device=keys.device) * _signed(_GOLDEN)
     bits = _mix_tensor(fold_in(keys, stream)[:, None] + counters)
@@ -78,14 +77,14 @@ def uniform(keys: Tensor, stream: int, n: int) -> Tensor:
 
 
 def uniform_range(keys: Tensor, stream: int, bounds: Sequence[float], n: int | None = None) -> Tensor:
-    """Uniform in [bounds[0], bounds[1]]: float64[B], or float64[B, n] where `n` is given."""
+    """Uniform in [bounds[0], bounds[1]]: float64[B], or float64[B, n] with `n`."""
     low, high = bounds
     values = low + (high - low) * uniform(keys, stream, 1 if n is None else n)
     return values[:, 0] if n is None else values
 
 
 def integers(keys: Tensor, stream: int, low: int, high: int, n: int | None = None) -> Tensor:
-    """Uniform among low … high, both included: int64[B], or int64[B, n] where `n` is given."""
+    """Uniform among low … high, both inclusive: int64[B], or int64[B, n] with `n`."""
     values = low + (uniform(keys, stream, 1 if n is None else n) * (high - low + 1)).floor().to(torch.int64)
     return values[:, 0] if n is None else values
 
@@ -96,7 +95,7 @@ def bernoulli(keys: Tensor, stream: int, probability: float) -> Tensor:
 
 
 def field_uniform(keys: Tensor, stream: int, shape: tuple[int, int, int], device: torch.device | str) -> Tensor:
-    """A field of independent numbers, uniform in [0, 1), for every key.
+    """A field of independent numbers per key, uniform in [0, 1).
 
     Args:
         keys: int64[B], on the CPU.
@@ -115,9 +114,9 @@ def field_uniform(keys: Tensor, stream: int, shape: tuple[int, int, int], device
 
 
 def field_normal(keys: Tensor, stream: int, shape: tuple[int, int, int], device: torch.device | str) -> Tensor:
-    """A field of independent standard normal numbers for every key, by the Box-Muller transform.
+    """A field of independent standard normal numbers per key, by the Box-Muller transform.
 
-    Arguments and result as `field_uniform`; no value is beyond ±6.
+    Arguments and result as for `field_uniform`; all values lie within ±6.
     """
     out, half = _empty_field(keys, shape, device)
     for chunk, high, low in _field_bits(keys, stream, half, device):
@@ -134,14 +133,14 @@ def _empty_field(keys: Tensor, shape: tuple[int, int, int], device: torch.device
 
 
 def _as_field(pairs: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """B×2×half as B×C×H×W; for an odd number of pixels the last number is left over."""
+    """B×2×half as B×C×H×W; for an odd number of pixels the last number is dropped."""
     return pairs.flatten(1)[:, : math.prod(shape)].reshape(-1, *shape)
 
 
 def _field_bits(
     keys: Tensor, stream: int, half: int, device: torch.device | str
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Two int64[B, n] of 24 random bits from one 64-bit hash each, in chunks that bound the memory."""
+    """Chunks of two int64[B, n] with 24 random bits each, both from one 64-bit hash."""
     start = to_device(fold_in(keys, stream), device)[:, None]
     for first in range(0, half, _CHUNK):
         last = min(first + _CHUNK, half)
@@ -157,12 +156,12 @@ def _mix(value: int) -> int:
 
 
 def _mix_tensor(value: Tensor) -> Tensor:
-    if value.device.type == "cpu" and value.numel() <= _FEW:  # where calls cost more than numbers, numpy's cost less
+    if value.device.type == "cpu" and value.numel() <= _FEW:
         bits = value.contiguous().numpy().view(np.uint64)
         bits = (bits ^ (bits >> _U30)) * np.uint64(_FIRST)
         bits = (bits ^ (bits >> _U27)) * np.uint64(_SECOND)
         return torch.from_numpy((bits ^ (bits >> _U31)).view(np.int64))
-    # int64 tensors wrap around on overflow; `>>` keeps the sign, so the bits that come in are masked off
+    # int64 tensors wrap around on overflow. `>>` repeats the sign bit, so the bits that it shifts in are masked.
     value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _signed(_FIRST)
     value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _signed(_SECOND)
     return value ^ ((value >> 31) & ((1 << 33) - 1))

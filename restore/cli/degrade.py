@@ -1,4 +1,4 @@
-"""`restore degrade` and `restore demo`: pictures damaged on purpose."""
+"""`restore degrade` and `restore demo`."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from restore.errors import RestoreError, printable
 @app.command()
 def degrade(
     clean_dir: Annotated[
-        Path | None, typer.Argument(help="Folder of clean pictures. With --gallery: a photograph, or nothing.")
+        Path | None, typer.Argument(help="Folder of clean images. With --gallery: one photograph (optional).")
     ] = None,
-    out_dir: Annotated[Path | None, typer.Argument(help="Gets damaged/ and, where pixels are hidden, masks/.")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Argument(help="Output folder: damaged/ and, if pixels are covered, masks/.")
+    ] = None,
     damage: Annotated[
         str | None,
-        typer.Option(help="A named damage (see `configs/damage`) or a YAML file.", autocompletion=damage_names),
+        typer.Option(help="Name of a shipped damage config, or a YAML file.", autocompletion=damage_names),
     ] = None,
     gallery: Annotated[
         Path | None,
-        typer.Option(help="Write a sheet instead, a PNG: every degradation at five strengths on one photograph."),
+        typer.Option(help="Write a PNG with every degradation at five strengths on one photograph, and nothing else."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of threads; 0 = one per core.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
 ) -> None:
-    """Damage clean pictures in a repeatable way: test sets, demonstrations, sheets."""
+    """Degrade clean images reproducibly, to make test sets with masks."""
     if gallery is not None:
         if out_dir is not None or damage is not None:
             what = "--damage" if out_dir is None else "OUT_DIR"
             raise RestoreError(
-                "the gallery shows every degradation, and is one file", where=what, hint="leave it out, or --gallery"
+                "cannot be combined with --gallery, which shows every degradation in one file", where=what
             )
         _write_gallery(gallery, clean_dir, seed, overwrite)
         return
@@ -48,7 +50,7 @@ def degrade(
 
     from restore.degradations.write import write_degraded
 
-    with Progress("damaging", None) as bar:
+    with Progress("degrading", None) as bar:
         summary = write_degraded(
             clean_dir, out_dir, damage, seed=seed, workers=workers, overwrite=overwrite, progress=bar.at
         )
@@ -68,13 +70,14 @@ def _write_gallery(out: Path, photo: Path | None, seed: int, overwrite: bool) ->
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("data/samples"),
+    out: Annotated[Path, typer.Argument(help="Output folder.")] = Path("data/samples"),
     lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="The backbone's ImageNet weights as a file, for machines without a network.")
+        Path | None,
+        typer.Option(help="File with the ImageNet weights of the backbone, for machines without internet access."),
     ] = None,
 ) -> None:
-    """Damage, repair and score the photographs that come with scikit-image, and write a before/after sheet."""
+    """Degrade, repair and score the photographs of scikit-image, and write a before/after sheet."""
     from restore.cli.demo import make_demo
 
     sheet = make_demo(out, typer.echo, lpips_net, lpips_weights)

@@ -1,4 +1,4 @@
-"""`restore demo`: photographs that come with scikit-image are damaged, repaired, scored and shown side by side."""
+"""`restore demo`: degrade, repair and score the photographs of scikit-image, and show them side by side."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ SHEET = "before_after.png"
 
 @dataclass(frozen=True)
 class DemoTask:
-    """A damage and the shipped model that repairs it.
+    """A degradation and the shipped model that repairs it.
 
     Attributes:
-        damage, model: their names.
-        masks: `no`; `given`: those of the damage; `auto`: they are found, and `photo` cleans up what is not clean.
+        damage: name of the degradation.
+        model: name of the model.
+        masks: `no`: none; `given`: those of the degradation; `auto`: detected, and `photo` cleans up the rest.
     """
 
     damage: str
@@ -53,23 +54,23 @@ COLUMN_PX = 300
 def make_demo(
     out: Path, echo: Callable[[str], None], lpips_net: str = "alex", lpips_weights: Path | None = None
 ) -> Path:
-    """Damage, repair, score and show.
+    """Degrade, repair, score and show.
 
-    Writes `out/clean`, `out/DAMAGE/damaged`, `out/DAMAGE/masks`, `out/DAMAGE/repaired` and `out/before_after.png`; what
-    an earlier demonstration wrote there is replaced, and nothing else is touched. Uses no network.
+    Writes `out/clean`, `out/DAMAGE/damaged`, `out/DAMAGE/masks`, `out/DAMAGE/repaired` and `out/before_after.png`.
+    Replaces the files of an earlier demo and touches nothing else. Uses no internet connection.
 
     Args:
-        out: made if missing.
-        say: gets the table, and the commands that do the same by hand, line by line.
+        out: created if missing.
+        echo: called with each line: the equivalent commands, and the table of scores.
         lpips_net: `alex`, `vgg` or `squeeze`.
-        lpips_weights: the backbone's file; None: that of torch.hub's cache, if it is there.
+        lpips_weights: file with the weights of the backbone; None: the file in torch.hub's cache, if it exists.
 
     Returns:
-        The path of the picture sheet.
+        The path of the before/after sheet.
 
     Raises:
-        RestoreError: exit code 2, and nothing was written: `out` is a file, holds something else, or cannot be written
-            to; the network is unknown, or its weights do not serve. Else: a picture could not be repaired.
+        RestoreError: exit code 2, and nothing was written: `out` is a file, holds other files, or is not writable; the
+            LPIPS network is unknown, or its weights are unusable. Otherwise: an image could not be repaired.
     """
     _check(out)
     lpips, why_not = open_lpips_if_available(lpips_net, lpips_weights, pick_device("auto"), download=False)
@@ -85,10 +86,10 @@ def make_demo(
     for task in TASKS:
         folder = out / task.damage
         masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
-        told = f" --masks {masks}" if masks else ""
+        masks_option = f" --masks {masks}" if masks else ""
         echo(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_degraded(out / "clean", folder, task.damage, seed=SEED)
-        echo(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{told}")
+        echo(f"restore fix {folder / 'damaged'} {folder / 'repaired'}{masks_option}")
         summary = fix_folder(folder / "damaged", folder / "repaired", task.model, options=FixOptions(masks=masks))
         if summary.exit_code:
             raise RestoreError("; ".join(summary.format()), where=folder, exit_code=summary.exit_code)
@@ -110,24 +111,28 @@ def make_demo(
 
 
 def _folders(out: Path) -> list[Path]:
-    """Where a demonstration puts pictures."""
+    """The folders that a demo writes to."""
     return [out / "clean", *(out / task.damage / part for task in TASKS for part in ("damaged", "masks", "repaired"))]
 
 
 def _check(out: Path) -> None:
-    """That the folder is new, empty, or an earlier demonstration's."""
+    """Refuse a folder that is neither new, nor empty, nor from an earlier demo."""
     for folder in [out, *_folders(out)]:
         check_writable(folder)
         if folder.is_dir() and not os.access(folder, os.R_OK):
-            raise RestoreError("no permission to read this folder", where=folder, hint="name another folder")
+            raise RestoreError("no permission to read this folder", where=folder, hint="choose another folder")
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise RestoreError("holds something else than a demonstration", where=out, hint="name another folder")
+        raise RestoreError("this folder holds files that are not from a demo", where=out, hint="choose another folder")
     for folder in _folders(out):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not path.name.startswith(".") and not _is_own(path):
-                raise RestoreError("is no file of a demonstration", where=path, hint="name another folder, or move it")
+                raise RestoreError(
+                    "this file is not from a demo", where=path, hint="choose another folder, or move the file"
+                )
     if (out / SHEET).is_dir():
-        raise RestoreError("is a folder", where=out / SHEET, hint="name another folder for the demonstration")
+        raise RestoreError(
+            "this is a folder, and the demo would write a file there", where=out / SHEET, hint="choose another folder"
+        )
 
 
 def _is_own(path: Path) -> bool:
@@ -135,17 +140,17 @@ def _is_own(path: Path) -> bool:
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier demonstration's pictures, and nothing else."""
+    """Remove the images of an earlier demo, and nothing else."""
     own = [path for folder in _folders(out) if folder.is_dir() for path in folder.iterdir() if _is_own(path)]
     try:
         for path in [*own, out / SHEET]:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise RestoreError(f"cannot be replaced: {error.strerror}", where=error.filename) from error
+        raise RestoreError(f"the file cannot be replaced: {error.strerror}", where=error.filename) from error
 
 
 def table(rows: list[tuple[DemoTask, EvalReport, EvalReport]], why_no_lpips: str = "") -> list[str]:
-    """Mean scores, damaged -> repaired, and why a score is missing."""
+    """Mean scores, damaged -> repaired, and the reasons for missing ones."""
     lines = [f"{'damage':<14} {'model':<8} {'PSNR':>16} {'SSIM':>18} {'LPIPS':>18}"]
     why: dict[str, None] = {}
     for task, damaged, repaired in rows:
@@ -164,7 +169,7 @@ def table(rows: list[tuple[DemoTask, EvalReport, EvalReport]], why_no_lpips: str
 
 
 def picture_sheet(out: Path) -> np.ndarray:
-    """All photographs, a row each: damaged | repaired for every task, then the clean one. uint8 H×W×3."""
+    """One row per photograph: damaged | repaired for every task, then clean. uint8, H×W×3."""
     parts = [(f"{task.damage}: {part}", out / task.damage / part) for task in TASKS for part in ("damaged", "repaired")]
     rows = [
         [

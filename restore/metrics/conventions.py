@@ -1,4 +1,4 @@
-"""How the scores of pixels are computed, by name: colour, window, border."""
+"""Named conventions of how metrics of pixels are computed: colour, window, border."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 @dataclass(frozen=True)
 class Convention:
-    """How the scores of pixels are computed. A score without its convention is noise.
+    """How metrics of pixels are computed. Scores are comparable only under the same convention.
 
     Attributes:
         name: what `--convention` calls it.
-        psnr_colour: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in studio swing, not rounded.
+        psnr_colour: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in
+            studio swing, not rounded.
         ssim_colour: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
         window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
-        reflected: at MS-SSIM's coarsest scale windows also reach over the border, onto the picture's reflection, as in
-            torchmetrics; without, they lie inside at every scale, as in the paper. In strong noise that is up to 0.003.
+        reflected: at the coarsest scale of MS-SSIM the windows also reach over the border, into the reflected image, as
+            in torchmetrics. False: they lie inside at every scale, as in the paper. Up to 0.003 apart in strong noise.
         sample_covariance: covariances are divided by N − 1 instead of by N.
-        border_px: rows and columns left out at every side, of PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
+        border_px: rows and columns cropped at every side, for PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
     """
 
     name: str
@@ -98,10 +99,10 @@ def find_convention(name: str) -> Convention:
     """A convention by name.
 
     Raises:
-        RestoreError: no such convention; the known ones are named.
+        RestoreError: there is no such convention; the message lists them.
     """
     if name in CONVENTIONS:
         return CONVENTIONS[name]
     near = difflib.get_close_matches(name, CONVENTIONS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RestoreError(f"no convention is called {name!r}", hint=f"{hint}known: {', '.join(CONVENTIONS)}")
+    raise RestoreError(f"there is no convention {name!r}", hint=f"{hint}known: {', '.join(CONVENTIONS)}")

@@ -1,4 +1,4 @@
-"""What metrics of pixels do to a batch before they compare: colour, border, strips of rows, double precision."""
+"""Preparation of batches for metrics of pixels: colour, border, strips of rows, double precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ HOLE_THRESHOLD = 0.5
 """A pixel belongs to the hole where the mask is at least this."""
 
 
-# Pixels that are worked on at once: on a processor they should fit its cache, on a GPU fill it.
+# Pixels processed at once: few enough for the cache of a CPU, many enough to keep a GPU busy.
 _STRIP_PX_CPU, _STRIP_PX_GPU = 2**14, 2**23
 
 
 def channels(x: Tensor, colour: str) -> Tensor:
-    """What is compared of B×C×H×W, [0, 1], C 1 or 3: all of it for `rgb`, or one channel of luma."""
+    """The channels to compare of B×C×H×W, [0, 1], C 1 or 3: all of them for `rgb`, or one channel of luma."""
     if colour == "rgb":
         return x
     red, green, blue = x.expand(-1, 3, -1, -1).unbind(1) if x.shape[1] == 1 else x.unbind(1)
@@ -28,13 +28,13 @@ def channels(x: Tensor, colour: str) -> Tensor:
 
 
 def cropped(x: Tensor, border_px: int) -> Tensor:
-    """Without so many rows and columns at every side; empty where nothing is left."""
+    """Crop `border_px` rows and columns at every side; empty if nothing is left."""
     inner = slice(border_px, -border_px or None)
     return x[..., inner, inner]
 
 
 def strips(x: Tensor, margin: int) -> Iterator[slice]:
-    """Ranges of rows that cover the picture, each with `margin` rows of the next: memory stays bounded."""
+    """Ranges of rows that cover the image and overlap by `margin` rows; they bound the memory."""
     pixels = _STRIP_PX_CPU if x.device.type == "cpu" else _STRIP_PX_GPU
     step = max(margin, 1, pixels // max(x.shape[-1], 1))
     for top in range(0, x.shape[-2] - margin, step):
@@ -42,20 +42,22 @@ def strips(x: Tensor, margin: int) -> Iterator[slice]:
 
 
 def float64_zeros(x: Tensor) -> Tensor:
-    """A sum for every image of a batch, to begin with."""
+    """One zero per image of a batch, to sum into."""
     return exact(x.new_zeros(x.shape[0]))
 
 
 def exact(x: Tensor) -> Tensor:
-    """In float64; Apple's GPUs have none, so there it comes to the CPU."""
+    """In float64; on the CPU if the tensor is on MPS, which has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def check(a: Tensor, b: Tensor, mask: Tensor | None) -> None:
-    """That two batches, and a mask, can be compared: a mistake of the caller's is a ValueError."""
+    """Raise ValueError unless two batches, and a mask, can be compared."""
     if a.shape != b.shape or a.ndim != 4 or a.shape[1] not in (1, 3):
-        raise ValueError(f"two batches B×C×H×W of equal shape, C 1 or 3: {tuple(a.shape)}, {tuple(b.shape)}")
+        raise ValueError(
+            f"the two batches must be B×C×H×W of equal shape, C 1 or 3: {tuple(a.shape)}, {tuple(b.shape)}"
+        )
     if not (a.is_floating_point() and b.is_floating_point()):
-        raise ValueError(f"pictures are floating point in [0, 1], not {a.dtype} and {b.dtype}")
+        raise ValueError(f"images must be floating point in [0, 1], not {a.dtype} and {b.dtype}")
     if mask is not None and mask.shape != (a.shape[0], 1, *a.shape[2:]):
-        raise ValueError(f"a mask is B×1×H×W: {tuple(mask.shape)} for {tuple(a.shape)}")
+        raise ValueError(f"the mask must be B×1×H×W: {tuple(mask.shape)} for {tuple(a.shape)}")

@@ -1,4 +1,4 @@
-"""Networks that metrics stand on: their published weights, from a file, a cache or a download; and how they compute."""
+"""Pretrained networks of metrics: their published weights from a file, a cache or a download; full precision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from restore.errors import RestoreError
 
-_SECONDS_WITHOUT_AN_ANSWER = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 def cache_of(url: str) -> Path:
-    """The file that a download leaves, and that is used from then on."""
+    """Where torch.hub keeps the download of `url`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
@@ -31,18 +31,19 @@ def downloaded(url: str, what: str, option: str) -> Path:
 
     Args:
         url: where it is published; a hash in its name (`-0123abcd.`) is checked.
-        what: the network, for the complaint.
-        option: of the command line, that gives a file instead.
+        what: name of the network, for error messages.
+        option: the command-line option that names a file instead.
 
     Raises:
-        RestoreError: exit code 1; it cannot be had, which takes no longer than a short timeout.
+        RestoreError: exit code 1: the download failed; it gives up after a short timeout.
     """
     cache = cache_of(url)
     if cache.is_file():
         return cache
     published_hash = re.search(r"-([0-9a-f]{8,})\.", cache.name)
+    # torch.hub has no parameter for a timeout; the default of the process is restored below.
     timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS_WITHOUT_AN_ANSWER)
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(
@@ -54,8 +55,8 @@ def downloaded(url: str, what: str, option: str) -> Path:
     except (OSError, HTTPException, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise RestoreError(
-            f"{what} is not on this machine, and {url} gave no file: {reason}",
-            hint=f"give one with {option} FILE, or put it into {cache.parent}",
+            f"{what} is not on this machine, and the download from {url} failed: {reason}",
+            hint=f"name a file with {option}, or copy it to {cache.parent}",
             exit_code=1,
         ) from error
     finally:
@@ -64,10 +65,10 @@ def downloaded(url: str, what: str, option: str) -> Path:
 
 
 def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
-    """A state dict from safetensors or from a PyTorch file; nothing in it can run code.
+    """A state dict from a safetensors or PyTorch file, read so that nothing in it can run code.
 
     Raises:
-        RestoreError: exit code 2, with the hint; it is no such file.
+        RestoreError: exit code 2, with the hint: the file is no state dict.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -76,12 +77,14 @@ def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle's dialects
+            warnings.simplefilter("ignore")  # about pickle protocols
             state = load_file(path) if is_safetensors else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise RestoreError("this is no file of weights alone; nothing else is loaded", where=path, hint=hint) from error
+        raise RestoreError(
+            "this file holds more than weights, and only weights are loaded", where=path, hint=hint
+        ) from error
     except OSError as error:
-        raise RestoreError(f"cannot be read: {error.strerror or error}", where=path, hint=hint) from error
+        raise RestoreError(f"the file cannot be read: {error.strerror or error}", where=path, hint=hint) from error
     except (
         SafetensorError,
         RuntimeError,
@@ -100,10 +103,10 @@ def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast of a caller, and no TF32: a score must not depend on the device."""
+    """Disable autocast and TF32, so that a score does not depend on the device or the caller."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":  # the switch is the whole process's: on a CPU leave it alone
+        if device.type == "cuda":  # a switch of the whole process, so it is restored
             tf32 = torch.backends.cudnn.allow_tf32
             stack.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
             torch.backends.cudnn.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""PSNR of picture pairs: batched, on any device, one score per image, under a named convention."""
+"""PSNR of image pairs: batched, on any device, one score per image, under a named convention."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def psnr(
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
         b: the same shape; the order of the two does not matter.
-        mask: float, B×1×H×W, 1 = missing: only the hole is scored, that is where the mask is ≥ 0.5; None
-            scores the whole picture. Outside the hole any values, also non-finite ones, are ignored.
-        convention: which colour channels, and how much border is left out.
+        mask: float, B×1×H×W, 1 = missing: only the hole is scored, where the mask is ≥ 0.5, and all values outside it
+            are ignored, even NaN or Inf. None: the whole image is scored.
+        convention: colour channels and border.
 
     Returns:
-        float64, B, on the device of `a`. Infinite for identical pictures; NaN for a mask without a hole.
+        float64, B, on the device of `a`. Infinite for identical images; NaN if the mask has no hole.
     """
     check(a, b, mask)
     a, b = cropped(a, convention.border_px), cropped(b, convention.border_px)

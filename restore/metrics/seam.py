@@ -1,4 +1,4 @@
-"""The seam: whether a filled hole continues its surroundings, measured across the hole's edge alone."""
+"""Seam: how well a filled hole continues its surroundings, measured only across the edge of the hole."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RATIO_CONVENTION: dict[str, object] = CONVENTION | {
 
 @torch.no_grad()
 def seam(restored: Tensor, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient mismatch across the hole's edge, and the true picture's own gradient there.
+    """Gradient mismatch across the edge of the hole, and the gradient of the clean image there.
 
-    A step is the finite difference of two pixels that are neighbours in a row or in a column, in one channel. Only
-    pairs that straddle the hole's edge count: one pixel in the hole, the other outside. The mismatch is the mean over
-    pairs and channels of |step in `restored` − step in `clean`|; where pixels outside the hole are the true ones, that
-    is the error of the hole's outermost pixels. The gradient is the mean of |step in `clean`| over the same pairs:
-    a mismatch well below it cannot be told from the picture's own texture.
+    A step is the difference of two neighbouring pixels of a row or column, in one channel. Only pairs across the edge
+    count: one pixel in the hole, the other outside. The mismatch is the mean over pairs and channels of |step in
+    `restored` − step in `clean`|; if the pixels outside the hole are unchanged, that is the error of the outermost
+    pixels of the hole. The gradient is the mean of |step in `clean`| over the same pairs: a mismatch well below it
+    cannot be distinguished from the texture of the image.
 
     Args:
         restored: float, B×C×H×W, sRGB, [0, 1].
@@ -39,8 +39,8 @@ def seam(restored: Tensor, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
         mask: float, B×1×H×W, 1 = missing; a pixel is in the hole from 0.5 on.
 
     Returns:
-        Mismatch and gradient, each float64, B, on the device of `restored`, in parts of the range from black to
-        white. NaN where no pair straddles an edge: no hole, or nothing but hole.
+        Mismatch and gradient, each float64, B, on the device of `restored`, as a fraction of the range from black
+        to white. NaN if the hole has no edge: the mask is empty or full.
     """
     check(restored, clean, mask)
     hole = mask.to(restored.device) >= HOLE_THRESHOLD
@@ -57,5 +57,5 @@ def seam(restored: Tensor, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
 
 
 def seam_ratio(mismatch: Tensor, gradient: Tensor) -> Tensor:
-    """The two of `seam` as one number per image; NaN where the true picture is flat across the edge."""
+    """Both values of `seam` as one per image; NaN if the clean image is flat across the edge."""
     return torch.where(gradient > 0, mismatch / gradient, math.nan)

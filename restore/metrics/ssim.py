@@ -1,4 +1,4 @@
-"""SSIM and MS-SSIM of picture pairs: batched, on any device, one score per image, under a named convention."""
+"""SSIM and MS-SSIM of image pairs: batched, on any device, one score per image, under a named convention."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from restore.metrics.conventions import CONVENTIONS, K1, K2, SCALE_WEIGHTS, Conv
 from restore.metrics.preprocessing import channels, check, cropped, exact, float64_zeros, strips
 
 SSIM_MINIMUM_PX = 11
-"""Side below which SSIM has no value: its Gaussian window does not fit."""
+"""Smaller images have no SSIM: its Gaussian window does not fit."""
 
 MS_SSIM_MINIMUM_PX = 176
-"""Side below which MS-SSIM has no value: the window does not fit the coarsest of its five scales."""
+"""Smaller images have no MS-SSIM: the window does not fit into the coarsest of its five scales."""
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"
         convention: colour, window, covariance and border.
 
     Returns:
-        float64, B, on the device of `a`: 1 for identical pictures. NaN where the window does not fit
+        float64, B, on the device of `a`: 1 for identical images. NaN if the window does not fit
         (`SSIM_MINIMUM_PX`).
     """
     check(a, b, None)
@@ -40,9 +40,9 @@ def ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"
 def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"]) -> Tensor:
     """Structural similarity over five scales, per image: Wang, Simoncelli, Bovik 2003, eq. 7.
 
-    Contrast and structure of every scale, and luminance of the coarsest, each averaged over pixels and channels before
-    they are weighed by the paper's exponents. From scale to scale means of 2×2 pixels are taken, an odd last row or
-    column left out. A mean that is negative counts as 0, since its power has no value.
+    Contrast and structure of every scale, and luminance of the coarsest, are averaged over pixels and channels and then
+    raised to the exponents of the paper. The next scale is the mean of 2×2 pixels, without an odd last row or column.
+    A negative mean counts as 0, since its power is undefined.
 
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
@@ -50,8 +50,8 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
         convention: colour, window, covariance and border, as for `ssim`.
 
     Returns:
-        float64, B, on the device of `a`: 1 for identical pictures. NaN where the window does not fit the coarsest
-        scale (`MS_SSIM_MINIMUM_PX`).
+        float64, B, on the device of `a`: 1 for identical images. NaN if the window does not fit into the
+        coarsest scale (`MS_SSIM_MINIMUM_PX`).
     """
     check(a, b, None)
     a, b = cropped(a, convention.border_px), cropped(b, convention.border_px)
@@ -71,7 +71,7 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
 
 
 def _mean(a: Tensor, b: Tensor, convention: Convention, colour: str, *, luminance: bool = True) -> Tensor:
-    """SSIM, or its factor of contrast and structure alone, averaged per image; NaN where the window does not fit."""
+    """SSIM, or only its contrast and structure, averaged per image; NaN if the window does not fit."""
     taps = _window_taps(convention)
     margin = len(taps) - 1
     if min(a.shape[-2:]) <= margin:
@@ -86,7 +86,7 @@ def _mean(a: Tensor, b: Tensor, convention: Convention, colour: str, *, luminanc
 
 
 def _map(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool, luminance: bool) -> Tensor:
-    """Contrast with structure, and luminance if asked for, where the window lies inside: B×C×(H − 10)×(W − 10)."""
+    """Contrast and structure, times luminance if set, where the window lies inside: B×C×(H − 10)×(W − 10)."""
     # Sum and difference instead of x and y: var(x) + var(y) = (var(s) + var(d)) / 2 and 2 cov(x, y) =
     # (var(s) − var(d)) / 2, likewise for the means. Four filters instead of five, and near 1 the score comes
     # from the small d alone, so that float32 is enough. The shift keeps E[s²] − E[s]² from cancelling.
@@ -121,7 +121,7 @@ def _window_taps(convention: Convention) -> list[float]:
 
 
 def _filtered(x: Tensor, taps: list[float]) -> Tensor:
-    """Valid separable filter by shifted sums: no TF32, and an image's result is the same in any batch."""
+    """Valid separable filter by shifted sums: no TF32, and the result for an image is the same in any batch."""
     radius = len(taps) // 2
     for dim in (-2, -1):
         length = x.shape[dim] - 2 * radius

@@ -60,7 +60,7 @@ def test_a_stranger_among_its_pictures_stops_it_before_anything_is_removed(tmp_p
     (tmp_path / "clean").mkdir()
     for name in ("chelsea.png", "family.png"):
         (tmp_path / "clean" / name).write_text("mine")
-    with pytest.raises(RestoreError, match=r"family\.png: is no file of a demonstration") as caught:
+    with pytest.raises(RestoreError, match=r"family\.png: this file is not from a demo") as caught:
         demo.make_demo(tmp_path, print)
     assert caught.value.exit_code == 2
     assert (tmp_path / "clean" / "chelsea.png").read_text() == "mine"
@@ -70,7 +70,7 @@ def test_places_that_do_not_serve_are_left_alone(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("mine")
     for out, why in (
         (tmp_path / "file", "is a file"),
-        (tmp_path, "something else"),
+        (tmp_path, "not from a demo"),
         (tmp_path / "file/in", "is a file"),
     ):
         with pytest.raises(RestoreError, match=why) as caught:

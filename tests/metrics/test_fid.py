@@ -93,7 +93,7 @@ def test_a_file_that_could_run_code_or_is_another_network_is_refused(tmp_path: P
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": Payload()}, "code.pth")
     torch.save({"fc.weight": torch.zeros(3)}, "other.pth")
-    for name, why in (("code.pth", "nothing else is loaded"), ("other.pth", "not the weights of Inception v3")):
+    for name, why in (("code.pth", "only weights are loaded"), ("other.pth", "not the weights of Inception v3")):
         with pytest.raises(RestoreError, match=why) as caught:
             open_inception(Path(name))
         assert caught.value.exit_code == 2

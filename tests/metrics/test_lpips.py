@@ -151,7 +151,7 @@ def test_a_cached_file_is_used_without_a_network(no_network: Path, pair, squeeze
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_without_a_network_the_error_says_why_and_what_to_do(net: str, no_network: Path) -> None:
-    with pytest.raises(RestoreError, match=r"gave no file.*refused.*--lpips-weights FILE") as caught:
+    with pytest.raises(RestoreError, match=r"the download from .* failed.*refused.*--lpips-weights") as caught:
         open_lpips(net)
     assert caught.value.exit_code == 1
     assert not list(no_network.iterdir())
@@ -233,7 +233,7 @@ def test_unusable_weights_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     for name, why in {
         "truncated.safetensors": "damaged",
-        "text.pth": "nothing else is loaded",
+        "text.pth": "only weights are loaded",
         "empty.pth": "damaged",
         "lacking.safetensors": "lacks 'features.0.bias'",
         "unknown.safetensors": "holds unknown 'extra'",
