@@ -139,7 +139,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents, if it does not exist.
 
     Raises:
-        RestoreError: exit code 1; it cannot be created.
+        RestoreError: exit code 1: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,11 +170,11 @@ def check_not_within(output: Path, folder: Path) -> None:
 
 
 def check_unchanged(source: Path, before: os.stat_result) -> None:
-    """Check that a file is as it was before it was read.
+    """Check that a file has the same size and time as before it was read.
 
     Raises:
-        RestoreError: exit code 1; it changed meanwhile.
-        OSError: it is gone.
+        RestoreError: exit code 1: the file has changed.
+        OSError: the file has been removed.
     """
     after = os.stat(source)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -208,7 +208,7 @@ def sweep_leftovers(folder: Path) -> int:
             if abandoned:
                 path.unlink()
                 swept += 1
-        except OSError as error:  # already removed, or owned by somebody else; it does no harm
+        except OSError as error:  # already removed, or owned by another user; it does no harm
             logger.debug("%s: not removed: %s", path, error)
     return swept
 

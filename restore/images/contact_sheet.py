@@ -47,7 +47,7 @@ class Cell:
     Attributes:
         image: uint8, H×W×3, drawn pixel by pixel.
         title: a line above the image; shortened to the width of the column.
-        caption: a line below the image, likewise.
+        caption: a line below the image; shortened likewise.
         frame: the colour of a border.
         boxes: rectangles to outline, in pixels of the image, with their colours.
     """

@@ -312,7 +312,7 @@ def write_spooled(
         metadata: `keep` or `strip`.
 
     Returns:
-        Notes for the user on what could not be kept.
+        Notes for the user on what the file could not hold.
 
     Raises:
         RestoreError: exit code 1: the image cannot be encoded, with the reason.

@@ -143,7 +143,7 @@ def _photoshop_segments(resources: bytes) -> bytes:
     A resource is "8BIM", a number, a Pascal string, a length and data, padded to even lengths (Adobe Photoshop File
     Formats, 2019). The rest, from the first one that cannot be parsed, is copied.
     """
-    kept, at = b"", 0
+    copied, at = b"", 0
     while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
         number = struct.unpack_from(">H", resources, at + 4)[0]
         size_at = at + 6 + (resources[at + 6] + 2) // 2 * 2
@@ -151,11 +151,11 @@ def _photoshop_segments(resources: bytes) -> bytes:
             break
         end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
         if number not in _THUMBNAILS:
-            kept += resources[at:end]
+            copied += resources[at:end]
         at = end
-    kept += resources[at:]
+    copied += resources[at:]
     room = SEGMENT_BYTES - len(_PHOTOSHOP)
-    parts = [_PHOTOSHOP + kept[i : i + room] for i in range(0, len(kept), room)]
+    parts = [_PHOTOSHOP + copied[i : i + room] for i in range(0, len(copied), room)]
     return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)
 
 
