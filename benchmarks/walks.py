@@ -1,20 +1,20 @@
-"""Traces how many files of `restore/` one item passes through, and how often control moves between files.
+"""How far one item walks through the code: files of `restore/` that it passes, and hops between them.
 
     python benchmarks/walks.py [--files] [--tree FOLDER] [--only WALK ...]
 
-There are four walks, each a command in its own process: `fix` (one JPEG with the model photo), `masks` (one JPEG with
-`--masks auto`), `train` (one step of G and D with the shipped config inpaint) and `eval` (one pair, PSNR and SSIM). The
-trace covers all threads of the process that does the work, from the command to its exit.
+Four walks, each by the command line alone, in a process of its own: `fix` (one JPEG through the model photo), `masks`
+(one JPEG with `--masks auto`), `train` (one step of the shipped config inpaint, G and D), `eval` (one pair, PSNR and
+SSIM). Counted is what happens from the command to its exit, in all threads and in the process that does the work.
 
-A file counts if one of its functions is called. A hop is a call of a function in another file than the previous call in
-the same thread. Calls during imports and comprehensions do not count.
+A file counts where one of its functions is called. A hop is a call of a function in another file than that of the call
+before, in the same thread. What runs while a module is imported counts for neither, and comprehensions are no calls.
 
-"One more" is what a second item adds: the command is traced again with two items, and functions with more calls than
-before count. This is the path of an item in the middle of a run, without start and end. The order of threads changes
-the number of hops by a few.
+"One more" is what a second item adds: the same command is traced once more with two items, and what was called oftener
+than with one is counted. That is the way of an item in the middle of a run, without start-up and end: of `train` the
+drawing of a batch, its damage, the steps of G and D, the running average. Threads that take turns move hops by a few.
 
 `--files` lists the files of each walk in the order of their first calls; a star marks those that one more item passes.
-`--tree` traces another checkout of this layout.
+`--tree` traces another checkout.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 WALKS = ("fix", "masks", "train", "eval")
-SIDE_PX = 640
-"""Side of the images: too large to be batched with others."""
+SIDE = 640
+"""Of the pictures that are walked with, in pixels: too large to go through a network in company."""
 
 _TRAIN = (
     "data.patch=64", "data.batch=2", "data.validation_count=1", "data.validation_size=64", "data.near_duplicates=0",
@@ -44,11 +45,11 @@ _TRAIN = (
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls of one process.
+    """What was called.
 
     Attributes:
-        calls: number of calls by `file:function`, in the order of first calls.
-        hops: number of calls into another file than the previous call in the same thread.
+        calls: how often each function was, as `file:function`, in the order of first calls.
+        hops: how often the file changed between one call and the next in a thread.
     """
 
     calls: Counter[str]
@@ -61,10 +62,10 @@ class Trace:
 
 
 class Tracer:
-    """Records every call of a function in a package.
+    """Notes every call of a function that is written in a package.
 
     Args:
-        package: folder of the package.
+        package: its folder.
     """
 
     def __init__(self, package: Path) -> None:
@@ -72,33 +73,33 @@ class Tracer:
         self._calls: list[tuple[int, str, str]] = []
 
     def start(self) -> None:
-        """Record calls of this thread and of threads that start later."""
-        threading.setprofile(self._record)
-        sys.setprofile(self._record)
+        """Note calls of this thread and of those that begin from now on."""
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
 
     def stop(self) -> None:
-        """Stop recording."""
+        """Note no more."""
         sys.setprofile(None)
         threading.setprofile(None)
 
     def trace(self) -> Trace:
-        """The recorded calls."""
+        """What was noted."""
         hops, last = 0, dict[int, str]()
         for thread, file, _ in self._calls:
             hops += last.setdefault(thread, file) != file
             last[thread] = file
         return Trace(Counter(f"{file}:{function}" for _, file, function in self._calls), hops)
 
-    def _record(self, frame: FrameType, event: str, argument: Any) -> None:
+    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(self._prefix) or _is_comprehension(code.co_name):
             return
-        if not self._during_import(frame):
+        if not self._is_imported(frame):
             file = code.co_filename.removeprefix(self._prefix)
             self._calls.append((threading.get_ident(), file, getattr(code, "co_qualname", code.co_name)))
 
-    def _during_import(self, frame: FrameType | None) -> bool:
-        """Whether the call happens while a module of the package is imported."""
+    def _is_imported(self, frame: FrameType | None) -> bool:
+        """Whether a module of the package is being imported on whose behalf this runs."""
         while frame is not None:
             if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(self._prefix):
                 return True
@@ -110,57 +111,59 @@ def _is_comprehension(name: str) -> bool:
     return name.startswith("<") and name not in ("<lambda>", "<module>")
 
 
-def make_images(folder: Path, count: int, suffix: str) -> Path:
-    """Fill a folder with copies of one photograph."""
+def pictures(folder: Path, count: int, ending: str) -> Path:
+    """A folder with one photograph under so many names."""
     from PIL import Image
     from skimage import data
 
     folder.mkdir(parents=True)
-    photograph = Image.fromarray(data.astronaut()).resize((SIDE_PX, SIDE_PX))
+    photograph = Image.fromarray(data.astronaut()).resize((SIDE, SIDE))
     for number in range(count):
-        photograph.save(folder / f"{number}{suffix}")
+        photograph.save(folder / f"{number}{ending}")
     return folder
 
 
 def command(walk: str, items: int, folder: Path) -> list[str]:
-    """The arguments of `restore` for a walk, with its images made in a folder."""
+    """The arguments of `restore` that have so many items take a walk, with their pictures made in a folder."""
     if walk == "train":
-        clean = make_images(folder / "clean", 8, ".png")
+        clean = pictures(folder / "clean", 8, ".png")
         return ["train", "inpaint", f"data.folders=[{clean}]", f"total_steps={items}", f"out={folder / 'run'}", *_TRAIN]
     if walk == "eval":
-        restored, true = (make_images(folder / name, items, ".png") for name in ("restored", "true"))
+        restored, true = (pictures(folder / name, items, ".png") for name in ("restored", "true"))
         return ["eval", str(restored), str(true), "--metrics", "psnr,ssim", "--device", "cpu"]
     more = ["--masks", "auto"] if walk == "masks" else ["--model", "photo"]
-    scans = make_images(folder / "scans", items, ".jpg")
+    scans = pictures(folder / "scans", items, ".jpg")
     return ["fix", str(scans), str(folder / "repaired"), *more, "--device", "cpu", "--precision", "fp32"]
 
 
-def trace_command(arguments: list[str], tree: Path, out: Path) -> None:
-    """Run `restore` in this process, and write the calls to a file."""
+def traced(arguments: list[str], tree: Path, out: Path) -> None:
+    """Run `restore` in this process, and write what was called, by the process that did the work, to a file."""
     sys.path.insert(0, str(tree))
-    from restore.cli import main as program
+    from restore.cli import main as entry
 
-    package = Path(program.__file__).parents[1]
+    # A module with the entry point, or the entry point itself in checkouts before the module had this name.
+    main: Callable[[], None] = getattr(entry, "main", entry)
+    package = Path(sys.modules["restore"].__file__ or "").parent
     if package != tree / "restore":
-        sys.exit(f"the trace would be of {package}, not {tree / 'restore'}")
+        sys.exit(f"traced would be {package}, not {tree / 'restore'}")
     sys.argv = ["restore", *arguments]
     tracer = Tracer(package)
     code: Any = 0
     tracer.start()
     try:
-        program.main()
+        main()
     except SystemExit as error:
         code = error.code
     finally:
         tracer.stop()
-    if not out.exists():  # otherwise a child process has done the work and written its trace
+    if not out.exists():  # else this process has only watched over the one that wrote it
         trace = tracer.trace()
         out.write_text(json.dumps({"calls": trace.calls, "hops": trace.hops}))
     sys.exit(code)
 
 
-def trace_walk(walk: str, items: int, tree: Path) -> Trace:
-    """Trace a walk in its own process.
+def walked(walk: str, items: int, tree: Path) -> Trace:
+    """Trace a walk in a process of its own.
 
     Raises:
         SystemExit: the command failed.
@@ -172,8 +175,8 @@ def trace_walk(walk: str, items: int, tree: Path) -> Trace:
         run = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, cwd=folder)
         if run.returncode or not out.exists():
             sys.exit(f"{walk}: exit code {run.returncode}\n{run.stderr}")
-        result = json.loads(out.read_text())
-    return Trace(Counter(result["calls"]), result["hops"])
+        found = json.loads(out.read_text())
+    return Trace(Counter(found["calls"]), found["hops"])
 
 
 def main() -> None:
@@ -184,18 +187,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=WALKS, default=WALKS, help="some of the walks")
     parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    tree = options.tree.resolve()
-    if options.traced is not None:
-        trace_command(options.arguments, tree, options.traced)
+    asked = parser.parse_args()
+    tree = asked.tree.resolve()
+    if asked.traced is not None:
+        traced(asked.arguments, tree, asked.traced)
     lists = []
     print("| walk | files | hops | files of one more | hops of one more |\n|---|---|---|---|---|")
-    for walk in options.only:
-        one, two = (trace_walk(walk, items, tree) for items in (1, 2))
+    for walk in asked.only:
+        one, two = (walked(walk, items, tree) for items in (1, 2))
         more = {name.partition(":")[0] for name in two.calls - one.calls}
         print(f"| {walk} | {len(one.files)} | {one.hops} | {len(more)} | {two.hops - one.hops} |", flush=True)
         lists.append((walk, [f"{'*' if file in more else ' '} {file}" for file in one.files]))
-    for walk, files in lists if options.files else ():
+    for walk, files in lists if asked.files else ():
         print(f"\n{walk}:", *files, sep="\n  ")
 
 
