@@ -364,7 +364,7 @@ def test_an_empty_folder_is_a_wrong_command(folder: Path, tmp_path: Path) -> Non
         ("degrade", tmp_path / "empty", tmp_path / "out", "--damage", "noise"),
     ):
         done = restore(*command)
-        assert (done.returncode, "no pictures in this folder" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "no images" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_an_empty_folder_is_a_report_without_scores(folder: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     done = restore("eval", tmp_path / "empty", folder, "--metrics", "psnr")
     assert done.returncode == 1
-    assert f"{tmp_path}/empty: there are no pictures in this folder" in done.stderr
+    assert f"{tmp_path}/empty: there are no images in this folder" in done.stderr
     assert "2 without a counterpart" in done.stderr
     assert done.stdout.splitlines()[1].split()[:3] == ["PSNR", "(dB)", "-"]
 
