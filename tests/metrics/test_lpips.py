@@ -197,7 +197,7 @@ def test_a_download_happens_once_and_is_checked(no_network: Path, tmp_path: Path
 def test_a_server_that_never_answers_is_given_up(no_network: Path, monkeypatch) -> None:
     import socket
 
-    monkeypatch.setattr(networks, "_SECONDS_WITHOUT_AN_ANSWER", 0.2)
+    monkeypatch.setattr(networks, "_TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(RestoreError, match="timed out"):
