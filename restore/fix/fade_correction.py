@@ -37,7 +37,7 @@ _KNOTS = 4096
 
 @dataclass(frozen=True)
 class Curves:
-    """What undoes fading.
+    """Tone curves that correct fading.
 
     Attributes:
         tables: 3×(knots): values at equal steps from 0 to 1; rising.
@@ -55,13 +55,13 @@ class Curves:
         return out
 
 
-def unfaded(shown: FloatArray) -> FloatArray:
-    """A picture (H×W×3, sRGB, [0, 1]) with its fading undone; gray stays gray."""
-    return estimated(thumbnail(lambda rows: shown[rows], (shown.shape[0], shown.shape[1])))(shown)
+def unfaded(image: FloatArray) -> FloatArray:
+    """An image (H×W×3, sRGB, [0, 1]) with its fading corrected; gray stays gray."""
+    return estimated(thumbnail(lambda rows: image[rows], (image.shape[0], image.shape[1])))(image)
 
 
 def thumbnail(read: Callable[[slice], FloatArray], size: tuple[int, int]) -> FloatArray:
-    """A picture in small: the means of squares; what is left over at the edges is left out.
+    """A small version of an image: the means of squares. Incomplete squares at the edges are left out.
 
     Args:
         read: rows -> these, h×W×3; asked for from the top down, a few at a time.
@@ -78,7 +78,7 @@ def thumbnail(read: Callable[[slice], FloatArray], size: tuple[int, int]) -> Flo
 
 
 def estimated(small: FloatArray) -> Curves:
-    """The curves that a thumbnail (h×w×3) asks for."""
+    """The curves that correct the fading of a thumbnail (h×w×3)."""
     pixels = np.clip(small.reshape(-1, 3).astype(np.float64), 0, 1)
     black, white = np.percentile(pixels, [_PERCENT, 100 - _PERCENT], axis=0)
     lifted = max(_believed(black.min(), _MOST) - _SURE, 0.0)

@@ -1,4 +1,4 @@
-"""Grain for filled holes: measured around them, made anew, and the same for the same picture every time."""
+"""Grain for filled holes: measured around them and synthesized, always the same for the same image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NEAR_PX = 9  # over which the filling's own grain is averaged
 
 @dataclass(frozen=True)
 class Grain:
-    """What grain is like.
+    """The statistics of grain.
 
     Attributes:
         spectrum: float32, 3×32×32, variance by frequency (FFT order): its mean is a channel's variance.
@@ -54,7 +54,7 @@ class Grain:
 
 
 def pixels_key(parts: Iterable[np.ndarray]) -> int:
-    """The key of a picture's grain, from its pixels, row by row in parts."""
+    """The random key of an image's grain, from its pixels, in parts from the top down."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)

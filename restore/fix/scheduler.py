@@ -1,4 +1,4 @@
-"""Jobs through the stages: some are read while others are repaired and written, and what waits is bounded."""
+"""Run jobs through the stages: images are read while others are repaired and written. What waits is bounded."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from restore.fix.stages import HugeItem, Stages, WorkItem
 if TYPE_CHECKING:
     from restore.fix.results import ResultRecorder
 
-#: Pictures per network that wait before it, and likewise behind it.
+#: Images per device that wait before its network, and as many behind it.
 _WAITING_PICTURES = 4
-#: How many pixels they may have together before reading pauses (a pixel takes some 30 bytes).
+#: Reading pauses if the waiting images have this many pixels together (a pixel takes some 30 bytes).
 _WAITING_PIXELS = 48_000_000
-#: More may wait, up to so many, as long as all of them are small: the network takes these faster than one by one.
+#: Up to this many may wait as long as all together are small: the network takes these in batches.
 _WAITING_SMALL, _SMALL_PIXELS = 64, 4_000_000
 
 
 def stream(jobs: Sequence[Job], stages: Stages, ledger: ResultRecorder) -> None:
-    """Jobs through the stages, in order, until they are done or the ledger says to stop.
+    """Run jobs through the stages, in order, until they are done or the run is stopped.
 
-    One network runs in the caller's thread, so that Ctrl-C ends it at once; of several, each has a thread
-    of its own that takes the next picture when it is free, and finishes it before Ctrl-C ends the run.
+    A single network runs in the caller's thread, so that Ctrl-C ends it at once. Several run in a thread each, which
+    takes the next image when it is free; Ctrl-C ends the run when these are finished.
 
     Raises:
         KeyboardInterrupt: after what was being repaired by several, and before what is being written, is done.
@@ -65,11 +65,11 @@ def _work_side_by_side(flow: _Flow, stages: Stages) -> None:
                 one.result()
         finally:
             flow.close()
-    torch.set_num_threads(before)  # the networks' number has become that of threads to come
+    torch.set_num_threads(before)  # the initializer changed the default of new threads, too
 
 
 class _Flow:
-    """What waits between the stages; every method may be called from any thread."""
+    """The queues between the stages. Every method may be called from any thread."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class _Flow:
         self._writes: deque[tuple[Future[None], int]] = deque()
         self._waiting = _WAITING_PICTURES * stages.networks
         self._closed = False
-        # A future that is done already calls back at once, in the thread that holds the lock.
+        # Reentrant: a future that is done already calls back at once, in the thread that holds the lock.
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Nothing more is read or taken."""
+        """Read and take nothing more."""
         with self._lock:
             self._closed = True
 
@@ -100,13 +100,13 @@ class _Flow:
             saved.result()
 
     def work(self, network: int) -> None:
-        """Repair what is read with one of the networks, until nothing is left."""
+        """Repair the images that are read on one of the devices, until none is left."""
         while group := self._take(network):
             for item in self._stages.repair_group(group, network):
                 self._put(item)
 
     def _take(self, network: int) -> list[WorkItem]:
-        """The next picture, and those behind it that are read and can go along; empty at the end."""
+        """The next image, and those behind it that can be repaired in the same batch; empty at the end."""
         while True:
             with self._lock:
                 self._read_ahead()
@@ -134,7 +134,7 @@ class _Flow:
         return group
 
     def _put(self, item: WorkItem) -> None:
-        """Have an image written, as soon as there is room."""
+        """Queue an image for writing; waits for room."""
         while True:
             with self._lock:
                 while self._writes and self._writes[0][0].done():
@@ -148,7 +148,7 @@ class _Flow:
             oldest.result()
 
     def _read_ahead(self) -> None:
-        """Start reading as far as there is room; called again whenever a picture has been read."""
+        """Start reading while there is room; called again whenever an image has been read."""
         with self._lock:
             while self._to_read and not self._stopped() and self._has_room():
                 read = self._reading.submit(self._stages.reader.load, self._to_read.popleft())
@@ -163,7 +163,7 @@ class _Flow:
         pixels = sum(sizes) + sum(pixels for saved, pixels in self._writes if not saved.done())
         if pixels >= _WAITING_PIXELS or sum(not one.done() for one in self._reads) >= self._waiting:
             return False
-        # What is still being read is taken to be as large as the largest that waits.
+        # Images that are still being read are assumed to be as large as the largest that waits.
         coming = (len(self._reads) - len(read)) * max(sizes, default=_SMALL_PIXELS)
         return not self._crowded(len(self._reads), pixels + coming)
 
