@@ -1,4 +1,4 @@
-"""Weights for use (safetensors with a JSON description) apart from the state that a run resumes from."""
+"""Weights files (safetensors with a JSON description), and the state from which a training run resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEY = "restore"
 
 
 def weights_dir() -> Path:
-    """Where the package keeps the weights that it ships."""
+    """The folder of the weights that the package ships."""
     return Path(__file__).parent / "weights"
 
 
@@ -79,17 +79,21 @@ def best_weights(run: Path) -> Path:
 
 
 class DetectorSettings(Settings):
-    """How a detector's probabilities become a mask: damage from `threshold` on, and `margin_px` around it."""
+    """How a detector's probabilities become a mask: pixels of at least `threshold`, dilated by `margin_px`."""
 
     threshold: float = Field(gt=0, lt=1)
     margin_px: int = Field(ge=0, le=100)
 
 
 class Description(Settings):
-    """What a weights file says of itself, as JSON under the one metadata key `restore`.
+    """The metadata of a weights file, as JSON under the one key `restore`; it is enough to build and run the network.
 
     Attributes:
-        finds: of a detector, which marks damage and repairs nothing; None: it repairs.
+        format: of this description; a newer one is refused.
+        builder, args: see `restore.models.build_generator`.
+        purpose: one line for `restore models`.
+        needs_mask, multiple, minimum, scale, overlap_px: see `restore.restorers.base.ModelRequirements`.
+        finds: of a detector; None: the network is a restorer.
     """
 
     format: int = FORMAT
@@ -105,13 +109,13 @@ class Description(Settings):
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:
-    """Write a generator's weights, in half precision unless told otherwise, with what is needed to build and run it.
+    """Write a generator's weights and its description.
 
     Args:
         path: `NAME.safetensors`.
         state: the state dict.
-        description: goes along as JSON.
-        half: floating tensors are rounded to float16; False keeps them as they are.
+        description: stored as JSON in the metadata.
+        half: round floating-point tensors to float16, for half the size; False leaves them.
     """
     stored = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
     plain = {k: v.detach().cpu().contiguous() for k, v in stored.items()}
@@ -147,14 +151,14 @@ def read_description(path: Path) -> Description:
 
 
 def read_weights(path: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Description and float32 state dict of a weights file (nothing in it can run code)."""
+    """Description and float32 state dict of a weights file; safetensors cannot hold code."""
     description = read_description(path)
     state = read_tensors(path)
     return description, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def load_generator(path: Path) -> tuple[RestorationNetwork, Description]:
-    """Build the network that a weights file describes and fill it, in eval mode, on the CPU.
+    """Build the network that a weights file describes and load its weights, in eval mode, on the CPU.
 
     Raises:
         RestoreError: the weights do not fit the network that they describe.
@@ -179,7 +183,11 @@ class _SkippedInit(TorchFunctionMode):
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
-    """`load_state_dict`, with a message in words where keys or shapes differ."""
+    """`load_state_dict`, with a readable error if keys or shapes differ.
+
+    Raises:
+        RestoreError: they differ; the first of each kind is named.
+    """
     own = model.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
@@ -226,14 +234,14 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
         raise RestoreError("there is no such file", where=path) from error
     except RestoreError:
         raise
-    except Exception as error:  # the unpickler raises whatever the bytes suggest
-        # torch's own words advise to load it all the same; what is said of the file comes last.
-        told = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
-        code = re.search(r"\bGLOBAL (\S+)", told)
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
+        # PyTorch's message first advises to load the file anyway; what is wrong with it comes last.
+        message = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
+        code = re.search(r"\bGLOBAL (\S+)", message)
         if code is not None:
             reason = f"this file holds more than tensors ({code[1]}), which could run code, and is not opened"
             raise RestoreError(reason, where=path, hint=hint) from error
-        reason = told.partition(" Check the documentation")[0][:120]
+        reason = message.partition(" Check the documentation")[0][:120]
         raise RestoreError(f"cannot be opened as plain weights: {reason}", where=path) from error
     if not isinstance(state, dict):
         raise RestoreError("this file holds something else than a state dict of tensors", where=path)
@@ -292,7 +300,7 @@ def read_state_facts(path: Path) -> dict[str, Any]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Told by the record that torch itself tells it by."""
+    """Whether a file is a TorchScript archive, by the record that PyTorch itself checks."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
