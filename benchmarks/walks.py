@@ -1,20 +1,20 @@
-"""How far one item walks through the code: files of `restore/` that it passes, and hops between them.
+"""Traces how many files of `restore/` one item passes through, and how often control moves between files.
 
     python benchmarks/walks.py [--files] [--tree FOLDER] [--only WALK ...]
 
-Four walks, each by the command line alone, in a process of its own: `fix` (one JPEG through the model photo), `masks`
-(one JPEG with `--masks auto`), `train` (one step of the shipped config inpaint, G and D), `eval` (one pair, PSNR and
-SSIM). Counted is what happens from the command to its exit, in all threads and in the process that does the work.
+There are four walks, each a command in its own process: `fix` (one JPEG with the model photo), `masks` (one JPEG with
+`--masks auto`), `train` (one step of G and D with the shipped config inpaint) and `eval` (one pair, PSNR and SSIM). The
+trace covers all threads of the process that does the work, from the command to its exit.
 
-A file counts where one of its functions is called. A hop is a call of a function in another file than that of the call
-before, in the same thread. What runs while a module is imported counts for neither, and comprehensions are no calls.
+A file counts if one of its functions is called. A hop is a call of a function in another file than the previous call in
+the same thread. Calls during imports and comprehensions do not count.
 
-"One more" is what a second item adds: the same command is traced once more with two items, and what was called oftener
-than with one is counted. That is the way of an item in the middle of a run, without start-up and end: of `train` the
-drawing of a batch, its damage, the steps of G and D, the running average. Threads that take turns move hops by a few.
+"One more" is what a second item adds: the command is traced again with two items, and functions with more calls than
+before count. This is the path of an item in the middle of a run, without start and end. The order of threads changes
+the number of hops by a few.
 
 `--files` lists the files of each walk in the order of their first calls; a star marks those that one more item passes.
-`--tree` traces another checkout.
+`--tree` traces another checkout of this layout.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 WALKS = ("fix", "masks", "train", "eval")
-SIDE = 640
-"""Of the pictures that are walked with, in pixels: too large to go through a network in company."""
+SIDE_PX = 640
+"""Side of the images: too large to be batched with others."""
 
 _TRAIN = (
     "data.patch=64", "data.batch=2", "data.validation_count=1", "data.validation_size=64", "data.near_duplicates=0",
@@ -45,11 +44,11 @@ _TRAIN = (
 
 @dataclass(frozen=True)
 class Trace:
-    """What was called.
+    """The calls of one process.
 
     Attributes:
-        calls: how often each function was, as `file:function`, in the order of first calls.
-        hops: how often the file changed between one call and the next in a thread.
+        calls: number of calls by `file:function`, in the order of first calls.
+        hops: number of calls into another file than the previous call in the same thread.
     """
 
     calls: Counter[str]
@@ -62,10 +61,10 @@ class Trace:
 
 
 class Tracer:
-    """Notes every call of a function that is written in a package.
+    """Records every call of a function in a package.
 
     Args:
-        package: its folder.
+        package: folder of the package.
     """
 
     def __init__(self, package: Path) -> None:
@@ -73,33 +72,33 @@ class Tracer:
         self._calls: list[tuple[int, str, str]] = []
 
     def start(self) -> None:
-        """Note calls of this thread and of those that begin from now on."""
-        threading.setprofile(self._note)
-        sys.setprofile(self._note)
+        """Record calls of this thread and of threads that start later."""
+        threading.setprofile(self._record)
+        sys.setprofile(self._record)
 
     def stop(self) -> None:
-        """Note no more."""
+        """Stop recording."""
         sys.setprofile(None)
         threading.setprofile(None)
 
     def trace(self) -> Trace:
-        """What was noted."""
+        """The recorded calls."""
         hops, last = 0, dict[int, str]()
         for thread, file, _ in self._calls:
             hops += last.setdefault(thread, file) != file
             last[thread] = file
         return Trace(Counter(f"{file}:{function}" for _, file, function in self._calls), hops)
 
-    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
+    def _record(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(self._prefix) or _is_comprehension(code.co_name):
             return
-        if not self._is_imported(frame):
+        if not self._during_import(frame):
             file = code.co_filename.removeprefix(self._prefix)
             self._calls.append((threading.get_ident(), file, getattr(code, "co_qualname", code.co_name)))
 
-    def _is_imported(self, frame: FrameType | None) -> bool:
-        """Whether a module of the package is being imported on whose behalf this runs."""
+    def _during_import(self, frame: FrameType | None) -> bool:
+        """Whether the call happens while a module of the package is imported."""
         while frame is not None:
             if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(self._prefix):
                 return True
@@ -111,59 +110,57 @@ def _is_comprehension(name: str) -> bool:
     return name.startswith("<") and name not in ("<lambda>", "<module>")
 
 
-def pictures(folder: Path, count: int, ending: str) -> Path:
-    """A folder with one photograph under so many names."""
+def make_images(folder: Path, count: int, suffix: str) -> Path:
+    """Fill a folder with copies of one photograph."""
     from PIL import Image
     from skimage import data
 
     folder.mkdir(parents=True)
-    photograph = Image.fromarray(data.astronaut()).resize((SIDE, SIDE))
+    photograph = Image.fromarray(data.astronaut()).resize((SIDE_PX, SIDE_PX))
     for number in range(count):
-        photograph.save(folder / f"{number}{ending}")
+        photograph.save(folder / f"{number}{suffix}")
     return folder
 
 
 def command(walk: str, items: int, folder: Path) -> list[str]:
-    """The arguments of `restore` that have so many items take a walk, with their pictures made in a folder."""
+    """The arguments of `restore` for a walk, with its images made in a folder."""
     if walk == "train":
-        clean = pictures(folder / "clean", 8, ".png")
+        clean = make_images(folder / "clean", 8, ".png")
         return ["train", "inpaint", f"data.folders=[{clean}]", f"total_steps={items}", f"out={folder / 'run'}", *_TRAIN]
     if walk == "eval":
-        restored, true = (pictures(folder / name, items, ".png") for name in ("restored", "true"))
+        restored, true = (make_images(folder / name, items, ".png") for name in ("restored", "true"))
         return ["eval", str(restored), str(true), "--metrics", "psnr,ssim", "--device", "cpu"]
     more = ["--masks", "auto"] if walk == "masks" else ["--model", "photo"]
-    scans = pictures(folder / "scans", items, ".jpg")
+    scans = make_images(folder / "scans", items, ".jpg")
     return ["fix", str(scans), str(folder / "repaired"), *more, "--device", "cpu", "--precision", "fp32"]
 
 
-def traced(arguments: list[str], tree: Path, out: Path) -> None:
-    """Run `restore` in this process, and write what was called, by the process that did the work, to a file."""
+def trace_command(arguments: list[str], tree: Path, out: Path) -> None:
+    """Run `restore` in this process, and write the calls to a file."""
     sys.path.insert(0, str(tree))
-    from restore.cli import main as entry
+    from restore.cli import main as program
 
-    # A module with the entry point, or the entry point itself in checkouts before the module had this name.
-    main: Callable[[], None] = getattr(entry, "main", entry)
-    package = Path(sys.modules["restore"].__file__ or "").parent
+    package = Path(program.__file__).parents[1]
     if package != tree / "restore":
-        sys.exit(f"traced would be {package}, not {tree / 'restore'}")
+        sys.exit(f"the trace would be of {package}, not {tree / 'restore'}")
     sys.argv = ["restore", *arguments]
     tracer = Tracer(package)
     code: Any = 0
     tracer.start()
     try:
-        main()
+        program.main()
     except SystemExit as error:
         code = error.code
     finally:
         tracer.stop()
-    if not out.exists():  # else this process has only watched over the one that wrote it
+    if not out.exists():  # otherwise a child process has done the work and written its trace
         trace = tracer.trace()
         out.write_text(json.dumps({"calls": trace.calls, "hops": trace.hops}))
     sys.exit(code)
 
 
-def walked(walk: str, items: int, tree: Path) -> Trace:
-    """Trace a walk in a process of its own.
+def trace_walk(walk: str, items: int, tree: Path) -> Trace:
+    """Trace a walk in its own process.
 
     Raises:
         SystemExit: the command failed.
@@ -175,8 +172,8 @@ def walked(walk: str, items: int, tree: Path) -> Trace:
         run = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, cwd=folder)
         if run.returncode or not out.exists():
             sys.exit(f"{walk}: exit code {run.returncode}\n{run.stderr}")
-        found = json.loads(out.read_text())
-    return Trace(Counter(found["calls"]), found["hops"])
+        result = json.loads(out.read_text())
+    return Trace(Counter(result["calls"]), result["hops"])
 
 
 def main() -> None:
@@ -187,18 +184,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=WALKS, default=WALKS, help="some of the walks")
     parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    tree = asked.tree.resolve()
-    if asked.traced is not None:
-        traced(asked.arguments, tree, asked.traced)
+    options = parser.parse_args()
+    tree = options.tree.resolve()
+    if options.traced is not None:
+        trace_command(options.arguments, tree, options.traced)
     lists = []
     print("| walk | files | hops | files of one more | hops of one more |\n|---|---|---|---|---|")
-    for walk in asked.only:
-        one, two = (walked(walk, items, tree) for items in (1, 2))
+    for walk in options.only:
+        one, two = (trace_walk(walk, items, tree) for items in (1, 2))
         more = {name.partition(":")[0] for name in two.calls - one.calls}
         print(f"| {walk} | {len(one.files)} | {one.hops} | {len(more)} | {two.hops - one.hops} |", flush=True)
         lists.append((walk, [f"{'*' if file in more else ' '} {file}" for file in one.files]))
-    for walk, files in lists if asked.files else ():
+    for walk, files in lists if options.files else ():
         print(f"\n{walk}:", *files, sep="\n  ")
 
 
