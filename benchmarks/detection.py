@@ -42,22 +42,22 @@ def main() -> None:
     limit_threads()
     models = Models(open_restorer("inpaint"), open_restorer("photo"), open_detector(args.model))
     names = find_images(args.folder)[: args.limit]
-    pictures = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
-    clean(models.detector, names, pictures)
+    images = [torch.from_numpy(read_rgb8(args.folder / n)).permute(2, 0, 1)[None].float() / 255 for n in names]
+    clean(models.detector, names, images)
     print("\n| damage | damaged pixels | precision | recall | F1 | gain kept by filling | by `--masks auto` |")
     print("|---|---|---|---|---|---|---|")
     for damage in args.damage:
-        damaged(damage, models, names, pictures)
+        damaged(damage, models, names, images)
 
 
-def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None:
+def clean(detector: Detector, names: list[Path], images: list[Tensor]) -> None:
     """Print the table of false alarms and time on clean images."""
     shares, seconds = [], 0.0
-    for picture in pictures:
+    for image in images:
         start = time.perf_counter()
-        shares.append(float(detector.detect(as_array(picture)).mean()))
+        shares.append(float(detector.detect(as_array(image)).mean()))
         seconds += time.perf_counter() - start
-    megapixels = sum(picture[0, 0].numel() for picture in pictures) / 1e6
+    megapixels = sum(image[0, 0].numel() for image in images) / 1e6
     worst = int(np.argmax(shares))
     print("| detected in clean images, mean | median | worst | s/megapixel |\n|---|---|---|---|")
     print(
@@ -67,14 +67,14 @@ def clean(detector: Detector, names: list[Path], pictures: list[Tensor]) -> None
     )
 
 
-def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]) -> None:
+def damaged(name: str, models: Models, names: list[Path], images: list[Tensor]) -> None:
     """Print one row: detection of one kind of damage."""
     damage, tiles = load_degradation(name), tiles_of([models], "auto")
     steps = Steps(detect=True, restore=True, clean_up=True, masked=True, spare_clean=True)
     counts, gains, shares = [], {"found": [], "auto": [], "true": []}, []
-    for relative, picture in zip(names, pictures):
-        size = (picture.shape[-2], picture.shape[-1])
-        shown, mask = damage.apply(picture, damage.sample(torch.tensor([key(0, relative.stem)]), size))
+    for relative, image in zip(names, images):
+        size = (image.shape[-2], image.shape[-1])
+        shown, mask = damage.apply(image, damage.sample(torch.tensor([key(0, relative.stem)]), size))
         shown = rounded(shown)
         true = mask[0, 0].numpy()
         seen = as_array(shown)
@@ -83,12 +83,12 @@ def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]
         found = page.mask
         counts.append(tolerant_counts(torch.from_numpy(found)[None, None] > 0, mask > 0)[0])
         shares.append(true.mean())
-        before = float(psnr(shown, picture))
+        before = float(psnr(shown, image))
         results = {kind: repair(models.restorer, seen, holes) for kind, holes in (("found", found), ("true", true))}
         results["auto"] = seen if page.repaired is None else page.repaired
         for kind, result in results.items():
             repaired = rounded(torch.from_numpy(result).permute(2, 0, 1)[None])
-            gains[kind].append(float(psnr(repaired, picture)) - before)
+            gains[kind].append(float(psnr(repaired, image)) - before)
     precision, recall, f1 = (float(x) for x in precision_recall_f1(torch.stack(counts).sum(0)))
     kept, auto = (np.mean(gains[kind]) / np.mean(gains["true"]) for kind in ("found", "auto"))
     print(
@@ -98,14 +98,14 @@ def damaged(name: str, models: Models, names: list[Path], pictures: list[Tensor]
     )
 
 
-def as_array(picture: Tensor) -> np.ndarray:
+def as_array(image: Tensor) -> np.ndarray:
     """1×3×H×W -> H×W×3."""
-    return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
 
 
-def rounded(picture: Tensor) -> Tensor:
+def rounded(image: Tensor) -> Tensor:
     """Round to 8 bits."""
-    return (picture.clamp(0, 1) * 255).round() / 255
+    return (image.clamp(0, 1) * 255).round() / 255
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ def restore_eval(folder: Path, pairs: int, scratch: Path) -> Run:
 
 
 def main() -> None:
-    """Make the pictures, run both ways, print the table."""
+    """Make the images, run both ways, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
+    parser.add_argument("--side", type=int, default=512, help="of the images, in pixels")
     parser.add_argument("--distinct", type=int, default=100, help="pairs that are made; the others are links to them")
     parser.add_argument("--loop", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -21,9 +21,9 @@ from restore.images import find_images, read_rgb8
 from restore.metrics import score_batch
 
 
-def scores(picture: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+def scores(image: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     """PSNR in dB and mean ΔE2000 of two H×W×3 in [0, 1]."""
-    a, b = (torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None] for x in (picture, true))
+    a, b = (torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None] for x in (image, true))
     found = score_batch(a, b, None, None, metrics=("psnr", "delta_e"))
     return float(found["psnr"]), float(found["delta_e"])
 

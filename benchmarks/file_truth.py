@@ -88,7 +88,7 @@ def run(program: str, source: Path, target: Path, *, limit_bytes: int = 0, dies:
 
 
 def scene(height: int = 96, width: int = 128) -> np.ndarray:
-    """A picture that JPEG keeps well."""
+    """An image that JPEG keeps well."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 250 / width, y * 250 / height, (x + y) * 250 / (width + height)], -1).astype(np.uint8)
 
@@ -129,7 +129,7 @@ def opened(path: Path) -> Image.Image:
 
 
 def managed(image: Image.Image, icc: bytes | None = None) -> np.ndarray:
-    """In sRGB, as a colour-managed reader shows it: through the picture's profile, relative colorimetric."""
+    """In sRGB, as a color-managed reader shows it: through the image's profile, relative colorimetric."""
     icc = icc or image.info.get("icc_profile")
     if icc is None:
         return np.asarray(image.convert("RGB"))
@@ -145,7 +145,7 @@ def managed(image: Image.Image, icc: bytes | None = None) -> np.ndarray:
 
 
 def delta_e(before: Path, after: Path) -> str:
-    """The largest CIEDE2000 between two files in a colour-managed reader."""
+    """The largest CIEDE2000 between two files in a color-managed reader."""
     one, other = (rgb2lab(managed(opened(path))) for path in (before, after))
     return f"{deltaE_ciede2000(one, other).max():.1f}"
 
@@ -161,7 +161,7 @@ def yes(answer: bool) -> str:
 
 
 def same_orientation(a: Path, b: Path) -> str:
-    """JPEG loses a little; a turned picture is far off."""
+    """JPEG loses a little; a turned image is far off."""
     before, after = seen(a / "turned.jpg"), seen(b / "turned.jpg")
     return yes(before.shape == after.shape and np.abs(before - after).mean() < 4)
 
@@ -198,7 +198,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("EXIF orientation 6: a person sees the same", same_orientation),
     ("EXIF (maker, date) kept", same_exif),
     ("JPEG quality and subsampling as the source's", same_compression),
-    ("Display P3 profile: largest ΔE in a colour-managed reader", lambda a, b: delta_e(a / "wide.png", b / "wide.png")),
+    ("Display P3 profile: largest ΔE in a color-managed reader", lambda a, b: delta_e(a / "wide.png", b / "wide.png")),
     ("CMYK with a profile: largest ΔE, likewise", lambda a, b: delta_e(a / "inks.tif", b / "inks.tif")),
     ("levels left of a 16-bit gradient's 65,536", levels),
     ("gray stays gray", lambda a, b: yes(opened(b / "gray.png").mode == "L")),
@@ -210,7 +210,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
 
 
 def broken_row(program: str, work: Path) -> tuple[str, str]:
-    """Nine good pictures and a truncated one in their middle: outputs, exit code."""
+    """Nine good images and a truncated one in their middle: outputs, exit code."""
     source, target = work / "nine", work / f"nine_{program}"
     if not source.exists():
         source.mkdir()
@@ -222,7 +222,7 @@ def broken_row(program: str, work: Path) -> tuple[str, str]:
 
 
 def torn_row(program: str, work: Path, *, dies: bool) -> tuple[str, str]:
-    """The disk is full, or the program is killed, halfway through: is half a picture there? And the exit code."""
+    """The disk is full, or the program is killed, halfway through: is half an image there? And the exit code."""
     source, target = work / "large", work / f"large_{program}_{dies}"
     if not source.exists():
         source.mkdir()
@@ -256,9 +256,9 @@ def main() -> None:
     rows += [
         ("one broken file among ten: good ones written, of 9", *(count for count, _ in broken)),
         ("its exit code", *(code for _, code in broken)),
-        ("a disk that is full halfway: half a picture under the output's name", *(half for half, _ in full)),
+        ("a disk that is full halfway: half an image under the output's name", *(half for half, _ in full)),
         ("its exit code", *(code for _, code in full)),
-        ("killed halfway through a file: half a picture under the output's name", *(half for half, _ in killed)),
+        ("killed halfway through a file: half an image under the output's name", *(half for half, _ in killed)),
     ]
     print(f"| | {' | '.join(TITLES[program] for program in PROGRAMS)} |")
     print(f"|---|{'---|' * len(PROGRAMS)}")

@@ -28,15 +28,15 @@ def small_network(path: Path) -> None:
     torch.manual_seed(0)
     args = {"widths": [4, 8], "blocks": [1, 1], "mask": False}
     model = build_generator("unet", args).eval()
-    picture = torch.rand(1, 3, 128, 128)
+    image = torch.rand(1, 3, 128, 128)
     about = Description(
         builder="unet", args=args, purpose="a small network", needs_mask=False, multiple=2, minimum=2,
-        overlap_px=model.measure_overlap_px(picture, None),
+        overlap_px=model.measure_overlap_px(image, None),
     )  # fmt: skip
     save_weights(path, model.state_dict(), about)
 
 
-def picture(path: Path, megapixels: float) -> None:
+def image(path: Path, megapixels: float) -> None:
     """Write a 3:2 image of this size to a file."""
     from skimage import data
 
@@ -61,7 +61,7 @@ def main() -> None:
             if args.model is None:
                 small_network(Path(model))
             source = Path(work) / f"in.{args.format}"
-            picture(source, megapixels)
+            image(source, megapixels)
             target = str(Path(work) / f"out.{args.format}")
             command = [sys.executable, "-m", "restore.cli", "fix", str(source), target, "--model", model]
             start = time.perf_counter()

@@ -54,7 +54,7 @@ def make_pictures(options: argparse.Namespace) -> dict[str, object]:
 
 
 def network_alone(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds in the restorer, over all pictures; decoding and everything else are not counted."""
+    """Seconds in the restorer, over all images; decoding and everything else are not counted."""
     from restore.devices import limit_threads
     from restore.fix.steps import repair
     from restore.images import read_image
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100, help="photographs to make")
     parser.add_argument("--max-megapixels", type=float, default=12.0, help="of the largest")
-    parser.add_argument("--folder", type=Path, help="repair these pictures instead")
+    parser.add_argument("--folder", type=Path, help="repair these images instead")
     parser.add_argument("--model", default="photo")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -175,8 +175,8 @@ def print_tables(rows: dict[str, dict[str, object]], count: int) -> None:
     """The three ways, and what they come to."""
     seconds = {name: float(str(facts["seconds"])) for name, facts in rows.items()}
     megapixels = float(str(rows["its network alone"]["megapixels"]))
-    print(f"{count} pictures, {megapixels:.1f} megapixels\n")
-    print("| | seconds | pictures/s | megapixels/s | peak memory | |\n|---|---|---|---|---|---|")
+    print(f"{count} images, {megapixels:.1f} megapixels\n")
+    print("| | seconds | images/s | megapixels/s | peak memory | |\n|---|---|---|---|---|---|")
     for name, facts in rows.items():
         speed = f"{seconds[name]:.1f} | {count / seconds[name]:.2f} | {megapixels / seconds[name]:.2f}"
         print(f"| {name} | {speed} | {int(str(facts['peak_kb'])) / 1e6:.2f} GB | {facts['how']} |")

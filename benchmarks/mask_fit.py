@@ -27,9 +27,9 @@ FITS, GENEROUS, UNDAMAGED = 0, 3, None
 SIDE_PX = 800
 
 
-def stored(picture: np.ndarray) -> np.ndarray:
+def stored(image: np.ndarray) -> np.ndarray:
     """H×W×3 in [0, 1] through a JPEG of quality 90."""
-    pixels = np.rint(picture[:, :, ::-1] * 255).clip(0, 255).astype(np.uint8)
+    pixels = np.rint(image[:, :, ::-1] * 255).clip(0, 255).astype(np.uint8)
     file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[:, :, ::-1], np.float32) / 255
 
@@ -42,9 +42,9 @@ def moved(mask: np.ndarray, by_px: int) -> np.ndarray:
     return change(mask.astype(np.uint8), disc) > 0 if by_px else mask
 
 
-def judged(mask: np.ndarray, given: np.ndarray, picture: np.ndarray) -> tuple[float, ...]:
+def judged(mask: np.ndarray, given: np.ndarray, image: np.ndarray) -> tuple[float, ...]:
     """Whether the mask is unchanged; pixels recovered of the rim, of the rim, beyond the true mask, of the mask."""
-    added = (widened(given.astype(np.float32), picture) > 0) & ~given
+    added = (widened(given.astype(np.float32), image) > 0) & ~given
     rim = mask & ~given
     return float(not added.any()), (added & rim).sum(), rim.sum(), (added & ~mask).sum(), given.sum()
 
@@ -67,11 +67,11 @@ def main() -> None:
             clean = cv2.resize(clean, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
             image = torch.from_numpy(np.ascontiguousarray(clean.transpose(2, 0, 1)))[None]
             damaged, marked = damage(image, torch.tensor([key(0, str(number))]))
-            mask, picture = marked[0, 0].numpy() > 0, stored(damaged[0].numpy().transpose(1, 2, 0))
+            mask, image = marked[0, 0].numpy() > 0, stored(damaged[0].numpy().transpose(1, 2, 0))
             for by_px in (*TIGHT, FITS, GENEROUS):
                 given = moved(mask, by_px)
                 if given.any():
-                    found.setdefault(by_px, []).append(judged(mask, given, picture))
+                    found.setdefault(by_px, []).append(judged(mask, given, image))
             if mask.any():
                 found.setdefault(UNDAMAGED, []).append(judged(mask, mask, stored(clean)))
         totals = {case: np.sum(rows, axis=0) for case, rows in found.items()}

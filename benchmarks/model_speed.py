@@ -45,9 +45,9 @@ def main() -> None:
     detector = open_detector(args.detector, device=args.device)
     everything = Models(inpaint, photo, detector)
     tiles = tiles_of([everything], "auto")
-    picture = photograph(args.megapixels)
-    holes, fifth = damaged(picture, degradation_from(FIFTH, "a fifth"))
-    scratched, true = damaged(picture, load_degradation("scratch"))
+    image = photograph(args.megapixels)
+    holes, fifth = damaged(image, degradation_from(FIFTH, "a fifth"))
+    scratched, true = damaged(image, load_degradation("scratch"))
 
     def chain(steps: Steps, image: np.ndarray, mask: np.ndarray | None, models: Models = everything) -> np.ndarray:
         page = MemoryPage(lambda: image, mask)
@@ -58,7 +58,7 @@ def main() -> None:
         return detector.detect(scratched, tile_px=tiles[id(detector)])
 
     def cleaned() -> np.ndarray:
-        return chain(Steps(restore=True), picture, None, Models(photo))
+        return chain(Steps(restore=True), image, None, Models(photo))
 
     def filled() -> np.ndarray:
         return chain(Steps(restore=True, masked=True), holes, fifth)
@@ -66,7 +66,7 @@ def main() -> None:
     def automatic() -> np.ndarray:
         return chain(Steps(detect=True, restore=True, clean_up=True, masked=True), scratched, None)
 
-    print(f"{picture.shape[1]}×{picture.shape[0]}, {torch.get_num_threads()} threads, {describe(photo)}\n")
+    print(f"{image.shape[1]}×{image.shape[0]}, {torch.get_num_threads()} threads, {describe(photo)}\n")
     print("| | repaired pixels | s/megapixel |\n|---|---|---|")
     runs: tuple[tuple[str, Callable[[], np.ndarray], float | None], ...] = (
         ("`photo`", cleaned, 1.0),
@@ -76,7 +76,7 @@ def main() -> None:
     )
     for name, run, share in runs:
         seconds, mask = best_of(args.repeat, run)
-        print(f"| {name} | {share or (mask > 0).mean():.1%} | {seconds / picture[..., 0].size * 1e6:.2f} |", flush=True)
+        print(f"| {name} | {share or (mask > 0).mean():.1%} | {seconds / image[..., 0].size * 1e6:.2f} |", flush=True)
     print(f"\nPixels with scratches: {(true > 0).mean():.1%}")
 
 
@@ -92,9 +92,9 @@ def photograph(megapixels: float) -> np.ndarray:
     return (large + np.random.default_rng(0).normal(0, GRAIN, large.shape)).clip(0, 1).astype(np.float32)
 
 
-def damaged(picture: np.ndarray, damage: Degradation) -> tuple[np.ndarray, np.ndarray]:
+def damaged(image: np.ndarray, damage: Degradation) -> tuple[np.ndarray, np.ndarray]:
     """The degraded image, H×W×3, and its mask, H×W."""
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    image = torch.from_numpy(image).permute(2, 0, 1)[None]
     size = (image.shape[-2], image.shape[-1])
     shown, mask = damage.apply(image, damage.sample(torch.tensor([key(0, "picture")]), size))
     return np.ascontiguousarray(shown[0].permute(1, 2, 0).numpy()), mask[0, 0].numpy()

@@ -92,15 +92,15 @@ class Photographs(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         random = np.random.default_rng(index)
-        picture = cv2.cvtColor(cv2.imread(str(self.files[random.integers(len(self.files))])), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(cv2.imread(str(self.files[random.integers(len(self.files))])), cv2.COLOR_BGR2RGB)
         scale = random.uniform(0.5, 1)
         side = round(self.patch / scale)
-        if min(picture.shape[:2]) < side:
-            grow = side / min(picture.shape[:2])
-            size = (max(side, round(picture.shape[1] * grow)), max(side, round(picture.shape[0] * grow)))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
-        y, x = (random.integers(length - side + 1) for length in picture.shape[:2])
-        crop = cv2.resize(picture[y : y + side, x : x + side], (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+        if min(image.shape[:2]) < side:
+            grow = side / min(image.shape[:2])
+            size = (max(side, round(image.shape[1] * grow)), max(side, round(image.shape[0] * grow)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        y, x = (random.integers(length - side + 1) for length in image.shape[:2])
+        crop = cv2.resize(image[y : y + side, x : x + side], (self.patch, self.patch), interpolation=cv2.INTER_AREA)
         crop = crop[:, ::-1] if random.random() < 0.5 else crop
         clean = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255
         damaged, mask = self.damage(clean[None], torch.tensor([key(0, index)]))
@@ -199,7 +199,7 @@ def peak(device: torch.device) -> float:
 
 
 def live(config: TrainConfig, seconds: float) -> dict[str, float]:
-    """A step with live pictures and damage over one with a repeated batch, in turn, several times each."""
+    """A step with live images and damage over one with a repeated batch, in turn, several times each."""
     fabric = open_fabric(config)
     device = fabric.device
     precision = set_precision(config, device)
@@ -261,7 +261,7 @@ def fresh() -> None:
 
 
 def subset(folder: Path, images: int) -> Path:
-    """A folder with so many pictures, linked; the same ones again and again where there are not enough."""
+    """A folder with so many images, linked; the same ones again and again where there are not enough."""
     files = [(folder / name).resolve() for name in find_images(folder)]
     linked = folder.parent / f"{folder.name}_{images}"
     if not linked.exists():
@@ -318,9 +318,9 @@ def sample_pictures(folder: Path, count: int = 100) -> None:
     ]
     random = np.random.default_rng(0)
     for i in range(count):
-        picture = sources[i % len(sources)]
-        y, x = (int(random.integers(length // 8 + 1)) for length in picture.shape[:2])
-        cut = cv2.resize(picture[y:, x:], (512, 512), interpolation=cv2.INTER_CUBIC)
+        image = sources[i % len(sources)]
+        y, x = (int(random.integers(length // 8 + 1)) for length in image.shape[:2])
+        cut = cv2.resize(image[y:, x:], (512, 512), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"{i:04d}.jpg"), cut[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
@@ -346,7 +346,7 @@ def report(folder: Path, device: str, seconds: float, rounds: int, parts: set[st
     name = (
         torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     )
-    print(f"torch {torch.__version__}, {name}, {len(find_images(folder))} pictures\n", flush=True)
+    print(f"torch {torch.__version__}, {name}, {len(find_images(folder))} images\n", flush=True)
     shown = ""
     for table, label, cell, compiled in cases(parts, cuda):
         if table != shown:

@@ -313,7 +313,7 @@ def _published(
             where=clean_dir,
             hint="published figures would not be comparable; leave out --published",
         )
-    if convention.psnr_colour != "rgb":
+    if convention.psnr_color != "rgb":
         raise RestoreError(
             "published figures are PSNR over RGB", where=f"--convention {convention.name}", hint="use skimage"
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LEGEND_COLUMNS = 6
 _LEGEND_LINE_INCHES = 0.22
-# A second property tells models apart where colours repeat or cannot be seen.
+# A second property tells models apart where colors repeat or cannot be seen.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TITLES = {
     "psnr": "PSNR (dB)", "psnr_hole": "PSNR in the hole (dB)", "lpips": "LPIPS (lower is better)",

@@ -93,8 +93,8 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 def _give_way_soon() -> None:
     """Have threads that wait for each other sleep after some 50 µs, not after milliseconds, unless the user has said.
 
-    A network's threads meet hundreds of times per picture. Where something else wants the processor too, such as a
-    decoder, those that spin keep it from the one that they wait for: 30 pictures of 128×128 took 25 s on two busy
+    A network's threads meet hundreds of times per image. Where something else wants the processor too, such as a
+    decoder, those that spin keep it from the one that they wait for: 30 images of 128×128 took 25 s on two busy
     cores, and 3 s with this. OpenMP reads it when PyTorch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -1,4 +1,4 @@
-"""Fading and colour cast, by one smooth curve per channel; and images without colour."""
+"""Fading and color cast, by one smooth curve per channel; and images without color."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from restore.hashed_random import uniform, uniform_range
 
 
 class Fade(Step):
-    """The loss of contrast, saturation and colour balance as dyes fade: black lifts, white turns yellow.
+    """The loss of contrast, saturation and color balance as dyes fade: black lifts, white turns yellow.
 
     y = black + (white − black)·x^gamma in each channel, after x is desaturated by `saturation`. Each curve
     rises everywhere, so it can be inverted.
@@ -70,7 +70,7 @@ class Grayscale(Step):
 
     Attributes:
         weight_jitter: 0: the weights of ITU-R BT.601; 1: random weights for each image; between: a mixture of the two.
-            Films and filters differ in their response to colours (early film was blind to red).
+            Films and filters differ in their response to colors (early film was blind to red).
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"lean": "weight_jitter"}
@@ -87,6 +87,6 @@ class Grayscale(Step):
         return {"weights": (1 - jitter) * torch.tensor(LUMA, dtype=drawn.dtype) + jitter * drawn}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
-        """Remove the colours; see `Step.apply`."""
+        """Remove the colors; see `Step.apply`."""
         weights = to_device(params["weights"].to(torch.float32), image.device).to(image.dtype)[:, :, None, None]
         return (image * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous(), None

@@ -28,7 +28,7 @@ class Kind:
         title: what it is.
         step: the step's name, and what stays the same.
         varied: its settings by name, five values each.
-        caption: of one picture, with the varied values in braces.
+        caption: of one image, with the varied values in braces.
     """
 
     title: str
@@ -121,7 +121,7 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
         )
     note = (
         f"Photograph: {name}, {clean.shape[1]}x{clean.shape[0]} pixels as shown; seed {seed}. Mild on the left, strong "
-        "on the right. Marks and holes are given for a picture whose smaller side is 512 px, and scale with it."
+        "on the right. Marks and holes are given for an image whose smaller side is 512 px, and scale with it."
     )
     return draw_sheet(rows, heading="Degradations", note=note)
 

@@ -35,7 +35,7 @@ _LIBJPEG_LONGEST_SIDE = 65_500
 
 
 class Jpeg(Step):
-    """JPEG compression: block edges, ringing, washed-out colour. Rounded to 8 bits.
+    """JPEG compression: block edges, ringing, washed-out color. Rounded to 8 bits.
 
     On a CPU the image goes through libjpeg, which is exact and 3 to 6 times as fast as the tensor implementation (8 ms
     against 25 to 70 for 512×512 in one thread). On other devices tensors stay where they are. The parameters are equal
@@ -181,7 +181,7 @@ def _all_tables() -> tuple[Tensor, Tensor]:
 
 
 def _to_ycc(rgb: Tensor) -> Tensor:
-    """JFIF's colour transform, rounded as libjpeg stores it."""
+    """JFIF's color transform, rounded as libjpeg stores it."""
     r, g, b = rgb.unbind(1)
     y = 0.299 * r + 0.587 * g + 0.114 * b
     return torch.stack([y, (b - y) * (0.5 / 0.886) + 128, (r - y) * (0.5 / 0.701) + 128], dim=1).round_()

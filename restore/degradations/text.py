@@ -1,4 +1,4 @@
-"""Text over pictures: captions, watermarks, date stamps and stray words, solid or semi-transparent."""
+"""Text over images: captions, watermarks, date stamps and stray words, solid or semi-transparent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from restore.degradations.inpainting_masks import Holes
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# Lines of text drawn into a batch of pictures: any size, angle and slant, with or without an outline.
+# Lines of text drawn into a batch of images: any size, angle and slant, with or without an outline.
 
 
 # the columns of a table of lines, float64[B, N, 4], and of one of looks, float64[B, 4]
@@ -62,7 +62,7 @@ def lettered(lines: Tensor, letters: Tensor, looks: Tensor, size: tuple[int, int
 
 
 def _put(canvas: Layer, line: list[float], text: str, look: list[float]) -> None:
-    """Draw one line, where the picture is."""
+    """Draw one line, where the image is."""
     px = max(6, min(round(line[SIZE]), _LARGEST_PX))
     scale = line[SIZE] / px
     cos, sin = scale * math.cos(line[ANGLE]), scale * math.sin(line[ANGLE])
@@ -205,8 +205,8 @@ _ESTIMATE_PX = 192
 
 
 class Text(Holes):
-    """Text of one kind: a caption of one to three lines below or above; a watermark, one across the picture or many in
-    slanting rows; a date in a corner; or words anywhere, at any angle. Made-up words, in one colour and face a picture.
+    """Text of one kind: a caption of one to three lines below or above; a watermark, one across the image or many in
+    slanting rows; a date in a corner; or words anywhere, at any angle. Made-up words, in one color and face an image.
 
     The mask is every pixel that the text covers, with its outline, however faint; the others are as they were.
 
@@ -214,10 +214,10 @@ class Text(Holes):
         kinds: those to choose from.
         size: height of the letters' body, in pixels.
         opacity: of the text; watermarks are drawn from the lower half of it, all others from the upper.
-        bright: share of the pictures whose text is white or light; on the others it is black or dark.
-        outlined: share of the pictures whose letters have an outline of the opposite tone.
-        scale_with_image: sizes are for a picture whose smaller side is 512 pixels, and scale with it. Without, they are
-            pixels of this picture, which is a crop somewhere on the text.
+        bright: share of the images whose text is white or light; on the others it is black or dark.
+        outlined: share of the images whose letters have an outline of the opposite tone.
+        scale_with_image: sizes are for an image whose smaller side is 512 pixels, and scale with it. Without, they are
+            pixels of this image, which is a crop somewhere on the text.
     """
 
     name: Literal["text"] = "text"
@@ -232,7 +232,7 @@ class Text(Holes):
         text = self._sample_within_limits(keys, size, self._text)
         keys = fold_in(keys, 100)
         kind = text[:, -1]
-        # stamped dates are orange, red or greenish; most other text is white or black, some coloured
+        # stamped dates are orange, red or greenish; most other text is white or black, some colored
         light = uniform(keys, 0, 1) < self.bright
         level = torch.where(light, 1 - 0.15 * uniform(keys, 1, 1), 0.2 * uniform(keys, 1, 1))
         tinted = level + (uniform(keys, 2, 3) - level) * (0.8 * (uniform(keys, 3, 1) < 0.3))
@@ -255,11 +255,11 @@ class Text(Holes):
         letters = torch.where(outlined > 0, letters, 1) * mask
         outlined = torch.where(outlined > 0, outlined, 1) * mask
         ink, edge = to_device(params["tones"].to(image.dtype), image.device)[..., None, None].unbind(1)
-        colour = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
-        return image + per_image(params["opacity"], image) * outlined * (colour - image), mask
+        color = edge + (ink - edge) * (letters / outlined.clamp(min=1e-6)).clamp(max=1)
+        return image + per_image(params["opacity"], image) * outlined * (color - image), mask
 
     def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
-        """By a smaller picture of the text, where this one is large."""
+        """By a smaller image of the text, where this one is large."""
         lines, letters, looks = _parts(table)
         factor = min(1.0, _ESTIMATE_PX / max(size))
         lines = lines.clone()
@@ -315,7 +315,7 @@ def _table(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _caption(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """One to three lines below each other, as wide as fits, at the foot of the picture or at its head."""
+    """One to three lines below each other, as wide as fits, at the foot of the image or at its head."""
     lines, letters = _table(keys)
     room = 0.94 * size[1] / (LETTER * height)
     length = ((0.35 + 0.65 * uniform(keys, 0, 3)) * room[:, None]).clamp(1, _LETTERS)
@@ -332,7 +332,7 @@ def _caption(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tenso
 
 
 def _watermark(keys: Tensor, height: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The same words in slanting rows all over the picture, or once, large, across its middle."""
+    """The same words in slanting rows all over the image, or once, large, across its middle."""
     lines, letters = _table(keys)
     once, across = uniform(keys, 0, 1) < 0.4, math.hypot(*size)
     length = 5 + 11 * uniform(keys, 1, 1)

@@ -166,7 +166,7 @@ def comparison_rows(versions: Sequence[Version], boxes: Sequence[Box], zoom: int
 
     Args:
         versions: images of one size.
-        boxes: from `largest_differences`; frame colours follow their order.
+        boxes: from `largest_differences`; frame colors follow their order.
         zoom: enlargement of the crops.
     """
     width = versions[0].image.shape[1]

@@ -1,4 +1,4 @@
-"""A folder of pictures -> a folder of masks: what a detector finds, for `fix`, or for a person to correct first."""
+"""A folder of images -> a folder of masks: what a detector finds, for `fix`, or for a person to correct first."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _mask_image(source: DecodedImage, page: MemoryPage) -> DecodedImage:
 
 
 def _writes_png(job: Job) -> Job:
-    """A job that writes PNG, whatever its picture is."""
+    """A job that writes PNG, whatever its image is."""
     if job.action == "repair" and job.target.suffix and FORMAT_OF_SUFFIX.get(job.target.suffix.lower()) != "png":
-        reason = f"{job.source.suffix} is no picture's ending, and its mask would not be found by that name; rename it"
+        reason = f"{job.source.suffix} is no image's ending, and its mask would not be found by that name; rename it"
         return replace(job, action="fail", reason=reason)
     return replace(job, format="png")

@@ -1,8 +1,8 @@
-"""Fading undone: one smooth curve per channel for the whole picture, estimated from a thumbnail.
+"""Fading undone: one smooth curve per channel for the whole image, estimated from a thumbnail.
 
 A faded print has lost its black (fog lifts it) and its white (the paper yellows), and not in all channels alike. Its
 darkest and brightest values tell how much: all channels together first, then each beside the others. What goes further
-than fading does is the scene's own (a sunset, snow, a night) and stays, and so does every cast of a picture whose black
+than fading does is the scene's own (a sunset, snow, a night) and stays, and so does every cast of an image whose black
 and white are where they should be. Nothing is clipped: beyond its black and white point a curve bends towards 0 and 1.
 What `restore.degradations.color` does to the middle (gamma) and to saturation leaves no such trace, and is not undone.
 
@@ -22,7 +22,7 @@ FloatArray64 = npt.NDArray[np.float64]
 
 _THUMBNAIL_PX = 256  # its longer side, at most
 _PERCENT = 0.3  # of the thumbnail's pixels may lie beyond a black or white point: dust, and noise that is left
-_SURE = 0.03  # so far from 0 and 1 points lie in pictures that have not faded
+_SURE = 0.03  # so far from 0 and 1 points lie in images that have not faded
 # How far fading moves points: all channels together, and one beside the others. What lies further off is more and more
 # the scene's own, and at twice that wholly.
 _MOST, _MOST_APART_BLACK, _MOST_APART_WHITE = 0.3, 0.05, 0.1
@@ -31,7 +31,7 @@ _MOST, _MOST_APART_BLACK, _MOST_APART_WHITE = 0.3, 0.05, 0.1
 _WHITE_ALONE, _WHITE_WITH_BLACK, _LIFTED = 0.2, 0.9, 0.1
 _FADED = 0.3  # both moved so far together: faded, and a cast beyond doubt
 _TOE = 0.01  # what is left between 0 and a black point that is moved there, and likewise at 1
-_ONE_TONE = 0.1  # a picture whose points lie so near each other has nothing to go by
+_ONE_TONE = 0.1  # an image whose points lie so near each other has nothing to go by
 _KNOTS = 4096
 
 
@@ -46,7 +46,7 @@ class Curves:
     tables: FloatArray64
 
     def __call__(self, shown: FloatArray) -> FloatArray:
-        """H×W×3, sRGB, clipped to [0, 1] -> the same picture unfaded, at full depth."""
+        """H×W×3, sRGB, clipped to [0, 1] -> the same image unfaded, at full depth."""
         steps = np.linspace(0, 1, self.tables.shape[1])
         out = np.empty_like(shown)
         for row in range(shown.shape[0]):  # what `interp` makes is twice as wide

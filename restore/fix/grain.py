@@ -23,7 +23,7 @@ WINDOW_PX = 32
 """Grain is measured in windows of this side: what is coarser is no grain."""
 
 FAINT = 1 / 255
-"""A picture whose grain has less than this standard deviation has none: rounding to 8 bits alone makes 0.3 / 255."""
+"""An image whose grain has less than this standard deviation has none: rounding to 8 bits alone makes 0.3 / 255."""
 
 _FEWEST = 24  # windows that a measurement needs
 _FLAT_SHARE = 0.2  # of the windows, the flattest are taken
@@ -66,9 +66,9 @@ def measure_grain(image: Tensor, known: Tensor) -> Grain | None:
 
     In each 32×32 window all of which is known a plane is taken away, and what is left, under a Hann window, gives a
     periodogram (Welch 1967). Windows that touch black or white are left out; of the fifth whose means over 8×8 vary
-    least, the half with least fine detail shows the grain without the picture. Of every frequency's power the median
+    least, the half with least fine detail shows the grain without the image. Of every frequency's power the median
     over these, over ln 2 (the median of an exponential distribution of mean 1), is the variance. The lowest
-    frequencies, which went with the plane, are taken from those next to them. Where a picture has no flat part at all,
+    frequencies, which went with the plane, are taken from those next to them. Where an image has no flat part at all,
     its texture is taken for grain.
 
     Args:
@@ -110,14 +110,14 @@ def with_grain(repaired: Tensor, image: Tensor, own: Mask, hole: Mask, origin: t
     """Add to what was filled the grain of its surroundings, less what grain it has already.
 
     It rises to full strength over the hole's outermost pixels. A pixel's grain depends on the key, its place in the
-    picture and the surroundings that are shown here, so that tiles make no difference.
+    image and the surroundings that are shown here, so that tiles make no difference.
 
     Args:
-        repaired: float32, 3×H×W, sRGB, [0, 1]: a picture, or a crop of one.
+        repaired: float32, 3×H×W, sRGB, [0, 1]: an image, or a crop of one.
         image: the same before it was repaired.
         own: H×W, where grain is added, within `hole`.
         hole: H×W, what was not known.
-        origin: (row, column) of the crop in the picture.
+        origin: (row, column) of the crop in the image.
         key: from `pixels_key`.
     """
     grain = measure_grain(image, torch.from_numpy(~hole))
@@ -172,7 +172,7 @@ def _lacking(repaired: Tensor, hole: Tensor, grain: Grain) -> Tensor:
 
 
 def _made(grain: Grain, key: int, rows: range, columns: range) -> Tensor:
-    """Grain for these pixels of the picture, 3×H×W: independent numbers, mixed and filtered by the spectrum's root."""
+    """Grain for these pixels of the image, 3×H×W: independent numbers, mixed and filtered by the spectrum's root."""
     taps = torch.fft.fftshift(torch.fft.ifft2(grain.spectrum.sqrt()).real, dim=(1, 2))
     half = WINDOW_PX // 2
     numbers = _numbers(
@@ -184,7 +184,7 @@ def _made(grain: Grain, key: int, rows: range, columns: range) -> Tensor:
 
 
 def _numbers(seed: int, rows: range, columns: range) -> Tensor:
-    """Standard normal numbers by place in the picture, 3×H×W; places may be negative."""
+    """Standard normal numbers by place in the image, 3×H×W; places may be negative."""
     blocks_down, blocks_across = (
         range(side.start // _FIELD_PX, (side.stop - 1) // _FIELD_PX + 1) for side in (rows, columns)
     )

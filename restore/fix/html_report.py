@@ -181,8 +181,8 @@ def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
     if job.mask is not None and not plan.masks.invert:
         return job.mask
     try:
-        picture = read_image(job.source, max_pixels=MAX_PIXELS)
-        weight = effective_mask(picture, job.mask, invert=plan.masks.invert, dilate_px=0, feather_px=0)
+        image = read_image(job.source, max_pixels=MAX_PIXELS)
+        weight = effective_mask(image, job.mask, invert=plan.masks.invert, dilate_px=0, feather_px=0)
     except (RestoreError, OSError, MemoryError):
         return None
     return weight > 0

@@ -14,22 +14,22 @@ _CHUNK = 1 << 20
 
 
 def check_pipes(plan: FixPlan, log: str | os.PathLike[str] | None) -> None:
-    """That pictures do not go to a terminal, or come from one, or to the same place as the log.
+    """That images do not go to a terminal, or come from one, or to the same place as the log.
 
     Raises:
         RestoreError: exit code 2.
     """
     if plan.input == PIPE and (sys.stdin is None or sys.stdin.isatty()):
-        raise RestoreError("nothing is piped into standard input", where="-", hint="redirect it: < picture.png")
+        raise RestoreError("nothing is piped into standard input", where="-", hint="redirect it: < image.png")
     if log is not None and not is_pipe(log):
         place = os.path.realpath(log)
         if any(os.path.realpath(job.target) == place for job in plan.jobs if job.target.name == Path(log).name):
-            raise RestoreError("a picture goes where the log would be", where="--log", hint="give it another name")
+            raise RestoreError("an image goes where the log would be", where="--log", hint="give it another name")
     if plan.output == PIPE:
         if log is not None and is_pipe(log):
-            raise RestoreError("the picture goes to standard output already", where="--log", hint="name a file")
+            raise RestoreError("the image goes to standard output already", where="--log", hint="name a file")
         if sys.stdout is None or sys.stdout.isatty():
-            raise RestoreError("a terminal cannot show a picture's file", where="-", hint="redirect it: > fixed.png")
+            raise RestoreError("a terminal cannot show an image's file", where="-", hint="redirect it: > fixed.png")
 
 
 def read_pipe() -> bytes:

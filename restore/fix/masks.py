@@ -1,4 +1,4 @@
-"""Which mask belongs to which picture, and what it says once read, inverted, grown and softened."""
+"""Which mask belongs to which image, and what it says once read, inverted, grown and softened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
 class Missing(TypedDict):
-    """What becomes of a job whose picture has no mask."""
+    """What becomes of a job whose image has no mask."""
 
     action: Literal["fail", "skip", "unmasked"]
     reason: str
@@ -37,10 +37,10 @@ class MaskSource:
     """Where masks come from.
 
     Attributes:
-        path: a folder of masks, or one file for all pictures; None: each picture's own alpha, or what is found.
+        path: a folder of masks, or one file for all images; None: each image's own alpha, or what is found.
         folder: `path` is a folder.
         invert: black (with alpha: opaque) means repair.
-        missing: what a picture without a mask is.
+        missing: what an image without a mask is.
         found: the detector makes them.
     """
 
@@ -71,7 +71,7 @@ class MaskSource:
 
     @property
     def alpha(self) -> bool:
-        """Each picture's own alpha is its mask."""
+        """Each image's own alpha is its mask."""
         return self.path is None and not self.found
 
     @property
@@ -80,10 +80,10 @@ class MaskSource:
         return "auto" if self.found else "alpha" if self.path is None else os.fspath(self.path)
 
     def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
-        """`names` less those that are masks themselves, where masks lie among the pictures.
+        """`names` less those that are masks themselves, where masks lie among the images.
 
         Args:
-            folder: the folder of the pictures.
+            folder: the folder of the images.
             names: relative paths.
             everything: all relative paths there, also those that the user has excluded.
         """
@@ -107,28 +107,28 @@ class MaskSource:
             return Missing(action="fail", reason="has no transparency to take a mask from", code="no_mask")
         return Missing(
             action="fail",
-            reason="has no mask; name it after the picture (NAME.png or NAME_mask.png), "
+            reason="has no mask; name it after the image (NAME.png or NAME_mask.png), "
             "or choose --mask-missing skip or copy",
             code="no_mask",
         )
 
 
 def pair_masks(
-    source: MaskSource, folder: Path, pictures: Sequence[Path], everything: Sequence[Path]
+    source: MaskSource, folder: Path, images: Sequence[Path], everything: Sequence[Path]
 ) -> tuple[dict[Path, list[Path]], list[Path]]:
     """Find each image's mask by relative stem: `x.png` or `x_mask.png`, with any image suffix.
 
     Args:
         source: where masks come from.
         folder: of the images.
-        pictures: relative paths of the images to repair.
+        images: relative paths of the images to repair.
         everything: these, and those that the user excluded, whose masks are not reported as unmatched.
 
     Returns:
         For each image its masks (none, one, or several that contradict each other), and the masks without an image.
     """
     if source.path is None or not source.folder:
-        return {name: [] if source.path is None else [source.path] for name in pictures}, []
+        return {name: [] if source.path is None else [source.path] for name in images}, []
     # In the images' own folder only `x_mask.png` is a mask.
     beside = os.path.realpath(source.path) == os.path.realpath(folder)
     stems = {stem_key(name) for name in everything}
@@ -142,7 +142,7 @@ def pair_masks(
             masks_of.setdefault(plain, []).append(source.path / name)
         elif own not in stems:
             unmatched.append(source.path / name)
-    return {name: masks_of.get(stem_key(name), []) for name in pictures}, unmatched
+    return {name: masks_of.get(stem_key(name), []) for name in images}, unmatched
 
 
 def effective_mask(
@@ -298,7 +298,7 @@ def widened(mask: FloatArray, image: FloatArray) -> FloatArray:
     mask may be wrong, and c = s − b. The damage's share T(d) of all pixels p at that distance is what fits best in
     p = b + T c (least squares: Σ⟨p − b, c⟩ / Σ⟨c, c⟩, each pixel's part between −1 and 1.5). Where a mask is too tight,
     T is near 1 up to where the damage ends and near 0 from there on; where it fits, T is near 0 from the first pixel
-    on; where it is generous, or nothing is wrong with the picture, T falls slowly, as pictures do. So a hole is widened
+    on; where it is generous, or nothing is wrong with the image, T falls slowly, as images do. So a hole is widened
     to where T falls most within two pixels, and one pixel more, if it falls by more than half there and not at the
     hole's own edge; otherwise it stays as it is. It also stays where it hardly differs from its surroundings, or hardly
     more than these do among themselves, and where its edge is soft.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from restore.restorers.base import ModelRequirements
 
 _BAND_PIXELS = 8_000_000  # of a mask that are searched for holes at once
-_STRIP_PIXELS = 2_000_000  # that are converted to the image's own colours at once
+_STRIP_PIXELS = 2_000_000  # that are converted to the image's own colors at once
 
 
 class HoleTooLarge(Exception):

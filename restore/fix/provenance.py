@@ -19,7 +19,7 @@ ENHANCED = _VOCABULARY + "algorithmicallyEnhanced"
 #: "Augmentation, correction or enhancement using a Generative AI model, such as with inpainting": a trained network has
 #: made up what is in the holes.
 INPAINTED = _VOCABULARY + "compositeWithTrainedAlgorithmicMedia"
-#: What says of a picture that it was made up, wholly or in part; a repair does not take that back.
+#: What says of an image that it was made up, wholly or in part; a repair does not take that back.
 _SYNTHETIC = frozenset(
     _VOCABULARY + name
     for name in (
@@ -36,7 +36,7 @@ _SETTINGS = (
     "strength",
     "match_grain",
     "precision",
-)  # those that a reader of the picture wants to know
+)  # those that a reader of the image wants to know
 
 
 def with_provenance(

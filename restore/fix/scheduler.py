@@ -167,8 +167,8 @@ class _Flow:
         coming = (len(self._reads) - len(read)) * max(sizes, default=_SMALL_PIXELS)
         return not self._crowded(len(self._reads), pixels + coming)
 
-    def _crowded(self, pictures: int, pixels: int) -> bool:
-        return pictures >= self._waiting and (pictures >= _WAITING_SMALL or pixels >= _SMALL_PIXELS)
+    def _crowded(self, images: int, pixels: int) -> bool:
+        return images >= self._waiting and (images >= _WAITING_SMALL or pixels >= _SMALL_PIXELS)
 
     def _stopped(self) -> bool:
         return self._closed or bool(self._ledger.summary.stopped)

@@ -322,7 +322,7 @@ def _too_large(error: BaseException | None) -> ImageTooLarge | None:
 
 
 def _pixels_for_memory() -> int:
-    """The largest picture that can be in memory as a whole while it is repaired."""
+    """The largest image that can be in memory as a whole while it is repaired."""
     from restore.devices import free_ram, installed_ram
 
     return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES

@@ -272,7 +272,7 @@ class MemoryPage(Page):
     @property
     def repaired(self) -> FloatArray | None:
         """The page with its repair: of a page that changes in its holes alone not yet blended by the mask, since
-        `DecodedImage.blend` does that in the image's own colour space. None where no step changed anything.
+        `DecodedImage.blend` does that in the image's own color space. None where no step changed anything.
         """
         if not self.changed:
             return None

@@ -1,4 +1,4 @@
-"""Colour conversion to sRGB: of images with a colour profile in both directions, of CMYK images on reading.
+"""Colour conversion to sRGB: of images with a color profile in both directions, of CMYK images on reading.
 
 Profiles made of a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...), or of one curve of gray, are computed
 here in floating point, because LittleCMS would round every image twice, to 8 or 16 bits. Profiles made of tables go
@@ -43,7 +43,7 @@ class Profile(Protocol):
     """Converts N×C values in [0, 1] (C = 1 or 3) to N×3 sRGB values in [0, 1] and back, float32."""
 
     def to_srgb(self, values: np.ndarray) -> np.ndarray:
-        """To sRGB; colours outside sRGB are clipped."""
+        """To sRGB; colors outside sRGB are clipped."""
 
     def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
         """From sRGB; gray profiles take the mean of the channels."""
@@ -61,10 +61,10 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
         ValueError: the profile is broken, or is for images with other channels.
     """
     if len(icc) < 132 or icc[36:40] != b"acsp":
-        raise ValueError("the colour profile is broken")
+        raise ValueError("the color profile is broken")
     if icc[16:20] != {1: b"GRAY", 3: b"RGB "}[channels]:
         kind = icc[16:20].decode("ascii", "replace").strip()
-        raise ValueError(f"the colour profile is for {kind} images")
+        raise ValueError(f"the color profile is for {kind} images")
     tags = _tags(icc)
     profile: Profile
     try:
@@ -80,9 +80,9 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
         in_srgb = profile.to_srgb(grid)
         profile.from_srgb(in_srgb)
     except (KeyError, struct.error, IndexError, np.linalg.LinAlgError, FloatingPointError) as error:
-        raise ValueError("the colour profile is broken") from error
+        raise ValueError("the color profile is broken") from error
     if not np.isfinite(in_srgb).all():
-        raise ValueError("the colour profile is broken")
+        raise ValueError("the color profile is broken")
     return None if np.abs(in_srgb - grid).max() < _SAME else profile
 
 
@@ -150,7 +150,7 @@ def _as_value_error() -> Iterator[None]:
     try:
         yield
     except (pyvips.Error, UnicodeDecodeError) as error:
-        raise ValueError("the colour profile is broken") from error
+        raise ValueError("the color profile is broken") from error
 
 
 def _as_image(block: np.ndarray) -> Any:
@@ -277,7 +277,7 @@ def _numbers(tag: bytes, count: int) -> tuple[float, ...]:
 def cmyk8_to_srgb(image: Any, icc: bytes) -> Any:
     """Convert CMYK of 8 bits to sRGB.
 
-    This uses Pillow's LittleCMS, because that of libvips is off by one in a pixel of 200. In dark colours, one step is
+    This uses Pillow's LittleCMS, because that of libvips is off by one in a pixel of 200. In dark colors, one step is
     a ΔE of more than 1.
 
     Args:
@@ -298,7 +298,7 @@ def cmyk8_to_srgb(image: Any, icc: bytes) -> Any:
             outputMode="RGB",
         )
     except (ImageCms.PyCMSError, OSError) as error:
-        raise ValueError("the colour profile is broken") from error
+        raise ValueError("the color profile is broken") from error
     assert converted is not None  # it returns None only for a conversion in place
     rgb = pyvips.Image.new_from_memory(converted.tobytes(), *size, 3, "uchar").copy(interpretation="srgb")
     return rgb.bandjoin(image[4:]) if image.bands > 4 else rgb
@@ -311,4 +311,4 @@ def cmyk16_to_srgb(image: Any, icc: bytes) -> Any:
     try:
         return image.icc_transform("srgb", embedded=True, intent="relative", depth=16)
     except pyvips.Error as error:
-        raise ValueError("the colour profile is broken") from error
+        raise ValueError("the color profile is broken") from error

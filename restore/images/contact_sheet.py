@@ -16,7 +16,7 @@ from restore.images.read import read_rgb8
 
 Color = tuple[int, int, int]
 
-#: Colours that most colour-blind people can distinguish too (Okabe and Ito, "Color Universal Design", 2008).
+#: Colors that most color-blind people can distinguish too (Okabe and Ito, "Color Universal Design", 2008).
 FRAME_COLORS: tuple[Color, ...] = (
     (213, 94, 0),
     (0, 114, 178),
@@ -48,8 +48,8 @@ class Cell:
         image: uint8, H×W×3, drawn pixel by pixel.
         title: a line above the image; shortened to the width of the column.
         caption: a line below the image; shortened likewise.
-        frame: the colour of a border.
-        boxes: rectangles to outline, in pixels of the image, with their colours.
+        frame: the color of a border.
+        boxes: rectangles to outline, in pixels of the image, with their colors.
     """
 
     image: np.ndarray
@@ -120,10 +120,10 @@ def _draw_cell(
         draw.rectangle([x, y, x + width + 2 * _FRAME - 1, y + height + 2 * _FRAME - 1], cell.frame)
         x, y = x + _FRAME, y + _FRAME
     sheet.paste(Image.fromarray(np.ascontiguousarray(cell.image)), (x, y))
-    for box, colour in cell.boxes:
+    for box, color in cell.boxes:
         outline = [x + box.left, y + box.top, x + box.right - 1, y + box.bottom - 1]
         draw.rectangle([outline[0] - 1, outline[1] - 1, outline[2] + 1, outline[3] + 1], outline=_PAPER, width=4)
-        draw.rectangle(outline, outline=colour, width=2)
+        draw.rectangle(outline, outline=color, width=2)
     if cell.caption:
         font = ImageFont.load_default(_CAPTION_PX)
         below = y + height + (_FRAME if cell.frame else 0) + 4

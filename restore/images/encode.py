@@ -54,7 +54,7 @@ def write_image(
         path: of the file. Its folder must exist; an existing file is replaced.
         format: `jpeg png tiff webp ...`; None: by the suffix, or the source's format if the suffix is unknown.
         quality: 1 to 100 for JPEG, WebP and AVIF; None: the source's (JPEG), or 90.
-        metadata: `strip` leaves out EXIF, XMP and the like. The colour profile stays: without it the colours
+        metadata: `strip` leaves out EXIF, XMP and the like. The color profile stays: without it the colors
             would be wrong.
 
     Returns:
@@ -104,7 +104,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def without_metadata(image: DecodedImage) -> DecodedImage:
-    """The image without EXIF, XMP, captions and texts. What defines its colours stays."""
+    """The image without EXIF, XMP, captions and texts. What defines its colors stays."""
     passthrough = png.color_chunks(image.passthrough) if image.format == "png" else b""
     extra_pages = tuple(without_metadata(page) for page in image.extra_pages)
     return replace(image, exif=None, xmp=None, passthrough=passthrough, extra_pages=extra_pages)
@@ -304,12 +304,12 @@ def _encode_gif(image: DecodedImage, _quality: int | None, notes: list[str]) -> 
         stream = io.BytesIO()
         exact.save(stream, "GIF")
         return stream.getvalue()
-    notes.append("a GIF holds 256 colours: all colours may change a little")
+    notes.append("a GIF holds 256 colors: all colors may change a little")
     return bytes(_to_vips(image).gifsave_buffer(dither=0, effort=5))
 
 
 def _palette_image(image: DecodedImage) -> Image.Image | None:
-    """The image with a palette of exactly its colours; None if it has more than 256, or partial transparency."""
+    """The image with a palette of exactly its colors; None if it has more than 256, or partial transparency."""
     rgb = np.repeat(image.pixels, 3 // image.pixels.shape[2], axis=2).astype(np.uint32)
     codes = rgb[:, :, 0] << 16 | rgb[:, :, 1] << 8 | rgb[:, :, 2]
     if image.alpha is not None:

@@ -19,13 +19,13 @@ _REPLACED = 0.25
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image with everything its file held: upright, in its own colour space and depth. Do not write to the arrays.
+    """An image with everything its file held: upright, in its own color space and depth. Do not write to the arrays.
 
     Attributes:
         pixels: H×W×1 (gray) or H×W×3; uint8, uint16 or float32.
-        alpha: H×W of the same dtype, or None; colours are not premultiplied.
+        alpha: H×W of the same dtype, or None; colors are not premultiplied.
         white: the value of white: 255 or 65535, or for float images what is taken as white.
-        icc: the colour profile of `pixels`; None means sRGB (or gray with sRGB's curve).
+        icc: the color profile of `pixels`; None means sRGB (or gray with sRGB's curve).
         bits: bits per channel in the file (1 to 16, or 32 for float).
         format: the file's format, from `restore.images.format_of`.
         exif: EXIF block, with orientation 1, or None.
@@ -92,10 +92,10 @@ class DecodedImage:
         return out
 
     def blend(self, repaired: np.ndarray, mask: np.ndarray | None = None, *, strength: float = 1) -> DecodedImage:
-        """Blend a repair into this image, in the image's own colour space and depth.
+        """Blend a repair into this image, in the image's own color space and depth.
 
-        Pixels where the mask is 0 keep their exact values. With a colour profile, or in float, the change is added to
-        the source, so that colours outside sRGB survive where little changes. Gray images stay gray (the mean of the
+        Pixels where the mask is 0 keep their exact values. With a color profile, or in float, the change is added to
+        the source, so that colors outside sRGB survive where little changes. Gray images stay gray (the mean of the
         channels).
 
         Args:
@@ -148,7 +148,7 @@ class DecodedImage:
             seen, values = profile.from_srgb(profile.to_srgb(before)), profile.from_srgb(repaired)
         change = values - seen  # the change to what the network saw of the source
         if source.dtype == np.float32 or profile is not None:
-            beyond = before - seen  # what the network could not see: colours outside sRGB, values above white
+            beyond = before - seen  # what the network could not see: colors outside sRGB, values above white
             largest = np.abs(change[:, 0])
             for channel in range(1, change.shape[1]):
                 np.maximum(largest, np.abs(change[:, channel]), out=largest)

@@ -33,7 +33,7 @@ _LOSSY_TOLERANCE = 24 / 255
 def read_image(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False
 ) -> DecodedImage:
-    """Read an image upright, in its own colour space and depth.
+    """Read an image upright, in its own color space and depth.
 
     Args:
         path: a file; its content decides on the format.
@@ -71,7 +71,7 @@ def read_mask(
     invert: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Read a mask: float32, H×W, [0, 1], white = 1, upright. Channels are averaged, the colour profile is ignored.
+    """Read a mask: float32, H×W, [0, 1], white = 1, upright. Channels are averaged, the color profile is ignored.
 
     Args:
         path: any image.
@@ -106,7 +106,7 @@ def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | o
 def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
     """Convert an image to a mask: float32, H×W, [0, 1], white (with `invert`: black) = 1.
 
-    Transparent pixels are 0, whatever their colour: nothing was painted there. Lossy formats blur black and white
+    Transparent pixels are 0, whatever their color: nothing was painted there. Lossy formats blur black and white
     around edges, so there everything within `_LOSSY_TOLERANCE` of either counts as pure, and values between are
     stretched.
     """
@@ -249,7 +249,7 @@ def assemble_image(
         xmp = xmp or png_header.xmp  # libvips finds no XMP behind the pixels
         exif, passthrough, frames, dpi = png_header.exif, png_header.passthrough, png_header.frames, png_header.dpi
         if png_header.has_icc and "icc-profile-data" not in output.fields:
-            notes.append("the colour profile is broken; the image is taken as sRGB")
+            notes.append("the color profile is broken; the image is taken as sRGB")
     elif kind == "tiff":
         exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
         frames = 1

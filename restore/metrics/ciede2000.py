@@ -1,4 +1,4 @@
-"""ΔE2000 of image pairs: colour difference as people perceive it; through scikit-image."""
+"""ΔE2000 of image pairs: color difference as people perceive it; through scikit-image."""
 
 from __future__ import annotations
 

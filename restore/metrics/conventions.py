@@ -1,4 +1,4 @@
-"""Named conventions of how metrics of pixels are computed: colour, window, border."""
+"""Named conventions of how metrics of pixels are computed: color, window, border."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Convention:
 
     Attributes:
         name: what `--convention` calls it.
-        psnr_colour: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in
+        psnr_color: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in
             studio swing, not rounded.
-        ssim_colour: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
+        ssim_color: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
         window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
         reflected: at the coarsest scale of MS-SSIM the windows also reach over the border, into the reflected image, as
             in torchmetrics. False: they lie inside at every scale, as in the paper. Up to 0.003 apart in strong noise.
@@ -32,8 +32,8 @@ class Convention:
     """
 
     name: str
-    psnr_colour: Literal["rgb", "y-channel"] = "rgb"
-    ssim_colour: Literal["rgb", "gray-8bit", "y-channel"] = "rgb"
+    psnr_color: Literal["rgb", "y-channel"] = "rgb"
+    ssim_color: Literal["rgb", "gray-8bit", "y-channel"] = "rgb"
     window: Literal["gaussian", "uniform"] = "gaussian"
     reflected: bool = False
     sample_covariance: bool = False
@@ -43,7 +43,7 @@ class Convention:
         """The conventions of `psnr`, `ssim`, `ms_ssim` and `delta_e` as plain values, for reports."""
         window = "11x11 Gaussian, sigma 1.5" if self.window == "gaussian" else "7x7 uniform"
         structure: dict[str, object] = {
-            "colour": _COLOUR_WORDS[self.ssim_colour],
+            "colour": _COLOUR_WORDS[self.ssim_color],
             "data_range": 1.0,
             "window": window,
             "covariance": "sample" if self.sample_covariance else "population",
@@ -52,7 +52,7 @@ class Convention:
             "border_px": self.border_px,
             "region": "where the window lies inside the picture",
         }
-        coarsest = "all of its pixels, onto the picture's reflection" if self.reflected else "as at the others"
+        coarsest = "all of its pixels, onto the image's reflection" if self.reflected else "as at the others"
         scales = {
             "coarsest_region": coarsest,
             "scales": list(SCALE_WEIGHTS),
@@ -61,7 +61,7 @@ class Convention:
         }
         return {
             "psnr": {
-                "colour": _COLOUR_WORDS[self.psnr_colour],
+                "colour": _COLOUR_WORDS[self.psnr_color],
                 "data_range": 1.0,
                 "border_px": self.border_px,
                 "region": "whole picture",
@@ -81,8 +81,8 @@ class Convention:
 
 CONVENTIONS = {
     "skimage": Convention("skimage", reflected=True),
-    "matlab": Convention("matlab", ssim_colour="gray-8bit"),
-    "y-channel": Convention("y-channel", psnr_colour="y-channel", ssim_colour="y-channel"),
+    "matlab": Convention("matlab", ssim_color="gray-8bit"),
+    "y-channel": Convention("y-channel", psnr_color="y-channel", ssim_color="y-channel"),
 }
 """`skimage`: RGB, as scikit-image with the settings of Wang et al., MS-SSIM as torchmetrics. `matlab`: PSNR over RGB,
 SSIM and MS-SSIM on rounded gray, as Wang's `ssim_index.m`. `y-channel`: all of them on studio-swing luma, as in

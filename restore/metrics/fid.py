@@ -1,4 +1,4 @@
-"""FID: how far two sets of pictures are apart, by the features of one network; through torchmetrics.
+"""FID: how far two sets of images are apart, by the features of one network; through torchmetrics.
 
 Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local
 Nash Equilibrium", NIPS 2017, eq. 6; on Inception v3 with the weights that the authors used.
@@ -34,11 +34,11 @@ class Inception:
         self.module = module
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """What FID compares.
 
         Args:
-            pictures: float, B×3×H×W, sRGB, [0, 1]; rounded to 8 bits and brought to 299×299, as the network was
+            images: float, B×3×H×W, sRGB, [0, 1]; rounded to 8 bits and brought to 299×299, as the network was
                 trained.
 
         Returns:
@@ -46,7 +46,7 @@ class Inception:
         """
         device = next(self.module.parameters()).device
         with full_precision(device):
-            return exact(self.module((pictures.to(device) * 255).round().clamp(0, 255).byte())).cpu()
+            return exact(self.module((images.to(device) * 255).round().clamp(0, 255).byte())).cpu()
 
     def describe(self) -> dict[str, object]:
         """The convention as plain values, for reports."""
@@ -58,7 +58,7 @@ class Inception:
             "library": f"torchmetrics {version('torchmetrics')}, torch-fidelity {version('torch-fidelity')}",
             "colour": "sRGB, rounded to 8 bits",
             "resize": "299x299, bilinear as TensorFlow 1",
-            "sets": "the pictures that were scored, and their references",
+            "sets": "the images that were scored, and their references",
         }
 
 
@@ -66,7 +66,7 @@ class FrechetDistance:
     """Between the features of two sets, which are added batch by batch; memory does not grow with their number.
 
     Args:
-        features: their number per picture.
+        features: their number per image.
     """
 
     def __init__(self, features: int = _FEATURES) -> None:
@@ -78,13 +78,13 @@ class FrechetDistance:
         self.count = 0
 
     def add(self, restored: Tensor, reference: Tensor) -> None:
-        """Features of further pictures, float64, B×features each."""
+        """Features of further images, float64, B×features each."""
         self._metric.update(restored, real=False)
         self._metric.update(reference, real=True)
         self.count += len(restored)
 
     def value(self) -> float:
-        """FID, 0 for sets of equal mean and covariance; NaN for fewer than two pictures."""
+        """FID, 0 for sets of equal mean and covariance; NaN for fewer than two images."""
         return math.nan if self.count < 2 else float(self._metric.compute())
 
 

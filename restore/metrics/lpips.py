@@ -46,12 +46,12 @@ class Backbone:
 
 
 class Lpips:
-    """Perceptual distance of picture pairs; 0 for identical ones, larger is worse. Made by `open_lpips`.
+    """Perceptual distance of image pairs; 0 for identical ones, larger is worse. Made by `open_lpips`.
 
     Attributes:
         net: the backbone: `alex`, `vgg` or `squeeze`.
         weights: the backbone's file.
-        minimum_px: smaller pictures have no value.
+        minimum_px: smaller images have no value.
         module: the `lpips.LPIPS` network, frozen, in eval mode.
     """
 
@@ -67,7 +67,7 @@ class Lpips:
 
     @torch.no_grad()
     def scores(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """LPIPS of the whole picture, and inside the hole.
+        """LPIPS of the whole image, and inside the hole.
 
         Args:
             a: float, B×3×H×W (or B×1×H×W, gray), sRGB, [0, 1].
@@ -75,8 +75,8 @@ class Lpips:
             mask: float, B×1×H×W, 1 = missing; a pixel is in the hole from 0.5 on.
 
         Returns:
-            Whole picture, and with a mask the spatial map (every layer's, brought to H×W bilinearly, summed)
-            averaged over the hole; each float64, B. NaN for pictures that are too small, and for masks
+            Whole image, and with a mask the spatial map (every layer's, brought to H×W bilinearly, summed)
+            averaged over the hole; each float64, B. NaN for images that are too small, and for masks
             without a hole.
         """
         if a.shape != b.shape or a.ndim != 4:

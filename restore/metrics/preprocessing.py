@@ -1,4 +1,4 @@
-"""Preparation of batches for metrics of pixels: colour, border, strips of rows, double precision."""
+"""Preparation of batches for metrics of pixels: color, border, strips of rows, double precision."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HOLE_THRESHOLD = 0.5
 _STRIP_PX_CPU, _STRIP_PX_GPU = 2**14, 2**23
 
 
-def channels(x: Tensor, colour: str) -> Tensor:
+def channels(x: Tensor, color: str) -> Tensor:
     """The channels to compare of B×C×H×W, [0, 1], C 1 or 3: all of them for `rgb`, or one channel of luma."""
-    if colour == "rgb":
+    if color == "rgb":
         return x
     red, green, blue = x.expand(-1, 3, -1, -1).unbind(1) if x.shape[1] == 1 else x.unbind(1)
-    if colour == "gray-8bit":  # the coefficients of MATLAB's rgb2gray; halves round up there
+    if color == "gray-8bit":  # the coefficients of MATLAB's rgb2gray; halves round up there
         gray = 0.298936021293775 * red + 0.587043074451121 * green + 0.114020904255103 * blue
         return (torch.floor(gray * 255 + 0.5) / 255)[:, None]
     # ITU-R BT.601: Y' in 16..235 for R'G'B' in 0..1

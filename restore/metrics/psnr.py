@@ -20,7 +20,7 @@ def psnr(
         b: the same shape; the order of the two does not matter.
         mask: float, B×1×H×W, 1 = missing: only the hole is scored, where the mask is ≥ 0.5, and all values outside it
             are ignored, even NaN or Inf. None: the whole image is scored.
-        convention: colour channels and border.
+        convention: color channels and border.
 
     Returns:
         float64, B, on the device of `a`. Infinite for identical images; NaN if the mask has no hole.
@@ -30,7 +30,7 @@ def psnr(
     hole = None if mask is None else cropped(mask, convention.border_px).to(a.device) >= HOLE_THRESHOLD
     total, count = float64_zeros(a), float64_zeros(a)
     for rows in strips(a, 0):
-        x, y = (exact(channels(t[..., rows, :], convention.psnr_colour)) for t in (a, b))
+        x, y = (exact(channels(t[..., rows, :], convention.psnr_color)) for t in (a, b))
         error = (x - y).square()
         inside = torch.ones_like(error[:, :1]) if hole is None else exact(hole[..., rows, :])
         total += torch.where(inside > 0, error, 0.0).sum(dim=(1, 2, 3))

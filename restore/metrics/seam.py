@@ -13,12 +13,12 @@ CONVENTION: dict[str, object] = {
     "colour": "sRGB, all channels",
     "data_range": 1.0,
     "region": f"pairs of neighbouring pixels of which one is in the hole (mask at least {HOLE_THRESHOLD})",
-    "error": "mean |step in the restored picture - step in the true one| over pairs and channels, per image",
+    "error": "mean |step in the restored image - step in the true one| over pairs and channels, per image",
 }
 """For reports."""
 
 RATIO_CONVENTION: dict[str, object] = CONVENTION | {
-    "error": "the seam, divided by the mean |step in the true picture| over the same pairs, per image"
+    "error": "the seam, divided by the mean |step in the true image| over the same pairs, per image"
 }
 """For reports."""
 

@@ -25,7 +25,7 @@ def ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
         b: the same shape; the order of the two does not matter.
-        convention: colour, window, covariance and border.
+        convention: color, window, covariance and border.
 
     Returns:
         float64, B, on the device of `a`: 1 for identical images. NaN if the window does not fit
@@ -33,7 +33,7 @@ def ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skimage"
     """
     check(a, b, None)
     a, b = cropped(a, convention.border_px), cropped(b, convention.border_px)
-    return _mean(a, b, convention, convention.ssim_colour)
+    return _mean(a, b, convention, convention.ssim_color)
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
         b: the same shape; the order of the two does not matter.
-        convention: colour, window, covariance and border, as for `ssim`.
+        convention: color, window, covariance and border, as for `ssim`.
 
     Returns:
         float64, B, on the device of `a`: 1 for identical images. NaN if the window does not fit into the
@@ -57,7 +57,7 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     a, b = cropped(a, convention.border_px), cropped(b, convention.border_px)
     if min(a.shape[-2:]) < MS_SSIM_MINIMUM_PX:
         return float64_zeros(a) * math.nan
-    a, b = (channels(x.float(), convention.ssim_colour) for x in (a, b))
+    a, b = (channels(x.float(), convention.ssim_color) for x in (a, b))
     score = float64_zeros(a) + 1
     for scale, weight in enumerate(SCALE_WEIGHTS, 1):
         last = scale == len(SCALE_WEIGHTS)
@@ -70,7 +70,7 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     return score
 
 
-def _mean(a: Tensor, b: Tensor, convention: Convention, colour: str, *, luminance: bool = True) -> Tensor:
+def _mean(a: Tensor, b: Tensor, convention: Convention, color: str, *, luminance: bool = True) -> Tensor:
     """SSIM, or only its contrast and structure, averaged per image; NaN if the window does not fit."""
     taps = _window_taps(convention)
     margin = len(taps) - 1
@@ -78,7 +78,7 @@ def _mean(a: Tensor, b: Tensor, convention: Convention, colour: str, *, luminanc
         return float64_zeros(a) * math.nan
     total, count = float64_zeros(a), 0
     for rows in strips(a, margin):
-        x, y = (channels(t[..., rows, :].float(), colour) for t in (a, b))
+        x, y = (channels(t[..., rows, :].float(), color) for t in (a, b))
         similarity = _map(x, y, taps, convention.sample_covariance, luminance)
         total += exact(similarity).sum(dim=(1, 2, 3))
         count += similarity[0].numel()

@@ -37,7 +37,7 @@ class JpegHeader:
             usable.
         progressive: stored in several scans.
         rgb: stored as RGB instead of luma and chroma.
-        several: more images follow (a multi-picture file).
+        several: more images follow (a multi-image file).
         passthrough: other segments to keep, raw: IPTC captions, comments, extended XMP; without Photoshop's thumbnails.
     """
 

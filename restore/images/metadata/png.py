@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from restore.images.metadata.exif import without_prefix
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
-#: Chunks that are copied from a PNG to the PNG made of it: the definition of colours, resolution, texts, the time.
+#: Chunks that are copied from a PNG to the PNG made of it: the definition of colors, resolution, texts, the time.
 _PASSTHROUGH = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 #: Bytes to which a compressed text may expand. Larger ones, which may be bombs, are not read.
@@ -25,7 +25,7 @@ class PngHeader:
         exif: EXIF block, or None.
         frames: the number of frames.
         passthrough: chunks to copy, raw.
-        has_icc: there is a colour profile.
+        has_icc: there is a color profile.
         dpi: pixels per inch across and down, if stated.
         xmp: XMP packet, or None.
     """
@@ -75,7 +75,7 @@ def with_chunks(
         exif: an EXIF block, or None.
         xmp: an XMP packet, or None.
         passthrough: raw chunks of the source (`PngHeader.passthrough`).
-        has_icc: the PNG has a colour profile, so chunks that define colours otherwise must go.
+        has_icc: the PNG has a color profile, so chunks that define colors otherwise must go.
         has_dpi: the resolution is known; otherwise libvips has written a made-up one, which must go.
     """
     if has_icc:
@@ -113,7 +113,7 @@ def swapped_resolution(passthrough: bytes) -> bytes:
 
 
 def color_chunks(passthrough: bytes) -> bytes:
-    """The chunks of `PngHeader.passthrough` that define the colours and the resolution."""
+    """The chunks of `PngHeader.passthrough` that define the colors and the resolution."""
     return b"".join(raw for kind, _, raw in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
 
 

@@ -30,7 +30,7 @@ class TiffHeader:
         compression: `none`, `lzw`, `deflate`, or "" for all others.
         raw: this is a camera raw file, which only uses the structure of TIFF.
         passthrough: the IPTC record, raw.
-        extra: the meaning of the first channel after the colours: 0 unspecified, 1 and 2 transparency; None = no such
+        extra: the meaning of the first channel after the colors: 0 unspecified, 1 and 2 transparency; None = no such
             tag.
     """
 
