@@ -198,7 +198,7 @@ def _taken(letters: str, often: tuple[int, ...], drawn: Tensor) -> Tensor:
 Kind = Literal["caption", "watermark", "stamp", "words"]
 KINDS: tuple[Kind, ...] = ("caption", "watermark", "stamp", "words")
 
-# A watermark that is repeated stands on a lattice of so many rows and columns around the middle.
+# A repeated watermark stands on a lattice of this many rows and columns around the center.
 _ROWS, _COLUMNS = 9, 5
 _LINES, _LETTERS = _ROWS * _COLUMNS, 32
 _ESTIMATE_PX = 192

@@ -147,10 +147,10 @@ def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> Supervi
             return SupervisorLink(past, writer)
         os.close(writer)
         supervisor = _Supervisor(child, reader, past, decode_seconds)
-        before = {wish: signal.getsignal(wish) for wish in STOP_SIGNALS}
-        for wish, handler in before.items():
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number, handler in before.items():
             if handler != signal.SIG_IGN:
-                signal.signal(wish, supervisor.pass_on)
+                signal.signal(number, supervisor.pass_on)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         exit_code = supervisor.wait(on_event)
         os.close(reader)

@@ -209,7 +209,7 @@ def run_stages(
 
     Args:
         plan: from `plan_fix`.
-        stages_of: the stages, which tell every file's fate to the recorder that they are given.
+        stages_of: makes the stages; they report the status of every file to the recorder.
         summary: is filled.
         log, progress, fail_fast, link: see `run_fix`.
 
@@ -258,7 +258,7 @@ def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: Su
 
 
 def _record_settled(plan: FixPlan, recorder: ResultRecorder, past: SupervisorState) -> tuple[list[Job], list[Job]]:
-    """Enter the fates that the plan or earlier starts have settled. Returns the jobs to do alone, and all others."""
+    """Record the jobs that the plan or earlier starts have decided. Returns the jobs to do alone, and all others."""
     alone: list[Job] = []
     others: list[Job] = []
     for job in plan.jobs:

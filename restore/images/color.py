@@ -1,4 +1,4 @@
-"""Colour conversion to sRGB: of images with a color profile in both directions, of CMYK images on reading.
+"""Color conversion to sRGB: of images with a color profile in both directions, of CMYK images on reading.
 
 Profiles made of a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...), or of one curve of gray, are computed
 here in floating point, because LittleCMS would round every image twice, to 8 or 16 bits. Profiles made of tables go

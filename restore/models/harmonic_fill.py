@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Jacobi sweeps per scale. The coarser scales have carried colors across the hole already, so a few suffice.
+#: Jacobi sweeps per scale. The coarser scales have carried colors across the hole already, so a few are enough.
 SWEEPS = 6
 
 #: Pixels that are smoothed at once on a CPU, so that a band of rows stays in the processor's cache during all sweeps.

@@ -134,7 +134,7 @@ class NLMeans(Denoiser):
     """Averages of pixels whose surroundings look alike (Buades et al. 2005), scikit-image's fast mode."""
 
     name = "nlmeans"
-    purpose = "removes noise by averaging look-alike patches (scikit-image)"
+    purpose = "removes noise by averaging similar patches (scikit-image)"
 
     def clean(self, image: FloatArray, sigma: float) -> FloatArray:
         """See `Denoiser.clean`."""
