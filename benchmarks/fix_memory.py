@@ -20,7 +20,7 @@ import pyvips
 import torch
 
 from restore.checkpoints import Description, save_weights
-from restore.models import build_generator
+from restore.models.registry import build_generator
 
 
 def small_network(path: Path) -> None:

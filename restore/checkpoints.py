@@ -20,8 +20,8 @@ from restore.config import Settings
 from restore.config import build as build_settings
 from restore.errors import RestoreError, did_you_mean
 from restore.files import write_atomically
-from restore.models import build_generator
-from restore.models.network import RestorationNetwork
+from restore.models.base import RestorationNetwork
+from restore.models.registry import build_generator
 
 FORMAT = 1
 _KEY = "restore"

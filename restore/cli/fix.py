@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 
 
 @app.command(cls=Command, epilog=EXAMPLES)
-@with_options(FixOptions)
+@with_options(FixOptions)  # the options themselves are in restore/fix/options.py
 def fix(
     input: Input,
     output: Annotated[

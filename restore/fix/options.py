@@ -1,7 +1,7 @@
 """The options of `fix` and `detect`, declared once: for the command line, Python, the log and the dry run.
 
 A field of a dataclass below is an option. Its name, type and default are the field's, the rest is its `Option`. To add
-one, declare it here, act on it in the module that it concerns, and describe it in the README.
+one, declare it here, act on it in the module that it concerns, and describe it in docs/guide/.
 
 This module is imported by `restore --help` and therefore imports nothing heavy.
 """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
-from restore.models.network import RestorationNetwork
+from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the reference turns images gray for one input channel

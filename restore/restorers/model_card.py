@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from restore.checkpoints import find_weights, is_described, is_path, read_description, shipped_weights
 from restore.errors import RestoreError, did_you_mean
-from restore.models import count_parameters
 from restore.models.profiling import count_macs
+from restore.models.registry import count_parameters
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector, open_detector
 from restore.restorers.registry import CLASSICAL_NAMES, list_restorers, open_restorer, parse_model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from restore.checkpoints import Description
 from restore.devices import AUTOCAST_DTYPE
-from restore.models.network import RestorationNetwork
+from restore.models.base import RestorationNetwork
 from restore.restorers.base import ModelRequirements, Restorer
 
 #: Images of up to half this size share a batch on a GPU: its time then goes into launches, not into pixels (estimated

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from restore.config import Settings, find_config, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
-from restore.models import DISCRIMINATORS, GENERATORS
+from restore.models.registry import DISCRIMINATORS, GENERATORS
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -19,8 +19,8 @@ from restore.data.build import format_bytes
 from restore.data.loader import Batch, BatchStream, Source
 from restore.devices import is_out_of_memory, restored_cuda_flags
 from restore.errors import RestoreError, printable
-from restore.models import count_parameters
 from restore.models.profiling import count_macs
+from restore.models.registry import count_parameters
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, make_stepper
 from restore.training.ema import Ema

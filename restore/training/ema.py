@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from restore.models.network import RestorationNetwork
+from restore.models.base import RestorationNetwork
 
 
 class Ema:

@@ -19,7 +19,7 @@ from restore.data.loader import BatchStream
 from restore.devices import restored_cuda_flags
 from restore.errors import RestoreError
 from restore.hashed_random import key
-from restore.models import count_parameters
+from restore.models.registry import count_parameters
 from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import make_stepper

@@ -29,11 +29,11 @@ from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
 from restore.losses.perceptual import PerceptualLoss
-from restore.models import build_discriminator, build_generator
-from restore.models.network import RestorationNetwork
+from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.models.receptive_field import measure_reach_px
+from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.run_dir import RunFolder
 from restore.training.step import TrainableNetwork

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from restore.errors import RestoreError
-from restore.models import GENERATORS, build_generator, count_parameters
 from restore.models.harmonic_fill import harmonic_fill
 from restore.models.receptive_field import measure_reach_px
+from restore.models.registry import GENERATORS, build_generator, count_parameters
 from restore.models.unet import UNet, up
 from restore.training.config import generator_args, load_train_config
 

@@ -10,7 +10,7 @@ from skimage import data as pictures
 from restore.config import config_names, configs_dir
 from restore.errors import RestoreError
 from restore.images import write_png
-from restore.models import build_discriminator, build_generator
+from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import load_train_config
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks

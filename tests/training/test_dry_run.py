@@ -11,8 +11,8 @@ from restore.config import build, load
 from restore.data.loader import Batch
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
-from restore.models import build_generator as build_network
 from restore.models.profiling import count_macs
+from restore.models.registry import build_generator as build_network
 from restore.training import dry_run as module
 from restore.training.config import TrainConfig
 from restore.training.dry_run import format_duration, preview

@@ -1,0 +1,60 @@
+"""The networks by name: two literal dicts, no scanning of folders."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+from restore.errors import RestoreError
+from restore.models.base import RestorationNetwork
+from restore.models.patchgan import PatchGAN
+from restore.models.pix2pix import Pix2Pix
+from restore.models.unet import UNet
+
+GENERATORS: dict[str, type[RestorationNetwork]] = {"unet": UNet, "pix2pix": Pix2Pix}
+DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def build_generator(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> RestorationNetwork:
+    """A generator from its builder's name and arguments, as configs and weights files write them.
+
+    Args:
+        builder: a key of `GENERATORS`.
+        args: keyword arguments of the builder.
+        where: the config or file that they come from, for the error message.
+
+    Raises:
+        RestoreError: an unknown builder or argument (the nearest known one is named), or a value out of range.
+    """
+    return _build(GENERATORS, builder, args, where)
+
+
+def build_discriminator(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> nn.Module:
+    """A discriminator; arguments and errors as for `build_generator`, with the names of `DISCRIMINATORS`."""
+    return _build(DISCRIMINATORS, builder, args, where)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _build(builders: Mapping[str, type[Network]], builder: str, args: Mapping[str, Any], where: str | None) -> Network:
+    if builder not in builders:
+        raise RestoreError(f"unknown model builder {builder!r}", where=where, hint=f"known: {', '.join(builders)}")
+    known = list(inspect.signature(builders[builder]).parameters)
+    for name in args:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise RestoreError(f"{builder} has no argument {name!r}", where=where, hint=hint)
+    try:
+        return builders[builder](**args)
+    except (ValueError, TypeError) as error:
+        raise RestoreError(f"{builder} cannot be built: {error}", where=where) from error
