@@ -212,7 +212,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "requires --masks"),
         (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
         (("models", "foto"), 2, "did you mean 'photo'? known: detector, inpaint, photo, telea"),
-        (("models", "../weights/photo"), 2, "known: detector, inpaint"),
+        (("models", "../weights/photo"), 2, "../weights/photo"),
         (("eval", "{folder}", "{folder}", "--json", "{folder}/cat.png"), 2, "exists and is not a JSON report"),
         (("eval", "{folder}", "{folder}", "--csv", "{tmp}/none/s.csv"), 2, "no such folder"),
         (("eval", "{folder}", "{folder}", "--csv", "-", "--json", "-"), 2, "the same place"),
@@ -232,7 +232,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
         (("train",), 2, "no config given; use one of colorize, detector, inpaint, photo, pix2pix, pix2pix-inpaint, or"),
         (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),
-        (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "holds a unet"),
+        (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "is a unet"),
         (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),
         (("degrade", "{folder}", "{tmp}/o", "--damage", "scrach"), 2, "did you mean 'scratch'"),
         (("degrade", "{folder}", "{tmp}/o"), 2, "--damage: is missing"),
@@ -254,7 +254,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("bench", "{folder}", "--out", "{tmp}/o"), 2, "give --damage NAME; known: none, awgn-15"),
         (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "awgn-26"), 2, "did you mean 'awgn-2"),
         (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--model", "foto"), 2, "did you mean 'photo'"),
-        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--published", "cbsd68"), 2, "68 pictures"),
+        (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--published", "cbsd68"), 2, "68 images"),
     ],
 )
 def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, code: int, words: str) -> None:
@@ -312,7 +312,7 @@ def test_weights_are_exported_and_named(folder: Path, tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path}/small.safetensors\n"
     back = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
     assert back.stdout == f"{tmp_path}/back/latest_net_G.pth\n"
-    assert "there is no discriminator" in back.stderr
+    assert "no discriminator" in back.stderr
     again = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
@@ -328,9 +328,9 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
 def test_debug_shows_why_a_file_failed_unexpectedly(folder: Path, tmp_path: Path) -> None:
     """The line about the file says `--debug shows more`."""
     program = (
-        "import sys; from restore import cli; from restore.restorers.base import Restorer\n"
+        "import sys; from restore.cli import main as cli; from restore.restorers.base import Restorer\n"
         "def broken(self, *a, **k): raise ZeroDivisionError('a fault')\n"
-        "import restore.fix.steps as apply; apply.repair = broken\n"
+        "import restore.fix.steps as steps; steps.restore_everywhere = broken\n"
         "sys.argv = ['restore', *sys.argv[1:]]; cli.main()"
     )
     for debug in ([], ["--debug"]):

@@ -91,6 +91,7 @@ def _run(order: dict[str, list[str]], streams: list[int]) -> int:
     if arguments[:1] == ["train"]:
         arguments = [a for a in arguments if not re.fullmatch(r"total_steps=\d{3,}", a)]
         own = {argument.partition("=")[0] for argument in arguments}
+        own |= {"data.patch"} if "pix2pix" in arguments[1] else set()  # its networks take multiples of 256 pixels
         arguments += [f"{key}={value}" for key, value in TINY_TRAINING.items() if key not in own]
     os.chdir(os.fspath(order["folder"]))  # type: ignore[arg-type]
     sys.argv = ["restore", *arguments]

@@ -32,7 +32,7 @@ def run(example: str, *arguments: object, place: Path) -> str:
 
 
 def test_repair_a_folder(photographs: Path, tmp_path: Path) -> None:
-    assert "4/4" in run("repair_a_folder.py", photographs, tmp_path / "repaired", place=tmp_path)
+    assert "4 / 4" in run("repair_a_folder.py", photographs, tmp_path / "repaired", place=tmp_path)
     assert len(list((tmp_path / "repaired").iterdir())) == 4
 
 

@@ -304,7 +304,7 @@ def test_lpips_from_a_file_names_its_backbone(masked) -> None:
     assert report.images[-1].excluded == {
         "lpips": "smaller than 17 px",
         "lpips_hole": "smaller than 17 px",
-        "seam": "the hole is all of the picture",
+        "seam": "the hole covers the whole image",
     }
     assert report.exit_code == 0
 
