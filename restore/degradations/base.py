@@ -18,7 +18,7 @@ Params = dict[str, Tensor]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 REFERENCE_SIDE = 512
-"""Lengths in settings are pixels of an image whose smaller side is this long."""
+"""Lengths in settings are pixels of an image whose smaller side has this length."""
 
 
 def within(lowest: float, highest: float, *, whole: bool = False) -> BeforeValidator:
@@ -41,12 +41,12 @@ def _range_check(lowest: float, highest: float, whole: bool) -> Callable[[Any], 
 
 
 class Step(Settings):
-    """One degradation and its ranges. Subclasses set `name`, and document the unit of each range.
+    """One degradation and its parameter ranges. Subclasses set `name` and document the unit of each range.
 
     Attributes:
-        probability: that it happens to an image.
-        weight: relative odds among the entries of a `one_of`; not allowed elsewhere.
-        has_mask: it covers pixels, and returns a mask of them.
+        probability: probability that the step applies to an image.
+        weight: relative weight among the entries of a `one_of`; not allowed elsewhere.
+        has_mask: the step covers pixels and returns a mask of them.
     """
 
     # Steps have no JSON schema, so their docstrings are not read.
@@ -84,10 +84,10 @@ class Step(Settings):
 
 
 class ScaledStep(Step):
-    """A step whose lengths are pixels of an image whose smaller side is 512, and scale with the image.
+    """A step whose lengths are for an image whose smaller side is 512 pixels, and scale with the image.
 
     Attributes:
-        scale_with_image: false: lengths are pixels of the image as it is (for crops in training).
+        scale_with_image: false: lengths are pixels of the image itself (for crops in training).
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"with_picture": "scale_with_image"}

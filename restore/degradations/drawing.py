@@ -1,4 +1,4 @@
-"""What marks are drawn with: line segments, value noise, and the mask of those marks that can be seen."""
+"""Drawing tools for marks: line segments, value noise, and the mask of the visible marks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from restore.box_filter import box_mean, box_sum
 from restore.devices import to_device
 from restore.hashed_random import field_uniform
 
-# Which marks can be seen.
+# Visibility of marks.
 
 MIN_CHANGE = 5 / 255
 """Mean change, in [0, 1], below which a mark is invisible in a scan that is stored as JPEG."""
 
-# Rose, "The sensitivity performance of the human eye on an absolute scale", JOSA 38 (1948): a mark is seen for certain
-# if its contrast is five times the noise, divided by the square root of its area in pixels.
+# Rose, "The sensitivity performance of the human eye on an absolute scale", JOSA 38 (1948): a mark is reliably visible
+# if its contrast is at least five times the noise divided by the square root of its area in pixels.
 _ROSE = 5.0
 _THIN_WINDOW = 11
 _GRAIN_WINDOW = 5
@@ -30,19 +30,19 @@ _DEVIATION = 0.782
 def visible_pixels(before: Tensor, after: Tensor, covered: Tensor, *, window: int = _THIN_WINDOW) -> Tensor:
     """The covered pixels at which a mark stands out from the image's own grain and texture.
 
-    A detector cannot learn marks that nobody can see, so they do not belong in the mask. The test looks at the changes
-    d of the covered pixels in a window around each pixel. Their mean, weighted by themselves, Σd²/Σd, must reach
-    `MIN_CHANGE`; and √Σd² ≥ 5·σ, which for an even mark of n pixels is Rose's d·√n ≥ 5·σ. σ is the deviation of the
-    fine detail of the gray image before (grain, noise and texture alike: a faint scratch is lost in grass, too). So the
-    mask has no gap at a pixel that happens to have the tone of the mark, but ends where a white scratch runs into a
-    white sky.
+    A detector cannot learn invisible marks, so they do not belong in the mask. The test uses the changes d of the
+    covered pixels in a window around each pixel. Their self-weighted mean, Σd²/Σd, must reach `MIN_CHANGE`, and √Σd²
+    must reach 5·σ. For a uniform mark of n pixels the second condition is Rose's d·√n ≥ 5·σ. σ is the deviation of the
+    fine detail of the gray image before the mark: grain, noise and texture alike, because a faint scratch is lost in
+    grass, too. As the test covers a window, the mask has no gap at a pixel that happens to have the tone of the mark,
+    but ends where a white scratch runs into a white sky.
 
     Args:
         before: float32, B×3×H×W.
-        after: the same with the marks.
-        covered: bool, B×1×H×W: where the marks are.
-        window: odd side of the window. Wide marks need a wide one, or their mask has gaps where the image under them
-            is already light or dark.
+        after: the same images with the marks.
+        covered: bool, B×1×H×W: pixels covered by marks.
+        window: side of the window, odd. Wide marks need a wide window; a narrow one leaves gaps in the mask where the
+            image under the mark has a similar tone.
 
     Returns:
         bool, B×1×H×W, a subset of `covered`.
@@ -55,25 +55,25 @@ def visible_pixels(before: Tensor, after: Tensor, covered: Tensor, *, window: in
     return covered & (squares >= (_ROSE * grain).square()) & (squares >= changes * MIN_CHANGE) & (changes > 0)
 
 
-# Random fields, which make edges ragged and blots uneven.
+# Random fields, for ragged edges and uneven blots.
 
 
 def value_noise(
     keys: Tensor, stream: int, pitch: float, size: tuple[int, int], device: torch.device | str, *, octaves: int = 3
 ) -> Tensor:
-    """Value noise: coarse and strong, then in every octave twice as fine and half as strong.
+    """Value noise: each octave is twice as fine and half as strong as the one before.
 
-    The random numbers of each octave are added to the lattice of the one before, refined by bicubic interpolation; the
-    finest lattice is interpolated bilinearly. Octaves finer than a pixel are left out.
+    The lattice of the previous octave is refined by bicubic interpolation, and the random numbers of the next are added
+    to it. The finest lattice is interpolated bilinearly. Octaves finer than a pixel are left out.
 
     Args:
         keys: int64[B], on the CPU.
         stream: different streams of one key are independent.
-        pitch: distance between the points of the coarsest lattice in pixels; approximate, as the lattice is fitted to
+        pitch: distance between points of the coarsest lattice in pixels; approximate, because the lattice is fitted to
             the image.
         size: (height, width).
-        device: where the field is made and stays.
-        octaves: the maximum number; 1 is smooth noise.
+        device: device of the field.
+        octaves: maximum number of octaves; 1 gives smooth noise.
 
     Returns:
         float32, B×1×H×W, about [−1, 1] (bicubic interpolation overshoots a little).
@@ -109,13 +109,13 @@ def smoothstep(x: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-# Line segments, which strokes, scratches, hairs, dust, cracks and tears consist of.
+# Line segments, the building blocks of strokes, scratches, hairs, dust, cracks and tears.
 
 # The columns of a table of segments, float64[B, N, 7].
 AX, AY, BX, BY, RADIUS_A, RADIUS_B, OPACITY = range(7)
 COLUMNS = 7
 
-# Bounds the memory of one batch of windows; a GPU needs large ones, or it waits for launches.
+# Bounds the memory of one batch of windows. A GPU needs large batches, or kernel launches dominate.
 _PIXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
 
 
@@ -123,9 +123,9 @@ def polyline_segments(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> 
     """The segments between the corners of polylines, for `draw_segments`.
 
     Args:
-        x: corners, float64[B, marks, links + 1]; likewise `y`, and `radius`, which may be broadcast.
-        y: see `x`.
-        radius: in pixels.
+        x: x of the corners, float64[B, marks, links + 1].
+        y: y of the corners, same shape.
+        radius: radius at the corners in pixels, same shape or broadcast to it.
         opacity: float64[B, marks, links] or broadcast to it.
 
     Returns:
@@ -143,9 +143,9 @@ def polyline_segments(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> 
 def draw_segments(
     segments: Tensor, size: tuple[int, int], device: torch.device | str, *, softness: float = 0.0
 ) -> Tensor:
-    """Draw segments with round ends; where several overlap, the highest opacity counts.
+    """Draw segments with round ends; where several overlap, the highest opacity wins.
 
-    Each segment is evaluated only in the window that it can reach; windows of similar size form one batch.
+    Each segment is evaluated only in the window that it can reach. Windows of similar size form one batch.
 
     Args:
         segments: float64[B, N, 7] on the CPU: ends (ax, ay, bx, by) with pixel centres at whole numbers, radius at
@@ -173,12 +173,12 @@ def draw_segments(
     left, top = left[inside].to(torch.int64), top[inside].to(torch.int64)
     window_w = _next_power_of_two(right[inside].to(torch.int64) - left + 1, width)
     window_h = _next_power_of_two(bottom[inside].to(torch.int64) - top + 1, height)
-    if torch.device(device).type == "cuda":  # launches cost more than pixels there, so fewer window sizes are better
+    if torch.device(device).type == "cuda":  # launches cost more than pixels on a GPU, so fewer window sizes are faster
         window_w = window_h = torch.maximum(window_w, window_h)
         window_w, window_h = window_w.clamp(max=width), window_h.clamp(max=height)
     left, top = torch.minimum(left, width - window_w), torch.minimum(top, height - window_h)
 
-    # Sorted by window size, so that everything goes to the device in one transfer.
+    # Sorting by window size makes each size a contiguous range, so one transfer to the device suffices.
     kind, order = torch.sort(window_h * (width + 1) + window_w, stable=True)
     left, top, table = left[order], top[order], table[order]
     starts = to_device((owner[order] * height + top) * width + left, device)
@@ -198,15 +198,15 @@ def draw_segments(
 
 
 def _next_power_of_two(length: Tensor, limit: int) -> Tensor:
-    """At least 8, at most `limit`: few window sizes, so few launches."""
+    """Round up to a power of two, at least 8 and at most `limit`: few window sizes mean few launches."""
     powers = torch.exp2(torch.log2(length.to(torch.float64)).ceil()).to(torch.int64)
     return powers.clamp(min=8).clamp(max=limit)
 
 
 def _relative_to_window(table: Tensor, left: Tensor, top: Tensor) -> Tensor:
-    """What `_segment_opacity` needs of each segment, float32[8, n].
+    """The rows that `_segment_opacity` unpacks for each segment, float32[8, n].
 
-    Relative to the corner of the window, so that float32 is exact enough for any image size.
+    Coordinates are relative to the corner of the window, so float32 is precise enough for any image size.
     """
     dx, dy = table[:, BX] - table[:, AX], table[:, BY] - table[:, AY]
     numbers = [
@@ -236,9 +236,9 @@ def _segment_opacity(numbers: Tensor, window: tuple[int, int], softness: float) 
 
 
 def estimate_coverage(segments: Tensor, size: tuple[int, int], *, precise_above: float) -> Tensor:
-    """Share of each image that hard-edged `segments` cover, estimated on at most 32×32 points: float64[B].
+    """Fraction of each image that hard-edged `segments` cover, estimated on at most 32×32 points: float64[B].
 
-    The sum of the segments' areas, which counts overlaps twice, is returned where it stays below `precise_above`.
+    Where the sum of the segments' areas stays below `precise_above`, that sum is returned. It counts overlaps twice.
     """
     length = (segments[..., [BX, BY]] - segments[..., [AX, AY]]).norm(dim=-1)
     radius = torch.maximum(segments[..., RADIUS_A], segments[..., RADIUS_B])

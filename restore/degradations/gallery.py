@@ -17,7 +17,9 @@ from restore.images.contact_sheet import Cell, draw_sheet, read_named
 
 STRENGTHS = 5
 CELL_PX = (264, 198)
-"""What the photograph is brought to (width, height) before it is damaged, so that its pixels are those of the sheet."""
+"""Size (width, height) of a cell. The photograph is resized to it before it is degraded, so one image pixel is one pixel
+of the sheet.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Kind:
     """One row: a step at five strengths.
 
     Attributes:
-        title: what it is.
-        step: the step's name, and what stays the same.
-        varied: its settings by name, five values each.
-        caption: of one image, with the varied values in braces.
+        title: heading of the row.
+        step: the name of the step and its constant settings.
+        varied: the settings that vary, five values each.
+        caption: template for the caption of an image, with the varied settings in braces.
     """
 
     title: str
@@ -83,15 +85,15 @@ KINDS: tuple[Kind, ...] = (
     ),
 )  # fmt: skip
 
-#: Named damages in which chance decides on more than strength have no one strength: five draws each.
+#: Shipped degradations that combine random steps have no single strength, so the sheet shows five draws of each.
 MIXED = ("mixed", "old-photo", "aged", "inpaint-text", "inpaint-border", "inpaint-blobs", "inpaint-large")
 
 
 def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
-    """The sheet: a row for every kind, mild on the left, strong on the right; then draws of the mixed damages.
+    """Draw the sheet: one row per kind, from mild to strong, then five draws of each degradation in `MIXED`.
 
     Args:
-        photo: a photograph; None: the astronaut that comes with scikit-image.
+        photo: a photograph; None: scikit-image's astronaut.
         seed: the same seed gives the same sheet.
 
     Returns:
@@ -100,7 +102,7 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
     Raises:
         RestoreError: exit code 2: the photograph cannot be read.
     """
-    clean = _cut(_astronaut() if photo is None else read_named(photo))
+    clean = _fit_to_cell(_astronaut() if photo is None else read_named(photo))
     name = "astronaut (scikit-image)" if photo is None else photo.name
     rows = [[Cell(clean, "clean")]]
     for kind in KINDS:
@@ -120,8 +122,8 @@ def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:
             ]
         )
     note = (
-        f"Photograph: {name}, {clean.shape[1]}x{clean.shape[0]} pixels as shown; seed {seed}. Mild on the left, strong "
-        "on the right. Marks and holes are given for an image whose smaller side is 512 px, and scale with it."
+        f"Photograph: {name}, {clean.shape[1]}x{clean.shape[0]} pixels; seed {seed}. Mild on the left, strong on the "
+        "right. Sizes of marks and holes are for an image whose smaller side is 512 px, and scale with the image."
     )
     return draw_sheet(rows, heading="Degradations", note=note)
 
@@ -132,13 +134,13 @@ def _damaged(clean: np.ndarray, damage: Degradation, seed: int) -> np.ndarray:
     return (damaged[0].permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def _cut(photo: np.ndarray) -> np.ndarray:
-    """The middle of the photograph in the shape of a cell, reduced (or enlarged) to its size."""
+def _fit_to_cell(photo: np.ndarray) -> np.ndarray:
+    """Resize the photograph to cover a cell, and crop it to the cell."""
     width, height = CELL_PX
     share = max(width / photo.shape[1], height / photo.shape[0])
     size = (max(width, round(photo.shape[1] * share)), max(height, round(photo.shape[0] * share)))
     whole = Image.fromarray(np.ascontiguousarray(photo)).resize(size, Image.Resampling.LANCZOS)
-    # Faces and other subjects stand a little above the middle more often than below it.
+    # Faces and other subjects are more often slightly above the middle than below it.
     left, top = (size[0] - width) // 2, (size[1] - height) // 4
     return np.asarray(whole.crop((left, top, left + width, top + height)))
 

@@ -1,4 +1,4 @@
-"""Holes for inpainting: free-form strokes and boxes after LaMa, blobs, and missing margins; scaled to the image."""
+"""Holes for inpainting, scaled to the image: free-form strokes and boxes as in LaMa, blobs, and missing margins."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from restore.degradations.drawing import (
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# Limits that settings can hardly meet would otherwise loop forever; `_limit_coverage` corrects what is left.
+# Settings that can hardly meet their limits would otherwise loop forever; `_limit_coverage` corrects the remaining masks.
 _ATTEMPTS = 20
-# An inner edge this far from the image, in pixels, cuts nothing off.
+# Offset in pixels that puts the inner edge of a margin outside any image, so the margin is empty.
 _FAR = 1e6
 
 
@@ -37,9 +37,9 @@ class Holes(ScaledStep):
     """Holes that cover between `min_coverage` and `max_coverage` of the image; pixels outside them are unchanged.
 
     Attributes:
-        max_coverage: a mask that covers more of the image than this is drawn again.
-        min_coverage: a mask that covers less than this is drawn again; at most 0.9 of `max_coverage`. An image of a few
-            pixels may have less.
+        max_coverage: a mask that covers a larger fraction of the image is drawn again.
+        min_coverage: a mask that covers a smaller fraction is drawn again; at most 0.9 of `max_coverage`. Images of a few
+            pixels may fall below it.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"min_share": "min_coverage", "max_share": "max_coverage"}
@@ -61,7 +61,7 @@ class Holes(ScaledStep):
         self, keys: Tensor, size: tuple[int, int], draft: Callable[[Tensor, tuple[int, int]], Tensor]
     ) -> Tensor:
         """Tables from `draft(keys, size)`, each drawn again until its coverage is within the limits."""
-        # With a margin, as the coverage is estimated on a coarse grid.
+        # The limits have a margin, because the coverage is estimated on a coarse grid.
         least, most = 1.03 * self.min_coverage, 0.97 * self.max_coverage
 
         def is_outside(table: Tensor) -> Tensor:
@@ -80,13 +80,14 @@ class Holes(ScaledStep):
 
     @abstractmethod
     def _coverage(self, table: Tensor, size: tuple[int, int], precise_above: float) -> Tensor:
-        """Coverage of each image by its part of `table`, float64[B]; may be imprecise below `precise_above`."""
+        """Coverage of each image by its rows of `table`, float64[B]; may be imprecise below `precise_above`."""
 
     def _limit_coverage(self, mask: Tensor) -> Tensor:
-        """Bring a mask, B×1×H×W of 0 and 1, within the limits, as drawing again relies on an estimate and gives up.
+        """Force a binary mask, B×1×H×W, within the limits.
 
-        A mask that covers too much loses its right part. One that covers too little gets whole columns, the rightmost
-        first, as many as it needs and the upper limit allows.
+        Drawing again relies on an estimate and gives up after some attempts, so a few masks are still outside. A mask
+        that covers too much loses its right part. One that covers too little gains whole columns, from the right, up
+        to the upper limit.
         """
         height, width = mask.shape[-2:]
         pixels, columns = height * width, torch.arange(width, device=mask.device)
@@ -95,18 +96,17 @@ class Holes(ScaledStep):
         if self.min_coverage == 0:
             return mask
         free = (height - mask.sum((1, 2))).to(torch.int64)  # uncovered pixels of each column
-        hidden = (
-            pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))
-        )  # coverage before this column is added
-        needed = (hidden < self.min_coverage * pixels) & (hidden + free.flip(1) <= self.max_coverage * pixels)
+        # Covered pixels before each column is added, from the right.
+        covered = pixels - free.sum(1, keepdim=True) + (free.flip(1).cumsum(1) - free.flip(1))
+        needed = (covered < self.min_coverage * pixels) & (covered + free.flip(1) <= self.max_coverage * pixels)
         return torch.maximum(mask, needed.flip(1)[:, None, None].to(mask.dtype))
 
 
 class BlankHoles(Holes):
-    """Holes whose content is gone.
+    """Holes filled with one value.
 
     Attributes:
-        fill: value of the pixels under the mask, in [0, 1]; restorers must not look at it.
+        fill: value of the pixels under the mask, in [0, 1]; restorers must not depend on it.
     """
 
     fill: Probability = 0.5
@@ -119,16 +119,16 @@ class BlankHoles(Holes):
 class Strokes(BlankHoles):
     """Free-form strokes: chains of one to five straight brush strokes with round ends.
 
-    The generator of LaMa (Suvorov et al., WACV 2022; `make_random_irregular_mask` and the settings
-    `random_{thin,medium,thick}_512` of its code), after Yu et al. (ICCV 2019): a random start; directions of
-    0.01 + 0, 1, … `max_angle` − 1 radians, mirrored in every other chain; lengths of 10 … 10 + `max_length` − 1
-    and widths of 5 … 5 + `max_width` − 1 pixels, drawn for each stroke. Pixels are those of an image whose
-    smaller side is 512, and scale with it.
+    This is the generator of LaMa (Suvorov et al., WACV 2022; `make_random_irregular_mask` with the settings
+    `random_{thin,medium,thick}_512` of its code), after Yu et al. (ICCV 2019). Each chain has a random start. Each
+    stroke has a random direction of 0.01 + 0, 1, … `max_angle` − 1 radians, mirrored in every other chain, a length of
+    10 … 10 + `max_length` − 1 pixels and a width of 5 … 5 + `max_width` − 1 pixels. Lengths are for an image whose
+    smaller side is 512 pixels, and scale with the image.
 
     Attributes:
         count: chains per image.
-        max_width: of the brush, in pixels at 512.
-        max_length: of a stroke, in pixels at 512.
+        max_width: maximum width of the brush minus 4, in pixels at 512.
+        max_length: maximum length of a stroke minus 9, in pixels at 512.
         max_angle: number of directions.
     """
 
@@ -176,12 +176,12 @@ class Strokes(BlankHoles):
 
 
 class Boxes(BlankHoles):
-    """Upright boxes, which may overlap (LaMa's `make_random_rectangle_mask`); pixels as for `Strokes`.
+    """Axis-aligned boxes, which may overlap (LaMa's `make_random_rectangle_mask`); lengths as for `Strokes`.
 
     Attributes:
         count: boxes per image.
-        side: of a box, in pixels at 512.
-        margin: left free at the edge, in pixels at 512.
+        side: side of a box, in pixels at 512.
+        margin: distance of boxes from the edge of the image, in pixels at 512.
     """
 
     name: Literal["boxes"] = "boxes"
@@ -190,7 +190,7 @@ class Boxes(BlankHoles):
     margin: Annotated[float, Field(ge=0, le=200)] = 0
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`boxes`: int64[B, N, 4] as top, left, bottom, right (exclusive); all zero for no box."""
+        """`boxes`: int64[B, N, 4] as top, left, bottom, right (exclusive). An unused row is all zero."""
         return {"boxes": self._sample_within_limits(keys, size, self._boxes)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
@@ -231,24 +231,24 @@ def _boxes_mask(boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 _WAVES = 5
-# Columns of the table of blobs: centre (x, y), radii along and across, cosine and sine of the direction, and from
-# _WAVE on aₖ cos φₖ and aₖ sin φₖ of the outline's waves.
+# Columns of the table of blobs: centre (x, y), radii along and across, cosine and sine of the direction; from column
+# _WAVE, aₖ cos φₖ and then aₖ sin φₖ of the waves of the outline.
 _ALONG, _WAVE = 2, 6
 
 
 class Blobs(BlankHoles):
-    """Smooth closed curves, in the shape of objects to remove: ellipses with a wavy outline.
+    """Ellipses with a wavy outline, shaped like objects to remove.
 
-    The radius is 1 + Σ aₖ cos(kθ + φₖ) times that of the ellipse, k from 2 to 6 (k = 1 would only move it), with
-    amplitudes that fall as 1/√k.
+    The radius is that of the ellipse times 1 + Σ aₖ cos(kθ + φₖ), with k from 2 to 6 (k = 1 would only shift the blob)
+    and amplitudes that fall as 1/√k.
 
     Attributes:
         count: blobs per image.
         size: radius of a circle of about the same area, in pixels.
         stretch: length divided by width.
-        uneven: how far the outline departs from the ellipse, as a share of its radius.
-        scale_with_image: false: sizes are pixels of the image as it is, a crop: blobs may reach in from beyond its
-            edge (see `ScaledStep`).
+        uneven: maximum deviation of the outline from the ellipse, as a fraction of its radius.
+        scale_with_image: false: the image is a crop, sizes are its own pixels, and blobs may reach in from outside
+            (see `ScaledStep`).
     """
 
     name: Literal["blobs"] = "blobs"
@@ -258,11 +258,11 @@ class Blobs(BlankHoles):
     uneven: Annotated[Range, within(0, 0.9)] = (0.1, 0.5)
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`blobs`: float64[B, N, 16], columns as above. A radius of 0 means no blob."""
+        """`blobs`: float64[B, N, 16], with the columns above. A radius of 0 means no blob."""
         return {"blobs": self._sample_within_limits(keys, size, self._blobs)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
-        """Cut the blobs out; see `Step.apply`."""
+        """Draw the holes; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
         there = (params["blobs"][..., _ALONG] > 0).any(0)
@@ -313,14 +313,14 @@ def _inside(blobs: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 class Border(BlankHoles):
-    """Missing margins on one to four sides, to be continued from inside (outpainting).
+    """Missing margins on one to four sides, for outpainting.
 
     Attributes:
-        sides: how many sides lose a margin.
-        depth: of a margin, in pixels.
-        frame: share of the images whose margins all have the same depth.
-        tilt: maximum angle of a margin's inner edge in degrees, as of a crooked scan that was turned upright.
-        scale_with_image: false: depths are pixels of the image as it is, a crop at the edge of a larger image (see
+        sides: number of sides with a missing margin.
+        depth: depth of a margin, in pixels.
+        frame: fraction of images whose margins all have the same depth.
+        tilt: maximum angle of the inner edge of a margin in degrees, as in a straightened scan.
+        scale_with_image: false: the image is a crop at the edge of a larger one, and depths are its own pixels (see
             `ScaledStep`).
     """
 
@@ -331,11 +331,11 @@ class Border(BlankHoles):
     tilt: Annotated[float, Field(ge=0, le=20)] = 3
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`planes`: float64[B, 4, 3] as (a, b, c): covered where a·x + b·y > c, in pixels; c is huge for no margin."""
+        """`planes`: float64[B, 4, 3] as (a, b, c): covered where a·x + b·y > c, in pixels; no margin has a huge c."""
         return {"planes": self._sample_within_limits(keys, size, self._planes)}
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, Tensor]:
-        """Cut the margins off; see `Step.apply`."""
+        """Draw the holes; see `Step.apply`."""
         y = torch.arange(image.shape[-2], device=image.device)
         x = torch.arange(image.shape[-1], device=image.device)
         return self._filled(image, _beyond(to_device(params["planes"].to(torch.float32), image.device), y, x))
@@ -348,7 +348,7 @@ class Border(BlankHoles):
         depth = torch.where(uniform(keys, 3, 1) < self.frame, depth[:, :1], depth)
         # Half of the images are not tilted.
         lean = math.radians(self.tilt) * (2 * uniform(keys, 4, 4) - 1) * (uniform(keys, 5, 1) < 0.5)
-        # Left, top, right, bottom: outward normals, and the middles of the edges, around which the margins tilt.
+        # Order: left, top, right, bottom. Margins tilt around the middle of their edge.
         outward = torch.tensor([math.pi, -math.pi / 2, 0, math.pi / 2], dtype=torch.float64) + lean
         a, b = outward.cos(), outward.sin()
         middle_x = torch.tensor([0, width / 2, width, width / 2], dtype=torch.float64) - 0.5

@@ -39,9 +39,9 @@ class Degradation:
     """A named chain of steps: `sample` draws parameters by key, `apply` degrades the pixels.
 
     Attributes:
-        name: for reports: the name of the config, or the caller's.
-        has_mask: some step covers pixels, so the mask is of use.
-        only_holes: every step cuts holes: pixels outside the mask are unchanged, and a repair needs the mask.
+        name: name in reports: that of the config, or one from the caller.
+        has_mask: at least one step covers pixels, so the mask may be non-zero.
+        only_holes: every step cuts holes, so pixels outside the mask are unchanged and a repair needs the mask.
     """
 
     def __init__(self, name: str, node: _Node) -> None:
@@ -51,7 +51,7 @@ class Degradation:
         self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> SampledDegradation:
-        """Draw what happens to each image.
+        """Draw the steps and parameters of each image.
 
         Args:
             keys: int64[B] on the CPU, one per image, from `hashed_random.key` or `hashed_random.keys`.
@@ -102,7 +102,7 @@ class Degradation:
 
 @dataclass(frozen=True)
 class SampledStep:
-    """One step for a batch: the images it happens to (int64[n], ascending), and its parameters for them."""
+    """One step for a batch: the images that it applies to (int64[n], ascending), and its parameters for them."""
 
     step: Step
     index: Tensor
@@ -111,14 +111,14 @@ class SampledStep:
 
 @dataclass(frozen=True)
 class SampledDegradation:
-    """What happens to each image of a batch: the sampled steps in order. Small, on the CPU."""
+    """The sampled steps of a batch, in order. Small, on the CPU."""
 
     count: int
     size: tuple[int, int]
     steps: tuple[SampledStep, ...]
 
     def for_image(self, i: int) -> SampledDegradation:
-        """What happens to image `i` of the batch, as a batch of one."""
+        """The steps of image `i`, as a batch of one."""
         steps = []
         for sampled in self.steps:
             row = (sampled.index == i).nonzero()[:, 0]
@@ -142,9 +142,9 @@ def degradation_from(values: Any, where: str | Path, *, name: str | None = None)
     """A degradation from plain values: a mapping with `steps`, a list of steps, or the name of a shipped config.
 
     Args:
-        values: as YAML gives them.
+        values: as parsed from YAML.
         where: the file or key that the values come from, for error messages.
-        name: of the degradation; None: `where`.
+        name: name of the degradation; None: `where`.
 
     Raises:
         RestoreError: as `load_degradation`.
@@ -170,7 +170,7 @@ def rename_old_step_keys(values: Any, *, where: str | Path, warn: bool = True) -
     return {key: rename_old_step_keys(value, where=where, warn=warn) for key, value in values.items()}
 
 
-# Reading a config: the settings of its levels become a tree of nodes.
+# Reading a config into a tree of nodes.
 
 
 class _Top(Settings):
@@ -192,7 +192,7 @@ class _Choice(Settings):
 
 @dataclass(frozen=True)
 class _Node:
-    """A step (a leaf), or parts that all happen in order (`in_order`), or parts of which one is chosen by weight."""
+    """A step (a leaf), or parts that all apply in order (`in_order`), or parts of which one is chosen by weight."""
 
     probability: float
     weight: float
@@ -243,10 +243,10 @@ def _steps_of(node: _Node) -> list[Step]:
 
 
 def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], steps: list[SampledStep]) -> None:
-    """Append to `steps` what `node` does to the images `index` of the batch, whose keys are `keys`.
+    """Append to `steps` the steps of `node` for the images `index` of the batch, whose keys are `keys`.
 
-    Every node derives its own keys from its parent's: 0 decides whether it happens, 1 draws the parameters or the
-    choice, 2 and up belong to its parts. So a change in one part leaves the random numbers of the others alone.
+    Every node derives its keys from its parent's: 0 decides whether the node applies, 1 draws the parameters or the
+    choice, 2 and up belong to its parts. So a change in one part does not affect the random numbers of the others.
     """
     happens = bernoulli(fold_in(keys, 0), 0, node.probability)
     keys, index = keys[happens], index[happens]
@@ -270,7 +270,7 @@ def _apply(image: Tensor, sampled: SampledDegradation) -> tuple[Tensor, Tensor]:
     clean = image
     mask = image.new_zeros(image.shape[0], 1, *image.shape[-2:])
     for step in sampled.steps:
-        if len(step.index) == sampled.count:  # the whole batch: nothing to pick out or put back
+        if len(step.index) == sampled.count:  # the step applies to the whole batch: no gather and scatter
             image, covered = step.step.apply(image, step.params)
             mask = mask if covered is None else torch.maximum(mask, covered)
             continue

@@ -1,4 +1,4 @@
-"""The degradation steps by the `name` that configs use. To add one: its file, and a line here."""
+"""The degradation steps by the `name` that configs use. To add a step, write its file and add a line here."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STEPS: dict[str, type[Step]] = {
     "blobs": Blobs,
     "border": Border,
     "text": Text,
-    # What a camera, a lens or a file does to the whole image.
+    # Defects of cameras, lenses and files, on the whole image.
     "noise": Noise,
     "quantize": Quantize,
     "blur": Blur,
     "motion-blur": MotionBlur,
     "jpeg": Jpeg,
     "downscale": Downscale,
-    # Ageing: the whole image, then marks on it.
+    # Ageing: first of the whole image, then marks.
     "fade": Fade,
     "grayscale": Grayscale,
     "scratch": Scratch,

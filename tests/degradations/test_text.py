@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from restore.degradations import degradation_from, keys
-from restore.degradations.text import FACES, KINDS, dates, lettered, words
+from restore.degradations.text import FACES, KINDS, dates, draw_text, words
 
 
 def written(count: int = 8, shape: tuple[int, int] = (256, 320), **settings: object):
@@ -73,7 +73,7 @@ def test_letters_are_where_they_were_told_to_be(face: int) -> None:
     lines = torch.tensor([[[100.0, 50, 30, 0], [60, 150, 20, -np.pi / 2]]], dtype=torch.float64)
     letters = torch.tensor([[[*map(ord, "level")], [*map(ord, "upset")]]])
     looks = torch.tensor([[face, 0, 0, 0]], dtype=torch.float64)
-    ink = lettered(lines, letters, looks, (200, 200))[0, 0].numpy()
+    ink = draw_text(lines, letters, looks, (200, 200))[0, 0].numpy()
     level, upright = ink[:90], ink[110:]
     assert ndimage.center_of_mass(level) == pytest.approx((50, 100), abs=6)
     assert ndimage.center_of_mass(upright) == pytest.approx((40, 60), abs=6)
@@ -81,7 +81,7 @@ def test_letters_are_where_they_were_told_to_be(face: int) -> None:
     assert np.ptp(columns) > 1.5 * np.ptp(rows)
     rows, columns = np.nonzero(upright > 0.1)
     assert np.ptp(rows) > 1.5 * np.ptp(columns)
-    nowhere = lettered(lines + torch.tensor([900.0, 0, 0, 0]), letters, looks, (200, 200))
+    nowhere = draw_text(lines + torch.tensor([900.0, 0, 0, 0]), letters, looks, (200, 200))
     assert not nowhere.any()
 
 
@@ -90,7 +90,7 @@ def test_bold_and_slanted_letters_cover_more_and_lean() -> None:
     letters = torch.tensor([[[ord("l")]]])
 
     def drawn(weight: float, slant: float) -> np.ndarray:
-        return lettered(lines, letters, torch.tensor([[0, weight, slant, 0]], dtype=torch.float64), (100, 200))[
+        return draw_text(lines, letters, torch.tensor([[0, weight, slant, 0]], dtype=torch.float64), (100, 200))[
             0, 0
         ].numpy()
 
