@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from restore.degradations import key, load_degradation
-from restore.fix.masks import widened
+from restore.fix.masks import widen_holes
 from restore.images import find_images, read_rgb8
 
 DAMAGES = ("inpaint-text", "inpaint-thin", "inpaint-blobs", "scratch")
@@ -44,7 +44,7 @@ def moved(mask: np.ndarray, by_px: int) -> np.ndarray:
 
 def judged(mask: np.ndarray, given: np.ndarray, image: np.ndarray) -> tuple[float, ...]:
     """Whether the mask is unchanged; pixels recovered of the rim, of the rim, beyond the true mask, of the mask."""
-    added = (widened(given.astype(np.float32), image) > 0) & ~given
+    added = (widen_holes(given.astype(np.float32), image) > 0) & ~given
     rim = mask & ~given
     return float(not added.any()), (added & rim).sum(), rim.sum(), (added & ~mask).sum(), given.sum()
 

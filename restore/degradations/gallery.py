@@ -17,8 +17,8 @@ from restore.images.contact_sheet import Cell, draw_sheet, read_named
 
 STRENGTHS = 5
 CELL_PX = (264, 198)
-"""Size (width, height) of a cell. The photograph is resized to it before it is degraded, so one image pixel is one pixel
-of the sheet.
+"""Size (width, height) of a cell. The photograph is resized to it before it is degraded, so one image pixel is one
+pixel of the sheet.
 """
 
 

@@ -27,7 +27,7 @@ from restore.degradations.drawing import (
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# Settings that can hardly meet their limits would otherwise loop forever; `_limit_coverage` corrects the remaining masks.
+# Settings that can hardly meet their limits would otherwise loop forever; `_limit_coverage` corrects remaining masks.
 _ATTEMPTS = 20
 # Offset in pixels that puts the inner edge of a margin outside any image, so the margin is empty.
 _FAR = 1e6
@@ -38,8 +38,8 @@ class Holes(ScaledStep):
 
     Attributes:
         max_coverage: a mask that covers a larger fraction of the image is drawn again.
-        min_coverage: a mask that covers a smaller fraction is drawn again; at most 0.9 of `max_coverage`. Images of a few
-            pixels may fall below it.
+        min_coverage: a mask that covers a smaller fraction is drawn again; at most 0.9 of `max_coverage`. Images of a
+            few pixels may fall below it.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"min_share": "min_coverage", "max_share": "max_coverage"}

@@ -26,8 +26,8 @@ X, Y, SIZE, ANGLE = range(4)
 # The columns of a table of styles, float64[B, 4].
 FACE, WEIGHT, SLANT, OUTLINE = range(4)
 
-#: Number of typefaces: Aileron, bundled with Pillow, and three bundled with OpenCV (Hershey's plotter fonts; Rubik since
-#: version 5). None of them needs a font file.
+#: Number of typefaces: Aileron, bundled with Pillow, and three bundled with OpenCV (Hershey's plotter fonts; Rubik
+#: since version 5). None of them needs a font file.
 FACES = 4
 _OPENCV = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
 #: Approximate width of a letter as a fraction of its size.

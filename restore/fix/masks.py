@@ -1,4 +1,4 @@
-"""Which mask belongs to which image, and what it says once read, inverted, grown and softened."""
+"""Masks: pairing them with images, then reading, inverting, dilating and feathering them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, re
 FloatArray = npt.NDArray[np.float32]
 
 _ENDING = "_mask"
-_FAINT = 0.1  # below this maximum the file is probably one of zeros and ones, of 255
+_FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0 and 255
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
 class Missing(TypedDict):
-    """What becomes of a job whose image has no mask."""
+    """The outcome of a job whose image has no mask."""
 
     action: Literal["fail", "skip", "unmasked"]
     reason: str
@@ -37,11 +37,11 @@ class MaskSource:
     """Where masks come from.
 
     Attributes:
-        path: a folder of masks, or one file for all images; None: each image's own alpha, or what is found.
+        path: a folder of masks, or one file for all images; None: each image's alpha, or detection.
         folder: `path` is a folder.
         invert: black (with alpha: opaque) means repair.
-        missing: what an image without a mask is.
-        found: the detector makes them.
+        missing: how to treat an image without a mask.
+        found: masks are detected.
     """
 
     path: Path | None
@@ -76,16 +76,16 @@ class MaskSource:
 
     @property
     def named(self) -> str:
-        """As the user gave them."""
+        """The value of `--masks`."""
         return "auto" if self.found else "alpha" if self.path is None else os.fspath(self.path)
 
     def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
-        """`names` less those that are masks themselves, where masks lie among the images.
+        """`names` without the files that are masks, for masks stored among the images.
 
         Args:
             folder: the folder of the images.
             names: relative paths.
-            everything: all relative paths there, also those that the user has excluded.
+            everything: all relative paths in the folder, including those that the user excluded.
         """
         if self.path is None:
             return list(names)
@@ -98,7 +98,7 @@ class MaskSource:
         return [name for name in names if not os.path.realpath(folder / name).startswith(real + os.sep)]
 
     def when_missing(self) -> Missing:
-        """What is done with an image that has no mask."""
+        """The outcome for an image without a mask."""
         if self.missing == "skip":
             return Missing(action="skip", reason="has no mask", code="no_mask")
         if self.missing == "copy":
@@ -120,12 +120,12 @@ def pair_masks(
 
     Args:
         source: where masks come from.
-        folder: of the images.
+        folder: the folder of the images.
         images: relative paths of the images to repair.
-        everything: these, and those that the user excluded, whose masks are not reported as unmatched.
+        everything: these and the images that the user excluded; masks of excluded images do not count as unmatched.
 
     Returns:
-        For each image its masks (none, one, or several that contradict each other), and the masks without an image.
+        The masks of each image (none, one, or several, which is a conflict), and the masks without an image.
     """
     if source.path is None or not source.folder:
         return {name: [] if source.path is None else [source.path] for name in images}, []
@@ -158,9 +158,9 @@ def effective_mask(
 
     Args:
         image: upright.
-        file: the mask; None: the image's own alpha (which it must have; transparent = repair).
+        file: the mask; None: the alpha of the image, which must have one (transparent = repair).
         invert: black (with alpha: opaque) means repair.
-        dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widened`.
+        dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widen_holes`.
         feather_px: fade out the repair over this many pixels around holes.
         max_pixels: as in `read_image`, for the mask's file.
 
@@ -173,7 +173,7 @@ def effective_mask(
     if file is not None:
         try:
             mask = read_mask(file, size=image.size, invert=invert, max_pixels=max_pixels)
-        except NotAnImage as error:  # which would have the image itself skipped as no image
+        except NotAnImage as error:  # converted, because the caller skips an image that raises `NotAnImage`
             raise RestoreError(error.what, where=file, exit_code=1) from error
     else:
         mask = transparency(image)
@@ -182,10 +182,10 @@ def effective_mask(
 
 
 def transparency(image: DecodedImage) -> FloatArray:
-    """An image's alpha as a mask: H×W in [0, 1], 1 = transparent.
+    """The alpha of an image as a mask: H×W in [0, 1], 1 = transparent.
 
     Raises:
-        RestoreError: it has none.
+        RestoreError: the image has no alpha.
     """
     if image.alpha is None:
         raise RestoreError("has no transparency to take a mask from", exit_code=1)
@@ -195,7 +195,7 @@ def transparency(image: DecodedImage) -> FloatArray:
 
 
 def opaque_where_repaired(image: DecodedImage, mask: FloatArray | None) -> DecodedImage:
-    """An image whose alpha was its mask, made opaque there: a repair that stays transparent cannot be seen."""
+    """Make an image opaque inside the mask that came from its alpha; a transparent repair would be invisible."""
     if image.alpha is None or mask is None:
         return image
     alpha = image.alpha.copy()
@@ -204,7 +204,7 @@ def opaque_where_repaired(image: DecodedImage, mask: FloatArray | None) -> Decod
 
 
 def mask_warnings(masks: Sequence[FloatArray]) -> list[str]:
-    """Warnings about the masks of an image, one for each page: that they are almost empty, or cover almost all."""
+    """Warnings about the masks of an image (one mask per page) that are almost empty or cover almost everything."""
     maximum = max(float(mask.max(initial=0)) for mask in masks)
     covered = sum(int(np.count_nonzero(mask)) for mask in masks)
     warnings = coverage_warnings(covered / max(1, sum(mask.size for mask in masks)))
@@ -214,19 +214,19 @@ def mask_warnings(masks: Sequence[FloatArray]) -> list[str]:
 
 
 def coverage_warnings(coverage: float) -> list[str]:
-    """The warning that masks cover almost all pixels, from the fraction that they cover."""
+    """A warning if masks cover almost all pixels; `coverage` is the fraction of pixels in holes."""
     if coverage <= _NEARLY_ALL:
         return []
     return [f"the mask covers {coverage:.0%} of the image; if black means repair, add --mask-invert"]
 
 
 def reach_px(dilate_px: int, feather_px: int) -> int:
-    """How far, in pixels, a pixel of a mask has an effect in `shaped`."""
+    """Radius in pixels of the effect of one mask pixel in `dilate_and_feather`."""
     return dilate_px + 2 * feather_px + 2
 
 
-def shaped(mask: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
-    """A mask (H×W in [0, 1]) dilated and feathered; see `effective_mask`."""
+def dilate_and_feather(mask: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
+    """Dilate and feather a mask, H×W in [0, 1]; see `effective_mask`."""
     if not (dilate_px or feather_px) or not mask.any():
         return mask
     return _dilate(mask, dilate_px, feather_px)
@@ -235,14 +235,14 @@ def shaped(mask: FloatArray, *, dilate_px: int, feather_px: int) -> FloatArray:
 def prepare_mask(
     mask: FloatArray, *, dilate_px: Dilate, feather_px: int, image: Callable[[], FloatArray]
 ) -> FloatArray:
-    """As `shaped`; `auto` first widens holes to where the damage ends in `image()`, H×W×3, sRGB, [0, 1]."""
+    """As `dilate_and_feather`, but `auto` first widens holes to the end of the damage in `image()` (H×W×3, sRGB)."""
     if dilate_px == "auto":
-        mask, dilate_px = widened(mask, image()) if mask.any() else mask, 0
-    return shaped(mask, dilate_px=dilate_px, feather_px=feather_px)
+        mask, dilate_px = widen_holes(mask, image()) if mask.any() else mask, 0
+    return dilate_and_feather(mask, dilate_px=dilate_px, feather_px=feather_px)
 
 
 def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
-    """Dilate by a disc, then add a ramp; in 16-bit integers, so that zeros outside stay exact."""
+    """Dilate by a disc, then add a ramp. 16-bit integers keep zeros outside exact."""
     import cv2
 
     reach = reach_px(dilate_px, feather_px)
@@ -255,7 +255,7 @@ def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
         disc = (across[:, None] ** 2 + across[None, :] ** 2 <= dilate_px**2).astype(np.uint8)
         levels = cv2.dilate(levels, disc)
     if feather_px:
-        # A square dilated by r and averaged over r is 1 on all of the hole and falls to 0 at 2 r.
+        # Dilating by a square of radius r and averaging over radius r keeps 1 on the whole hole and falls to 0 at 2 r.
         side = 2 * max(1, round(feather_px / 2)) + 1
         levels = cv2.blur(cv2.dilate(levels, np.ones((side, side), np.uint8)), (side, side))
     dilated = mask.copy()
@@ -269,46 +269,48 @@ def _stem_without_ending(name: Path) -> str | None:
     return stem.removesuffix(_ENDING) if stem.endswith(_ENDING) else None
 
 
-# Masks that were drawn too tight: holes are widened to where the damage ends.
+# Automatic dilation: masks that are too tight are widened to the end of the damage.
 
-
-_REACH_PX = 6  # at a megapixel: as far as damage is looked for
-_LEAST_REACH_PX = 3
-_MARGIN_PX = 1  # added, because lenses, JPEG and brushes soften the end of damage
-_WHITE = 0.5  # of a mask: from here on a pixel is in the hole
-_EDGE_PX = 2  # of a brush that is smooth by a pixel
-_SOFT = 0.1  # whiter than this three pixels outside, in more than this share, an edge is meant to be soft
-_FEW = 40  # with fewer pixels around a hole the rule is not applied
-_FAINT_DIFFERENCE = 0.035  # of 1: a hole that differs by less from what is around it
-_OWN = 1.5  # times the square of what the surroundings differ by among themselves
-_FALL = 0.55  # the damage ends where its share falls by this much within two pixels
-_STEP = 0.25  # if this much of the fall is beyond a pixel, that pixel is damaged, too
+_REACH_PX = 6  # search radius at one megapixel
+_MIN_REACH_PX = 3
+_MARGIN_PX = 1  # added to the result, because lenses, JPEG and brushes soften the end of damage
+_WHITE = 0.5  # a pixel is in the hole from this value of the mask on
+_EDGE_PX = 2  # depth of the soft edge left by an antialiased brush
+_SOFT = 0.1  # an edge is deliberately soft if more than this fraction of pixels from 3 px outside on exceeds this value
+_MIN_RING_PIXELS = 40  # holes with a smaller ring around them are not widened
+_MIN_CONTRAST = 0.035  # of the range [0, 1]; a hole that differs less from its surroundings is not widened
+_CONTRAST_RATIO = 1.5  # minimum squared contrast of a hole, relative to that among its surroundings
+_MIN_FALL = 0.55  # the damage ends where its share T falls by at least this much within two pixels
+_MIN_STEP = 0.25  # a pixel belongs to the damage if at least this much of the fall lies beyond it
 
 
 def auto_reach_px(height: int, width: int) -> int:
-    """As far as damage is looked for around holes of an image of this size: 6 pixels at a megapixel, and at least 3."""
-    return max(_LEAST_REACH_PX, round(_REACH_PX * math.sqrt(height * width / 1e6)))
+    """Search radius for damage around holes in an image of this size: 6 pixels at a megapixel, and at least 3."""
+    return max(_MIN_REACH_PX, round(_REACH_PX * math.sqrt(height * width / 1e6)))
 
 
-def widened(mask: FloatArray, image: FloatArray) -> FloatArray:
-    """A mask whose holes reach as far as what they are to hide.
+def widen_holes(mask: FloatArray, image: FloatArray) -> FloatArray:
+    """Widen holes that are too tight to the end of the damage.
 
-    The rule looks at each hole by itself; holes nearer to each other than it looks are one. Around a pixel p at a
-    distance d from the hole, let s be the mean of the hole at its edge, b that of the surroundings further out than the
-    mask may be wrong, and c = s − b. The damage's share T(d) of all pixels p at that distance is what fits best in
-    p = b + T c (least squares: Σ⟨p − b, c⟩ / Σ⟨c, c⟩, each pixel's part between −1 and 1.5). Where a mask is too tight,
-    T is near 1 up to where the damage ends and near 0 from there on; where it fits, T is near 0 from the first pixel
-    on; where it is generous, or nothing is wrong with the image, T falls slowly, as images do. So a hole is widened
-    to where T falls most within two pixels, and one pixel more, if it falls by more than half there and not at the
-    hole's own edge; otherwise it stays as it is. It also stays where it hardly differs from its surroundings, or hardly
-    more than these do among themselves, and where its edge is soft.
+    Each hole is treated separately; holes closer than the search radius count as one. Around a pixel p at distance d
+    from the hole, let s be the mean of the hole at its edge, b the mean of the surroundings beyond the search radius,
+    and c = s − b. The damage share T(d) is the least-squares fit of p = b + T c over all pixels at that distance:
+    Σ⟨p − b, c⟩ / Σ⟨c, c⟩, with the term of each pixel limited to between −1 and 1.5.
+
+    - A tight mask: T is near 1 up to the end of the damage, then near 0.
+    - A mask that fits: T is near 0 from the first pixel on.
+    - A generous mask, or an undamaged image: T falls slowly, like image content.
+
+    So a hole is widened to the steepest fall of T within two pixels, plus one pixel, if T falls by more than half there
+    and the fall is not at the edge of the hole. It stays unchanged if it hardly differs from its surroundings, if it
+    differs hardly more than the surroundings do among themselves, or if its edge is soft.
 
     Args:
         mask: H×W in [0, 1], 1 = repair.
         image: H×W×3, sRGB, [0, 1].
 
     Returns:
-        H×W in [0, 1]: `mask`, and as white as the hole is where one was widened to.
+        H×W in [0, 1]: `mask`, with the maximum value of each hole in the pixels that it gained.
     """
     import cv2
 
@@ -316,7 +318,7 @@ def widened(mask: FloatArray, image: FloatArray) -> FloatArray:
     hole = mask >= _WHITE
     if not hole.any():
         return mask
-    # further than this nothing is looked at
+    # Pixels further away have no influence, so only this part is processed.
     around = 6 * reach + 10
     rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
     part = np.s_[
@@ -329,7 +331,7 @@ def widened(mask: FloatArray, image: FloatArray) -> FloatArray:
     strongest = np.zeros(len(width), np.float32)
     np.maximum.at(strongest, group[hole], mask[part][hole])
     wider = mask.copy()
-    # a brush's smooth edge, now inside, is no edge any more
+    # The soft edge of the original hole is now inside, so it becomes opaque as well.
     rim = (width[group] > 0) & (outside <= width[group]) & (depth <= _EDGE_PX)
     wider[part][rim] = np.maximum(mask[part], strongest[group])[rim]
     return wider
@@ -343,15 +345,15 @@ def _widths(
     group: npt.NDArray[np.int64],
     reach: int,
 ) -> npt.NDArray[np.int64]:
-    """By how many pixels each group of holes is widened; group 0 is what is far from all."""
+    """The number of pixels by which each group of holes is widened; group 0 is the area far from all holes."""
     near, far = reach + 2, 2 * reach + 4
-    zones = [  # the hole at its edge; the surroundings; what lies around these
+    zones = [  # the hole at its edge; its surroundings; the area beyond
         (depth > 0) & (depth <= reach),
         (outside > near) & (outside <= far),
         (outside > far) & (outside <= far + near),
     ]
     counts = [_around(zone.astype(np.float32), reach) for zone in zones]
-    known = [count > 1e-4 for count in counts]
+    defined = [count > 1e-4 for count in counts]
     contrast, own, share = (np.zeros(mask.shape, np.float32) for _ in range(3))
     for channel in np.moveaxis(image, 2, 0):
         inner, outer, beyond = (
@@ -361,45 +363,46 @@ def _widths(
         contrast += (inner - outer) ** 2
         own += (outer - beyond) ** 2
         share += (channel - outer) * (inner - outer)
-    usable = known[0] & known[1]
+    usable = defined[0] & defined[1]
     contrast *= usable
-    own *= usable & known[2]
+    own *= usable & defined[2]
     share = np.clip(share, -contrast, 1.5 * contrast)
 
     ring = np.ceil(outside).astype(np.int64)
-    looked_at = (ring <= near) & ((ring > 0) | (depth <= 1))  # with the outermost pixels of the hole as ring 0
+    in_rings = (ring <= near) & ((ring > 0) | (depth <= 1))  # ring 0 is the outermost pixels of the hole
     groups = int(group.max()) + 1
-    places = group[looked_at] * (near + 1) + ring[looked_at]
+    bins = group[in_rings] * (near + 1) + ring[in_rings]
 
     def total(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        sums = np.bincount(places, values[looked_at].astype(np.float64), groups * (near + 1))
+        """Sums by group and ring, groups×(near + 1)."""
+        sums = np.bincount(bins, values[in_rings].astype(np.float64), groups * (near + 1))
         return np.asarray(sums, np.float64).reshape(groups, near + 1)
 
     number, strength = total(np.ones(mask.shape)), total(contrast)
     shares = total(share) / np.maximum(strength, 1e-9)
     first = np.maximum(number[:, 1], 1)
-    plain = (number[:, 1] >= _FEW) & (strength[:, 1] >= first * _FAINT_DIFFERENCE**2)
-    plain &= strength[:, 1] >= _OWN * total(own)[:, 1]
-    plain &= total(mask > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
-    fall = shares[:, :reach] - shares[:, 2 : reach + 2]  # around the rings 1 to `reach`
+    distinct = (number[:, 1] >= _MIN_RING_PIXELS) & (strength[:, 1] >= first * _MIN_CONTRAST**2)
+    distinct &= strength[:, 1] >= _CONTRAST_RATIO * total(own)[:, 1]
+    distinct &= total(mask > _SOFT)[:, 3:].sum(1) <= _SOFT * number[:, 1]
+    fall = shares[:, :reach] - shares[:, 2 : reach + 2]  # across each of the rings 1 to `reach`
     ends = fall.argmax(1) + 1
     at = np.arange(groups)
-    ends -= shares[at, ends] - shares[at, ends + 1] < _STEP
-    found = plain & (fall.max(1) >= _FALL) & (ends > 0)
+    ends -= shares[at, ends] - shares[at, ends + 1] < _MIN_STEP
+    found = distinct & (fall.max(1) >= _MIN_FALL) & (ends > 0)
     widths: npt.NDArray[np.int64] = np.where(found, ends + _MARGIN_PX, 0)
     widths[0] = 0
     return widths
 
 
 def _distance(where: npt.NDArray[np.bool_]) -> FloatArray:
-    """From each of these pixels to the nearest other one, centre to centre; 0 at the others."""
+    """Distance from each true pixel to the nearest false one, centre to centre; 0 at false pixels."""
     import cv2
 
     return np.asarray(cv2.distanceTransform(where.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 def _around(values: FloatArray, reach: int) -> FloatArray:
-    """Mean over the neighbourhood that is looked at, with zeros beyond the border."""
+    """Mean over the square window of the rule, with zeros beyond the border."""
     import cv2
 
     side = 6 * reach + 1

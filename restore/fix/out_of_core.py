@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError
 from restore.files import check_unchanged, replace_atomically, temporary_path, write_error_message
-from restore.fix.masks import FloatArray, opaque_where_repaired, reach_px, shaped, transparency
+from restore.fix.masks import FloatArray, opaque_where_repaired, reach_px, dilate_and_feather, transparency
 from restore.fix.options import Metadata
 from restore.fix.steps import Page, blend
 from restore.images import DecodedImage
@@ -41,7 +41,7 @@ class HoleTooLarge(Exception):
     """A hole with its surroundings is huge by itself, so the image has to be in memory."""
 
 
-# Masks: on the disk as well, and shaped part by part.
+# Masks: on the disk as well, and prepared part by part.
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SpooledMask:
             mask = 1 - transparency(part) if spec.invert else transparency(part)
         else:
             mask = mask_from_image(part, invert=spec.invert)
-        mask = shaped(mask, dilate_px=spec.dilate_px, feather_px=spec.feather_px)
+        mask = dilate_and_feather(mask, dilate_px=spec.dilate_px, feather_px=spec.feather_px)
         return mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def blocks(self) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.errors import RestoreError
 from restore.fix import stages as huge
-from restore.fix.masks import auto_reach_px, widened
+from restore.fix.masks import auto_reach_px, widen_holes
 from restore.fix.options import FixOptions
 from tests.fix.conftest import Filler, Inverter, fix_with, load, logged, save
 
@@ -43,7 +43,7 @@ def moved(mask: np.ndarray, by_px: int) -> np.ndarray:
 
 
 def after(mask: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    return widened(mask.astype(np.float32), picture.astype(np.float32) / 255) > 0
+    return widen_holes(mask.astype(np.float32), picture.astype(np.float32) / 255) > 0
 
 
 @pytest.mark.parametrize(("colour", "opacity"), [((250, 250, 250), 1), ((10, 10, 10), 1), ((240, 40, 200), 0.6)])
@@ -83,14 +83,14 @@ def test_holes_are_widened_each_for_itself() -> None:
 def test_a_soft_edge_is_meant_to_be_soft() -> None:
     mask = lettering()
     soft = cv2.GaussianBlur(moved(mask, -3).astype(np.float32), (0, 0), 3)
-    assert np.array_equal(widened(soft, written(mask).astype(np.float32) / 255), soft)
+    assert np.array_equal(widen_holes(soft, written(mask).astype(np.float32) / 255), soft)
 
 
 def test_a_brush_with_smooth_edges_is_widened() -> None:
     mask = lettering()
     brush = cv2.GaussianBlur(moved(mask, -2).astype(np.float32), (0, 0), 0.6)
     brush[brush < 0.02] = 0
-    found = widened(brush, written(mask).astype(np.float32) / 255)
+    found = widen_holes(brush, written(mask).astype(np.float32) / 255)
     assert (found >= brush).all()
     assert (found[mask] > 0.9).mean() > 0.98, "its smooth edge is inside now, and white"
 
@@ -107,10 +107,10 @@ def test_masks_of_nothing_and_of_everything_and_tiny_pictures_are_no_trouble(siz
     shown = np.full((*size, 3), 0.5, np.float32)
     for value in (0, 0.3, 1):
         given = np.full(size, value, np.float32)
-        assert np.array_equal(widened(given, shown), given)
+        assert np.array_equal(widen_holes(given, shown), given)
     corner = np.zeros(size, np.float32)
     corner[-1, -1] = 1
-    assert np.array_equal(widened(corner, shown), corner)
+    assert np.array_equal(widen_holes(corner, shown), corner)
 
 
 class Tight(Inverter):

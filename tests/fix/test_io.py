@@ -106,7 +106,7 @@ def test_masks_in_pipes(fix, tmp_path):
         ((".", "-"), b"", 2, "a folder cannot be written to standard output"),
         (("-", "-", "--masks", "."), b"x", 2, "no name to find its mask by"),
         (("-", "-", "--suffix", "_x"), b"x", 2, "--suffix: does not apply to standard output"),
-        (("-", "-", "--log", "-"), b"x", 2, "--log: the picture goes to standard output already"),
+        (("-", "-", "--log", "-"), b"x", 2, "--log: the image already goes to standard output"),
         (("-", "-", "--json"), b"x", 2, "--json: cannot be combined with OUTPUT -"),
         (("-", "x.png", "--json", "--log", "-"), b"x", 2, "--json: cannot be combined with --log -"),
     ],
@@ -128,7 +128,7 @@ def test_whoever_reads_may_leave(fix):
     with os.fdopen(writer, "w") as stdout:
         done = fix("-", "-", given=file_of(photo(200, 300), "PNG"), stdout=stdout)
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines() == ["failed: standard input: whoever was reading has closed it"]
+    assert done.stderr.decode().splitlines() == ["failed: standard input: the reader closed the pipe"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -147,7 +147,7 @@ def test_a_terminal_is_no_place_for_pictures(fix, tmp_path):
         to_it = fix(source, "-", stdout=terminal)
         assert (to_it.returncode, b"a terminal cannot show" in to_it.stderr) == (2, True)
         from_it = fix("-", "-", stdin=terminal)
-        assert (from_it.returncode, b"nothing is piped into" in from_it.stderr) == (2, True)
+        assert (from_it.returncode, b"standard input is a terminal" in from_it.stderr) == (2, True)
     os.close(ours)
 
 
@@ -156,7 +156,7 @@ def test_what_never_ends_does_not_fill_the_memory(fix, monkeypatch):
     with open("/dev/zero") as endless:
         done = fix("-", "-", stdin=endless)
     assert done.returncode == 1
-    assert b"there is not enough memory for what comes in" in done.stderr
+    assert b"out of memory while reading standard input" in done.stderr
 
 
 def test_a_file_called_minus_is_reached_by_its_folder(tmp_path, monkeypatch):
