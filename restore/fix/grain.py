@@ -161,7 +161,7 @@ def _mix(waves: Tensor) -> Tensor:
 
 
 def _missing_amplitude(repaired: Tensor, hole: Tensor, grain: Grain) -> Tensor:
-    """The fraction of the grain's amplitude that the filling lacks, 3×H×W, from the local power of second differences."""
+    """The fraction of the grain amplitude that the filling lacks, 3×H×W, from the local power of second differences."""
     differences = torch.tensor([1.0, -2.0, 1.0])
     taps = differences[:, None] * differences
     expected = (grain.spectrum * torch.fft.fft2(taps, (WINDOW_PX, WINDOW_PX)).abs().square()).mean(dim=(1, 2))

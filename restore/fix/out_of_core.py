@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError
 from restore.files import check_unchanged, replace_atomically, temporary_path, write_error_message
-from restore.fix.masks import FloatArray, opaque_where_repaired, reach_px, dilate_and_feather, transparency
+from restore.fix.masks import FloatArray, dilate_and_feather, opaque_where_repaired, reach_px, transparency
 from restore.fix.options import Metadata
 from restore.fix.steps import Page, blend
 from restore.images import DecodedImage

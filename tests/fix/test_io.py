@@ -145,7 +145,7 @@ def test_a_terminal_is_no_place_for_pictures(fix, tmp_path):
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "r+b", buffering=0) as both, io.TextIOWrapper(both) as terminal:
         to_it = fix(source, "-", stdout=terminal)
-        assert (to_it.returncode, b"a terminal cannot show" in to_it.stderr) == (2, True)
+        assert (to_it.returncode, b"standard output is a terminal" in to_it.stderr) == (2, True)
         from_it = fix("-", "-", stdin=terminal)
         assert (from_it.returncode, b"standard input is a terminal" in from_it.stderr) == (2, True)
     os.close(ours)
