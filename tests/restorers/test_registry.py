@@ -81,7 +81,7 @@ def test_the_names_of_classical_methods_are_listed_without_loading_them() -> Non
     assert tuple(CLASSICAL) == CLASSICAL_NAMES
     probe = (
         "import sys; from restore.restorers.registry import open_restorer; open_restorer('photo', device='cpu');"
-        "heavy = ('cv2', 'scipy', 'skimage', 'kornia', 'lightning_fabric', 'torchvision');"
+        "heavy = ('cv2', 'scipy', 'skimage', 'lightning_fabric', 'torchvision');"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
