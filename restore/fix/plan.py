@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
-from restore.files import check_writable, not_found_message
+from restore.files import check_not_within, check_writable, not_found_message
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions
@@ -131,11 +131,7 @@ def check_folder_target(source: Path, target: Path) -> None:
         raise RestoreError(
             "the input is a folder, but the output looks like a file", where=target, hint="choose a folder"
         )
-    real = Path(os.path.realpath(target))
-    for folder in (real, *real.parents):
-        if folder.exists() and os.path.samefile(folder, source):
-            what = "the output folder is the input folder" if folder == real else "the output is inside the input"
-            raise RestoreError(what, where=target, hint="choose a folder beside it")
+    check_not_within(target, source)
 
 
 def renamed(name: Path, suffix: str, extension: str | None) -> Path:

@@ -19,6 +19,7 @@ from restore.data.build import format_bytes
 from restore.data.loader import Batch, BatchStream, Source
 from restore.devices import is_out_of_memory, restored_cuda_flags
 from restore.errors import RestoreError, printable
+from restore.files import check_writable, make_folder
 from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
 from restore.training.config import TrainConfig
@@ -95,7 +96,8 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     share = config.data.batch // processes
     batch = source.batch(config.seed, 0, min(share, _SHOWN_IMAGES))
     image = config.out / "dry_run.png"
-    _make_folder(config.out)
+    check_writable(config.out)
+    make_folder(config.out)
     _save_batch(batch, image)
 
     one = Batch(batch.damaged[:1], batch.mask[:1], batch.clean[:1], batch.keys[:1])
@@ -162,13 +164,6 @@ def _network_line(name: str, builder: str, network: nn.Module, forward: Callable
 def _save_batch(batch: Batch, path: Path) -> None:
     columns = (batch.damaged, batch.mask.expand(-1, 3, -1, -1), batch.clean)
     save_grid(path, [[column[i : i + 1] for column in columns] for i in range(len(batch.keys))])
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RestoreError(f"cannot be written: {error.strerror}", where=path) from error
 
 
 def _peak_memory(device: torch.device) -> str:

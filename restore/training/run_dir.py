@@ -21,7 +21,7 @@ from restore.config import read_yaml, rename_old_keys
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.environment import environment
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, write_atomically
+from restore.files import sweep_leftovers, write_atomically, write_error_message
 from restore.plotting import draw_curves
 from restore.training.config import FREE_ON_RESUME, TrainConfig
 
@@ -56,7 +56,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "w")
         except OSError as error:
-            raise RestoreError(f"cannot be written: {error.strerror}", where=path) from error
+            raise RestoreError(write_error_message(error), where=path) from error
         _lock(self._lock, path)
 
     def __enter__(self) -> RunFolder:
@@ -120,7 +120,7 @@ class RunFolder:
         try:
             (self.path / "samples").mkdir(exist_ok=True)
         except OSError as error:
-            raise RestoreError(f"cannot be written: {error.strerror}", where=self.path / "samples") from error
+            raise RestoreError(write_error_message(error), where=self.path / "samples") from error
         for folder in (self.path, self.path / "samples", self.state.parent):
             sweep_leftovers(folder)
         write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
@@ -146,9 +146,7 @@ class RunFolder:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
-            raise RestoreError(
-                f"cannot be written: {error.strerror}", where=self.path / "metrics.jsonl", exit_code=1
-            ) from error
+            raise RestoreError(write_error_message(error), where=self.path / "metrics.jsonl", exit_code=1) from error
         if self._board is not None:
             for name, value in values.items():
                 if name != "step":
@@ -212,7 +210,7 @@ class RunFolder:
                 shutil.copyfile(self.state, kept)
         except OSError as error:
             kept.unlink(missing_ok=True)
-            raise RestoreError(f"cannot be written: {error.strerror}", where=kept, exit_code=1) from error
+            raise RestoreError(write_error_message(error), where=kept, exit_code=1) from error
         return kept
 
     def _remove_old_checkpoints(self, newest: int) -> None:

@@ -207,7 +207,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         ),
         (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "auto"), 2, "requires --masks"),
         (("fix", "{folder}", "{tmp}/o", "--mask-missing", "clean"), 2, "requires --masks"),
-        (("fix", "{folder}", "{folder}/cat.png/out"), 2, "is inside the input"),
+        (("fix", "{folder}", "{folder}/cat.png/out"), 2, "or inside it"),
         (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
         (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "requires --masks"),
         (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
