@@ -34,7 +34,7 @@ def examine() -> list[tuple[str, str]]:
         ("restore", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("platform", platform.platform()),
-        *((name, version or "not installed") for name, version in _versions().items()),
+        *((name, version or "not installed") for name, version in package_versions().items()),
         ("processor", _processor()),
         ("fast bf16 on CPU", "yes" if cpu_has_fast_bf16() else "no, fp32 is used"),
         ("threads", str(torch.get_num_threads())),
@@ -59,7 +59,7 @@ def environment(device: str = "auto", precision: str = "auto") -> dict[str, Any]
         RestoreError: this machine has no such device.
     """
     place = pick_device(device)
-    versions = _versions()
+    versions = package_versions()
     return {
         "restore": __version__,
         "python": platform.python_version(),
@@ -77,7 +77,8 @@ def environment(device: str = "auto", precision: str = "auto") -> dict[str, Any]
     }
 
 
-def _versions() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
+    """The version of each of `PACKAGES`; None: it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:

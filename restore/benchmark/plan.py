@@ -6,7 +6,6 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from restore import __version__
 from restore.benchmark.degradations import BenchDegradation, find_degradations
 from restore.devices import pick_device, pick_precision
+from restore.environment import package_versions
 from restore.errors import RestoreError
 from restore.files import check_not_within, check_writable
 from restore.images import find_images, index_by_stem
@@ -38,8 +38,8 @@ MARKER = ".made-by-restore-bench"
 PUBLISHED_SETS = {"cbsd68": 68}
 """Test sets with published figures in `published.tsv`, and their numbers of images."""
 
-# Libraries that decide the results of methods without weights.
-_LIBRARIES = ("scikit-image", "opencv-python", "numpy", "scipy")
+# Libraries that decide the results of methods without weights. OpenCV has two packages; either may be installed.
+_LIBRARIES = ("scikit-image", "opencv-python", "opencv-python-headless", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,8 @@ def open_models(models: Sequence[str], *, device: str, precision: str, tile_px: 
 
 
 def _method_identity(name: str) -> str:
-    libraries = ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)
+    versions = package_versions()
+    libraries = ", ".join(f"{library} {versions[library]}" for library in _LIBRARIES if versions[library] is not None)
     return f"{name} of restore {__version__} with {libraries}"
 
 
