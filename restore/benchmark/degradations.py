@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from restore.config import config_names
 from restore.degradations import key, load_degradation
+from restore.degradations.jpeg import libjpeg
 from restore.degradations.resize import scaled
 from restore.errors import RestoreError, did_you_mean
 
@@ -114,8 +113,10 @@ def _from_literature(name: str, seed: int) -> BenchDegradation:
         )
         return BenchDegradation(name, description, lambda clean, _: _sample(clean, awgn(clean, float(number), seed)))
     if kind == "jpeg":
-        description = f"JPEG compression by Pillow, quality {number}, 4:2:0"
-        return BenchDegradation(name, description, lambda clean, _: _sample(clean, jpeg_file(clean, int(number))))
+        description = f"JPEG compression by libjpeg, quality {number}, 4:2:0"
+        return BenchDegradation(
+            name, description, lambda clean, _: _sample(clean, libjpeg(clean[0], int(number), subsampled=True)[None])
+        )
     scale = int(number.removeprefix("x"))
     description = (
         f"downscaled {scale} times by bicubic interpolation with antialiasing (a = -0.5, as MATLAB's imresize and "
@@ -164,15 +165,6 @@ def awgn(clean: Tensor, sigma: float, seed: int) -> Tensor:
     height, width = clean.shape[-2:]
     noise = np.random.RandomState(seed).normal(0, sigma / 255, (height, width, 3))
     return clean + torch.from_numpy(noise).float().permute(2, 0, 1)[None]
-
-
-def jpeg_file(clean: Tensor, quality: int) -> Tensor:
-    """Encode as JPEG with Pillow (4:2:0) and decode again: float32, 1×3×H×W, multiples of 1/255."""
-    file = io.BytesIO()
-    pixels = clean[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-    with Image.open(file) as decoded:
-        return torch.tensor(np.asarray(decoded)).permute(2, 0, 1)[None].float() / 255
 
 
 def bicubic(clean: Tensor, scale: int) -> BenchSample:
