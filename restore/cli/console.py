@@ -63,6 +63,10 @@ class Progress:
         """Show that `done` of `total` are done; `what` replaces the description."""
         self._bar.update(self._task, completed=done, total=total, description=what)
 
+    def finished(self, record: object, done: int, total: int) -> None:
+        """Show that an image is finished: the `progress` of a run."""
+        self.at(done, total)
+
 
 class TrainingDisplay:
     """A progress bar with losses, images/s and time left on a terminal; plain lines elsewhere."""

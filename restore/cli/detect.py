@@ -61,9 +61,7 @@ def detect(
         limit_threads()
         detector = open_detector(model, device=options.device, precision=options.precision)
     with Progress("detecting", len(plan.jobs)) as bar:
-        summary = run_detect(
-            plan, detector, options, progress=lambda record, done, total: bar.at(done, total), link=link
-        )
+        summary = run_detect(plan, detector, options, progress=bar.finished, link=link)
     # A filter in a pipe prints nothing if nothing is wrong.
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)

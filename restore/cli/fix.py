@@ -92,7 +92,7 @@ def fix(
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,
-            progress=lambda record, done, total: bar.at(done, total),
+            progress=bar.finished,
             report_progress=lambda done, total: bar.at(done, total, "writing the report"),
         )  # fmt: skip
     # A filter in a pipe prints nothing if nothing is wrong.

@@ -11,11 +11,10 @@ import PIL.Image
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
-from restore.fix.log import RunLog
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
 from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
-from restore.fix.results import ResultRecorder, Summary
+from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
 from restore.fix.stages import Stages, WorkItem, is_lossy_reencode
 from restore.fix.steps import MemoryPage

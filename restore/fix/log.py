@@ -4,25 +4,17 @@
     {"event": "image", "time": "2026-01-31T12:00:01.250Z", "run": "9f2c41d07b3a", "version": "0.1.0", ...}
 
 `RunStart` and `Record` are the two kinds of lines; their fields are the keys, in this order. Runs append to a log, and
-`run` tells which lines belong together.
+`run` tells which lines belong together. `restore.fix.results.RunLog` writes them, `read_done` reads them.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from restore import __version__
-from restore.errors import RestoreError
 from restore.fix.options import FilePath
 
 Status = Literal["done", "skipped", "failed"]
@@ -147,84 +139,6 @@ class Record(LogLine):
     mask_coverage: float | None = None
     changed_fraction: float | None = None
     warnings: list[str] = field(default_factory=list)
-
-
-def now() -> str:
-    """The time as lines hold it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def new_run() -> str:
-    """An identifier for a run."""
-    return secrets.token_hex(6)
-
-
-#: How logs begin: with a run, or, if they were begun by version 0.1.0 or earlier, with an image.
-_BEGINNINGS = (b'{"event"', b'{"input"')
-
-
-class RunLog:
-    """A file of JSON lines that is appended to. Not safe for several threads at once.
-
-    Args:
-        path: the file; `-` is standard output; None: nothing is written.
-
-    Raises:
-        RestoreError: exit code 2; it cannot be written to, or holds something else than a log.
-    """
-
-    def __init__(self, path: FilePath | None) -> None:
-        self._file: IO[str] | None = None
-        self._closes = False
-        if path is None:
-            return
-        if os.fspath(path) == "-":
-            self._file = sys.stdout
-            return
-        path = Path(path)
-        try:
-            if path.is_file():
-                with open(path, "rb") as existing:
-                    start = existing.read(max(map(len, _BEGINNINGS)))
-                # A run that was killed may have written the beginning of a line, or nothing.
-                if not any(beginning.startswith(start) for beginning in _BEGINNINGS):
-                    raise RestoreError("exists and is not a log", where=path, hint="choose another file for --log")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file, self._closes = open(path, "a", encoding="utf-8"), True
-        except OSError as error:
-            raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
-        if path.is_file():
-            self._end_torn_line(path)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anything is written at all."""
-        return self._file is not None
-
-    def _end_torn_line(self, path: Path) -> None:
-        """A run that was killed may have written half a line; the next line must not continue it."""
-        with open(path, "rb") as existing:
-            if existing.seek(0, os.SEEK_END):
-                existing.seek(-1, os.SEEK_END)
-                if existing.read(1) != b"\n" and self._file is not None:
-                    self._file.write("\n")
-
-    def write(self, line: LogLine) -> None:
-        """Append a line; the operating system has it when this returns."""
-        if self._file is not None:
-            self._file.write(json.dumps(asdict(line)) + "\n")
-            self._file.flush()
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None and self._closes:
-            # A failed write was reported when it was tried; closing tries again.
-            with suppress(OSError):
-                self._file.close()
 
 
 def read_done(path: FilePath) -> Iterator[dict[str, Any]]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import secrets
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from types import TracebackType
+from typing import IO, Any, cast
 
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.decoder_isolation import SupervisorLink
-from restore.fix.log import ReasonCode, Record, RunLog, RunStart, Status, new_run, now
+from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Status
+from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan, Job, called
 from restore.images import NotAnImage
 from restore.images.decode import DamagedFile, ImageTooLarge
@@ -25,6 +32,16 @@ Progress = Callable[[Record, int, int], None]
 DISK_FULL = "the disk is full"
 
 logger = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """The time as lines hold it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_run() -> str:
+    """An identifier for a run."""
+    return secrets.token_hex(6)
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,74 @@ class Summary:
         return [f"failed: {called(failure.path)}: {failure.reason}" for failure in self.failed]
 
 
+#: How logs begin: with a run, or, if they were begun by version 0.1.0 or earlier, with an image.
+_BEGINNINGS = (b'{"event"', b'{"input"')
+
+
+class RunLog:
+    """A file of JSON lines that is appended to. Not safe for several threads at once.
+
+    Args:
+        path: the file; `-` is standard output; None: nothing is written.
+
+    Raises:
+        RestoreError: exit code 2; it cannot be written to, or holds something else than a log.
+    """
+
+    def __init__(self, path: FilePath | None) -> None:
+        self._file: IO[str] | None = None
+        self._closes = False
+        if path is None:
+            return
+        if os.fspath(path) == "-":
+            self._file = sys.stdout
+            return
+        path = Path(path)
+        try:
+            if path.is_file():
+                with open(path, "rb") as existing:
+                    start = existing.read(max(map(len, _BEGINNINGS)))
+                # A run that was killed may have written the beginning of a line, or nothing.
+                if not any(beginning.startswith(start) for beginning in _BEGINNINGS):
+                    raise RestoreError("exists and is not a log", where=path, hint="choose another file for --log")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file, self._closes = open(path, "a", encoding="utf-8"), True
+        except OSError as error:
+            raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
+        if path.is_file():
+            self._end_torn_line(path)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is written at all."""
+        return self._file is not None
+
+    def _end_torn_line(self, path: Path) -> None:
+        """A run that was killed may have written half a line; the next line must not continue it."""
+        with open(path, "rb") as existing:
+            if existing.seek(0, os.SEEK_END):
+                existing.seek(-1, os.SEEK_END)
+                if existing.read(1) != b"\n" and self._file is not None:
+                    self._file.write("\n")
+
+    def write(self, line: LogLine) -> None:
+        """Append a line; the operating system has it when this returns."""
+        if self._file is not None:
+            self._file.write(json.dumps(asdict(line)) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and self._closes:
+            # A failed write was reported when it was tried; closing tries again.
+            with suppress(OSError):
+                self._file.close()
+
+
 class ResultRecorder:
     """Records the result of every image once, from any thread: counts, logs and reports it.
 
@@ -133,6 +218,7 @@ class ResultRecorder:
         progress: called with the record, the number of images finished and the total; by one thread at a time.
         fail_fast: the first failure stops the run.
         link: is told every result, so that a run that is started again knows them.
+        records: gets every record; None: they are not collected.
     """
 
     def __init__(
@@ -142,10 +228,11 @@ class ResultRecorder:
         progress: Progress | None = None,
         fail_fast: bool = False,
         link: SupervisorLink | None = None,
+        records: list[Record] | None = None,
     ) -> None:
         self.summary, self.log, self.settings = summary, log, summary.settings
         self._progress, self._fail_fast = progress, fail_fast
-        self._link = link or SupervisorLink()
+        self._link, self._records = link or SupervisorLink(), records
         self._lock = threading.Lock()
 
     def start(self, plan: FixPlan) -> None:
@@ -197,7 +284,7 @@ class ResultRecorder:
             except OSError as error:
                 self.summary.stopped = f"the log cannot be written: {error.strerror}"
             self._link.end(record.input, {"record": asdict(record), "pixels": pixels})
-            self._show(record)
+            self._report(record)
 
     def finish_early(self, job: Job) -> None:
         """Record a job that the plan, or reading its image, settled: it is skipped, or fails."""
@@ -208,7 +295,7 @@ class ResultRecorder:
         record = Record(**entry["record"])
         with self._lock:
             self._count(record, entry["pixels"])
-            self._show(record)
+            self._report(record)
 
     def _count(self, record: Record, pixels: int) -> None:
         summary = self.summary
@@ -224,8 +311,10 @@ class ResultRecorder:
                 summary.stopped = summary.stopped or "an image failed (--fail-fast)"
         summary.warnings += [f"{called(Path(record.input))}: {note}" for note in record.warnings]
 
-    def _show(self, record: Record) -> None:
+    def _report(self, record: Record) -> None:
         summary = self.summary
+        if self._records is not None:
+            self._records.append(record)
         if self._progress is not None:
             self._progress(record, summary.total - summary.not_started, summary.total)
 

@@ -12,10 +12,10 @@ from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.io import check_pipes
-from restore.fix.log import Record, RunLog
+from restore.fix.log import Record
 from restore.fix.options import FilePath, FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
-from restore.fix.results import Progress, ResultRecorder, Summary
+from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 from restore.fix.scheduler import stream
 from restore.fix.stages import Stages
 from restore.fix.steps import Models
@@ -132,24 +132,18 @@ def run_fix(
         model_sha256=restorer.sha256,
         settings=resolved_settings(models, options),
     )
-    records: list[Record] = []
-
-    def finished(record: Record, done: int, total: int) -> None:
-        if options.html_report is not None:
-            records.append(record)
-        if progress is not None:
-            progress(record, done, total)
-
+    records: list[Record] | None = None if options.html_report is None else []
     run_stages(
         plan,
         lambda recorder: Stages(plan, models, options, recorder, link),
         summary,
         log=options.log,
-        progress=finished,
+        progress=progress,
+        records=records,
         fail_fast=options.fail_fast,
         link=link,
     )
-    if options.html_report is not None and not summary.interrupted:
+    if options.html_report is not None and records is not None and not summary.interrupted:
         from restore.fix.html_report import write_fix_page
 
         def written(done: int) -> None:
@@ -202,6 +196,7 @@ def run_stages(
     *,
     log: FilePath | None = None,
     progress: Progress | None = None,
+    records: list[Record] | None = None,
     fail_fast: bool = False,
     link: SupervisorLink,
 ) -> None:
@@ -212,6 +207,7 @@ def run_stages(
         stages_of: makes the stages; they report the status of every file to the recorder.
         summary: is filled.
         log, progress, fail_fast, link: see `run_fix`.
+        records: gets the record of every image, for a report; None: they are not collected.
 
     Raises:
         RestoreError: exit code 2; a log that cannot be written. Nothing has been written.
@@ -219,7 +215,7 @@ def run_stages(
     summary.stopped, summary.run, summary.output = link.past.stop, link.past.run, os.fspath(plan.output)
     try:
         with RunLog(log) as lines:
-            recorder = ResultRecorder(summary, lines, progress, fail_fast, link)
+            recorder = ResultRecorder(summary, lines, progress, fail_fast, link, records)
             if not link.past.plan:  # else an earlier start has written it
                 recorder.start(plan)
             _carry_out(plan, stages_of(recorder), recorder, link.past)

@@ -262,7 +262,8 @@ def _decode_to_spool(
     rows = Spool.from_vips(image, spool)
     # libvips finds no EXIF block behind the pixels of a PNG, or in a text.
     exif = png.read_header(data).exif if kind == "png" else header.fields.get("exif-data")
-    rows = rows.upright((header.orientation if kind == "tiff" else orientation_of(exif)) or 1)
+    orientation = header.orientation if kind == "tiff" else None if exif is None else orientation_of(exif)
+    rows = rows.upright(orientation or 1)
     output = DecoderOutput(
         values=np.empty((0, rows.size[1], rows.bands), rows.dtype),
         channels=channels,

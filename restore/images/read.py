@@ -19,7 +19,7 @@ from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
-from restore.images.metadata.exif import orientation_of, reoriented, upright_exif, upright_xmp
+from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
 
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
@@ -260,12 +260,12 @@ def assemble_image(
     if frames > 1:
         notes.append(f"only the first of {frames} frames is read")
 
-    orientation = orientation_of(exif)
-    if kind in ("avif", "heic"):  # the format has its own tags for this, which the decoder applies
-        orientation = 1
-    elif kind == "tiff" and output.orientation is not None:
+    orientation = 1
+    if kind == "tiff" and output.orientation is not None:
         orientation = output.orientation
-    values = reoriented(output.values, orientation)
+    elif exif is not None and kind not in ("avif", "heic"):  # these have tags of their own, which the decoder applies
+        orientation = orientation_of(exif)
+    values = _upright(output.values, orientation)
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     if orientation >= 5 and kind == "png":
@@ -298,6 +298,17 @@ def assemble_image(
         reoriented=orientation != 1,
         notes=notes,
     )
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an H×W(×C) array, turned upright (EXIF 2.32, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def is_lossless_webp(data: bytes) -> bool:

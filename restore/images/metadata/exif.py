@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 import struct
 
-import numpy as np
-
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 # ImageWidth and ImageLength in the first directory, PixelXDimension and PixelYDimension in the EXIF directory.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
@@ -22,10 +20,10 @@ _XMP_SIZE = re.compile(
 )
 
 
-def orientation_of(exif: bytes | None) -> int:
-    """The orientation, 1 to 8; 1 if there is none or the block is broken."""
+def orientation_of(exif: bytes) -> int:
+    """The orientation, 1 to 8; 1 if it is not stated or the block is broken."""
     for tag, kind, count, at, order in _entries(exif, 0):
-        if tag == _ORIENTATION and kind in (3, 4) and count == 1 and exif is not None:
+        if tag == _ORIENTATION and kind in (3, 4) and count == 1:
             value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
             return value if 1 <= value <= 8 else 1
     return 1
@@ -70,17 +68,6 @@ def upright_xmp(xmp: bytes, size: tuple[int, int], *, reoriented: bool) -> bytes
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if reoriented else xmp
 
 
-def reoriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of an H×W(×C) array, turned upright (EXIF 2.32, tag 0x0112)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
 def without_prefix(exif: bytes) -> bytes:
     """The block as a bare TIFF structure, as PNG and AVIF hold it."""
     return exif[len(_PREFIX) :] if exif.startswith(_PREFIX) else exif
@@ -100,10 +87,10 @@ def _layout(exif: bytes | bytearray) -> tuple[int, str, int] | None:
     return start, order, struct.unpack_from(order + "I", exif, start + 4)[0]
 
 
-def _entries(exif: bytes | bytearray | None, ifd: int) -> list[tuple[int, int, int, int, str]]:
+def _entries(exif: bytes | bytearray, ifd: int) -> list[tuple[int, int, int, int, str]]:
     """(tag, type, count, position of the value, byte order) of a directory's entries; `ifd` 0 = the first directory."""
-    layout = _layout(exif) if exif else None
-    if layout is None or exif is None:
+    layout = _layout(exif)
+    if layout is None:
         return []
     start, order, first = layout
     at = start + (ifd or first)
