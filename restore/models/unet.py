@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from restore.models.base import RestorationNetwork
-from restore.models.harmonic_fill import harmonic_fill
+from restore.models.base import RestorationNetwork, harmonic_fill
 
 Norm = Literal["none", "batch"]
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
-from restore.models.self_ensemble import self_ensemble
 from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.network import NetworkRunner, requirements_of, sha256_of
 from restore.restorers.registry import parse_model
@@ -30,6 +29,10 @@ SMALLEST_SIDE_PX = 512
 
 #: The smallest scale is also searched mirrored, unless it has more pixels than this.
 SELF_ENSEMBLE_MAX_PX = 1 << 21
+
+#: The dimensions along which an image is mirrored. Rotations are left out: photographs have an up and a down, and a
+#: network that never saw one lying on its side detects less in it.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class Detector:
@@ -187,3 +190,17 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
         precision,
         sha256_of(path),
     )
+
+
+def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Run `f` on an image and its mirror images, mirror the outputs back, and average them.
+
+    The "self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR
+    Workshops 2017, section 3.4, without its rotations.
+
+    Args:
+        f: ...×H×W -> ...×H×W, of the same H and W.
+        image: ...×H×W.
+    """
+    first, *others = (f(image.flip(dims)).flip(dims) for dims in FLIPS)
+    return sum(others, start=first) / len(FLIPS)

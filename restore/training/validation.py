@@ -20,7 +20,7 @@ from restore.metrics import score_batch
 from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.base import RestorationNetwork
-from restore.models.self_ensemble import self_ensemble
+from restore.restorers.detector import self_ensemble
 from restore.training.config import TrainConfig
 
 
