@@ -4,7 +4,7 @@
     restore.fix_folder("scans", "repaired", options=restore.FixOptions(masks="auto"))
     repaired = restore.fix_image(array)  # or a PIL image, or the bytes of a file
 
-A name is imported when it is first used, so that `import restore` costs nothing.
+Names are imported on first use, which keeps `import restore` fast.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'restore' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value  # the next use does not come here
+    globals()[name] = value  # later uses skip this function
     return value
 
 

@@ -1,4 +1,4 @@
-"""What `restore degrade`, `restore eval` and `restore train` do, as functions; `restore` re-exports them."""
+"""The functions behind `restore degrade`, `restore eval` and `restore train`, re-exported by `restore`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def degrade(
     overwrite: bool = False,
     progress: OnProgress | None = None,
 ) -> DegradeSummary:
-    """Degrade clean images in a repeatable way.
+    """Degrade clean images reproducibly.
 
     Args:
         clean: folder of images, searched recursively.
@@ -102,7 +102,7 @@ def train(
     Args:
         config: the name of a shipped config (`photo`, `inpaint`, ...), a YAML file, or a loaded config.
         overrides: `key=value`, as on the command line: `["data.batch=4", "out=runs/mine"]`; not for a loaded config.
-        callbacks: are told of steps and validations; None: nothing is.
+        callbacks: called at log lines, validations and events; None: no callbacks.
 
     Raises:
         RestoreError: exit code 2: the config is wrong, or its data cannot be read. Exit code 3: training diverged.

@@ -18,7 +18,7 @@ def box_mean(maps: Tensor, side: int) -> Tensor:
 
 
 def _sum_along(values: Tensor, side: int, dim: int) -> Tensor:
-    """Sum over `side` neighbours along one dimension.
+    """Sum over `side` neighbors along one dimension.
 
     Windows of 1, 2, 4, … elements come from one another, and those that make up `side` in binary are added: about
     2·log2(side) additions. Running sums would be as quick, but lose precision along the image.

@@ -220,12 +220,12 @@ def read_torch_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch_file(path: Path) -> dict[Any, Any]:
-    """The dict in a `.pth`, `.pt` or `.ckpt` file: tensors and plain values, maybe nested as training code leaves them.
+    """The dict in a `.pth`, `.pt` or `.ckpt` file: tensors and plain values, possibly nested.
 
     Raises:
         RestoreError: not such a file, TorchScript, or a pickle with anything that could run code (nothing of it runs).
     """
-    hint = "have whoever made it save the state dict alone, best as .safetensors"
+    hint = "ask its author to save only the state dict, preferably as .safetensors"
     try:
         if _is_torchscript(path):
             raise RestoreError("a TorchScript archive holds code, and is not opened", where=path, hint=hint)
@@ -235,7 +235,7 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
     except RestoreError:
         raise
     except Exception as error:  # damaged bytes can make the unpickler raise anything
-        # PyTorch's message first advises to load the file anyway; what is wrong with it comes last.
+        # PyTorch's message first suggests loading the file unsafely; the actual problem comes last.
         message = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
         code = re.search(r"\bGLOBAL (\S+)", message)
         if code is not None:
@@ -314,7 +314,7 @@ def _opened(path: Path) -> Any:
         raise RestoreError("there is no such file", where=path) from error
     except (SafetensorError, OSError) as error:
         raise RestoreError(
-            f"not a whole safetensors file ({' '.join(str(error).split())[:80]})",
+            f"not a complete safetensors file ({' '.join(str(error).split())[:80]})",
             where=path,
             hint="copy or download it again",
         ) from error

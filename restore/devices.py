@@ -1,4 +1,4 @@
-"""Device, precision, threads and memory of the machine: asked here, and nowhere else."""
+"""Devices, precision, threads and memory of the machine. Other modules query them only through this one."""
 
 from __future__ import annotations
 
@@ -165,10 +165,10 @@ def _cgroup_cpus(root: Path) -> float | None:
 
 
 _MEMINFO = Path("/proc/meminfo")
-#: Installed memory where the system does not say (Windows): what any computer of today has.
+#: Installed memory if the system does not report it (Windows): a conservative guess.
 _ASSUMED_RAM = 4 << 30
 
-#: How PyTorch's allocators, CUDA, MPS and oneDNN say that memory is short; only CUDA's has an exception class.
+#: Messages of PyTorch's allocators, CUDA, MPS and oneDNN when memory runs out. Only CUDA's error has its own class.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 

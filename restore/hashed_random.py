@@ -24,7 +24,7 @@ _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 _ALL = (1 << 64) - 1
 _CHUNK = 1 << 20  # hashes computed at once: bounds the memory
-_FEW = 1 << 14  # up to here NumPy is quicker than PyTorch, because calls cost more than numbers
+_FEW = 1 << 14  # up to this size NumPy is faster than PyTorch, because the overhead of calls dominates
 _U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
@@ -90,7 +90,7 @@ def integers(keys: Tensor, stream: int, low: int, high: int, n: int | None = Non
 
 
 def bernoulli(keys: Tensor, stream: int, probability: float) -> Tensor:
-    """True with the given probability: bool[B]."""
+    """True with a probability of `probability`: bool[B]."""
     return uniform(keys, stream, 1)[:, 0] < probability
 
 

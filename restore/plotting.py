@@ -214,7 +214,7 @@ def running_mean(values: FloatArray) -> FloatArray:
     if window < 3:
         return values
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    centre = np.arange(len(values))
-    start, end = np.maximum(centre - window // 2, 0), np.minimum(centre + window // 2 + 1, len(values))
+    center = np.arange(len(values))
+    start, end = np.maximum(center - window // 2, 0), np.minimum(center + window // 2 + 1, len(values))
     smooth: FloatArray = (sums[end] - sums[start]) / (end - start)
     return smooth

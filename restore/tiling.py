@@ -12,7 +12,7 @@ from torch import Tensor
 from restore.devices import free_memory, is_out_of_memory
 from restore.errors import RestoreError
 
-#: Input pixels over which one tile fades into the next.
+#: Width of the blend between two tiles, in input pixels.
 BLEND_PX = 16
 
 
@@ -29,11 +29,11 @@ def run_tiled(
 ) -> Tensor:
     """Run `f` on tiles and put its outputs together.
 
-    Every output pixel comes from tiles whose cut edges are at least `overlap_px` away (the image's own border is no
-    cut), so for an `f` that sees no further the result equals that of the whole image. Where the trusted parts of two
-    tiles overlap, a raised cosine blends them. Tiles start at multiples of `multiple`, so a network with strides sees
-    the same alignment as in the whole image; they end at multiples, too, or at the image's border, where `f` pads as it
-    needs. An image that fits into one tile is passed to `f` as it is.
+    Every output pixel comes from tiles whose cut edges are at least `overlap_px` away (the image's border does not
+    count as a cut). So if `f` sees no further, the result equals that of the whole image. Where the trusted parts of
+    two tiles overlap, a raised cosine blends them. Tiles start at multiples of `multiple`, so a network with strides
+    sees the same alignment as in the whole image; they end at multiples, too, or at the image's border, where `f` pads
+    as it needs. An image that fits into one tile is passed to `f` as it is.
 
     Args:
         f: takes the inputs' tiles, B×C×h×w each (None stays None), and returns B×C'×(h·scale)×(w·scale). It may

@@ -43,7 +43,7 @@ def bench(
         typer.Option(
             metavar="DAMAGE",
             help="How to degrade the images (repeatable): none, awgn-15|25|50, jpeg-10|20|30|40, bicubic-x2|x4, "
-            "a named damage (inpaint-thin, ...), or a YAML file.",
+            "a shipped degradation (inpaint-thin, ...), or a YAML file.",
             autocompletion=bench_damage_names,
         ),
     ] = None,
@@ -52,12 +52,12 @@ def bench(
         typer.Option(
             metavar="[NAME=]MODEL",
             help="A name from `restore models`, a weights file or a run folder (repeatable). NAME is the label in "
-            "the tables. Default: the models that fit the damages.",
+            "the tables. Default: the models that suit the degradations.",
             autocompletion=model_names,
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N images.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the damages; the literature uses 0.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the degradations; the literature uses 0.")] = 0,
     convention: Convention = "skimage",
     lpips_net: LpipsNet = "alex",
     lpips_weights: LpipsWeights = None,
@@ -74,7 +74,7 @@ def bench(
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Degrade clean images, run every model on every damage, and compare scores, speed and memory."""
+    """Degrade clean images, run every model on every degradation, and compare scores, speed and memory."""
     from restore.benchmark.plan import plan_bench
 
     plan = plan_bench(

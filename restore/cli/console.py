@@ -1,4 +1,4 @@
-"""What a person sees while a command works: bars, tables, lines."""
+"""Terminal output of the commands: progress bars, tables and lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 def echo(line: str) -> None:
-    """A line on stderr: progress and complaints."""
+    """Print a line on stderr, which carries progress, warnings and errors."""
     typer.echo(line, err=True)
 
 
@@ -18,8 +18,8 @@ def echo(line: str) -> None:
 def loading() -> Iterator[None]:
     """Pause garbage collection while a command imports its modules and opens its models.
 
-    Collections would search hundreds of thousands of new objects, all of which stay: 0.3 s of the 1.6 s that importing
-    PyTorch takes. They are then left out of later collections, too.
+    Collections would scan hundreds of thousands of new objects that all stay alive: 0.3 s of the 1.6 s that importing
+    PyTorch takes. The objects are also excluded from later collections.
     """
     gc.disable()
     try:
@@ -30,7 +30,7 @@ def loading() -> Iterator[None]:
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err: bool = False) -> None:
-    """Columns on stdout (or stderr), aligned, the last one free to run on: readable, and easy to cut."""
+    """Print aligned columns on stdout or stderr. The last column is not padded."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header) - 1)]
     for row in [header, *rows]:
         line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths))
@@ -38,7 +38,7 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, err
 
 
 class Progress:
-    """A progress bar on stderr, where that is a terminal."""
+    """A progress bar on stderr, shown only on a terminal."""
 
     def __init__(self, what: str, total: int | None) -> None:
         from rich.console import Console
@@ -98,8 +98,8 @@ class TrainingDisplay:
         self._console.print(line, markup=False)
 
     def _logged(self, step: int, total: int, values: dict[str, float]) -> None:
-        shown = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
-        losses = " ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f" | {values['images_per_second']:.1f} images/s"
+        terms = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
+        losses = " ".join(f"{k} {v:.4g}" for k, v in terms.items()) + f" | {values['images_per_second']:.1f} images/s"
         self._bar.update(self._task, completed=step, losses=losses)
         if not self._console.is_terminal:
             left = (total - step) / max(values["images_per_second"], 1e-9)

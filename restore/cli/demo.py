@@ -35,17 +35,17 @@ class DemoTask:
     Attributes:
         damage: name of the degradation.
         model: name of the model.
-        masks: `no`: none; `given`: those of the degradation; `auto`: detected, and `photo` cleans up the rest.
+        masks: `no`: none; `exact`: those of the degradation; `auto`: detected, and `photo` cleans up the rest.
     """
 
     damage: str
     model: str
-    masks: Literal["no", "given", "auto"]
+    masks: Literal["no", "exact", "auto"]
 
 
 TASKS = (
     DemoTask("mixed", "photo", "no"),
-    DemoTask("inpaint-thin", "inpaint", "given"),
+    DemoTask("inpaint-thin", "inpaint", "exact"),
     DemoTask("scratch", "inpaint", "auto"),
 )
 COLUMN_PX = 300
@@ -54,7 +54,7 @@ COLUMN_PX = 300
 def make_demo(
     out: Path, echo: Callable[[str], None], lpips_net: str = "alex", lpips_weights: Path | None = None
 ) -> Path:
-    """Degrade, repair, score and show.
+    """Degrade, repair and score photographs, and draw a before/after sheet.
 
     Writes `out/clean`, `out/DAMAGE/damaged`, `out/DAMAGE/masks`, `out/DAMAGE/repaired` and `out/before_after.png`.
     Replaces the files of an earlier demo and touches nothing else. Uses no internet connection.
@@ -85,7 +85,7 @@ def make_demo(
     rows = []
     for task in TASKS:
         folder = out / task.damage
-        masks = {"no": None, "given": folder / "masks", "auto": "auto"}[task.masks]
+        masks = {"no": None, "exact": folder / "masks", "auto": "auto"}[task.masks]
         masks_option = f" --masks {masks}" if masks else ""
         echo(f"restore degrade {out / 'clean'} {folder} --damage {task.damage} --seed {SEED}")
         write_degraded(out / "clean", folder, task.damage, seed=SEED)
@@ -106,7 +106,7 @@ def make_demo(
     for line in table(rows, why_not):
         echo(line)
     sheet = out / SHEET
-    write_png(sheet, picture_sheet(out))
+    write_png(sheet, before_after_sheet(out))
     return sheet
 
 
@@ -168,7 +168,7 @@ def table(rows: list[tuple[DemoTask, EvalReport, EvalReport]], why_no_lpips: str
     return lines + [f"- : {reason}" for reason in why]
 
 
-def picture_sheet(out: Path) -> np.ndarray:
+def before_after_sheet(out: Path) -> np.ndarray:
     """One row per photograph: damaged | repaired for every task, then clean. uint8, H×W×3."""
     parts = [(f"{task.damage}: {part}", out / task.damage / part) for task in TASKS for part in ("damaged", "repaired")]
     rows = [

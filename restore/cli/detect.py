@@ -27,7 +27,7 @@ def detect(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="Where the masks are written: a folder, for one image also NAME.png; - is standard output.",
+            help="Folder for the masks, or NAME.png for a single image; - is standard output.",
         ),
     ],
     options: DetectOptions,
@@ -46,7 +46,7 @@ def detect(
     """
     from restore.fix.decoder_isolation import supervise
 
-    # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
+    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan.
     link = supervise(options.decode_timeout, echo)
 
     from restore.fix.detect import plan_detect, run_detect

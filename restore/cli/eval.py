@@ -62,13 +62,17 @@ def evaluate(
         typer.Option(help="Weights file of FID's Inception network, for use offline.", rich_help_panel="Scores"),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Write scores per image as CSV; - is stdout.", rich_help_panel="Reports")
+        Path | None,
+        typer.Option(
+            help="Write scores per image as CSV; - is standard output.",
+            rich_help_panel="Reports",
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json",
-            help="Write conventions, summary and scores per image as JSON; - is stdout.",
+            help="Write conventions, summary and scores per image as JSON; - is standard output.",
             rich_help_panel="Reports",
         ),
     ] = None,

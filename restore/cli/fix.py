@@ -31,7 +31,7 @@ def fix(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="Where the repaired images are written: same tree, names and formats; - is standard output.",
+            help="Folder or file for the repaired images, with the same tree, names and formats; - is standard output.",
         ),
     ],
     options: FixOptions,
@@ -47,7 +47,7 @@ def fix(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print what would be written, and stop.", rich_help_panel="Reports"),
+        typer.Option("--dry-run", help="Print the outputs of the run without writing them.", rich_help_panel="Reports"),
     ] = False,
     as_json: Annotated[
         bool,
@@ -58,8 +58,8 @@ def fix(
         ),
     ] = False,
 ) -> None:
-    """Repair an image or a folder of images. Pixels outside the mask stay unchanged, and nothing is overwritten
-    unless an option says so.
+    """Repair an image or a folder of images. With masks, only masked pixels change. Existing outputs are replaced only
+    with --overwrite.
     """
     for name, place in (("OUTPUT", output), ("--log", options.log)):
         if as_json and place == "-" and not dry_run:
@@ -71,7 +71,7 @@ def fix(
 
     from restore.fix.decoder_isolation import SupervisorLink, supervise
 
-    # From here on in a process that a decoder may crash; it is started again, with the plan of the first start.
+    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan.
     link = SupervisorLink() if dry_run else supervise(options.decode_timeout, echo)
 
     from restore.fix.plan import plan_fix

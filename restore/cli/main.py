@@ -1,4 +1,4 @@
-"""The program's entry: every command, and what becomes of errors."""
+"""The entry point of the command line: loads every command, and reports errors."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from restore.errors import RestoreError
 from restore.signals import interrupt_by_signals
 
 # isort: off
-# In the order of `restore --help`.
+# Importing a command registers it; `restore --help` lists commands in this order.
 from restore.cli import fix, detect, eval, compare, bench, train, degrade, models  # noqa: F401
 
 
 def main() -> None:
-    """Entry point: user errors become one line, never a traceback (unless `--debug`, which may stand anywhere)."""
+    """Run the command line. Errors are one line each; `--debug`, anywhere in the command, adds the traceback."""
     arguments, debug = _without_debug(sys.argv[1:])
     if debug:
         _log_to_stderr()
-    _give_way_soon()
+    _limit_thread_spinning()
     _quiet_pillow()
     interrupt_by_signals(once=False)
-    # The others of several processes meet the same errors as the first, which tells them.
+    # All processes of a distributed run meet the same errors, so only the first reports them.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     arguments, note = with_new_names(arguments)
     if note and first:
@@ -57,15 +57,15 @@ def main() -> None:
         if debug:
             raise
         code = getattr(error, "exit_code", None)
-        if code is not None and not first:  # a wrong option, which the first process tells
+        if code is not None and not first:  # a usage error, which the first process reports
             sys.exit(code)
-        where = "" if first else f" in process {os.environ['LOCAL_RANK']}"  # it may be this one's alone
-        echo(f"error: this should not have happened{where}: {type(error).__name__}: {error}; --debug shows where")
+        where = "" if first else f" in process {os.environ['LOCAL_RANK']}"  # other processes may not have failed
+        echo(f"error: unexpected error{where}: {type(error).__name__}: {error}; --debug shows the traceback")
         sys.exit(1)
 
 
 def run() -> None:
-    """The program `restore`: `main`, then an end without the interpreter's own clean-up.
+    """Run `main`, then exit without the interpreter's clean-up.
 
     Freeing PyTorch's modules one by one takes 0.4 s, more than the repair of a small image.
     """
@@ -84,27 +84,27 @@ def run() -> None:
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without `--debug`, and whether it was among them. What follows `--` is no option."""
+    """The arguments without `--debug`, and whether it was among them. Arguments after `--` are not options."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [argument for argument in arguments[:end] if argument != "--debug"]
     return options + arguments[end:], len(options) < end
 
 
-def _give_way_soon() -> None:
-    """Have threads that wait for each other sleep after some 50 µs, not after milliseconds, unless the user has said.
+def _limit_thread_spinning() -> None:
+    """Let waiting threads sleep after about 50 µs instead of milliseconds, unless the user has set a policy.
 
-    A network's threads meet hundreds of times per image. Where something else wants the processor too, such as a
-    decoder, those that spin keep it from the one that they wait for: 30 images of 128×128 took 25 s on two busy
-    cores, and 3 s with this. OpenMP reads it when PyTorch is imported.
+    The threads of a network synchronize hundreds of times per image. If another thread, such as a decoder, needs the
+    processor too, spinning threads keep it from the one that they wait for: 30 images of 128×128 took 25 s on two busy
+    cores, and 3 s with this limit. OpenMP reads the variable when PyTorch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _quiet_pillow() -> None:
-    """Keep Pillow's remarks about broken metadata off stderr: what matters becomes a note or an error of that file.
+    """Silence Pillow's warnings about broken metadata. Relevant problems become notes or errors of the file.
 
-    This belongs to the process, so it is done here, not where images are read.
+    Warning filters are process-wide, so the command line sets them, not the code that reads images.
     """
     for category in (UserWarning, RuntimeWarning):  # `DecompressionBombWarning` is one: `check_size` has its own limit
         warnings.filterwarnings("ignore", category=category, module=r"PIL\..*")
@@ -112,7 +112,7 @@ def _quiet_pillow() -> None:
 
 
 def _log_to_stderr() -> None:
-    """Everything that the package notes on the way, with tracebacks of files that failed unexpectedly."""
+    """Log all messages of this package to stderr, with the tracebacks of files that failed unexpectedly."""
     logger = logging.getLogger("restore")
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.DEBUG)

@@ -50,7 +50,7 @@ def models(
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, processor features, weights and LPIPS backbones, for a bug report."""
+    """Print versions, devices, processor features, weights and LPIPS backbones, for bug reports."""
     from restore.environment import examine
 
     print_table(("what", "found"), examine())

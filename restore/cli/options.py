@@ -1,4 +1,4 @@
-"""The command line's beginning: the program, what holds for every command, and options that several share."""
+"""The Typer app, its global options, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from restore.fix.options import BatchOptions, Option, alternatives, declared, fl
 
 
 class Group(typer.core.TyperGroup):
-    """The program: its help shows the first sentence of every command's help, however long it is."""
+    """A command group whose help lists the whole first sentence of every command's help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands; Typer's own cuts lines short."""
+        """Write the list of commands. Typer's own version truncates lines."""
         commands = {name: self.commands[name] for name in self.list_commands(ctx)}
         rows = [(name, _first_sentence(one.help or "")) for name, one in commands.items() if not one.hidden]
         with formatter.section("Commands"):
@@ -95,9 +95,9 @@ def _show_version(value: bool) -> None:
 def _global_options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 
@@ -165,20 +165,20 @@ def with_new_names(arguments: list[str]) -> tuple[list[str], str]:
 
 
 def with_options(options: type[BatchOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a parameter for every option of a class. The command gets them as one object, `options`."""
+    """Give a command a parameter for every option of a class. The command receives them as one object, `options`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        shown = {name: entry for name, entry in declared(options).items() if entry[1].cli}
+        entries = {name: entry for name, entry in declared(options).items() if entry[1].cli}
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
-            chosen = {name: values.pop(name) for name in shown}
-            lists = {name: tuple(value or ()) for name, value in chosen.items() if _is_list(shown[name][0])}
+            chosen = {name: values.pop(name) for name in entries}
+            lists = {name: tuple(value or ()) for name, value in chosen.items() if _is_list(entries[name][0])}
             command(options=options.from_dict(chosen | lists), **values)
 
         own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
-        parameters = own + [_parameter(options, name, *entry) for name, entry in shown.items()]
+        parameters = own + [_parameter(options, name, *entry) for name, entry in entries.items()]
         run.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
@@ -202,7 +202,7 @@ def _parameter(options: type[BatchOptions], name: str, kind: Any, option: Option
     elif len(parts) == 1 and (parts[0] in (int, float) or get_origin(parts[0]) is Literal):
         annotation = parts[0] | None if default is None else parts[0]
         bounds = {"min": option.minimum, "max": option.maximum} if parts[0] in (int, float) else {}
-    else:  # several spellings, which `options` tells apart
+    else:  # a union, such as auto|N: `options` parses the text
         annotation, default = (str | None if default is None else str), None if default is None else str(default)
     info = typer.Option(
         *names, help=option.help, rich_help_panel=option.panel, metavar=metavar, autocompletion=completion, **bounds
@@ -216,20 +216,19 @@ def _is_list(kind: Any) -> bool:
     return get_origin(kind) is tuple
 
 
-# Words that the shell can complete: found without loading what they stand for, or the prompt would wait for it.
-
+# Shell completion. Names are listed without importing the modules that they stand for, because the prompt waits.
 
 #: Methods without weights (`restore.restorers.classical.CLASSICAL`, which takes seconds to import).
 CLASSICAL_NAMES = ("telea", "navier-stokes", "biharmonic", "nlmeans", "tv")
 
-#: Damages of the literature (`restore.benchmark.degradations.LITERATURE`, likewise).
+#: Degradations from the literature (`restore.benchmark.degradations.LITERATURE`, which is slow to import, too).
 LITERATURE = (
     "none", "awgn-15", "awgn-25", "awgn-50", "jpeg-10", "jpeg-20", "jpeg-30", "jpeg-40", "bicubic-x2", "bicubic-x4",
 )  # fmt: skip
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Names for `--model` that begin so; none for a path, which the shell completes itself."""
+    """Names for `--model` that begin with `incomplete`. The shell completes paths itself."""
     shipped = sorted(path.stem for path in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
     return _beginning(incomplete, [*shipped, *CLASSICAL_NAMES])
 
@@ -238,17 +237,17 @@ _COMPLETED = {"detector": model_names}
 
 
 def damage_names(incomplete: str) -> list[str]:
-    """Names for `--damage` that begin so; YAML files are left to the shell."""
+    """Names for `--damage` that begin with `incomplete`. The shell completes YAML files itself."""
     return _config_names("damage", incomplete)
 
 
 def bench_damage_names(incomplete: str) -> list[str]:
-    """Names for `--damage` of `restore bench` that begin so."""
+    """Names for `--damage` of `restore bench` that begin with `incomplete`."""
     return [*_beginning(incomplete, list(LITERATURE)), *damage_names(incomplete)]
 
 
 def train_configs(incomplete: str) -> list[str]:
-    """Names of shipped training configs that begin so; YAML files are left to the shell."""
+    """Names of shipped training configs that begin with `incomplete`. The shell completes YAML files itself."""
     return _config_names("train", incomplete)
 
 

@@ -29,12 +29,12 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the resolved config, the networks, and estimates of memory and time; draw a batch.",
+            help="Print the resolved config, network sizes, and estimated memory and time; save a batch as an image.",
         ),
     ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configs, with every key.")] = False,
 ) -> None:
-    """Train a network. Ctrl-C saves the state; the same command resumes the run."""
+    """Train a network. Ctrl-C saves the state, and the same command resumes the run."""
     from restore.training.config import TrainConfig, load_train_config
 
     if schema:

@@ -27,7 +27,7 @@ from restore.degradations import Degradation
 from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
 
-# Share of the free memory that images may take. On a device they need it twice while they are put into one tensor.
+# Share of the free memory that images may take. On a device, concatenating them into one tensor needs it twice.
 _DEVICE_SHARE, _RAM_SHARE = 0.4, 0.33
 _PROBED_FILES = 16
 _MAX_THREADS = 16
@@ -50,7 +50,7 @@ def open_source(
         damage: degrades clean images; None for real pairs.
         multiple: sides of validation images are multiples of this.
         device: where batches are made.
-        on_event: called with a line each on where images are cached, and which are left out.
+        on_event: called with lines about where images are cached and which images are left out.
         minimum: minimum side of a validation image.
         processes: of this run on this machine, which share its memory and cores.
 

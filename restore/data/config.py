@@ -81,7 +81,7 @@ class DataConfig(Settings):
     validation_count: int = Field(32, ge=1)
     """How many of these are scored. More give steadier scores, and take longer."""
     validation_size: int = Field(256, ge=32)
-    """Side in pixels of the centre crop that is scored. Set it to the size of the images to be restored."""
+    """Side in pixels of the center crop that is scored. Set it to the size of the images to be restored."""
     near_duplicates: int | None = Field(10, ge=0, le=32)
     """Leave out training images whose perceptual hash differs in fewer bits (of 64) from that of a scored validation
     image, mirrored or not. Re-encoded and resized copies differ in 0 to 4 bits, copies cropped by 5 % in 10 on average,

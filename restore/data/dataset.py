@@ -19,7 +19,7 @@ Image = NDArray[np.uint8]
 
 
 class ImageStatus(Enum):
-    """What reading a file has shown."""
+    """The result of reading a file."""
 
     UNKNOWN = 0
     USED = 1

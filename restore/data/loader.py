@@ -1,8 +1,9 @@
 """Training batches in order, prepared ahead while a step runs, and the validation set.
 
-Preparing batches ahead pays for files, and on a GPU. With images in memory on a CPU it does not: a batch takes 3 to 6 %
-of a step, on the same cores. There, batches are made when they are needed. On a GPU a thread makes them on a stream of
-its own, for several steps at a time, because small batches cost more in kernel launches than in arithmetic.
+Batches are prepared ahead if images are read from files, and on a GPU. With images in memory on a CPU, this would save
+nothing: a batch takes 3 to 6 % of a step, on the same cores, so batches are made on demand. On a GPU, a thread makes
+them on a separate stream, for several steps at a time, because small batches cost more in kernel launches than in
+arithmetic.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def validation_batches(
     damage: Degradation | None,
     device: torch.device,
 ) -> list[Batch]:
-    """The fixed validation set: centre crops, one image per batch, degraded by a key of the file's name alone.
+    """The fixed validation set: center crops, one image per batch, degraded by a key of the file's name alone.
 
     Args:
         names: the files.

@@ -30,7 +30,7 @@ SRGB_TO_XYZ = np.array(
     ]
 )
 #: Entries of the tables that decode (by the encoded value) and encode (by the square root of linear light). Tables of
-#: 256 KiB stay in the CPU's cache. Encoding by the root keeps neighbouring entries within 1.5 steps of 16 bits, because
+#: 256 KiB stay in the CPU's cache. Encoding by the root keeps neighboring entries within 1.5 steps of 16 bits, because
 #: the root is close to the curves of all known profiles.
 _CODES = _ROOTS = 1 << 16
 #: Pixels that are converted at once, so that intermediate arrays stay in the CPU's cache.

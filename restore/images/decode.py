@@ -1,4 +1,4 @@
-"""Bytes to channels: libvips decodes first, Pillow second. What a decoder raises becomes a `RestoreError`."""
+"""Decodes files to channels, with libvips first and Pillow second. Errors of decoders become `RestoreError`s."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHANNEL_BYTES = {
 }  # fmt: skip
 #: The bytes of the largest ordinary pixel, RGB and alpha in float32: what `max_pixels` counts with.
 _PIXEL_BYTES = 16
-#: What a file may hold beside its pixels: profiles, previews and texts.
+#: Allowance for the contents of a file besides pixels: profiles, previews and texts.
 _OTHER_BYTES = 64 << 20
 
 
@@ -329,7 +329,7 @@ def _values(image: Any, notes: list[str]) -> tuple[np.ndarray, float]:
     if values.dtype in (np.float32, np.float64):
         values = values.astype(np.float32, copy=False)
         top = float(np.nanmax(np.where(np.isfinite(values), values, 0), initial=0.0))
-        # Nothing in a float file says what white is. HDR images exceed 1 by a little, others hold 8 or 16-bit values.
+        # Float files do not state the value of white. HDR images exceed 1 slightly; others hold 8- or 16-bit values.
         white = 1.0 if top <= 16 else 255.0 if top <= 255 else 65535.0
         if white != 1.0:
             notes.append(f"float image with values up to {top:g}: {white:.0f} is taken as white")

@@ -12,8 +12,8 @@ from restore.images.metadata.jpeg import JpegHeader
 
 #: Pixels that are converted at once, so that intermediate arrays stay in the CPU's cache.
 _BLOCK = 1 << 15
-#: What sRGB cannot hold of a pixel (see `DecodedImage.blend`) fades out with the size of the change, and is gone at
-#: this one: there the pixel was replaced, and what it held before was the damage.
+#: Colors beyond sRGB (see `DecodedImage.blend`) fade out as the change of a pixel grows, and are gone at this change:
+#: the pixel was then replaced, and its old color was the damage.
 _REPLACED = 0.25
 
 

@@ -1,4 +1,4 @@
-"""Images too large for memory: their rows lie in a file (a spool), and are read, changed and written in bands."""
+"""Images too large for memory: a file (the spool) holds their rows, which are read, changed and written in bands."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def _check_disk_space(folder: Path, image: Any, times: int, name: Path) -> None:
     needed, free = times * raw, shutil.disk_usage(folder).free
     if needed > free:
         raise RestoreError(
-            f"{width}×{height} needs {needed / 1e9:.1f} GB of disk space for a while, and {free / 1e9:.1f} GB are free",
+            f"{width}×{height} needs {needed / 1e9:.1f} GB of temporary disk space, but {free / 1e9:.1f} GB are free",
             where=name,
             hint="free disk space, or choose another output folder",
             exit_code=1,

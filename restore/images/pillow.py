@@ -1,4 +1,4 @@
-"""Pillow and pillow-heif, used without changing what they do for the rest of the process.
+"""Pillow and pillow-heif, used without changing their behavior for the rest of the process.
 
 Nothing here touches `Image.MAX_IMAGE_PIXELS`, `ImageFile.LOAD_TRUNCATED_IMAGES` or the list of plugins, all of which a
 program that imports this package may use in its own way.
@@ -53,7 +53,7 @@ def open_with_pillow(data: bytes, kind: str) -> Image.Image:
 def quiet_libtiff(kind: str) -> Iterator[None]:
     """Keep the libtiff inside Pillow's wheel from writing to stderr while it decodes a TIFF.
 
-    The handlers belong to the process: the first thread takes them away, the last one puts them back.
+    The handlers are process-wide: the first thread removes them, and the last one restores them.
     """
     global _quiet_users
     if kind != "tiff":

@@ -186,7 +186,7 @@ def image_from_bytes(
             what = error.what
             if isinstance(error, ImageTooLarge):
                 what = f"with this page the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
-            hint = "another format than TIFF takes only the first page (--ext)"
+            hint = "use --ext with a format other than TIFF to read only the first page"
             raise RestoreError(f"page {number} of {len(pages)}: {what}", where=name, hint=hint, exit_code=1) from error
         remaining -= image.size[0] * image.size[1]
         images.append(image)

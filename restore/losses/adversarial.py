@@ -77,8 +77,8 @@ def sensitivity(real: Tensor, fake: Tensor, clean: Tensor, restored: Tensor) -> 
         A scalar. About 1 for a D that learns, and not much less for an untrained one; near 0 for a D that gives the
         same output for any image. NaN if the images are equal.
     """
-    # Relative to their spread, logits of any scale can be compared; divided by the same of the images, so can easy and
-    # hard damage.
+    # Dividing by the spread of the logits makes logits of any scale comparable. Dividing by the same ratio of the
+    # images makes easy and hard damage comparable.
     logits = (real - fake).abs().mean() / real.std(correction=0).clamp(min=1e-12)
     images = (clean - restored).abs().mean() / clean.std(correction=0).clamp(min=1e-12)
     return torch.where(images > 1e-5, logits / images, math.nan)
@@ -108,5 +108,5 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """Mean L1 distance between D's activations for both, over its layers (Wang et al. 2018, pix2pixHD, eq. 4)."""
-    # Detached, so that G moves towards the features of clean images, and not they towards G's.
+    # Detached: the features of clean images are the target, so they must not move towards G's.
     return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake)]).mean()

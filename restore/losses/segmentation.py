@@ -1,4 +1,4 @@
-"""Losses of a detector, whose damaged pixels are few."""
+"""Losses for detectors, where damaged pixels are rare."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class RestorationNetwork(nn.Module):
         return -(-self.minimum // self.multiple) * self.multiple
 
     def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
-        """What neighbouring tiles must share: how far the network sees, measured by `measure_reach_px`.
+        """Measure the overlap that neighboring tiles need: the effective receptive field (`measure_reach_px`).
 
         Args:
             image: 1×3×H×W, [0, 1], real content.

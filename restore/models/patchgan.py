@@ -1,4 +1,4 @@
-"""The discriminator of pix2pix, and the initialisation that it and its generator are trained from."""
+"""The discriminator of pix2pix, and the initialization that it and its generator are trained from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network costs."""
+"""The computational cost of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a network sees, measured rather than derived: what a tile must overlap its neighbour by."""
+"""Measures the effective receptive field of a network, which determines the overlap of tiles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure_reach_px(
         tolerance: the largest difference that counts as none.
 
     Returns:
-        Pixels. Where the change is seen up to the far edge, the width of the image: do not tile.
+        Pixels. If the change reaches the far edge, the width of the image: the network must not be tiled.
     """
     cut = image.shape[-1] // 4
     reach = 0

@@ -102,7 +102,7 @@ class UNet(RestorationNetwork):
         """
         if mask is not None and not filled:
             image = self.fill(image, mask)
-        x = image - 0.5  # zero-centred input, so that zero padding at the border is mid-gray
+        x = image - 0.5  # zero-centered input, so that zero padding at the border is mid-gray
         if self.takes_mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
         x = self.head(x)
@@ -122,15 +122,15 @@ class UNet(RestorationNetwork):
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3×3, without statistics of the image: tiles give what the whole image gives.
 
-    Normalisation is left out by default, as in EDSR (Lim et al. 2017) and DRUNet (Zhang et al. 2021): it costs a
+    Normalization is left out by default, as in EDSR (Lim et al. 2017) and DRUNet (Zhang et al. 2021): it costs a
     regression fidelity. A classifier of pixels learns several times faster with it (Ioffe & Szegedy 2015), and batch
-    normalisation is one scale and one offset after training, the same in every tile. Either way the second
+    normalization is one scale and one offset after training, the same in every tile. Either way the second
     convolution starts at a tenth of the usual size, so that a deep stack begins close to the identity.
 
     Args:
         width: channels in and out.
         dilation: of both convolutions; larger ones see further at the same cost.
-        norm: `batch` normalises after each convolution.
+        norm: `batch` normalizes after each convolution.
     """
 
     def __init__(self, width: int, dilation: int = 1, norm: Norm = "none") -> None:
@@ -144,7 +144,7 @@ class ResidualBlock(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(values)
         self.norm1, self.norm2 = (nn.BatchNorm2d(width) if norm == "batch" else nn.Identity() for _ in range(2))
-        # A normalisation cancels the size of the weights before it: its own scale is set instead.
+        # A normalization cancels the size of the weights before it: its own scale is set instead.
         last = self.conv2 if norm == "none" else self.norm2
         last.get_parameter("weight").data.mul_(0.1)
 

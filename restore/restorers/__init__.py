@@ -1,1 +1,1 @@
-"""Everything that repairs an image, behind one contract (`base.Restorer`)."""
+"""Restorers: trained networks and classical methods with one interface (`base.Restorer`)."""

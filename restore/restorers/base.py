@@ -1,4 +1,4 @@
-"""The contract that `fix`, `eval`, `bench` and everything else rests on: a restorer, and how it is run."""
+"""The interface of restorers, which `fix`, `eval` and `bench` build on, and functions that run one on any image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ModelRequirements:
     """What a model requires of its input.
 
     Attributes:
-        needs_mask: it fills holes; without a mask there is nothing for it to do.
-        multiple: height and width must divide by it (the contract pads; callers need not).
+        needs_mask: it fills holes, so it does nothing without a mask.
+        multiple: height and width must be multiples of it (`Restorer.__call__` pads; callers need not).
         minimum: smallest height and width in pixels (likewise).
         scale: output side / input side.
         tileable: an output pixel depends only on input pixels within `overlap_px` of it. A restorer that is not
@@ -49,16 +49,16 @@ class ModelRequirements:
 
 
 class Restorer(ABC):
-    """`restorer(image, mask) -> image`, whatever is behind it.
+    """A callable, `restorer(image, mask) -> image`: a trained network or a classical method.
 
     Attributes:
-        name: how the user calls it (`photo`, `telea`, or the file's path).
+        name: the user's name for it (`photo`, `telea`, or the file's path).
         purpose: one line for `restore models`.
         requirements: what it requires of its input.
         device: where it computes; inputs may be on another device.
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of its weights' file, in hex; None for methods without weights.
-        bytes_per_pixel: about the most memory that it takes per input pixel, from which tiles are chosen.
+        bytes_per_pixel: approximate peak memory per input pixel, which determines the size of tiles.
         max_batch_pixels: images of one size, of less than half this many pixels each, are repaired together. The batch
             always has as many places as fit into it (empty ones are filled up), so no result depends on the other
             images; 0: one by one.

@@ -153,7 +153,7 @@ class NLMeans(Denoiser):
 
 
 class TotalVariation(Denoiser):
-    """The nearest image of little total variation (Chambolle 2004), scikit-image's."""
+    """Total variation denoising (Chambolle 2004), scikit-image's."""
 
     name = "tv"
     purpose = "removes noise by flattening what varies little (scikit-image)"

@@ -21,10 +21,10 @@ from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Images are also searched at half size as long as their smaller side is then at least this. On photographs set aside,
-#: with `scratch` drawn at their size and an earlier version of the weights: 1500 pixels across, F1 is 0.90 at full size
-#: alone and 0.93 with the half; 3000 pixels across with some grain it is 0.34 at full size alone, 0.81 with the half,
-#: 0.94 with the quarter as well.
+#: Images are also searched at half size if their smaller side is then at least this. Measured on held-out photographs,
+#: with `scratch` drawn at their size and an earlier version of the weights. At 1500 pixels across, F1 is 0.90 at full
+#: size alone and 0.93 with half size. At 3000 pixels across with some grain, F1 is 0.34 at full size alone, 0.81 with
+#: half size, and 0.94 with half and quarter size.
 SMALLEST_SIDE_PX = 512
 
 #: The smallest scale is also searched mirrored, unless it has more pixels than this.
@@ -40,7 +40,7 @@ class Detector:
 
     Args:
         settings: how probabilities become a mask.
-        name: how the user calls it.
+        name: the user's name for it.
         model: gives logits, B×3×H×W -> B×1×H×W; it is put into eval mode and moved to the device.
         requirements: what it requires of its input.
         purpose: one line.

@@ -19,13 +19,13 @@ from restore.restorers.patchmatch import RADIUS, NoSourcePatches, PatchMatchInpa
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Holes that are nowhere deeper than this (the distance to their edge) are the network's alone. In images of more than
-#: 512 pixels across the bound grows with the size: what is thin in them looks thin.
+#: The network alone fills holes that are at most this deep (distance to their edge). The limit grows in proportion to
+#: the image above 512 pixels, because a hole looks thin relative to the image.
 DEEP_PX = 2
 
-#: The share of texture in the mix with the network, up to the first depth and from the second depth on. The errors of
-#: the two differ, so their mean errs less than either. Far from the edge the network is smooth and would fade the
-#: texture.
+#: The share of texture in the mix with the network's output, up to the first depth and from the second depth on. The
+#: errors of the two are almost independent, so their mean has a smaller error than either. Far from the edge, the
+#: network's output is smooth and would fade the texture.
 TEXTURE_SHARE = (0.6, 0.8)
 TEXTURE_DEPTH_PX = (8, 32)
 
@@ -41,7 +41,7 @@ TILE_PX = 512
 
 @dataclass(frozen=True)
 class _Effort:
-    """How often better patches are searched for on a scale, and how far; see `PatchMatchInpainter.improve`."""
+    """The search effort on one scale: rounds, and search distances; see `PatchMatchInpainter.improve`."""
 
     rounds: int
     jumps: tuple[int, ...]
@@ -50,7 +50,7 @@ class _Effort:
 
 _NEAR = (16, 4, 1)
 _FAR = (64, 32, 16, 8, 4, 2, 1)
-#: From the full scale down. Searching small images costs little and decides much.
+#: From the full scale down. Searching small images is cheap and has the largest effect on the result.
 _EFFORTS = (
     _Effort(0, (), ()),
     _Effort(2, (2, 1), _NEAR),
@@ -63,13 +63,13 @@ _START_ROUNDS = 20
 class HybridInpainter(Restorer):
     """A network that fills holes, and patch-based texture synthesis for the deep ones.
 
-    The network knows what things look like and blurs what it cannot know. Patches found around the hole
-    (`PatchMatchInpainter`) are sharp and now and then wrong. They are searched for on a small image first, which the
-    network has filled, then scale by scale up to the whole one. Their colors are shifted to meet those at the hole's
+    The network continues structures, but blurs details that it cannot predict. Patches from around the hole
+    (`PatchMatchInpainter`) are sharp, but sometimes wrong. The search starts on a small image that the network has
+    filled, and continues scale by scale up to full size. The patches' colors are shifted to match those at the hole's
     edge (`_match_colors_at_edge`), and the result is mixed with the network's.
 
-    The network never starts from its own output, enlarged. It was trained to add detail to a smooth filling, and adds
-    contrast to any other from scale to scale (tried: streaks from edge to edge of 600 pixels).
+    The network never starts from its own enlarged output. It was trained to add detail to a smooth filling, and would
+    add contrast to any other filling on every scale (a trial gave streaks from edge to edge of 600 pixels).
 
     Args:
         filler: fills holes of any kind; its name, device and precision are also the hybrid's.
@@ -108,8 +108,8 @@ class HybridInpainter(Restorer):
             mask: float32, B×1×H×W; above 0 is a hole.
 
         Returns:
-            The images, and the masks without the holes that are filled: the very tensors passed in if no hole is deep.
-            An image that is all hole stays as it is; a hole without a whole patch around it is the network's alone.
+            The images, and the masks without the filled holes; the input tensors themselves if no hole is deep. An
+            image that is all hole is unchanged. The network alone fills a hole without a whole patch around it.
         """
         images, masks, any_filled = list(image), list(mask), False
         for number, (one, one_mask) in enumerate(zip(image, mask)):
@@ -221,7 +221,7 @@ def _depth(holes: BoolArray) -> FloatArray:
 
 
 def _match_colors_at_edge(texture: PatchMatchInpainter, image: FloatArray, holes: BoolArray) -> FloatArray:
-    """The texture, its colors shifted smoothly so that they meet the image's at the edge of the hole.
+    """Shift the texture's colors smoothly, so that they match the image at the edge of the hole.
 
     Patches at the edge vote for pixels outside the hole, too. Their error there is spread into the hole by harmonic
     interpolation, as in Pérez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003, eq. 6.

@@ -21,7 +21,7 @@ from restore.restorers.registry import CLASSICAL_NAMES, list_restorers, open_res
 #: The image size that multiply-accumulate operations are counted at, rounded up to what the network takes.
 MACS_AT_PX = 256
 
-#: What is shown of a run's config.
+#: Keys of a run's config that the card lists.
 _TRAINING_KEYS = ("task", "damage", "init", "total_steps", "data.batch", "data.patch", "loss.adversarial", "ema")
 
 
@@ -38,7 +38,7 @@ class ModelCard:
         requirements: of its input.
         threshold, margin_px: of a detector.
         file, size_mb, sha256: of the weights.
-        training: some keys of the run's config, where it lies beside the weights.
+        training: some keys of the run's config, if it is beside the weights.
         card: Markdown: `NAME.md` beside the weights.
     """
 

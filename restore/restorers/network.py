@@ -1,4 +1,4 @@
-"""A trained network behind the contract."""
+"""Restorers made of trained networks."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ IndexArray = npt.NDArray[np.int64]
 RADIUS = 3
 SIDE = 2 * RADIUS + 1
 
-#: The distance between neighbouring patches of the filling; each pixel is in a dozen of them.
+#: The distance between neighboring patches of the filling; each pixel is in a dozen of them.
 STRIDE = 2
 
 #: Pixels of a patch that are compared: every other one, as on a chessboard, at half the cost.
 _COMPARED = [(dy, dx) for dy in range(SIDE) for dx in range(SIDE) if (dy + dx) % 2 == 0]
 
 #: The weight of a pixel in the hole is TRUST ** (its distance to the edge), at least LEAST_TRUST; outside it is 1. So
-#: the edge decides, then the pixels that follow from it. On holes of 160×160 in twelve images of CBSD68, LPIPS is
+#: pixels at the edge dominate the comparison. On holes of 160×160 in twelve images of CBSD68, LPIPS is
 #: 0.072 with 0.8, 0.073 with 0.9, and 0.076 with equal weights.
 TRUST, LEAST_TRUST = 0.8, 0.05
 
@@ -42,7 +42,7 @@ class NoSourcePatches(ValueError):
 
 @dataclass(frozen=True)
 class Matches:
-    """The source patch of every patch of the filling: the nearest-neighbour field.
+    """The source patch of every patch of the filling: the nearest-neighbor field.
 
     Attributes:
         rows, columns: centers of the filling's patches: every pair of them.
@@ -62,7 +62,7 @@ class PatchMatchInpainter:
 
     The method is that of Wexler, Shechtman and Irani, "Space-Time Completion of Video", PAMI 29 (2007), sections 2 and
     3, whose nearest patches are found as by Barnes, Shechtman, Finkelstein and Goldman, "PatchMatch", SIGGRAPH 2009,
-    section 3: matches propagate to neighbours, and each is refined by a random search.
+    section 3: matches propagate to neighbors, and each is refined by a random search.
 
     Args:
         image: float32 H×W×3, [0, 1], the hole filled with a first guess. It is copied.
@@ -128,7 +128,7 @@ class PatchMatchInpainter:
         """Search for better matches, and let them vote for the hole's pixels.
 
         Args:
-            jumps: distances, in patches, of the neighbours whose matches are tried.
+            jumps: distances, in patches, of the neighbors whose matches are tried.
             radii: of the random search around a match, in pixels: one try each.
         """
         pixels, trust = torch.from_numpy(self._pixels.reshape(-1, 4)), torch.from_numpy(self._trust.reshape(-1))
@@ -188,7 +188,7 @@ class PatchMatchInpainter:
         rows, columns = self._patches
         span = self.width + 2 * RADIUS
         cost = self._cost[rows, columns]
-        # The 75th percentile, as Wexler et al. choose their sigma: most patches then have a say.
+        # The 75th percentile, as Wexler et al. choose their sigma, so that most patches contribute.
         usual = max(float(np.percentile(cost, 75)), 1e-6)
         trust = self._trust[self.rows[rows] + RADIUS, self.columns[columns] + RADIUS]
         weight = (np.exp(-cost / (2 * usual)) + 1e-6) * trust

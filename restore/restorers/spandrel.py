@@ -1,4 +1,4 @@
-"""Networks of other projects behind the contract: every architecture that the spandrel library recognizes."""
+"""Restorers made of other projects' networks: every architecture that the spandrel library recognizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LOCAL = {
     "SwinIR": 1,
 }
 _GLOBAL_LAYERS = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-#: Overlap of tiles for a network that sees the whole image, when it is out of memory otherwise.
+#: Overlap of tiles for a network that sees the whole image, used if the whole image does not fit in memory.
 _FALLBACK_OVERLAP_PX = 64
 #: The image that the overlap is measured on. A network that sees three quarters of its width is not tileable.
 _PROBE_HEIGHT_PX, _PROBE_WIDTH_PX = 48, 288

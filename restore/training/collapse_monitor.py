@@ -14,8 +14,8 @@ from restore.errors import RestoreError
 from restore.training.config import CollapseConfig
 
 _THUMBNAILS = 8  # steps whose first images are compared with each other
-_GROWTH_STEPS = 200  # the filters of any D grow over a long run, so growth is measured over a short time
-_MIN_DIVERSITY_STEPS = 500  # an untrained network gives similar outputs for all inputs
+_GROWTH_STEPS = 200  # the filters of every D grow over a long run, so growth is measured over a short window
+_MIN_DIVERSITY_STEPS = 500  # not checked before: an untrained network gives similar outputs for all inputs
 
 
 class CollapseMonitor:

@@ -1,8 +1,8 @@
 """Training steps as CUDA graphs: on a GPU, a small step costs more in kernel launches than in arithmetic.
 
 A CUDA graph records the kernels of a step once; replaying it costs one launch (see "CUDA graphs" in PyTorch's notes on
-CUDA semantics). The kernels and their order are the same, and so are the numbers, up to what these kernels differ by
-from run to run.
+CUDA semantics). The kernels and their order are the same, so results differ no more than between two runs of the
+same kernels.
 """
 
 from __future__ import annotations

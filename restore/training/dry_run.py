@@ -43,7 +43,7 @@ _SHOWN_IMAGES = 16
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would be.
+    """The result of a dry run.
 
     Attributes:
         config: the resolved config as YAML, with every default.
@@ -68,7 +68,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
 
     Args:
         config: `out` must be set; only `out/dry_run.png` is written.
-        on_event: called with a line each on what is left out.
+        on_event: called with a line for each image or score that is left out.
 
     Returns:
         The resolved config and the results. Memory and time are estimates, from steps with this batch and patch.

@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainCallbacks:
     """Called during a run.
 
     Attributes:
-        on_event: with a line about anything but numbers.
+        on_event: with a line for each event, such as a resume or an early stop.
         logged: with step, total steps and values, at every log line.
         validated: with step, scores, and whether they are the best so far.
     """
@@ -127,7 +127,9 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         facts = run.load(parts) or {"step": 0, "best": {}, "without_better": 0}
         if facts.get("pictures", source.fingerprint) != source.fingerprint:
             raise RestoreError(
-                "this run began with other training images", where=out, hint="use another out=, or the same images"
+                "this run started with other training images",
+                where=out,
+                hint="use another out=, or the same images",
             )
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         if fabric.broadcast(start) != start:
@@ -239,7 +241,7 @@ def _should_stop_early(config: TrainConfig, without_better: int) -> bool:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set. The run then finishes its step, saves, and stops."""
+    """An event that Ctrl-C and SIGTERM set. The run then finishes its step, saves its state, and stops."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield requested

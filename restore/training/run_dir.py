@@ -82,9 +82,9 @@ class RunFolder:
 
     @staticmethod
     def cpu_jpeg(path: Path) -> str:
-        """What compresses training images on a CPU: `libjpeg`, or `tensor` for a run that an earlier release began.
+        """The JPEG implementation that degrades training images on a CPU: `libjpeg`, or `tensor` for older runs.
 
-        Such a run resumes bit for bit only with the implementation that it began with.
+        A run resumes bit for bit only with the implementation that it started with.
         """
         if not RunFolder.has_state(path):
             return "libjpeg"
@@ -160,8 +160,8 @@ class RunFolder:
         if file.exists():
             # A line that a killed process did not finish does not end with a brace.
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if step and json.loads(line).get("step", 0) <= step]
-            write_atomically(file, "".join(line + "\n" for line in kept).encode())
+            earlier = [line for line in lines if step and json.loads(line).get("step", 0) <= step]
+            write_atomically(file, "".join(line + "\n" for line in earlier).encode())
 
     def draw_curves(self) -> None:
         """Draw `curves.png` from `metrics.jsonl`."""
@@ -186,35 +186,35 @@ class RunFolder:
                     tensors |= {f"{name}.{index}.{k}": v for k, v in values.items()}
             else:
                 plain[name] = part.state_dict()
-        kept = self._keep_previous() if self._keep else None
+        checkpoint = self._link_previous_state() if self._keep else None
         try:
             save_state(self.state, tensors, {**facts, "plain": plain, "cpu_jpeg": self._cpu_jpeg})
         except RestoreError:
-            if kept is not None:
-                kept.unlink(missing_ok=True)  # the previous state is still in last/
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)  # the previous state is still in last/
             raise
         self._saved_step = int(facts["step"])
         self._remove_old_checkpoints(self._saved_step)
 
-    def _keep_previous(self) -> Path | None:
+    def _link_previous_state(self) -> Path | None:
         """Link the state that is about to be replaced into checkpoints/; copy it if the disk has no hard links."""
         if self._saved_step is None or not self.has_saved:
             return None
-        kept = self.path / "checkpoints" / f"step_{self._saved_step:07d}.safetensors"
+        checkpoint = self.path / "checkpoints" / f"step_{self._saved_step:07d}.safetensors"
         try:
-            kept.parent.mkdir(exist_ok=True)
-            kept.unlink(missing_ok=True)
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.unlink(missing_ok=True)
             try:
-                os.link(self.state, kept)
+                os.link(self.state, checkpoint)
             except OSError:
-                shutil.copyfile(self.state, kept)
+                shutil.copyfile(self.state, checkpoint)
         except OSError as error:
-            kept.unlink(missing_ok=True)
-            raise RestoreError(write_error_message(error), where=kept, exit_code=1) from error
-        return kept
+            checkpoint.unlink(missing_ok=True)
+            raise RestoreError(write_error_message(error), where=checkpoint, exit_code=1) from error
+        return checkpoint
 
     def _remove_old_checkpoints(self, newest: int) -> None:
-        # Steps after the newest are of a run that resumed from an older state; they are left alone.
+        # Later steps remain if the run resumed from an older state; they are not removed.
         files = (self.path / "checkpoints").glob("step_*.safetensors")
         older = sorted((step, file) for file in files if (step := _step_of(file)) is not None and step < newest)
         for _, file in older[: len(older) - self._keep] if len(older) > self._keep else []:
@@ -259,7 +259,7 @@ class RunFolder:
 
 
 class Follower(RunFolder):
-    """The folder of a run as ranks other than 0 use it: they read the state, and write nothing.
+    """The folder of a run for ranks other than 0, which read the state and write nothing.
 
     Args:
         path: the folder.

@@ -39,7 +39,7 @@ def test_a_disk_without_room_for_the_raw_picture_is_not_filled(tmp_path, disk):
     save(tmp_path / "in/small.png", photo(60, 60))
     summary = fix_with(tmp_path / "in", disk / "out", Tiled())
     assert (summary.done, summary.stopped) == (1, "")
-    assert "1200×1200 needs 0.0 GB of disk space for a while, and 0.0 GB are free" in summary.failed[0].reason
+    assert "1200×1200 needs 0.0 GB of temporary disk space, but 0.0 GB are free" in summary.failed[0].reason
 
 
 def test_a_disk_that_is_full_in_the_end_stops_the_run(tmp_path, disk):

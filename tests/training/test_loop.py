@@ -235,7 +235,7 @@ def test_a_truncated_weights_file_says_so(clean: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.safetensors"
     for length in (0, 5, 100, len(whole) - 1):
         short.write_bytes(whole[:length])
-        with pytest.raises(RestoreError, match="not a whole safetensors file"):
+        with pytest.raises(RestoreError, match="not a complete safetensors file"):
             read_description(short)
 
 

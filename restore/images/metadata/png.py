@@ -75,8 +75,8 @@ def with_chunks(
         exif: an EXIF block, or None.
         xmp: an XMP packet, or None.
         passthrough: raw chunks of the source (`PngHeader.passthrough`).
-        has_icc: the PNG has a color profile, so chunks that define colors otherwise must go.
-        has_dpi: the resolution is known; otherwise libvips has written a made-up one, which must go.
+        has_icc: the PNG has a color profile, so other chunks that define colors are removed.
+        has_dpi: the resolution is known; otherwise the arbitrary one that libvips has written is removed.
     """
     if has_icc:
         passthrough = b"".join(raw for kind, _, raw in _chunks(data[:8] + passthrough) if kind not in _COLOUR)

@@ -67,7 +67,7 @@ def add_tags(
         exif: EXIF block, or None.
         passthrough: the IPTC record (`TiffHeader.passthrough`).
         transparent: its alpha is transparency.
-        has_dpi: the resolution is known; otherwise libvips has written a made-up one, which must go.
+        has_dpi: the resolution is known; otherwise the arbitrary one that libvips has written is removed.
 
     Raises:
         ValueError: the EXIF block is broken.
