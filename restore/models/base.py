@@ -109,7 +109,7 @@ def harmonic_fill(image: Tensor, mask: Tensor) -> Tensor:
         if weight.shape[-2:] == (1, 1):
             guess = torch.where(weight > 0, average, 0.5)
             continue
-        # A cell that is mostly outside the mask knows its own color better than its neighbours do.
+        # A cell that is mostly outside the mask keeps its own average, which is closer than that of its neighbors.
         free = weight < 0.25
         guess = F.interpolate(guess, size=color.shape[-2:], mode="bilinear", align_corners=False)
         guess = _smooth(torch.where(free, guess, average), average, free)
@@ -117,9 +117,9 @@ def harmonic_fill(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _smooth(guess: Tensor, average: Tensor, free: Tensor) -> Tensor:
-    """Jacobi sweeps: every free cell becomes the mean of its four neighbours, the others keep their average.
+    """Jacobi sweeps: every free cell becomes the mean of its four neighbors, the others keep their average.
 
-    Beyond the border a cell is its own neighbour.
+    Beyond the border a cell is its own neighbor.
     """
     before, after = (F.pad(guess, (1, 1, 1, 1), mode="replicate") for _ in range(2))
     height, width = guess.shape[-2:]
