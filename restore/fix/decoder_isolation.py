@@ -1,16 +1,15 @@
-"""Run the work in a child process that is started again when a decoder crashes or hangs.
+"""Run the work in a child process that is restarted when a decoder crashes or hangs.
 
-Decoders are written in C and read hostile files. One that crashes ends its process, and one that hangs in C cannot be
-stopped from inside. So the process forks before anything is loaded. The child works and reports to its parent, over a
-pipe, which files are in work; the parent waits, and keeps the results that were reported for the next child. Forking
-costs milliseconds, a second interpreter would cost a second. It needs Linux; elsewhere the work is done in the calling
-process, without isolation.
+Decoders are written in C and read hostile files. A crash ends the whole process, and a hang in C cannot be stopped from
+inside. So the process forks before it loads anything. The child does the work and reports over a pipe which files are
+in work. The parent waits, and keeps the reported results for the next child. Forking costs milliseconds; a second
+interpreter would cost a second. Isolation needs Linux; elsewhere the work runs in the calling process.
 
-A worker process for decoders alone would keep the model loaded, and need no Linux. Its hand-over is no obstacle: 12
-JPEGs of 1 to 4 megapixels (30 in all, two busy cores) were decoded in 13.3 ms per megapixel in the process itself, and
-in 13.1 to 13.9 by a worker that hands pixels over in shared memory, where `photo` takes 1.5 s per megapixel. The whole
-process is restarted all the same, because that also survives what such a worker does not: a model that crashes, and the
-system killing the process when memory runs out. Both are reported as the failure of one file, and the run continues.
+A worker process for decoders alone would keep the model loaded and would not need Linux. The transfer of pixels is no
+obstacle: 12 JPEGs of 1 to 4 megapixels (30 in all, two busy cores) took 13.3 ms per megapixel in the process itself and
+13.1 to 13.9 in a worker with shared memory, while `photo` takes 1.5 s per megapixel. The whole process is restarted all
+the same, because a restart also survives a model that crashes and a process killed for lack of memory. Both are
+reported as the failure of one file, and the run continues.
 """
 
 from __future__ import annotations
@@ -33,24 +32,24 @@ from typing import Any
 
 from restore.signals import STOP_SIGNALS, interrupt_by_signals
 
-#: Signals of a process that did something wrong itself; any other one was sent by somebody.
+#: Signals that a process raises by its own fault. Any other signal was sent from outside.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _TICK_SECONDS = 1.0
 _HEADER = struct.Struct(">cI")
-#: After this many crashes outside of decoders the machine or the model is at fault, not the files.
+#: After this number of crashes outside decoders, the run stops: the machine or the model is at fault, not the files.
 _OTHER_CRASHES = 3
 
 
 @dataclass
 class SupervisorState:
-    """What is known from earlier starts of a run.
+    """The state of a run that survives restarts.
 
     Attributes:
-        plan: pickled, as the first start made it; empty before.
-        ended: the records (as dictionaries) of files with a result, by name.
-        blamed: files that ended the process, by name, and how.
-        suspects: files one of which ended the process; each is tried alone.
-        stop: why the run must end now; empty: it need not.
+        plan: the pickled plan of the first start; empty until it is made.
+        ended: records (as dictionaries) of files with a result, by name.
+        blamed: reasons for files that crashed the process, by name.
+        suspects: files of which one crashed the process; each is tried alone.
+        stop: reason to end the run now; empty: none.
         started: `time.monotonic()` at the first start.
         run: identifies the run in its log.
     """
@@ -70,8 +69,8 @@ class SupervisorLink:
     Files have names, any unique strings. All methods may be called from any thread.
 
     Args:
-        past: what is known from earlier starts.
-        pipe: to write to; None: there is no parent.
+        past: state from earlier starts.
+        pipe: file descriptor to write to; None: no parent.
     """
 
     def __init__(self, past: SupervisorState | None = None, pipe: int | None = None) -> None:
@@ -81,7 +80,7 @@ class SupervisorLink:
 
     @property
     def plan(self) -> Any:
-        """What an earlier start passed to `keep`, or None."""
+        """The plan that an earlier start passed to `keep`, or None."""
         # The bytes were written by this program and came through an unnamed pipe, so unpickling them is safe.
         return pickle.loads(self.past.plan) if self.past.plan else None  # noqa: S301
 
@@ -96,7 +95,7 @@ class SupervisorLink:
 
     @contextmanager
     def decoding(self, name: str) -> Iterator[None]:
-        """While this is entered, the file is decoded, within limited time."""
+        """Report that the file is being decoded, which has a time limit."""
         self._send(b"D", os.fsencode(name))
         try:
             yield
@@ -109,7 +108,7 @@ class SupervisorLink:
             self._send(b"E", os.fsencode(name) + b"\0" + json.dumps(record).encode())
 
     def finish(self) -> None:
-        """Report that all files have results, or that the rest is left out on purpose."""
+        """Report that all files have results, or that the rest is skipped on purpose."""
         self._send(b"F", b"")
 
     def _send(self, kind: bytes, payload: bytes) -> None:
@@ -122,14 +121,14 @@ class SupervisorLink:
 
 
 def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> SupervisorLink:
-    """Return in a child process. The calling process stays in here, and ends with the child's exit code.
+    """Fork, and return in the child. The calling process never returns; it exits with the exit code of the child.
 
-    Ctrl-C and SIGTERM become one `KeyboardInterrupt` in the child: a terminal sends Ctrl-C to both, and the parent
-    passes it on. The second time, the parent kills the child.
+    Ctrl-C and SIGTERM become one `KeyboardInterrupt` in the child: a terminal sends Ctrl-C to both processes, and the
+    parent forwards it. At the second signal, the parent kills the child.
 
     Args:
-        decode_seconds: a file that is in `SupervisorLink.decoding` for longer is given up.
-        on_event: called with a line when the work is started again.
+        decode_seconds: time limit for a file in `SupervisorLink.decoding`.
+        on_event: called with a line when the child is restarted.
     """
     if sys.platform != "linux":
         interrupt_by_signals(once=False)
@@ -162,10 +161,10 @@ class _Supervisor:
     """The parent's side of one start: reads reports, limits decoding time, and finds the file to blame for a crash.
 
     Args:
-        child: its process.
-        pipe: to read its reports from.
-        past: is updated.
-        decode_seconds: the time limit of a decoder.
+        child: process ID of the child.
+        pipe: file descriptor of the child's reports.
+        past: state of the run, updated in place.
+        decode_seconds: time limit of a decoder.
     """
 
     def __init__(self, child: int, pipe: int, past: SupervisorState, decode_seconds: float) -> None:
@@ -179,9 +178,9 @@ class _Supervisor:
         self.out_of_memory = _times_out_of_memory()
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: send the signal to the child; the second time, kill it."""
+        """Signal handler: forward the signal to the child; the second time, kill the child."""
         now = time.monotonic()
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # the child has just ended
             if self.interrupted is None:
                 self.interrupted = now
                 os.kill(self.child, number)
@@ -189,14 +188,14 @@ class _Supervisor:
                 os.kill(self.child, signal.SIGKILL)
 
     def wait(self, on_event: Callable[[str], None]) -> int | None:
-        """Wait for the child's end. Returns the exit code; None: start another one, with `past`."""
+        """Wait for the child to end. Returns its exit code; None: start another child, with `past`."""
         late: list[str] = []
         status: int | None = None
         last = time.monotonic()
         while status is None:
             ready, _, _ = select.select([self.pipe], [], [], _TICK_SECONDS)
             now = time.monotonic()
-            # The time that this process sees: not the hours in which both were stopped by Ctrl-Z.
+            # Limits the step, so that time during which Ctrl-Z has stopped both processes does not count.
             self.seconds += min(now - last, 2 * _TICK_SECONDS)
             last = now
             report = os.read(self.pipe, 1 << 16) if ready else b""
@@ -240,24 +239,24 @@ class _Supervisor:
 
     def _judge(self, status: int, late: list[str], on_event: Callable[[str], None]) -> int | None:
         code = os.waitstatus_to_exitcode(status)
-        # A decoder that calls `exit` is no better than one that crashes.
+        # A decoder that calls `exit` counts as crashed.
         if code >= 0 and (self.finished or not self.in_work):
             return code
         _show_cursor()
         if self.interrupted is not None:
-            on_event("stopped at once; the same command with --skip-existing goes on")
+            on_event("stopped immediately; run the same command with --skip-existing to continue")
             return 130
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         if late:
             for name in late:
                 self.past.blamed[name] = (
-                    f"its decoder took longer than {self.decode_seconds:g} seconds; --decode-timeout gives it more"
+                    f"decoding took longer than {self.decode_seconds:g} seconds; raise --decode-timeout to allow more"
                 )
             how = "its parent, after a decoder's timeout"
         elif code == -signal.SIGKILL and _times_out_of_memory() > self.out_of_memory:
             how = "the system, out of memory"
         elif code < 0 and -code not in _CRASHES:
-            on_event(f"error: ended by {how}; the same command with --skip-existing goes on")
+            on_event(f"error: terminated by {how}; run the same command with --skip-existing to continue")
             return 128 - code
         if self.finished or not self.in_work:
             on_event(f"error: the worker was terminated by {how}; no input file is implicated")
@@ -266,7 +265,7 @@ class _Supervisor:
             self._blame(how)
         known = self.past.ended.keys() | self.past.blamed.keys()
         self.past.suspects = [name for name in self.past.suspects if name not in known]
-        on_event(f"the worker was terminated by {how} and is started again")
+        on_event(f"the worker was terminated by {how}; restarting it")
         return None
 
     def _blame(self, how: str) -> None:
@@ -276,26 +275,26 @@ class _Supervisor:
             return
         (name,) = self.in_work
         if name in self.decoding:
-            self.past.blamed[name] = f"its decoder crashed ({how}); the run was started again without it"
+            self.past.blamed[name] = f"the decoder crashed ({how}); the run continued without this file"
             return
-        self.past.blamed[name] = f"the process that repaired it was ended by {how}"
+        self.past.blamed[name] = f"the process that repaired it was terminated by {how}"
         others = sum(reason.startswith("the process") for reason in self.past.blamed.values())
         if others >= _OTHER_CRASHES:
-            self.past.stop = f"{others} crashes outside of decoders are not the files' doing (try --device cpu)"
+            self.past.stop = f"{others} crashes outside decoders are not caused by the files (try --device cpu)"
 
 
 def _die_with(parent: int) -> None:
-    """Have this process killed when its parent is, which nobody would wait for then."""
+    """Ask the kernel to kill this process when its parent dies, because nobody would wait for it then."""
     import ctypes
 
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it is gone already
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def _times_out_of_memory() -> int:
-    """How often the system has killed a process for lack of memory: in this control group, or the whole machine."""
+    """Number of out-of-memory kills by the system so far, in this control group and on the whole machine."""
     times = 0
     for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
         try:
@@ -307,7 +306,7 @@ def _times_out_of_memory() -> int:
 
 
 def _show_cursor() -> None:
-    """Show the cursor, which a progress bar that was killed has hidden."""
+    """Show the cursor again after a killed progress bar has hidden it."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K\x1b[?25h")
         sys.stderr.flush()

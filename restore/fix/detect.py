@@ -1,4 +1,4 @@
-"""A folder of images -> a folder of masks: what a detector finds, for `fix`, or for a person to correct first."""
+"""`restore detect`: a folder of images -> a folder of masks of detected damage, to edit and pass to `fix --masks`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None = None) -> FixPlan:
-    """Plan which image's mask is written where, under names by which `fix --masks` finds them.
+    """Plan the masks to write, with names that `fix --masks` pairs with the images.
 
     Args:
         input: an image, or a folder (recursive); `-` is standard input.
-        output: a folder, which gets the same tree with `NAME_mask.png` for every image; for one image also a file that
-            ends with `.png`; `-` is standard output.
+        output: a folder, which gets the same tree with `NAME_mask.png` for every image; for a single image, a `.png`
+            file works, too; `-` is standard output.
         options: see `DetectOptions`; None: the defaults.
 
     Raises:
@@ -41,7 +41,7 @@ def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None
     is_folder = os.path.isdir(input) or os.path.isdir(text) or text.endswith(("/", os.sep))
     ending = Path(text).suffix.lower()
     if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
-        raise RestoreError("a mask is written as PNG", where=output, hint="end it with .png, or with a slash")
+        raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")
     suffix = "_mask" if is_folder and not is_pipe(output) else ""
     plan = plan_fix(input, output, options.to_fix(suffix=suffix))
     return replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
@@ -55,12 +55,13 @@ def run_detect(
     progress: Progress | None = None,
     link: SupervisorLink | None = None,
 ) -> Summary:
-    """Write the masks of a plan: 8 bits, one channel, white = repair, of the size of the upright image.
+    """Write the masks of a plan: 8 bits, one channel, white = repair, in the size of the upright image.
 
     Args:
         plan: from `plan_detect`.
-        detector: what finds damage.
-        options: those that the plan was made with; None: the defaults. `threshold` and `dilate` replace the detector's.
+        detector: the detector.
+        options: the options passed to `plan_detect`; None: the defaults. `threshold` and `dilate` override the
+            detector's settings.
         progress, link: as for `run_fix`.
 
     Raises:
@@ -101,14 +102,14 @@ def run_detect(
 
 
 def _mask_image(source: DecodedImage, page: MemoryPage) -> DecodedImage:
-    """The mask of a page as it is written."""
+    """The mask of a page as the image to write."""
     assert page.mask is not None
     return DecodedImage((page.mask[:, :, None] * 255).astype(np.uint8))
 
 
 def _writes_png(job: Job) -> Job:
-    """A job that writes PNG, whatever its image is."""
+    """The job with PNG as its output format, whatever the format of the image."""
     if job.action == "repair" and job.target.suffix and FORMAT_OF_SUFFIX.get(job.target.suffix.lower()) != "png":
-        reason = f"{job.source.suffix} is no image's ending, and its mask would not be found by that name; rename it"
+        reason = f"{job.source.suffix} is not an image suffix, so the mask could not be paired by name; rename the file"
         return replace(job, action="fail", reason=reason)
     return replace(job, format="png")

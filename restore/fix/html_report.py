@@ -1,4 +1,4 @@
-"""A run of `fix` as an HTML page: before and after of every image that it, or an earlier run, finished."""
+"""The HTML report of `fix`: every finished image before and after, including those of earlier runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from restore.images import read_image
 
 BEFORE, AFTER = "before", "after"
 
-#: A file beside the page, with numbers of finished images for the page of a later run.
+#: A file beside the page with the results of finished images, read when a later run replaces the page.
 RESULTS = "results.json"
 
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
@@ -34,8 +34,8 @@ def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
     """Check that the page of a plan may be written to a folder. Writes nothing.
 
     Raises:
-        RestoreError: exit code 2; the folder holds something else, or is read or written by the plan; or the image goes
-            through a pipe and cannot be shown afterwards.
+        RestoreError: exit code 2; the folder holds other files, or is an input or output of the plan, or the image goes
+            through a pipe, which cannot be read again.
     """
     if PIPE in (plan.input, plan.output):
         raise RestoreError("cannot be combined with standard input or output", where="--html-report", hint="use files")
@@ -53,18 +53,17 @@ def write_fix_page(
     log: FilePath | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Write a run as a page, from the files as they are now.
+    """Write the page of a run, from the current files.
 
-    Images that `skip_existing` left alone are shown as finished, with the numbers that the page of an earlier run, or
-    the log, has of them.
+    Images skipped by `skip_existing` appear as finished, with results from the page of an earlier run or from the log.
 
     Args:
-        folder: one that `check_fix_page` accepted before the run.
-        plan: of the run.
+        folder: a folder that `check_fix_page` accepted before the run.
+        plan: the plan of the run.
         records: the results so far, in any order.
-        summary: of the run.
-        log: that of this and earlier runs; None without one.
-        progress: called with the number of images that are written.
+        summary: the summary of the run.
+        log: the log of this and earlier runs; None: no log.
+        progress: called with the number of images written.
 
     Returns:
         The path of `index.html`.
@@ -84,7 +83,7 @@ def write_fix_page(
     tables = [PageTable("Run", list(facts), [list(facts.values())])]
     if unfinished:
         tables.append(PageTable("Not repaired", ["file", "status", "reason"], unfinished))
-    claim_page_folder(folder)  # it was checked before the run; the outputs may be in there by now
+    claim_page_folder(folder)  # the folder was checked before the run; it may contain the outputs by now
     index = write_page(
         folder,
         title=f"{Path(os.path.abspath(plan.input)).name}, before and after",
@@ -102,14 +101,14 @@ def write_fix_page(
 
 @dataclass(frozen=True)
 class _Result:
-    """An image as the page shows it.
+    """The result of one image.
 
     Attributes:
-        name: of its row.
-        job: from the plan.
-        record: its result; None if the run did not come to it.
-        earlier: what is known of an earlier run that finished it, with the keys of `Record`; None if this run did, or
-            none.
+        name: name of the row.
+        job: the job from the plan.
+        record: the result of this run; None if the run did not reach the image.
+        earlier: the result of an earlier run that finished the image, with keys of `Record`; None if no earlier run
+            did.
     """
 
     name: str
@@ -125,7 +124,7 @@ class _Result:
         return summary.stopped if self.record is None else self.record.reason
 
     def numbers(self) -> dict[str, Any]:
-        """What a later page needs to show of it."""
+        """The values that a later page shows."""
         known = vars(self.record) if self.earlier is None else self.earlier
         return {key: known.get(key) for key in ("seconds", "changed_fraction", "reason", "warnings")}
 
@@ -149,12 +148,12 @@ def _result(plan: FixPlan, job: Job, record: Record | None, earlier: Mapping[str
 
 
 def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[str, Any]]:
-    """What the page that is replaced, and the log, have of finished images: by row, and by absolute output path."""
+    """Results of finished images: from the replaced page by row name, and from the log by absolute output path."""
     found: dict[str, Mapping[str, Any]] = {}
     try:
         numbers = json.loads((folder / RESULTS).read_bytes())
         found |= {name: result for name, result in numbers.items() if isinstance(result, dict)}
-    except (OSError, ValueError, AttributeError):  # there is none, or something else has that name
+    except (OSError, ValueError, AttributeError):  # no such file, or an unrelated one
         pass
     if log is not None and os.fspath(log) != "-":
         found |= {os.path.abspath(str(entry.get("output"))): entry for entry in read_done(log)}
@@ -175,7 +174,7 @@ def _rows(plan: FixPlan, results: Iterable[_Result]) -> Iterator[Row]:
 
 
 def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
-    """Where the image was to be repaired; None without a mask from a file, or if it cannot be read any more."""
+    """The mask of the image; None if it has no mask from a file, or the mask can no longer be read."""
     if plan.masks is None or plan.masks.found or job.action == "unmasked":
         return None
     if job.mask is not None and not plan.masks.invert:

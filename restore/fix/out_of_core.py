@@ -1,6 +1,6 @@
-"""Images too large for memory: decoded, repaired and encoded in parts, by way of the disk.
+"""Images too large for memory: decoded, repaired and encoded in parts, via files on disk.
 
-`SpooledPage` is the page that `restore.fix.steps.run_steps` works on. The result is that of the image in memory.
+`restore.fix.steps.run_steps` works on a `SpooledPage`. The result equals that of the image in memory.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     from restore.fix.fade_correction import Curves
     from restore.restorers.base import ModelRequirements
 
-_BAND_PIXELS = 8_000_000  # of a mask that are searched for holes at once
-_STRIP_PIXELS = 2_000_000  # that are converted to the image's own colors at once
+_BAND_PIXELS = 8_000_000  # pixels of a mask that are searched for holes at once
+_STRIP_PIXELS = 2_000_000  # pixels that are converted between color spaces at once
 
 
 class HoleTooLarge(Exception):
-    """A hole with its surroundings is huge by itself, so the image has to be in memory."""
+    """The crop around a hole exceeds the limit, so the image must be processed in memory."""
 
 
-# Masks: on the disk as well, and prepared part by part.
+# Masks, also on disk, and prepared part by part.
 
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """Where an image's mask comes from, and how it is prepared; see `restore.fix.masks.effective_mask`.
+    """The source and preparation of a mask; see `restore.fix.masks.effective_mask`.
 
     Attributes:
-        file: the mask; None: the image's own alpha.
+        file: the mask; None: the alpha of the image.
         invert, dilate_px, feather_px: as for `effective_mask`.
     """
 
@@ -63,11 +63,11 @@ class SpooledMask:
     """The effective mask of an image, read part by part.
 
     Args:
-        spec: how it is prepared.
-        spooled: the mask, or the image whose alpha it is.
+        spec: source and preparation of the mask.
+        spooled: the mask, or the image whose alpha is the mask.
 
     Attributes:
-        of_alpha: it is the image's own alpha.
+        of_alpha: the mask is the alpha of the image.
     """
 
     def __init__(self, spec: MaskSpec, spooled: SpooledImage) -> None:
@@ -75,7 +75,7 @@ class SpooledMask:
         self.of_alpha = spec.file is None
 
     def read(self, rows: slice, columns: slice) -> FloatArray:
-        """A part of it: h×w in [0, 1], 1 = repair."""
+        """A part of the mask: h×w in [0, 1], 1 = repair."""
         spec, (height, width) = self._spec, self._spooled.size
         around = reach_px(spec.dilate_px, spec.feather_px) if spec.dilate_px or spec.feather_px else 0
         top, left = max(rows.start - around, 0), max(columns.start - around, 0)
@@ -98,10 +98,10 @@ class SpooledMask:
 
 
 def _open_mask(spec: MaskSpec, image: SpooledImage, spool: Path, max_pixels: int) -> SpooledMask | None:
-    """An image's mask; None if it has to be in memory: it cannot be spooled, or there is no alpha to take it from.
+    """Open the mask of an image; None if it cannot be spooled, or the image has no alpha to use as a mask.
 
     Raises:
-        RestoreError: exit code 1; it cannot be read, or is of another size.
+        RestoreError: exit code 1; the mask cannot be read, or has another size.
     """
     if spec.file is None:
         return None if image.header.alpha is None else SpooledMask(spec, image)
@@ -112,19 +112,19 @@ def _open_mask(spec: MaskSpec, image: SpooledImage, spool: Path, max_pixels: int
     return SpooledMask(spec, mask)
 
 
-# The page that the steps work on.
+# The page of an image on disk.
 
 
 class SpooledPage(Page):
-    """A page whose pixels are in two files of rows: as they were, and as they become. Only one model may write it.
+    """A page whose pixels are in two files of rows: before and after the repair. Only one model may write it.
 
     Args:
-        source: the file.
-        stat: its state when it was decoded.
+        source: the image file.
+        stat: state of the file when it was decoded.
         before, after: the files of rows.
-        mask: None without.
-        strength: how much of the repair is blended in, in [0, 1].
-        max_crop_pixels: the largest crop that is held in memory.
+        mask: None: no mask.
+        strength: blending factor of the repair, in [0, 1].
+        max_crop_pixels: pixels of the largest crop that may be held in memory.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class SpooledPage(Page):
         return crops
 
     def correct(self, curves: Curves) -> None:
-        """See `Page.correct`. The curves are applied to every part that is read from here on."""
+        """See `Page.correct`. The curves are applied whenever a part is read."""
         self._curves = curves
 
     def write_rows(self, top: int, band: Tensor) -> None:
@@ -195,10 +195,10 @@ class SpooledPage(Page):
         mask = np.where(own, self.read_mask(crop.rows, crop.columns), np.float32(0))
         self._mask_pixels += int(np.count_nonzero(mask))
         repaired, share = _to_array(filled), mask
-        if self.everywhere:  # the mask blends with the corrected image, the strength with the source
+        if self.everywhere:  # the mask blends with the fading-corrected image, the strength with the source
             repaired, share = blend(self._as_seen(source), repaired, mask), (mask > 0).astype(np.float32)
         blended = source.blend(repaired, share, strength=self._strength)
-        after = self._after.part(crop.rows, crop.columns)  # it may show holes that are filled already
+        after = self._after.part(crop.rows, crop.columns)  # may contain holes that are already filled
         after = replace(after, pixels=np.where(mask[:, :, None] > 0, blended.pixels, after.pixels))
         if self._mask is not None and self._mask.of_alpha:
             after = opaque_where_repaired(after, mask)
@@ -210,7 +210,7 @@ class SpooledPage(Page):
             self._write_unfilled()
 
     def _write_unfilled(self) -> None:
-        """What becomes of the page outside its holes."""
+        """Write the page as it is outside the holes: a copy, or corrected for fading."""
         self._is_written = True
         if self._curves is None:
             shutil.copyfile(self.before.spool.path, self._after.spool.path)
@@ -221,7 +221,7 @@ class SpooledPage(Page):
             self._after.put(rows, columns, source.blend(self._as_seen(source), strength=self._strength))
 
     def source_strips(self) -> Iterator[np.ndarray]:
-        """The image's own pixels from the top down, some rows at once."""
+        """The original pixels from the top down, a few rows at a time."""
         columns = slice(0, self.size[1])
         return (self.before.part(rows, columns).pixels for rows in self._strips(0, self.size[0]))
 
@@ -264,23 +264,23 @@ def open_page(
 ) -> Iterator[SpooledPage | None]:
     """Decode an image into files of rows, which are removed at the end.
 
-    Takes the disk space of the raw image twice, beside the target.
+    The files are beside the target and take twice the size of the uncompressed image.
 
     Args:
         source, target: files.
-        mask: where to repair; None everywhere.
-        format: to write; None: the source's.
-        strength: how much of the repair is blended in, in [0, 1].
+        mask: where to repair; None: everywhere.
+        format: output format; None: that of the source.
+        strength: blending factor of the repair, in [0, 1].
         max_pixels: see `read_image`.
         max_crop_pixels: see `SpooledPage`.
         decoding: entered while files are decoded.
 
     Yields:
-        None if this image has to be in memory: see `spool_image`.
+        None if this image must be processed in memory: see `spool_image`.
 
     Raises:
-        RestoreError: exit code 1, with the reason; also for what the disk refuses while the page is in use.
-        OSError: the source cannot be read any more.
+        RestoreError: exit code 1, with the reason; also if the disk fails while the page is in use.
+        OSError: the source can no longer be read.
     """
     spools = [temporary_path(target) for _ in range(3)]
     try:
@@ -296,7 +296,7 @@ def open_page(
                     page = SpooledPage(source, stat, before, after, spooled_mask, strength, max_crop_pixels)
         yield page
     except OSError as error:
-        if error.filename in (source, os.fspath(source)):  # it cannot be read, or is gone
+        if error.filename in (source, os.fspath(source)):  # the source is unreadable or gone
             raise
         raise RestoreError(write_error_message(error), where=target, exit_code=1) from error
     finally:
@@ -318,23 +318,23 @@ def write_page(
     """Encode a page into its file, atomically.
 
     Args:
-        page: repaired.
+        page: the repaired page.
         header: everything but the pixels.
-        target: the file.
-        format: of the file.
-        copy: the source's bytes are written instead.
+        target: the output file.
+        format: output format.
+        copy: write the bytes of the source instead.
         quality, metadata: see `write_spooled`.
-        overwrite: replace a target that exists.
+        overwrite: replace an existing target.
 
     Returns:
-        Notes on what could not be kept, and the SHA-256 of the source and of the target.
+        Warnings about metadata that could not be kept, and the SHA-256 of the source and of the target.
 
     Raises:
         RestoreError: exit code 1; the source changed meanwhile, or the target cannot be written.
         OSError: likewise.
     """
     read = _sha256(page.source)
-    check_unchanged(page.source, page.stat)  # before anything is written; for a copy once more after that
+    check_unchanged(page.source, page.stat)  # before writing, and again after it, because a copy reads the source again
     notes: list[str] = []
     with replace_atomically(target, like=page.stat, overwrite=overwrite) as temporary:
         if copy:

@@ -1,4 +1,4 @@
-"""The stages of an image: decode, repair, encode. Every file ends with one result, which is recorded."""
+"""The stages of an image: decode, repair, encode. Every file gets exactly one recorded result."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ logger = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float32]
 
 HUGE_PIXELS = 40_000_000
-"""An image with more pixels goes through in parts, out of core; in memory a pixel takes some 40 bytes."""
+"""An image with more pixels is processed in parts, out of core. In memory a pixel takes about 40 bytes."""
 
 HUGE_FILE_BYTES = 200_000_000
-"""A larger file is not read into memory to look at its header: it goes through in parts at once."""
+"""A larger file is processed in parts without being read into memory for its header first."""
 
-_PIXEL_BYTES = 40  # of an image in memory: its own values, what a network sees, and what comes out
+_PIXEL_BYTES = 40  # memory per pixel of an image: its decoded values, the network's input and its output
 
 
 @dataclass
@@ -58,16 +58,16 @@ class WorkItem:
     """An image on its way through the stages.
 
     Attributes:
-        job: what is to be done.
-        data: the file, where it may be copied; else empty.
-        image: decoded; with the further pages of a TIFF.
-        stat: the file's, when it was read; None of a pipe.
-        steps: what is done to it.
-        pages: what the steps work on, one for each page of `image`.
-        input_sha256: of the file, where there is a log.
-        notes: what the user should know, growing on the way.
-        seconds: spent on it so far.
-        outputs: what is written of the further pages.
+        job: the job from the plan.
+        data: the bytes of the file if they may be copied to the output; otherwise empty.
+        image: the decoded image, with the extra pages of a TIFF.
+        stat: state of the file when it was read; None for a pipe.
+        steps: the steps of this image.
+        pages: the pages that the steps work on, one for each page of `image`.
+        input_sha256: hash of the file; None without a log.
+        notes: warnings for the user; stages append to it.
+        seconds: processing time so far.
+        outputs: the extra pages to write.
     """
 
     job: Job
@@ -83,17 +83,17 @@ class WorkItem:
 
     @property
     def sources(self) -> tuple[DecodedImage, ...]:
-        """All pages as they were decoded."""
+        """All decoded pages."""
         return (self.image, *self.image.extra_pages)
 
     @property
     def pixels(self) -> int:
-        """Of all pages."""
+        """Number of pixels of all pages."""
         return sum(page.size[0] * page.size[1] for page in self.sources)
 
     @property
     def mask_coverage(self) -> float | None:
-        """The fraction of pixels in holes, on all pages; None without masks."""
+        """The fraction of pixels in holes over all pages; None without masks."""
         masks = [page.mask for page in self.pages if page.mask is not None]
         if len(masks) < len(self.pages):
             return None
@@ -105,11 +105,11 @@ class RenderedImage:
     """An image with its repair, ready to be encoded.
 
     Attributes:
-        image: with all pages.
-        format: to write.
-        touched: a step ran.
-        changed: fraction of pixels that differ from the source's.
-        copied: the file itself is the output.
+        image: the image with all pages.
+        format: output format.
+        touched: at least one step ran.
+        changed: fraction of pixels that differ from the source.
+        copied: the output is a copy of the file.
     """
 
     image: DecodedImage
@@ -124,19 +124,17 @@ class HugeItem:
     """An image that goes through all stages out of core when its turn comes."""
 
     job: Job
-    pixels: int = 0  # in memory
+    pixels: int = 0  # none in memory, so the scheduler's memory limit ignores it
 
 
 def is_lossy_reencode(image: DecodedImage) -> bool:
-    """Whether encoding an image again loses quality, though it would look as in its file: then, if a model changes
-    nothing, the file itself is the better output.
-    """
+    """Whether encoding an unchanged image again would lose quality, so that a copy of the file is the better output."""
     lossy = image.format == "jpeg" or image.compression == "lossy"
     return lossy and not image.reoriented and not image.notes
 
 
 def changed_fraction(before: DecodedImage, after: DecodedImage) -> float:
-    """The fraction of pixels that differ, on all pages."""
+    """The fraction of pixels that differ, over all pages."""
     count, total = 0, 0
     for old, new in zip((before, *before.extra_pages), (after, *after.extra_pages)):
         if old.pixels.shape != new.pixels.shape:
@@ -149,7 +147,7 @@ def changed_fraction(before: DecodedImage, after: DecodedImage) -> float:
 
 
 class Reader:
-    """The first stage: reads images and their masks; see `Stages`."""
+    """The first stage: read images and their masks; see `Stages`."""
 
     def __init__(
         self,
@@ -165,27 +163,27 @@ class Reader:
         self._steps = steps
         self._spare_clean = options.spare_clean
         self._alpha_masks = plan.masks is not None and plan.masks.alpha
-        # Once, so that it does not depend on what else is in memory when an image's turn comes.
+        # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
         self._pixels_for_memory = _pixels_for_memory()
 
     def load(self, job: Job) -> WorkItem | HugeItem | None:
-        """Read an image and its mask; None if that already decided its result."""
+        """Read an image and its mask; None if the result is already recorded."""
         self.link.begin(os.fspath(job.source))
         steps = self.steps_of(job)
-        # Automatic dilation looks at the surroundings of whole holes.
+        # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
         in_parts = steps.work_in_parts(self.models) and not (steps.masked and self.options.mask_dilate == "auto")
         if not in_parts or PIPE in (job.source, job.target):
             return self._load(job)
         return self._load(job, huge_pixels=HUGE_PIXELS)
 
     def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> WorkItem | None:
-        """As `load`, into memory whatever its size; where that is too small, it fails with `unless_too_large`."""
+        """As `load`, but into memory at any size. If memory is too small, the job fails with `unless_too_large`."""
         item = self._load(job, unless_too_large=unless_too_large)
         assert not isinstance(item, HugeItem)
         return item
 
     def steps_of(self, job: Job, *, holes: bool = True) -> Steps:
-        """The steps of a job's image, as far as the plan tells; `holes`: its mask has some, as far as is known."""
+        """The steps of a job according to the plan. Pass `holes=False` once the mask is known to be empty."""
         if self._steps is not None:
             return self._steps
         if self.options.strength == 0:
@@ -204,7 +202,7 @@ class Reader:
     def _load(
         self, job: Job, *, huge_pixels: int | None = None, unless_too_large: Exception | None = None
     ) -> WorkItem | HugeItem | None:
-        """`huge_pixels`: a larger image is not decoded."""
+        """Read an image; one with at least `huge_pixels` pixels is returned as a `HugeItem` without decoding."""
         started, name = time.monotonic(), os.fspath(job.source)
         limit = min(self.options.max_pixels, self._pixels_for_memory)
         try:
@@ -237,7 +235,7 @@ class Reader:
                 pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
                 steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
             if steps:
-                # These need no model, and the threads that read have time.
+                # Fading correction and color conversion need no model, so the idle reader threads do them.
                 if steps.correct_fading:
                     correct_fading(pages[0])
                 else:
@@ -249,7 +247,7 @@ class Reader:
             seconds = time.monotonic() - started
             return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
         except NotAnImage as error:
-            # Files in a folder that are no images are skipped; one that the user named fails.
+            # Files of a folder that are not images are skipped; a file named by the user fails.
             if self.plan.single:
                 self.recorder.finish(job, "failed", error.what, code="not_an_image")
             else:
@@ -265,7 +263,7 @@ class Reader:
         return None
 
     def _read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
-        """The mask of each page; what is odd about them goes into `notes`."""
+        """Read the mask of each page, and append warnings about the masks to `notes`."""
         from restore.fix.masks import effective_mask, mask_warnings
 
         assert self.plan.masks is not None
@@ -284,13 +282,13 @@ class Reader:
         return masks
 
     def with_option(self, error: Exception) -> Exception:
-        """What is refused unless an option says otherwise names that option."""
+        """Add the option that would allow a rejected image to its error."""
         if isinstance(error, ImageTooLarge) and 0 < error.pixels <= self.options.max_pixels:
             gigabytes = error.pixels * _PIXEL_BYTES / 1e9
-            error.what = f"has to be in memory as a whole, and takes about {gigabytes:.1f} GB: more than there is"
+            error.what = f"must fit in memory as a whole, but needs about {gigabytes:.1f} GB, more than is available"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
         elif isinstance(error, ImageTooLarge) and error.pixels:
-            # It was held against what memory has room for, if that is less.
+            # The decoder may have reported the limit of memory, which can be lower than `max_pixels`.
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
         elif isinstance(error, DamagedFile) and not self.options.allow_truncated:
@@ -299,10 +297,10 @@ class Reader:
 
 
 def _read(source: Path) -> tuple[bytes, os.stat_result | None]:
-    """The content of a file, and its state; of standard input, without one.
+    """The content and state of a file; standard input has no state (None).
 
     Raises:
-        RestoreError, OSError: it cannot be read, or changed meanwhile.
+        RestoreError, OSError: it cannot be read, or it changed while it was read.
     """
     if source == PIPE:
         from restore.fix.io import read_pipe
@@ -315,14 +313,14 @@ def _read(source: Path) -> tuple[bytes, os.stat_result | None]:
 
 
 def _too_large(error: BaseException | None) -> ImageTooLarge | None:
-    """The error that an image, or a further page of it, has too many pixels."""
+    """The `ImageTooLarge` in the chain of causes of an error, or None."""
     while error is not None and not isinstance(error, ImageTooLarge):
         error = error.__cause__
     return error
 
 
 def _pixels_for_memory() -> int:
-    """The largest image that can be in memory as a whole while it is repaired."""
+    """The number of pixels of the largest image that can be repaired in memory."""
     from restore.devices import free_ram, installed_ram
 
     return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES
@@ -332,14 +330,13 @@ class Stages:
     """The stages of a run.
 
     Args:
-        plan: the run's.
-        models: what repairs: the same on every device that takes part.
-        options: how.
-        recorder: is given every file's result, once.
-        link: hears which files are in work, and which of them are being decoded.
-        steps: the same for all images; None: as plan and options say.
-        output_of: what is written of a page, from its source and the page after its steps; None: the source with its
-            repair.
+        plan: the plan of the run.
+        models: the same models for every device of the run.
+        options: the options of the run.
+        recorder: receives the result of every file, once.
+        link: receives which files are in work and which are being decoded.
+        steps: the same steps for all images; None: steps from the plan and options.
+        output_of: makes the output of a page from its source and the processed page; None: the source with its repair.
     """
 
     def __init__(
@@ -357,15 +354,15 @@ class Stages:
         self.options, self.recorder, self.link = options, recorder, link
         self.reader = Reader(plan, models[0], options, recorder, link, steps)
         self.networks = len(models)
-        # A run that was started again may have written a file whose result was not recorded.
+        # Before a restart, the worker may have written a file without recording its result.
         self.overwrite = plan.overwrite or bool(link.past.plan)
-        # Decided once, so that it does not depend on what else is in memory when an image's turn comes.
+        # Computed once, so tiles do not depend on other data in memory when an image's turn comes.
         self._tiles = tiles_of(models, options.tile)
         self._output_of = output_of
         self._alpha_masks = plan.masks is not None and plan.masks.alpha
 
     def run_serially(self, jobs: Sequence[Job]) -> None:
-        """One job after the other through all stages, in the caller's thread."""
+        """Take one job after the other through all stages, in the caller's thread."""
         for job in jobs:
             item = self.reader.load(job)
             if isinstance(item, HugeItem):
@@ -373,10 +370,10 @@ class Stages:
             for repaired in self.repair_group([item] if item else [], 0):
                 self.save(repaired)
 
-    # Several small images at once.
+    # Batches of small images.
 
     def room_for(self, item: WorkItem) -> int:
-        """How many images like this one are repaired at once; 1: it goes alone."""
+        """The size of the batch in which images like this one are repaired; 1: alone."""
         model = item.steps.only_model(self.models[0])
         if model is None or not model.max_batch_pixels or len(item.pages) > 1:
             return 1
@@ -387,7 +384,7 @@ class Stages:
         return count if count > 1 and goes_whole(model, mask) else 1
 
     def go_together(self, first: WorkItem, other: WorkItem) -> bool:
-        """Whether an image can be repaired along with one that there is room beside."""
+        """Whether two images can be repaired in one batch; `first` must have `room_for` another."""
         return (
             other.steps == first.steps
             and other.image.size == first.image.size
@@ -396,7 +393,7 @@ class Stages:
         )
 
     def _repair_together(self, group: Sequence[WorkItem], network: int, room: int) -> list[bool]:
-        """Repair a group; False for an image that has to be repaired alone."""
+        """Repair a batch; False for each image that must be repaired alone."""
         from restore.fix.steps import repair_together
 
         started, steps = time.monotonic(), group[0].steps
@@ -408,7 +405,7 @@ class Stages:
         try:
             keys = [key() if (key := self._grain_key(item.image)) else None for item in group]
             repaired = repair_together(model, pages, room, keys)
-        except Exception as error:  # alone, each image succeeds or says what is wrong with it
+        except Exception as error:  # repaired alone, each image succeeds or gets an error of its own
             logger.debug("%d images at once: %s", len(group), error)
             return [False] * len(group)
         for item, page, done in zip(group, pages, repaired):
@@ -424,11 +421,11 @@ class Stages:
         """Repair images on one of the devices.
 
         Args:
-            group: some that `go_together`, mostly one.
-            network: the device.
+            group: images that `go_together`, mostly one.
+            network: index of the device.
 
         Yields:
-            Those that did not fail.
+            The images that did not fail.
         """
         room = self.room_for(group[0]) if group else 1
         repaired = self._repair_together(group, network, room) if room > 1 else [False] * len(group)
@@ -445,7 +442,7 @@ class Stages:
         """Take all pages of an image through their steps.
 
         Raises:
-            RestoreError, MemoryError, ...: it failed.
+            RestoreError, MemoryError, ...: a step failed.
         """
         started = time.monotonic()
         extra_pages = []
@@ -456,13 +453,13 @@ class Stages:
                 dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
                 grain_key=self._grain_key(source),
             )  # fmt: skip
-            if number:  # blended here, so that the pages are not in memory as floats all at once
+            if number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
         item.outputs = tuple(extra_pages)
         item.seconds += time.monotonic() - started
 
     def _output(self, source: DecodedImage, page: MemoryPage) -> DecodedImage:
-        """What is written of a page."""
+        """The output of a page."""
         if self._output_of is not None:
             return self._output_of(source, page)
         if not page.changed:
@@ -487,7 +484,7 @@ class Stages:
     # The third stage.
 
     def render(self, item: WorkItem) -> RenderedImage:
-        """Blend the repair into the image, with a note in its metadata if that changed it."""
+        """Blend the repair into the image; a changed image gets a provenance note in its metadata."""
         before = after = item.image
         filled, cleaned = any(page.filled for page in item.pages), any(page.cleaned for page in item.pages)
         if touched := self._output_of is not None or any(page.changed for page in item.pages):
@@ -503,7 +500,7 @@ class Stages:
         return RenderedImage(after, kind, touched, changed, copied)
 
     def save(self, item: WorkItem) -> None:
-        """Blend the repair into the image and write it; copy the file if there was nothing to repair."""
+        """Blend the repair into the image and write it, or copy the file if there is nothing to repair."""
         if self.recorder.summary.stopped == DISK_FULL:
             return
         started = time.monotonic()
@@ -544,7 +541,7 @@ class Stages:
     # All stages of an image that is too large for memory.
 
     def repair_in_parts(self, huge: HugeItem, network: int) -> WorkItem | None:
-        """Take an image through all stages out of core; one that has to be in memory is loaded, and returned."""
+        """Take an image through all stages out of core. If it needs memory after all, load and return it."""
         from restore.fix.grain import pixels_key
         from restore.fix.out_of_core import HoleTooLarge, open_page
 
@@ -574,7 +571,7 @@ class Stages:
                         facts = self._write_in_parts(job, page, steps, notes)
             except HoleTooLarge:
                 page = None
-            except DamagedFile as error:  # in memory a second decoder tries, and one that takes what it can
+            except DamagedFile as error:  # loading into memory has a second decoder and tolerates truncated files
                 return self.reader.load_whole(job, unless_too_large=error)
             except Exception as error:
                 self.recorder.fail(job, self.reader.with_option(error))
@@ -590,11 +587,11 @@ class Stages:
         if not steps.masked:
             return None
         assert self.plan.masks is not None
-        assert self.options.mask_dilate != "auto"  # these are in memory
+        assert self.options.mask_dilate != "auto"  # such images are processed in memory, see `Reader.load`
         return MaskSpec(job.mask, self.plan.masks.invert, self.options.mask_dilate, self.options.mask_feather)
 
     def _write_in_parts(self, job: Job, page: SpooledPage, steps: Steps, notes: list[str]) -> dict[str, Any]:
-        """Write an image out of core; returns what `_record` needs to know."""
+        """Write an image out of core. Returns keyword arguments of `_record`."""
         from restore.fix.masks import coverage_warnings
         from restore.fix.out_of_core import write_page
 
@@ -627,17 +624,17 @@ class Stages:
             "pixels": page.size[0] * page.size[1],
         }
 
-    # What both ways end with.
+    # The end of both ways.
 
     def _copies(self, source: DecodedImage, kind: str, *, touched: bool, changed: bool, keep: bool) -> bool:
-        """Whether the file itself is the output.
+        """Whether the output is a copy of the file.
 
         Args:
-            source: decoded.
-            kind: the output's format.
-            touched: a step ran.
-            changed: it changed something.
-            keep: of an image in which nothing changed the file is the better output, or as good.
+            source: the decoded image.
+            kind: output format.
+            touched: at least one step ran.
+            changed: a step changed the image.
+            keep: copying an unchanged image is at least as good as encoding it again.
         """
         if kind != source.format or self.options.metadata != "keep":
             return False
@@ -646,7 +643,7 @@ class Stages:
     def _with_note(
         self, image: DecodedImage, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
     ) -> DecodedImage:
-        """An image that was changed, with a note of that in its metadata."""
+        """Add a provenance note to the metadata of a changed image."""
         if not self.options.provenance or self.options.metadata == "strip":
             return image
         from restore.fix.provenance import with_provenance
@@ -674,7 +671,7 @@ class Stages:
         size: tuple[int, int],
         pixels: int,
     ) -> None:
-        """Record an image that is done."""
+        """Record a finished image."""
         code: ReasonCode = "nothing_to_repair" if not touched else "nothing_changed" if copied else ""
         reason = {"nothing_changed": "nothing was changed", "nothing_to_repair": "nothing to repair"}.get(code, "")
         self.recorder.finish(

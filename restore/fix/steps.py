@@ -1,10 +1,10 @@
-"""The steps of a repair, one list for every image, in memory or too large for it.
+"""The steps of a repair: one list for all images, in memory or out of core.
 
     correct fading -> detect damage -> fill holes, or restore everywhere -> clean up -> blend
 
-`run_steps` is that list. It works on a `Page`, which hides where the pixels are: `MemoryPage` holds an array,
-`restore.fix.out_of_core.SpooledPage` reads and writes rows of files on the disk. What comes before and after, decoding,
-the note in the metadata and encoding, is in `restore.fix.stages`.
+`run_steps` is that list. It works on a `Page`, which hides where the pixels are stored: `MemoryPage` holds an array,
+`restore.fix.out_of_core.SpooledPage` reads and writes rows of files on disk. Decoding, the note in the metadata and
+encoding are in `restore.fix.stages`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ FloatArray = npt.NDArray[np.float32]
 OnEvent = Callable[[str], None]
 
 CLEAN_LEVELS = 2.55
-"""An image that cleaning up changes by less is clean: the root mean square of the change, of 255. It is a PSNR of 40 dB
-between the two, a difference that few people see. On 37 photographs set aside, `photo` changed 95 % of the clean ones
-by less; those with noise of σ = 2 by 1.7 in the median, σ = 3 by 2.65, σ = 5 by 4.5; JPEG of quality 90 by 1.7, 80 by
-2.45, 60 by 3.1. The mean is over the whole image, so noise in a corner alone counts for little."""
+"""An image counts as clean if cleaning up changes it by less: root mean square, in levels of 255.
 
-_DETECTED = 0.5  # masks are binary from here on: half a scratch is still a scratch
+The limit corresponds to a PSNR of 40 dB, a difference that few people see. On 37 held-out photographs, `photo` changed
+95 % of the clean ones by less. Median change of degraded ones: noise with σ = 2, 1.7; σ = 3, 2.65; σ = 5, 4.5; JPEG
+quality 90, 1.7; quality 80, 2.45; quality 60, 3.1. The mean covers the whole image, so noise confined to a corner
+counts little.
+"""
+
+_DETECTED = 0.5  # detection threshold; the mask is binary, because blending would leave half of a scratch
 
 
 class Detector(Protocol):
-    """What the step `detect` needs of a detector; see `restore.restorers.detector`.
+    """The interface of a detector; see `restore.restorers.detector`.
 
     Attributes:
-        name, sha256: as of a `Restorer`.
+        name, sha256: as for a `Restorer`.
     """
 
     name: str
@@ -60,9 +63,9 @@ class Models:
     """The models of a run on one device.
 
     Attributes:
-        restorer: fills holes; without masks restores whole images. None if nothing is repaired.
-        clean_up: restores whole images after their holes are filled. None: nothing does.
-        detector: makes the masks. None: they come from files, or there are none.
+        restorer: fills holes, or restores whole images if there are no masks. None: no repair.
+        clean_up: restores whole images after their holes are filled. None: no clean-up.
+        detector: makes the masks. None: masks come from files, or there are none.
     """
 
     restorer: Restorer | None = None
@@ -72,15 +75,15 @@ class Models:
 
 @dataclass(frozen=True)
 class Steps:
-    """Which steps an image goes through. With none of them its file is copied.
+    """The steps of an image. Without any step the file is copied.
 
     Attributes:
-        correct_fading: fading is corrected, before any model sees the image.
-        detect: damage is detected, and is the mask from there on.
-        restore: holes are filled; without a mask the whole image is restored.
-        clean_up: the whole image is restored after that.
-        masked: a mask, read or detected, says where to repair.
-        spare_clean: an image that `clean_up` would change by less than `CLEAN_LEVELS` is not cleaned up.
+        correct_fading: correct fading before any model runs.
+        detect: detect damage; the result replaces the mask.
+        restore: fill holes, or restore the whole image if there is no mask.
+        clean_up: restore the whole image afterwards.
+        masked: the repair is limited to a mask, read or detected.
+        spare_clean: discard a clean-up that changes the image by less than `CLEAN_LEVELS`.
     """
 
     correct_fading: bool = False
@@ -99,13 +102,13 @@ class Steps:
         return self.correct_fading or self.clean_up or not self.masked
 
     def only_model(self, models: Models) -> Restorer | None:
-        """The model of an image that goes through one alone; None for several, or none."""
+        """The model of an image that needs exactly one repairing model; None otherwise."""
         if self.detect or self.restore == self.clean_up:
             return None
         return models.restorer if self.restore else models.clean_up
 
     def work_in_parts(self, models: Models) -> bool:
-        """Whether they can be run on parts of an image: in bands, around its holes, or as a copy of the file."""
+        """Whether the steps can run on parts of an image: in bands, on crops around holes, or by copying the file."""
         if not self:
             return True
         model = self.only_model(models)
@@ -117,7 +120,7 @@ class Steps:
         return requirements.tileable and not requirements.needs_mask
 
 
-# What the steps work on.
+# The pages that the steps work on.
 
 
 class Page(ABC):
@@ -126,7 +129,7 @@ class Page(ABC):
     Rows and columns are slices of the upright page. Images are float32, h×w×3, sRGB, [0, 1].
 
     Attributes:
-        has_mask: a mask, read or detected, says where to repair.
+        has_mask: the page has a mask, read or detected.
         fading_corrected, filled, cleaned: which steps changed the page.
         everywhere: pixels outside the mask change, too.
     """
@@ -142,7 +145,7 @@ class Page(ABC):
 
     @abstractmethod
     def read(self, rows: slice, columns: slice) -> FloatArray:
-        """A part of the page as the next step sees it."""
+        """A part of the page, as input of the next step."""
 
     @abstractmethod
     def read_mask(self, rows: slice, columns: slice) -> FloatArray:
@@ -158,20 +161,21 @@ class Page(ABC):
 
     @abstractmethod
     def write_rows(self, top: int, band: Tensor) -> None:
-        """Replace whole rows, 3×(h·scale)×(W·scale). They come from the top down; at 0 it begins (again)."""
+        """Replace whole rows by 3×(h·scale)×(W·scale). Rows come from the top down; `top` = 0 starts over."""
 
     @abstractmethod
     def write_hole(self, crop: Region, own: npt.NDArray[np.bool_], filled: Tensor) -> None:
-        """Replace the pixels `own` (h×w) of a crop by those of a filled one, 3×h×w. `read` still gives the old ones."""
+        """Replace the pixels `own` (h×w) of a crop by those of `filled`, 3×h×w. `read` still returns the old pixels, so
+        every hole is filled from the original surroundings."""
 
     def end_rows(self) -> None:  # noqa: B027
-        """All rows are written: from here on `read` gives the new ones."""
+        """End `write_rows`: `read` now returns the new rows."""
 
     def end_holes(self) -> None:  # noqa: B027
-        """All holes are written: from here on `read` gives them blended with the page by the mask."""
+        """End `write_hole`: `read` now returns the filled holes, blended into the page by the mask."""
 
     def finish(self) -> None:  # noqa: B027
-        """The last step is done: free what only steps need."""
+        """End the steps, and free memory that only they need."""
 
     @property
     def changed(self) -> bool:
@@ -183,9 +187,9 @@ class MemoryPage(Page):
     """A page in memory.
 
     Args:
-        load: gives the image. It is called when the first step needs it, so that the pages of a file are not in memory
-            as floats all at once.
-        mask: H×W in [0, 1], 1 = repair; None without.
+        load: returns the image. It is called when the first step needs the pixels, so the pages of a file are not
+            all in memory as floats at once.
+        mask: H×W in [0, 1], 1 = repair; None: no mask.
     """
 
     def __init__(self, load: Callable[[], FloatArray], mask: FloatArray | None = None) -> None:
@@ -197,7 +201,7 @@ class MemoryPage(Page):
 
     @property
     def image(self) -> FloatArray:
-        """The page as the next step sees it."""
+        """The page, as input of the next step."""
         if self._image is None:
             self._image = self._load()
         return self._image
@@ -271,15 +275,17 @@ class MemoryPage(Page):
 
     @property
     def repaired(self) -> FloatArray | None:
-        """The page with its repair: of a page that changes in its holes alone not yet blended by the mask, since
-        `DecodedImage.blend` does that in the image's own color space. None where no step changed anything.
+        """The repaired page; None if no step changed it.
+
+        A page that changes only in its holes is not yet blended by the mask, because `DecodedImage.blend` does that in
+        the color space of the image.
         """
         if not self.changed:
             return None
         return self._image if self.everywhere else self._unblended
 
     def put_into(self, source: DecodedImage, strength: float) -> DecodedImage:
-        """The source of the page with this much of its repair, in [0, 1]; the arrays are freed."""
+        """Blend the repair into the source of the page with this strength, in [0, 1], and free the arrays."""
         repaired, self._image, self._unblended = self.repaired, None, None
         if repaired is None:
             return source
@@ -303,17 +309,17 @@ def run_steps(
 ) -> None:
     """Take a page through its steps.
 
-    Holes are filled before the image is cleaned up: what fills them sees the image as it is, what cleans up sees no
-    damage.
+    Holes are filled before the image is cleaned up, so the inpainting model sees the original image and the clean-up
+    model sees no damage.
 
     Args:
-        page: is changed.
-        steps: which of them.
-        models: of the device to run on.
-        tile_of: a model's largest tile, see `run_tiled`.
-        on_event: called with a line when something does not go as planned, such as smaller tiles.
+        page: modified in place.
+        steps: the steps to run.
+        models: the models on the device to use.
+        tile_of: returns the largest tile side for a model, see `run_tiled`.
+        on_event: called with a line about deviations from the plan, such as smaller tiles.
         dilate_px, feather_px: for detected masks; see `effective_mask`.
-        grain_key: holes get the grain of their surroundings, by this key (see `restore.fix.grain`); None: they do not.
+        grain_key: returns the key for adding grain to holes (see `restore.fix.grain`); None: no grain.
 
     Raises:
         RestoreError: exit code 1; out of memory, or a model's output contains NaN or Inf.
@@ -338,7 +344,7 @@ def run_steps(
 
 
 def correct_fading(page: Page) -> None:
-    """Undo fading, by curves that are estimated from a thumbnail of the page; at most once."""
+    """Correct fading with curves estimated from a thumbnail of the page. Repeated calls have no effect."""
     from restore.fix.fade_correction import estimated, thumbnail
 
     if page.fading_corrected:
@@ -349,7 +355,7 @@ def correct_fading(page: Page) -> None:
 
 
 def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feather_px: int, on_event: OnEvent) -> None:
-    """Make the page's mask: what the detector finds, dilated and feathered."""
+    """Set the mask of the page to the detected damage, dilated and feathered."""
     assert isinstance(page, MemoryPage), "a detector sees whole images"
     image = page.image
     detected = detector.detect(image, tile_px=tile_px, on_event=on_event)
@@ -364,14 +370,14 @@ def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feat
 def fill_holes(
     page: Page, restorer: Restorer, tile_px: int, grain_key: Callable[[], int] | None, on_event: OnEvent
 ) -> None:
-    """Fill the holes of the mask, each on a crop that shows it with its surroundings."""
+    """Fill the holes of the mask, each in a crop with its surroundings."""
     crops = page.hole_crops(restorer.requirements)
     key = None if grain_key is None or not crops else grain_key()
     for crop in crops:
         image = to_tensor(page.read(crop.rows, crop.columns))
         hole = page.read_mask(crop.rows, crop.columns) > 0
         filled = run_restorer(restorer, image, torch.from_numpy(hole[None].astype(np.float32)), tile_px, on_event)
-        own = crop.own(hole)  # a crop may show parts of other crops' holes
+        own = crop.own(hole)  # a crop may contain parts of holes that belong to other crops
         if key is not None:
             from restore.fix.grain import with_grain
 
@@ -384,7 +390,7 @@ def fill_holes(
 
 
 def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: OnEvent) -> None:
-    """Run a restorer over the whole page, in tiles where it allows them."""
+    """Run a restorer over the whole page, in tiles if it supports them."""
 
     def write(top: int, band: Tensor) -> None:
         check_finite(band)
@@ -402,10 +408,10 @@ def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: O
 
 
 def clean_up(page: Page, restorer: Restorer, tile_px: int, spare_clean: bool, on_event: OnEvent) -> None:
-    """Restore the whole page, and keep the result unless the page was clean."""
+    """Restore the whole page; with `spare_clean`, discard the result if the page was clean."""
     before = None
     if spare_clean:
-        assert isinstance(page, MemoryPage), "clean images are told apart where masks are detected, in memory"
+        assert isinstance(page, MemoryPage), "spare_clean implies detection, which runs in memory"
         before = page.image
     restore_everywhere(page, restorer, tile_px, on_event)
     if before is not None and isinstance(page, MemoryPage) and levels_between(before, page.image) < CLEAN_LEVELS:
@@ -423,8 +429,9 @@ def levels_between(before: FloatArray, after: FloatArray) -> float:
 
 
 def blend(image: FloatArray, repaired: FloatArray, mask: FloatArray) -> FloatArray:
-    """H×W×3 both, and H×W in [0, 1]: `repaired` where the mask is 1, `image` where it is 0. Where it is 0, the two must
-    be equal already.
+    """Blend two images, H×W×3, by a mask, H×W in [0, 1]: `repaired` where it is 1, `image` where it is 0.
+
+    Where the mask is 0, both images must already be equal; then a binary mask needs no blending.
     """
     if not ((mask > 0) & (mask < 1)).any():
         return repaired
@@ -446,18 +453,18 @@ def repair(
     grain_key: int | None = None,
     on_event: OnEvent = lambda line: None,
 ) -> FloatArray:
-    """Run one restorer on an array. The result depends on nothing but the arguments.
+    """Run one restorer on an array. The result depends only on the arguments.
 
     Args:
-        restorer: of any kind.
+        restorer: any restorer.
         image: H×W×3, sRGB, [0, 1].
-        mask: H×W in [0, 1], where to repair; None everywhere (for restorers that need no mask).
-        tile_px: largest side of a tile, 0 never tiles.
+        mask: H×W in [0, 1], 1 = repair; None: everywhere (for restorers that need no mask).
+        tile_px: largest side of a tile; 0: never tile.
         grain_key, on_event: see `run_steps`.
 
     Returns:
-        (H·scale)×(W·scale)×3, sRGB, [0, 1]. Where `mask` is above 0 it is fully repaired (blending is the
-        caller's); elsewhere it is `image`.
+        (H·scale)×(W·scale)×3, sRGB, [0, 1]: fully repaired where `mask` is above 0, since blending is left to the
+        caller; `image` elsewhere.
 
     Raises:
         RestoreError: as `run_steps`.
@@ -470,11 +477,11 @@ def repair(
 
 
 def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:
-    """The largest side of a tile by the id of each model, the same for one and its twins on other devices.
+    """The largest tile side by the id of each model. Copies of a model on other devices get the same side.
 
     Args:
-        models: the same on every device.
-        tile: `auto`, 0 (never), or that side in pixels.
+        models: the same models on every device.
+        tile: `auto`, 0 (never tile), or the side in pixels.
     """
     twins = ([getattr(one, role) for one in models] for role in ("restorer", "clean_up", "detector"))
     sides: dict[int, int] = {}
@@ -491,7 +498,7 @@ def _auto_tile(model: Any) -> int:
 
 
 def model_provenance(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
-    """Which models took part in an image, for its record: all, in order, and the one that did most."""
+    """The models that took part in an image, for its record: all, in order, and the main one."""
     hashes = {models.detector.name: models.detector.sha256} if steps.detect and models.detector is not None else {}
     repairing = [models.restorer] if filled and models.restorer is not None else []
     if cleaned and models.clean_up is not None:
@@ -503,13 +510,14 @@ def model_provenance(models: Models, steps: Steps, *, filled: bool, cleaned: boo
     return {"model": most, "model_sha256": hashes.get(most or ""), "models": hashes}
 
 
-# Small images of one size through the network at once, where launches cost more than pixels: on GPUs.
+# Batches of small images of one size, for GPUs, where kernel launches cost more than pixels.
 
 
 def places(restorer: Restorer, height: int, width: int, tile_px: int) -> int:
-    """How many images of a size the restorer takes at once; 1: each goes alone.
+    """The batch size of a restorer for images of one size; 1: no batches.
 
-    It depends on the size alone, never on what else waits: kernels are chosen by shape, and round differently.
+    It depends only on the image size, never on the queue: kernels are chosen by shape and round differently, so a
+    varying batch size would change results.
     """
     if 0 < tile_px < max(height, width) and restorer.requirements.tileable:
         return 1
@@ -517,7 +525,7 @@ def places(restorer: Restorer, height: int, width: int, tile_px: int) -> int:
 
 
 def goes_whole(restorer: Restorer, mask: FloatArray | None) -> bool:
-    """Whether the restorer sees an image with these holes as a whole, and not by a crop for each hole."""
+    """Whether the restorer gets an image with these holes as a whole, rather than as one crop per hole."""
     if mask is None:
         return True
     from restore.restorers.hole_crops import crops
@@ -529,16 +537,16 @@ def goes_whole(restorer: Restorer, mask: FloatArray | None) -> bool:
 def repair_together(
     restorer: Restorer, pages: Sequence[MemoryPage], count: int, grain_keys: Sequence[int | None]
 ) -> list[bool]:
-    """Run a restorer on pages of one size at once; each comes out as it would alone.
+    """Run a restorer on a batch of pages of one size. Each result equals that of the page alone.
 
     Args:
-        restorer: of any kind.
-        pages: 1 to `count` pages of which all have a mask, with which the page `goes_whole`, or none has.
-        count: the size of the batch (see `places`); it is filled up with the last page.
-        grain_keys: of each page; see `run_steps`.
+        restorer: any restorer.
+        pages: 1 to `count` pages. Either all have a mask with which the page `goes_whole`, or none has a mask.
+        count: batch size (see `places`); missing pages are padded with the last page.
+        grain_keys: one per page; see `run_steps`.
 
     Returns:
-        For each page whether it is repaired; False where the output contains NaN or Inf.
+        For each page, whether it is repaired; False if its output contains NaN or Inf.
     """
     images = [to_tensor(page.image)[None] for page in pages]
     where = [page.mask > 0 for page in pages if page.mask is not None]

@@ -57,12 +57,12 @@ def test_crashes_are_one_file_s_failure_each(nursery, tmp_path):
     )
     reasons = {Path(r["input"]).stem: r["reason"] for r in records(tmp_path / "log") if r["status"] == "failed"}
     for name, how in (("b_segv", "SIGSEGV"), ("d_abort", "SIGABRT"), ("f_exit", "exit 0"), ("g_bus", "SIGBUS")):
-        assert reasons[name] == f"its decoder crashed ({how}); the run was started again without it"
+        assert reasons[name] == f"the decoder crashed ({how}); the run continued without this file"
     lines = done.stderr.splitlines()
     assert any(line.startswith("5 done, 1 skipped: not an image, 6 failed; ") for line in lines)
     failures = [Path(line.split(": ")[1]).stem for line in lines[-6:]]
     assert failures == ["b_segv", "d_abort", "f_exit", "g_bus", "j_segv", "k"]
-    assert "terminated by SIGSEGV and is started again" in done.stderr
+    assert "terminated by SIGSEGV; restarting it" in done.stderr
 
     plain = folder(tmp_path / "plain", "a", "-", "c", "-", "e", "-", "-", "h", "i")
     assert nursery.run("fix", plain, tmp_path / "same", "--exclude", "-.png").returncode == 0
@@ -74,7 +74,7 @@ def test_a_decoder_that_hangs_is_given_up(nursery, tmp_path):
     done = nursery.run("fix", source, tmp_path / "out", "--log", tmp_path / "log", "--decode-timeout", 3)
     assert done.returncode == 1, done.stderr
     assert statuses(tmp_path / "log") == {"a": "done", "b_hang": "failed", "c": "done", "d_slow": "done"}
-    assert "b_hang.png: its decoder took longer than 3 seconds; --decode-timeout" in done.stderr
+    assert "b_hang.png: decoding took longer than 3 seconds; raise --decode-timeout" in done.stderr
 
 
 def test_limits_reach_the_readers_from_the_command_line(nursery, tmp_path):
@@ -107,7 +107,7 @@ def test_fail_fast_holds_over_starts(nursery, tmp_path):
 def test_a_single_picture_that_crashes(nursery, tmp_path):
     done = nursery.run("fix", folder(tmp_path, "a_segv") / "a_segv.png", tmp_path / "out.png")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("its decoder crashed (SIGSEGV); the run was started again without it")
+    assert done.stderr.splitlines()[-1].endswith("the decoder crashed (SIGSEGV); the run continued without this file")
 
 
 def test_overwriting_and_skipping_mean_what_they_meant_at_the_first_start(nursery, tmp_path):
@@ -145,12 +145,12 @@ def test_the_system_that_kills_for_want_of_memory_is_told_from_a_person_who_does
     source = folder(tmp_path, "a", "b_shot", "c")
     by_hand = nursery.run("fix", source, tmp_path / "out")
     assert by_hand.returncode == 128 + signal.SIGKILL
-    assert "ended by SIGKILL; the same command with --skip-existing goes on" in by_hand.stderr
+    assert "terminated by SIGKILL; run the same command with --skip-existing to continue" in by_hand.stderr
     program = "from itertools import count\nsupervise._times_out_of_memory = count().__next__\n" + RUN
     by_system = nursery.run("fix", source, tmp_path / "out", "--overwrite", program=program)
     assert by_system.returncode == 1
     assert "2 done, 1 failed" in by_system.stderr
-    assert "b_shot.png: its decoder crashed (the system, out of memory)" in by_system.stderr
+    assert "b_shot.png: the decoder crashed (the system, out of memory)" in by_system.stderr
 
 
 def test_the_waiting_process_has_loaded_nothing_heavy(tmp_path):
@@ -230,7 +230,7 @@ def test_who_asks_twice_does_not_wait(nursery, tmp_path):
     time.sleep(1.2)
     os.kill(run.pid, signal.SIGINT)
     assert run.wait().returncode == 130
-    assert run.stderr.splitlines()[-1] == "stopped at once; the same command with --skip-existing goes on"
+    assert run.stderr.splitlines()[-1] == "stopped immediately; run the same command with --skip-existing to continue"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

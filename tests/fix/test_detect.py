@@ -166,7 +166,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("mask.jpg", "a mask is written as PNG"),
+        ("mask.jpg", "masks are written as PNG"),
         ("in.png", "the output is the input itself"),
         ("mask", "a file or a fo"),
     ],

@@ -210,7 +210,7 @@ def test_the_limit_that_is_named_is_the_option_s_and_not_what_memory_has_room_fo
     monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 10)
     summary = fix_with(pictures, tmp_path / "out", Inverter(), max_pixels=299)
     assert "30×20 is over the limit of 0.000299 megapixels" in reasons(summary)["a.png"]
-    assert "has to be in memory as a whole" in reasons(summary)["c.jpg"]
+    assert "must fit in memory as a whole" in reasons(summary)["c.jpg"]
 
 
 def test_a_file_of_zeros_larger_than_any_picture_is_not_read(tmp_path):

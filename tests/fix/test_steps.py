@@ -295,5 +295,5 @@ def test_what_is_too_large_to_be_looked_for_damage_in_memory_says_so(tmp_path, m
     monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 1000)
     scratched(tmp_path / "in/a.png")
     summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights())
-    assert "has to be in memory as a whole" in summary.failed[0].reason
+    assert "must fit in memory as a whole" in summary.failed[0].reason
     assert snapshot(tmp_path / "out") == {}
