@@ -15,7 +15,7 @@ from restore.hashed_random import uniform_range
 
 
 class Blur(Step):
-    """Gaussian blur, of another width for each image; the edge pixels are repeated outside.
+    """Gaussian blur with a random width per image; edge pixels are repeated outside the image.
 
     Attributes:
         sigma: standard deviation in pixels.
@@ -36,11 +36,11 @@ class Blur(Step):
 
 
 class MotionBlur(Step):
-    """Blur along a straight line: the mean of the image shifted along it; edges as in `Blur`.
+    """Blur along a straight line: the mean of the image shifted along the line; edges as in `Blur`.
 
     Attributes:
-        length: of the line in pixels; up to 1 the blur is hardly visible.
-        angle: of the line in degrees, counter-clockwise from horizontal.
+        length: length of the line in pixels; up to 1 the blur is hardly visible.
+        angle: angle of the line in degrees, counter-clockwise from horizontal.
     """
 
     name: Literal["motion-blur"] = "motion-blur"
@@ -59,7 +59,7 @@ class MotionBlur(Step):
         kernels = line_kernels(params["length"], params["angle"], self.length[1])
         radius = kernels.shape[-1] // 2
         padded = F.pad(image, (radius,) * 4, mode="replicate")
-        # One call per image: a grouped convolution may sum in another order for another batch size.
+        # One call per image, because the summation order of a grouped convolution may depend on the batch size.
         blurred = [
             F.conv2d(one[:, None], to_device(kernel, image.device)[None, None])[:, 0]
             for one, kernel in zip(padded, kernels)
@@ -68,7 +68,7 @@ class MotionBlur(Step):
 
 
 def gaussian_taps(sigma: Tensor, largest: float) -> Tensor:
-    """Normalized Gaussian weights for each σ, out to 3 × `largest`.
+    """Normalized Gaussian weights for each σ, up to a distance of 3 × `largest`.
 
     Args:
         sigma: [B], in pixels, on the CPU; 0 gives a single 1 in the middle.
@@ -86,8 +86,8 @@ def gaussian_taps(sigma: Tensor, largest: float) -> Tensor:
 def filtered(padded: Tensor, taps: Tensor) -> Tensor:
     """Separable filter with different taps for every image, as sums of shifted copies.
 
-    Unlike a convolution this is elementwise, so the result for an image cannot depend on the rest of the batch. It is
-    as quick for the short filters used here.
+    Unlike a convolution, it is elementwise, so the result for an image cannot depend on the rest of the batch. For the
+    short filters used here it is as fast.
 
     Args:
         padded: float32, B×C×(H+2r)×(W+2r).
@@ -109,7 +109,7 @@ def filtered(padded: Tensor, taps: Tensor) -> Tensor:
 
 
 def line_kernels(length: Tensor, angle: Tensor, longest: float) -> Tensor:
-    """Kernels of straight motion: points of the line, spread bilinearly over the pixels; each kernel sums to 1.
+    """Kernels of linear motion: points of a line, spread bilinearly over the pixels. Each kernel sums to 1.
 
     Args:
         length: [B] in pixels.

@@ -1,4 +1,4 @@
-"""Fading and color cast, by one smooth curve per channel; and images without color."""
+"""Fading and color casts, by one smooth curve per channel, and conversion to gray."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from restore.hashed_random import uniform, uniform_range
 
 
 class Fade(Step):
-    """The loss of contrast, saturation and color balance as dyes fade: black lifts, white turns yellow.
+    """Loss of contrast, saturation and color balance as dyes fade: black lifts, white turns yellow.
 
-    y = black + (white − black)·x^gamma in each channel, after x is desaturated by `saturation`. Each curve
-    rises everywhere, so it can be inverted.
+    y = black + (white − black)·x^gamma in each channel, after x is desaturated by `saturation`. Each curve is strictly
+    increasing, so it can be inverted.
 
     Attributes:
-        black: value that black becomes (the fog of the paper).
-        white: value that white becomes.
-        gamma: above 1 darkens the midtones.
+        black: new value of black (the fog of the paper).
+        white: new value of white.
+        gamma: exponent; above 1 it darkens the midtones.
         saturation: factor of the saturation.
-        cast: maximum difference of a channel from the others at white; half of it at black, twice in gamma.
+        cast: maximum difference of a channel from the others at white; at black it is half as large, in gamma twice.
         warmth: hue of the cast, from −1 (blue) to 1 (yellow-red).
     """
 
@@ -66,10 +66,10 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG and most converters
 
 
 class Grayscale(Step):
-    """A weighted mean of red, green and blue, the same in all three channels.
+    """Replace all three channels by a weighted mean of red, green and blue.
 
     Attributes:
-        weight_jitter: 0: the weights of ITU-R BT.601; 1: random weights for each image; between: a mixture of the two.
+        weight_jitter: 0: the weights of ITU-R BT.601; 1: random weights for each image; between: a mixture of both.
             Films and filters differ in their response to colors (early film was blind to red).
     """
 
@@ -79,7 +79,7 @@ class Grayscale(Step):
     weight_jitter: Annotated[Range, within(0, 1)] = (0.0, 0.0)
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`weights` [B, 3], each row of sum 1."""
+        """`weights` [B, 3]; each row sums to 1."""
         jitter = uniform_range(keys, 0, self.weight_jitter)[:, None]
         # Logarithms of uniform numbers, normalized to sum 1, are uniform over all weightings (a flat Dirichlet).
         drawn = -uniform(keys, 1, 3).clamp(min=1e-12).log()

@@ -1,4 +1,4 @@
-"""Cracks in the emulsion: thin, jagged, branching, dark or bright, with a raised edge that catches light."""
+"""Cracks in the emulsion: thin, jagged, branching, dark or bright, with a raised edge that reflects light."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from restore.degradations.drawing import draw_segments, polyline_segments, visib
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-_LINKS = 36  # straight pieces of a crack
+_LINKS = 36  # straight segments of a crack
 _EDGE = 1.2  # width of the lit edge in pixels at 512; at least one pixel is drawn
-# Opacity below which a crack and its lit edge are not drawn: they would only widen the mask beyond what one sees.
+# Minimum opacity of a crack and of its lit edge. Fainter pixels would widen the mask beyond the visible crack.
 _FAINTEST, _FAINTEST_EDGE = 0.04, 0.06
 
 
 class Crack(ScaledStep):
-    """Cracks: jagged lines with two levels of branches, which thin towards their ends.
+    """Cracks: jagged lines with two levels of branches, tapering towards their ends.
 
     Attributes:
         count: cracks per image, not counting branches.
-        width: in pixels, where a crack begins.
-        length: in pixels, along a crack; branches are shorter.
-        branches: per crack; each branch may have one more.
-        opacity: of a crack where it is strongest.
-        bright: share of the images whose cracks are bright, because white paper shows through.
-        lit: opacity of the edge beside a crack: light beside a dark crack, dark beside a bright one.
+        width: width at the start of a crack, in pixels.
+        length: length along a crack, in pixels; branches are shorter.
+        branches: branches per crack; each branch may have one more.
+        opacity: maximum opacity of a crack.
+        bright: fraction of images whose cracks are bright, because white paper shows through.
+        lit: opacity of the edge beside a crack, which is light for a dark crack and dark for a bright one.
     """
 
     name: Literal["crack"] = "crack"
@@ -85,7 +85,7 @@ class Crack(ScaledStep):
         radius = uniform_range(keys, 2, self.width, cracks) * scale / 2
         opacity = uniform_range(keys, 3, self.opacity, cracks) * there
         heading = 2 * math.pi * uniform(keys, 4, cracks)
-        # The middle of the crack is anywhere in the image.
+        # The middle of the crack, not its start, is uniform over the image.
         start = [
             uniform(keys, stream, cracks) * side - 0.5 - 0.5 * length * way
             for stream, side, way in ((5, size[1], heading.cos()), (6, size[0], heading.sin()))
@@ -106,7 +106,7 @@ class Crack(ScaledStep):
         return torch.cat(segments, 1)
 
     def _branches(self, keys: Tensor, parents: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
-        """Where `each` branches of every parent begin, with the heading, radius, opacity and length they inherit."""
+        """Start, heading, radius, opacity and length of `each` branches of every parent."""
         x, y, angle, radius, opacity, length = parents
         marks, links = angle.shape[1], angle.shape[2]
         n = marks * each
@@ -125,12 +125,12 @@ def _jagged(keys: Tensor, start: list[Tensor], heading: Tensor, length: Tensor, 
     """Corners x and y [B, n, links + 1], direction of each link, and thickness (1 falling to 0) at each corner."""
     batch, n = heading.shape
     shape = (batch, n, links)
-    # A slow turn, a kink at every corner, and a rare sharp kink (the fifth power is mostly close to 0).
+    # A slow turn, a small kink at every corner, and a rare sharp kink (the fifth power is mostly close to 0).
     turn = (0.13 * (2 * uniform(keys, 0, n * links) - 1)).reshape(shape).cumsum(2)
     kink = (0.4 * (2 * uniform(keys, 1, n * links) - 1)).reshape(shape)
     kink = kink + (1.3 * (2 * uniform(keys, 4, n * links) - 1) ** 5).reshape(shape)
     angle = heading[..., None] + turn + kink
-    # Pieces of different lengths.
+    # Segments have different lengths.
     piece = (0.15 + uniform(keys, 2, n * links)).reshape(shape)
     step = piece * (length[..., None] / piece.sum(2, keepdim=True))
     zero = torch.zeros(batch, n, 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Folds: nearly straight lines across the image, worn bright, with a dark line beside and a change of light across."""
+"""Folds: nearly straight worn lines across the image, with a dark line beside them and a change of brightness."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from restore.degradations.drawing import pixel_grid, value_noise, visible_pixels
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-# columns of the table of folds, float64[B, N, 10]
+# The columns of the table of folds, float64[B, N, 10].
 _X, _Y, _ANGLE, _HALF, _WORN, _DARK, _SIDE, _SHADE, _REACH, _THERE = range(10)
 
 
 class Fold(ScaledStep):
-    """Folds and creases: where the paper was bent, the emulsion has come off in places and shows white paper.
+    """Folds and creases: bent paper has lost emulsion in places, and white paper shows through.
 
-    A fold wanders by a pixel or two about its line. Like fading, the change of light across it is not in the mask:
-    nobody would paint over it.
+    A fold deviates from its line by a pixel or two. The change of brightness across it is not in the mask, because a
+    retoucher would correct it like fading rather than paint over it.
 
     Attributes:
         count: folds per image; the second crosses the first.
-        width: of the worn line in pixels, where it is widest.
-        opacity: of the worn line, where it is strongest.
-        worn: share of the fold's length that is worn; the rest is a faint line.
-        dark: opacity of the dark line beside it.
-        shade: by how much one side of the fold is lighter, and the other darker, close to it.
+        width: maximum width of the worn line in pixels.
+        opacity: maximum opacity of the worn line.
+        worn: fraction of the length that is worn; the rest is a faint line.
+        dark: opacity of the dark line beside the fold.
+        shade: amplitude of the change of brightness close to the fold: one side is lighter, the other darker.
     """
 
     name: Literal["fold"] = "fold"
@@ -50,7 +50,7 @@ class Fold(ScaledStep):
         table = torch.zeros(batch, folds, 10, dtype=torch.float64)
         for column, stream, side in ((_X, 1, size[1]), (_Y, 2, size[0])):
             table[..., column] = (0.15 + 0.7 * uniform(keys, stream, folds)) * side - 0.5
-        # Vertical and horizontal in turn, a little tilted; one in eight in any direction.
+        # Folds alternate between vertical and horizontal, slightly tilted; one in eight has any direction.
         turned = (uniform(keys, 3, 1) < 0.5).to(torch.float64) + torch.arange(folds)
         askew = 0.12 * (2 * uniform(keys, 4, folds) - 1) ** 3
         any_way = uniform(keys, 5, folds) < 0.125
@@ -87,11 +87,11 @@ class Fold(ScaledStep):
         there = (params["folds"][..., _THERE] > 0).any(0)
         table = to_device(params["folds"][:, there].to(torch.float32), device)[..., None, None, None]
         bright, dark, shade = (image.new_zeros(image.shape[0], 1, *size) for _ in range(3))
-        # `places` is about ±0.3 around 0; the offset makes the share `worn` of it positive.
+        # `places` is about ±0.3 around 0; the offset makes the fraction `worn` of it positive.
         worn_here = (0.5 + 2.2 * (places + 0.7 * (self.worn - 0.5))).clamp(0.12, 1)
         for fold in table.unbind(1):
             px, py, angle, half, worn, line, side, change, reach, _ = fold.unbind(1)
-            # The wandering is slow along the fold, so one field serves all directions.
+            # The deviation varies slowly along a fold, so one field serves all directions.
             distance = (y - py) * angle.cos() - (x - px) * angle.sin() + wander
             width = half * (0.1 + 0.9 * worn_here * (0.7 + places)) + 0.45 * flakes * worn_here
             apart = distance.abs()
@@ -100,7 +100,7 @@ class Fold(ScaledStep):
             dark = torch.maximum(dark, line * (1.4 - off).clamp(0, 1) * (0.55 + 0.45 * worn_here))
             shade = shade + change * distance / (2 + apart) * torch.exp(-apart / reach)
         bright = bright * (0.85 + 0.15 * flakes).clamp(0, 1)
-        # Strongest in the midtones, so the result stays within [0, 1].
+        # The factor x(1 − x) is largest in the midtones and keeps the result within [0, 1].
         lit = image + 2 * shade * image * (1 - image) if self.shade[1] > 0 else image
         paper = to_device(params["paper"].to(torch.float32), device)[..., None, None]
         damaged = lit - dark * lit

@@ -30,26 +30,27 @@ _CHROMINANCE = [
 ]  # fmt: skip
 
 
-# A JPEG file has no longer sides (JPEG_MAX_DIMENSION of libjpeg).
+# Maximum side of a JPEG file (JPEG_MAX_DIMENSION of libjpeg).
 _LIBJPEG_LONGEST_SIDE = 65_500
 
 
 class Jpeg(Step):
-    """JPEG compression: block edges, ringing, washed-out color. Rounded to 8 bits.
+    """JPEG compression: block edges, ringing, washed-out color. The result is rounded to 8 bits.
 
-    On a CPU the image goes through libjpeg, which is exact and 3 to 6 times as fast as the tensor implementation (8 ms
-    against 25 to 70 for 512×512 in one thread). On other devices tensors stay where they are. The parameters are equal
-    on all devices; the pixels differ, because a DCT coefficient half-way between two multiples of its quantization step
-    may be rounded to either. Measured on four photographs at quality 10 to 90, 4:2:0 and 4:4:4, aligned or not:
-    0.4 levels of 255 in the mean; 99 % of the values within 4, 99.9 % within 15; single 8×8 blocks up to 53 levels at
-    quality 10 and up to 16 at quality 90.
+    On a CPU the image is compressed by libjpeg, which is exact and 3 to 6 times as fast as the tensor implementation
+    (8 ms against 25 to 70 for 512×512 in one thread). On other devices the tensor implementation avoids transfers.
+
+    The parameters are equal on all devices. The pixels differ, because a DCT coefficient half-way between two multiples
+    of its quantization step may be rounded to either. Measured on four photographs at quality 10 to 90, 4:2:0 and
+    4:4:4, aligned or not: 0.4 levels of 255 in the mean; 99 % of the values within 4, 99.9 % within 15; single 8×8
+    blocks up to 53 levels at quality 10 and up to 16 at quality 90.
 
     Attributes:
-        quality: libjpeg's 1 … 100.
-        chroma_subsampling_prob: share of the images whose chroma is stored at half size (4:2:0); the others have 4:4:4.
-        misaligned_grid_prob: share of the images whose 8×8 grid does not start in the corner, as after cropping.
+        quality: quality of libjpeg, 1 … 100.
+        chroma_subsampling_prob: fraction of images with chroma at half size (4:2:0); the others have 4:4:4.
+        misaligned_grid_prob: fraction of images whose 8×8 grid does not start in the corner, as after cropping.
         implementation: `auto`: libjpeg on a CPU, tensors elsewhere. `tensor`: tensors everywhere, as in earlier
-            releases; training runs from then resume with it.
+            releases, whose training runs resume with it.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {
@@ -64,7 +65,7 @@ class Jpeg(Step):
     implementation: Literal["auto", "tensor"] = "auto"
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
-        """`quality`; `subsampled` as bool; `top` and `left`: how many pixels of the first block are cut off."""
+        """`quality`; `subsampled` as bool; `top` and `left`: number of pixels cut off the first block."""
         misaligned = bernoulli(keys, 2, self.misaligned_grid_prob)
         return {
             "quality": integers(keys, 0, int(self.quality[0]), int(self.quality[1])),
@@ -84,7 +85,7 @@ class Jpeg(Step):
             index = (params["subsampled"] == subsampled).nonzero()[:, 0]
             if len(index):
                 on_device = to_device(index, image.device)
-                # By the setting, not by this batch, so that the edges of an image never depend on its neighbours.
+                # The choice depends on the setting, not on this batch, so edges never depend on the other images.
                 start = (params["top"][index], params["left"][index]) if self.misaligned_grid_prob > 0 else None
                 out[on_device] = jpeg(image[on_device], params["quality"][index], subsampled=subsampled, start=start)
         return out, None
@@ -93,15 +94,15 @@ class Jpeg(Step):
 def libjpeg(image: Tensor, quality: int, subsampled: bool, top: int = 0, left: int = 0) -> Tensor:
     """Encode and decode one image with libjpeg-turbo, through OpenCV.
 
-    OpenCV and not `torchvision.io`, which always subsamples the chroma, nor Pillow, which refuses to open large images;
-    all three give the same pixels.
+    `torchvision.io` always subsamples the chroma, and Pillow refuses to open large images. All three give the same
+    pixels.
 
     Args:
         image: float32, 3×H×W on the CPU; clipped to [0, 1] and rounded to 8 bits first.
         quality: 1 … 100.
         subsampled: 4:2:0, else 4:4:4.
-        top: rows, 0 … 15, by which the block grid begins above the image.
-        left: columns, likewise.
+        top: number of rows, 0 … 15, by which the block grid starts above the image.
+        left: number of columns by which it starts to the left.
 
     Returns:
         float32, 3×H×W, multiples of 1/255 in [0, 1].
@@ -117,16 +118,16 @@ def libjpeg(image: Tensor, quality: int, subsampled: bool, top: int = 0, left: i
 
 
 def jpeg(image: Tensor, quality: Tensor, *, subsampled: bool, start: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Encode and decode a batch on its device, following libjpeg; see `Jpeg` for how close it comes.
+    """Encode and decode a batch on its device, following libjpeg; see `Jpeg` for the accuracy.
 
-    YCbCr is rounded; chroma at 4:2:0 is box-averaged and interpolated back with a triangle filter.
+    YCbCr is rounded. Chroma at 4:2:0 is box-averaged, and interpolated back with a triangle filter.
 
     Args:
         image: float32, B×3×H×W; clipped to [0, 1] and rounded to 8 bits first.
         quality: int64[B] on the CPU, 1 … 100.
         subsampled: 4:2:0, else 4:4:4.
-        start: rows and columns, int64[B] each on the CPU, 0 … 15, by which the block grid begins above and to the left
-            of the image; None: in its corner.
+        start: rows and columns, int64[B] each on the CPU, 0 … 15, by which the block grid starts above and to the left
+            of the image; None: in the corner.
 
     Returns:
         float32, B×3×H×W, multiples of 1/255 in [0, 1].
@@ -146,7 +147,7 @@ def jpeg(image: Tensor, quality: Tensor, *, subsampled: bool, start: tuple[Tenso
     luminance_table, chrominance_table = _tables(quality)
     luma = _quantize_blocks(luma, luminance_table)
     if subsampled:
-        # libjpeg's h2v2_downsample: the mean of four, rounded with an alternating bias of 1 and 2 quarters
+        # libjpeg's h2v2_downsample: the mean of four, rounded with an alternating bias of 1/4 and 2/4.
         bias = to_device(torch.tensor([0.25, 0.5]), image.device).repeat(columns // 4)
         chroma = torch.floor(F.avg_pool2d(chroma, 2) + bias[: columns // 2])
         chroma = _upsample_chroma(_quantize_blocks(chroma, chrominance_table))
@@ -210,7 +211,7 @@ def _quantize_blocks(plane: Tensor, table: Tensor) -> Tensor:
     """
     batch, channels, height, width = plane.shape
     blocks = plane.reshape(batch, channels, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
-    # A matrix product in float32 may run in TF32, which is too coarse to round coefficients by. MPS has no float64.
+    # A matrix product in float32 may run in TF32, which is too coarse for rounding coefficients. MPS has no float64.
     dtype = torch.float32 if plane.device.type == "mps" else torch.float64
     basis = to_device(_basis().to(dtype), plane.device)
     coefficients = (blocks.reshape(-1, 64).to(dtype) - 128) @ basis.T

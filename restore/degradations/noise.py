@@ -14,18 +14,18 @@ from restore.hashed_random import bernoulli, field_normal, fold_in, uniform_rang
 
 
 class Noise(Step):
-    """Gaussian noise whose variance may grow with brightness, and which may be spatially correlated.
+    """Gaussian noise, optionally signal-dependent and spatially correlated.
 
-    Variance at a pixel of value x: sigma² + shot²·x, the model of camera noise of Foi et al., "Practical
-    Poissonian-Gaussian noise modeling", IEEE TIP 17 (2008), section II, with a = shot², b = sigma²; the
-    Poisson part is approximated by a Gaussian of the same variance, as there. Demosaicing, in-camera smoothing and
-    enlarging correlate neighbours: the noise is smoothed by a Gaussian and scaled back to its standard deviation.
+    The variance at a pixel of value x is sigma² + shot²·x, the camera noise model of Foi et al., "Practical
+    Poissonian-Gaussian noise modeling", IEEE TIP 17 (2008), section II, with a = shot², b = sigma². As in the paper, a
+    Gaussian of the same variance approximates the Poisson part. Demosaicing, in-camera smoothing and enlarging
+    correlate neighbours, so the noise is smoothed by a Gaussian and scaled back to its standard deviation.
 
     Attributes:
         sigma: standard deviation at black, in 8-bit levels (25 is σ = 25/255).
         shot: additional standard deviation at white, in 8-bit levels; 0: none.
         correlation: standard deviation in pixels of the Gaussian that correlates neighbours; 0: white noise.
-        gray: share of the images whose three channels get the same noise (film grain).
+        gray: fraction of images with the same noise in all three channels (film grain).
         clip: clip the result to [0, 1]. The AWGN tests of the literature do not.
     """
 
@@ -59,7 +59,7 @@ class Noise(Step):
 
     def _field(self, image: Tensor, params: Params) -> Tensor:
         height, width = image.shape[-2:]
-        # The radius depends on the settings, not on the batch, so the noise of an image never depends on the others.
+        # The radius depends on the settings, not on the batch, so the noise of an image is independent of the others.
         taps = gaussian_taps(params["correlation"], self.correlation[1])
         radius = taps.shape[1] // 2
         shape = (3, height + 2 * radius, width + 2 * radius)

@@ -1,4 +1,4 @@
-"""Down- and upscaling, as of an image that was once stored smaller and then enlarged."""
+"""Downscaling and upscaling, as in an image that was stored small and then enlarged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Downscale(Step):
     """Scale down (with antialiasing) and back up to the same size.
 
     Attributes:
-        factor: how many times smaller; the small sides are rounded to at least 1 pixel.
+        factor: downscaling factor; the small sides are rounded to at least 1 pixel.
         down: interpolation modes for scaling down; one is drawn per image.
         up: interpolation modes for scaling up; one is drawn per image.
     """
@@ -41,7 +41,7 @@ class Downscale(Step):
         """Scale down and up; bicubic overshoot is clipped to [0, 1]. See `Step.apply`."""
         size = image.shape[-2:]
         out = []
-        # One at a time, because the small size differs from image to image.
+        # Images are processed one at a time, because their small sizes differ.
         for one, factor, down, up in zip(
             image.split(1), params["factor"].tolist(), params["down"].tolist(), params["up"].tolist()
         ):
@@ -52,7 +52,7 @@ class Downscale(Step):
 
 
 def scaled(image: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
-    """`image` at another size, antialiased when it gets smaller; a new tensor, B×C×size."""
+    """Resize images, with antialiasing when downscaling; returns a new tensor, B×C×size."""
     if mode == "area":
         return F.interpolate(image, size, mode="area")
     return F.interpolate(image, size, mode=mode, align_corners=False, antialias=True)

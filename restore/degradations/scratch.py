@@ -18,7 +18,7 @@ from restore.degradations.drawing import COLUMNS, OPACITY, draw_segments, polyli
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-# Opacity below which a mark ends: 5 of 255 levels at full contrast.
+# Minimum opacity of a mark: 5 of 255 levels at full contrast.
 _FAINTEST = 0.02
 
 
@@ -27,11 +27,12 @@ class _Marks(ScaledStep):
 
     Attributes:
         count: marks per image.
-        width: in pixels.
-        length: in pixels, from end to end along the mark.
-        opacity: of a mark where it is strongest.
-        bright: mean share of bright marks (on a negative all marks print bright). Marks of one image tend to be alike.
-        softness: width in pixels of the edge.
+        width: width of a mark, in pixels.
+        length: length along a mark, in pixels.
+        opacity: maximum opacity of a mark.
+        bright: mean fraction of bright marks (marks on a negative all print bright). Marks of one image tend to be
+            alike.
+        softness: width of the edge, in pixels.
     """
 
     count: Annotated[Range, within(0, 2000, whole=True)] = (1, 8)
@@ -49,7 +50,7 @@ class _Marks(ScaledStep):
         batch, marks, links, _ = segments.shape
         bright = torch.full((batch, 1), self.bright, dtype=torch.float64)
         if 0 < self.bright < 1:
-            # Spread towards 0 or 1, so that the marks of one image are mostly of one kind.
+            # Spreading the fraction towards 0 or 1 makes the marks of one image mostly alike.
             bright = (bright + 1.2 * (uniform(keys, 20, 1) - 0.5)).clamp(0, 1)
         is_bright = (uniform(keys, 21, marks) < bright)[..., None]
         layers = torch.stack([segments, segments], dim=1)
@@ -101,7 +102,7 @@ class _Marks(ScaledStep):
             angle: radians, [B, marks, links].
             thickness: relative to the mark's width, [B, marks, links + 1].
             opacity: relative to the mark's opacity, [B, marks, links].
-            wide: marks may begin outside, so that long ones cross the image anywhere.
+            wide: marks may start outside the image, so that long ones cross it anywhere.
         """
         batch, marks, links = angle.shape
         scale = self.scale(size)
@@ -127,10 +128,10 @@ class _Marks(ScaledStep):
 
 
 class Scratch(_Marks):
-    """Scratches: long, almost straight, in one main direction per image, interrupted in places.
+    """Scratches: long and almost straight, in one main direction per image, interrupted in places.
 
     Attributes:
-        upright: share of the images whose scratches run from top to bottom, as on film.
+        upright: fraction of images whose scratches run from top to bottom, as on film.
     """
 
     name: Literal["scratch"] = "scratch"
@@ -184,7 +185,7 @@ class Dust(_Marks):
         heading = 2 * math.pi * uniform(keys, 1, marks)
         turns = 2.2 * (2 * uniform(keys, 2, marks * links).reshape(len(keys), marks, links) - 1)
         thickness = uniform_range(keys, 3, (0.35, 1.25), marks * (links + 1)).reshape(len(keys), marks, links + 1)
-        # Cubed, because small specks are far more common than large ones.
+        # The cube makes small specks far more common than large ones.
         thickness = thickness * (0.35 + 0.65 * uniform(keys, 4, marks) ** 3)[..., None]
         opacity = torch.ones(1, 1, links, dtype=torch.float64)
         return self._chains(keys, size, heading[..., None] + turns, thickness, opacity, wide=False)

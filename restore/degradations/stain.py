@@ -13,26 +13,26 @@ from restore.degradations.drawing import pixel_grid, smoothstep, value_noise, vi
 from restore.devices import to_device
 from restore.hashed_random import fold_in, integers, uniform, uniform_range
 
-# The columns of the table of stains, float64[B, N, 9]
+# The columns of the table of stains, float64[B, N, 9].
 _X, _Y, _DX, _DY, _RADIUS, _END, _OPACITY, _SOFT, _RIM = range(9)
-# Below this opacity lies the soft edge of the stain, which is not in the mask.
+# Minimum opacity of pixels in the mask, which excludes the soft edge of a stain.
 _COVERED = 0.07
 
 
 class Stain(ScaledStep):
-    """Stains: blots, or the streaks of drops that ran down; uneven in outline and depth.
+    """Stains: blots or drips, uneven in outline and depth.
 
-    Dark ones absorb light like a filter (image × tint); washed-out ones blend towards the tone of the paper. While a
-    stain dries, its dirt moves to the rim (the coffee-ring effect; Deegan et al., Nature 389, 1997).
+    Dark stains absorb light like a filter (image × tint). Washed-out stains blend towards the tone of the paper. While
+    a stain dries, its dirt moves to the rim (the coffee-ring effect; Deegan et al., Nature 389, 1997).
 
     Attributes:
         count: stains per image.
-        size: radius, in pixels.
-        opacity: of a stain where it is strongest; 1 absorbs as much light as its tint can.
-        bright: share of the images whose stains are washed out instead of dark.
-        drips: share of the stains that ran down.
+        size: radius of a stain, in pixels.
+        opacity: maximum opacity of a stain; 1 applies its full tint.
+        bright: fraction of images whose stains are washed out instead of dark.
+        drips: fraction of stains that are drips.
         rim: strength of the rim, which is dark for both kinds.
-        edge: width of the edge, as a share of the radius.
+        edge: width of the edge, as a fraction of the radius.
     """
 
     name: Literal["stain"] = "stain"
@@ -100,7 +100,7 @@ class Stain(ScaledStep):
             rx, ry = x - px, y - py
             t = ((rx * dx + ry * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
             reach = radius + (end - radius) * t
-            # 0 at the outline, 1 in the middle.
+            # The depth inside the stain: 0 at the outline, 1 in the middle.
             inside = 1 - ((rx - t * dx).square() + (ry - t * dy).square()).sqrt() / reach + 0.45 * outline
             edge = torch.maximum(soft * (1 - 0.7 * rim), 1.2 / reach)
             ring = torch.maximum(0.07 + 0.1 * soft, 1.5 / reach)

@@ -24,27 +24,27 @@ from restore.degradations.drawing import (
 from restore.devices import to_device
 from restore.hashed_random import field_uniform, fold_in, integers, uniform, uniform_range
 
-_LINKS = 13  # straight pieces of a tear
-_COVERED = 0.12  # opacity from which a pixel belongs to the mask
-_FAR = 1e6  # a cut this far from the image, in pixels, cuts nothing off
+_LINKS = 13  # straight segments of a tear
+_COVERED = 0.12  # minimum opacity of pixels in the mask
+_FAR = 1e6  # offset in pixels that puts a cut outside any image, so nothing is lost
 
 
 class Tear(ScaledStep):
-    """Tears: where the sheet ripped, its layers part and show a band of bare fibre, which is widest at the border.
+    """Tears: the layers of ripped paper separate and show a band of bare fibre, widest at the border.
 
-    Some images have lost a corner or a strip along an edge: beyond a ragged band of paper lies the background of the
-    scan, light or dark, with the shadow of the sheet.
+    Some images have lost a corner or a strip along an edge. A ragged band of paper separates the image from the
+    background of the scan, which is light or dark and carries the shadow of the sheet.
 
     Attributes:
         count: tears per image.
-        width: of the band at the border, in pixels.
-        length: in pixels; at most 0.8 of the smaller side of a whole image.
-        ragged: how far the edges of the band wander, in pixels.
-        shadow: share of the light that the shadow takes where it is deepest.
-        lost: share of the images that have lost a corner or a strip along an edge.
+        width: width of the band at the border, in pixels.
+        length: length of a tear, in pixels; at most 0.8 of the smaller side of a whole image.
+        ragged: deviation of the edges of the band, in pixels.
+        shadow: fraction of the light that the shadow absorbs at its deepest.
+        lost: fraction of images that have lost a corner or a strip along an edge.
         lost_size: distance of the cut from the corner, or depth of the strip, in pixels.
-        scale_with_image: false: sizes are pixels of the image as it is, a crop: a tear may begin anywhere beyond its
-            edge (see `ScaledStep`).
+        scale_with_image: false: the image is a crop, sizes are its own pixels, and tears may start outside (see
+            `ScaledStep`).
     """
 
     name: Literal["tear"] = "tear"
@@ -111,16 +111,16 @@ class Tear(ScaledStep):
         damaged = damaged + band * (paper - damaged)
         damaged = damaged + gone * (ground - damaged)
         covered = torch.maximum(band, shade) > _COVERED
-        # What is lost belongs to the mask, whatever the background looks like.
+        # Lost areas belong to the mask even if the background has the tone of the image.
         mask = visible_pixels(image, damaged, covered) | (gone > _COVERED)
         return damaged, mask.to(image.dtype)
 
     def _ripped(
         self, params: Params, size: tuple[int, int], device: torch.device, strays: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The band, whose edges wander by `strays` pixels, and its shadow: float32 B×1×H×W each."""
+        """The band, with its edges displaced by `strays` pixels, and its shadow: float32 B×1×H×W each."""
         scale = self.scale(size)
-        # Within a wide soft edge, opacity is the distance from the outline in pixels, by which the outline is moved.
+        # Across a wide soft edge, opacity measures the distance from the outline, which allows displacing the outline.
         room = 2 * (3 * self.ragged * scale + 2)
         cast = params["segments"].clone()
         cast[..., [AX, BX]] += params["shift"][:, :1, None]
@@ -131,7 +131,7 @@ class Tear(ScaledStep):
         return band, (beneath / max(1.0, 4 * scale) + 0.5).clamp(0, 1)
 
     def _segments(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """Polylines from the border inwards that thin towards the end: float64[B, tears·links, 7]."""
+        """Polylines from the border inwards, tapering towards the end: float64[B, tears·links, 7]."""
         batch, tears = len(keys), int(self.count[1])
         scale = self.scale(size)
         height, width = size
@@ -140,7 +140,7 @@ class Tear(ScaledStep):
         if self.scale_with_image:
             length = length.clamp(max=0.8 * min(size))
         radius = uniform_range(keys, 2, (math.log(self.width[0]), math.log(self.width[1])), tears).exp() * scale / 2
-        # From a uniform point of the border towards one in the middle of the image.
+        # A tear starts at a uniform point of the border and heads for the middle of the image.
         along = 0.04 + 0.92 * uniform(keys, 3, tears)
         level = uniform(keys, 4, tears) < width / (height + width)
         far = (uniform(keys, 5, tears) < 0.5).to(torch.float64)
@@ -163,16 +163,16 @@ class Tear(ScaledStep):
         return polyline_segments(x, y, radii, there[..., None].to(torch.float64))
 
     def _cut(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """The line beyond which the image is lost: float64[B, 3]; c is `_FAR` if nothing is."""
+        """The line beyond which the image is lost: float64[B, 3]; c is `_FAR` if nothing is lost."""
         height, width = size
         scale = self.scale(size)
         reach = uniform_range(keys, 0, (math.log(self.lost_size[0]), math.log(self.lost_size[1])), 2).exp() * scale
-        # A corner: the line through two points on the edges that meet there. A strip: nearly parallel to an edge.
+        # A corner is cut off by a line through two points on its edges, a strip by a line nearly parallel to an edge.
         corner = uniform(keys, 1, 1)[:, 0] < 0.7
         slant = torch.where(corner, torch.atan2(reach[:, 0], reach[:, 1]), 0.06 * (2 * uniform(keys, 2, 1)[:, 0] - 1))
         # A strip is less than half as deep as a corner.
         inner = torch.where(corner, reach[:, 0] * slant.cos(), 0.4 * reach[:, 0])
-        # The corner or edge at the top left, mirrored and transposed.
+        # The cut starts at the top left and is transposed and mirrored at random.
         a, b = -slant.cos(), -slant.sin()
         turned, right, low = (uniform(keys, stream, 1)[:, 0] < 0.5 for stream in (3, 4, 5))
         a, b = torch.where(turned, b, a), torch.where(turned, a, b)

@@ -1,4 +1,4 @@
-"""`restore degrade`: clean images -> degraded images and their masks, as files."""
+"""`restore degrade`: write degraded versions of clean images, and their masks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from restore.images import find_images, index_by_stem, read_rgb8, stem_key, writ
 
 @dataclass
 class DegradeSummary:
-    """What `write_degraded` did.
+    """The result of `write_degraded`.
 
     Attributes:
         damage: name of the degradation.
         written: number of degraded images.
-        masks: number of masks written with them.
-        failed: path relative to the clean folder, and the reason.
+        masks: number of masks.
+        failed: (path relative to the clean folder, reason) of each image that failed.
         seconds: total time.
     """
 
@@ -70,11 +70,11 @@ def write_degraded(
         progress: called with (done, total) after each image.
 
     Returns:
-        Counts, and the files that failed; one bad file does not stop the rest.
+        Counts, and the files that failed. A bad file does not stop the run.
 
     Raises:
-        RestoreError: nothing was written. There are no images, two images would get one output name, outputs exist,
-            or the output folder is inside the clean one, is a file, or is not writable.
+        RestoreError: exit code 2; nothing was written. There are no images, two images have the same output name,
+            outputs exist, or the output folder is inside the clean one, is a file, or is not writable.
     """
     clean_dir, out_dir = Path(clean_dir), Path(out_dir)
     degradation = degradation if isinstance(degradation, Degradation) else load_degradation(degradation)
@@ -142,7 +142,7 @@ def _refuse_nesting(clean_dir: Path, out_dir: Path, outputs: Iterable[Path]) -> 
     for output in outputs:
         if output.resolve() == clean or output.resolve() in clean.parents:
             raise RestoreError(
-                f"the clean folder is where {output.name}/ would be written",
+                f"the clean folder is, or is inside, the output folder {output.name}/",
                 where=clean_dir,
                 hint="choose another output folder",
             )
@@ -154,5 +154,5 @@ def _refuse_existing(images: list[Path], *outputs: Path) -> None:
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise RestoreError(
-            f"the output exists already{more}", where=existing[0], hint="use --overwrite, or another folder"
+            f"the output already exists{more}", where=existing[0], hint="use --overwrite, or another folder"
         )

@@ -1,4 +1,4 @@
-"""How close a restored image is to the clean one: metrics per image, each under a named convention."""
+"""Metrics of restored images against clean ones: one score per image, under a named convention."""
 
 from restore.metrics.ciede2000 import delta_e
 from restore.metrics.conventions import CONVENTIONS, Convention, find_convention

@@ -1,4 +1,4 @@
-"""Named conventions of how metrics of pixels are computed: color, window, border."""
+"""Named conventions for computing pixel metrics: color, window, border."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 @dataclass(frozen=True)
 class Convention:
-    """How metrics of pixels are computed. Scores are comparable only under the same convention.
+    """Settings of pixel metrics. Scores are comparable only under the same convention.
 
     Attributes:
-        name: what `--convention` calls it.
-        psnr_color: what PSNR compares: `rgb`, or `y-channel`: Y' of BT.601 in
-            studio swing, not rounded.
-        ssim_color: what SSIM and MS-SSIM compare (the mean over channels); also `gray-8bit`: luma rounded to 8 bits.
-        window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7, all weights equal.
-        reflected: at the coarsest scale of MS-SSIM the windows also reach over the border, into the reflected image, as
-            in torchmetrics. False: they lie inside at every scale, as in the paper. Up to 0.003 apart in strong noise.
-        sample_covariance: covariances are divided by N − 1 instead of by N.
-        border_px: rows and columns cropped at every side, for PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
+        name: value of `--convention`.
+        psnr_color: channels for PSNR: `rgb`, or `y-channel` (Y' of BT.601 in studio swing, not rounded).
+        ssim_color: channels for SSIM and MS-SSIM, which average over channels; also `gray-8bit`, luma rounded to 8
+            bits.
+        window: `gaussian` is 11×11 with σ = 1.5; `uniform` is 7×7 with equal weights.
+        reflected: true: at the coarsest scale of MS-SSIM, windows extend beyond the border into the reflected image,
+            as in torchmetrics. False: windows lie inside at every scale, as in the paper. The two differ by up to 0.003
+            in strong noise.
+        sample_covariance: divide covariances by N − 1 instead of N.
+        border_px: rows and columns to crop at every side, for PSNR (also in the hole), SSIM, MS-SSIM and ΔE.
     """
 
     name: str
@@ -84,9 +85,12 @@ CONVENTIONS = {
     "matlab": Convention("matlab", ssim_color="gray-8bit"),
     "y-channel": Convention("y-channel", psnr_color="y-channel", ssim_color="y-channel"),
 }
-"""`skimage`: RGB, as scikit-image with the settings of Wang et al., MS-SSIM as torchmetrics. `matlab`: PSNR over RGB,
-SSIM and MS-SSIM on rounded gray, as Wang's `ssim_index.m`. `y-channel`: all of them on studio-swing luma, as in
-super-resolution papers."""
+"""The conventions by name.
+
+- `skimage`: RGB, as in scikit-image with the settings of Wang et al.; MS-SSIM as in torchmetrics.
+- `matlab`: PSNR over RGB; SSIM and MS-SSIM on rounded gray, as in Wang's `ssim_index.m`.
+- `y-channel`: all metrics on studio-swing luma, as in super-resolution papers.
+"""
 
 _COLOUR_WORDS = {
     "rgb": "sRGB, all channels",
@@ -105,4 +109,4 @@ def find_convention(name: str) -> Convention:
         return CONVENTIONS[name]
     near = difflib.get_close_matches(name, CONVENTIONS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RestoreError(f"there is no convention {name!r}", hint=f"{hint}known: {', '.join(CONVENTIONS)}")
+    raise RestoreError(f"unknown convention {name!r}", hint=f"{hint}known: {', '.join(CONVENTIONS)}")

@@ -1,7 +1,7 @@
-"""FID: how far two sets of images are apart, by the features of one network; through torchmetrics.
+"""FID: the distance of two sets of images in the feature space of Inception v3; through torchmetrics.
 
 Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local
-Nash Equilibrium", NIPS 2017, eq. 6; on Inception v3 with the weights that the authors used.
+Nash Equilibrium", NIPS 2017, eq. 6; with the weights that the authors used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Inception:
     """The network whose features FID compares. Made by `open_inception`.
 
     Attributes:
-        weights: its file.
+        weights: the weights file.
         module: torchmetrics' `NoTrainInceptionV3`.
     """
 
@@ -35,11 +35,11 @@ class Inception:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """What FID compares.
+        """The features that FID compares.
 
         Args:
-            images: float, B×3×H×W, sRGB, [0, 1]; rounded to 8 bits and brought to 299×299, as the network was
-                trained.
+            images: float, B×3×H×W, sRGB, [0, 1]; rounded to 8 bits and resized to 299×299, the training size of the
+                network.
 
         Returns:
             float64, B×2048, on the CPU.
@@ -63,22 +63,23 @@ class Inception:
 
 
 class FrechetDistance:
-    """Between the features of two sets, which are added batch by batch; memory does not grow with their number.
+    """The Fréchet distance between two sets of features, added batch by batch, in constant memory.
 
     Args:
-        features: their number per image.
+        features: number of features per image.
     """
 
     def __init__(self, features: int = _FEATURES) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
-        given = nn.Identity()
-        given.num_features = features  # type: ignore[assignment]
-        self._metric: Any = FrechetInceptionDistance(feature=given)
+        # The features are computed elsewhere, so torchmetrics gets the identity as its network.
+        identity = nn.Identity()
+        identity.num_features = features  # type: ignore[assignment]
+        self._metric: Any = FrechetInceptionDistance(feature=identity)
         self.count = 0
 
     def add(self, restored: Tensor, reference: Tensor) -> None:
-        """Features of further images, float64, B×features each."""
+        """Add the features of more images, float64, B×features each."""
         self._metric.update(restored, real=False)
         self._metric.update(reference, real=True)
         self.count += len(restored)
@@ -89,16 +90,16 @@ class FrechetDistance:
 
 
 def open_inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Inception:
-    """Inception v3, ready to look.
+    """Open Inception v3 for feature extraction.
 
     Args:
         weights: torch-fidelity's file as safetensors or as a PyTorch state dict. None: torch.hub's cached file,
-            downloaded first where it is missing.
-        device: where it computes.
+            downloaded if missing.
+        device: device of the network.
 
     Raises:
-        RestoreError: unusable file, or the libraries of the extra `fid` are not installed (exit code 2); or the
-            weights are not there and the download failed (exit code 1), which takes no longer than a short timeout.
+        RestoreError: exit code 2; the file is unusable, or the extra `fid` is not installed. Exit code 1; the weights
+            are missing and the download failed, after a short timeout at the latest.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
@@ -108,10 +109,8 @@ def open_inception(weights: Path | None = None, device: torch.device | str = "cp
             "FID needs torchmetrics and torch-fidelity", hint='pip install "restore-toolkit[fid]"'
         ) from error
     path = downloaded(URL_INCEPTION_V3, "Inception v3 for FID", "--fid-weights") if weights is None else Path(weights)
-    hint = (
-        "delete it, then it is downloaded again" if weights is None else f"give {URL_INCEPTION_V3.rpartition('/')[2]}"
-    )
-    # The library unpickles what it is given, so it is given a copy of what was read as tensors and nothing else.
+    hint = "delete it to download it again" if weights is None else f"name {URL_INCEPTION_V3.rpartition('/')[2]}"
+    # The library unpickles its input, so it gets a fresh copy that contains only tensors.
     copy: Any = io.BytesIO()
     torch.save(read_tensors(path, hint), copy)
     copy.seek(0)

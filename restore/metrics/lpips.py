@@ -1,4 +1,4 @@
-"""LPIPS through the `lpips` package: the linear heads come with it, the backbone from a file or the network.
+"""LPIPS through the `lpips` package, which contains the linear heads; the backbone comes from a file or a download.
 
 Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 Metric", CVPR 2018; version 0.1 of the weights.
@@ -22,7 +22,7 @@ from restore.metrics.pretrained import cache_of, downloaded, full_precision, rea
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 
-# torchvision's name of each backbone, of its published weights, and the smallest side that its pooling allows
+# torchvision's name of each backbone, the name of its published weights, and the smallest side that its pooling allows.
 _ARCHITECTURE = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 _PUBLISHED = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 _MINIMUM_PX = {"alex": 31, "vgg": 16, "squeeze": 17}
@@ -30,13 +30,13 @@ _MINIMUM_PX = {"alex": 31, "vgg": 16, "squeeze": 17}
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network that LPIPS can stand on.
+    """A backbone network of LPIPS.
 
     Attributes:
         net: `alex`, `vgg` or `squeeze`.
-        url: where torchvision publishes its weights.
-        cache: the file that a download leaves, and that is used from then on.
-        in_cache: the file is there.
+        url: torchvision's address of the weights.
+        cache: the file that a download creates and later runs reuse.
+        in_cache: the file exists.
     """
 
     net: str
@@ -46,12 +46,12 @@ class Backbone:
 
 
 class Lpips:
-    """Perceptual distance of image pairs; 0 for identical ones, larger is worse. Made by `open_lpips`.
+    """Perceptual distance of image pairs: 0 for identical images, larger is worse. Made by `open_lpips`.
 
     Attributes:
         net: the backbone: `alex`, `vgg` or `squeeze`.
-        weights: the backbone's file.
-        minimum_px: smaller images have no value.
+        weights: weights file of the backbone.
+        minimum_px: images with a smaller side have no value.
         module: the `lpips.LPIPS` network, frozen, in eval mode.
     """
 
@@ -72,15 +72,15 @@ class Lpips:
         Args:
             a: float, B×3×H×W (or B×1×H×W, gray), sRGB, [0, 1].
             b: the same shape.
-            mask: float, B×1×H×W, 1 = missing; a pixel is in the hole from 0.5 on.
+            mask: float, B×1×H×W; a pixel is in the hole if its value is at least 0.5.
 
         Returns:
-            Whole image, and with a mask the spatial map (every layer's, brought to H×W bilinearly, summed)
-            averaged over the hole; each float64, B. NaN for images that are too small, and for masks
-            without a hole.
+            The score of the whole image, and the score in the hole, or None without a mask; each float64, B. The latter
+            averages the spatial map over the hole: the maps of all layers, resized to H×W bilinearly and summed. NaN
+            for images that are too small, and for masks without a hole.
         """
         if a.shape != b.shape or a.ndim != 4:
-            raise ValueError(f"two batches B×C×H×W of equal shape: {tuple(a.shape)}, {tuple(b.shape)}")
+            raise ValueError(f"the two batches must be B×C×H×W of equal shape: {tuple(a.shape)}, {tuple(b.shape)}")
         if min(a.shape[-2:]) < self.minimum_px:
             nothing = torch.full((len(a),), math.nan, dtype=torch.float64)
             return nothing, None if mask is None else nothing
@@ -128,17 +128,17 @@ class Lpips:
 
 
 def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.device | str = "cpu") -> Lpips:
-    """LPIPS, ready to score.
+    """Open LPIPS.
 
     Args:
         net: `alex`, `vgg` or `squeeze`.
         weights: torchvision's backbone as safetensors or as a PyTorch state dict, of any float type, with or
-            without its classifier. None: torch.hub's cached file, downloaded first where it is missing.
-        device: where it computes.
+            without its classifier. None: torch.hub's cached file, downloaded if missing.
+        device: device of the network.
 
     Raises:
-        RestoreError: unknown net or unusable file (exit code 2); or the backbone is not there and the
-            download failed (exit code 1), which takes no longer than a short timeout.
+        RestoreError: exit code 2; unknown net or unusable file. Exit code 1; the backbone is missing and the download
+            failed, after a short timeout at the latest.
     """
     if net not in LPIPS_NETS:
         raise RestoreError(f"no LPIPS network is called {net!r}", hint=f"known: {', '.join(LPIPS_NETS)}")
@@ -147,7 +147,7 @@ def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.dev
         path = downloaded(url, f"the LPIPS backbone {net!r}", "--lpips-weights")
     else:
         path = Path(weights)
-    hint = "delete it, then it is downloaded again" if weights is None else f"give torchvision's {_ARCHITECTURE[net]}"
+    hint = "delete it to download it again" if weights is None else f"name torchvision's {_ARCHITECTURE[net]}"
     features = _features(net, read_tensors(path, hint), path, hint)
     return Lpips(net, path, _module(net, features)).to(device)
 
@@ -155,13 +155,13 @@ def open_lpips(net: str = "alex", weights: Path | None = None, device: torch.dev
 def open_lpips_if_available(
     net: str, weights: Path | None, device: torch.device | str, *, download: bool = True
 ) -> tuple[Lpips | None, str]:
-    """LPIPS, or None and the reason why it is not available. Arguments as for `open_lpips`.
+    """Open LPIPS, or return None and the reason why it is unavailable. Arguments as for `open_lpips`.
 
     Args:
-        download: False: use no network.
+        download: False: do not download the backbone.
 
     Raises:
-        RestoreError: exit code 2: unknown net, or `weights` was named and is unusable.
+        RestoreError: exit code 2; unknown net, or `weights` is set and unusable.
     """
     in_cache = {backbone.net: backbone.in_cache for backbone in lpips_status()}
     if weights is None and not download and not in_cache.get(net, True):
@@ -178,7 +178,7 @@ def open_lpips_if_available(
 
 
 def lpips_status() -> list[Backbone]:
-    """Which backbones are on this machine, in the order of `LPIPS_NETS`. Downloads nothing."""
+    """The backbones and whether they are on this machine, in the order of `LPIPS_NETS`. Downloads nothing."""
     import torchvision
 
     backbones = []
@@ -190,9 +190,9 @@ def lpips_status() -> list[Backbone]:
 
 
 def _features(net: str, state: dict[str, Tensor], path: Path, hint: str) -> dict[str, Tensor]:
-    """The convolutions of torchvision's network in float32; names and shapes must be its own.
+    """The convolutions of torchvision's network in float32. Names and shapes must match.
 
-    LPIPS does not look at the classifier, so a file may go without it.
+    LPIPS does not use the classifier, so a file may lack it.
     """
     import torchvision
 
@@ -213,17 +213,17 @@ def _features(net: str, state: dict[str, Tensor], path: Path, hint: str) -> dict
 
 
 def _module(net: str, features: dict[str, Tensor]) -> Any:
-    # The package builds its backbone with random values first: the caller's random state must not notice.
+    # The package initializes its backbone at random, which must not advance the caller's random state.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import lpips
 
         module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    # in there, `features.3.weight` is called `slice2.3.weight`
+    # The package names `features.3.weight` `slice2.3.weight`.
     module.net.load_state_dict({k: features[f"features.{k.partition('.')[2]}"] for k in module.net.state_dict()})
     return module.eval().requires_grad_(False)
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Unit length over the channels at every position."""
+    """Scale features to unit length over the channels at every position."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)

@@ -1,4 +1,4 @@
-"""Preparation of batches for metrics of pixels: color, border, strips of rows, double precision."""
+"""Preparation of batches for pixel metrics: color, border, strips of rows, double precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 HOLE_THRESHOLD = 0.5
-"""A pixel belongs to the hole where the mask is at least this."""
+"""A pixel belongs to the hole if its mask value is at least this."""
 
 
 # Pixels processed at once: few enough for the cache of a CPU, many enough to keep a GPU busy.
@@ -20,7 +20,7 @@ def channels(x: Tensor, color: str) -> Tensor:
     if color == "rgb":
         return x
     red, green, blue = x.expand(-1, 3, -1, -1).unbind(1) if x.shape[1] == 1 else x.unbind(1)
-    if color == "gray-8bit":  # the coefficients of MATLAB's rgb2gray; halves round up there
+    if color == "gray-8bit":  # coefficients and rounding (halves up) of MATLAB's rgb2gray
         gray = 0.298936021293775 * red + 0.587043074451121 * green + 0.114020904255103 * blue
         return (torch.floor(gray * 255 + 0.5) / 255)[:, None]
     # ITU-R BT.601: Y' in 16..235 for R'G'B' in 0..1
@@ -42,12 +42,12 @@ def strips(x: Tensor, margin: int) -> Iterator[slice]:
 
 
 def float64_zeros(x: Tensor) -> Tensor:
-    """One zero per image of a batch, to sum into."""
+    """One accumulator, set to zero, per image of a batch."""
     return exact(x.new_zeros(x.shape[0]))
 
 
 def exact(x: Tensor) -> Tensor:
-    """In float64; on the CPU if the tensor is on MPS, which has no float64."""
+    """Convert to float64; a tensor on MPS, which has no float64, moves to the CPU."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 

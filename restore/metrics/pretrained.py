@@ -1,4 +1,4 @@
-"""Pretrained networks of metrics: their published weights from a file, a cache or a download; full precision."""
+"""Pretrained networks of metrics: published weights from a file, the cache or a download; full precision."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def downloaded(url: str, what: str, option: str) -> Path:
     """The file in torch.hub's cache, downloaded if it is not there yet.
 
     Args:
-        url: where it is published; a hash in its name (`-0123abcd.`) is checked.
+        url: address of the file; a hash in its name (`-0123abcd.`) is verified.
         what: name of the network, for error messages.
         option: the command-line option that names a file instead.
 
     Raises:
-        RestoreError: exit code 1: the download failed; it gives up after a short timeout.
+        RestoreError: exit code 1; the download failed or timed out.
     """
     cache = cache_of(url)
     if cache.is_file():
         return cache
     published_hash = re.search(r"-([0-9a-f]{8,})\.", cache.name)
-    # torch.hub has no parameter for a timeout; the default of the process is restored below.
+    # torch.hub has no timeout parameter, so the default of the process is changed and restored below.
     timeout_before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
@@ -65,10 +65,10 @@ def downloaded(url: str, what: str, option: str) -> Path:
 
 
 def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
-    """A state dict from a safetensors or PyTorch file, read so that nothing in it can run code.
+    """Read a state dict from a safetensors or PyTorch file without executing code from it.
 
     Raises:
-        RestoreError: exit code 2, with the hint: the file is no state dict.
+        RestoreError: exit code 2, with the hint; the file is not a state dict.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -81,7 +81,7 @@ def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
             state = load_file(path) if is_safetensors else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RestoreError(
-            "this file holds more than weights, and only weights are loaded", where=path, hint=hint
+            "the file contains more than weights, and only weights are loaded", where=path, hint=hint
         ) from error
     except OSError as error:
         raise RestoreError(f"the file cannot be read: {error.strerror or error}", where=path, hint=hint) from error
@@ -106,7 +106,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Disable autocast and TF32, so that a score does not depend on the device or the caller."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":  # a switch of the whole process, so it is restored
+        if device.type == "cuda":  # a process-wide switch, so it is restored
             tf32 = torch.backends.cudnn.allow_tf32
             stack.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
             torch.backends.cudnn.allow_tf32 = False

@@ -18,8 +18,8 @@ def psnr(
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
         b: the same shape; the order of the two does not matter.
-        mask: float, B×1×H×W, 1 = missing: only the hole is scored, where the mask is ≥ 0.5, and all values outside it
-            are ignored, even NaN or Inf. None: the whole image is scored.
+        mask: float, B×1×H×W: only the hole, where the mask is at least 0.5, is scored; values outside are ignored, even
+            NaN or Inf. None: the whole image is scored.
         convention: color channels and border.
 
     Returns:

@@ -1,4 +1,4 @@
-"""All metrics by the name they have in reports. To add one: its file, a line in `METRICS`, a line in `score_batch`."""
+"""All metrics by their names in reports. To add one, write its file and add lines to `METRICS` and `score_batch`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a report shows a metric.
+    """The presentation of a metric in reports.
 
     Attributes:
         title: column header, with the unit.
         decimals: number of decimals.
-        better: which values are better.
-        masked: it scores the hole or its edge, and has no value without a mask.
+        better: whether higher or lower values are better.
+        masked: the metric scores the hole or its edge, and needs a mask.
     """
 
     title: str
@@ -45,7 +45,7 @@ METRICS = {
     "seam": Metric("seam", 4, "lower", masked=True),
     "seam_ratio": Metric("seam / true gradient", 2, "lower", masked=True),
 }
-"""The metrics of one image, in the order of the columns."""
+"""The metrics of one image, in column order."""
 
 FID = "fid"
 """The metric of a set of images, from `restore.metrics.fid`."""
@@ -65,16 +65,16 @@ def score_batch(
     Args:
         restored: float32, B×3×H×W, sRGB, [0, 1].
         clean: the same shape, on the same device.
-        mask: float32, B×1×H×W, 1 = missing (a pixel is in the hole from 0.5 on). With a mask, `psnr` and `lpips` bring
-            `psnr_hole` and `lpips_hole` along.
-        lpips: from `lpips.open_lpips`. If it is there, LPIPS is computed whether `metrics` names it or not.
-        metrics: names from `METRICS`; the masked ones need a mask.
-        convention: how the metrics of pixels are computed.
+        mask: float32, B×1×H×W; a pixel is in the hole if its value is at least 0.5. With a mask, `psnr` and `lpips`
+            also give `psnr_hole` and `lpips_hole`.
+        lpips: from `lpips.open_lpips`. If set, LPIPS is computed even if `metrics` does not name it.
+        metrics: names from `METRICS`; masked metrics need a mask.
+        convention: convention of the pixel metrics.
 
     Returns:
-        float64[B] under the names of `METRICS`. Infinite PSNR: identical. NaN: no value (the image is too small for the
-        window or the network, nothing is inside the border, the mask has no hole, the hole has no edge, or the edge is
-        flat for `seam_ratio`).
+        float64[B] by names of `METRICS`. PSNR is infinite for identical images. NaN means no value: the image is too
+        small for the window or the network, the border leaves nothing, the mask has no hole, the hole has no edge, or
+        (for `seam_ratio`) the clean image is flat across the edge.
     """
     scores: dict[str, Tensor] = {}
     if "psnr" in metrics:
@@ -87,7 +87,7 @@ def score_batch(
         scores["ms_ssim"] = ms_ssim(restored, clean, convention=convention)
     if "delta_e" in metrics:
         scores["delta_e"] = delta_e(restored, clean, convention=convention)
-    if lpips is not None:  # one pass of the network for both
+    if lpips is not None:  # one pass of the network gives both scores
         scores["lpips"], in_hole = lpips.scores(restored, clean, mask)
         if in_hole is not None:
             scores["lpips_hole"] = in_hole

@@ -1,4 +1,4 @@
-"""Seam: how well a filled hole continues its surroundings, measured only across the edge of the hole."""
+"""Seam: the gradient error of a filled hole across its edge."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def seam(restored: Tensor, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
     Args:
         restored: float, B×C×H×W, sRGB, [0, 1].
         clean: the same shape.
-        mask: float, B×1×H×W, 1 = missing; a pixel is in the hole from 0.5 on.
+        mask: float, B×1×H×W; a pixel is in the hole if its value is at least 0.5.
 
     Returns:
         Mismatch and gradient, each float64, B, on the device of `restored`, as a fraction of the range from black
@@ -57,5 +57,5 @@ def seam(restored: Tensor, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
 
 
 def seam_ratio(mismatch: Tensor, gradient: Tensor) -> Tensor:
-    """Both values of `seam` as one per image; NaN if the clean image is flat across the edge."""
+    """The mismatch relative to the gradient, per image; NaN if the clean image is flat across the edge."""
     return torch.where(gradient > 0, mismatch / gradient, math.nan)

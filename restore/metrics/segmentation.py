@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOLERANCE_PX = 1
-"""Scratches and dust have soft edges, and where they end is arguable by a pixel."""
+"""Scratches and dust have soft edges, so their extent is uncertain by one pixel."""
 
 
 def grown(mask: Tensor, radius_px: int) -> Tensor:
-    """Dilate a mask by a disc: every pixel at most `radius_px` from a masked one (Euclidean, centre to centre).
+    """Dilate a mask by a disc: all pixels within `radius_px` of a masked one (Euclidean, centre to centre).
 
     Args:
         mask: bool, B×1×H×W.
@@ -30,16 +30,16 @@ def grown(mask: Tensor, radius_px: int) -> Tensor:
 def tolerant_counts(predicted: Tensor, true: Tensor, tolerance_px: int = TOLERANCE_PX) -> Tensor:
     """Pixel counts for precision and recall, as for contours (Martin et al. 2004; Perazzi et al. 2016, "DAVIS").
 
-    A predicted pixel is right if a true one is at most `tolerance_px` away; a true pixel is found if a predicted
-    one is.
+    A predicted pixel is correct if a true one is within `tolerance_px`. A true pixel is detected if a predicted one is
+    within `tolerance_px`.
 
     Args:
         predicted, true: bool, B×1×H×W; one of the two may have B = 1.
         tolerance_px: 0 or more.
 
     Returns:
-        float64[B, 4]: predicted pixels, right ones among them, true pixels, found ones among them. The counts of
-        several images add up.
+        float64[B, 4]: predicted pixels, correct ones among them, true pixels, detected ones among them. The counts of
+        several images can be summed.
     """
     right = predicted & grown(true, tolerance_px)
     found = true & grown(predicted, tolerance_px)
@@ -50,8 +50,8 @@ def tolerant_counts(predicted: Tensor, true: Tensor, tolerance_px: int = TOLERAN
 def precision_recall_f1(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scores from counts (float64[..., 4], see `tolerant_counts`): float64[...] each, in [0, 1].
 
-    Sum the counts of many images first: an image without damage has no F1 of its own. Precision is 1 if nothing is
-    predicted, recall is 1 if nothing is damaged, and F1 is their harmonic mean.
+    Sum the counts of many images first, because a single image without damage has no meaningful F1. Precision is 1 if
+    nothing is predicted, recall is 1 if nothing is damaged, and F1 is their harmonic mean.
     """
     predicted, right, true, found = counts.unbind(-1)
     precision = torch.where(predicted == 0, 1.0, right / predicted)

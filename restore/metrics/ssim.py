@@ -12,10 +12,10 @@ from restore.metrics.conventions import CONVENTIONS, K1, K2, SCALE_WEIGHTS, Conv
 from restore.metrics.preprocessing import channels, check, cropped, exact, float64_zeros, strips
 
 SSIM_MINIMUM_PX = 11
-"""Smaller images have no SSIM: its Gaussian window does not fit."""
+"""Minimum side of an image: a smaller one does not contain the Gaussian window."""
 
 MS_SSIM_MINIMUM_PX = 176
-"""Smaller images have no MS-SSIM: the window does not fit into the coarsest of its five scales."""
+"""Minimum side of an image: the coarsest of five scales of a smaller one does not contain the window."""
 
 
 @torch.no_grad()
@@ -41,8 +41,8 @@ def ms_ssim(a: Tensor, b: Tensor, *, convention: Convention = CONVENTIONS["skima
     """Structural similarity over five scales, per image: Wang, Simoncelli, Bovik 2003, eq. 7.
 
     Contrast and structure of every scale, and luminance of the coarsest, are averaged over pixels and channels and then
-    raised to the exponents of the paper. The next scale is the mean of 2×2 pixels, without an odd last row or column.
-    A negative mean counts as 0, since its power is undefined.
+    raised to the exponents of the paper. The next scale is the mean of 2×2 pixels; an odd last row or column is
+    dropped. A negative mean counts as 0, because its power is undefined.
 
     Args:
         a: float, B×C×H×W with C 1 or 3, sRGB, [0, 1].
@@ -87,9 +87,9 @@ def _mean(a: Tensor, b: Tensor, convention: Convention, color: str, *, luminance
 
 def _map(x: Tensor, y: Tensor, taps: list[float], sample_covariance: bool, luminance: bool) -> Tensor:
     """Contrast and structure, times luminance if set, where the window lies inside: B×C×(H − 10)×(W − 10)."""
-    # Sum and difference instead of x and y: var(x) + var(y) = (var(s) + var(d)) / 2 and 2 cov(x, y) =
-    # (var(s) − var(d)) / 2, likewise for the means. Four filters instead of five, and near 1 the score comes
-    # from the small d alone, so that float32 is enough. The shift keeps E[s²] − E[s]² from cancelling.
+    # Uses the sum s and the difference d of x and y: var(x) + var(y) = (var(s) + var(d)) / 2 and 2 cov(x, y) =
+    # (var(s) − var(d)) / 2, likewise for the means. This takes four filters instead of five, and near 1 the score
+    # depends only on the small d, so float32 is precise enough. The shift avoids cancellation in E[s²] − E[s]².
     maps = x.new_empty(4, *x.shape)
     torch.add(x, y, out=maps[0])
     torch.sub(x, y, out=maps[1])
@@ -121,7 +121,7 @@ def _window_taps(convention: Convention) -> list[float]:
 
 
 def _filtered(x: Tensor, taps: list[float]) -> Tensor:
-    """Valid separable filter by shifted sums: no TF32, and the result for an image is the same in any batch."""
+    """Valid separable filter by shifted sums, which avoids TF32 and does not depend on the batch size."""
     radius = len(taps) // 2
     for dim in (-2, -1):
         length = x.shape[dim] - 2 * radius

@@ -82,7 +82,7 @@ def test_what_exists_is_replaced_only_when_told(clean: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     (out / "damaged").mkdir(parents=True)
     (out / "damaged" / "dot.png").write_bytes(b"mine")
-    with pytest.raises(RestoreError, match=r"dot\.png: the output exists already"):
+    with pytest.raises(RestoreError, match=r"dot\.png: the output already exists"):
         write_degraded(clean, out, "noise")
     assert files(out) == {"damaged/dot.png": b"mine"}
     write_degraded(clean, out, "noise", overwrite=True)

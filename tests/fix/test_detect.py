@@ -144,7 +144,7 @@ def test_one_bad_file_never_stops_the_rest(tmp_path: Path) -> None:
     summary = detect(tmp_path / "in", tmp_path / "masks")
     assert set(snapshot(tmp_path / "masks")) == {"good_mask.png"}
     assert {failure.path.name: failure.reason for failure in summary.failed}.keys() == {"broken.png", "odd.scan"}
-    assert "rename it" in summary.failed[1].reason
+    assert "rename the file" in summary.failed[1].reason
     assert sum(summary.skipped.values()) == 1
     assert summary.exit_code == 1
 
