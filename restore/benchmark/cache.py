@@ -1,4 +1,4 @@
-"""The cache of `restore bench`: restored images and scores, under a hash of everything that decides them."""
+"""The cache of `restore bench`: restored images and scores, keyed by a hash of everything that determines them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from restore.errors import RestoreError
 from restore.files import make_folder, sweep_leftovers, write_atomically
 from restore.images import read_rgb8, write_png
 
-#: Modules and packages that decide a restored image, relative to the package. Decoding is not among them: the pixels
-#: of the input are part of the key.
+#: Modules and packages that determine a restored image, relative to the package. Decoding is not among them, because
+#: the pixels of the input are part of the key.
 RESTORING_CODE = ("benchmark/worker.py", "checkpoints.py", "devices.py", "models", "restorers", "tiling.py")
 
-#: Modules and packages that decide the scores of an image.
+#: Modules and packages that determine the scores of an image.
 SCORING_CODE = ("metrics",)
 
 

@@ -48,8 +48,8 @@ class BenchDegradation:
         label: its name in tables.
         description: what it does, as a sentence part.
         make: (clean float32 1×3×H×W, name of the image without suffix) -> degraded sample.
-        has_mask: it makes holes, and masks for them.
-        only_holes: it makes nothing but holes.
+        has_mask: it makes holes, with masks.
+        only_holes: it makes only holes.
         scale: downscaling factor; 1 for none.
     """
 

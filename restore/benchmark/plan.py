@@ -38,7 +38,7 @@ MARKER = ".made-by-restore-bench"
 PUBLISHED_SETS = {"cbsd68": 68}
 """Test sets with published figures in `published.tsv`, and their numbers of images."""
 
-# Libraries that decide the results of methods without weights. OpenCV has two packages; either may be installed.
+# Libraries that determine the results of methods without weights. Either of the two OpenCV packages may be installed.
 _LIBRARIES = ("scikit-image", "opencv-python", "opencv-python-headless", "numpy", "scipy")
 
 
@@ -80,7 +80,7 @@ class BenchModel:
         return None
 
     def settings(self) -> dict[str, Any]:
-        """Settings that decide its results, in addition to its identity and its input."""
+        """Settings that determine its results, in addition to its identity and its input."""
         device = torch.device(self.device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return {"device": name, "precision": self.precision, "tile_px": self.tile_px}

@@ -1,4 +1,4 @@
-"""A benchmark to look at: a sheet of images for every degradation, and a page with all images."""
+"""The images of a benchmark: one sheet per degradation, and an HTML page with all images."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _sheet_rows(results: BenchResults, degradation: BenchDegradation, relative: 
 
 
 def _ascii(text: str) -> str:
-    """Pillow's built-in font has no other characters."""
+    """Replace other characters, which Pillow's built-in font lacks."""
     return text.encode("ascii", "replace").decode()
 
 

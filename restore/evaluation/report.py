@@ -1,4 +1,4 @@
-"""The result of an evaluation: scores per image, images without scores and why; written as JSON and CSV."""
+"""The result of an evaluation: scores per image, and reasons for missing scores; written as JSON and CSV."""
 
 from __future__ import annotations
 

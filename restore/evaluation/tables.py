@@ -67,7 +67,7 @@ def worst_table(report: EvalReport) -> TextTable:
 
 
 def baseline_table(report: EvalReport) -> TextTable:
-    """One row per metric: the baseline's mean, the mean difference with its interval, how many images improved."""
+    """One row per metric: mean of the baseline, mean difference with its interval, number of improved images."""
     columns = ["metric", "baseline", "difference", _INTERVAL, "better", "images", "remarks"]
     if report.baseline is None:
         return TextTable(columns, [])

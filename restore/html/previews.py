@@ -22,7 +22,7 @@ from restore.images.decode import ImageTooLarge
 
 #: Longer side of a preview.
 PREVIEW_PX = 1600
-#: Side of the crop at 100 % that larger images have in addition, where they differ most.
+#: Maximum side of the additional crop at 100 % of larger images, taken where the versions differ most.
 DETAIL_PX = 800
 THUMBNAIL_PX = 192
 #: Images with more pixels have no preview: a page should not need more memory than the command that it reports.
@@ -73,13 +73,13 @@ def write_previews(row: Row, number: int, folder: Path, reference: str | None) -
         ValueError: an array is not an image.
     """
     try:
-        return _written(row, number, folder, reference, _CONCURRENT_PIXELS)
+        return _write_views(row, number, folder, reference, _CONCURRENT_PIXELS)
     except ImageTooLarge:
         with _large_image_lock:
-            return _written(row, number, folder, reference, MAX_PIXELS)
+            return _write_views(row, number, folder, reference, MAX_PIXELS)
 
 
-def _written(row: Row, number: int, folder: Path, reference: str | None, max_pixels: int) -> Previews:
+def _write_views(row: Row, number: int, folder: Path, reference: str | None, max_pixels: int) -> Previews:
     out = Previews()
     images = _images_of(row, out.notes, max_pixels)
     if not images:
@@ -95,7 +95,7 @@ def _written(row: Row, number: int, folder: Path, reference: str | None, max_pix
     scale = min(1.0, PREVIEW_PX / max(height, width))
     out.views.append(writer.view("", images, errors, hole, scale))
     if scale < 1:
-        box = _where_they_differ(images, errors, (height, width))
+        box = _detail_box(images, errors, (height, width))
         crops = {label: _cropped(image, box) for label, image in images.items()}
         near = {label: _cropped(error, box) for label, error in errors.items()}
         out.views.append(writer.view("d", crops, near, None if hole is None else _cropped(hole, box), 1.0))
@@ -229,8 +229,8 @@ def _error_maps(images: Images, reference: str | None) -> dict[str, np.ndarray]:
     }
 
 
-def _where_they_differ(images: Images, errors: Images, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Where to crop: a square of side `DETAIL_PX` or less, as fractions (top, left, bottom, right) of the sides."""
+def _detail_box(images: Images, errors: Images, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The crop with the largest differences: sides up to `DETAIL_PX`; (top, left, bottom, right) as fractions."""
     height, width = size
     maps = list(errors.values()) or list(_error_maps(images, next(iter(images))).values())
     tall, wide = min(DETAIL_PX, height), min(DETAIL_PX, width)
@@ -264,7 +264,7 @@ def _shrunk(pixels: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _outline(hole: np.ndarray) -> np.ndarray | None:
-    """Just outside a hole: 1 on the line, 2 on its rim; None if the hole covers the image."""
+    """The outline just outside a hole: 1 on the line, 2 on its rim; None if the hole covers the image."""
     width = max(1, round(max(hole.shape) / 800))
     inner = cv2.dilate(hole.astype(np.uint8), np.ones((2 * width + 1,) * 2, np.uint8))
     outer = cv2.dilate(inner, np.ones((2 * width + 1,) * 2, np.uint8))

@@ -179,7 +179,7 @@ def test_a_wrong_output_is_refused(tmp_path: Path, output: str, words: str) -> N
 
 def test_a_folder_of_masks_inside_the_pictures_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png", photo(12, 9))
-    with pytest.raises(RestoreError, match="inside the input"):
+    with pytest.raises(RestoreError, match="or inside it"):
         plan_detect(tmp_path / "in", tmp_path / "in/masks")
 
 
