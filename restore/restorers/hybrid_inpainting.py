@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from restore.models.base import harmonic_fill
+from restore.models.unet import harmonic_fill
 from restore.restorers.base import Restorer, run_restorer
 from restore.restorers.hole_crops import crops
 from restore.restorers.network import NetworkRestorer

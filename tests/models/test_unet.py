@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from restore.errors import RestoreError
 from restore.models.receptive_field import measure_reach_px
 from restore.models.registry import GENERATORS, build_generator, count_parameters
-from restore.models.unet import UNet, up
+from restore.models.unet import UNet, harmonic_fill, up
 from restore.training.config import generator_args, load_train_config
 
 SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
@@ -78,6 +78,38 @@ def test_the_detector_stays_within_its_budget() -> None:
         model(torch.rand(1, 3, 256, 256))
     assert 2 * count_parameters(model) <= 12e6, "bytes in half precision"
     assert counter.get_total_flops() / 2 <= 20e9
+
+
+def test_harmonic_fill_keeps_what_is_outside_the_mask_and_finds_a_plane_inside() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    plane = ((x + y) / 126)[None, None].expand(1, 3, -1, -1)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 24:40, 24:40] = 1
+    filled = harmonic_fill(plane * (1 - mask), mask)
+    assert torch.equal(filled * (1 - mask), plane * (1 - mask))
+    error = (filled - plane).abs()[..., 24:40, 24:40]
+    assert error.mean() < 0.02
+
+
+def test_a_harmonic_fill_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = torch.rand(2, 3, 45, 37), (torch.rand(2, 1, 45, 37) <= 0.6).float()
+    mask[..., 8:30, 5:20] = 1
+    whole = harmonic_fill(image, mask)
+    monkeypatch.setattr("restore.models.unet._BAND_PX", 8)
+    assert torch.equal(harmonic_fill(image, mask), whole)
+
+
+def test_harmonic_fill_of_an_image_that_is_all_hole_is_gray() -> None:
+    assert harmonic_fill(torch.rand(1, 3, 7, 5), torch.ones(1, 1, 7, 5)).eq(0.5).all()
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_what_is_under_the_mask_does_not_matter(prefill: bool) -> None:
+    image, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    mask[..., 4:9, 5:12] = 1
+    broken = torch.where(mask > 0, torch.nan, image)
+    model = UNet(**SMALL, prefill=prefill)
+    assert torch.equal(model.fill(broken, mask), model.fill(image, mask))
 
 
 def test_overlap_is_what_a_change_is_seen_over() -> None:
