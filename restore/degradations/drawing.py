@@ -178,7 +178,7 @@ def draw_segments(
         window_w, window_h = window_w.clamp(max=width), window_h.clamp(max=height)
     left, top = torch.minimum(left, width - window_w), torch.minimum(top, height - window_h)
 
-    # Sorting by window size makes each size a contiguous range, so one transfer to the device suffices.
+    # Sorting by window size makes each size a contiguous range, so one transfer to the device is enough.
     kind, order = torch.sort(window_h * (width + 1) + window_w, stable=True)
     left, top, table = left[order], top[order], table[order]
     starts = to_device((owner[order] * height + top) * width + left, device)
