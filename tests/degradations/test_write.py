@@ -101,7 +101,7 @@ def test_folders_in_each_other_and_empty_ones_are_refused(clean: Path, tmp_path:
         with pytest.raises(RestoreError, match=r"the output folder is .*, or inside it"):
             write_degraded(clean, out, "noise")
     clean.rename(tmp_path / "damaged")
-    with pytest.raises(RestoreError, match="where damaged/ would be written"):
+    with pytest.raises(RestoreError, match="inside, the output folder damaged/"):
         write_degraded(tmp_path / "damaged", tmp_path, "noise")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RestoreError, match="holds no images"):
