@@ -52,7 +52,7 @@ KINDS: tuple[Kind, ...] = (
         {"length": (3, 5, 9, 15, 25)}, "{length} px",
     ),
     Kind("JPEG", {"name": "jpeg"}, {"quality": (60, 40, 20, 10, 5)}, "quality {quality}, 4:2:0"),
-    Kind("enlarged", {"name": "downscale"}, {"factor": (1.5, 2, 3, 4, 6)}, "was {factor} times smaller"),
+    Kind("enlarged", {"name": "downscale"}, {"factor": (1.5, 2, 3, 4, 6)}, "enlarged {factor} times"),
     Kind(
         "faded", {"name": "fade", "gamma": 1, "warmth": 0.8},
         {
@@ -62,10 +62,10 @@ KINDS: tuple[Kind, ...] = (
         "black {black}, white {white}",
     ),
     Kind("gray", {"name": "grayscale"}, {"weight_jitter": (0, 0.25, 0.5, 0.75, 1)}, "weight jitter {weight_jitter}"),
-    Kind("scratches", {"name": "scratch", "width": [3, 7]}, {"count": (3, 6, 12, 24, 48)}, "in number {count}"),
-    Kind("hairs", {"name": "hair", "width": [3, 5]}, {"count": (2, 5, 10, 20, 40)}, "in number {count}"),
-    Kind("dust", {"name": "dust", "width": [3, 8]}, {"count": (20, 60, 150, 300, 600)}, "in number {count}"),
-    Kind("cracks", {"name": "crack", "width": [2, 4]}, {"count": (1, 3, 6, 12, 24)}, "in number {count}"),
+    Kind("scratches", {"name": "scratch", "width": [3, 7]}, {"count": (3, 6, 12, 24, 48)}, "count {count}"),
+    Kind("hairs", {"name": "hair", "width": [3, 5]}, {"count": (2, 5, 10, 20, 40)}, "count {count}"),
+    Kind("dust", {"name": "dust", "width": [3, 8]}, {"count": (20, 60, 150, 300, 600)}, "count {count}"),
+    Kind("cracks", {"name": "crack", "width": [2, 4]}, {"count": (1, 3, 6, 12, 24)}, "count {count}"),
     Kind("folds", {"name": "fold", "count": 1, "opacity": 0.9}, {"width": (2, 4, 7, 11, 16)}, "{width} px at 512"),
     Kind(
         "tears", {"name": "tear", "count": 2, "lost": 0},

@@ -1,6 +1,6 @@
 """A degradation: steps in order, with probabilities and choices, read from YAML and applied to batches by key.
 
-clean_probability: 0.1            # this share of the images stays clean
+clean_probability: 0.1            # this fraction of images stays clean
 steps:
   - {name: blur, probability: 0.3, sigma: [0.3, 1.5]}
   - one_of:                       # one of these, by weight
