@@ -381,7 +381,7 @@ def test_a_log_that_is_no_log_is_not_touched(pictures, tmp_path):
 
 def test_a_log_and_a_picture_of_one_name_are_refused(pictures, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(RestoreError, match="a picture goes where the log would be"):
+    with pytest.raises(RestoreError, match="an output image has the same path"):
         fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "link/out/sub/b.png")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out").exists()
