@@ -109,8 +109,8 @@ def test_the_output_is_the_input_or_inside_it(pictures, tmp_path):
         tmp_path / "link/new/deep",
     ):
         message = refused(pictures, output, overwrite=True)
-        assert "the input" in message
-        assert "choose a folder beside it" in message
+        assert "or inside it" in message
+        assert "choose another folder" in message
     assert "the output is the input itself" in refused(pictures / "a.png", tmp_path / "link/a.png", overwrite=True)
     assert "the output is the input itself" in refused(pictures / "a.png", pictures, overwrite=True)
 
