@@ -90,7 +90,7 @@ def fix_image(
         RestoreError: exit code 2: a type or dtype that is not supported, or options and models that do not fit. Exit
             code 1: the image cannot be decoded, the mask has another size, or the repair failed.
     """
-    options = options or FixOptions()
+    options = FixOptions() if options is None else options
     for name in ("log", "html_report"):
         if getattr(options, name) is not None:
             raise RestoreError("does not apply to fix_image", where=name, hint="use fix_folder")
@@ -110,7 +110,9 @@ def fix_image(
     if masks is not None and masks.alpha and source.alpha is None:
         raise RestoreError("has no transparency to take a mask from", where="image", exit_code=1)
 
-    models = models_for(plan, open_models(model or ("inpaint" if has_masks else "photo"), options), options)
+    if model is None:
+        model = "inpaint" if has_masks else "photo"
+    models = models_for(plan, open_models(model, options), options)
     settings = resolved_settings(models, options) | ({} if mask is None else {"masks": "given"})
     recorder = ResultRecorder(Summary(1, settings=settings), RunLog(None))
     stages = Stages(plan, models, options, recorder, SupervisorLink())
@@ -208,6 +210,13 @@ def _as_array(image: DecodedImage, like: np.ndarray) -> np.ndarray:
 
 def _bytes_of_pil(image: PIL.Image.Image) -> bytes:
     """A PIL image as a file without loss, so that its profile and orientation are read as those of files."""
+    if 0 in image.size:
+        raise RestoreError(f"must not be empty, but has {image.width}×{image.height} pixels", where="image")
+    if image.mode in ("I;16B", "I;16N"):  # Pillow clips these to 8 bits in a conversion to RGB
+        exif, profile = image.getexif(), image.info.get("icc_profile")
+        image = PIL.Image.fromarray(np.asarray(image).astype(np.uint16))
+        image.getexif().update(exif)
+        image.info |= {"icc_profile": profile} if profile else {}
     if image.mode not in _PNG_MODES + _TIFF_MODES:
         if image.mode == "I":
             raise RestoreError("must not have 32-bit integers", where="image", hint="convert it to I;16")

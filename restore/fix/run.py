@@ -50,7 +50,7 @@ def fix_folder(
         RestoreError: exit code 2, before anything is written; as `plan_fix`, `open_models` and `run_fix`. Images that
             fail raise nothing: they are listed in the summary.
     """
-    options = options or FixOptions()
+    options = FixOptions() if options is None else options
     plan = plan_fix(input, output, options)
     return run_fix(plan, open_models(model, options), options, progress=progress)
 
@@ -69,7 +69,7 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
     from restore.restorers.registry import open_restorer, open_restorers
 
     device, precision = options.device, options.precision
-    opened: Sequence[Restorer | Models]
+    opened: Sequence[Any]
     cleaners: Sequence[Restorer] = ()
     if model is None or isinstance(model, str | os.PathLike):
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
@@ -77,7 +77,12 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
         if options.cleans_up:
             cleaners = open_restorers("photo", device=device, precision=precision)
     else:
-        opened = [model] if isinstance(model, Restorer | Models) else model
+        opened = model if isinstance(model, list | tuple) else [model]
+        for one in opened:
+            if not isinstance(one, Restorer | Models):
+                raise RestoreError(
+                    f"must be a name, a path, a Restorer or Models, not {type(one).__name__}", where="model"
+                )
     models = []
     for number, one in enumerate(opened):
         if isinstance(one, Restorer):

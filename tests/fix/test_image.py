@@ -157,3 +157,21 @@ def test_a_file_and_an_array_are_repaired_alike(tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", photo(40, 30))
     fix_with(source, tmp_path / "out.png", restore.open_restorer("tv"))
     np.testing.assert_array_equal(fix_image(photo(40, 30), model="tv"), load(tmp_path / "out.png"))
+
+
+@pytest.mark.parametrize("model", [3, "", ["photo"]])
+def test_a_model_of_a_wrong_kind_is_refused(model: object) -> None:
+    with pytest.raises(RestoreError) as caught:
+        fix_image(photo(16, 16), model=model)  # type: ignore[call-overload]
+    assert caught.value.exit_code == 2
+
+
+def test_an_empty_pil_image_is_refused() -> None:
+    with pytest.raises(RestoreError, match="must not be empty"):
+        fix_image(Image.new("RGB", (0, 5)), model=Identity())
+
+
+def test_a_big_endian_pil_image_keeps_its_16_bits() -> None:
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    image = Image.frombytes("I;16B", (64, 64), values.astype(">u2").tobytes())
+    assert np.array_equal(np.asarray(fix_image(image, model=Identity())), values)
