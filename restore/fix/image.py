@@ -185,11 +185,13 @@ def _decoded(image: Any, options: FixOptions, name: str, *, all_pages: bool) -> 
         raise RestoreError(f"must be H×W or H×W×C with 1 to 4 channels, not {image.shape}", where=name)
     is_float = image.dtype.kind == "f"
     if not is_float and image.dtype.name not in _WHITE:
-        raise RestoreError(f"must be uint8, uint16 or float, not {image.dtype}", where=name)
+        raise RestoreError(f"must be uint8, uint16, float (or bool, for a mask), not {image.dtype}", where=name)
     height, width = image.shape[:2]
     check_size(width, height, options.max_pixels, name)
     values = np.ascontiguousarray(image if image.ndim == 3 else image[:, :, None])
     if is_float:
+        if not np.isfinite(values).all():
+            raise RestoreError("must not hold NaN or Inf", where=name)
         values = values.astype(np.float32)
     colors = values.shape[2] - (values.shape[2] in (2, 4))
     return DecodedImage(

@@ -130,7 +130,7 @@ def test_damage_is_detected() -> None:
     ("image", "given", "words"),
     [
         ("a.png", {}, "must be a NumPy array, a PIL image or bytes, not str"),
-        (np.zeros((3, 4), np.int64), {}, "must be uint8, uint16 or float"),
+        (np.zeros((3, 4), np.int64), {}, "must be uint8, uint16, float"),
         (np.zeros((3, 4, 5), np.uint8), {}, "1 to 4 channels"),
         (np.zeros((0, 4), np.uint8), {}, "1 to 4 channels"),
         (b"no image", {}, "image"),
@@ -175,3 +175,11 @@ def test_a_big_endian_pil_image_keeps_its_16_bits() -> None:
     values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     image = Image.frombytes("I;16B", (64, 64), values.astype(">u2").tobytes())
     assert np.array_equal(np.asarray(fix_image(image, model=Identity())), values)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_arrays_with_nan_or_inf_are_refused(value):
+    image = np.full((8, 8, 3), 0.5, np.float32)
+    image[2, 3, 1] = value
+    with pytest.raises(RestoreError, match="NaN or Inf"):
+        fix_image(image, model="tv")
