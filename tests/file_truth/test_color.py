@@ -174,7 +174,7 @@ def test_a_broken_profile_is_told_and_the_picture_taken_for_srgb(tmp_path, suffi
     save(tmp_path / f"in/x.{suffix}", colours(), icc_profile=b"rubbish" * 40, **options)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Identity())
     (warning,) = summary.warnings
-    assert "the colour profile is broken; the image is taken as sRGB" in warning
+    assert "the color profile is broken; the image is taken as sRGB" in warning
     with Image.open(tmp_path / f"out/x.{suffix}") as image:
         assert image.info.get("icc_profile") is None
         if suffix in ("png", "tif", "webp"):
