@@ -89,7 +89,7 @@ def find_degradations(names: list[str], seed: int) -> list[BenchDegradation]:
         RestoreError: exit code 2; no name, an unknown name, or two degradations with the same label.
     """
     if not names:
-        raise RestoreError("missing --damage NAME", hint=f"known: {', '.join(_known())}")
+        raise RestoreError("no damage was named", hint=f"give --damage NAME; known: {', '.join(_known())}")
     degradations: dict[str, BenchDegradation] = {}
     for name in dict.fromkeys(names):
         degradation = _from_literature(name, seed) if name in LITERATURE else _from_config(name, seed)
