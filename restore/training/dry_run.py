@@ -28,10 +28,10 @@ from restore.training.ema import Ema
 from restore.training.run_dir import resolved
 from restore.training.setup import (
     build_networks,
+    make_step_context,
     make_trainable,
     open_data,
     open_fabric,
-    open_perceptual,
     set_learning_rates,
     set_precision,
 )
@@ -85,9 +85,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     generator, discriminator = build_networks(config)
     source, validation = open_data(config, generator, device, on_event)
     validator = open_validator(config, precision, device, on_event)
-    perceptual = open_perceptual(config, device)
-    augment = config.discriminator.augment
-    context = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
+    context = make_step_context(config, fabric, precision, generator)
     g = make_trainable(generator, fabric, alone, precision, is_discriminator=False)
     d = None
     if discriminator is not None:

@@ -30,14 +30,14 @@ from restore.training.run_dir import Follower, RunFolder, Savable
 from restore.training.setup import (
     build_networks,
     describe,
+    make_step_context,
     make_trainable,
     open_data,
     open_fabric,
-    open_perceptual,
     set_learning_rates,
     set_precision,
 )
-from restore.training.step import StepContext, TrainableNetwork
+from restore.training.step import TrainableNetwork
 from restore.training.validation import is_better, open_validator, save_grid
 
 _GRID_IMAGES = 6  # validation images in samples/
@@ -108,9 +108,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
     generator, discriminator = build_networks(config, use_init=not RunFolder.has_state(out))
     source, validation = open_data(config, generator, device, callbacks.on_event)
     validator = open_validator(config, precision, device, callbacks.on_event)
-    perceptual = open_perceptual(config, device)
-    augment = config.discriminator.augment
-    context = StepContext(fabric, config.loss, precision, generator.takes_mask, augment, perceptual, config.task)
+    context = make_step_context(config, fabric, precision, generator)
     g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
     d = None
     if discriminator is not None:

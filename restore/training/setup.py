@@ -36,7 +36,7 @@ from restore.models.receptive_field import measure_reach_px
 from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.run_dir import RunFolder
-from restore.training.step import TrainableNetwork
+from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
 _INIT_WARMUP_STEPS = 100  # good weights must not be moved far by an optimizer without statistics
@@ -263,16 +263,21 @@ def open_data(
     )
 
 
-def open_perceptual(config: TrainConfig, device: torch.device) -> PerceptualLoss | None:
-    """The perceptual loss, or None.
+def make_step_context(
+    config: TrainConfig, fabric: Fabric, precision: str, generator: RestorationNetwork
+) -> StepContext:
+    """What all steps of a run share, with the perceptual loss if the config has one.
 
     Raises:
-        RestoreError: the weights of its backbone cannot be read or downloaded.
+        RestoreError: the weights of the perceptual loss's backbone cannot be read or downloaded.
     """
     loss = config.loss
-    if loss.perceptual == "none":
-        return None
-    return PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, device)
+    perceptual = None
+    if loss.perceptual != "none":
+        perceptual = PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, fabric.device)
+    return StepContext(
+        fabric, loss, precision, generator.takes_mask, config.discriminator.augment, perceptual, config.task
+    )
 
 
 def describe(
