@@ -12,14 +12,14 @@ from typing import Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.fix.log import ReasonCode
+from restore.fix.mask_names import ImageNames
 from restore.fix.options import Dilate, MaskMissing
 from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_mask, stem_key
 
 FloatArray = npt.NDArray[np.float32]
 
-_ENDING = "_mask"
 _FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0 and 255
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
@@ -93,8 +93,8 @@ class MaskSource:
         if not self.folder:
             return [name for name in names if os.path.realpath(folder / name) != real]
         if real == os.path.realpath(folder):
-            stems = {stem_key(name) for name in everything}
-            return [name for name in names if _stem_without_ending(name) not in stems]
+            images = ImageNames(everything, beside=True)
+            return [name for name in names if not images.of_mask(name)[0]]
         return [name for name in names if not os.path.realpath(folder / name).startswith(real + os.sep)]
 
     def when_missing(self) -> Missing:
@@ -115,8 +115,8 @@ class MaskSource:
 
 def pair_masks(
     source: MaskSource, folder: Path, images: Sequence[Path], everything: Sequence[Path]
-) -> tuple[dict[Path, list[Path]], list[Path]]:
-    """Find each image's mask by relative stem: `x.png` or `x_mask.png`, with any image suffix.
+) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
+    """Find each image's mask by its name, in the same subfolder; see `ImageNames.of_mask`.
 
     Args:
         source: where masks come from.
@@ -125,24 +125,35 @@ def pair_masks(
         everything: these and the images that the user excluded; masks of excluded images do not count as unmatched.
 
     Returns:
-        The masks of each image (none, one, or several, which is a conflict), and the masks without an image.
+        The masks of each image (none, one, or several, which is a conflict), and the masks without an image, with the
+        reason. A mask whose name fits an image exactly comes before those that fit in another case of letters.
     """
     if source.path is None or not source.folder:
-        return {name: [] if source.path is None else [source.path] for name in images}, []
-    # In the images' own folder only `x_mask.png` is a mask.
+        return {name: [] if source.path is None else [source.path] for name in images}, {}
     beside = os.path.realpath(source.path) == os.path.realpath(folder)
+    known = ImageNames(everything, beside=beside)
     stems = {stem_key(name) for name in everything}
-    masks_of: dict[str, list[Path]] = {}
-    unmatched = []
+    candidates: dict[Path, list[tuple[int, Path]]] = {name: [] for name in everything}
+    unmatched = {}
     for name in find_images(source.path):
-        own, plain = stem_key(name), _stem_without_ending(name)
-        if own in stems and not beside:
-            masks_of.setdefault(own, []).append(source.path / name)
-        elif plain in stems:
-            masks_of.setdefault(plain, []).append(source.path / name)
-        elif own not in stems:
-            unmatched.append(source.path / name)
-    return {name: masks_of.get(stem_key(name), []) for name in images}, unmatched
+        mask = source.path / name
+        found, looseness = known.of_mask(name)
+        if len({stem_key(image) for image in found}) > 1:
+            fitting = " and ".join(printable(image) for image in found)
+            unmatched[mask] = f"this mask fits several images: {fitting}"
+        elif found:
+            for image in found:
+                candidates[image].append((looseness, mask))
+        elif not (beside and stem_key(name) in stems):
+            unmatched[mask] = "no image for this mask"
+    masks_of = {}
+    for image, masks in candidates.items():
+        strictest = min((looseness for looseness, _ in masks), default=0)
+        masks_of[image] = [mask for looseness, mask in masks if looseness == strictest]
+        for looseness, mask in masks:
+            if looseness > strictest:
+                unmatched[mask] = f"not used, because the name of {printable(masks_of[image][0])} fits better"
+    return {name: masks_of[name] for name in images}, unmatched
 
 
 def effective_mask(
@@ -261,12 +272,6 @@ def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
     dilated = mask.copy()
     dilated[part] = np.maximum(mask[part], levels.astype(np.float32) / np.float32(65535))
     return dilated
-
-
-def _stem_without_ending(name: Path) -> str | None:
-    """`a/x` for `a/x_mask.png`; None for other names."""
-    stem = stem_key(name)
-    return stem.removesuffix(_ENDING) if stem.endswith(_ENDING) else None
 
 
 # Automatic dilation: masks that are too tight are widened to the end of the damage.

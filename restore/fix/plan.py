@@ -317,7 +317,7 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
             narrowed = " match --include and --exclude" if len(everything) > len(names) else ""
             raise RestoreError(f"no images in this folder{narrowed}", where=source)
 
-    unmatched: list[Path] = []
+    unmatched: dict[Path, str] = {}
     if mask_source is not None:
         masks_of, unmatched = pair_masks(mask_source, folder, names, everything)
         jobs = [
@@ -325,13 +325,13 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
             for job, name in zip(jobs, names)
         ]
         if single:
-            unmatched = []
+            unmatched = {}
     _refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
     for place, why in unlistable.items():
         jobs.append(Job(source / place, target / place, action="fail", reason=why, code="no_permission"))
-    warnings = [f"{printable(path)}: no image for this mask" for path in unmatched]
-    plan = FixPlan(source, target, single, jobs, mask_source, unmatched, warnings, options.overwrite)
+    warnings = [f"{printable(path)}: {reason}" for path, reason in unmatched.items()]
+    plan = FixPlan(source, target, single, jobs, mask_source, list(unmatched), warnings, options.overwrite)
     if options.html_report is not None:
         from restore.fix.html_report import check_fix_page
 
