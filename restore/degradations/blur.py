@@ -1,4 +1,4 @@
-"""Blur: Gaussian (out of focus, soft lens) and motion (camera shake)."""
+"""Blur: Gaussian (out of focus, soft lens) and motion (camera shake); and sharpening, which undoes some of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore.degradations.base import Params, Range, Step, within
+from restore.degradations.base import Params, Range, Step, per_image, within
 from restore.devices import to_device
 from restore.hashed_random import uniform_range
 
@@ -33,6 +33,30 @@ class Blur(Step):
         taps = gaussian_taps(params["sigma"], self.sigma[1])
         radius = taps.shape[1] // 2
         return filtered(F.pad(image, (radius,) * 4, mode="replicate"), taps), None
+
+
+class Sharpen(Step):
+    """Unsharp masking, as scanners and editors apply it: the difference from a blurred copy is added.
+
+    Attributes:
+        sigma: standard deviation of the blur in pixels.
+        amount: factor of the difference.
+    """
+
+    name: Literal["sharpen"] = "sharpen"
+    sigma: Annotated[Range, within(0.1, 20)] = (0.6, 1.5)
+    amount: Annotated[Range, within(0, 5)] = (0.3, 1.2)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`sigma` in pixels, `amount`."""
+        return {"sigma": uniform_range(keys, 0, self.sigma), "amount": uniform_range(keys, 1, self.amount)}
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Sharpen; the result is clipped to [0, 1]. See `Step.apply`."""
+        taps = gaussian_taps(params["sigma"], self.sigma[1])
+        radius = taps.shape[1] // 2
+        blurred = filtered(F.pad(image, (radius,) * 4, mode="replicate"), taps)
+        return (image + per_image(params["amount"], image) * (image - blurred)).clamp(0, 1), None
 
 
 class MotionBlur(Step):

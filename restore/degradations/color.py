@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -90,3 +91,43 @@ class Grayscale(Step):
         """Remove the colors; see `Step.apply`."""
         weights = to_device(params["weights"].to(torch.float32), image.device).to(image.dtype)[:, :, None, None]
         return (image * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous(), None
+
+
+class PaperTexture(Step):
+    """The structure of the paper, or of a printing screen, in a scan: a lattice of small hills lit from one side.
+
+    Silk and honeycomb papers have a hexagonal lattice, linen and halftone screens a square one.
+
+    Attributes:
+        period: distance of the hills in pixels.
+        amplitude: change of brightness, in [0, 1].
+    """
+
+    name: Literal["paper-texture"] = "paper-texture"
+    period: Annotated[Range, within(1.5, 100)] = (2.5, 9)
+    amplitude: Annotated[Range, within(0, 0.5)] = (0.008, 0.05)
+
+    def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
+        """`waves` [B, 3, 3]: cycles per pixel in x and y, phase in radians; `amplitude` [B, 3] of each wave."""
+        square = torch.tensor([0.0, math.pi / 2, 0.0])
+        hexagonal = torch.tensor([0.0, math.pi / 3, 2 * math.pi / 3])
+        angle = math.pi * uniform(keys, 0, 1) + torch.where(uniform(keys, 1, 1) < 0.5, square, hexagonal)
+        frequency = 1 / uniform_range(keys, 2, self.period)[:, None]
+        phase = 2 * math.pi * uniform(keys, 3, 3)
+        strength = uniform_range(keys, 4, self.amplitude)[:, None] * torch.tensor([0.5, 0.5, 0.5])
+        return {
+            "waves": torch.stack([frequency * angle.cos(), frequency * angle.sin(), phase], 2),
+            "amplitude": strength,
+        }
+
+    def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
+        """Add the texture; see `Step.apply`."""
+        height, width = image.shape[-2:]
+        y = torch.arange(height, device=image.device, dtype=torch.float32)[:, None]
+        x = torch.arange(width, device=image.device, dtype=torch.float32)
+        waves, strength = (
+            to_device(params[name].to(torch.float32), image.device)[..., None, None] for name in ("waves", "amplitude")
+        )
+        texture = strength * torch.cos(2 * math.pi * (waves[:, :, 0] * x + waves[:, :, 1] * y) + waves[:, :, 2])
+        # Black stays black: an absent reflection has no structure.
+        return image + texture.sum(1, keepdim=True) * (0.25 + 0.75 * image.mean(1, keepdim=True)), None

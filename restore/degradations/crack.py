@@ -90,46 +90,89 @@ class Crack(ScaledStep):
             uniform(keys, stream, cracks) * side - 0.5 - 0.5 * length * way
             for stream, side, way in ((5, size[1], heading.cos()), (6, size[0], heading.sin()))
         ]
-        x, y, angle, thickness = _jagged(fold_in(keys, 7), start, heading, length, _LINKS)
-        segments = [_tapered(x, y, radius[..., None] * thickness, opacity)]
-        parents: tuple[Tensor, ...] = (x, y, angle, radius[..., None] * thickness, opacity, length)
-        links = _LINKS
-        for level, each in enumerate((self.branches, min(self.branches, 1))):
-            if not each:
-                break
-            parents = self._branches(fold_in(keys, 8 + level), parents, each)
-            links = max(6, links // 2)
-            bx, by, heading, bradius, opacity, length = parents
-            x, y, angle, thickness = _jagged(fold_in(keys, 18 + level), [bx, by], heading, length, links)
-            segments.append(_tapered(x, y, bradius[..., None] * thickness, opacity))
-            parents = (x, y, angle, bradius[..., None] * thickness, opacity, length)
-        return torch.cat(segments, 1)
-
-    def _branches(self, keys: Tensor, parents: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
-        """Start, heading, radius, opacity and length of `each` branches of every parent."""
-        x, y, angle, radius, opacity, length = parents
-        marks, links = angle.shape[1], angle.shape[2]
-        n = marks * each
-        at = (links * (0.08 + 0.8 * uniform(keys, 0, n))).to(torch.int64).reshape(-1, marks, each)
-        here = [value.gather(2, at).flatten(1) for value in (x, y, angle, radius)]
-        side = torch.where(uniform(keys, 1, n) < 0.5, -1.0, 1.0)
-        heading = here[2] + side * uniform_range(keys, 2, (0.8, 1.6), n)
-        own_length = length.repeat_interleave(each, 1) * uniform_range(keys, 3, (0.12, 0.65), n)
-        own_opacity = (
-            opacity.repeat_interleave(each, 1) * uniform_range(keys, 4, (0.7, 1.0), n) * (uniform(keys, 5, n) < 0.75)
-        )
-        return here[0], here[1], heading, 0.8 * here[3], own_opacity, own_length
+        return branching(keys, start, heading, length, radius, opacity, self.branches)
 
 
-def _jagged(keys: Tensor, start: list[Tensor], heading: Tensor, length: Tensor, links: int) -> tuple[Tensor, ...]:
+def branching(
+    keys: Tensor,
+    start: list[Tensor],
+    heading: Tensor,
+    length: Tensor,
+    radius: Tensor,
+    opacity: Tensor,
+    branches: int,
+    *,
+    knots: bool = False,
+) -> Tensor:
+    """Jagged cracks, their branches, and the branches of these, for `draw_segments`.
+
+    Args:
+        keys: int64[B]; streams 7 and up are used.
+        start: x and y of the start of each crack, float64[B, cracks] each.
+        heading: its first direction in radians.
+        length, radius: in pixels.
+        opacity: 0 where there is no crack.
+        branches: of each crack; each branch may have one more.
+        knots: the crack swells where it branches.
+
+    Returns:
+        float64[B, N, 7].
+    """
+    links = _LINKS
+    x, y, angle, thickness = jagged(fold_in(keys, 7), start, heading, length, links)
+    segments = [tapered(x, y, radius[..., None] * thickness, opacity)]
+    parents: tuple[Tensor, ...] = (x, y, angle, radius[..., None] * thickness, opacity, length)
+    for level, each in enumerate((branches, min(branches, 1))):
+        if not each:
+            break
+        parents = _branches(fold_in(keys, 8 + level), parents, each)
+        links = max(6, links // 2)
+        bx, by, heading, bradius, opacity, length = parents
+        x, y, angle, thickness = jagged(fold_in(keys, 18 + level), [bx, by], heading, length, links)
+        segments.append(tapered(x, y, bradius[..., None] * thickness, opacity))
+        if knots:
+            knot = torch.stack([x[..., 0], x[..., 1]], 2), torch.stack([y[..., 0], y[..., 1]], 2)
+            swollen = torch.stack([1.9 * bradius, bradius], 2)
+            segments.append(tapered(*knot, swollen, opacity))
+        parents = (x, y, angle, bradius[..., None] * thickness, opacity, length)
+    return torch.cat(segments, 1)
+
+
+def _branches(keys: Tensor, parents: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
+    """Start, heading, radius, opacity and length of `each` branches of every parent."""
+    x, y, angle, radius, opacity, length = parents
+    marks, links = angle.shape[1], angle.shape[2]
+    n = marks * each
+    at = (links * (0.08 + 0.8 * uniform(keys, 0, n))).to(torch.int64).reshape(-1, marks, each)
+    here = [value.gather(2, at).flatten(1) for value in (x, y, angle, radius)]
+    side = torch.where(uniform(keys, 1, n) < 0.5, -1.0, 1.0)
+    heading = here[2] + side * uniform_range(keys, 2, (0.8, 1.6), n)
+    own_length = length.repeat_interleave(each, 1) * uniform_range(keys, 3, (0.12, 0.65), n)
+    own_opacity = (
+        opacity.repeat_interleave(each, 1) * uniform_range(keys, 4, (0.7, 1.0), n) * (uniform(keys, 5, n) < 0.75)
+    )
+    return here[0], here[1], heading, 0.8 * here[3], own_opacity, own_length
+
+
+def jagged(
+    keys: Tensor,
+    start: list[Tensor],
+    heading: Tensor,
+    length: Tensor,
+    links: int,
+    *,
+    turn: float = 0.13,
+    kink: float = 0.4,
+    sharp: float = 1.3,
+) -> tuple[Tensor, ...]:
     """Corners x and y [B, n, links + 1], direction of each link, and thickness (1 falling to 0) at each corner."""
     batch, n = heading.shape
     shape = (batch, n, links)
     # A slow turn, a small kink at every corner, and a rare sharp kink (the fifth power is mostly close to 0).
-    turn = (0.13 * (2 * uniform(keys, 0, n * links) - 1)).reshape(shape).cumsum(2)
-    kink = (0.4 * (2 * uniform(keys, 1, n * links) - 1)).reshape(shape)
-    kink = kink + (1.3 * (2 * uniform(keys, 4, n * links) - 1) ** 5).reshape(shape)
-    angle = heading[..., None] + turn + kink
+    turns = (turn * (2 * uniform(keys, 0, n * links) - 1)).reshape(shape).cumsum(2)
+    kinks = (kink * (2 * uniform(keys, 1, n * links) - 1)).reshape(shape)
+    kinks = kinks + (sharp * (2 * uniform(keys, 4, n * links) - 1) ** 5).reshape(shape)
+    angle = heading[..., None] + turns + kinks
     # Segments have different lengths.
     piece = (0.15 + uniform(keys, 2, n * links)).reshape(shape)
     step = piece * (length[..., None] / piece.sum(2, keepdim=True))
@@ -141,7 +184,7 @@ def _jagged(keys: Tensor, start: list[Tensor], heading: Tensor, length: Tensor, 
     return x, y, angle, (1 - t) ** 0.3 * uneven
 
 
-def _tapered(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> Tensor:
+def tapered(x: Tensor, y: Tensor, radius: Tensor, opacity: Tensor) -> Tensor:
     """`polyline_segments`, with parts thinner than a pixel drawn one pixel wide and fainter."""
     faint = (radius[..., :-1] / 0.5).clamp(0.25, 1)
     return polyline_segments(x, y, radius.clamp(min=0.5), opacity[..., None] * faint)

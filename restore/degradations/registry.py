@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from restore.degradations.base import Step
-from restore.degradations.blur import Blur, MotionBlur
-from restore.degradations.color import Fade, Grayscale
+from restore.degradations.blur import Blur, MotionBlur, Sharpen
+from restore.degradations.color import Fade, Grayscale, PaperTexture
 from restore.degradations.crack import Crack
 from restore.degradations.fold import Fold
 from restore.degradations.inpainting_masks import Blobs, Border, Boxes, Strokes
 from restore.degradations.jpeg import Jpeg
 from restore.degradations.noise import Noise, Quantize
+from restore.degradations.overlay import Overlay
+from restore.degradations.print_losses import Chip, LostEdge, Smear, Tape
+from restore.degradations.print_marks import Abrasion, Crease, Fissure, GlassCrack, LineScratch, Speck
 from restore.degradations.resize import Downscale
 from restore.degradations.scratch import Dust, Hair, Scratch
 from restore.degradations.stain import Stain
@@ -28,11 +31,13 @@ STEPS: dict[str, type[Step]] = {
     "quantize": Quantize,
     "blur": Blur,
     "motion-blur": MotionBlur,
+    "sharpen": Sharpen,
     "jpeg": Jpeg,
     "downscale": Downscale,
     # Ageing: first of the whole image, then marks.
     "fade": Fade,
     "grayscale": Grayscale,
+    "paper-texture": PaperTexture,
     "scratch": Scratch,
     "hair": Hair,
     "dust": Dust,
@@ -40,4 +45,16 @@ STEPS: dict[str, type[Step]] = {
     "tear": Tear,
     "fold": Fold,
     "stain": Stain,
+    # Marks in the tones and shapes of real prints, plates and films.
+    "fissure": Fissure,
+    "crease": Crease,
+    "line-scratch": LineScratch,
+    "abrasion": Abrasion,
+    "speck": Speck,
+    "glass-crack": GlassCrack,
+    "chip": Chip,
+    "lost-edge": LostEdge,
+    "smear": Smear,
+    "tape": Tape,
+    "overlay": Overlay,
 }
