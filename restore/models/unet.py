@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.models.base import RestorationNetwork
+from restore.models.receptive_field import measure_reach_px
 
 Norm = Literal["none", "batch"]
 
@@ -95,6 +96,13 @@ class UNet(RestorationNetwork):
         with torch.autocast(image.device.type, enabled=False):
             return harmonic_fill(image.float(), mask)
 
+    def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
+        """See `RestorationNetwork.measure_overlap_px`; of a detector's probabilities, not of its logits."""
+        if self.out_channels == 3:
+            return super().measure_overlap_px(image, mask)
+        # Differences between logits mean nothing if the probability is near 0 or 1.
+        return measure_reach_px(lambda image, _: self(image).sigmoid(), image, None)
+
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
 
@@ -111,6 +119,12 @@ class UNet(RestorationNetwork):
         x = image - 0.5  # zero-centered input, so that zero padding at the border is mid-gray
         if self.takes_mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
+        # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
+        out = self._convolve(x).float()
+        return image.float() + out if self.out_channels == 3 else out
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """The output of the last convolution for the input channels."""
         x = self.head(x)
         skips = []
         for blocks, shrink in zip(self.encoder, self.downs):
@@ -120,9 +134,8 @@ class UNet(RestorationNetwork):
         x = self.bottom(x)
         for level in reversed(range(len(skips))):
             x = self.decoder[level](self.ups[level](x) + skips[level])
-        # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
-        out: Tensor = self.tail(x).float()
-        return image.float() + out if self.out_channels == 3 else out
+        out: Tensor = self.tail(x)
+        return out
 
 
 class ResidualBlock(nn.Module):

@@ -32,7 +32,6 @@ from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import pix2pix_from_state_dict
-from restore.models.receptive_field import measure_reach_px
 from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.run_dir import RunFolder
@@ -289,10 +288,6 @@ def describe(
     finds: DetectorSettings | None = None
     if config.task == "detection":
         finds = DetectorSettings(threshold=scores["threshold"], margin_px=MARGIN_PX)
-        # Of probabilities, because differences between logits mean nothing if the probability is near 0 or 1.
-        overlap_px = measure_reach_px(lambda image, mask: model(image).sigmoid(), image, None)
-    else:
-        overlap_px = model.measure_overlap_px(image, mask)
     return Description(
         builder=config.model.builder,
         args=generator_args(config),
@@ -300,6 +295,6 @@ def describe(
         needs_mask=model.takes_mask,
         multiple=model.multiple,
         minimum=model.minimum,
-        overlap_px=overlap_px,
+        overlap_px=model.measure_overlap_px(image, mask),
         finds=finds,
     )
