@@ -20,6 +20,9 @@ class RestorationNetwork(nn.Module):
         takes_mask: it is trained with the mask, and fills holes.
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
+        coarsest_px: a detector also searches an image at half its size if the smaller side is then at least this.
+        joins_levels: it detects on the levels of an image pyramid, and takes the logits of the level above in place of
+            a mask (see `PyramidUNet`).
     """
 
     multiple: int = 1
@@ -27,6 +30,8 @@ class RestorationNetwork(nn.Module):
     takes_mask: bool = False
     tileable: bool = True
     can_detect: ClassVar[bool] = False
+    joins_levels: ClassVar[bool] = False
+    coarsest_px: int = 512
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.

@@ -34,6 +34,7 @@ class PyramidUNet(UNet):
     """
 
     can_detect = True
+    joins_levels = True
 
     def __init__(
         self,
@@ -71,10 +72,6 @@ class PyramidUNet(UNet):
         logits = self._convolve(torch.cat([image - 0.5, mask.sigmoid().to(image.dtype)], 1)).float()
         return torch.logaddexp(logits[:, :1], mask.float() + logits[:, 1:])
 
-    def has_level_above(self, height: int, width: int) -> bool:
-        """Whether an image of this size is also seen at half its size."""
-        return min(height, width) // 2 >= self.coarsest_px
-
     def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
         """The effective receptive field of one level, of probabilities: levels are cut into tiles one by one."""
         above = torch.full_like(image[:, :1], NOTHING)
@@ -84,7 +81,7 @@ class PyramidUNet(UNet):
     def _above(self, image: Tensor) -> Tensor:
         """The enlarged logits of the level above, of all levels above it."""
         height, width = image.shape[-2:]
-        if not self.has_level_above(height, width):
+        if min(height, width) // 2 < self.coarsest_px:
             return torch.full_like(image[:, :1], NOTHING, dtype=torch.float32)
         half = F.interpolate(image, (height // 2, width // 2), mode="area")
         room = [-side % self.multiple for side in half.shape[-2:]]

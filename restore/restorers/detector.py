@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
+from restore.models.base import RestorationNetwork
+from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.network import NetworkRunner, requirements_of, sha256_of
 from restore.restorers.registry import parse_model
@@ -21,14 +24,8 @@ from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Images are also searched at half size if their smaller side is then at least this. Measured on held-out photographs,
-#: with `scratch` drawn at their size and an earlier version of the weights. At 1500 pixels across, F1 is 0.90 at full
-#: size alone and 0.93 with half size. At 3000 pixels across with some grain, F1 is 0.34 at full size alone, 0.81 with
-#: half size, and 0.94 with half and quarter size.
-SMALLEST_SIDE_PX = 512
-
-#: The smallest scale is also searched mirrored, unless it has more pixels than this.
-SELF_ENSEMBLE_MAX_PX = 1 << 21
+#: Images of up to this many pixels are also searched mirrored.
+SELF_ENSEMBLE_MAX_PX = 1 << 20
 
 #: The dimensions along which an image is mirrored. Rotations are left out: photographs have an up and a down, and a
 #: network that never saw one lying on its side detects less in it.
@@ -71,6 +68,9 @@ class Detector:
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
         self._run = NetworkRunner(model, device, precision)
+        # A network from elsewhere need not be a `RestorationNetwork`.
+        self._joins_levels = getattr(model, "joins_levels", RestorationNetwork.joins_levels)
+        self._coarsest_px = getattr(model, "coarsest_px", RestorationNetwork.coarsest_px)
 
     def detect(
         self,
@@ -81,10 +81,10 @@ class Detector:
     ) -> FloatArray:
         """Where an image is damaged.
 
-        Large images are also searched at half and quarter size, as long as the smaller side has `SMALLEST_SIDE_PX`:
-        damage that is wide in pixels becomes as thin as in the images that the network was trained on. The mask is the
-        union over all scales. On the smallest, probabilities are averaged over mirror images (`self_ensemble`), where
-        that costs little.
+        The image is searched on the levels of a pyramid, each half the size of the one before: damage that is wide in
+        pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
+        joins the levels itself (`PyramidUNet`); the result of any other is the union. For small images, probabilities
+        are averaged over mirror images (`self_ensemble`).
 
         Args:
             image: H×W×3, sRGB, [0, 1].
@@ -97,15 +97,25 @@ class Detector:
         Raises:
             RestoreError: exit code 1; out of memory, or the network's output contains NaN or Inf.
         """
-        height, width = image.shape[:2]
-        large = min(height, width) // 2 >= SMALLEST_SIDE_PX
-        mirrored = not large and height * width <= SELF_ENSEMBLE_MAX_PX
-        mask = self._detect_on_one_scale(image, tile_px, on_event, mirrored=mirrored)
-        if large:
-            half = cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
-            coarse = self.detect(half, tile_px=tile_px, on_event=on_event)
-            mask = np.maximum(mask, cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST))
-        return mask
+        return self.mask_of(self.probability(image, tile_px=tile_px, on_event=on_event))
+
+    def probability(
+        self,
+        image: FloatArray,
+        *,
+        tile_px: int | None = None,
+        on_event: Callable[[str], None] = lambda line: None,
+    ) -> FloatArray:
+        """How likely each pixel is damaged, H×W in [0, 1]; arguments and errors as for `detect`."""
+
+        def probability(view: Tensor) -> Tensor:
+            return self._logits(view, tile_px, on_event).sigmoid()
+
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        small = image.shape[0] * image.shape[1] <= SELF_ENSEMBLE_MAX_PX
+        result = self_ensemble(probability, tensor) if small else probability(tensor)
+        check_finite(result)
+        return result[0].numpy()
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
         """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""
@@ -127,35 +137,37 @@ class Detector:
         overlap_px = self.requirements.overlap_px
         return auto_tile(height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel)
 
-    def _detect_on_one_scale(
-        self, image: FloatArray, tile_px: int | None, on_event: Callable[[str], None], *, mirrored: bool
-    ) -> FloatArray:
-        side = self.auto_tile_px(*image.shape[:2]) if tile_px is None else tile_px
+    def _logits(self, image: Tensor, tile_px: int | None, on_event: Callable[[str], None]) -> Tensor:
+        """The logits of this level and all levels above it: 3×H×W -> 1×H×W."""
+        height, width = image.shape[-2:]
+        above = None
+        if min(height, width) // 2 >= self._coarsest_px:
+            pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            half = cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            coarse = self._logits(torch.from_numpy(half).permute(2, 0, 1), tile_px, on_event)
+            above = F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
+        elif self._joins_levels:
+            above = torch.full_like(image[:1], NOTHING)
+        side = self.auto_tile_px(height, width) if tile_px is None else tile_px
+        return run_tiled(
+            lambda tile, tile_above: self._level(tile, tile_above, on_event),
+            [image, above],
+            tile_px=side if self.requirements.tileable else 0,
+            overlap_px=self.requirements.overlap_px,
+            multiple=self.requirements.multiple,
+            on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
+        )
 
-        def probabilities(tensor: Tensor) -> Tensor:
-            return run_tiled(
-                lambda tile: self._probability(tile, on_event),
-                tensor,
-                tile_px=side if self.requirements.tileable else 0,
-                overlap_px=self.requirements.overlap_px,
-                multiple=self.requirements.multiple,
-                on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
-            )
-
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        probability = self_ensemble(probabilities, tensor) if mirrored else probabilities(tensor)
-        check_finite(probability)
-        return self.mask_of(probability[0].numpy())
-
-    def _probability(self, tile: Tensor, on_event: Callable[[str], None]) -> Tensor:
-        """B×3×H×W -> B×1×H×W in [0, 1], in fp32 where half precision gives NaN."""
+    def _level(self, tile: Tensor, above: Tensor | None, on_event: Callable[[str], None]) -> Tensor:
+        """B×3×H×W and the logits from above -> logits B×1×H×W, in fp32 where half precision gives NaN."""
         height, width = tile.shape[-2:]
-        padded, _ = self.requirements.pad(tile, None)
-        probability = self._run(padded, None).sigmoid()
-        if self.precision != "fp32" and not bool(torch.isfinite(probability).all()):
+        padded, padded_above = self.requirements.pad(tile, above if self._joins_levels else None)
+        logits = self._run(padded, padded_above)
+        if self.precision != "fp32" and not bool(torch.isfinite(logits).all()):
             on_event(f"{self.precision} output contains NaN; repeated that part in fp32")
-            probability = NetworkRunner(self.network, self.device, "fp32")(padded, None).sigmoid()
-        return probability[..., :height, :width]
+            logits = NetworkRunner(self.network, self.device, "fp32")(padded, padded_above)
+        logits = logits[..., :height, :width]
+        return logits if above is None or self._joins_levels else torch.maximum(logits, above)
 
 
 def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
