@@ -15,7 +15,8 @@ EXAMPLES = """Examples:
 \b
   restore detect scans/ masks/
   restore fix scans/ repaired/ --masks masks/
-  restore detect scan.jpg mask.png --threshold 0.3 --dilate 4
+  restore detect scan.jpg mask.png --sensitivity strong --dilate 4
+  restore detect scans/ masks/ --preview found/
 """
 
 

@@ -123,9 +123,14 @@ RENAMED: dict[str, dict[str, str]] = {
         "--html": "--html-report",
         **_DECODING,
     },
-    "detect": _DECODING,
+    "detect": {"--threshold": "--sensitivity", **_DECODING},
     "eval": {"--border": "--crop-border", "--html": "--html-report", **_CONVENTION},
     "bench": _CONVENTION,
+}
+
+#: Old options whose values also change, by command, with the new value of an old one.
+_CONVERTED: dict[str, dict[str, Callable[[str], str]]] = {
+    "detect": {"--threshold": lambda threshold: f"{1 - float(threshold):.6g}"},
 }
 
 
@@ -142,23 +147,35 @@ def with_new_names(arguments: list[str]) -> tuple[list[str], str]:
     command = "".join(arguments[place : place + 1])
     new = [*arguments[:place], *([RENAMED[""].get(command, command)] if command else [])]
     replaced = [(command, new[-1])] if command and new[-1] != command else []
-    renamed = RENAMED.get("".join(new[place:]), {})
+    renamed, converted = RENAMED.get("".join(new[place:]), {}), _CONVERTED.get("".join(new[place:]), {})
     rest = arguments[place + 1 :]
     while rest and rest[0] != "--":
         name, equals, value = rest[0].partition("=")
-        pair = f"{name} {value if equals else ''.join(rest[1:2])}"
-        if pair in renamed:
+        value = value if equals else "".join(rest[1:2])
+        pair = f"{name} {value}"
+        if name in converted:
+            replaced.append((pair, f"{renamed[name]} {_converted(converted[name], value)}"))
+            new += replaced[-1][1].split()
+            rest = rest[1 if equals else 2 :]
+        elif pair in renamed:
             replaced.append((pair, renamed[pair]))
             new += renamed[pair].split()
             rest = rest[1 if equals else 2 :]
         else:
             if name in renamed:
                 replaced.append((name, renamed[name]))
-            new.append(renamed.get(name, name) + equals + value)
+            new.append(renamed.get(name, name) + equals + (value if equals else ""))
             rest = rest[1:]
     changes = [f"{old} is now {name}" if name else f"{old} is now the default" for old, name in dict.fromkeys(replaced)]
     note = f"note: {', '.join(changes)}; old names stop working in the next release" if changes else ""
     return [*new, *rest], note
+
+
+def _converted(convert: Callable[[str], str], value: str) -> str:
+    try:
+        return convert(value)
+    except ValueError:  # the new option refuses it
+        return value
 
 
 # Commands whose options are declared in `restore.fix.options`.
@@ -233,7 +250,12 @@ def model_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, [*shipped, *CLASSICAL_NAMES])
 
 
-_COMPLETED = {"detector": model_names}
+def sensitivities(incomplete: str) -> list[str]:
+    """Words for `--sensitivity` that begin with `incomplete`."""
+    return _beginning(incomplete, ["gentle", "normal", "strong"])
+
+
+_COMPLETED = {"detector": model_names, "sensitivity": sensitivities}
 
 
 def damage_names(incomplete: str) -> list[str]:

@@ -16,7 +16,9 @@ from restore.fix.options import DetectOptions, FilePath
 from restore.fix.plan import FixPlan, Job, is_pipe, plan_fix
 from restore.fix.results import Progress, Summary
 from restore.fix.run import run_stages
-from restore.fix.stages import Stages
+from restore.fix.sensitivity import threshold_of
+from restore.fix.side_outputs import preview_name, preview_of, with_side_targets
+from restore.fix.stages import Stages, WorkItem
 from restore.fix.steps import MemoryPage, Models, Steps
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
 
@@ -44,7 +46,12 @@ def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None
         raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")
     suffix = "_mask" if is_folder and not is_pipe(output) else ""
     plan = plan_fix(input, output, options.to_fix(suffix=suffix))
-    return replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
+    plan = replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
+    if options.preview is None:
+        return plan
+    return with_side_targets(
+        plan, options.preview, option="--preview", name_of=preview_name, skip_existing=options.skip_existing
+    )
 
 
 def run_detect(
@@ -60,7 +67,7 @@ def run_detect(
     Args:
         plan: from `plan_detect`.
         detector: the detector.
-        options: the options passed to `plan_detect`; None: the defaults. `threshold` and `dilate` override the
+        options: the options passed to `plan_detect`; None: the defaults. `sensitivity` and `dilate` change the
             detector's settings.
         progress, link: as for `run_fix`.
 
@@ -68,7 +75,8 @@ def run_detect(
         RestoreError: exit code 2; standard input or output is a terminal. Nothing has been written.
     """
     options, link = options or DetectOptions(), link or SupervisorLink()
-    detector = detector.adjusted(threshold=options.threshold, margin_px=options.dilate)
+    threshold = threshold_of(options.sensitivity, detector.threshold)
+    detector = detector.adjusted(threshold=threshold, margin_px=options.dilate)
     check_pipes(plan, None)
     summary = Summary(
         len(plan.jobs),
@@ -93,6 +101,7 @@ def run_detect(
             link,
             steps=Steps(detect=True),
             output_of=_mask_image,
+            side_of=_preview,
         ),
         summary,
         progress=progress,
@@ -105,6 +114,13 @@ def _mask_image(source: DecodedImage, page: MemoryPage) -> DecodedImage:
     """The mask of a page as the image to write."""
     assert page.mask is not None
     return DecodedImage((page.mask[:, :, None] * 255).astype(np.uint8))
+
+
+def _preview(item: WorkItem) -> DecodedImage:
+    """The first page with its damage in color, as its mask shows it."""
+    mask = item.pages[0].mask
+    assert mask is not None
+    return preview_of(item.image, mask)
 
 
 def _writes_png(job: Job) -> Job:

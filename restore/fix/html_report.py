@@ -40,8 +40,9 @@ def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
     if PIPE in (plan.input, plan.output):
         raise RestoreError("cannot be combined with standard input or output", where="--html-report", hint="use files")
     masks = None if plan.masks is None else plan.masks.path
-    folders = (None if plan.single else plan.input, None if masks is None or not masks.is_dir() else masks)
-    check_page_folder(folder, inputs=folders, outputs=(plan.output,))
+    saved = None if plan.for_page else plan.side_folder
+    folders = (None if plan.single else plan.input, None if masks is None or not masks.is_dir() else masks, saved)
+    check_page_folder(folder, inputs=folders, outputs=(plan.output, saved))
 
 
 def write_fix_page(
@@ -174,9 +175,11 @@ def _rows(plan: FixPlan, results: Iterable[_Result]) -> Iterator[Row]:
 
 
 def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
-    """The mask of the image; None if it has no mask from a file, or the mask can no longer be read."""
-    if plan.masks is None or plan.masks.found or job.action == "unmasked":
+    """The mask of the image; None if it has none, or the mask can no longer be read."""
+    if plan.masks is None or job.action == "unmasked":
         return None
+    if plan.masks.found:
+        return job.side_target if job.side_target is not None and job.side_target.is_file() else None
     if job.mask is not None and not plan.masks.invert:
         return job.mask
     try:

@@ -23,7 +23,8 @@ def check_pipes(plan: FixPlan, log: str | os.PathLike[str] | None) -> None:
         raise RestoreError("standard input is a terminal", where="-", hint="redirect it: < image.png")
     if log is not None and not is_pipe(log):
         place = os.path.realpath(log)
-        if any(os.path.realpath(job.target) == place for job in plan.jobs if job.target.name == Path(log).name):
+        same_name = (target for job in plan.jobs for target in job.targets if target.name == Path(log).name)
+        if any(os.path.realpath(target) == place for target in same_name):
             raise RestoreError("an output image has the same path", where="--log", hint="choose another name")
     if plan.output == PIPE:
         if log is not None and is_pipe(log):

@@ -117,6 +117,7 @@ class Record(LogLine):
         model_sha256: of its weights file; None if it has none.
         models: all models that ran, in order, with the SHA-256 of their weights files.
         input_sha256, output_sha256: of the files; None if there is none, or no log.
+        damaged_fraction: fraction of pixels that the detector found damaged, in [0, 1]; None if it did not run.
         mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.
         changed_fraction: fraction of pixels that differ from the input's, in [0, 1].
         warnings: what the user should know about this image.
@@ -136,6 +137,7 @@ class Record(LogLine):
     models: dict[str, str | None] = field(default_factory=dict)
     input_sha256: str | None = None
     output_sha256: str | None = None
+    damaged_fraction: float | None = None
     mask_coverage: float | None = None
     changed_fraction: float | None = None
     warnings: list[str] = field(default_factory=list)

@@ -19,6 +19,7 @@ from restore.errors import RestoreError, did_you_mean
 MaskMissing = Literal["fail", "skip", "copy"]
 Metadata = Literal["keep", "strip"]
 Dilate = int | Literal["auto"]
+Sensitivity = Literal["gentle", "normal", "strong"] | float
 FilePath = str | os.PathLike[str]
 
 #: Images too large for memory are processed out of core, so this is more than `restore.images.MAX_PIXELS`.
@@ -202,6 +203,25 @@ class FixOptions(BatchOptions):
         FilePath,
         Option("Detector for --masks auto: a name, a weights file or a run folder.", "Masks", metavar="NAME|PATH"),
     ] = "detector"
+    sensitivity: Annotated[
+        Sensitivity,
+        Option(
+            "How readily --masks auto takes pixels for damage: gentle, normal (the detector's own threshold), strong, "
+            "or a number between 0 and 1.",
+            "Masks",
+            0.001,
+            0.999,
+            metavar="gentle|normal|strong|X",
+        ),
+    ] = "normal"
+    save_masks: Annotated[
+        FilePath | None,
+        Option(
+            "Write the masks that were used to this folder (sub/x.jpg.png for sub/x.jpg; white = repaired).",
+            "Masks",
+            metavar="FOLDER",
+        ),
+    ] = None
     ext: Annotated[
         str | None,
         Option("Output format: png, jpg, webp or tiff. Default: that of each image.", "Output", metavar="FORMAT"),
@@ -228,15 +248,13 @@ class FixOptions(BatchOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("masks", "detector", "log", "html_report"):
+        for name in ("masks", "detector", "save_masks", "log", "html_report"):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
-        if self.masks == "auto":
-            for name in ("mask_invert", "mask_missing"):
-                if self._is_set(name):
-                    raise RestoreError("does not apply to --masks auto", where=flag(name), hint="leave it out")
-        elif self.detector != "detector":
-            raise RestoreError("only applies with --masks auto", where="--detector", hint="leave it out")
+        for name in ("mask_invert", "mask_missing") if self.masks == "auto" else ("detector", "sensitivity"):
+            if self._is_set(name):
+                what = "does not apply to --masks auto" if self.masks == "auto" else "only applies with --masks auto"
+                raise RestoreError(what, where=flag(name), hint="leave it out")
         if self.match_grain and self.cleans_up:
             raise RestoreError(
                 "cannot be combined with --clean-up, which removes grain",
@@ -258,7 +276,9 @@ class FixOptions(BatchOptions):
             RestoreError: exit code 2.
         """
         if not has_masks:
-            for name in ("mask_invert", "mask_dilate", "mask_feather", "mask_missing", "clean_up", "match_grain"):
+            for name in (
+                "mask_invert", "mask_dilate", "mask_feather", "mask_missing", "save_masks", "clean_up", "match_grain",
+            ):  # fmt: skip
                 if self._is_set(name):
                     raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")
 
@@ -285,19 +305,33 @@ class DetectOptions(BatchOptions):
         RestoreError: exit code 2, as for `FixOptions`.
     """
 
-    threshold: Annotated[
-        float | None,
+    sensitivity: Annotated[
+        Sensitivity,
         Option(
-            "Count pixels as damaged from this probability on. Default: the detector's.",
+            "How readily pixels count as damage: gentle, normal (the detector's own threshold), strong, or a number "
+            "between 0 and 1.",
             "Masks",
-            0.01,
-            0.99,
-            metavar="P",
+            0.001,
+            0.999,
+            metavar="gentle|normal|strong|X",
         ),
-    ] = None
+    ] = "normal"
     dilate: Annotated[
         int | None, Option("Dilate detected masks by N pixels. Default: the detector's.", "Masks", 0, 100, metavar="N")
     ] = None
+    preview: Annotated[
+        FilePath | None,
+        Option(
+            "Write every image with the detected damage in color to this folder (sub/x.jpg for sub/x.png).",
+            "Reports",
+            metavar="FOLDER",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preview == "":
+            raise RestoreError("must not be empty", where="--preview")
 
     def to_fix(self, *, suffix: str) -> FixOptions:
         """The same options for planning and reading; masks are PNG, with `suffix` in their names."""
@@ -325,8 +359,8 @@ def _converted(kind: Any, option: Option, value: Any) -> Any:
         is_tuple = not isinstance(value, str) and isinstance(value, Iterable)
         return tuple(value) if is_tuple and all(isinstance(item, str) for item in value) else _NO_MATCH
     if kind in (int, float):
-        if kind is int and isinstance(value, str) and value.isdecimal():  # `--tile 512` beside `--tile auto`
-            value = int(value)
+        if isinstance(value, str):  # `--tile 512` beside `--tile auto`
+            value = _number(kind, value)
         if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
             return _NO_MATCH
         below = option.minimum is not None and value < option.minimum
@@ -335,6 +369,13 @@ def _converted(kind: Any, option: Option, value: Any) -> Any:
     if kind in (str, bool, types.NoneType):
         return value if isinstance(value, kind) else _NO_MATCH
     return value if isinstance(value, os.PathLike) else _NO_MATCH
+
+
+def _number(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:

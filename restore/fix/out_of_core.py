@@ -21,9 +21,10 @@ from restore.errors import RestoreError
 from restore.files import check_unchanged, replace_atomically, temporary_path, write_error_message
 from restore.fix.masks import FloatArray, dilate_and_feather, opaque_where_repaired, reach_px, transparency
 from restore.fix.options import Metadata
+from restore.fix.side_outputs import mask_levels
 from restore.fix.steps import Page, blend
 from restore.images import DecodedImage
-from restore.images.out_of_core import SpooledImage, spool_image, write_spooled
+from restore.images.out_of_core import Spool, SpooledImage, spool_image, write_spooled
 from restore.images.read import check_mask_size, mask_from_image
 from restore.restorers.hole_crops import BLOCK_PX, Region, hole_blocks, regions
 
@@ -182,7 +183,7 @@ class SpooledPage(Page):
     def write_rows(self, top: int, band: Tensor) -> None:
         """See `Page.write_rows`."""
         columns = slice(0, self.size[1])
-        for rows in self._strips(top, top + band.shape[-2]):
+        for rows in self.strips(top, top + band.shape[-2]):
             repaired = _to_array(band[:, rows.start - top : rows.stop - top])
             self._after.put(rows, columns, self.before.part(rows, columns).blend(repaired, strength=self._strength))
         self._is_written = True
@@ -216,16 +217,17 @@ class SpooledPage(Page):
             shutil.copyfile(self.before.spool.path, self._after.spool.path)
             return
         columns = slice(0, self.size[1])
-        for rows in self._strips(0, self.size[0]):
+        for rows in self.strips(0, self.size[0]):
             source = self.before.part(rows, columns)
             self._after.put(rows, columns, source.blend(self._as_seen(source), strength=self._strength))
 
     def source_strips(self) -> Iterator[np.ndarray]:
         """The original pixels from the top down, a few rows at a time."""
         columns = slice(0, self.size[1])
-        return (self.before.part(rows, columns).pixels for rows in self._strips(0, self.size[0]))
+        return (self.before.part(rows, columns).pixels for rows in self.strips(0, self.size[0]))
 
-    def _strips(self, top: int, bottom: int) -> Iterator[slice]:
+    def strips(self, top: int, bottom: int) -> Iterator[slice]:
+        """Slices of a few rows from `top` to `bottom`."""
         step = max(_STRIP_PIXELS // self.size[1], 1)
         return (slice(start, min(start + step, bottom)) for start in range(top, bottom, step))
 
@@ -244,7 +246,7 @@ class SpooledPage(Page):
         if not self._is_written:
             return 0.0
         columns, count = slice(0, self.size[1]), 0
-        for rows in self._strips(0, self.size[0]):
+        for rows in self.strips(0, self.size[0]):
             before, after = (image.part(rows, columns).pixels for image in (self.before, self._after))
             count += int((before != after).any(axis=2).sum())
         return count / (self.size[0] * self.size[1])
@@ -345,6 +347,24 @@ def write_page(
         written = _sha256(temporary)
         check_unchanged(page.source, page.stat)
     return notes, read, written
+
+
+def write_mask(page: SpooledPage, path: Path) -> None:
+    """Write the effective mask of a page as PNG: gray, 8 bits, white = repair.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    spool = temporary_path(path)
+    try:
+        rows = Spool.create(spool, page.size, 1, np.dtype(np.uint8))
+        columns = slice(0, page.size[1])
+        for strip in page.strips(0, page.size[0]):
+            rows.write(strip, columns, mask_levels(page.read_mask(strip, columns))[:, :, None])
+        header = DecodedImage(np.empty((0, page.size[1], 1), np.uint8))
+        write_spooled(SpooledImage(header, rows), path, "png", path, quality=None, metadata="strip")
+    finally:
+        spool.unlink(missing_ok=True)
 
 
 def _to_array(image: Tensor) -> FloatArray:

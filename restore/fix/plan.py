@@ -171,6 +171,7 @@ class Job:
         reason: why it is skipped or fails.
         code: the same for programs; see `restore.fix.log.ReasonCode`.
         format: to write; None: that of the source's content.
+        side_target: a second output: the mask that was used, or a preview; None: there is none.
     """
 
     source: Path
@@ -180,6 +181,12 @@ class Job:
     reason: str = ""
     code: ReasonCode = ""
     format: str | None = None
+    side_target: Path | None = None
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """All files that this job writes."""
+        return (self.target,) if self.side_target is None else (self.target, self.side_target)
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,8 @@ class FixPlan:
         unmatched_masks: mask files without an image.
         warnings: what the user should know, one line each.
         overwrite: existing outputs are replaced.
+        side_folder: the folder of second outputs; None: there are none.
+        for_page: second outputs are masks that the HTML report shows.
     """
 
     input: Path
@@ -204,6 +213,8 @@ class FixPlan:
     unmatched_masks: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     overwrite: bool = False
+    side_folder: Path | None = None
+    for_page: bool = False
 
     def format(self) -> list[str]:
         """One line for each job, as `--dry-run` prints them."""
@@ -216,6 +227,8 @@ class FixPlan:
                 line += " (no mask: nothing to fill)"
             elif job.mask is not None:
                 line += f" (mask {printable(job.mask)})"
+            if job.action == "repair" and job.side_target is not None and not self.for_page:
+                line += f" (saves mask {printable(job.side_target)})"
             lines.append(line)
         return lines
 
@@ -226,6 +239,7 @@ class FixPlan:
                 "input": os.fspath(job.source),
                 "output": os.fspath(job.target),
                 "mask": None if job.mask is None else os.fspath(job.mask),
+                "saved_mask": None if job.side_target is None or self.for_page else os.fspath(job.side_target),
                 "action": job.action,
                 "reason": job.reason,
                 "reason_code": job.code,
@@ -326,12 +340,16 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
         ]
         if single:
             unmatched = {}
-    _refuse_collisions(jobs)
+    refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
     for place, why in unlistable.items():
         jobs.append(Job(source / place, target / place, action="fail", reason=why, code="no_permission"))
     warnings = [f"{printable(path)}: {reason}" for path, reason in unmatched.items()]
     plan = FixPlan(source, target, single, jobs, mask_source, list(unmatched), warnings, options.overwrite)
+    if options.save_masks is not None or (options.html_report is not None and masks == "auto"):
+        from restore.fix.side_outputs import with_saved_masks
+
+        plan = with_saved_masks(plan, options)
     if options.html_report is not None:
         from restore.fix.html_report import check_fix_page
 
@@ -384,8 +402,12 @@ def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
     return replace(job, **source.when_missing())
 
 
-def _refuse_collisions(jobs: Iterable[Job]) -> None:
-    """Refuse two outputs with one name, outputs that are also read, and outputs that are folders."""
+def refuse_collisions(jobs: Iterable[Job]) -> None:
+    """Refuse two outputs with one name, outputs that are also read, and outputs that are folders.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
     read: set[str] = set()
     for job in jobs:
         for path in (job.source, job.mask):
@@ -393,28 +415,30 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
                 read.add(os.path.realpath(path))
                 read.add(os.path.join(os.path.realpath(path.parent), path.name))
     folders: dict[Path, tuple[str, bool]] = {}
-    taken: dict[str, Job] = {}
-    for job in jobs:
-        if job.action == "skip" or job.target == PIPE:
+    taken: dict[str, tuple[Job, Path]] = {}
+    for job, target in ((one, target) for one in jobs for target in one.targets):
+        if job.action == "skip" or target == PIPE:
             continue
-        parent = job.target.parent
+        parent = target.parent
         if parent not in folders:
             folders[parent] = (os.path.realpath(parent), _ignores_case(parent))
         real, ignores_case = folders[parent]
-        place = os.path.join(real, job.target.name)
+        place = os.path.join(real, target.name)
         if place in read:
             raise RestoreError(
                 "this output would replace an input",
-                where=job.target,
+                where=target,
                 hint="choose another output folder",
             )
-        if job.target.is_dir():
-            raise RestoreError("this output would replace a folder", where=job.target)
-        other = taken.setdefault(place.lower() if ignores_case else place, job)
+        if target.is_dir():
+            raise RestoreError("this output would replace a folder", where=target)
+        other, place_of_other = taken.setdefault(place.lower() if ignores_case else place, (job, target))
+        if other is job and place_of_other != target:
+            raise RestoreError(f"both outputs of {printable(job.source)} would be written here", where=target)
         if other is not job:
             raise RestoreError(
                 f"{printable(other.source)} and {printable(job.source)} would both be written here",
-                where=job.target,
+                where=target,
                 hint="rename one of them, or use --exclude",
             )
 

@@ -31,6 +31,7 @@ _WHOLLY_SYNTHETIC = _SYNTHETIC - {INPAINTED, _VOCABULARY + "composite"}
 _JPEG_XMP_BYTES = 65533 - 29  # one segment, less the name that it begins with
 _SETTINGS = (
     "masks",
+    "sensitivity",
     "mask_dilate",
     "correct_fading",
     "strength",
@@ -85,6 +86,8 @@ def _model_lines(models: Mapping[str, str | None]) -> Iterable[str]:
 def _settings(settings: Mapping[str, Any]) -> Iterable[str]:
     for name in _SETTINGS:
         value = settings.get(name)
+        if name == "sensitivity" and settings.get("masks") != "auto":
+            continue
         if name == "masks" and value not in (None, "auto", "alpha"):
             value = "given"
         if value not in (None, False, 0) or name == "strength":

@@ -23,6 +23,7 @@ from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Status
 from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan, Job, called
+from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage
 from restore.images.decode import DamagedFile, ImageTooLarge
 
@@ -71,6 +72,10 @@ class Summary:
         interrupted: it ended early by Ctrl-C or SIGTERM.
         unmatched_masks: masks without an image.
         megapixels: of the images that are done, in millions of pixels.
+        searched: images that are done and were searched for damage.
+        damaged: of these, images in which damage was found.
+        damaged_pixels: damaged pixels in those images.
+        pixels_of_damaged: all pixels of those images.
         model, model_sha256, settings: as in the log; see `restore.fix.log.RunStart`.
         html_report: the page that was written; None without one.
     """
@@ -88,6 +93,10 @@ class Summary:
     interrupted: bool = False
     unmatched_masks: int = 0
     megapixels: float = 0.0
+    searched: int = 0
+    damaged: int = 0
+    damaged_pixels: int = 0
+    pixels_of_damaged: int = 0
     model: str = ""
     model_sha256: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +106,11 @@ class Summary:
     def not_started(self) -> int:
         """Images that the run did not come to."""
         return self.total - self.done - sum(self.skipped.values()) - len(self.failed)
+
+    @property
+    def damaged_fraction(self) -> float:
+        """The fraction of damaged pixels in the images in which damage was found, in [0, 1]."""
+        return self.damaged_pixels / self.pixels_of_damaged if self.pixels_of_damaged else 0.0
 
     @property
     def exit_code(self) -> int:
@@ -119,6 +133,9 @@ class Summary:
             "failed": failed,
             "seconds": round(self.seconds, 3),
             "megapixels": round(self.megapixels, 6),
+            "searched": self.searched,
+            "damaged": self.damaged,
+            "damaged_fraction": round(self.damaged_fraction, 6),
             "html_report": None if self.html_report is None else os.fspath(self.html_report),
         }
 
@@ -131,6 +148,7 @@ class Summary:
         parts += [f"{self.not_started} not started"] if self.not_started else []
         place = f"; written to {printable(self.output)}" if self.done and self.output else ""
         lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s{place}")
+        lines += damage_lines(self)
         if self.stopped or self.interrupted:
             why = f"stopped: {self.stopped}" if self.stopped else "interrupted"
             lines.append(f"{why}; resume with the same command and --skip-existing")
@@ -139,6 +157,27 @@ class Summary:
     def failures(self) -> list[str]:
         """A line for each image that failed."""
         return [f"failed: {called(failure.path)}: {failure.reason}" for failure in self.failed]
+
+
+def damage_lines(summary: Summary) -> list[str]:
+    """How much damage was found, and what to do about images without any; nothing if none was searched for."""
+    searched, damaged = summary.searched, summary.damaged
+    if not searched:
+        return []
+    more = more_sensitive(summary.settings.get("sensitivity", "normal"))
+    if not damaged:
+        if searched == 1:
+            return [f"no damage found: look at the image, or {more}"]
+        return [f"no damage found in {searched} images: look at them, or {more}"]
+    # Rounded to 0.0 %, damage would read like none.
+    share = f"{summary.damaged_fraction:.1%}" if summary.damaged_fraction >= 0.0005 else "less than 0.1%"
+    if searched == 1:
+        return [f"damage found in {share} of the image"]
+    where = f"all {searched}" if damaged == searched else f"{damaged} of {searched}"
+    line = f"damage found in {where} images, {share} of {'its' if damaged == 1 else 'their'} pixels"
+    if clean := searched - damaged:
+        line += f"; in {clean} none was found: look at {'it' if clean == 1 else 'them'}, or {more}"
+    return [line]
 
 
 #: How logs begin: with a run, or, if they were begun by version 0.1.0 or earlier, with an image.
@@ -303,6 +342,12 @@ class ResultRecorder:
             summary.done += 1
             summary.megapixels += pixels / 1e6
             summary.copied += record.model is None
+            if record.damaged_fraction is not None:
+                summary.searched += 1
+                if record.damaged_fraction:
+                    summary.damaged += 1
+                    summary.damaged_pixels += round(record.damaged_fraction * pixels)
+                    summary.pixels_of_damaged += pixels
         elif record.status == "skipped":
             summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
         else:

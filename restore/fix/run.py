@@ -13,10 +13,11 @@ from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.io import check_pipes
 from restore.fix.log import Record
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import FilePath, FixOptions, Sensitivity
 from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 from restore.fix.scheduler import stream
+from restore.fix.sensitivity import threshold_of
 from restore.fix.stages import Stages
 from restore.fix.steps import Models
 from restore.restorers.base import Restorer
@@ -138,6 +139,10 @@ def run_fix(
         settings=resolved_settings(models, options),
     )
     records: list[Record] | None = None if options.html_report is None else []
+    if options.html_report is not None and plan.for_page:
+        from restore.html import claim_page_folder
+
+        claim_page_folder(options.html_report)  # its folder gets masks during the run
     run_stages(
         plan,
         lambda recorder: Stages(plan, models, options, recorder, link),
@@ -191,7 +196,16 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
         raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
     if cleaner is not None and (cleaner.requirements.needs_mask or cleaner.requirements.scale != 1):
         raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
+    if options.masks == "auto" and options.sensitivity != "normal":
+        models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)
+
+
+def _with_sensitivity(models: Models, sensitivity: Sensitivity) -> Models:
+    if models.detector is None:
+        return models
+    threshold = threshold_of(sensitivity, models.detector.threshold)
+    return replace(models, detector=models.detector.adjusted(threshold=threshold))
 
 
 def run_stages(
@@ -245,7 +259,8 @@ def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str
 
 def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: SupervisorState) -> None:
     try:
-        for folder in dict.fromkeys(job.target.parent for job in plan.jobs if job.target != PIPE):
+        targets = [target for job in plan.jobs for target in job.targets if target != PIPE]
+        for folder in dict.fromkeys(target.parent for target in targets):
             if folder.is_dir():
                 sweep_leftovers(folder)
         alone, waiting = _record_settled(plan, recorder, past)

@@ -21,6 +21,7 @@ from restore.fix.log import ReasonCode
 from restore.fix.options import FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
 from restore.fix.results import DISK_FULL, ResultRecorder
+from restore.fix.sensitivity import less_sensitive
 from restore.fix.steps import (
     Detector,
     MemoryPage,
@@ -31,7 +32,7 @@ from restore.fix.steps import (
     run_steps,
     tiles_of,
 )
-from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
+from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
 from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
 from restore.images.encode import encode, without_metadata
 from restore.signals import defer_signals
@@ -49,6 +50,9 @@ HUGE_PIXELS = 40_000_000
 
 HUGE_FILE_BYTES = 200_000_000
 """A larger file is processed in parts without being read into memory for its header first."""
+
+MUCH_DAMAGE = 0.3
+"""More damage than this fraction of an image causes a warning: the detector has probably mistaken its content."""
 
 _PIXEL_BYTES = 40  # memory per pixel of an image: its decoded values, the network's input and its output
 
@@ -98,6 +102,18 @@ class WorkItem:
         if len(masks) < len(self.pages):
             return None
         return sum(int(np.count_nonzero(mask)) for mask in masks) / self.pixels
+
+    @property
+    def damaged_fraction(self) -> float | None:
+        """The fraction of pixels that the detector found damaged over all pages; None if it did not run."""
+        counts = [page.damaged_pixels for page in self.pages if page.damaged_pixels is not None]
+        return sum(counts) / self.pixels if counts else None
+
+    def saved_mask(self) -> DecodedImage | None:
+        """The masks of all pages as an image to write; None without masks."""
+        from restore.fix.side_outputs import mask_of_pages
+
+        return mask_of_pages([page.mask for page in self.pages], self.notes)
 
 
 @dataclass(frozen=True)
@@ -337,6 +353,7 @@ class Stages:
         link: receives which files are in work and which are being decoded.
         steps: the same steps for all images; None: steps from the plan and options.
         output_of: makes the output of a page from its source and the processed page; None: the source with its repair.
+        side_of: makes the second output of an image; it returns None if there is none.
     """
 
     def __init__(
@@ -349,6 +366,7 @@ class Stages:
         *,
         steps: Steps | None = None,
         output_of: Callable[[DecodedImage, MemoryPage], DecodedImage] | None = None,
+        side_of: Callable[[WorkItem], DecodedImage | None] = WorkItem.saved_mask,
     ) -> None:
         self.plan, self.models = plan, models
         self.options, self.recorder, self.link = options, recorder, link
@@ -356,9 +374,10 @@ class Stages:
         self.networks = len(models)
         # Before a restart, the worker may have written a file without recording its result.
         self.overwrite = plan.overwrite or bool(link.past.plan)
+        self._overwrite_side = self.overwrite or plan.for_page
         # Computed once, so tiles do not depend on other data in memory when an image's turn comes.
         self._tiles = tiles_of(models, options.tile)
-        self._output_of = output_of
+        self._output_of, self._side_of = output_of, side_of
         self._alpha_masks = plan.masks is not None and plan.masks.alpha
 
     def run_serially(self, jobs: Sequence[Job]) -> None:
@@ -456,6 +475,10 @@ class Stages:
             if number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
         item.outputs = tuple(extra_pages)
+        damaged = item.damaged_fraction
+        if damaged is not None and damaged > MUCH_DAMAGE:
+            less = less_sensitive(self.recorder.settings.get("sensitivity", "normal"))
+            item.notes.append(f"damage was found in {damaged:.0%} of the image, which is rarely right: {less}")
         item.seconds += time.monotonic() - started
 
     def _output(self, source: DecodedImage, page: MemoryPage) -> DecodedImage:
@@ -511,6 +534,7 @@ class Stages:
                 after = without_metadata(rendered.image) if self.options.metadata == "strip" else rendered.image
                 data, notes = encode(after, rendered.format, job.target, quality=self.options.quality)
                 item.notes += notes
+            self._save_side(item)
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
 
@@ -530,6 +554,7 @@ class Stages:
             copied=rendered.copied,
             notes=item.notes,
             seconds=item.seconds + time.monotonic() - started,
+            damaged_fraction=item.damaged_fraction,
             mask_coverage=item.mask_coverage,
             input_sha256=item.input_sha256,
             output_sha256=digest,
@@ -537,6 +562,19 @@ class Stages:
             size=item.image.size,
             pixels=item.pixels,
         )
+
+    def _save_side(self, item: WorkItem) -> None:
+        """Write the second output of an image, before the output itself: what is skipped later then has both."""
+        from restore.fix.side_outputs import side_file
+
+        image = None if item.job.side_target is None else self._side_of(item)
+        if image is None:
+            return
+        with side_file(item.job, overwrite=self._overwrite_side, notes=item.notes) as path:
+            if path is not None:
+                assert item.job.side_target is not None
+                kind = FORMAT_OF_SUFFIX[item.job.side_target.suffix]
+                path.write_bytes(encode(image, kind, item.job.side_target)[0])
 
     # All stages of an image that is too large for memory.
 
@@ -593,13 +631,18 @@ class Stages:
     def _write_in_parts(self, job: Job, page: SpooledPage, steps: Steps, notes: list[str]) -> dict[str, Any]:
         """Write an image out of core. Returns keyword arguments of `_record`."""
         from restore.fix.masks import coverage_warnings
-        from restore.fix.out_of_core import write_page
+        from restore.fix.out_of_core import write_mask, write_page
+        from restore.fix.side_outputs import side_file
 
         before, header = page.before.header, page.after.header
         kind, changed = job.format or before.format, page.changed_fraction()
         copy = self._copies(before, kind, touched=page.changed, changed=bool(changed), keep=is_lossy_reencode(before))
         if changed and not copy:
             header = self._with_note(header, steps, kind, notes, filled=page.filled, cleaned=page.cleaned)
+        if page.has_mask:
+            with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
+                if path is not None:
+                    write_mask(page, path)
         written, input_sha256, output_sha256 = write_page(
             page,
             header,
@@ -616,6 +659,7 @@ class Stages:
             "cleaned": page.cleaned,
             "copied": copy,
             "notes": [*before.notes, *written, *coverage_warnings(page.mask_coverage or 0), *notes],
+            "damaged_fraction": None,
             "mask_coverage": page.mask_coverage,
             "input_sha256": input_sha256,
             "output_sha256": output_sha256,
@@ -664,6 +708,7 @@ class Stages:
         copied: bool,
         notes: list[str],
         seconds: float,
+        damaged_fraction: float | None,
         mask_coverage: float | None,
         input_sha256: str | None,
         output_sha256: str | None,
@@ -682,6 +727,7 @@ class Stages:
             size=size,
             seconds=seconds,
             **model_provenance(self.models[0], steps, filled=filled, cleaned=cleaned),
+            damaged_fraction=damaged_fraction,
             mask_coverage=mask_coverage,
             input_sha256=input_sha256,
             output_sha256=output_sha256,

@@ -49,13 +49,18 @@ class Detector(Protocol):
 
     Attributes:
         name, sha256: as for a `Restorer`.
+        threshold: pixels of at least this probability are damage. Only `--sensitivity` reads it.
     """
 
     name: str
     sha256: str | None
+    threshold: float
 
     def detect(self, image: FloatArray, *, tile_px: int, on_event: OnEvent) -> FloatArray:
         """H×W×3, sRGB, [0, 1] -> mask, H×W in [0, 1], 1 = damaged."""
+
+    def adjusted(self, *, threshold: float) -> Detector:
+        """The same detector with another threshold."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,13 @@ class Page(ABC):
         has_mask: the page has a mask, read or detected.
         fading_corrected, filled, cleaned: which steps changed the page.
         everywhere: pixels outside the mask change, too.
+        damaged_pixels: the number of pixels that the detector found damaged; None: it did not run.
     """
 
     has_mask = False
     fading_corrected = filled = cleaned = False
     everywhere = False
+    damaged_pixels: int | None = None
 
     @property
     @abstractmethod
@@ -360,6 +367,7 @@ def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feat
     image = page.image
     detected = detector.detect(image, tile_px=tile_px, on_event=on_event)
     page.mask = (detected >= _DETECTED).astype(np.float32)
+    page.damaged_pixels = int(np.count_nonzero(page.mask))
     if dilate_px or feather_px:
         from restore.fix.masks import prepare_mask
 

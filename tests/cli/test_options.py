@@ -22,6 +22,9 @@ from tests.cli.test_main import commands, restore
         ("--debug fix --mask-missing clean a b", "--debug fix --mask-missing copy a b"),
         ("fix --mask-missing=clean a b", "fix --mask-missing copy a b"),
         ("detect a b --decode-seconds=3", "detect a b --decode-timeout=3"),
+        ("detect a b --threshold 0.3 --tile 0", "detect a b --sensitivity 0.7 --tile 0"),
+        ("detect a b --threshold=0.12", "detect a b --sensitivity 0.88"),
+        ("detect a b --threshold x", "detect a b --sensitivity x"),
     ],
 )
 def test_an_old_name_is_replaced_and_the_new_one_named(line: str, new: str) -> None:
@@ -97,6 +100,15 @@ def test_the_list_of_commands_is_not_cut() -> None:
         ({"masks": ""}, "--masks: must not be empty"),
         ({"masks": "auto", "mask_invert": True}, "--mask-invert: does not apply to --masks auto"),
         ({"detector": "mine"}, "--detector: only applies with --masks auto"),
+        ({"sensitivity": "strong"}, "--sensitivity: only applies with --masks auto"),
+        (
+            {"masks": "auto", "sensitivity": "weak"},
+            "--sensitivity: must be gentle, normal, strong or a number between 0.001 and 0.999, not 'weak'",
+        ),
+        ({"masks": "auto", "sensitivity": 0}, "--sensitivity"),
+        ({"masks": "auto", "sensitivity": 1.0}, "--sensitivity"),
+        ({"masks": "auto", "sensitivity": "nan"}, "--sensitivity"),
+        ({"masks": "auto", "save_masks": ""}, "--save-masks: must not be empty"),
         ({"overwrite": True, "skip_existing": True}, "--overwrite: cannot be combined with --skip-existing"),
         ({"masks": "m", "match_grain": True, "clean_up": True}, "--match-grain: cannot be combined with --clean-up"),
         ({"ext": "pgn"}, "--ext: cannot write 'pgn'; did you mean 'png'?"),
@@ -111,9 +123,9 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_option(values: dict, words:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["mask_invert", "mask_feather", "clean_up", "match_grain"])
+@pytest.mark.parametrize("name", ["mask_invert", "mask_feather", "save_masks", "clean_up", "match_grain"])
 def test_options_about_masks_require_masks(name: str) -> None:
-    options = FixOptions(**{name: 3 if name == "mask_feather" else True})
+    options = FixOptions(**{name: {"mask_feather": 3, "save_masks": "saved"}.get(name, True)})
     options.check_masks(has_masks=True)
     with pytest.raises(RestoreError, match=re.escape(f"{flag(name)}: requires --masks")):
         options.check_masks(has_masks=False)

@@ -222,10 +222,18 @@ def test_the_command_finds_what_its_options_say(tmp_path: Path, weights: Path, n
     options = ("--model", weights, "--device", "cpu", "--precision", "fp32", "--tile", "0")
     done = nursery.run("detect", tmp_path / "in", tmp_path / "all", *options)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("1 done")
+    warning, counts, damage = done.stderr.splitlines()
+    assert warning.endswith(
+        "damage was found in 100% of the image, which is rarely right: try --sensitivity gentle, or paint a mask"
+    )
+    assert counts.startswith("1 done")
+    assert damage == "damage found in 100.0% of the image"
     assert load(tmp_path / "all/a_mask.png").min() == 255
-    nursery.run("detect", tmp_path / "in", tmp_path / "none", *options, "--threshold", "0.6", "--dilate", "3")
-    assert load(tmp_path / "none/a_mask.png").max() == 0
+    for number, name in enumerate([("--sensitivity", "0.4"), ("--threshold", "0.6")]):
+        done = nursery.run("detect", tmp_path / "in", tmp_path / f"none{number}", *options, *name, "--dilate", "3")
+        assert load(tmp_path / f"none{number}/a_mask.png").max() == 0
+        assert "no damage found: look at the image, or try a higher --sensitivity" in done.stderr
+    assert "--threshold 0.6 is now --sensitivity 0.4" in done.stderr
 
 
 def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nursery: Nursery) -> None:
@@ -234,7 +242,7 @@ def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nurser
         (("in", "masks", "--model", "photo"), "photo is a restorer, not a detector"),
         (("in", "masks", "--model", weights, "--tile", "small"), "--tile: must be an integer"),
         (("nowhere", "masks", "--model", weights), "there is no such file or folder"),
-        (("in", "masks", "--model", weights, "--threshold", "1.5"), "--threshold"),
+        (("in", "masks", "--model", weights, "--sensitivity", "1"), "--sensitivity: must be gentle, normal, strong or"),
     ):
         source, target, *options = args
         done = nursery.run("detect", tmp_path / str(source), tmp_path / str(target), *options)
@@ -248,7 +256,8 @@ def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nurser
 
 def test_a_mask_goes_through_a_pipe(tmp_path: Path, weights: Path) -> None:
     source = save(tmp_path / "a.png", photo(12, 9))
-    arguments = [sys.executable, "-m", "restore.cli", "detect", "-", "-", "--model", str(weights), "--device", "cpu"]
+    options = ["--model", str(weights), "--device", "cpu", "--sensitivity", "0.4"]
+    arguments = [sys.executable, "-m", "restore.cli", "detect", "-", "-", *options]
     with open(source, "rb") as given:
         done = subprocess.run(arguments, stdin=given, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
