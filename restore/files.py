@@ -148,8 +148,10 @@ def make_folder(folder: Path) -> None:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or below it, also through links. The path does not have to exist."""
+    """Whether a path is a folder or below it, also through links. Neither has to exist."""
     real = Path(os.path.realpath(path))
+    if not os.path.lexists(folder):
+        return real.is_relative_to(os.path.realpath(folder))
     for place in (real, *real.parents):
         with suppress(OSError):
             if place.exists() and os.path.samefile(place, folder):

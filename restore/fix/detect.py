@@ -50,7 +50,12 @@ def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None
     if options.preview is None:
         return plan
     return with_side_targets(
-        plan, options.preview, option="--preview", name_of=preview_name, skip_existing=options.skip_existing
+        plan,
+        options.preview,
+        option="--preview",
+        name_of=preview_name,
+        skip_existing=options.skip_existing,
+        apart=True,  # `--masks` reads all of OUTPUT
     )
 
 

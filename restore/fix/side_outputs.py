@@ -78,6 +78,7 @@ def with_side_targets(
     option: str,
     name_of: Callable[[Path], Path],
     skip_existing: bool,
+    apart: bool = False,
     for_page: bool = False,
 ) -> FixPlan:
     """Give every image of a plan a second output in a folder, in the tree of the input.
@@ -88,6 +89,7 @@ def with_side_targets(
         option: that names the folder, as the command line spells it.
         name_of: the relative path of the second output from that of the image.
         skip_existing: existing files are kept.
+        apart: the folder must not be inside the output folder, either.
         for_page: the folder belongs to the HTML report, which replaces its files.
 
     Raises:
@@ -95,7 +97,7 @@ def with_side_targets(
             is read, or where images are written; files would be replaced; or the folder cannot be written to.
     """
     path = Path(folder)
-    _check_folder(plan, path, option)
+    _check_folder(plan, path, option, apart=apart)
     jobs = []
     for job in plan.jobs:
         name = Path(job.source.name) if plan.single else job.source.relative_to(plan.input)
@@ -114,7 +116,7 @@ def with_side_targets(
     return replace(plan, jobs=jobs, side_folder=path, for_page=for_page)
 
 
-def _check_folder(plan: FixPlan, folder: Path, option: str) -> None:
+def _check_folder(plan: FixPlan, folder: Path, option: str, *, apart: bool) -> None:
     """Check that a folder of second outputs holds nothing else, now or in later runs that read it or its surroundings.
 
     Raises:
@@ -125,34 +127,33 @@ def _check_folder(plan: FixPlan, folder: Path, option: str) -> None:
         raise RestoreError(what, where=option, hint="name a file")
     if os.path.lexists(folder) and not folder.is_dir():
         raise RestoreError(f"is a file, but {option} needs a folder", where=folder, hint="choose another name")
-    for other, kind, nested in _other_folders(plan):
-        inside = _is_within(folder, other) or _is_within(other, folder)
-        same = _is_within(folder, other) and _is_within(other, folder)
+    for other, kind, nested in _other_folders(plan, apart=apart):
+        inside = is_within(folder, other) or is_within(other, folder)
+        same = is_within(folder, other) and is_within(other, folder)
         if same or (nested and inside):
             raise RestoreError(
                 f"{option} needs a folder apart from {kind}, {os.fsdecode(other)}",
                 where=folder,
                 hint="choose another folder",
             )
-    if not plan.single and plan.output != PIPE and _is_within(plan.output, folder):
+    if not plan.single and plan.output != PIPE and is_within(plan.output, folder):
         raise RestoreError(
             f"the output folder, {os.fsdecode(plan.output)}, is inside it", where=folder, hint="choose another folder"
         )
     check_writable(folder)
 
 
-def _other_folders(plan: FixPlan) -> Iterator[tuple[Path, str, bool]]:
+def _other_folders(plan: FixPlan, *, apart: bool) -> Iterator[tuple[Path, str, bool]]:
     """Folders that a second output must stay out of, what they are, and whether it must not be nested with them."""
     yield (plan.input.parent if plan.single else plan.input), "the input folder", not plan.single
     if plan.output != PIPE:
-        yield (plan.jobs[0].target.parent if plan.single else plan.output), "the output folder", False
+        yield (
+            (plan.jobs[0].target.parent if plan.single else plan.output),
+            "the output folder",
+            apart and not plan.single,
+        )
     if plan.masks is not None and plan.masks.path is not None and plan.masks.folder:
         yield plan.masks.path, "the folder of --masks", True
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    """As `is_within`, also for a folder that does not exist."""
-    return is_within(path, folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextmanager
