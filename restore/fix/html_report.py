@@ -28,6 +28,7 @@ BEFORE, AFTER = "before", "after"
 RESULTS = "results.json"
 
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
+DAMAGED = Column("damaged", "damage found (%)", "lower", 2)
 
 
 def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
@@ -89,7 +90,7 @@ def write_fix_page(
         folder,
         title=f"{Path(os.path.abspath(plan.input)).name}, before and after",
         rows=_rows(plan, results),
-        columns=COLUMNS,
+        columns=(DAMAGED, *COLUMNS) if plan.masks is not None and plan.masks.found else COLUMNS,
         tables=tables,
         notes=[f"Before: {printable(plan.input)}", f"After: {printable(plan.output)}"],
         reference=BEFORE,
@@ -127,12 +128,15 @@ class _Result:
     def numbers(self) -> dict[str, Any]:
         """The values that a later page shows."""
         known = vars(self.record) if self.earlier is None else self.earlier
-        return {key: known.get(key) for key in ("seconds", "changed_fraction", "reason", "warnings")}
+        return {
+            key: known.get(key) for key in ("seconds", "damaged_fraction", "changed_fraction", "reason", "warnings")
+        }
 
     def scores(self) -> dict[str, float]:
         known = self.numbers()
-        scores = {"seconds": known["seconds"], "changed": known["changed_fraction"]}
-        return {key: value * (100 if key == "changed" else 1) for key, value in scores.items() if value is not None}
+        scores = {"seconds": known["seconds"]}
+        scores |= {key: known[f"{key}_fraction"] for key in ("damaged", "changed")}
+        return {key: value * (1 if key == "seconds" else 100) for key, value in scores.items() if value is not None}
 
     def note(self) -> str:
         known = self.numbers()
@@ -202,6 +206,7 @@ def _facts(summary: Summary, *, finished_earlier: int) -> dict[str, str]:
         "failed": f"{len(summary.failed):,}" if summary.failed else "",
         "not started": f"{summary.not_started:,}" if summary.not_started else "",
         "megapixels": f"{summary.megapixels:.2f}",
+        "damage found in": f"{summary.damaged:,} of {summary.searched:,}" if summary.searched else "",
         "seconds": f"{summary.seconds:.1f}",
         "stopped": summary.stopped,
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from restore.errors import RestoreError
 from restore.fix.html_report import check_fix_page, write_fix_page
@@ -12,7 +13,8 @@ from restore.fix.results import Record, Summary
 from restore.images import write_png
 from restore.restorers.registry import open_restorer
 from tests.cli.test_main import restore
-from tests.fix.conftest import plan_with, run_with
+from tests.fix.conftest import Filler, fix_with, plan_with, run_with, save
+from tests.fix.test_sensitivity import Graded
 from tests.html.test_write import data_of
 
 
@@ -91,6 +93,56 @@ def test_holes_that_were_found_are_not_outlined_by_something_else(tmp_path: Path
     write_png(tmp_path / "out" / "a.png", rgba)
     index = write_fix_page(tmp_path / "page", plan, [record], Summary(1))
     assert not data_of(index.parent)["rows"][0]["views"][0].get("outline"), "transparency is not where damage was"
+
+
+@pytest.mark.parametrize("saved", [None, "masks"])
+def test_what_was_found_is_outlined_also_of_an_earlier_run(tmp_path: Path, saved: str | None) -> None:
+    for name in ("a.png", "sub/b.png"):
+        image = np.full((40, 50, 3), 90, np.uint8)
+        image[10:20, 10:20] = 255
+        save(tmp_path / "scans" / name, image)
+    save(tmp_path / "scans/clean.png", np.full((40, 50, 3), 90, np.uint8))
+    (tmp_path / "scans/sub/b.png").rename(tmp_path / "b.png")
+    options = {"masks": "auto", "detector": Graded(), "html_report": tmp_path / "page"}
+    options |= {} if saved is None else {"save_masks": tmp_path / saved}
+    for run in ("first", "second"):
+        fix_with(tmp_path / "scans", tmp_path / "out", Filler(), skip_existing=run == "second", **options)
+        data = data_of(tmp_path / "page")
+        assert [column["title"] for column in data["columns"]] == ["damage found (%)", "changed (%)", "seconds"]
+        rows = {row["name"]: row for row in data["rows"]}
+        assert list(rows) == ["a.png", "clean.png"] + ["sub/b.png"] * (run == "second")
+        assert rows["a.png"]["scores"][0] == pytest.approx(5)
+        assert rows["clean.png"]["scores"][0] == 0
+        assert rows["clean.png"]["views"][0]["outline"] is None
+        for name in rows.keys() - {"clean.png"}:
+            outline = Image.open(tmp_path / "page/images" / rows[name]["views"][0]["outline"]).convert("RGBA")
+            line = np.asarray(outline)[:, :, 3] > 0
+            assert line[9, 15]
+            assert not line[10, 15]
+        folder = tmp_path / "page/found" if saved is None else tmp_path / saved
+        assert (folder / "a.png.png").is_file()
+        assert (tmp_path / "page/found").exists() == (saved is None)
+        (tmp_path / "b.png").rename(tmp_path / "scans/sub/b.png") if run == "first" else None
+    assert "damage found in" in (tmp_path / "page/index.html").read_text()
+
+
+def test_the_page_of_a_run_that_was_stopped_can_be_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "scans/a.png", np.full((40, 50, 3), 255, np.uint8))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = {"masks": "auto", "detector": Graded(), "html_report": tmp_path / "page"}
+    fix_with(tmp_path / "scans", tmp_path / "out", Filler(), progress=stop, **options)
+    assert "being written" in (tmp_path / "page/index.html").read_text()
+    fix_with(tmp_path / "scans", tmp_path / "out", Filler(), overwrite=True, **options)
+    assert len(data_of(tmp_path / "page")["rows"]) == 1
+
+
+def test_outputs_are_not_among_the_masks_of_the_page(tmp_path: Path) -> None:
+    save(tmp_path / "scans/a.png", np.full((40, 50, 3), 255, np.uint8))
+    with pytest.raises(RestoreError, match="--html-report needs a folder apart from the output folder"):
+        plan_with(tmp_path / "scans", tmp_path / "page/found", masks="auto", html_report=tmp_path / "page")
 
 
 def test_files_that_are_gone_by_then_are_noted(scans: Path, tmp_path: Path) -> None:
