@@ -322,7 +322,7 @@ class DetectOptions(BatchOptions):
     preview: Annotated[
         FilePath | None,
         Option(
-            "Write every image with the detected damage in color to this folder (sub/x.jpg for sub/x.png).",
+            "Write every image with the detected damage in color to this folder (sub/x_preview.jpg).",
             "Reports",
             metavar="FOLDER",
         ),
