@@ -143,7 +143,7 @@ def _branches(keys: Tensor, parents: tuple[Tensor, ...], each: int) -> tuple[Ten
     x, y, angle, radius, opacity, length = parents
     marks, links = angle.shape[1], angle.shape[2]
     n = marks * each
-    at = (links * (0.08 + 0.8 * uniform(keys, 0, n))).to(torch.int64).reshape(-1, marks, each)
+    at = (links * (0.08 + 0.8 * uniform(keys, 0, n))).to(torch.int64).reshape(len(keys), marks, each)
     here = [value.gather(2, at).flatten(1) for value in (x, y, angle, radius)]
     side = torch.where(uniform(keys, 1, n) < 0.5, -1.0, 1.0)
     heading = here[2] + side * uniform_range(keys, 2, (0.8, 1.6), n)

@@ -51,6 +51,7 @@ KINDS: tuple[Kind, ...] = (
         "motion blur", {"name": "motion-blur", "angle": 30},
         {"length": (3, 5, 9, 15, 25)}, "{length} px",
     ),
+    Kind("sharpened", {"name": "sharpen", "sigma": 1}, {"amount": (0.3, 0.6, 1, 1.5, 2.5)}, "amount {amount}"),
     Kind("JPEG", {"name": "jpeg"}, {"quality": (60, 40, 20, 10, 5)}, "quality {quality}, 4:2:0"),
     Kind("enlarged", {"name": "downscale"}, {"factor": (1.5, 2, 3, 4, 6)}, "enlarged {factor} times"),
     Kind(
@@ -62,6 +63,10 @@ KINDS: tuple[Kind, ...] = (
         "black {black}, white {white}",
     ),
     Kind("gray", {"name": "grayscale"}, {"weight_jitter": (0, 0.25, 0.5, 0.75, 1)}, "weight jitter {weight_jitter}"),
+    Kind(
+        "paper texture", {"name": "paper-texture", "period": 5},
+        {"amplitude": (0.02, 0.05, 0.1, 0.15, 0.25)}, "amplitude {amplitude}",
+    ),
     Kind("scratches", {"name": "scratch", "width": [3, 7]}, {"count": (3, 6, 12, 24, 48)}, "count {count}"),
     Kind("hairs", {"name": "hair", "width": [3, 5]}, {"count": (2, 5, 10, 20, 40)}, "count {count}"),
     Kind("dust", {"name": "dust", "width": [3, 8]}, {"count": (20, 60, 150, 300, 600)}, "count {count}"),
@@ -72,6 +77,40 @@ KINDS: tuple[Kind, ...] = (
         {"width": (4, 8, 14, 22, 32), "length": (60, 110, 160, 210, 260)}, "{width} px wide at 512",
     ),
     Kind("stains", {"name": "stain", "count": 3}, {"opacity": (0.15, 0.3, 0.45, 0.6, 0.75)}, "opacity {opacity}"),
+    Kind(
+        "fissures", {"name": "fissure", "opacity": 1, "bright": 1, "width": [3, 9]},
+        {"count": (1, 3, 6, 12, 24)}, "count {count}",
+    ),
+    Kind(
+        "creases", {"name": "crease", "count": 4, "width": 3, "opacity": 1, "bright": 1},
+        {"relief": (0.06, 0.1, 0.14, 0.2, 0.3)}, "relief {relief}",
+    ),
+    Kind(
+        "families of scratches", {"name": "line-scratch", "width": [1.5, 5], "opacity": 0.8, "bright": 1},
+        {"count": (3, 8, 20, 40, 80)}, "count {count}",
+    ),
+    Kind(
+        "abrasion", {"name": "abrasion", "count": 2, "width": [2, 4], "size": 120, "bright": 1},
+        {"opacity": (0.3, 0.45, 0.6, 0.8, 1)}, "opacity {opacity}",
+    ),
+    Kind(
+        "specks", {"name": "speck", "width": [2, 9], "opacity": 0.9, "bright": 1, "halo": 0.4},
+        {"count": (10, 40, 100, 250, 600)}, "count {count}",
+    ),
+    Kind(
+        "glass crack", {"name": "glass-crack", "count": 1, "width": 5},
+        {"opacity": (0.15, 0.3, 0.45, 0.6, 0.9)}, "opacity {opacity}",
+    ),
+    Kind("chips", {"name": "chip", "count": 4}, {"size": (10, 20, 35, 55, 80)}, "radius {size} px at 512"),
+    Kind(
+        "lost corners", {"name": "lost-edge", "count": 3, "border": 0},
+        {"size": (20, 40, 65, 95, 130)}, "{size} px deep at 512",
+    ),
+    Kind("smears", {"name": "smear", "count": 2, "light": 0}, {"size": (40, 80, 130, 190, 260)}, "{size} px at 512"),
+    Kind(
+        "tape", {"name": "tape", "count": 1, "seam": 0, "width": 60},
+        {"tint": (0.1, 0.2, 0.3, 0.4, 0.5)}, "tint {tint}",
+    ),
     Kind(
         "holes: strokes", {"name": "strokes", "count": 6, "max_length": 120},
         {"max_width": (6, 16, 32, 64, 100)}, "up to {max_width} px wide at 512",
@@ -86,7 +125,10 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 #: Shipped degradations that combine random steps have no single strength, so the sheet shows five draws of each.
-MIXED = ("mixed", "old-photo", "aged", "inpaint-text", "inpaint-border", "inpaint-blobs", "inpaint-large")
+MIXED = (
+    "mixed", "old-photo", "aged", "print", "negative", "film", "inpaint-text", "inpaint-border", "inpaint-blobs",
+    "inpaint-large",
+)  # fmt: skip
 
 
 def draw_gallery(photo: Path | None = None, *, seed: int = 0) -> np.ndarray:

@@ -69,13 +69,13 @@ class Chip(ScaledStep):
             for stream, side in ((2, size[1]), (3, size[0]))
         )
         # Directions of the sides, roughly evenly around, and their distances: flat in one direction.
-        around = torch.arange(_SIDES) + 0.9 * (uniform(keys, 4, chips * _SIDES).reshape(-1, chips, _SIDES) - 0.5)
+        around = torch.arange(_SIDES) + 0.9 * (uniform(keys, 4, chips * _SIDES).reshape(len(keys), chips, _SIDES) - 0.5)
         turn = 2 * math.pi * uniform(keys, 5, chips)[..., None]
         angle = turn + 2 * math.pi * around / _SIDES
         flat = uniform_range(keys, 6, (0.25, 1.0), chips)[..., None]
         axis = math.pi * uniform(keys, 7, chips)[..., None]
         near = 1 - (1 - flat) * (angle - axis).cos().square()
-        far = uniform_range(keys, 8, (0.35, 1.0), chips * _SIDES).reshape(-1, chips, _SIDES)
+        far = uniform_range(keys, 8, (0.35, 1.0), chips * _SIDES).reshape(len(keys), chips, _SIDES)
         a, b = angle.cos(), angle.sin()
         c = a * x[..., None] + b * y[..., None] + radius[..., None] * near * far
         # The corners run out into points: tails that begin as wide as the chip, and end as a hair.
@@ -86,7 +86,7 @@ class Chip(ScaledStep):
         side_way = (math.pi * (uniform(keys, 10, n) < 0.5)).to(torch.float64)
         heading = axis[..., 0].repeat_interleave(_TAILS, 1) + math.pi / 2 + side_way
         heading = heading + 1.0 * (2 * uniform(keys, 11, n) - 1)
-        wander = 1.1 * (uniform(keys, 12, n * _TAIL_LINKS).reshape(-1, n, _TAIL_LINKS) - 0.5)
+        wander = 1.1 * (uniform(keys, 12, n * _TAIL_LINKS).reshape(len(keys), n, _TAIL_LINKS) - 0.5)
         direction, step = heading[..., None] + wander, (tail_length / _TAIL_LINKS)[..., None]
         begin = flat[..., 0].repeat_interleave(_TAILS, 1) * body * uniform_range(keys, 19, (0.1, 0.6), n)
         width = begin[..., None] * (1 - links) ** 2 + 0.5 * scale
@@ -272,7 +272,7 @@ class Smear(ScaledStep):
         there = torch.arange(smears) < log_count(keys, 0, self.count)[:, None]
         length = log_uniform(keys, 1, self.size, smears) * scale
         opacity = uniform_range(keys, 2, self.opacity, smears) * there
-        heading = 2 * math.pi * uniform(keys, 3, 1).expand(-1, smears)
+        heading = 2 * math.pi * uniform(keys, 3, 1)
         cx, cy = uniform(keys, 4, smears) * size[1], uniform(keys, 5, smears) * size[0]
 
         def each(value: Tensor, n: int) -> Tensor:
@@ -283,11 +283,11 @@ class Smear(ScaledStep):
         off = each(length, strokes) * 0.16 * (2 * uniform(keys, 7, n) - 1)
         begin = each(length, strokes) * uniform_range(keys, 8, (-0.55, -0.1), n)
         end = each(length, strokes) * uniform_range(keys, 9, (0.0, 0.55), n)
-        angle = each(heading, strokes) + 0.15 * (2 * uniform(keys, 10, n) - 1)
+        angle = heading + 0.15 * (2 * uniform(keys, 10, n) - 1)
         t = torch.linspace(0, 1, 7, dtype=torch.float64)
         along = begin[..., None] + (end - begin)[..., None] * t
         across = off[..., None] + 0.05 * each(length, strokes)[..., None] * (
-            uniform(keys, 11, n * 7).reshape(-1, n, 7) - 0.5
+            uniform(keys, 11, n * 7).reshape(len(keys), n, 7) - 0.5
         )
         c, s = angle.cos()[..., None], angle.sin()[..., None]
         x = each(cx, strokes)[..., None] + along * c - across * s
@@ -313,7 +313,7 @@ class Smear(ScaledStep):
         light = paper_tone(keys, 20, (0.8, 1.0), (0.0, 0.1))
         return {
             "segments": torch.cat([brush, drop], 1),
-            "direction": torch.cat([heading[:, :1].cos(), heading[:, :1].sin()], 1),
+            "direction": torch.cat([heading.cos(), heading.sin()], 1),
             "tone": torch.where(uniform(keys, 24, 1) < self.light, light, ink.clamp(0, 1)),
             "dry": uniform_range(keys, 25, (0.0, 0.7)),
             "key": fold_in(keys, 26),

@@ -93,7 +93,7 @@ class Crease(PaintedMarks):
             for stream, side, way in ((5, size[1], heading.cos()), (6, size[0], heading.sin()))
         ]
         x, y, _, _ = jagged(fold_in(keys, 7), start, heading, length, links, turn=0.1, kink=0.25, sharp=0.6)
-        uneven = uniform_range(keys, 8, (0.5, 1.3), creases * (links + 1)).reshape(-1, creases, links + 1)
+        uneven = uniform_range(keys, 8, (0.5, 1.3), creases * (links + 1)).reshape(len(keys), creases, links + 1)
         return tapered(x, y, radius[..., None] * uneven, opacity)
 
 
@@ -150,7 +150,7 @@ class LineScratch(PaintedMarks):
         # Dashes are 5 to 30 pixels long; dots 4 to 6 pixels, every 15 to 25 pixels. Both in steps of a segment.
         along = torch.arange(links, dtype=torch.float64) * step
         dash = torch.floor(along / (uniform_range(keys, 12, (8, 24), lines)[..., None] * scale)).to(torch.int64)
-        blocks = uniform(keys, 13, lines * (links + 1)).reshape(-1, lines, links + 1)
+        blocks = uniform(keys, 13, lines * (links + 1)).reshape(len(keys), lines, links + 1)
         dashes = blocks.gather(2, dash.clamp(max=links)) < 0.55
         pitch = uniform_range(keys, 14, (15, 25), lines)[..., None] * scale
         dots = (along % pitch) < torch.maximum(step, 5.0 * torch.ones_like(step) * scale)
@@ -159,7 +159,7 @@ class LineScratch(PaintedMarks):
             kind < self.dashed, dashes, torch.where(kind < self.dashed + self.dotted, dots, torch.ones_like(dots))
         )
         ends = (torch.minimum(t + 0.5, 0.5 - t) / 0.08).clamp(0.3, 1)
-        uneven = uniform_range(keys, 16, (0.7, 1.2), lines * (links + 1)).reshape(-1, lines, links + 1)
+        uneven = uniform_range(keys, 16, (0.7, 1.2), lines * (links + 1)).reshape(len(keys), lines, links + 1)
         return polyline_segments(x, y, radius[..., None] * uneven, opacity[..., None] * on * ends)
 
 
@@ -249,7 +249,7 @@ class Speck(PaintedMarks):
         zero = torch.zeros_like(step)
         xs = x[..., None] + torch.cat([zero, (step * angle.cos()).cumsum(2)], 2)
         ys = y[..., None] + torch.cat([zero, (step * angle.sin()).cumsum(2)], 2)
-        uneven = uniform_range(keys, 12, (0.6, 1.1), specks * 3).reshape(-1, specks, 3)
+        uneven = uniform_range(keys, 12, (0.6, 1.1), specks * 3).reshape(len(keys), specks, 3)
         return polyline_segments(xs, ys, radius[..., None] * uneven, opacity[..., None])
 
 
@@ -289,5 +289,5 @@ class GlassCrack(PaintedMarks):
             + (uniform(keys, stream, cracks) * side)[..., None]
             for stream, side, offset in ((7, size[1], dx), (8, size[0], dy))
         )
-        uneven = uniform_range(keys, 9, (0.8, 1.15), cracks * (links + 1)).reshape(-1, cracks, links + 1)
+        uneven = uniform_range(keys, 9, (0.8, 1.15), cracks * (links + 1)).reshape(len(keys), cracks, links + 1)
         return polyline_segments(x, y, radius[..., None] * uneven, opacity[..., None])

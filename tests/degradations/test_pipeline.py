@@ -11,7 +11,7 @@ from restore.errors import RestoreError
 NAMED = config_names("damage")
 PROMISED = {"inpaint-thin", "inpaint-medium", "inpaint-thick", "noise", "jpeg", "blur", "downscale"}
 PROMISED |= {"inpaint-large", "inpaint-blobs", "inpaint-border", "inpaint-text"}
-PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "aged", "mixed"}
+PROMISED |= {"scratch", "fade", "grayscale", "old-photo", "aged", "mixed", "print", "negative", "film"}
 
 
 def pictures(count: int, height: int, width: int) -> torch.Tensor:
@@ -155,7 +155,7 @@ def test_a_damage_is_found_by_its_path(tmp_path: Path) -> None:
 
 
 def test_every_step_has_its_own_name() -> None:
-    assert all(kind().name == name for name, kind in STEPS.items())
+    assert all(kind.model_fields["name"].default == name for name, kind in STEPS.items())
 
 
 @pytest.mark.parametrize(
