@@ -111,17 +111,20 @@ class PaperTexture(Step):
         """`waves` [B, 3, 3]: cycles per pixel in x and y, phase in radians; `amplitude` [B, 3] of each wave."""
         square = torch.tensor([0.0, math.pi / 2, 0.0])
         hexagonal = torch.tensor([0.0, math.pi / 3, 2 * math.pi / 3])
-        angle = math.pi * uniform(keys, 0, 1) + torch.where(uniform(keys, 1, 1) < 0.5, square, hexagonal)
+        is_square = uniform(keys, 1, 1) < 0.5
+        angle = math.pi * uniform(keys, 0, 1) + torch.where(is_square, square, hexagonal)
         frequency = 1 / uniform_range(keys, 2, self.period)[:, None]
         phase = 2 * math.pi * uniform(keys, 3, 3)
-        strength = uniform_range(keys, 4, self.amplitude)[:, None] * torch.tensor([0.5, 0.5, 0.5])
+        # Equally strong textures: of two waves, each is stronger.
+        share = torch.where(is_square, torch.tensor([0.61, 0.61, 0.0]), torch.tensor([0.5, 0.5, 0.5]))
+        strength = uniform_range(keys, 4, self.amplitude)[:, None] * share
         return {
             "waves": torch.stack([frequency * angle.cos(), frequency * angle.sin(), phase], 2),
             "amplitude": strength,
         }
 
     def apply(self, image: Tensor, params: Params) -> tuple[Tensor, None]:
-        """Add the texture; see `Step.apply`."""
+        """Add the texture; the result is clipped to [0, 1]. See `Step.apply`."""
         height, width = image.shape[-2:]
         y = torch.arange(height, device=image.device, dtype=torch.float32)[:, None]
         x = torch.arange(width, device=image.device, dtype=torch.float32)
@@ -129,5 +132,6 @@ class PaperTexture(Step):
             to_device(params[name].to(torch.float32), image.device)[..., None, None] for name in ("waves", "amplitude")
         )
         texture = strength * torch.cos(2 * math.pi * (waves[:, :, 0] * x + waves[:, :, 1] * y) + waves[:, :, 2])
-        # Black stays black: an absent reflection has no structure.
-        return image + texture.sum(1, keepdim=True) * (0.25 + 0.75 * image.mean(1, keepdim=True)), None
+        # Dark parts reflect less, so their structure is fainter.
+        light = 0.25 + 0.75 * image.mean(1, keepdim=True)
+        return (image + texture.sum(1, keepdim=True) * light).clamp(0, 1), None

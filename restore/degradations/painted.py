@@ -184,7 +184,7 @@ def log_uniform(keys: Tensor, stream: int, bounds: Range, n: int) -> Tensor:
 def log_count(keys: Tensor, stream: int, bounds: Range) -> Tensor:
     """A number of marks per key, log-uniform between `bounds`, which may begin with 0: int64[B]."""
     low, high = bounds[0] + 0.5, bounds[1] + 0.5
-    return log_uniform(keys, stream, (low, high), 1)[:, 0].round().clamp(bounds[0], bounds[1]).to(torch.int64)
+    return log_uniform(keys, stream, (low, high), 1)[:, 0].floor().clamp(bounds[0], bounds[1]).to(torch.int64)
 
 
 def paper_tone(keys: Tensor, stream: int, light: Range, warmth: Range) -> Tensor:

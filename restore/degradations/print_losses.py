@@ -215,11 +215,10 @@ class LostEdge(ScaledStep):
         strips = to_device(params["border"].to(torch.float32), device)
         left, right, top, bottom = (_number(strips[:, i], device) for i in range(4))
         # How deep in the strips a pixel lies, in pixels; a little rough, as cut paper is.
-        beyond_edge = torch.maximum(
-            torch.maximum(left - x, x - (size[1] - 1 - right)), torch.maximum(top - y, y - (size[0] - 1 - bottom))
-        )
+        beyond_edge = image.new_full((image.shape[0], 1, *size), -1e6)
+        for strip, from_edge in ((left, x), (right, size[1] - 1 - x), (top, y), (bottom, size[0] - 1 - y)):
+            beyond_edge = torch.maximum(beyond_edge, torch.where(strip > 0, strip - from_edge, -1e6))
         outside = (beyond_edge + 0.15 * outline + 0.5).clamp(0, 1) * (beyond_edge > -3)
-        outside = torch.where((strips.amax(1) > 0)[:, None, None, None], outside, torch.zeros_like(outside))
 
         beyond = image.new_full((image.shape[0], 1, *size), -1e6)
         cuts = params["cuts"]

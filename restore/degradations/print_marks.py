@@ -27,7 +27,7 @@ class Fissure(PaintedMarks):
         count: cracks per image, log-uniform, not counting branches.
         length: length of a crack in pixels, log-uniform; branches are shorter.
         branches: branches per crack; each branch may have one more.
-        crazed: fraction of images whose cracks begin near the edges of the image and run along one direction.
+        crazed: fraction of images whose cracks lie near the edges of the image and run along one direction.
     """
 
     name: Literal["fissure"] = "fissure"
@@ -209,7 +209,7 @@ class Speck(PaintedMarks):
 
     Attributes:
         count: specks per image, log-uniform.
-        edges: fraction of images whose specks gather at the edges or in one place.
+        edges: fraction of images whose specks gather at one edge.
         long: longest side of a speck, relative to its width.
     """
 
@@ -235,12 +235,15 @@ class Speck(PaintedMarks):
         faint = (radius / 0.5).clamp(max=1)
         radius = radius.clamp(min=0.5)
         opacity = log_uniform(keys, 3, self.opacity, 1) * uniform_range(keys, 4, (0.5, 1.0), specks) * faint * there
-        x, y = uniform(keys, 5, specks), uniform(keys, 6, specks)
-        gathered = uniform(keys, 7, 1) < self.edges
-        left = uniform(keys, 8, 1) < 0.5
-        bent = x**2.5
-        x = torch.where(gathered, torch.where(left, bent, 1 - bent), x) * size[1] - 0.5
-        y = y * size[0] - 0.5
+        gathered, first = uniform(keys, 7, 1) < self.edges, uniform(keys, 8, 1) < 0.5
+        beside = uniform(keys, 13, 1) < 0.5  # at the left or right edge; otherwise at the top or bottom
+        places = []
+        for stream, side, here in ((5, size[1], beside), (6, size[0], ~beside)):
+            place = uniform(keys, stream, specks)
+            bent = place**2.5
+            place = torch.where(gathered & here, torch.where(first, bent, 1 - bent), place)
+            places.append(place * side - 0.5)
+        x, y = places
         heading = 2 * math.pi * uniform(keys, 9, specks)
         length = 2 * radius * (self.long - 1) * uniform(keys, 10, specks) ** 2
         turn = 1.5 * (2 * uniform(keys, 11, specks) - 1)
