@@ -210,3 +210,66 @@ def test_fading_keeps_the_order_of_tones() -> None:
     assert (out.diff(dim=-1) > 0).all()
     assert (out[..., -1] - out[..., 0]).max() < 0.9
     assert out[:, 0].mean() > out[:, 2].mean()  # towards yellow-red
+
+
+def test_sharpening_is_that_of_scikit_image() -> None:
+    clean = photograph(60, 70)
+    for sigma, amount in ((0.6, 1.2), (1.5, 0.5)):
+        out = damaged([{"name": "sharpen", "sigma": sigma, "amount": amount}], clean)[0]
+        pixels = clean[0].permute(1, 2, 0).numpy()
+        blurred = gaussian(pixels, sigma, mode="nearest", truncate=3, channel_axis=2)
+        reference = np.clip(pixels + amount * (pixels - blurred), 0, 1)
+        np.testing.assert_allclose(out[0].permute(1, 2, 0).numpy(), reference, atol=4e-3)
+
+
+def test_sharpening_has_its_own_strength_per_picture_and_keeps_flat_tones() -> None:
+    edge = (torch.arange(64) >= 32).float().expand(200, 3, 8, 64) * 0.2 + 0.4
+    out = damaged([{"name": "sharpen", "sigma": [0.8, 2], "amount": [0.2, 1.5]}], edge)[0]
+    torch.testing.assert_close(out[..., :20], edge[..., :20])
+    over = out.amax((1, 2, 3)) - 0.6
+    assert over.min() < 0.04
+    assert over.max() > 0.1
+
+
+def waves(step: dict, count: int = 12, side: int = 128) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The frequencies (in cycles per pixel) of the waves of a paper's texture, [n, 2] (y, x), and their amplitudes."""
+    texture = damaged([{"name": "paper-texture", **step}], torch.full((count, 3, side, side), 0.5))[0][:, 0] - 0.5
+    found = []
+    for one in texture.numpy() / 0.625:
+        window = np.outer(np.hanning(side), np.hanning(side))
+        power = np.abs(np.fft.fft2(one * window))[:, : side // 2] / window.sum() * 2
+        rows = []
+        while power.max() > 0.2 * (rows[0][2] if rows else 1e-3):
+            y, x = np.unravel_index(power.argmax(), power.shape)
+            rows.append((np.fft.fftfreq(side)[y], x / side, power[y, x]))
+            for dy in range(-3, 4):
+                power[(y + dy) % side, max(0, x - 3) : x + 4] = 0
+                if x < 3:  # the same wave, seen from the other side
+                    power[(-y + dy) % side, : 4 - x] = 0
+        found.append((np.array(rows)[:, :2], np.array(rows)[:, 2]))
+    return found
+
+
+def test_paper_is_a_square_or_hexagonal_lattice_of_the_asked_period() -> None:
+    numbers = []
+    for frequencies, amplitudes in waves({"period": 6, "amplitude": 0.1}, 24):
+        numbers.append(len(frequencies))
+        assert 1 / np.hypot(*frequencies.T) == pytest.approx(6, rel=0.06)
+        angles = np.sort(np.arctan2(*frequencies.T) % math.pi)
+        apart = np.diff([*angles, angles[0] + math.pi])
+        assert apart == pytest.approx(math.pi / len(angles), abs=0.15)
+        assert amplitudes == pytest.approx({2: 0.058, 3: 0.047}[len(angles)], rel=0.3)
+    assert set(numbers) == {2, 3}
+    assert 0.25 < np.mean(np.array(numbers) == 2) < 0.75
+
+
+def test_the_texture_of_paper_is_fainter_in_the_dark_and_stays_within_the_range() -> None:
+    step = [{"name": "paper-texture", "amplitude": 0.05}]
+    dark, light = (damaged(step, torch.full((4, 3, 64, 64), tone))[0].std().item() for tone in (0.2, 0.8))
+    assert light / dark == pytest.approx(0.85 / 0.4, rel=0.02)
+    step = [{"name": "paper-texture", "amplitude": 0.5}]
+    for tone in (0.0, 1.0):
+        out = damaged(step, torch.full((4, 3, 32, 32), tone))[0]
+        assert 0 <= out.min() <= out.max() <= 1
+    fine, coarse = (waves({"period": period, "amplitude": 0.1}, 2) for period in (4, 12))
+    assert fine[0][0] == pytest.approx(3 * coarse[0][0], abs=0.02)
