@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,32 @@ def full_range(height: int = 90, width: int = 120) -> np.ndarray:
     return np.stack([ramp, ramp, ramp], axis=2)
 
 
+def colorful(height: int = 90, width: int = 120) -> np.ndarray:
+    """Squares of random colors, every fourth of them gray, each with everything from black to white."""
+    draw = np.random.default_rng(3)
+    tints = 1 - draw.uniform(0, 0.6, (height // 10, width // 10, 3)).astype(np.float32)
+    tints[draw.random(tints.shape[:2]) < 0.25] = 1
+    light = draw.permutation(full_range(height, width).reshape(-1, 3)).reshape(height, width, 3)
+    return light * tints.repeat(10, axis=0).repeat(10, axis=1)
+
+
+def decayed(picture: np.ndarray, kept: tuple[float, float, float], stain: tuple[float, float, float]) -> np.ndarray:
+    """A print (sRGB) of which only a part of each dye is left, and whose paper has a density of its own."""
+    linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4)
+    density = -np.log10(np.maximum(linear, 10**-2.2)) * np.float32(kept) + np.float32(stain)
+    linear = 10**-density
+    out = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(out * 255).astype(np.float32) / 255
+
+
+CASTS = {  # parts left of cyan, magenta, yellow; stains in red, green, blue light
+    "magenta": ((0.4, 0.9, 0.8), (0.0, 0.02, 0.08)),
+    "amber": ((0.5, 0.6, 0.8), (0.0, 0.1, 0.3)),
+    "cyan": ((0.9, 0.45, 0.5), (0.0, 0.0, 0.03)),
+    "yellowed": ((0.8, 0.8, 0.8), (0.02, 0.06, 0.2)),
+}
+
+
 def test_faded_photographs_come_nearer_to_what_they_were():
     gains, nearer = [], []
     for key, picture in enumerate(photographs()):
@@ -92,6 +119,69 @@ def test_yellow_and_low_contrast_mostly_go():
     assert np.abs(again - full_range()).mean() < np.abs(worn - full_range()).mean() / 2.5
     assert np.ptp(again[-1, -1]) < np.ptp(worn[-1, -1]) / 1.5, "white is less yellow"
     assert np.ptp(again[0, 0]) < np.ptp(worn[0, 0]) / 2, "and so is black"
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_a_strong_cast_of_age_goes(cast):
+    worn = decayed(colorful(), *CASTS[cast])
+    left = 0.8 if cast == "yellowed" else 0.2
+    assert delta_e(unfaded(worn), colorful()) < left * delta_e(worn, colorful())
+
+
+@pytest.mark.parametrize(("cast", "left"), [("magenta", 0.4), ("amber", 0.4), ("cyan", 0.4), ("yellowed", 0.85)])
+def test_photographs_with_a_strong_cast_come_nearer_to_what_they_were(cast, left):
+    before, after = [], []
+    for picture in photographs():
+        worn = decayed(picture, *CASTS[cast])
+        before.append(delta_e(worn, picture))
+        after.append(delta_e(unfaded(worn), picture))
+    assert np.mean(after) < left * np.mean(before)
+
+
+@pytest.mark.parametrize(
+    ("scene", "light"),
+    [
+        ("sunset", (1, 0.7, 0.35)),
+        ("candles", (1, 0.6, 0.2)),
+        ("stage", (0.9, 0.1, 0.8)),
+        ("underwater", (0.25, 0.8, 1)),
+    ],
+)
+def test_colored_light_stays_even_with_all_colors_in_it(scene, light):
+    picture = colorful() * np.float32(light)
+    assert delta_e(picture, unfaded(picture)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("scene", "darkest", "brightest"),
+    [
+        ("sea", (0.05, 0.2, 0.35), (0.55, 0.75, 0.95)),
+        ("leaf", (0.25, 0.4, 0.1), (0.55, 0.75, 0.4)),
+        ("ocher wall", (0.55, 0.3, 0.05), (1, 0.8, 0.45)),
+        ("frost", (0.0, 0.35, 0.6), (0.65, 0.9, 1)),
+    ],
+)
+def test_scenes_of_one_hue_keep_a_cast_that_age_does_not_cause(scene, darkest, brightest):
+    picture = np.float32(darkest) + colorful() * (np.float32(brightest) - np.float32(darkest))
+    again = unfaded(picture)
+    hues = [color.rgb2lab(one)[:, :, 1:].mean(axis=(0, 1)) for one in (picture, again)]
+    assert np.linalg.norm(hues[1] - hues[0]) < 0.25 * np.linalg.norm(hues[0])
+
+
+def test_a_toned_print_keeps_its_tone():
+    light = full_range()[:, :, 0]
+    sepia = np.stack([0.15 + 0.8 * light, 0.1 + 0.75 * light, 0.02 + 0.65 * light], axis=2)
+    again = unfaded(sepia)
+    middle = [color.rgb2lab(one[45:46, 60:61])[0, 0, 1:] for one in (sepia, again)]
+    assert np.linalg.norm(middle[1]) > 0.7 * np.linalg.norm(middle[0])
+
+
+def test_the_correction_of_a_cast_has_no_switch():
+    weights = np.linspace(0, 1, 81)
+    worn = decayed(colorful(), *CASTS["magenta"])
+    again = [unfaded(((1 - weight) * colorful() + weight * worn).astype(np.float32)) for weight in weights]
+    steps = [np.abs(one - two).mean() for one, two in pairwise(again)]
+    assert max(steps) < 0.006
 
 
 def test_noise_and_dust_hide_little_of_it():
