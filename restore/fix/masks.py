@@ -246,10 +246,29 @@ def dilate_and_feather(mask: FloatArray, *, dilate_px: int, feather_px: int) -> 
 def prepare_mask(
     mask: FloatArray, *, dilate_px: Dilate, feather_px: int, image: Callable[[], FloatArray]
 ) -> FloatArray:
-    """As `dilate_and_feather`, but `auto` first widens holes to the end of the damage in `image()` (H×W×3, sRGB)."""
+    """As `dilate_and_feather`, but `auto` first widens holes to the end of the damage in `image()` (H×W×3, sRGB), and
+    over rims that the damage has changed in another way, such as halos of sharpening."""
     if dilate_px == "auto":
-        mask, dilate_px = widen_holes(mask, image()) if mask.any() else mask, 0
+        if mask.any():
+            pixels = image()
+            mask = _over_dirty_rims(widen_holes(mask, pixels), pixels)
+        dilate_px = 0
     return dilate_and_feather(mask, dilate_px=dilate_px, feather_px=feather_px)
+
+
+def _over_dirty_rims(mask: FloatArray, image: FloatArray) -> FloatArray:
+    """Extend holes over their dirty rims, with the maximum value of the mask nearby; their soft edge gets it, too."""
+    import cv2
+
+    from restore.restorers.hole_rims import dirty_rims, reach_px
+
+    rims = dirty_rims(image, mask > 0)
+    if not rims.any():
+        return mask
+    box = np.ones((2 * (reach_px(*mask.shape) + _EDGE_PX) + 1,) * 2, np.uint8)
+    nearby = cv2.dilate(mask, box)
+    edge = cv2.dilate(rims.astype(np.uint8), np.ones((2 * _EDGE_PX + 1,) * 2, np.uint8)) > 0
+    return np.where(rims | (edge & (mask > 0)), nearby, mask)
 
 
 def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:

@@ -32,6 +32,10 @@ _COMPARED = [(dy, dx) for dy in range(SIDE) for dx in range(SIDE) if (dy + dx) %
 #: 0.072 with 0.8, 0.073 with 0.9, and 0.076 with equal weights.
 TRUST, LEAST_TRUST = 0.8, 0.05
 
+#: Of a Gaussian around the centers of patches, for the last, focused vote. On 8 photographs with wide holes
+#: (`benchmarks/wide_holes.py`) LPIPS is 0.099, and 0.103 without it; PSNR falls by 0.05 dB.
+FOCUS_PX = 1.2
+
 #: Patches compared at once, so that they stay in the processor's cache.
 _CHUNK = 1 << 12
 
@@ -138,7 +142,7 @@ class PatchMatchInpainter:
             part = slice(first, first + _CHUNK)
             offsets = [np.rint(radius * number[:, part]).astype(np.int64) for radius, number in zip(radii, numbers)]
             self._search(pixels, trust, part, jumps, offsets)
-        self._vote()
+        self.vote()
 
     def _search(
         self, pixels: Tensor, trust: Tensor, part: slice, jumps: Sequence[int], offsets: Sequence[IndexArray]
@@ -183,8 +187,13 @@ class PatchMatchInpainter:
             attempt(y + offset[0], x + offset[1])
         self._cost[rows, columns] = best
 
-    def _vote(self) -> None:
-        """Set every pixel of the hole to the mean of its patches' votes, weighted by how well they match (eq. 5)."""
+    def vote(self, *, focused: bool = False) -> None:
+        """Set every pixel of the hole to the mean of its patches' votes, weighted by how well they match (eq. 5).
+
+        Args:
+            focused: the votes of patches count the more, the nearer the pixel is to their centers. The result is
+                sharper, but patches that vote so in every round agree less.
+        """
         rows, columns = self._patches
         span = self.width + 2 * RADIUS
         cost = self._cost[rows, columns]
@@ -200,7 +209,8 @@ class PatchMatchInpainter:
         for dy in range(-RADIUS, RADIUS + 1):
             for dx in range(-RADIUS, RADIUS + 1):
                 offset = dy * span + dx
-                sums.index_add_(0, ours + offset, pixels.index_select(0, theirs + offset).mul_(weights))
+                count = weights * float(np.exp(-(dy * dy + dx * dx) / (2 * FOCUS_PX**2))) if focused else weights
+                sums.index_add_(0, ours + offset, pixels.index_select(0, theirs + offset).mul_(count))
         votes_in_hole = self._votes[RADIUS:-RADIUS, RADIUS:-RADIUS][self.hole]
         self.image[self.hole] = votes_in_hole[:, :3] / votes_in_hole[:, 3:]
         _mirror_border(self._pixels)

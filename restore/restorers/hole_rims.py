@@ -1,0 +1,126 @@
+"""The dirty rim of a hole: pixels next to it that damage beneath the mask has changed.
+
+The edge of real damage rises over several pixels, and sharpening and JPEG put a halo around it. A mask that ends where
+the damage seems to end leaves this rim outside. A filling that continues it turns dark or light as a whole.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+#: The widest rim that is looked for, in an image whose smaller side is 600 pixels; it grows in proportion to the side,
+#: up to the last value. The next constant is the width of the surroundings that it is compared with.
+REACH_PX, LARGEST_REACH_PX = 5, 8
+AROUND_PX = 5
+#: A hole has a dirty rim if a ring of pixels near it has steps outward that are this many times as large as those in
+#: its surroundings, and larger by at least `LEAST_STEP`; or steps whose median differs from 0 by as many standard
+#: errors as the second value. With lower values intact pixels next to a hole are lost more often, and they tell most
+#: about it.
+STEEP, CERTAIN = 2.0, 6.0
+#: Of the range [0, 1].
+LEAST_STEP = 4 / 255
+#: A dirty rim ends where its rings differ from the surroundings by less than this, of the range [0, 1], or by less than
+#: this share of the usual step: texture hides it.
+LEAST_CHANGE, HIDDEN = 1.5 / 255, 0.5
+#: Holes with fewer pixels along their edge are judged together: fewer steps have no reliable median.
+FEW_PIXELS = 80
+
+
+def reach_px(height: int, width: int) -> int:
+    """The widest rim that is looked for in an image of this size."""
+    return min(max(REACH_PX, round(REACH_PX * min(height, width) / 600)), LARGEST_REACH_PX)
+
+
+def dirty_rims(image: FloatArray, holes: BoolArray) -> BoolArray:
+    """The pixels around holes that the damage beneath the holes has changed.
+
+    A mask knows nothing of the image around it: next to a hole that fits, steps from pixel to pixel, away from the
+    hole, are as large as farther out. They are larger in a rim that the damage has changed. So each hole gets the
+    median step from ring to ring, and its rim is as wide as the steps are large. An image without damage has no rim.
+
+    Args:
+        image: float32, H×W×3, [0, 1]; values in holes are ignored.
+        holes: H×W.
+
+    Returns:
+        H×W, disjoint from the holes.
+    """
+    rims = np.zeros_like(holes)
+    if not holes.any() or holes.all():
+        return rims
+    outside = (~holes).astype(np.uint8)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)
+    reach = reach_px(*holes.shape)
+    rows, columns = np.nonzero((distance > 0) & (distance <= reach + AROUND_PX))
+    ring = np.ceil(distance[rows, columns]).astype(np.int64)
+    step, valid = _steps_outward(image, distance, rows, columns)
+    _, labels = cv2.connectedComponents(cv2.dilate(holes.astype(np.uint8), np.ones((3, 3), np.uint8)))
+    _, nearest = cv2.distanceTransformWithLabels(
+        (labels == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    hole_of = np.zeros(int(nearest.max()) + 1, np.int64)
+    inside = labels > 0
+    hole_of[nearest[inside]] = labels[inside]
+    group = hole_of[nearest[rows, columns]]
+    few = np.bincount(group[ring == 1], minlength=int(labels.max()) + 1) < FEW_PIXELS
+    group[few[group]] = 0
+    width = np.zeros(len(few), np.int64)
+    order = np.flatnonzero(valid)
+    order = order[np.argsort(group[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    for part in np.split(order, starts[1:]):
+        if len(part):
+            width[group[part[0]]] = _rim_px(step[part], ring[part], reach)
+    rims[rows, columns] = ring <= width[group]
+    return rims & ~holes
+
+
+def _steps_outward(
+    image: FloatArray, distance: FloatArray, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> tuple[FloatArray, BoolArray]:
+    """The step from each pixel to the one next to it away from the hole: N, the mean over channels; which exist: N."""
+    padded = cv2.copyMakeBorder(distance, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    here = (rows, columns)
+    best, value = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf, np.float32)
+    ways = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    for number, (dy, dx) in enumerate(ways):
+        rise = (padded[rows + 1 + dy, columns + 1 + dx] - distance[here]) / np.float32(np.hypot(dy, dx))
+        better = rise > value
+        best[better], value[better] = number, rise[better]
+    down, right = np.array(ways).T
+    y, x = rows + down[best], columns + right[best]
+    # A ridge between two holes has no way out, and the image's border none beyond it.
+    valid = (value > 0.7) & (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
+    y, x = y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)
+    return (image[y, x] - image[here]).mean(axis=1), valid
+
+
+def _rim_px(step: FloatArray, ring: npt.NDArray[np.int64], reach: int) -> int:
+    """The width of a hole's dirty rim, from the steps outward (N) from the pixels of each ring (N)."""
+    far = ring > reach
+    if far.sum() < FEW_PIXELS:
+        return 0
+    size = np.abs(step)
+    usual, drift = float(np.median(size[far])), float(np.median(step[far]))
+    limit = max(STEEP * usual, usual + LEAST_STEP)
+    width, signed = 0, []
+    for number in range(1, reach + 1):
+        here = ring == number
+        if not here.any():
+            break
+        signed.append(float(np.median(step[here])) - drift)
+        # Damage is lighter than all of its surroundings, or darker: its steps have one sign, also where texture is
+        # stronger. The standard error of a median, of steps of which one in four is independent.
+        error = 1.25 * 1.48 * usual / np.sqrt(here.sum() / 4)
+        steep = abs(signed[-1]) > max(CERTAIN * error, LEAST_STEP) or float(np.median(size[here])) > limit
+        if steep and number <= width + 2:
+            width = number
+    if not width:
+        return 0
+    change = np.abs(np.cumsum(signed[::-1])[::-1])  # of each ring, relative to the last
+    return max(width, int(np.flatnonzero(change > max(LEAST_CHANGE, HIDDEN * usual)).max(initial=-1)) + 1)
