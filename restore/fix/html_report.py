@@ -184,8 +184,6 @@ def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
         return None
     if plan.masks.found:
         return job.side_target if job.side_target is not None and job.side_target.is_file() else None
-    if job.mask is not None and not plan.masks.invert:
-        return job.mask
     try:
         image = read_image(job.source, max_pixels=MAX_PIXELS)
         weight = effective_mask(image, job.mask, invert=plan.masks.invert, dilate_px=0, feather_px=0)

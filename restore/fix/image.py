@@ -11,6 +11,7 @@ import PIL.Image
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.mask_kinds import mask_of
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
 from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.plan import PIPE, FixPlan, Job
@@ -21,7 +22,7 @@ from restore.fix.steps import MemoryPage
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes
 from restore.images.decode import check_size
 from restore.images.encode import encode, without_metadata
-from restore.images.read import check_mask_size, mask_from_image
+from restore.images.read import check_mask_size
 
 if TYPE_CHECKING:
     Mask = np.ndarray | PIL.Image.Image | bytes
@@ -149,7 +150,7 @@ def _work_item(
                 values = 1 - transparency(page) if options.mask_invert else transparency(page)
             else:
                 check_mask_size(mask.size, page.size, "mask")
-                values = mask_from_image(mask, invert=options.mask_invert)
+                values = mask_of(mask, page, invert=options.mask_invert, name="mask", on_event=notes.append)
             read.append(
                 prepare_mask(values, dilate_px=options.mask_dilate, feather_px=options.mask_feather, image=page.to_srgb)
             )

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError, printable
 from restore.fix.log import ReasonCode
+from restore.fix.mask_kinds import mask_of
 from restore.fix.mask_names import ImageNames
 from restore.fix.options import Dilate, MaskMissing
-from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_mask, stem_key
+from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_image, stem_key
+from restore.images.read import check_mask_size
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -164,6 +166,7 @@ def effective_mask(
     dilate_px: Dilate,
     feather_px: int,
     max_pixels: int = MAX_PIXELS,
+    on_event: Callable[[str], object] | None = None,
 ) -> FloatArray:
     """Read an image's mask, and invert, dilate and feather it.
 
@@ -174,18 +177,21 @@ def effective_mask(
         dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widen_holes`.
         feather_px: fade out the repair over this many pixels around holes.
         max_pixels: as in `read_image`, for the mask's file.
+        on_event: receives warnings.
 
     Returns:
         H×W in [0, 1]: 1 = repair, 0 = keep, between = blend.
 
     Raises:
-        RestoreError: the file cannot be read, or is of another size than the image.
+        RestoreError: the file cannot be read, is of another size than the image, or shows no mask (`mask_of`).
     """
     if file is not None:
         try:
-            mask = read_mask(file, size=image.size, invert=invert, max_pixels=max_pixels)
+            given = read_image(file, max_pixels=max_pixels)
         except NotAnImage as error:  # converted, because the caller skips an image that raises `NotAnImage`
             raise RestoreError(error.what, where=file, exit_code=1) from error
+        check_mask_size(given.size, image.size, file)
+        mask = mask_of(given, image, invert=invert, name=file, on_event=on_event)
     else:
         mask = transparency(image)
         mask = 1 - mask if invert else mask

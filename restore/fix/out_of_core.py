@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError
 from restore.files import check_unchanged, replace_atomically, temporary_path, write_error_message
+from restore.fix.mask_kinds import Tones
 from restore.fix.masks import FloatArray, dilate_and_feather, opaque_where_repaired, reach_px, transparency
 from restore.fix.options import Metadata
 from restore.fix.side_outputs import mask_levels
@@ -99,7 +100,9 @@ class SpooledMask:
 
 
 def _open_mask(spec: MaskSpec, image: SpooledImage, spool: Path, max_pixels: int) -> SpooledMask | None:
-    """Open the mask of an image; None if it cannot be spooled, or the image has no alpha to use as a mask.
+    """Open the mask of an image; None if it needs memory, or the image has no alpha to use as a mask.
+
+    Only black and white masks can be read part by part (`restore.fix.mask_kinds`).
 
     Raises:
         RestoreError: exit code 1; the mask cannot be read, or has another size.
@@ -110,7 +113,12 @@ def _open_mask(spec: MaskSpec, image: SpooledImage, spool: Path, max_pixels: int
     if mask is None:
         return None
     check_mask_size(mask.size, image.size, spec.file)
-    return SpooledMask(spec, mask)
+    height, width = mask.size
+    step = max(_STRIP_PIXELS // width, 1)
+    tones = Tones()
+    for top in range(0, height, step):
+        tones += Tones.of(mask.part(slice(top, min(top + step, height)), slice(0, width)))
+    return SpooledMask(spec, mask) if tones.plain else None
 
 
 # The page of an image on disk.

@@ -291,6 +291,7 @@ class Reader:
                 dilate_px=self.options.mask_dilate,
                 feather_px=self.options.mask_feather,
                 max_pixels=self.options.max_pixels,
+                on_event=notes.append,
             )
             for page in pages
         ]

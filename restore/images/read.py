@@ -113,7 +113,7 @@ def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
     values = mask.pixels.mean(axis=2, dtype=np.float32) if mask.pixels.shape[2] > 1 else mask.pixels[:, :, 0]
     unit: np.ndarray = np.divide(values, np.float32(mask.white), dtype=np.float32)
     unit = np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)
-    if mask.format in _LOSSY or mask.compression == "lossy":
+    if is_lossy(mask):
         unit = np.clip((unit - _LOSSY_TOLERANCE) / (1 - 2 * _LOSSY_TOLERANCE), 0, 1, dtype=np.float32)
     if invert:
         unit = 1 - unit
@@ -121,6 +121,11 @@ def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:
         opaque = np.divide(mask.alpha, np.float32(mask.white), dtype=np.float32)
         unit *= np.clip(np.nan_to_num(opaque, nan=0.0), 0, 1)
     return unit
+
+
+def is_lossy(image: DecodedImage) -> bool:
+    """Whether the file that an image comes from stores pixels with loss."""
+    return image.format in _LOSSY or image.compression == "lossy"
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
