@@ -27,7 +27,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("damage", ["old-photo", "inpaint-medium"])
+@pytest.mark.parametrize("damage", ["old-photo", "print", "inpaint-medium"])
 def test_the_bytes_are_the_same_whatever_the_workers(clean: Path, tmp_path: Path, damage: str) -> None:
     one = write_degraded(clean, tmp_path / "one", damage, seed=3, workers=1)
     three = write_degraded(clean, tmp_path / "three", damage, seed=3, workers=3)
