@@ -17,6 +17,7 @@ EXAMPLES = """Examples:
 \b
   restore fix scans/ repaired/
   restore fix scans/ repaired/ --masks auto
+  restore fix scans/ repaired/ --old-photos --html-report report/
   restore fix scan.jpg repaired.jpg --masks mask.png --mask-dilate auto
   restore fix scans/ repaired/ --skip-existing --log log.jsonl
   restore fix - - < scan.jpg > repaired.jpg
@@ -38,8 +39,8 @@ def fix(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A name from `restore models`, a weights file or a run folder. Default: inpaint with --masks, photo "
-            "without.",
+            help="A name from `restore models`, a weights file or a run folder. Default: inpaint with --masks "
+            "or --old-photos, photo without.",
             metavar="NAME|PATH",
             rich_help_panel="What to repair",
             autocompletion=model_names,

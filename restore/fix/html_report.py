@@ -28,6 +28,15 @@ BEFORE, AFTER = "before", "after"
 RESULTS = "results.json"
 
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
+#: What was done, in words; see `restore.fix.log.Record.steps`.
+_STEPS = {
+    "correct_fading": "fading corrected",
+    "detect": "searched for damage",
+    "fill_holes": "holes filled",
+    "restore": "restored",
+    "clean_up": "cleaned up",
+}
+
 DAMAGED = Column("damaged", "damage found (%)", "lower", 2)
 
 
@@ -128,9 +137,8 @@ class _Result:
     def numbers(self) -> dict[str, Any]:
         """The values that a later page shows."""
         known = vars(self.record) if self.earlier is None else self.earlier
-        return {
-            key: known.get(key) for key in ("seconds", "damaged_fraction", "changed_fraction", "reason", "warnings")
-        }
+        keys = ("seconds", "damaged_fraction", "changed_fraction", "steps", "reason", "warnings")
+        return {key: known.get(key) for key in keys}
 
     def scores(self) -> dict[str, float]:
         known = self.numbers()
@@ -141,6 +149,9 @@ class _Result:
     def note(self) -> str:
         known = self.numbers()
         notes = ["finished by an earlier run"] if self.earlier is not None else []
+        steps = known["steps"] or []
+        if len(steps) > 1:  # a single one is that of all images
+            notes.append(", ".join(_STEPS.get(step, step) for step in steps))
         return "; ".join([*notes, *([known["reason"]] if known["reason"] else []), *(known["warnings"] or [])])
 
 

@@ -116,6 +116,8 @@ class Record(LogLine):
             ran.
         model_sha256: of its weights file; None if it has none.
         models: all models that ran, in order, with the SHA-256 of their weights files.
+        steps: what was done to the image, in order: `correct_fading`, `detect`, `fill_holes`, `restore`, `clean_up`.
+            Steps that would not have changed it are left out.
         input_sha256, output_sha256: of the files; None if there is none, or no log.
         damaged_fraction: fraction of pixels that the detector found damaged, in [0, 1]; None if it did not run.
         mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.
@@ -135,6 +137,7 @@ class Record(LogLine):
     model: str | None = None
     model_sha256: str | None = None
     models: dict[str, str | None] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
     input_sha256: str | None = None
     output_sha256: str | None = None
     damaged_fraction: float | None = None

@@ -25,6 +25,9 @@ FilePath = str | os.PathLike[str]
 #: Images too large for memory are processed out of core, so this is more than `restore.images.MAX_PIXELS`.
 MAX_PIXELS = 1_000_000_000
 
+#: How readily `old_photos` takes pixels for damage: as the detector scored best.
+OLD_PHOTOS_SENSITIVITY: Sensitivity = "normal"
+
 #: The values of `ext`, and the file name suffix of each.
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
@@ -151,6 +154,14 @@ class FixOptions(BatchOptions):
             names the option as the command line spells it.
     """
 
+    old_photos: Annotated[
+        bool,
+        Option(
+            "For old photographs: correct fading, find damage, fill it and clean up. Options given beside it win: "
+            "--no-correct-fading, --masks none, --no-clean-up, --match-grain.",
+            "What to repair",
+        ),
+    ] = False
     clean_up: Annotated[
         bool | None,
         Option(
@@ -160,8 +171,12 @@ class FixOptions(BatchOptions):
         ),
     ] = None
     correct_fading: Annotated[
-        bool, Option("Correct fading first: lifted blacks, yellowed whites, low contrast.", "What to repair")
-    ] = False
+        bool | None,
+        Option(
+            "Correct fading first: lifted blacks, yellowed whites, low contrast. Default: with --old-photos.",
+            "What to repair",
+        ),
+    ] = None
     match_grain: Annotated[
         bool,
         Option(
@@ -176,9 +191,9 @@ class FixOptions(BatchOptions):
         FilePath | None,
         Option(
             "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images, alpha "
-            "(transparent = repair), or auto (the detector finds the damage).",
+            "(transparent = repair), auto (the detector finds the damage), or none.",
             "Masks",
-            metavar="PATH|alpha|auto",
+            metavar="PATH|alpha|auto|none",
         ),
     ] = None
     mask_invert: Annotated[bool, Option("Black = repair; with --masks alpha, opaque = repair.", "Masks")] = False
@@ -204,16 +219,16 @@ class FixOptions(BatchOptions):
         Option("Detector for --masks auto: a name, a weights file or a run folder.", "Masks", metavar="NAME|PATH"),
     ] = "detector"
     sensitivity: Annotated[
-        Sensitivity,
+        Sensitivity | None,
         Option(
             "How readily --masks auto takes pixels for damage: gentle, normal (the detector's own threshold), strong, "
-            "or a number between 0 and 1.",
+            "or a number between 0 and 1. Default: normal.",
             "Masks",
             0.001,
             0.999,
             metavar="gentle|normal|strong|X",
         ),
-    ] = "normal"
+    ] = None
     save_masks: Annotated[
         FilePath | None,
         Option(
@@ -251,6 +266,7 @@ class FixOptions(BatchOptions):
         for name in ("masks", "detector", "save_masks", "log", "html_report"):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
+        self._resolve()
         for name in ("mask_invert", "mask_missing") if self.masks == "auto" else ("detector", "sensitivity"):
             if self._is_set(name):
                 what = "does not apply to --masks auto" if self.masks == "auto" else "only applies with --masks auto"
@@ -269,6 +285,26 @@ class FixOptions(BatchOptions):
                 raise RestoreError(f"cannot write {self.ext!r}", where="--ext", hint=did_you_mean(ext, EXTENSIONS))
             object.__setattr__(self, "ext", ext)
 
+    def _resolve(self) -> None:
+        """Replace what was left open by what it means."""
+        chosen: dict[str, Any] = {"masks": self.masks, "correct_fading": self.correct_fading}
+        if self.masks == "none":
+            chosen["masks"] = None
+        elif self.masks is None and self.old_photos:
+            chosen["masks"] = "auto"
+        if self.correct_fading is None:
+            chosen["correct_fading"] = self.old_photos
+        if self.sensitivity is None and chosen["masks"] == "auto":
+            chosen["sensitivity"] = OLD_PHOTOS_SENSITIVITY if self.old_photos else "normal"
+        for name, value in chosen.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `BatchOptions.to_dict`."""
+        values = super().to_dict()
+        # Left out, `old_photos` would choose masks again.
+        return values | ({"masks": "none"} if self.old_photos and self.masks is None else {})
+
     def check_masks(self, *, has_masks: bool) -> None:
         """Refuse options about masks if there are none. `fix_image` takes masks that `masks` does not name.
 
@@ -285,7 +321,16 @@ class FixOptions(BatchOptions):
     @property
     def cleans_up(self) -> bool:
         """Whether whole images are restored after their holes are filled."""
-        return self.masks == "auto" if self.clean_up is None else self.clean_up
+        if self.clean_up is not None:
+            return self.clean_up
+        if self.old_photos:
+            return self.masks is not None and not self.match_grain
+        return self.masks == "auto"
+
+    @property
+    def restores_everywhere(self) -> bool:
+        """Whether whole images are restored if there are no masks. With `old_photos`, this is the clean-up."""
+        return not (self.old_photos and self.clean_up is False)
 
     @property
     def spare_clean(self) -> bool:

@@ -30,6 +30,7 @@ _SYNTHETIC = frozenset(
 _WHOLLY_SYNTHETIC = _SYNTHETIC - {INPAINTED, _VOCABULARY + "composite"}
 _JPEG_XMP_BYTES = 65533 - 29  # one segment, less the name that it begins with
 _SETTINGS = (
+    "old_photos",
     "masks",
     "sensitivity",
     "mask_dilate",

@@ -30,6 +30,7 @@ from restore.fix.steps import (
     correct_fading,
     model_provenance,
     run_steps,
+    steps_done,
     tiles_of,
 )
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
@@ -207,9 +208,9 @@ class Reader:
         masks, unmasked = self.plan.masks, job.action == "unmasked"
         detected = masks is not None and masks.found
         return Steps(
-            correct_fading=self.options.correct_fading,
+            correct_fading=bool(self.options.correct_fading),
             detect=detected,
-            restore=holes and not unmasked,
+            restore=holes and not unmasked and (masks is not None or self.options.restores_everywhere),
             clean_up=self.models.clean_up is not None,
             masked=masks is not None and not unmasked,
             spare_clean=detected and self._spare_clean,
@@ -256,9 +257,7 @@ class Reader:
                     correct_fading(pages[0])
                 else:
                     pages[0].image  # noqa: B018
-            may_copy = (
-                not steps or (steps.detect and (steps.spare_clean or not steps.everywhere)) or is_lossy_reencode(image)
-            )
+            may_copy = not steps or steps.may_change_nothing or is_lossy_reencode(image)
             digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
             seconds = time.monotonic() - started
             return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
@@ -421,7 +420,7 @@ class Stages:
         assert model is not None
         pages = [item.pages[0] for item in group]
         for page in pages:
-            page.everywhere = steps.everywhere
+            page.everywhere = page.fading_corrected or steps.clean_up or not steps.masked
         try:
             keys = [key() if (key := self._grain_key(item.image)) else None for item in group]
             repaired = repair_together(model, pages, room, keys)
@@ -510,7 +509,6 @@ class Stages:
     def render(self, item: WorkItem) -> RenderedImage:
         """Blend the repair into the image; a changed image gets a provenance note in its metadata."""
         before = after = item.image
-        filled, cleaned = any(page.filled for page in item.pages), any(page.cleaned for page in item.pages)
         if touched := self._output_of is not None or any(page.changed for page in item.pages):
             after = replace(self._output(before, item.pages[0]), extra_pages=item.outputs)
         changed = changed_fraction(before, after) if touched else 0.0
@@ -520,7 +518,7 @@ class Stages:
             before, kind, touched=touched, changed=is_changed, keep=bool(item.data)
         )
         if is_changed and not copied:
-            after = self._with_note(after, item.steps, kind, item.notes, filled=filled, cleaned=cleaned)
+            after = self._with_note(after, item.steps, steps_done(item.pages, item.steps), kind, item.notes)
         return RenderedImage(after, kind, touched, changed, copied)
 
     def save(self, item: WorkItem) -> None:
@@ -550,8 +548,7 @@ class Stages:
             job,
             item.steps,
             touched=rendered.touched,
-            filled=any(page.filled for page in item.pages),
-            cleaned=any(page.cleaned for page in item.pages),
+            done=steps_done(item.pages, item.steps),
             copied=rendered.copied,
             notes=item.notes,
             seconds=item.seconds + time.monotonic() - started,
@@ -635,11 +632,11 @@ class Stages:
         from restore.fix.out_of_core import write_mask, write_page
         from restore.fix.side_outputs import side_file
 
-        before, header = page.before.header, page.after.header
+        before, header, done = page.before.header, page.after.header, steps_done([page], steps)
         kind, changed = job.format or before.format, page.changed_fraction()
         copy = self._copies(before, kind, touched=page.changed, changed=bool(changed), keep=is_lossy_reencode(before))
         if changed and not copy:
-            header = self._with_note(header, steps, kind, notes, filled=page.filled, cleaned=page.cleaned)
+            header = self._with_note(header, steps, done, kind, notes)
         if page.has_mask:
             with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
                 if path is not None:
@@ -656,8 +653,7 @@ class Stages:
         )
         return {
             "touched": page.changed,
-            "filled": page.filled,
-            "cleaned": page.cleaned,
+            "done": done,
             "copied": copy,
             "notes": [*before.notes, *written, *coverage_warnings(page.mask_coverage or 0), *notes],
             "damaged_fraction": None,
@@ -686,7 +682,7 @@ class Stages:
         return not touched or (keep and not changed and self.options.quality is None)
 
     def _with_note(
-        self, image: DecodedImage, steps: Steps, kind: str, notes: list[str], *, filled: bool, cleaned: bool
+        self, image: DecodedImage, steps: Steps, done: Sequence[str], kind: str, notes: list[str]
     ) -> DecodedImage:
         """Add a provenance note to the metadata of a changed image."""
         if not self.options.provenance or self.options.metadata == "strip":
@@ -694,9 +690,10 @@ class Stages:
         from restore.fix.provenance import with_provenance
 
         models = self.models[0]
-        took_part = model_provenance(models, steps, filled=filled, cleaned=cleaned)["models"]
-        network = models.restorer.sha256 if filled and steps.masked and models.restorer is not None else None
-        return with_provenance(image, took_part, self.recorder.settings, filled_by=network, kind=kind, notes=notes)
+        took_part = model_provenance(models, steps, done)["models"]
+        network = models.restorer.sha256 if "fill_holes" in done and models.restorer is not None else None
+        settings = self.recorder.settings | {"correct_fading": "correct_fading" in done}
+        return with_provenance(image, took_part, settings, filled_by=network, kind=kind, notes=notes)
 
     def _record(
         self,
@@ -704,8 +701,7 @@ class Stages:
         steps: Steps,
         *,
         touched: bool,
-        filled: bool,
-        cleaned: bool,
+        done: list[str],
         copied: bool,
         notes: list[str],
         seconds: float,
@@ -727,7 +723,8 @@ class Stages:
             code=code,
             size=size,
             seconds=seconds,
-            **model_provenance(self.models[0], steps, filled=filled, cleaned=cleaned),
+            **model_provenance(self.models[0], steps, done),
+            steps=done,
             damaged_fraction=damaged_fraction,
             mask_coverage=mask_coverage,
             input_sha256=input_sha256,

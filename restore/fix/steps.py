@@ -41,6 +41,10 @@ quality 90, 1.7; quality 80, 2.45; quality 60, 3.1. The mean covers the whole im
 counts little.
 """
 
+UNFADED_LEVELS = 1.0
+"""An image has not faded if its correction would change it by less: root mean square, in levels of 255. Nobody sees one
+level, so the image keeps its exact pixels, and is copied if nothing else changes it."""
+
 _DETECTED = 0.5  # detection threshold; the mask is binary, because blending would leave half of a scratch
 
 
@@ -102,9 +106,9 @@ class Steps:
         return self.correct_fading or self.detect or self.restore or self.clean_up
 
     @property
-    def everywhere(self) -> bool:
-        """Whether pixels outside the mask change, or may change."""
-        return self.correct_fading or self.clean_up or not self.masked
+    def may_change_nothing(self) -> bool:
+        """Whether an image may come out as it was: not faded, without damage, clean."""
+        return not (self.restore and not self.detect) and not (self.clean_up and not self.spare_clean)
 
     def only_model(self, models: Models) -> Restorer | None:
         """The model of an image that needs exactly one repairing model; None otherwise."""
@@ -136,12 +140,13 @@ class Page(ABC):
     Attributes:
         has_mask: the page has a mask, read or detected.
         fading_corrected, filled, cleaned: which steps changed the page.
+        fading_estimated: it is known whether the page has faded.
         everywhere: pixels outside the mask change, too.
         damaged_pixels: the number of pixels that the detector found damaged; None: it did not run.
     """
 
     has_mask = False
-    fading_corrected = filled = cleaned = False
+    fading_estimated = fading_corrected = filled = cleaned = False
     everywhere = False
     damaged_pixels: int | None = None
 
@@ -331,9 +336,9 @@ def run_steps(
     Raises:
         RestoreError: exit code 1; out of memory, or a model's output contains NaN or Inf.
     """
-    page.everywhere = steps.correct_fading or not steps.masked
     if steps.correct_fading:
         correct_fading(page)
+    page.everywhere = page.fading_corrected or not steps.masked
     if steps.detect:
         assert models.detector is not None
         detect(page, models.detector, tile_of(models.detector), dilate_px, feather_px, on_event)
@@ -351,14 +356,18 @@ def run_steps(
 
 
 def correct_fading(page: Page) -> None:
-    """Correct fading with curves estimated from a thumbnail of the page. Repeated calls have no effect."""
+    """Correct fading as estimated from a thumbnail of the page, if it has faded. Repeated calls have no effect."""
     from restore.fix.fade_correction import estimated, thumbnail
 
-    if page.fading_corrected:
+    if page.fading_estimated:
         return
+    page.fading_estimated = True
     columns = slice(0, page.size[1])
-    page.correct(estimated(thumbnail(lambda rows: page.read(rows, columns), page.size)))
-    page.fading_corrected = True
+    small = thumbnail(lambda rows: page.read(rows, columns), page.size)
+    curves = estimated(small)
+    if levels_between(small, curves(small)) >= UNFADED_LEVELS:
+        page.correct(curves)
+        page.fading_corrected = True
 
 
 def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feather_px: int, on_event: OnEvent) -> None:
@@ -505,14 +514,32 @@ def _auto_tile(model: Any) -> int:
     return int(model.auto_tile_px()) if hasattr(model, "auto_tile_px") else 0  # a detector need not be a network
 
 
-def model_provenance(models: Models, steps: Steps, *, filled: bool, cleaned: bool) -> dict[str, Any]:
-    """The models that took part in an image, for its record: all, in order, and the main one."""
+def steps_done(pages: Sequence[Page], steps: Steps) -> list[str]:
+    """The steps that ran on an image and, but for `detect`, changed it: in order, as the log names them."""
+    filled = any(page.filled for page in pages)
+    done = {
+        "correct_fading": any(page.fading_corrected for page in pages),
+        "detect": steps.detect,
+        "fill_holes": filled and steps.masked,
+        "restore": filled and not steps.masked,
+        "clean_up": any(page.cleaned for page in pages),
+    }
+    return [name for name, was in done.items() if was]
+
+
+def model_provenance(models: Models, steps: Steps, done: Sequence[str]) -> dict[str, Any]:
+    """The models that took part in an image, for its record: all, in order, and the main one.
+
+    Args:
+        models: of the run.
+        steps: the steps that were to run.
+        done: those that did, see `steps_done`.
+    """
+    roles = {"fill_holes": models.restorer, "restore": models.restorer, "clean_up": models.clean_up}
     hashes = {models.detector.name: models.detector.sha256} if steps.detect and models.detector is not None else {}
-    repairing = [models.restorer] if filled and models.restorer is not None else []
-    if cleaned and models.clean_up is not None:
-        repairing.append(models.clean_up)
+    repairing = [model for name in done if (model := roles.get(name)) is not None]
     hashes |= {model.name: model.sha256 for model in repairing}
-    most = repairing[0].name if repairing else "fade" if steps.correct_fading else None
+    most = repairing[0].name if repairing else "fade" if "correct_fading" in done else None
     if most is None and not steps.restore:
         most = next(iter(hashes), None)  # detection alone
     return {"model": most, "model_sha256": hashes.get(most or ""), "models": hashes}

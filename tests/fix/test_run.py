@@ -39,7 +39,7 @@ from tests.fix.conftest import (
 LOG_KEYS = [
     "event", "time", "run", "version", "input", "output", "status", "reason", "reason_code", "seconds",
     "width", "height",
-    "model", "model_sha256", "models", "input_sha256", "output_sha256",
+    "model", "model_sha256", "models", "steps", "input_sha256", "output_sha256",
     "damaged_fraction", "mask_coverage", "changed_fraction", "warnings",
 ]  # fmt: skip
 
