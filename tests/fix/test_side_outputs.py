@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,17 @@ def test_one_file_saves_its_mask(tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path / "masks/a.png.png"), MASK)
     fix_with(tmp_path / "a.png", tmp_path / "again.jpg", Filler(), masks=tmp_path / "masks")
     assert np.array_equal(load(tmp_path / "again.jpg"), load(tmp_path / "out.jpg"))
+
+
+def test_an_image_for_standard_output_saves_its_mask(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", damaged(0))
+    mask = save(tmp_path / "mask.png", MASK)
+    command = ("fix", tmp_path / "a.png", "-", "--masks", mask, "--model", "telea", "--save-masks", tmp_path / "masks")
+    arguments = [sys.executable, "-m", "restore.cli", *map(str, command)]
+    done = subprocess.run(arguments, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"\x89PNG")
+    assert np.array_equal(load(tmp_path / "masks/a.png.png"), MASK)
 
 
 def test_the_plan_names_the_masks_and_writes_nothing(scans: Path, tmp_path: Path) -> None:
