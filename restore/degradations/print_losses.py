@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from restore.degradations.base import Params, Probability, Range, ScaledStep, within
@@ -44,6 +45,7 @@ class Chip(ScaledStep):
         warmth: how much less blue than red the paper has, in [0, 1].
         rim: opacity of the thin dark rim.
         ragged: deviation of the outline, in pixels.
+        dented: deviation of the outline in large, relative to the size of a chip.
         tails: fraction of the three possible tails of a chip that exist.
     """
 
@@ -54,13 +56,14 @@ class Chip(ScaledStep):
     warmth: Annotated[Range, within(0, 0.5)] = (0.0, 0.14)
     rim: Annotated[Range, within(0, 1)] = (0.0, 0.5)
     ragged: Annotated[Range, within(0, 20)] = (0.3, 3)
+    dented: Annotated[float, Field(ge=0, le=2)] = 0.5
     tails: Probability = 0.5
 
     has_mask = True
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`sides` [B, N, 5, 3]: (a, b, c), inside where a·x + b·y < c for all; `tails` [B, N·21, 7] (see
-        `draw_segments`); `tone` [B, 3]; `rim`, `ragged` [B]; `there` [B, N]; `key`."""
+        `draw_segments`); `tone` [B, 3]; `rim`, `ragged` [B]; `radius` [B, N] in pixels, 0 = no chip; `key`."""
         chips, scale = int(self.count[1]), self.scale(size)
         there = torch.arange(chips) < log_count(keys, 0, self.count)[:, None]
         radius = log_uniform(keys, 1, self.size, chips) * scale
@@ -85,8 +88,8 @@ class Chip(ScaledStep):
         tail_length = body * uniform_range(keys, 9, (0.8, 4.0), n)
         side_way = (math.pi * (uniform(keys, 10, n) < 0.5)).to(torch.float64)
         heading = axis[..., 0].repeat_interleave(_TAILS, 1) + math.pi / 2 + side_way
-        heading = heading + 1.0 * (2 * uniform(keys, 11, n) - 1)
-        wander = 1.1 * (uniform(keys, 12, n * _TAIL_LINKS).reshape(len(keys), n, _TAIL_LINKS) - 0.5)
+        heading = heading + 0.7 * (2 * uniform(keys, 11, n) - 1)
+        wander = 0.6 * (uniform(keys, 12, n * _TAIL_LINKS).reshape(len(keys), n, _TAIL_LINKS) - 0.5)
         direction, step = heading[..., None] + wander, (tail_length / _TAIL_LINKS)[..., None]
         begin = flat[..., 0].repeat_interleave(_TAILS, 1) * body * uniform_range(keys, 19, (0.1, 0.6), n)
         width = begin[..., None] * (1 - links) ** 2 + 0.5 * scale
@@ -104,7 +107,7 @@ class Chip(ScaledStep):
             "tone": paper_tone(keys, 13, self.light, self.warmth),
             "rim": uniform_range(keys, 20, self.rim),
             "ragged": uniform_range(keys, 21, self.ragged) * scale,
-            "there": there.to(torch.float64),
+            "radius": radius * there,
             "key": fold_in(keys, 22),
         }
 
@@ -115,16 +118,19 @@ class Chip(ScaledStep):
         y, x = pixel_grid(size, device)
         outline = value_noise(key, 0, 12 * scale, size, device, octaves=3) * _number(params["ragged"], device)
         depth = image.new_full((image.shape[0], 1, *size), -1e6)
-        drawn = (params["there"] > 0).any(0)
+        # Between its points, a chip is dented: the paper tears in arcs.
+        dents = self.dented * value_noise(key, 20, 36 * scale, size, device, octaves=3)
+        drawn = (params["radius"] > 0).any(0)
         sides = to_device(params["sides"][:, drawn].to(torch.float32), device)
-        there = to_device(params["there"][:, drawn].to(torch.float32), device)
+        radius = to_device(params["radius"][:, drawn].to(torch.float32), device)
         for i in range(sides.shape[1]):
             inside = None
             for a, b, c in (sides[:, i, k].unbind(1) for k in range(_SIDES)):
                 apart = _number(c, device) - _number(a, device) * x - _number(b, device) * y
                 inside = apart if inside is None else torch.minimum(inside, apart)
             assert inside is not None
-            depth = torch.maximum(depth, torch.where(_number(there[:, i], device) > 0, inside, -1e6))
+            reach = _number(radius[:, i], device)
+            depth = torch.maximum(depth, torch.where(reach > 0, inside + reach * dents, -1e6))
         depth = depth + outline
         tails = draw_segments(params["tails"], size, device, softness=1.5)
         cover = torch.maximum((depth / 1.6 + 0.5).clamp(0, 1), tails)
@@ -210,7 +216,7 @@ class LostEdge(ScaledStep):
         y, x = pixel_grid(size, device)
         ragged = _number(params["ragged"], device)
         outline = value_noise(key, 0, 14 * scale, size, device, octaves=4) * ragged
-        slow = value_noise(key, 10, 70 * scale, size, device, octaves=2) * (4 * scale)
+        slow = value_noise(key, 10, 50 * scale, size, device, octaves=3) * (8 * scale)
         paper, ground = to_device(params["tones"].to(torch.float32), device)[..., None, None].unbind(1)
         strips = to_device(params["border"].to(torch.float32), device)
         left, right, top, bottom = (_number(strips[:, i], device) for i in range(4))
@@ -373,7 +379,8 @@ class Tape(ScaledStep):
         x, y = uniform(keys, 7, strips) * size[1], uniform(keys, 8, strips) * size[0]
         depth = uniform_range(keys, 9, self.tint)[:, None]
         yellow = 1 - depth * torch.tensor([0.25, 0.5, 1.0]) * uniform_range(keys, 10, (0.6, 1.1))[:, None]
-        tone = paper_tone(keys, 11, (0.1, 0.95), (0.0, 0.15))
+        # The tint of a dark seam is as faint as the seam is dark.
+        tone = uniform_range(keys, 16, (0.1, 0.95))[:, None] * paper_tone(keys, 11, (1, 1), (0.0, 0.15))
         return {
             "strips": torch.stack([x, y, angle, width / 2, length / 2, there.to(torch.float64)], 2),
             "seam": is_seam[:, 0].to(torch.float64),
@@ -391,16 +398,19 @@ class Tape(ScaledStep):
         uneven = value_noise(key, 10, 40 * scale, size, device, octaves=3)
         cover = image.new_zeros(image.shape[0], 1, *size)
         edge = torch.zeros_like(cover)
+        seam = _number(params["seam"], device)
+        # Tape is cut straight; paper tears.
+        unevenness = torch.where(seam > 0, 0.9, 0.3) * rough
+        bend = torch.where(seam > 0, 2 * scale, 0.0) * uneven
         strips = params["strips"]
         strips = to_device(strips[:, (strips[..., 5] > 0).any(0)].to(torch.float32), device)
         for strip in strips.unbind(1):
             cx, cy, angle, half, reach, there = (_number(v, device) for v in strip.unbind(1))
             along = (x - cx) * angle.cos() + (y - cy) * angle.sin()
-            across = (y - cy) * angle.cos() - (x - cx) * angle.sin()
-            inside = torch.minimum(half - across.abs(), reach - along.abs() + 2 * rough) + 0.3 * rough
+            across = (y - cy) * angle.cos() - (x - cx) * angle.sin() + bend
+            inside = torch.minimum(half - across.abs(), reach - along.abs() + 2 * rough) + unevenness
             cover = torch.maximum(cover, there * (inside / 1.5 + 0.5).clamp(0, 1))
             edge = torch.maximum(edge, there * (1 - inside.abs() / 1.5).clamp(0, 1))
-        seam = _number(params["seam"], device)
         tint = _color(params["tint"], device)
         taped = image * (1 - cover * (1 - tint) * (1 + 0.3 * uneven)).clamp(0, 1)
         taped = taped * (1 - 0.25 * edge)

@@ -137,7 +137,8 @@ class LineScratch(PaintedMarks):
         )
         bend = 0.25 * (2 * uniform(keys, 9, lines) - 1) ** 3
         t = torch.linspace(-0.5, 0.5, links, dtype=torch.float64)
-        angle = heading[..., None] + bend[..., None] * t
+        waves = 0.01 * (2 * uniform(keys, 17, lines * links) - 1).reshape(len(keys), lines, links).cumsum(2)
+        angle = heading[..., None] + bend[..., None] * t + waves
         step = (length / links)[..., None]
         dx, dy = (step * angle.cos()).cumsum(2), (step * angle.sin()).cumsum(2)
         x, y = (
@@ -147,8 +148,10 @@ class LineScratch(PaintedMarks):
                 (uniform(keys, 11, lines) * size[0], dy),
             )
         )
-        # Dashes are 5 to 30 pixels long; dots 4 to 6 pixels, every 15 to 25 pixels. Both in steps of a segment.
-        along = torch.arange(links, dtype=torch.float64) * step
+        # Dashes are 5 to 30 pixels long; dots 4 to 6 pixels, every 15 to 25 pixels. Both are in steps of a segment, and
+        # unevenly spaced: what scratches jumps.
+        pace = uniform_range(keys, 18, (0.3, 1.7), lines * links).reshape(len(keys), lines, links)
+        along = (step * pace).cumsum(2)
         dash = torch.floor(along / (uniform_range(keys, 12, (8, 24), lines)[..., None] * scale)).to(torch.int64)
         blocks = uniform(keys, 13, lines * (links + 1)).reshape(len(keys), lines, links + 1)
         dashes = blocks.gather(2, dash.clamp(max=links)) < 0.55

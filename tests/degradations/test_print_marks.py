@@ -203,12 +203,12 @@ def test_the_scratches_of_a_family_are_nearly_parallel(angle: int) -> None:
     up = angle_between(heading, math.radians(angle))
     down = angle_between(heading, -math.radians(angle))
     off = torch.minimum(up, down)
-    assert math.degrees(off.max()) < 8.1  # the lines bend a little
-    assert math.degrees(off.mean()) == pytest.approx(2.5, abs=0.5)
+    assert math.degrees(off.max()) < 14  # the lines bend and wave a little
+    assert math.degrees(off.mean()) == pytest.approx(2.9, abs=0.5)
     mirrored = (down.mean(1) < up.mean(1)).double().mean().item()
     if angle == 30:
         assert mirrored == pytest.approx(0.5, abs=0.1)
-        assert torch.minimum(up.amax(1), down.amax(1)).max() < math.radians(8.1)  # one direction per image
+        assert torch.minimum(up.amax(1), down.amax(1)).max() < math.radians(14)  # one direction per image
     drawn_ = masks({**step, "count": 30, "length": 400}, 4)
     for mask in drawn_:  # what is seen has that direction too
         y, x = np.gradient(mask.astype(float))
@@ -220,7 +220,7 @@ def test_the_scratches_of_a_family_are_nearly_parallel(angle: int) -> None:
 def test_outliers_go_anywhere() -> None:
     step = {**LINE, "count": 12, "angle": 90, "spread": 0, "outlier": 0.25}
     off = angle_between(direction(chord(lines(step, 72, 200))), math.pi / 2)
-    assert (off > math.radians(4)).double().mean().item() == pytest.approx(0.25 * 172 / 180, abs=0.03)
+    assert (off > math.radians(10)).double().mean().item() == pytest.approx(0.25 * 160 / 180, abs=0.03)
 
 
 def test_scratches_bend_slightly_fade_at_their_ends_and_have_the_asked_length() -> None:
@@ -234,8 +234,8 @@ def test_scratches_bend_slightly_fade_at_their_ends_and_have_the_asked_length() 
         scratches[..., 0, 2:4] - scratches[..., 0, :2]
     )
     turn = (torch.remainder(turn + math.pi, 2 * math.pi) - math.pi).abs()
-    assert 0.2 < turn.max() <= 0.25
-    assert 0.01 < turn.median() < 0.06
+    assert 0.22 < turn.max() < 0.4
+    assert 0.03 < turn.median() < 0.08
     opacity = scratches[..., 6]
     assert opacity[..., 36] == pytest.approx(1.0)
     assert opacity[..., [0, -1]].max() == pytest.approx(0.3)
