@@ -32,6 +32,7 @@ _MOSTLY = 0.97  # of all pixels; no photograph leaves so much background
 _MIN_STRENGTH = (
     48  # levels by which colors of strokes differ from the background; dark photographs have only weaker ones
 )
+_UNIFORM = 4  # levels by which a background of any color varies
 _FLAT_COLORS = 8
 _SPREAD = 16  # levels by which a flat color varies in a lossy file
 _FLAT = 0.7  # of the pixels inside strokes that must have one of these colors; in photographs it is mostly half
@@ -61,7 +62,8 @@ class Tones:
         levels = _levels(mask)
         colored = 0
         if not mask.gray:
-            colored = int(np.count_nonzero((levels.max(axis=2) - levels.min(axis=2) > _COLORED) & _opaque(mask)))
+            low, high = _extremes(levels)
+            colored = int(np.count_nonzero((high - low > _COLORED) & _opaque(mask)))
         value = np.ascontiguousarray(levels[:, :, 0]) if mask.gray else cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)
         gray = (value > _TOLERANCE) & (value < 255 - _TOLERANCE) & _opaque(mask)
         smooth = cv2.blur(value.astype(np.float32), (3, 3))
@@ -130,12 +132,13 @@ def mask_of(
             if strokes is not None:
                 return strokes
         if tones.has_color or tones.gray > _PHOTO * tones.total:
-            gray = "" if tones.has_color else "gray "
+            what = "the mask has a background of another color than white, black or transparent"
+            if not _has_background(mask):
+                gray = "" if tones.has_color else "gray "
+                differing = f"differs from the image in {1 - equal:.0%} of its pixels"
+                what = f"the mask looks like a {gray}photograph that {differing}"
             raise RestoreError(
-                f"the mask looks like a {gray}photograph that differs from the image in {1 - equal:.0%} of its pixels",
-                where=name,
-                hint="paint strokes on a copy of the image, or white on black",
-                exit_code=1,
+                what, where=name, hint="paint strokes on a copy of the image, or white on black", exit_code=1
             )
     if not invert and (strokes := _black_strokes(mask)) is not None:
         return strokes
@@ -164,7 +167,8 @@ def _comparable(mask: DecodedImage, image: DecodedImage) -> Iterator[tuple[Bytes
     import cv2
 
     photo, given = _srgb_levels(image), _srgb_levels(mask)
-    tinted = np.count_nonzero(given.max(axis=2) - given.min(axis=2) > _GRAY)
+    low, high = _extremes(given)
+    tinted = np.count_nonzero(high - low > _GRAY)
     if not image.gray and tinted <= _FEW_TINTED * given[:, :, 0].size:  # a gray copy of an image with colors
         photo, given = (
             np.asarray(cv2.cvtColor(cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
@@ -191,10 +195,11 @@ def _colored_strokes(mask: DecodedImage) -> FloatArray | None:
     import cv2
 
     levels, opaque = _rgb_levels(mask), _opaque(mask)
+    low, high = _extremes(levels)
     grounds = [
         (~opaque, None),
-        (opaque & (levels.max(axis=2) <= _TOLERANCE), levels.max(axis=2)),
-        (opaque & (levels.min(axis=2) >= 255 - _TOLERANCE), 255 - levels.min(axis=2)),
+        (opaque & (high <= _TOLERANCE), high),
+        (opaque & (low >= 255 - _TOLERANCE), 255 - low),
     ]
     background, strength = max(grounds, key=lambda ground: np.count_nonzero(ground[0]))
     if np.count_nonzero(background) < _MIN_BACKGROUND * background.size:
@@ -208,10 +213,10 @@ def _colored_strokes(mask: DecodedImage) -> FloatArray | None:
     if np.median(strength[background]) > 0:  # not quite black or white
         values[background] = 0
     # A dark or pale color counts as much as any: each hue of a stroke is stretched to its strongest pixel.
-    colored = ~background & (levels.max(axis=2) - levels.min(axis=2) > _SATURATED * strength)
+    colored = ~background & (high - low > _SATURATED * strength)
     _, labels = cv2.connectedComponents((~background).view(np.uint8))
     hue = cv2.cvtColor(levels, cv2.COLOR_RGB2HSV)[:, :, 0][colored] // 15
-    key = labels[colored].astype(np.int64) * 16 + hue
+    key = np.asarray(labels[colored].astype(np.int64) * 16 + hue, np.int64)
     strongest = np.zeros(int(key.max(initial=0)) + 1, np.float32)
     np.maximum.at(strongest, key, values[colored])
     values[colored] /= strongest[key]
@@ -229,6 +234,15 @@ def _black_strokes(mask: DecodedImage) -> FloatArray | None:
     if np.count_nonzero(~opaque) < _MIN_BACKGROUND * opaque.size or lightest >= 255 - _TOLERANCE:
         return None
     return _alpha(mask)
+
+
+def _has_background(mask: DecodedImage) -> bool:
+    """Whether one color makes up much of a mask, as in no photograph."""
+    levels, opaque = _rgb_levels(mask), _opaque(mask)
+    color = commonest_color(levels, opaque, opaque.size, reach=_UNIFORM)
+    if color is None:
+        return False
+    return bool(np.count_nonzero(has_color(levels, color, _UNIFORM)) >= _MIN_BACKGROUND * opaque.size)
 
 
 def _are_flat(levels: Bytes, strokes: BoolArray, strength: Bytes | None = None) -> bool:
@@ -252,6 +266,15 @@ def _are_flat(levels: Bytes, strokes: BoolArray, strength: Bytes | None = None) 
             explained += int(np.count_nonzero(found))
         left = left & ~found
     return explained >= _FLAT * total
+
+
+def _extremes(levels: Bytes) -> tuple[Bytes, Bytes]:
+    """The lowest and the highest channel of each pixel, H×W."""
+    import cv2
+
+    red, green, blue = cv2.split(levels)
+    low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
+    return np.asarray(low, np.uint8), np.asarray(high, np.uint8)
 
 
 def _alpha(image: DecodedImage) -> FloatArray:

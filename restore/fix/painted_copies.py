@@ -86,7 +86,7 @@ def painted(photo: Bytes, mask: Bytes, *, lossy: bool = False) -> FloatArray:
     Returns:
         H×W in [0, 1], with the soft edges of strokes; 0 or 1 if the copy is lossy.
     """
-    changed = (photo != mask).any(axis=2)
+    changed = _largest(photo, mask) > 0
     if not changed.any():
         return np.zeros(changed.shape, np.float32)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
@@ -101,7 +101,7 @@ def painted(photo: Bytes, mask: Bytes, *, lossy: bool = False) -> FloatArray:
 
 def _is_exact(photo: Bytes, mask: Bytes, changed: BoolArray) -> bool:
     """Whether a copy differs only in its strokes, so that most pixels are identical."""
-    small = np.abs(photo.astype(np.int16) - mask).max(axis=2) <= _SMALL
+    small = _largest(photo, mask) <= _SMALL
     strong, small = ~small, small & changed
     if np.count_nonzero(strong) > _EXACT_STRONG * strong.size:
         return False
@@ -185,7 +185,7 @@ def _differences(before: Bytes, after: Bytes) -> tuple[FloatArray, BoolArray, fl
         difference = np.abs(cv2.blur(difference, (3, 3)))
         square = np.ones((5, 5), np.uint8)
         contrast = cv2.subtract(cv2.dilate(own, square), cv2.erode(own, square))
-        bins = np.digitize(contrast, _CONTRASTS).astype(np.uint8)
+        bins = cv2.LUT(contrast, np.digitize(np.arange(256), _CONTRASTS).astype(np.uint8))
         limits = np.full(len(_CONTRASTS) + 1, _MIN_THRESHOLD, np.float32)
         for number in range(len(limits)):
             values = difference[(bins == number) & equal]
@@ -193,9 +193,17 @@ def _differences(before: Bytes, after: Bytes) -> tuple[FloatArray, BoolArray, fl
                 limits[number] = max(_MIN_THRESHOLD, _NOISE_FACTOR * float(np.quantile(values, 0.75)))
         limits = np.maximum.accumulate(limits)
         noise = max(noise, float(limits[1]))
-        seeds |= difference > limits[bins]
+        seeds |= difference > limits[np.asarray(bins, np.uint8)]
         np.maximum(largest, difference, out=largest)
     return largest, seeds, noise
+
+
+def _largest(photo: Bytes, mask: Bytes) -> Bytes:
+    """The largest difference of the channels of two images, H×W."""
+    import cv2
+
+    red, green, blue = cv2.split(cv2.absdiff(photo, mask))
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def commonest_color(image: Bytes, where: BoolArray, total: int, *, reach: int) -> Bytes | None:

@@ -94,13 +94,17 @@ def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str | o
     Raises:
         RestoreError: exit code 1.
     """
-    if found != size:
-        raise RestoreError(
-            f"the mask has {found[1]}×{found[0]} pixels, its image {size[1]}×{size[0]}",
-            where=name,
-            hint="a mask must have the size of the upright image",
-            exit_code=1,
-        )
+    if found == size:
+        return
+    (height, width), (own_height, own_width) = size, found
+    hint = "a mask must have the size of the upright image"
+    if found == (width, height):
+        hint = "turn the mask by 90°"
+    elif own_width < 0.9 * width and abs(own_width * height - own_height * width) <= max(height, width):
+        hint = "paint on a copy of the image that has its full size"
+    raise RestoreError(
+        f"the mask has {own_width}×{own_height} pixels, its image {width}×{height}", where=name, hint=hint, exit_code=1
+    )
 
 
 def mask_from_image(mask: DecodedImage, *, invert: bool = False) -> np.ndarray:

@@ -248,8 +248,25 @@ def test_what_is_no_mask_is_refused_with_what_was_seen(tmp_path, portrait, strok
         assert "photograph that differs from the image in" in failure.reason
         assert "paint strokes on a copy of the image, or white on black" in failure.reason
     assert ("gray" in failure.reason) is False
-    with pytest.raises(RestoreError, match="the mask has 160×120 pixels, its image 320×240"):
-        understood(source, save(tmp_path / "small.png", np.ascontiguousarray(portrait[::2, ::2])))
+    for color in ((255, 0, 0), (128, 128, 128)):
+        mask = save(tmp_path / "ground.png", over(np.array(color), COLORS["blue"], strokes))
+        with pytest.raises(RestoreError, match="a background of another color than white, black or transparent"):
+            understood(source, mask)
+
+
+@pytest.mark.parametrize(
+    ("shown", "hint"),
+    [
+        (np.s_[::2, ::2], "paint on a copy of the image that has its full size"),
+        (np.s_[:, :WIDTH - 1], "a mask must have the size of the upright image"),
+        ("turned", "turn the mask by 90°"),
+    ],
+)  # fmt: skip
+def test_a_mask_of_another_size_says_what_to_do(tmp_path, portrait, shown, hint):
+    source = save(tmp_path / "x.png", portrait)
+    array = np.rot90(portrait) if shown == "turned" else portrait[shown]
+    with pytest.raises(RestoreError, match=f"the mask has .* pixels, its image 320×240; {hint}"):
+        understood(source, save(tmp_path / "mask.png", np.ascontiguousarray(array)))
 
 
 def test_large_images_and_arrays_take_the_same_masks(tmp_path, portrait, strokes, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from restore.fix.detect import plan_detect
 from tests.fix.conftest import hole, photo, plan_with, save
 
 
@@ -89,6 +90,28 @@ def test_images_that_differ_in_their_suffix_share_a_mask_or_have_their_own(tmp_p
     assert masks_of(plan, tmp_path) == {"x.jpg": "x_mask.png", "x.png": "x_mask.png"}
     plan = paired(tmp_path / "own", ["x.jpg", "x.png"], ["x.jpg.png", "x.png.png"])
     assert masks_of(plan, tmp_path / "own") == {"x.jpg": "x.jpg.png", "x.png": "x.png.png"}
+
+
+def test_the_masks_that_detect_and_fix_write_are_found(tmp_path):
+    """Also where two images differ only in their suffix, or have none."""
+    for number, name in enumerate(("a.jpg", "Sub/b.PNG", "Sub/b.tif", "scan", "old.1912")):
+        save(tmp_path / "in" / name, photo(4, 4, number), format="PNG")
+    written = plan_with(tmp_path / "in", tmp_path / "out", masks="auto", save_masks=tmp_path / "saved")
+    for job in written.jobs:
+        save(job.side_target, hole(4, 4))
+    plan = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "saved")
+    assert [job.mask for job in plan.jobs] == [job.side_target for job in written.jobs]
+    assert plan.warnings == []
+
+    (tmp_path / "in/Sub/b.tif").unlink()
+    for name in ("scan", "old.1912"):
+        (tmp_path / "in" / name).unlink()
+    detected = plan_detect(tmp_path / "in", tmp_path / "masks")
+    for job in detected.jobs:
+        save(job.target, hole(4, 4))
+    plan = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
+    assert [job.mask for job in plan.jobs] == [job.target for job in detected.jobs]
+    assert plan.warnings == []
 
 
 def test_masks_beside_the_images_have_an_ending_or_the_whole_name(tmp_path):
