@@ -44,7 +44,7 @@ _FADED = 0.3  # combined shift of both points from which on the cast is correcte
 # Evidence that a strong cast is one of age: lifted black, its differences between channels, and the cast of the most
 # neutral tenth of the pixels in the brightness class where it is least. Weight of each, and the threshold of the sum;
 # the cast is corrected in full at a sum of 1 above the threshold.
-_LIFT_WEIGHT, _CAST_WEIGHT, _CONSISTENCY_WEIGHT, _THRESHOLD = 1.4, 1.3, 4.6, 1.3
+_LIFT_WEIGHT, _CAST_WEIGHT, _CONSISTENCY_WEIGHT, _THRESHOLD = 1.6, 1.6, 5.3, 1.6
 _FULL_LIFT, _FULL_CAST = 0.12, 0.2  # from these on, more of either is no further evidence
 _BRIGHTNESS_CLASSES = (0.005, 0.03, 0.15, 0.35, 0.65, 0.85, 0.97, 0.995)  # bounds, as parts of all pixels
 # Share of a strong cast that is corrected, at black and white, and the logarithm of gamma per cast at black.
@@ -53,10 +53,11 @@ _STRONG_BLACK, _STRONG_WHITE, _STRONG_GAMMA = 0.92, 0.8, 1.1
 _LIMITS = {
     "lift": (0.3, 0.5),
     "lowering": (0.3, 0.45),
-    "cast_black": (0.3, 0.45),
+    "cast_black": (0.32, 0.48),
     "cast_white": (0.4, 0.6),
-    "green_shadows": (0.05, 0.15),  # leaves: the magenta dye does not decay alone
+    "green_shadows": (0.1, 0.2),  # leaves: the magenta dye does not decay alone
     "blue_shadows": (0.08, 0.18),  # the sea: nor does the yellow one
+    "yellow_shadows": (0.18, 0.3),  # a meadow: where magenta decays, cyan has decayed further
     "cold_paper": (0.05, 0.2),  # stains absorb blue most and red least
 }
 _TONED = (0.03, 0.06)  # variation of color at equal luminance: of toned photographs, and of those with colors
@@ -149,6 +150,7 @@ def _aged(pixels: FloatArray64, black: FloatArray64, white: FloatArray64) -> flo
         "cast_white": np.ptp(white),
         "green_shadows": green - max(red, blue),
         "blue_shadows": blue - green,
+        "yellow_shadows": min(red, green) - blue,
         "cold_paper": max(white[2] - white[1], 0) + max(white[1] - white[0], 0),
     }
     limits = [np.interp(quantities[name], limit, (1, 0)) for name, limit in _LIMITS.items()]
