@@ -96,6 +96,11 @@ def test_the_opposite_tone_takes_its_share(share: float) -> None:
     assert image.max() > 0.95
 
 
+def test_parts_of_the_opposite_tone_are_tens_of_pixels_long() -> None:
+    dark = painted(SURFACE, 12, 256, reversed=0.5, shade=0)[:, 0] < GRAY
+    assert (dark[:, 1:] != dark[:, :-1]).sum(1).float().mean().item() == pytest.approx(8.2, rel=0.2)  # along 256 px
+
+
 def test_a_mark_has_the_asked_tone() -> None:
     tones = painted(SURFACE, 60, 30, gray=0.0, light=[0.6, 0.8], warmth=0.1).amax((2, 3))
     assert 0.55 < tones[:, 1].min() < 0.63

@@ -389,6 +389,21 @@ def test_a_seam_is_a_thin_line_across_the_whole_print() -> None:
     assert tone.max() > 0.88
 
 
+def test_a_seam_is_torn_not_ruled() -> None:
+    bent, widths = [], []
+    for mask in masks({**TAPE, "seam": 1}, 24, 256, gray=0.5):
+        upright = mask if mask.any(1).mean() > mask.any(0).mean() else mask.T
+        if upright.any(1).mean() < 0.95 or upright.sum() < 512:
+            continue
+        rows = np.flatnonzero(upright.any(1))
+        centre = np.array([np.flatnonzero(upright[row]).mean() for row in rows])
+        bent.append((centre - np.polyval(np.polyfit(rows, centre, 1), rows)).std())
+        widths.append(upright[rows].sum(1).std())
+    assert len(bent) > 8
+    assert 0.35 < np.median(bent) < 1.2
+    assert 0.3 < np.median(widths) < 1.0
+
+
 def test_a_print_is_lit_through_tape_unevenly_and_a_seam_hides_it() -> None:
     clean = torch.rand(12, 3, 160, 160, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.25
     image, mask = marked(TAPE, clean)
