@@ -103,7 +103,7 @@ def _is_exact(photo: Bytes, mask: Bytes, changed: BoolArray) -> bool:
     """Whether a copy differs only in its strokes, so that most pixels are identical."""
     small = _largest(photo, mask) <= _SMALL
     strong, small = ~small, small & changed
-    if np.count_nonzero(strong) > _EXACT_STRONG * strong.size:
+    if np.count_nonzero(strong) > _EXACT_STRONG * strong.size or np.count_nonzero(small) > np.count_nonzero(~changed):
         return False
     # Strokes of a color that the photograph almost has differ little.
     colors = mask[small].astype(np.int64)
@@ -176,7 +176,8 @@ def _differences(before: Bytes, after: Bytes) -> tuple[FloatArray, BoolArray, fl
     """The difference of each pixel in levels, where it is larger than the noise, and the threshold in flat areas."""
     import cv2
 
-    equal = np.asarray(cv2.absdiff(before[:, :, 0], after[:, :, 0]) <= _EQUAL)
+    luma, *chroma = cv2.split(cv2.absdiff(before, after))
+    equal = np.asarray((luma <= _EQUAL) & (cv2.max(*chroma) <= 2 * _EQUAL))
     largest, seeds, noise = np.zeros(equal.shape, np.float32), np.zeros(equal.shape, bool), _MIN_THRESHOLD
     for channel in range(3):
         own = np.ascontiguousarray(before[:, :, channel])

@@ -16,6 +16,7 @@ from restore.fix.masks import effective_mask
 from restore.fix.options import FixOptions
 from restore.images import read_image
 from tests.fix.conftest import Filler, fix_with, hole, load, photo, save
+from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 COLORS = {
     "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "white": (255, 255, 255),
@@ -165,6 +166,36 @@ def test_copies_in_other_formats_depths_and_orientations(tmp_path, portrait, str
     tifffile.imwrite(tmp_path / "deep_source.tif", deep, photometric="rgb")
     copy = save(tmp_path / "copy.png", painted)
     assert np.array_equal(understood(tmp_path / "deep_source.tif", copy) > 0, strokes)
+
+
+def test_copies_of_photographs_with_profiles_and_transparency(tmp_path, portrait, strokes):
+    """An editor converts the colors to sRGB or drops the profile, and flattens onto white."""
+    wide = save(tmp_path / "wide.tif", portrait, icc_profile=matrix_profile(*ADOBE_RGB))
+    converted = np.rint(read_image(wide).to_srgb() * 255).clip(0, 255).astype(np.uint8)
+    assert np.abs(converted.astype(int) - portrait).max() > 20
+    for name, copy in (("converted.png", converted), ("dropped.png", portrait)):
+        assert np.array_equal(understood(wide, save(tmp_path / name, over(copy, COLORS["blue"], strokes))), strokes)
+
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:60, :80], alpha[60:120, :80] = 0, 100
+    see_through = save(tmp_path / "alpha.png", np.dstack([portrait, alpha]))
+    flattened = np.rint(portrait * (alpha[:, :, None] / 255) + 255 - alpha[:, :, None]).astype(np.uint8)
+    copy = save(tmp_path / "flat.png", over(flattened, COLORS["red"], strokes))
+    assert np.array_equal(understood(see_through, copy), strokes)
+
+
+def test_strokes_wide_enough_to_hide_half_of_a_photograph(tmp_path, portrait):
+    source = save(tmp_path / "x.png", portrait)
+    half = np.zeros((HEIGHT, WIDTH), bool)
+    half[:, :130] = True
+    for color in ("red", "green", "white"):
+        copy = save(tmp_path / "copy.jpg", over(portrait, COLORS[color], half), quality=85)
+        assert iou(understood(source, copy) > 0, half) > 0.99, color
+    # Red is as light as this photograph, so only its hue tells it from noise.
+    level = cv2.cvtColor(portrait, cv2.COLOR_RGB2GRAY)[:, :, None].repeat(3, axis=2)
+    source = save(tmp_path / "dark.png", (76 + (level.astype(int) - 130) // 12).astype(np.uint8))
+    copy = save(tmp_path / "copy.jpg", over(load(source), COLORS["red"], half), quality=85)
+    assert iou(understood(source, copy) > 0, half) > 0.99
 
 
 def test_gray_photographs_with_strokes(tmp_path, portrait, strokes):
