@@ -257,24 +257,28 @@ def prepare_mask(
     if dilate_px == "auto":
         if mask.any():
             pixels = image()
-            mask = _over_dirty_rims(widen_holes(mask, pixels), pixels)
+            mask = _over_dirty_rims(mask, widen_holes(mask, pixels), pixels)
         dilate_px = 0
     return dilate_and_feather(mask, dilate_px=dilate_px, feather_px=feather_px)
 
 
-def _over_dirty_rims(mask: FloatArray, image: FloatArray) -> FloatArray:
-    """Extend holes over their dirty rims, with the maximum value of the mask nearby; their soft edge gets it, too."""
+def _over_dirty_rims(mask: FloatArray, wider: FloatArray, image: FloatArray) -> FloatArray:
+    """Extend the holes that `widen_holes` left as they are over their dirty rims.
+
+    Rims and the soft edges inside them get the maximum value of the mask nearby.
+    """
     import cv2
 
-    from restore.restorers.hole_rims import dirty_rims, reach_px
+    from restore.restorers import hole_rims
 
-    rims = dirty_rims(image, mask > 0)
+    rims = hole_rims.dirty_rims(image, mask > 0)
     if not rims.any():
-        return mask
-    box = np.ones((2 * (reach_px(*mask.shape) + _EDGE_PX) + 1,) * 2, np.uint8)
-    nearby = cv2.dilate(mask, box)
+        return wider
+    labels = cv2.connectedComponents((rims | (wider > 0)).astype(np.uint8))[1]
+    rims &= ~np.isin(labels, np.unique(labels[wider > mask]))
+    nearby = cv2.dilate(mask, np.ones((2 * (hole_rims.LARGEST_REACH_PX + _EDGE_PX) + 1,) * 2, np.uint8))
     edge = cv2.dilate(rims.astype(np.uint8), np.ones((2 * _EDGE_PX + 1,) * 2, np.uint8)) > 0
-    return np.where(rims | (edge & (mask > 0)), nearby, mask)
+    return np.where(rims | (edge & (mask > 0)), nearby, wider)
 
 
 def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:
