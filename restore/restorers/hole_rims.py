@@ -131,7 +131,8 @@ def _rim_px(step: FloatArray, ring: npt.NDArray[np.int64], reach: int) -> int:
         steep = abs(signed[-1]) > max(CERTAIN * error, LEAST_STEP) or float(np.median(size[here])) > limit
         if steep and number <= width + 2:
             width = number
-    if not width:
+    # Where steps are large as far as the reach, something in the image is there, not a rim.
+    if width in (0, reach):
         return 0
     change = np.abs(np.cumsum(signed[::-1])[::-1])  # of each ring, relative to the last
     return max(width, int(np.flatnonzero(change > max(LEAST_CHANGE, HIDDEN * usual)).max(initial=-1)) + 1)
