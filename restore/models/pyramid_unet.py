@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import Norm, UNet
@@ -55,6 +55,18 @@ class PyramidUNet(UNet):
         self.head.weight.data[:, 3:].zero_()
         self.tail.weight.data[1:].zero_()
         self.tail.get_parameter("bias").data[1:].zero_()
+
+    def train(self, mode: bool = True) -> PyramidUNet:
+        """Set the training mode; batch normalization keeps its statistics.
+
+        The levels have different statistics. Those of one batch would fit only the level that it came from, and their
+        running means none.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """The logits of the damage on one level, or of the whole image.
