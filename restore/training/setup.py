@@ -101,7 +101,7 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
     generator.init_for_training()
     if config.init is not None and use_init:
         path = find_weights(config.init)
-        load_strictly(generator, with_mask_channel(read_initial(path), generator), path)
+        load_strictly(generator, with_new_channels(read_initial(path), generator), path)
     patch = config.data.patch
     if patch % generator.multiple:
         raise RestoreError(f"must be a multiple of {generator.multiple} for this model", where=f"data.patch = {patch}")
@@ -130,16 +130,19 @@ def read_initial(path: Path) -> dict[str, Tensor]:
     return read_weights(path)[1]
 
 
-def with_mask_channel(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
-    """Extend weights of a U-Net without a mask for one with a mask; the weights of the new input channel are zero.
+def with_new_channels(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
+    """Extend weights of a U-Net by one input channel, and by one output channel, if the generator has one more.
 
-    Weights from blind clean-up are a better start for inpainting than random ones.
+    The new weights are zero. So weights from blind clean-up are a start for inpainting, which also sees the mask, and
+    weights of a detector on one level for a detector on all levels of a pyramid (`PyramidUNet`).
     """
-    head = state.get("head.weight")
-    own = generator.state_dict().get("head.weight")
-    if head is None or own is None or own.shape[1] != head.shape[1] + 1 or not generator.takes_mask:
-        return state
-    return {**state, "head.weight": torch.cat([head, torch.zeros_like(head[:, :1])], dim=1)}
+    own = generator.state_dict()
+    extended = dict(state)
+    for name, dim in (("head.weight", 1), ("tail.weight", 0), ("tail.bias", 0)):
+        if name in state and name in own and own[name].shape[dim] == state[name].shape[dim] + 1:
+            value = state[name]
+            extended[name] = torch.cat([value, torch.zeros_like(value.narrow(dim, 0, 1))], dim)
+    return extended
 
 
 def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, multiple: int) -> None:
