@@ -48,6 +48,8 @@ class PaintedMarks(ScaledStep):
         shade: luminance of dark marks, in [0, 1].
         warmth: how much less blue than red bright marks have, in [0, 1]: paper yellows.
         gaps: fraction of a mark that is invisible.
+        rough: how grainy a mark is, from 0 (even) to 1 (a row of beads): what scratches jumps, and emulsion breaks in
+            grains.
         reversed: fraction of a mark that has the opposite tone.
         halo: opacity of an edge of the opposite tone around a mark.
         halo_px: width of that edge in pixels.
@@ -65,6 +67,7 @@ class PaintedMarks(ScaledStep):
     shade: Annotated[Range, within(0, 1)] = (0.0, 0.25)
     warmth: Annotated[Range, within(0, 0.5)] = (0.0, 0.14)
     gaps: Annotated[Range, within(0, 1)] = (0.0, 0.1)
+    rough: Annotated[Range, within(0, 1)] = (0.0, 0.0)
     reversed: Annotated[Range, within(0, 1)] = (0.0, 0.0)
     halo: Annotated[Range, within(0, 1)] = (0.0, 0.0)
     halo_px: Annotated[Range, within(0.2, 20)] = (0.8, 2)
@@ -81,7 +84,7 @@ class PaintedMarks(ScaledStep):
 
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`segments` [B, N, 7] (see `draw_segments`); `tones` [B, 2, 3] of the marks and the opposite; `gaps`,
-        `reversed`, `halo`, `halo_px`, `relief` [B]; `shift` [B, 2] (x, y) of the relief in pixels; `key`."""
+        `rough`, `reversed`, `halo`, `halo_px`, `relief` [B]; `shift` [B, 2] (x, y) of the relief in pixels; `key`."""
         own = fold_in(keys, 900)
         paper = paper_tone(own, 0, self.light, self.warmth)
         dirt = dirt_tone(own, 10, self.shade)
@@ -93,6 +96,7 @@ class PaintedMarks(ScaledStep):
             "segments": self._segments(fold_in(keys, 901), size),
             "tones": torch.where(is_bright, tones, tones.flip(1)),
             "gaps": uniform_range(own, 23, self.gaps),
+            "rough": uniform_range(own, 29, self.rough),
             "reversed": uniform_range(own, 24, self.reversed),
             "halo": uniform_range(own, 25, self.halo),
             "halo_px": uniform_range(own, 26, self.halo_px) * self.scale(size),
@@ -121,6 +125,12 @@ class PaintedMarks(ScaledStep):
         if self.gaps[1] > 0:
             places = value_noise(key, 10, 28 * scale, size, device, octaves=4)
             grain = grain * smoothstep((places - _threshold(number("gaps"))) / 0.12 + 0.5)
+        if self.rough[1] > 0:
+            beads = value_noise(key, 30, 4.5 * scale, size, device, octaves=2)
+            beads = beads + 0.8 * (field_uniform(key, 40, (1, *size), device) - 0.5)
+            # Grains are missing where the noise is low.
+            kept = smoothstep((0.5 + 0.9 * beads - 0.9 * number("rough")) / 0.4 + 0.5)
+            grain = grain * torch.where(number("rough") > 0, kept, 1.0)
         if self.reversed[1] > 0:
             places = value_noise(key, 20, 22 * scale, size, device, octaves=4)
             tone = torch.where(places < _threshold(number("reversed")), opposite, tone)
