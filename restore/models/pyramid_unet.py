@@ -96,7 +96,9 @@ class PyramidUNet(UNet):
         if min(height, width) // 2 < self.coarsest_px:
             return torch.full_like(image[:, :1], NOTHING, dtype=torch.float32)
         half = F.interpolate(image, (height // 2, width // 2), mode="area")
-        room = [-side % self.multiple for side in half.shape[-2:]]
-        padded = F.pad(half, (0, room[1], 0, room[0]), mode="replicate")
+        below, right = (-side % self.multiple for side in half.shape[-2:])
+        # As `ModelRequirements.pad` pads images for use.
+        mode = "reflect" if below < half.shape[-2] and right < half.shape[-1] else "replicate"
+        padded = F.pad(half, (0, right, 0, below), mode=mode)
         found = self(padded)[..., : half.shape[-2], : half.shape[-1]]
         return F.interpolate(found, (height, width), mode="bilinear", align_corners=False)
