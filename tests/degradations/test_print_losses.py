@@ -216,6 +216,8 @@ def test_bare_paper_lines_a_loss() -> None:
         widths[rim] = float(np.median(measured))
     assert widths[4] == pytest.approx(3.6, abs=1)
     assert widths[10] == pytest.approx(8.5, abs=2)
+    grain = one[torch.from_numpy(paper & (distance_transform_edt(paper) > 1.5))]
+    assert 0.008 < grain.std() < 0.035
     paper = sampled({**EDGE, "light": [0.7, 0.9]}, 500)["tones"][:, 0]
     assert paper.mean().item() == pytest.approx(0.8 - 0.013, abs=0.01)
     assert (paper[:, 0] - paper[:, 2]).mean().item() == pytest.approx(0.07, abs=0.012)
@@ -239,6 +241,12 @@ def test_the_straight_edge_of_a_print_is_no_damage() -> None:
     assert shown[shown > 0].mean().item() == pytest.approx(6, abs=0.3)
 
 
+def sampled_strips(step: dict, count: int) -> np.ndarray:
+    """The widths of the strips [count, 4] (left, right, top, bottom) of the images that `masks` draws."""
+    damage = degradation_from([step], "test").sample(keys(5, last=range(count)), (200, 200))
+    return damage.steps[0].params["border"].numpy()
+
+
 def test_corners_are_those_of_the_print_not_of_the_scan() -> None:
     """With a border of 30 px, a loss of 40 px reaches 70 px into the scan, and only the print's part is masked."""
     step = {**EDGE, "size": 40, "border": 1, "border_px": 30}
@@ -246,7 +254,15 @@ def test_corners_are_those_of_the_print_not_of_the_scan() -> None:
     depth = [np.argwhere(one) for one in mask if one.any()]
     inner = [int(np.minimum(place, 199 - place).max()) for place in depth]
     assert 62 < np.median(inner) < 90
-    assert not mask[:, [0, 0, -1, -1], [0, -1, 0, -1]].all()
+    # The strip itself is never masked, and a corner of the print is as often lost at the left as at the right.
+    strip = sampled_strips(step, 40)
+    for one, (left, right, top, bottom) in zip(mask, strip):
+        for width, side in zip((left, right, top, bottom), (one, one[:, ::-1], one.T, one.T[:, ::-1])):
+            assert not side[:, : int(width)].any()
+    left, right, top, bottom = (strip > 0).T
+    corner = mask[:, [31, 31, 168, 168], [31, 168, 31, 168]]
+    for lost, sides in zip(corner.T, (left & top, right & top, left & bottom, right & bottom)):
+        assert lost[sides].mean() > 0.1
 
 
 # Smears.
@@ -318,6 +334,8 @@ def test_strokes_run_in_one_direction_and_drops_fall_around_them() -> None:
     assert run[..., 1].max().item() == pytest.approx(30, rel=0.1)
     assert run[..., 1].median() < 3
     assert drops[..., 4].max().item() == pytest.approx(2.2, abs=0.05)
+    beside = (brush.mean(2)[..., :2] - brush[..., :2].mean((1, 2))[:, None]) * params["direction"].flip(1)[:, None]
+    assert (beside[..., 0] - beside[..., 1]).abs().amax(1).median().item() == pytest.approx(17, rel=0.2)
     far = (drops[..., :2] - brush[..., :2].flatten(1, 2).mean(1)[:, None]).norm(dim=2)
     assert far.median().item() == pytest.approx(120 * 0.5**1.5, rel=0.25)
 
