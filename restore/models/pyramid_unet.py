@@ -97,8 +97,8 @@ class PyramidUNet(UNet):
             return torch.full_like(image[:, :1], NOTHING, dtype=torch.float32)
         half = F.interpolate(image, (height // 2, width // 2), mode="area")
         below, right = (-side % self.multiple for side in half.shape[-2:])
-        # As `ModelRequirements.pad` pads images for use.
+        # As `ModelRequirements.pad` does.
         mode = "reflect" if below < half.shape[-2] and right < half.shape[-1] else "replicate"
-        padded = F.pad(half, (0, right, 0, below), mode=mode)
-        found = self(padded)[..., : half.shape[-2], : half.shape[-1]]
+        padded, padded_above = (F.pad(x, (0, right, 0, below), mode=mode) for x in (half, self._above(half)))
+        found = self(padded, padded_above)[..., : half.shape[-2], : half.shape[-1]]
         return F.interpolate(found, (height, width), mode="bilinear", align_corners=False)

@@ -142,9 +142,8 @@ class Detector:
         height, width = image.shape[-2:]
         above = None
         if min(height, width) // 2 >= self._coarsest_px:
-            pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-            half = cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-            coarse = self._logits(torch.from_numpy(half).permute(2, 0, 1), tile_px, on_event)
+            half = F.interpolate(image[None], (height // 2, width // 2), mode="area")[0]
+            coarse = self._logits(half, tile_px, on_event)
             above = F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
         elif self._joins_levels:
             above = torch.full_like(image[:1], NOTHING)
