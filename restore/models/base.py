@@ -31,7 +31,7 @@ class RestorationNetwork(nn.Module):
     tileable: bool = True
     can_detect: ClassVar[bool] = False
     joins_levels: ClassVar[bool] = False
-    coarsest_px: int = 512
+    coarsest_px: int = 192
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
