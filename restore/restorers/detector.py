@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import cv2
@@ -26,6 +27,9 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Images of up to this many pixels are also searched mirrored.
 SELF_ENSEMBLE_MAX_PX = 1 << 20
+
+#: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
+FOUND_TWICE = 0.8
 
 #: The dimensions along which an image is mirrored. Rotations are left out: photographs have an up and a down, and a
 #: network that never saw one lying on its side detects less in it.
@@ -83,8 +87,8 @@ class Detector:
 
         The image is searched on the levels of a pyramid, each half the size of the one before: damage that is wide in
         pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
-        joins the levels itself (`PyramidUNet`); the result of any other is the union. For small images, probabilities
-        are averaged over mirror images (`self_ensemble`).
+        joins the levels itself (`PyramidUNet`); the result of any other is the union, with the outlines of the finest
+        level that finds a mark. For small images, probabilities are averaged over mirror images (`self_ensemble`).
 
         Args:
             image: H×W×3, sRGB, [0, 1].
@@ -148,25 +152,43 @@ class Detector:
         elif self._joins_levels:
             above = torch.full_like(image[:1], NOTHING)
         side = self.auto_tile_px(height, width) if tile_px is None else tile_px
-        return run_tiled(
+        logits = run_tiled(
             lambda tile, tile_above: self._level(tile, tile_above, on_event),
-            [image, above],
+            [image, above if self._joins_levels else None],
             tile_px=side if self.requirements.tileable else 0,
             overlap_px=self.requirements.overlap_px,
             multiple=self.requirements.multiple,
             on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
         )
+        if above is None or self._joins_levels:
+            return logits
+        return torch.maximum(logits, self._beyond(logits, above))
+
+    def _beyond(self, logits: Tensor, above: Tensor) -> Tensor:
+        """The logits from above without the outskirts of marks that this level finds, too, with sharper outlines.
+
+        Masks that are two pixels too wide cost 0.5 dB of what filling scratches gains.
+        """
+        limit = math.log(self.threshold / (1 - self.threshold))
+        here, there = ((x[0] >= limit).numpy().astype(np.uint8) for x in (logits, above))
+        window = np.ones((9, 9), np.uint8)
+        near = cv2.dilate(here, window)
+        # What this level finds, with the inside of wide marks, of which it finds only the edges.
+        filled = cv2.morphologyEx(here, cv2.MORPH_CLOSE, window)
+        count, labels = cv2.connectedComponents(there, connectivity=8)
+        found = np.bincount(labels.ravel(), near.ravel(), count) / np.bincount(labels.ravel(), minlength=count).clip(1)
+        outskirts = (found[labels] > FOUND_TWICE) & (there > 0) & (filled == 0)
+        return torch.where(torch.from_numpy(outskirts), NOTHING, above)
 
     def _level(self, tile: Tensor, above: Tensor | None, on_event: Callable[[str], None]) -> Tensor:
         """B×3×H×W and the logits from above -> logits B×1×H×W, in fp32 where half precision gives NaN."""
         height, width = tile.shape[-2:]
-        padded, padded_above = self.requirements.pad(tile, above if self._joins_levels else None)
+        padded, padded_above = self.requirements.pad(tile, above)
         logits = self._run(padded, padded_above)
         if self.precision != "fp32" and not bool(torch.isfinite(logits).all()):
             on_event(f"{self.precision} output contains NaN; repeated that part in fp32")
             logits = NetworkRunner(self.network, self.device, "fp32")(padded, padded_above)
-        logits = logits[..., :height, :width]
-        return logits if above is None or self._joins_levels else torch.maximum(logits, above)
+        return logits[..., :height, :width]
 
 
 def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
