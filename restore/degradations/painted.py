@@ -17,6 +17,7 @@ from restore.degradations.drawing import (
     AY,
     BX,
     BY,
+    OPACITY,
     RADIUS_A,
     RADIUS_B,
     draw_segments,
@@ -172,7 +173,7 @@ class PaintedMarks(ScaledStep):
                 moved[..., [AY, BY]] += sign * params["shift"][:, 1:, None]
                 # The relief is of one strength along the mark, and at least a pixel wide.
                 moved[..., [RADIUS_A, RADIUS_B]] = moved[..., [RADIUS_A, RADIUS_B]].clamp(min=0.7)
-                moved[..., 6] = (moved[..., 6] > 0).to(torch.float64)
+                moved[..., OPACITY] = (moved[..., OPACITY] > 0).to(torch.float64)
                 layers.append(moved)
         drawn = list(draw_segments(torch.cat(layers), size, device, softness=self.softness).chunk(len(layers)))
         cover = drawn.pop(0)

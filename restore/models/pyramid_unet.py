@@ -1,4 +1,4 @@
-"""A detector that looks at an image from far to near: one U-Net on every level of an image pyramid."""
+"""A detector that looks at an image from coarse to fine: one U-Net on every level of an image pyramid."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ NOTHING = -8.0
 class PyramidUNet(UNet):
     """A U-Net that detects damage on the levels of an image pyramid, from coarse to fine, with the same weights.
 
-    Damage of a print is a hair here and a hand's breadth there: a crack is 2 pixels wide in one scan and 20 in
-    another. On some level of a pyramid every mark is a few pixels wide, and on the coarsest the network sees the whole
-    print. A level gets the image and what the level above found, enlarged; it outputs what it finds itself, l, and how
-    far it believes the level above, v. Its result is the union log(exp(l) + exp(p + v)) of l and the enlarged logits p
-    from above. So a fine level draws the outline of what is found on a coarse one, and may veto it.
+    A crack is 2 pixels wide in one scan and 20 in another. On some level of a pyramid, every mark is a few pixels wide,
+    and on the coarsest, the network sees the whole print. A level gets the image and the logits p of the level above,
+    enlarged. It outputs its own logits l and a weight v of the level above. The result is log(exp(l) + exp(p + v)): the
+    union of both. With a low v, a fine level vetoes what a coarse one found, or narrows its outline.
 
     The weights of a `UNet` detector with one more input channel (zeros) and one more output channel (zeros) are a
     valid start: the union of its results over the levels.
