@@ -22,7 +22,8 @@ from torch import Tensor
 
 from restore.degradations import key, load_degradation
 from restore.devices import limit_threads
-from restore.fix.steps import MemoryPage, Models, Steps, repair, run_steps, tiles_of
+from restore.fix.pages import MemoryPage
+from restore.fix.steps import Models, Steps, repair, run_steps, tiles_of
 from restore.images import find_images, read_rgb8
 from restore.metrics import psnr
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts

@@ -21,7 +21,8 @@ from skimage import data
 
 from restore.degradations import Degradation, degradation_from, key, load_degradation
 from restore.devices import limit_threads
-from restore.fix.steps import MemoryPage, Models, Steps, run_steps, tiles_of
+from restore.fix.pages import MemoryPage
+from restore.fix.steps import Models, Steps, run_steps, tiles_of
 from restore.restorers.base import Restorer
 from restore.restorers.detector import open_detector
 from restore.restorers.registry import open_restorer

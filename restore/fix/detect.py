@@ -13,13 +13,15 @@ from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.io import check_pipes
 from restore.fix.options import DetectOptions, FilePath
+from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan, Job, is_pipe, plan_fix
+from restore.fix.reader import WorkItem
 from restore.fix.results import Progress, Summary
 from restore.fix.run import run_stages
 from restore.fix.sensitivity import threshold_of
 from restore.fix.side_outputs import preview_name, preview_of, with_side_targets
-from restore.fix.stages import Stages, WorkItem
-from restore.fix.steps import MemoryPage, Models, Steps
+from restore.fix.stages import Stages
+from restore.fix.steps import Models, Steps
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.mask_kinds import mask_of
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
 from restore.fix.options import EXTENSIONS, FixOptions
+from restore.fix.pages import MemoryPage
 from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.reader import WorkItem, is_lossy_reencode
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
-from restore.fix.stages import Stages, WorkItem, is_lossy_reencode
-from restore.fix.steps import MemoryPage
+from restore.fix.stages import Stages
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes
 from restore.images.decode import check_size
 from restore.images.encode import encode, without_metadata

@@ -22,8 +22,8 @@ from restore.files import check_unchanged, replace_atomically, temporary_path, w
 from restore.fix.mask_kinds import Tones
 from restore.fix.masks import FloatArray, dilate_and_feather, opaque_where_repaired, reach_px, transparency
 from restore.fix.options import Metadata
+from restore.fix.pages import Page, blend
 from restore.fix.side_outputs import mask_levels
-from restore.fix.steps import Page, blend
 from restore.images import DecodedImage
 from restore.images.out_of_core import Spool, SpooledImage, spool_image, write_spooled
 from restore.images.read import check_mask_size, mask_from_image

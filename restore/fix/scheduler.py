@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from restore.fix.plan import Job
-from restore.fix.stages import HugeItem, Stages, WorkItem
+from restore.fix.reader import HugeItem, WorkItem
+from restore.fix.stages import Stages
 
 if TYPE_CHECKING:
     from restore.fix.results import ResultRecorder

@@ -2,15 +2,14 @@
 
     correct fading -> detect damage -> fill holes, or restore everywhere -> clean up -> blend
 
-`run_steps` is that list. It works on a `Page`, which hides where the pixels are stored: `MemoryPage` holds an array,
-`restore.fix.out_of_core.SpooledPage` reads and writes rows of files on disk. Decoding, the note in the metadata and
-encoding are in `restore.fix.stages`.
+`run_steps` is that list. It works on a `Page`, which hides where the pixels are stored: `restore.fix.pages.MemoryPage`
+holds an array, `restore.fix.out_of_core.SpooledPage` reads and writes rows of files on disk. Decoding, encoding and the
+note in the metadata are in `restore.fix.stages`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,14 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from restore.fix.pages import MemoryPage, Page, to_tensor
 from restore.restorers.base import Restorer, check_finite, run_restorer, run_restorer_banded
 
 if TYPE_CHECKING:
-    from restore.fix.fade_correction import Curves
     from restore.fix.options import Dilate
-    from restore.images import DecodedImage
-    from restore.restorers.base import ModelRequirements
-    from restore.restorers.hole_crops import Region
 
 FloatArray = npt.NDArray[np.float32]
 OnEvent = Callable[[str], None]
@@ -130,179 +126,6 @@ class Steps:
 
 
 # The pages that the steps work on.
-
-
-class Page(ABC):
-    """One page of an image on its way through the steps.
-
-    Rows and columns are slices of the upright page. Images are float32, h×w×3, sRGB, [0, 1].
-
-    Attributes:
-        has_mask: the page has a mask, read or detected.
-        fading_corrected, filled, cleaned: which steps changed the page.
-        fading_estimated: it is known whether the page has faded.
-        everywhere: pixels outside the mask change, too.
-        damaged_pixels: the number of pixels that the detector found damaged; None: it did not run.
-    """
-
-    has_mask = False
-    fading_estimated = fading_corrected = filled = cleaned = False
-    everywhere = False
-    damaged_pixels: int | None = None
-
-    @property
-    @abstractmethod
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
-
-    @abstractmethod
-    def read(self, rows: slice, columns: slice) -> FloatArray:
-        """A part of the page, as input of the next step."""
-
-    @abstractmethod
-    def read_mask(self, rows: slice, columns: slice) -> FloatArray:
-        """A part of the mask, h×w in [0, 1], 1 = repair."""
-
-    @abstractmethod
-    def hole_crops(self, requirements: ModelRequirements) -> Sequence[Region]:
-        """Crops that show every hole of the mask to a restorer; see `restore.restorers.hole_crops`."""
-
-    @abstractmethod
-    def correct(self, curves: Curves) -> None:
-        """Apply tone curves to the whole page."""
-
-    @abstractmethod
-    def write_rows(self, top: int, band: Tensor) -> None:
-        """Replace whole rows by 3×(h·scale)×(W·scale). Rows come from the top down; `top` = 0 starts over."""
-
-    @abstractmethod
-    def write_hole(self, crop: Region, own: npt.NDArray[np.bool_], filled: Tensor) -> None:
-        """Replace the pixels `own` (h×w) of a crop by those of `filled`, 3×h×w. `read` still returns the old pixels, so
-        every hole is filled from the original surroundings."""
-
-    def end_rows(self) -> None:  # noqa: B027
-        """End `write_rows`: `read` now returns the new rows."""
-
-    def end_holes(self) -> None:  # noqa: B027
-        """End `write_hole`: `read` now returns the filled holes, blended into the page by the mask."""
-
-    def finish(self) -> None:  # noqa: B027
-        """End the steps, and free memory that only they need."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether any step changed the page, or may have changed it."""
-        return self.fading_corrected or self.filled or self.cleaned
-
-
-class MemoryPage(Page):
-    """A page in memory.
-
-    Args:
-        load: returns the image. It is called when the first step needs the pixels, so the pages of a file are not
-            all in memory as floats at once.
-        mask: H×W in [0, 1], 1 = repair; None: no mask.
-    """
-
-    def __init__(self, load: Callable[[], FloatArray], mask: FloatArray | None = None) -> None:
-        self._load, self.mask = load, mask
-        self.has_mask = mask is not None
-        self._image: FloatArray | None = None
-        self._new: FloatArray | None = None
-        self._unblended: FloatArray | None = None
-
-    @property
-    def image(self) -> FloatArray:
-        """The page, as input of the next step."""
-        if self._image is None:
-            self._image = self._load()
-        return self._image
-
-    @image.setter
-    def image(self, image: FloatArray) -> None:
-        self._image = image
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        height, width, _ = self.image.shape
-        return height, width
-
-    def read(self, rows: slice, columns: slice) -> FloatArray:
-        """See `Page.read`."""
-        return self.image[rows, columns]
-
-    def read_mask(self, rows: slice, columns: slice) -> FloatArray:
-        """See `Page.read_mask`."""
-        assert self.mask is not None
-        return self.mask[rows, columns]
-
-    def hole_crops(self, requirements: ModelRequirements) -> Sequence[Region]:
-        """See `Page.hole_crops`."""
-        from restore.restorers.hole_crops import crops
-
-        assert self.mask is not None
-        return crops(self.mask > 0, requirements)
-
-    def correct(self, curves: Curves) -> None:
-        """See `Page.correct`."""
-        self.image = curves(self.image)
-
-    def write_rows(self, top: int, band: Tensor) -> None:
-        """See `Page.write_rows`."""
-        rows = band.permute(1, 2, 0).numpy()
-        if top == 0:
-            height, width = self.size
-            scale = rows.shape[1] // width
-            self._new = np.empty((height * scale, width * scale, 3), np.float32)
-        assert self._new is not None
-        self._new[top : top + rows.shape[0]] = rows
-
-    def end_rows(self) -> None:
-        """See `Page.end_rows`."""
-        assert self._new is not None
-        self.image, self._new = self._new, None
-
-    def write_hole(self, crop: Region, own: npt.NDArray[np.bool_], filled: Tensor) -> None:
-        """See `Page.write_hole`."""
-        if self._new is None:
-            self._new = self.image.copy()
-        self._new[crop.rows, crop.columns][own] = filled.permute(1, 2, 0).numpy()[own]
-
-    def end_holes(self) -> None:
-        """See `Page.end_holes`."""
-        assert self._new is not None
-        assert self.mask is not None
-        self._unblended, self._new = self._new, None
-        self.image = blend(self.image, self._unblended, self.mask)
-
-    def finish(self) -> None:
-        """See `Page.finish`."""
-        if not self.changed:
-            self._image = self._unblended = None
-        elif self.everywhere:
-            self._unblended = None
-        else:
-            self._image = None
-
-    @property
-    def repaired(self) -> FloatArray | None:
-        """The repaired page; None if no step changed it.
-
-        A page that changes only in its holes is not yet blended by the mask, because `DecodedImage.blend` does that in
-        the color space of the image.
-        """
-        if not self.changed:
-            return None
-        return self._image if self.everywhere else self._unblended
-
-    def put_into(self, source: DecodedImage, strength: float) -> DecodedImage:
-        """Blend the repair into the source of the page with this strength, in [0, 1], and free the arrays."""
-        repaired, self._image, self._unblended = self.repaired, None, None
-        if repaired is None:
-            return source
-        return source.blend(repaired, None if self.everywhere else self.mask, strength=strength)
-
 
 # The steps.
 
@@ -445,22 +268,6 @@ def levels_between(before: FloatArray, after: FloatArray) -> float:
     return 255 * distance / math.sqrt(before.size)
 
 
-def blend(image: FloatArray, repaired: FloatArray, mask: FloatArray) -> FloatArray:
-    """Blend two images, H×W×3, by a mask, H×W in [0, 1]: `repaired` where it is 1, `image` where it is 0.
-
-    Where the mask is 0, both images must already be equal; then a binary mask needs no blending.
-    """
-    if not ((mask > 0) & (mask < 1)).any():
-        return repaired
-    share = mask[:, :, None]
-    return np.where(share == 1, repaired, image + share * (repaired - image))
-
-
-def to_tensor(image: FloatArray) -> Tensor:
-    """H×W×3 -> 3×H×W, contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
 def repair(
     restorer: Restorer,
     image: FloatArray,
@@ -546,68 +353,3 @@ def model_provenance(models: Models, steps: Steps, done: Sequence[str]) -> dict[
 
 
 # Batches of small images of one size, for GPUs, where kernel launches cost more than pixels.
-
-
-def places(restorer: Restorer, height: int, width: int, tile_px: int) -> int:
-    """The batch size of a restorer for images of one size; 1: no batches.
-
-    It depends only on the image size, never on the queue: kernels are chosen by shape and round differently, so a
-    varying batch size would change results.
-    """
-    if 0 < tile_px < max(height, width) and restorer.requirements.tileable:
-        return 1
-    return max(1, restorer.max_batch_pixels // (height * width))
-
-
-def goes_whole(restorer: Restorer, mask: FloatArray | None) -> bool:
-    """Whether the restorer gets an image with these holes as a whole, rather than as one crop per hole."""
-    if mask is None:
-        return True
-    from restore.restorers.hole_crops import crops
-
-    return [crop.size for crop in crops(mask > 0, restorer.requirements)] == [mask.shape]
-
-
-@torch.inference_mode()
-def repair_together(
-    restorer: Restorer, pages: Sequence[MemoryPage], count: int, grain_keys: Sequence[int | None]
-) -> list[bool]:
-    """Run a restorer on a batch of pages of one size. Each result equals that of the page alone.
-
-    Args:
-        restorer: any restorer.
-        pages: 1 to `count` pages. Either all have a mask with which the page `goes_whole`, or none has a mask.
-        count: batch size (see `places`); missing pages are padded with the last page.
-        grain_keys: one per page; see `run_steps`.
-
-    Returns:
-        For each page, whether it is repaired; False if its output contains NaN or Inf.
-    """
-    images = [to_tensor(page.image)[None] for page in pages]
-    where = [page.mask > 0 for page in pages if page.mask is not None]
-    holes = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in where]
-    prepared = [restorer.prepare(image, holes[i] if holes else None) for i, image in enumerate(images)]
-    taken = [min(place, len(pages) - 1) for place in range(count)]
-    batch, masks = zip(*(prepared[i] for i in taken))
-    out = restorer(torch.cat(batch), torch.cat(masks) if holes else None, prepared=True)
-    repaired = []
-    for number, (page, image) in enumerate(zip(pages, images)):
-        one = out[number]
-        finite = bool(torch.isfinite(torch.where(holes[number][0] > 0, one, image[0]) if holes else one).all())
-        repaired.append(finite)
-        if finite and not holes:
-            page.write_rows(0, one)
-            page.end_rows()
-        elif finite:
-            from restore.restorers.hole_crops import Region
-
-            hole = holes[number][0, 0].numpy() > 0
-            key = grain_keys[number]
-            if key is not None:
-                from restore.fix.grain import with_grain
-
-                one = with_grain(one, image[0], hole, hole, (0, 0), key)
-            height, width = hole.shape
-            page.write_hole(Region(slice(0, height), slice(0, width)), hole, one)
-            page.end_holes()
-    return repaired

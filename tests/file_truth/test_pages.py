@@ -11,7 +11,7 @@ import pyvips
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from restore.errors import RestoreError
-from restore.fix import stages
+from restore.fix import reader
 from restore.images import image_from_bytes
 from restore.images.metadata import tiff as tiff_pages
 from restore.restorers.base import ModelRequirements
@@ -200,7 +200,7 @@ def test_pages_that_a_cut_file_has_lost_are_told(tmp_path, monkeypatch, parts):
     class Tiled(Identity):
         requirements = ModelRequirements(needs_mask=False, tileable=True)
 
-    monkeypatch.setattr(stages, "HUGE_PIXELS", 1 if parts else 10**9)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 1 if parts else 10**9)
     data = write_pages(tmp_path / "in/x.tif", PAGES).read_bytes()
     second = tiff_pages.find_pages(data)[1]
     (tmp_path / "in/cut.tif").write_bytes(data[:second])

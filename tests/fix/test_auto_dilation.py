@@ -8,9 +8,10 @@ import pytest
 from skimage import data
 
 from restore.errors import RestoreError
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.fix.masks import auto_reach_px, widen_holes
 from restore.fix.options import FixOptions
+from restore.fix.stages import Stages
 from tests.fix.conftest import Filler, Inverter, fix_with, load, logged, save
 
 HEIGHT, WIDTH = 340, 460
@@ -172,8 +173,8 @@ def test_a_huge_picture_whose_mask_is_to_be_widened_is_in_memory(tmp_path, monke
     save(tmp_path / "mask.png", moved(mask, -2).astype(np.uint8) * 255)
     results = []
     for limit in (10**9, 10_000):
-        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
-        monkeypatch.setattr(huge.Stages, "repair_in_parts", lambda *_, **__: pytest.fail("it went in parts"))
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(Stages, "repair_in_parts", lambda *_, **__: pytest.fail("it went in parts"))
         out = tmp_path / str(limit)
         summary = fix_with(tmp_path / "in", out, Filler(), masks=tmp_path / "mask.png", mask_dilate="auto")
         assert (summary.done, summary.failed) == (1, [])

@@ -12,7 +12,7 @@ import torch
 from skimage import color
 
 from restore.degradations.color import Fade
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.fix.fade_correction import estimated, thumbnail, unfaded
 from restore.images import read_image, read_rgb8
 from tests.fix.conftest import Filler, Identity, fix_with, hole, load, photo, save, snapshot
@@ -240,7 +240,7 @@ def test_in_parts_as_in_memory(masked, tmp_path, monkeypatch):
     save(tmp_path / "mask.png", hole(300, 400, (40, 50, 60, 90), (200, 5, 290, 20)) // 2)
     restorer, options = (Filler(), {"masks": tmp_path / "mask.png"}) if masked else (Identity(), {})
     for way, limit in (("memory", 10**9), ("parts", 50_000)):
-        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
         fix_with(tmp_path / "in", tmp_path / way, restorer, correct_fading=True, strength=0.8, tile=64, **options)
     for name in ("a.png", "b.tif"):
         one, two = (read_image(tmp_path / way / name).pixels.astype(int) for way in ("memory", "parts"))

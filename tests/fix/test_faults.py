@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.fix import stages as huge
-from restore.fix import stages as reading
+from restore.fix import reader
 from restore.fix.options import FixOptions
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import (
@@ -151,7 +150,7 @@ def test_files_that_vanish_between_plan_and_read_fail_alone(pictures, tmp_path):
 
 
 def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path, monkeypatch):
-    read = reading.read_bytes
+    read = reader.read_bytes
 
     def changing(path):
         data = read(path)
@@ -159,7 +158,7 @@ def test_a_picture_that_changes_while_it_is_read_fails_alone(pictures, tmp_path,
             path.write_bytes(data + b"more")
         return data
 
-    monkeypatch.setattr(reading, "read_bytes", changing)
+    monkeypatch.setattr(reader, "read_bytes", changing)
     summary = fix_with(pictures, tmp_path / "out", Inverter())
     assert reasons(summary) == {"b.png": "the file changed while it was read; run again"}
     assert sorted(snapshot(tmp_path / "out")) == ["a.png", "sub/deep/c.jpg"]
@@ -172,7 +171,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(pictures, tmp_path,
         requirements = ModelRequirements(needs_mask=False, tileable=True)
 
     if parts:
-        monkeypatch.setattr(huge, "HUGE_PIXELS", 1)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", 1)
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
     plan = plan_with(pictures, tmp_path / "out")
@@ -207,7 +206,7 @@ def test_pictures_over_the_limit_are_refused_by_their_header_and_the_option_is_n
 
 
 def test_the_limit_that_is_named_is_the_option_s_and_not_what_memory_has_room_for(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 10)
+    monkeypatch.setattr(reader, "_pixels_for_memory", lambda: 10)
     summary = fix_with(pictures, tmp_path / "out", Inverter(), max_pixels=299)
     assert "30×20 is over the limit of 0.000299 megapixels" in reasons(summary)["a.png"]
     assert "must fit in memory as a whole" in reasons(summary)["c.jpg"]

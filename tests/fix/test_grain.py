@@ -14,8 +14,7 @@ from torch import Tensor
 
 from restore.degradations.noise import Noise
 from restore.errors import RestoreError
-from restore.fix import grain
-from restore.fix import stages as huge
+from restore.fix import grain, reader
 from restore.fix.grain import measure_grain, pixels_key, with_grain
 from restore.fix.steps import repair
 from restore.images import read_image
@@ -152,7 +151,7 @@ def test_a_picture_that_goes_in_parts_gets_the_grain_of_one_in_memory(
     parts = []
     monkeypatch.setattr(grain, "with_grain", lambda *given: parts.append(given) or with_grain(*given))
     for name, limit in (("memory", 10**9), ("parts", 150_000)):
-        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
         assert not fix_with(scans / "in", scans / name, Smooth(), masks=scans / "masks", match_grain=True).failed
     assert snapshot(scans / "memory") == snapshot(scans / "parts")
     assert len(parts) == 8, "4 in memory, 4 in parts"

@@ -11,7 +11,7 @@ from skimage import data
 
 from restore import fix_image
 from restore.errors import RestoreError
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.fix.masks import effective_mask
 from restore.fix.options import FixOptions
 from restore.images import read_image
@@ -305,7 +305,7 @@ def test_large_images_and_arrays_take_the_same_masks(tmp_path, portrait, strokes
     painted, colored = over(portrait, COLORS["red"], strokes), over(0, COLORS["blue"], strokes)
     for name, mask in (("copy", painted), ("color", colored)):
         save(tmp_path / f"{name}.png", mask)
-        monkeypatch.setattr(huge, "HUGE_PIXELS", 1000)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", 1000)
         fix_with(tmp_path / "in", tmp_path / name, Filler(), masks=tmp_path / f"{name}.png")
         changed = (load(tmp_path / name / "x.png") != portrait).any(axis=2)
         assert np.array_equal(changed, strokes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from restore.fix import stages as huge
+from restore.fix import reader
 from tests.fix.conftest import Filler, fix_with, hole, load, photo, save
 
 
@@ -12,7 +12,7 @@ def test_a_mask_that_marks_nearly_everything_is_told(tmp_path, monkeypatch):
     save(tmp_path / "in/x.png", photo(40, 40))
     save(tmp_path / "mask.png", 255 - hole(40, 40, (10, 10, 20, 20)))
     for pixels in (10**9, 1000):
-        monkeypatch.setattr(huge, "HUGE_PIXELS", pixels)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", pixels)
         summary = fix_with(tmp_path / "in", tmp_path / f"{pixels}", Filler(), masks=tmp_path / "mask.png")
         (warning,) = summary.warnings
         assert "the mask covers 94% of the image" in warning

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restore.fix import stages as huge
+from restore.fix import reader
+from restore.fix.stages import Stages
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import fix_with, photo, save
@@ -29,14 +30,14 @@ class Smoother(Restorer):
 
 @pytest.fixture
 def everything_is_huge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 100)
 
 
 def both_ways(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[Path, Path]:
     """The folder repaired in memory, and in bands; with tiles that are small enough for several of them."""
     ways = []
     for name, limit in (("memory", 10**9), ("bands", 100)):
-        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
         summary = fix_with(folder, tmp_path / name, Smoother(), tile=64, **options)
         assert not summary.failed, summary.format()
         ways.append(tmp_path / name)
@@ -157,6 +158,6 @@ def test_a_blank_page_is_a_small_file_and_huge_all_the_same(
     (tmp_path / "in").mkdir()
     Image.new("1", (6400, 6400), 1).save(tmp_path / f"in/x.{suffix}", **options)
     taken = []
-    monkeypatch.setattr(huge.Stages, "repair_in_parts", lambda _, item, network: taken.append(item.job.source.name))
+    monkeypatch.setattr(Stages, "repair_in_parts", lambda _, item, network: taken.append(item.job.source.name))
     fix_with(tmp_path / "in", tmp_path / "out", Smoother())
     assert taken == [f"x.{suffix}"]

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from restore.files import sweep_leftovers
-from restore.fix import out_of_core
-from restore.fix import stages as huge
+from restore.fix import out_of_core, reader
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Inverter, fix_with, load, logged, photo, save
@@ -27,7 +26,7 @@ class Tiled(Inverter):
 
 @pytest.fixture(autouse=True)
 def everything_is_huge(monkeypatch):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 100)
 
 
 def exif(orientation: int) -> bytes:

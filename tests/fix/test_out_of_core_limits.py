@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Identity, fix_with, photo, save
 
@@ -16,7 +16,7 @@ class Tiled(Identity):
 
 @pytest.fixture(autouse=True)
 def everything_is_huge(monkeypatch):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 1000)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 1000)
 
 
 def test_huge_pictures_over_the_limit_and_cut_ones_name_the_option(tmp_path):

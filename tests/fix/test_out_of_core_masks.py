@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restore.fix import stages as huge
-from restore.fix.stages import Reader
+from restore.fix import reader
+from restore.fix.reader import Reader
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements, Restorer
 from tests.fix.conftest import fix_with, hole, load, photo, plan_with, run_with, save
@@ -38,7 +38,7 @@ def both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Repairs tmp_path/in in memory, and in parts, where reading whole pictures is refused."""
 
     def way(name: str, limit: int, **options: object) -> Path:
-        monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
         summary = fix_with(tmp_path / "in", tmp_path / name, FromAround(), tile=96, **options)
         assert not summary.failed, summary.format()
         assert summary.done == len(list((tmp_path / "in").iterdir()))
@@ -123,7 +123,7 @@ def test_an_empty_mask_still_changes_the_format_when_asked(tmp_path, both_ways):
 
 def test_what_the_parts_cannot_hold_is_repaired_in_memory(tmp_path, monkeypatch):
     """A hole with its surroundings as large as the picture, and a mask in a format that has to be read whole."""
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 100_000)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 100_000)
     save(tmp_path / "in/a.png", photo(*SIZE))
     large = save(tmp_path / "large.png", hole(*SIZE, (0, 0, 700, 880)))
     other = tmp_path / "other.webp"
@@ -136,7 +136,7 @@ def test_what_the_parts_cannot_hold_is_repaired_in_memory(tmp_path, monkeypatch)
 
 
 def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 1000)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 1000)
     save(tmp_path / "in/a.png", photo(*SIZE))
     save(tmp_path / "in/b.png", photo(*SIZE))
     save(tmp_path / "masks/a.png", np.zeros((700, 899), np.uint8))
@@ -154,7 +154,7 @@ def test_a_mask_of_another_size_or_none_fails_that_file(tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("pixels", [100, 10**9])
 def test_a_mask_that_cannot_be_read_is_named_and_its_picture_fails(tmp_path, monkeypatch, kind, reason, pixels):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", pixels)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", pixels)
     save(tmp_path / "in/x.png", photo(*SIZE))
     mask = save(tmp_path / "masks/x.png", HOLES)
     plan = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")

@@ -11,7 +11,7 @@ import pyvips
 from PIL import Image
 
 from restore import __version__
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.fix.provenance import ENHANCED, INPAINTED
 from restore.images.pillow import heic_available
 from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, photo, save, snapshot
@@ -102,7 +102,7 @@ def test_what_a_network_filled_is_said_to_be_made_up_and_what_a_formula_filled_i
 def test_pictures_in_parts_tell_the_same(name, tmp_path, monkeypatch):
     saved(tmp_path / "in", name)
     fix_with(tmp_path / "in", tmp_path / "memory", Inverter(), correct_fading=True)
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 100)
     fix_with(tmp_path / "in", tmp_path / "parts", Inverter(), correct_fading=True)
     assert told(tmp_path / "parts" / name) == told(tmp_path / "memory" / name)
     assert "correct_fading true" in told(tmp_path / "parts" / name)[0][0]["parameters"]

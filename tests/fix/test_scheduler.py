@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from restore.fix.batches import goes_whole, places
 from restore.fix.scheduler import _Flow, stream
-from restore.fix.steps import goes_whole, places
 from restore.restorers.base import ModelRequirements
 from restore.restorers.registry import open_restorers
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, logged, photo, save, snapshot

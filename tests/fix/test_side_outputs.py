@@ -14,11 +14,11 @@ from PIL import Image
 
 from restore import fix_image
 from restore.errors import RestoreError
-from restore.fix import stages as huge
+from restore.fix import reader, stages
 from restore.fix.detect import plan_detect, run_detect
 from restore.fix.options import DetectOptions, FixOptions
+from restore.fix.reader import Reader
 from restore.fix.results import Summary
-from restore.fix.stages import Reader
 from tests.fix.conftest import Filler, fix_with, hole, load, photo, plan_with, run_with, save, snapshot
 from tests.fix.test_sensitivity import Graded
 
@@ -124,7 +124,7 @@ def test_an_image_in_parts_saves_the_same_mask(tmp_path: Path, monkeypatch: pyte
     save(tmp_path / "given/a.png", hole(*size, (5, 5, 25, 40), (300, 200, 310, 500)))
     options: dict[str, Any] = {"masks": tmp_path / "given", "mask_dilate": 3, "mask_feather": 2}
     fix_with(tmp_path / "in", tmp_path / "memory", Filler(), save_masks=tmp_path / "m1", **options)
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 500_000)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 500_000)
     monkeypatch.setattr(Reader, "load_whole", lambda *_: pytest.fail("it was read as a whole"))
     fix_with(tmp_path / "in", tmp_path / "parts", Filler(), save_masks=tmp_path / "m2", **options)
     assert np.array_equal(load(tmp_path / "m1/a.png.png"), load(tmp_path / "m2/a.png.png"))
@@ -190,7 +190,7 @@ def test_a_mask_is_there_before_its_image(scans: Path, tmp_path: Path, monkeypat
     def fail(*args: object, **options: object) -> None:
         raise RestoreError("the disk is full", exit_code=1)
 
-    monkeypatch.setattr(huge, "write_atomically", fail)
+    monkeypatch.setattr(stages, "write_atomically", fail)
     summary = auto(scans, tmp_path / "out", save_masks=tmp_path / "masks")
     assert len(summary.failed) == 4
     assert len(names(tmp_path / "masks")) == 4

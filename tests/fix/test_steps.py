@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.fix import stages as huge
+from restore.fix import reader
 from restore.images import read_image
 from restore.restorers.base import ModelRequirements
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, logged, photo, save, snapshot
@@ -208,7 +208,7 @@ def differences(folder: Path, out: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("limit", [10**9, 100], ids=["memory", "parts"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
     for name, (pixels, options) in SOURCES.items():
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "mask.png", hole(60, 50, (3, 3, 20, 30)))
@@ -226,7 +226,7 @@ def test_strength_is_the_share_of_the_repair_that_is_applied(masked, limit, tmp_
 
 @pytest.mark.parametrize("limit", [10**9, 100], ids=["memory", "parts"])
 def test_no_strength_changes_nothing_at_all(limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(huge, "HUGE_PIXELS", limit)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
     for name, (pixels, options) in SOURCES.items():
         save(tmp_path / "in" / name, pixels, **options)
     save(tmp_path / "in/a.jpg", photo(60, 50))
@@ -289,10 +289,10 @@ def test_a_detector_that_fails_fails_that_file_alone(tmp_path):
 
 
 def test_what_is_too_large_to_be_looked_for_damage_in_memory_says_so(tmp_path, monkeypatch):
-    from restore.fix import stages as reading
+    from restore.fix import reader
 
-    monkeypatch.setattr(huge, "HUGE_PIXELS", 100)
-    monkeypatch.setattr(reading, "_pixels_for_memory", lambda: 1000)
+    monkeypatch.setattr(reader, "HUGE_PIXELS", 100)
+    monkeypatch.setattr(reader, "_pixels_for_memory", lambda: 1000)
     scratched(tmp_path / "in/a.png")
     summary = fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Brights())
     assert "must fit in memory as a whole" in summary.failed[0].reason

@@ -1,0 +1,298 @@
+"""The first stage of an image: the file and its mask are read and decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from restore.files import check_unchanged
+from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.options import FixOptions
+from restore.fix.pages import MemoryPage
+from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.results import ResultRecorder
+from restore.fix.steps import Models, Steps, correct_fading
+from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
+from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
+
+FloatArray = npt.NDArray[np.float32]
+
+HUGE_PIXELS = 40_000_000
+"""An image with more pixels is processed in parts, out of core. In memory a pixel takes about 40 bytes."""
+
+HUGE_FILE_BYTES = 200_000_000
+"""A larger file is processed in parts without being read into memory for its header first."""
+
+_PIXEL_BYTES = 40  # memory per pixel of an image: its decoded values, the network's input and its output
+
+
+@dataclass
+class WorkItem:
+    """An image on its way through the stages.
+
+    Attributes:
+        job: the job from the plan.
+        data: the bytes of the file if they may be copied to the output; otherwise empty.
+        image: the decoded image, with the extra pages of a TIFF.
+        stat: state of the file when it was read; None for a pipe.
+        steps: the steps of this image.
+        pages: the pages that the steps work on, one for each page of `image`.
+        input_sha256: hash of the file; None without a log.
+        notes: warnings for the user; stages append to it.
+        seconds: processing time so far.
+        outputs: the extra pages to write.
+    """
+
+    job: Job
+    data: bytes
+    image: DecodedImage
+    stat: os.stat_result | None
+    steps: Steps
+    pages: list[MemoryPage]
+    input_sha256: str | None
+    notes: list[str]
+    seconds: float
+    outputs: tuple[DecodedImage, ...] = ()
+
+    @property
+    def sources(self) -> tuple[DecodedImage, ...]:
+        """All decoded pages."""
+        return (self.image, *self.image.extra_pages)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of all pages."""
+        return sum(page.size[0] * page.size[1] for page in self.sources)
+
+    @property
+    def mask_coverage(self) -> float | None:
+        """The fraction of pixels in holes over all pages; None without masks."""
+        masks = [page.mask for page in self.pages if page.mask is not None]
+        if len(masks) < len(self.pages):
+            return None
+        return sum(int(np.count_nonzero(mask)) for mask in masks) / self.pixels
+
+    @property
+    def damaged_fraction(self) -> float | None:
+        """The fraction of pixels that the detector found damaged over all pages; None if it did not run."""
+        counts = [page.damaged_pixels for page in self.pages if page.damaged_pixels is not None]
+        return sum(counts) / self.pixels if counts else None
+
+    def saved_mask(self) -> DecodedImage | None:
+        """The masks of all pages as an image to write; None without masks."""
+        from restore.fix.side_outputs import mask_of_pages
+
+        return mask_of_pages([page.mask for page in self.pages], self.notes)
+
+
+@dataclass(frozen=True)
+class HugeItem:
+    """An image that goes through all stages out of core when its turn comes."""
+
+    job: Job
+    pixels: int = 0  # none in memory, so the scheduler's memory limit ignores it
+
+
+def is_lossy_reencode(image: DecodedImage) -> bool:
+    """Whether encoding an unchanged image again would lose quality, so that a copy of the file is the better output."""
+    lossy = image.format == "jpeg" or image.compression == "lossy"
+    return lossy and not image.reoriented and not image.notes
+
+
+class Reader:
+    """The first stage: read images and their masks.
+
+    Args:
+        plan: the plan of the run.
+        models: the models of the run, on any of its devices.
+        options: the options of the run.
+        recorder: receives the result of every file that goes no further.
+        link: receives which files are in work and which are being decoded.
+        steps: the same steps for all images; None: steps from the plan and options.
+
+    Attributes:
+        huge_pixels: an image with more pixels is processed in parts.
+    """
+
+    def __init__(
+        self,
+        plan: FixPlan,
+        models: Models,
+        options: FixOptions,
+        recorder: ResultRecorder,
+        link: SupervisorLink,
+        steps: Steps | None,
+    ) -> None:
+        self.plan, self.models = plan, models
+        self.options, self.recorder, self.link = options, recorder, link
+        self._steps = steps
+        self._spare_clean = options.spare_clean
+        self._alpha_masks = plan.masks is not None and plan.masks.alpha
+        self.huge_pixels = HUGE_PIXELS
+        # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
+        self._pixels_for_memory = _pixels_for_memory()
+
+    def load(self, job: Job) -> WorkItem | HugeItem | None:
+        """Read an image and its mask; None if the result is already recorded."""
+        self.link.begin(os.fspath(job.source))
+        steps = self.steps_of(job)
+        # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
+        in_parts = steps.work_in_parts(self.models) and not (steps.masked and self.options.mask_dilate == "auto")
+        if not in_parts or PIPE in (job.source, job.target):
+            return self._load(job)
+        return self._load(job, huge_pixels=self.huge_pixels)
+
+    def load_whole(self, job: Job, *, unless_too_large: Exception | None = None) -> WorkItem | None:
+        """As `load`, but into memory at any size. If memory is too small, the job fails with `unless_too_large`."""
+        item = self._load(job, unless_too_large=unless_too_large)
+        assert not isinstance(item, HugeItem)
+        return item
+
+    def steps_of(self, job: Job, *, holes: bool = True) -> Steps:
+        """The steps of a job according to the plan. Pass `holes=False` once the mask is known to be empty."""
+        if self._steps is not None:
+            return self._steps
+        if self.options.strength == 0:
+            return Steps()
+        masks, unmasked = self.plan.masks, job.action == "unmasked"
+        detected = masks is not None and masks.found
+        return Steps(
+            correct_fading=bool(self.options.correct_fading),
+            detect=detected,
+            restore=holes and not unmasked and (masks is not None or self.options.restores_everywhere),
+            clean_up=self.models.clean_up is not None,
+            masked=masks is not None and not unmasked,
+            spare_clean=detected and self._spare_clean,
+        )
+
+    def _load(
+        self, job: Job, *, huge_pixels: int | None = None, unless_too_large: Exception | None = None
+    ) -> WorkItem | HugeItem | None:
+        """Read an image; one with at least `huge_pixels` pixels is returned as a `HugeItem` without decoding."""
+        started, name = time.monotonic(), os.fspath(job.source)
+        limit = min(self.options.max_pixels, self._pixels_for_memory)
+        try:
+            if job.source != PIPE:
+                size = os.stat(job.source).st_size
+                check_bytes(size, self.options.max_pixels, job.source)
+                if huge_pixels and size > HUGE_FILE_BYTES:
+                    return HugeItem(job)
+            data, stat = _read(job.source)
+            with self.link.decoding(name):
+                image = image_from_bytes(
+                    data,
+                    job.source,
+                    max_pixels=limit if huge_pixels is None else min(limit, huge_pixels - 1),
+                    allow_truncated=self.options.allow_truncated,
+                    all_pages=job.format in (None, "tiff"),
+                )
+            if self._alpha_masks and image.alpha is None:
+                assert self.plan.masks is not None
+                job = replace(job, **self.plan.masks.when_missing())
+            if job.action in ("skip", "fail"):
+                self.recorder.finish_early(job)
+                return None
+            notes = [*image.notes]
+            steps = self.steps_of(job)
+            pages = [MemoryPage(source.to_srgb) for source in (image, *image.extra_pages)]
+            if steps.masked and not steps.detect:
+                with self.link.decoding(name):
+                    read = self._read_masks(job, (image, *image.extra_pages), notes)
+                pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
+                steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
+            if steps:
+                # Fading correction and color conversion need no model, so the idle reader threads do them.
+                if steps.correct_fading:
+                    correct_fading(pages[0])
+                else:
+                    pages[0].image  # noqa: B018
+            may_copy = not steps or steps.may_change_nothing or is_lossy_reencode(image)
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
+            seconds = time.monotonic() - started
+            return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
+        except NotAnImage as error:
+            # Files of a folder that are not images are skipped; a file named by the user fails.
+            if self.plan.single:
+                self.recorder.finish(job, "failed", error.what, code="not_an_image")
+            else:
+                expected = job.source.suffix.lower() in IMAGE_SUFFIXES
+                warnings = [f"skipped: {error.what}"] if expected else []
+                self.recorder.finish(job, "skipped", error.what, code="not_an_image", warnings=warnings)
+        except Exception as error:
+            too_large = _too_large(error)
+            if huge_pixels and too_large and huge_pixels <= too_large.pixels <= self.options.max_pixels:
+                return HugeItem(job)
+            reason = unless_too_large if isinstance(error, ImageTooLarge) else None
+            self.recorder.fail(job, self.with_option(reason or error))
+        return None
+
+    def _read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
+        """Read the mask of each page, and append warnings about the masks to `notes`."""
+        from restore.fix.masks import effective_mask, mask_warnings
+
+        assert self.plan.masks is not None
+        masks = [
+            effective_mask(
+                page,
+                job.mask,
+                invert=self.plan.masks.invert,
+                dilate_px=self.options.mask_dilate,
+                feather_px=self.options.mask_feather,
+                max_pixels=self.options.max_pixels,
+                on_event=notes.append,
+            )
+            for page in pages
+        ]
+        notes += mask_warnings(masks)
+        return masks
+
+    def with_option(self, error: Exception) -> Exception:
+        """Add the option that would allow a rejected image to its error."""
+        if isinstance(error, ImageTooLarge) and 0 < error.pixels <= self.options.max_pixels:
+            gigabytes = error.pixels * _PIXEL_BYTES / 1e9
+            error.what = f"must fit in memory as a whole, but needs about {gigabytes:.1f} GB, more than is available"
+            error.hint = "convert it to a plain TIFF, or use a machine with more memory"
+        elif isinstance(error, ImageTooLarge) and error.pixels:
+            # The decoder may have reported the limit of memory, which can be lower than `max_pixels`.
+            error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
+            error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
+        elif isinstance(error, DamagedFile) and not self.options.allow_truncated:
+            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
+        return error
+
+
+def _read(source: Path) -> tuple[bytes, os.stat_result | None]:
+    """The content and state of a file; standard input has no state (None).
+
+    Raises:
+        RestoreError, OSError: it cannot be read, or it changed while it was read.
+    """
+    if source == PIPE:
+        from restore.fix.io import read_pipe
+
+        return read_pipe(), None
+    stat = os.stat(source)
+    data = read_bytes(source)
+    check_unchanged(source, stat)
+    return data, stat
+
+
+def _too_large(error: BaseException | None) -> ImageTooLarge | None:
+    """The `ImageTooLarge` in the chain of causes of an error, or None."""
+    while error is not None and not isinstance(error, ImageTooLarge):
+        error = error.__cause__
+    return error
+
+
+def _pixels_for_memory() -> int:
+    """The number of pixels of the largest image that can be repaired in memory."""
+    from restore.devices import free_ram, installed_ram
+
+    return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES
