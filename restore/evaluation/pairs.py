@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from restore.errors import RestoreError, printable
 from restore.evaluation.report import Unmatched
 from restore.images import find_images, read_image, read_mask, stem_key
+from restore.images.mask_names import pair_by_name
 from restore.metrics.preprocessing import HOLE_THRESHOLD
 
 
@@ -75,19 +76,19 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, rol
     Args:
         restored_dir: images to score.
         reference_dir: clean images.
-        masks_dir: masks (`x.png` or `x_mask.png` for the image `x`), or None.
+        masks_dir: masks, named as those of `restore fix` are (see `pair_by_name`), or None.
         role: what messages call the images to score.
 
     Raises:
         RestoreError: exit code 2; no such folder.
     """
     restored, reference = _by_stem(restored_dir), _by_stem(reference_dir)
-    masks = {} if masks_dir is None else _by_stem(masks_dir)
-    pairs, failed, used, without_mask = [], [], set(), []
+    masks_of, strangers = pair_by_name(
+        [] if masks_dir is None else find_images(masks_dir), [path for paths in restored.values() for path in paths]
+    )
+    pairs, failed, without_mask = [], [], []
     for name in sorted(restored.keys() & reference.keys()):
-        keys = [key for key in (name, f"{name}_mask") if key in masks]
-        used.update(keys)
-        candidates = [path for key in keys for path in masks[key]]
+        candidates = masks_of[restored[name][0]]
         if masks_dir is not None and not candidates:
             without_mask.append(name)
         several = next((f for f in (restored[name], reference[name], candidates) if len(f) > 1), None)
@@ -100,7 +101,7 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, rol
     unmatched = Unmatched(
         restored=_without_counterpart(restored, reference),
         reference=_without_counterpart(reference, restored),
-        masks=_without_counterpart(masks, used),
+        masks=sorted(mask.as_posix() for mask in strangers),
         without_mask=without_mask,
         empty=[
             printable(folder) for folder, found in ((restored_dir, restored), (reference_dir, reference)) if not found
@@ -109,14 +110,14 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, rol
     return Paired(pairs, unmatched, failed)
 
 
-def _by_stem(folder: Path) -> dict[str, list[PurePath]]:
-    found: dict[str, list[PurePath]] = defaultdict(list)
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
     for path in find_images(folder):
         found[stem_key(path)].append(path)
     return dict(found)
 
 
-def _without_counterpart(files: dict[str, list[PurePath]], others: Iterable[str]) -> list[str]:
+def _without_counterpart(files: dict[str, list[Path]], others: Iterable[str]) -> list[str]:
     return [path.as_posix() for name in sorted(files.keys() - set(others)) for path in files[name]]
 
 

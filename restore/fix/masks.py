@@ -12,12 +12,12 @@ from typing import Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from restore.errors import RestoreError, printable
+from restore.errors import RestoreError
 from restore.fix.log import ReasonCode
 from restore.fix.mask_kinds import mask_of
-from restore.fix.mask_names import ImageNames
 from restore.fix.options import Dilate, MaskMissing
-from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_image, stem_key
+from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_image
+from restore.images.mask_names import ImageNames, pair_by_name
 from restore.images.read import check_mask_size
 
 FloatArray = npt.NDArray[np.float32]
@@ -118,7 +118,7 @@ class MaskSource:
 def pair_masks(
     source: MaskSource, folder: Path, images: Sequence[Path], everything: Sequence[Path]
 ) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
-    """Find each image's mask by its name, in the same subfolder; see `ImageNames.of_mask`.
+    """Find each image's mask by its name, in the same subfolder; see `pair_by_name`.
 
     Args:
         source: where masks come from.
@@ -128,34 +128,16 @@ def pair_masks(
 
     Returns:
         The masks of each image (none, one, or several, which is a conflict), and the masks without an image, with the
-        reason. A mask whose name fits an image exactly comes before those that fit in another case of letters.
+        reason.
     """
     if source.path is None or not source.folder:
         return {name: [] if source.path is None else [source.path] for name in images}, {}
     beside = os.path.realpath(source.path) == os.path.realpath(folder)
-    known = ImageNames(everything, beside=beside)
-    stems = {stem_key(name) for name in everything}
-    candidates: dict[Path, list[tuple[int, Path]]] = {name: [] for name in everything}
-    unmatched = {}
-    for name in find_images(source.path):
-        mask = source.path / name
-        found, looseness = known.of_mask(name)
-        if len({stem_key(image) for image in found}) > 1:
-            fitting = " and ".join(printable(image) for image in found)
-            unmatched[mask] = f"this mask fits several images: {fitting}"
-        elif found:
-            for image in found:
-                candidates[image].append((looseness, mask))
-        elif not (beside and stem_key(name) in stems):
-            unmatched[mask] = "no image for this mask"
-    masks_of = {}
-    for image, masks in candidates.items():
-        strictest = min((looseness for looseness, _ in masks), default=0)
-        masks_of[image] = [mask for looseness, mask in masks if looseness == strictest]
-        for looseness, mask in masks:
-            if looseness > strictest:
-                unmatched[mask] = f"not used, because the name of {printable(masks_of[image][0])} fits better"
-    return {name: masks_of[name] for name in images}, unmatched
+    masks_of, unmatched = pair_by_name(find_images(source.path), everything, beside=beside)
+    return (
+        {name: [source.path / mask for mask in masks_of[name]] for name in images},
+        {source.path / mask: reason for mask, reason in unmatched.items()},
+    )
 
 
 def effective_mask(

@@ -272,6 +272,16 @@ def test_the_hole_is_scored_apart_from_the_whole(masked) -> None:
     assert "mask" in report.convention["psnr_hole"]["region"]
 
 
+@pytest.mark.parametrize("name", ["deep/b.png.png", "deep/B_MASK.png", "deep/b-mask.tif"])
+def test_masks_have_the_names_that_a_repair_takes(masked, name) -> None:
+    restored, reference, masks = masked
+    expected = score_folders(restored, reference, masks=masks, metrics=FIDELITY)
+    (masks / "deep/b_mask.png").rename(masks / name)
+    report = score_folders(restored, reference, masks=masks, metrics=FIDELITY)
+    assert report.to_json()["images"] == expected.to_json()["images"]
+    assert report.unmatched.masks == report.unmatched.without_mask == []
+
+
 def test_masks_that_do_not_serve_are_named_and_the_whole_picture_is_still_scored(masked) -> None:
     restored, reference, masks = masked
     save(masks / "a.png", np.zeros((40, 50), np.uint8))

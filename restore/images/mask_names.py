@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from restore.images import stem_key
+from restore.errors import printable
+from restore.images.formats import stem_key
 
 _ENDING = re.compile(r"[ ._-]mask$", re.IGNORECASE)
 
@@ -61,3 +62,40 @@ class ImageNames:
             if found:
                 return found, looseness
         return [], 0
+
+
+def pair_by_name(
+    masks: Iterable[Path], images: Sequence[Path], *, beside: bool = False
+) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
+    """Find each image's mask by its name, in the same subfolder; see `ImageNames.of_mask`.
+
+    Args:
+        masks: paths relative to the folder of the masks.
+        images: paths relative to the folder of the images.
+        beside: both folders are the same, and images are among `masks`.
+
+    Returns:
+        The masks of each image (none, one, or several, which is a conflict), and the masks without an image, with the
+        reason. A mask whose name fits an image exactly comes before those that fit in another case of letters.
+    """
+    known = ImageNames(images, beside=beside)
+    stems = {stem_key(image) for image in images}
+    candidates: dict[Path, list[tuple[int, Path]]] = {image: [] for image in images}
+    unmatched = {}
+    for mask in masks:
+        found, looseness = known.of_mask(mask)
+        if len({stem_key(image) for image in found}) > 1:
+            unmatched[mask] = f"this mask fits several images: {' and '.join(map(printable, found))}"
+        elif found:
+            for image in found:
+                candidates[image].append((looseness, mask))
+        elif not (beside and stem_key(mask) in stems):
+            unmatched[mask] = "no image for this mask"
+    masks_of = {}
+    for image, fitting in candidates.items():
+        strictest = min((looseness for looseness, _ in fitting), default=0)
+        masks_of[image] = [mask for looseness, mask in fitting if looseness == strictest]
+        for looseness, mask in fitting:
+            if looseness > strictest:
+                unmatched[mask] = f"not used, because the name of {printable(masks_of[image][0])} fits better"
+    return masks_of, unmatched
