@@ -19,7 +19,7 @@ from restore.benchmark.plan import MARKER, BenchModel, BenchPlan
 from restore.benchmark.worker import Worker, WorkerResult
 from restore.errors import RestoreError
 from restore.files import write_atomically
-from restore.images import read_rgb8, stem_key
+from restore.images import pair_key, read_rgb8, stem_key
 from restore.metrics import score_batch
 
 INPUT = "(input)"
@@ -177,7 +177,7 @@ class _Runner:
                 )
 
     def _degrade(self, degradation: BenchDegradation, relative: Path) -> BenchSample:
-        return degradation.degrade(read_rgb8(self.plan.clean_dir / relative), stem_key(relative))
+        return degradation.degrade(read_rgb8(self.plan.clean_dir / relative), pair_key(relative))
 
     def _scores(self, sample: BenchSample, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
         key = key_of(

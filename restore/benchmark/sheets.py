@@ -13,7 +13,7 @@ from restore.benchmark.report import TITLES, TableLine, header_and_rows, table_n
 from restore.benchmark.run import INPUT, BenchResults, to_uint8
 from restore.evaluation.comparison import Version, comparison_rows, crop_size, largest_differences, score_caption
 from restore.html import Column, PageTable, Row, write_page
-from restore.images import read_rgb8, stem_key
+from restore.images import pair_key, read_rgb8, stem_key
 from restore.images.contact_sheet import Cell, draw_sheet, save_sheet
 from restore.metrics import METRICS
 
@@ -61,7 +61,7 @@ def _chosen_images(results: BenchResults, degradation: BenchDegradation) -> list
 def _sheet_rows(results: BenchResults, degradation: BenchDegradation, relative: Path) -> list[list[Cell]]:
     key = (degradation.label, stem_key(relative))
     samples = {s.model: s for s in results.samples if (s.degradation, s.image) == key}
-    original = degradation.degrade(read_rgb8(results.plan.clean_dir / relative), stem_key(relative))
+    original = degradation.degrade(read_rgb8(results.plan.clean_dir / relative), pair_key(relative))
     restored = {s.model: read_rgb8(s.result.path) for s in samples.values() if s.result is not None}
     clean = to_uint8(original.clean)
     captions = {label: _ascii(score_caption(sample.scores)) for label, sample in samples.items()}

@@ -70,6 +70,8 @@ def run() -> None:
     Freeing PyTorch's modules one by one takes 0.4 s, more than the repair of a small image.
     """
     code: int | str | None = 0
+    if not {"--debug", "train"}.intersection(sys.argv[1:]):
+        _quiet_libraries()
     try:
         main()
     except SystemExit as end:
@@ -99,6 +101,23 @@ def _limit_thread_spinning() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def _quiet_libraries() -> None:
+    """Give standard error to this program alone.
+
+    Libraries in C write lines there that name no file, such as libjpeg's "Caution: quantization tables are too coarse".
+    What matters of them becomes a note or an error of the file.
+    """
+    if sys.stderr is None:  # it was closed
+        return
+    with suppress(OSError):
+        sys.stderr.flush()
+        own = os.dup(2)
+        sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
 
 
 def _quiet_pillow() -> None:

@@ -15,6 +15,7 @@ from restore.data.config import Folder
 from restore.data.dataset import Image
 from restore.errors import RestoreError, printable
 from restore.images import find_images, index_by_stem, read_rgb8
+from restore.images.formats import composed
 
 _HINT = "set data.folders=[...] to your clean photographs"
 
@@ -103,7 +104,7 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 def _hashed_share(file: Path) -> float:
     # Of the stem, so that a damaged JPEG and its clean PNG, or two encodings of an image, fall on the same side.
-    digest = hashlib.sha256(file.stem.encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(composed(file.stem).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -16,7 +16,7 @@ from restore.degradations import Degradation, key, load_degradation
 from restore.devices import usable_cpus
 from restore.errors import RestoreError, printable
 from restore.files import check_not_within, check_writable
-from restore.images import find_images, index_by_stem, read_rgb8, stem_key, write_png
+from restore.images import find_images, index_by_stem, pair_key, read_rgb8, write_png
 
 
 @dataclass
@@ -123,7 +123,7 @@ def write_degraded(
 
 def _write_one(source: Path, relative: Path, folders: dict[str, Path], degradation: Degradation, seed: int) -> None:
     pixels = torch.from_numpy(read_rgb8(source)).permute(2, 0, 1)[None].to(torch.float32) / 255
-    keys = torch.tensor([key(seed, stem_key(relative))], dtype=torch.int64)
+    keys = torch.tensor([key(seed, pair_key(relative))], dtype=torch.int64)
     degraded, mask = degradation(pixels, keys)
     name = relative.with_suffix(".png")
     _save(folders["damaged"] / name, degraded[0].permute(1, 2, 0))

@@ -12,7 +12,7 @@ from restore.evaluation.pairs import Pair, pair_up
 from restore.evaluation.report import EvalReport, ImageScores
 from restore.evaluation.tables import baseline_table, score_table
 from restore.html import Column, PageTable, Row, write_page
-from restore.images import find_images, stem_key
+from restore.images import find_images, pair_key
 from restore.metrics import METRICS
 
 BASELINE, RESTORED, TRUE = "baseline", "restored", "true"
@@ -75,7 +75,7 @@ def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Itera
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}
     others: dict[str, Path] = {}
     if baseline is not None:
-        others = {stem_key(path): baseline / path for path in find_images(baseline)}
+        others = {pair_key(path): baseline / path for path in find_images(baseline)}
     for pair in pairs:
         images = {RESTORED: pair.restored, TRUE: pair.reference}
         if pair.name in others:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restore.errors import RestoreError, printable
 from restore.evaluation.report import Unmatched
-from restore.images import find_images, read_image, read_mask, stem_key
+from restore.images import find_images, pair_key, read_image, read_mask
 from restore.images.mask_names import pair_by_name
 from restore.metrics.preprocessing import HOLE_THRESHOLD
 
@@ -113,7 +113,7 @@ def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, rol
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in find_images(folder):
-        found[stem_key(path)].append(path)
+        found[pair_key(path)].append(path)
     return dict(found)
 
 

@@ -49,7 +49,7 @@ ReasonCode = Literal[
 - `no_mask`: skipped or failed; see `--mask-missing`.
 - `several_masks`: failed; more than one file could be its mask.
 - `bad_mask`: failed; its mask cannot be read, or is of another size.
-- `not_an_image`: skipped, or in a run of one file failed.
+- `not_an_image`: skipped; failed if its name says that it is an image, or if the user named it.
 - `unsupported`: failed; an image of a format that is not read, such as PDF or camera raw.
 - `too_large`: failed; over `--max-pixels`, or too large for the memory.
 - `damaged`: failed; damaged or truncated, see `--allow-truncated`.

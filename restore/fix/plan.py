@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from restore.images import (
     NotAnImage,
     find_images,
     format_of,
+    unlistable_message,
 )
 
 #: Standard input or output in the place of a file.
@@ -288,7 +290,8 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
     single = source == PIPE or not source.is_dir()
     if single and (include or exclude):
         raise RestoreError("is a file; --include and --exclude only apply to folders", where=source)
-    unlistable: dict[Path, str] = {}
+    unlistable: dict[Path, OSError] = {}
+    left_out: list[Path] = []
     if PIPE in (source, target):
         if source == PIPE and mask_source is not None and mask_source.folder:
             raise RestoreError(
@@ -310,16 +313,23 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
         folder = source
         check_folder_target(source, target)
         check_writable(target)
-        everything = find_images(source, suffixes=_AnySuffix(), on_unlistable=unlistable.setdefault)
+        everything = find_images(
+            source,
+            suffixes=_AnySuffix(),
+            on_unlistable=unlistable.setdefault,
+            on_left_out=left_out.append,
+        )
         names = everything
         if include or exclude:
             unlistable.clear()
+            left_out.clear()
             names = find_images(
                 source,
                 include=include,
                 exclude=exclude,
                 suffixes=_AnySuffix(),
                 on_unlistable=unlistable.setdefault,
+                on_left_out=left_out.append,
             )
         if mask_source is not None:
             names = mask_source.without_masks(source, names, everything)
@@ -342,9 +352,10 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
             unmatched = {}
     refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
-    for place, why in unlistable.items():
-        jobs.append(Job(source / place, target / place, action="fail", reason=why, code="no_permission"))
-    warnings = [f"{printable(path)}: {reason}" for path, reason in unmatched.items()]
+    for place, error in unlistable.items():
+        code: ReasonCode = "no_permission" if isinstance(error, PermissionError) else "io_error"
+        jobs.append(Job(source / place, target / place, action="fail", reason=unlistable_message(error), code=code))
+    warnings = [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + left_out_lines(left_out)
     plan = FixPlan(source, target, single, jobs, mask_source, list(unmatched), warnings, options.overwrite)
     if options.save_masks is not None or (options.html_report is not None and masks == "auto"):
         from restore.fix.side_outputs import with_saved_masks
@@ -360,21 +371,29 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
 def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:
     goal = renamed(name, suffix, extension)
     job = Job(source / name, target / goal, format=new_format(name, goal))
-    suffix = name.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if name.suffix.lower() in IMAGE_SUFFIXES:
         return job
     try:
         _format_of_file(job.source)
     except RestoreError as error:
-        if suffix not in UNREADABLE_SUFFIXES:
+        if name.suffix.lower() not in UNREADABLE_SUFFIXES:
             return replace(job, action="skip", reason="not an image", code="not_an_image")
-        if isinstance(error, NotAnImage):
-            return job
         reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
-        return replace(job, action="fail", reason=reason, code="unsupported")
+        code: ReasonCode = "not_an_image" if isinstance(error, NotAnImage) else "unsupported"
+        return replace(job, action="fail", reason=reason, code=code)
     except OSError:  # reading it will say why
         pass
     return job
+
+
+def left_out_lines(paths: Iterable[Path]) -> list[str]:
+    """What a folder holds that is not repaired without being asked for, in at most one line."""
+    counts = Counter("._*" if path.name.startswith("._") else printable(path.name) for path in paths)
+    if not counts:
+        return []
+    named = [f"{name} ({count} times)" if count > 1 else name for name, count in counts.most_common(5)]
+    more = f" and {len(counts) - len(named)} more" if len(counts) > len(named) else ""
+    return [f"left out, as hidden or made by a system: {', '.join(named)}{more}; name one as INPUT to repair it"]
 
 
 def _format_of_file(path: Path) -> str:

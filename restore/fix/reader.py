@@ -218,13 +218,9 @@ class Reader:
             seconds = time.monotonic() - started
             return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
         except NotAnImage as error:
-            # Files of a folder that are not images are skipped; a file named by the user fails.
-            if self.plan.single:
-                self.recorder.finish(job, "failed", error.what, code="not_an_image")
-            else:
-                expected = job.source.suffix.lower() in IMAGE_SUFFIXES
-                warnings = [f"skipped: {error.what}"] if expected else []
-                self.recorder.finish(job, "skipped", error.what, code="not_an_image", warnings=warnings)
+            # A file fails if the user or its name says that it is an image; others of a folder are skipped.
+            expected = self.plan.single or job.source.suffix.lower() in IMAGE_SUFFIXES
+            self.recorder.finish(job, "failed" if expected else "skipped", error.what, code="not_an_image")
         except Exception as error:
             too_large = _too_large(error)
             if huge_pixels and too_large and huge_pixels <= too_large.pixels <= self.options.max_pixels:

@@ -24,7 +24,7 @@ from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Status
 from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan, Job, called
 from restore.fix.sensitivity import more_sensitive
-from restore.images import NotAnImage
+from restore.images import NotAnImage, UnsupportedFile
 from restore.images.decode import DamagedFile, ImageTooLarge
 
 Progress = Callable[[Record, int, int], None]
@@ -392,7 +392,12 @@ def code_of(error: BaseException, job: Job) -> ReasonCode:
     if isinstance(error, RestoreError):
         if job.mask is not None and error.where == printable(job.mask):
             return "bad_mask"
-        for kind, code in ((NotAnImage, "not_an_image"), (ImageTooLarge, "too_large"), (DamagedFile, "damaged")):
+        for kind, code in (
+            (NotAnImage, "not_an_image"),
+            (UnsupportedFile, "unsupported"),
+            (ImageTooLarge, "too_large"),
+            (DamagedFile, "damaged"),
+        ):
             if isinstance(error, kind):
                 return cast(ReasonCode, code)
         return "failed" if error.__cause__ is None else code_of(error.__cause__, job)

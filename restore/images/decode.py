@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,8 +15,10 @@ from PIL import Image, ImageCms
 
 from restore.errors import RestoreError, printable
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
+from restore.images.formats import UnsupportedFile
 from restore.images.metadata.png import with_end
 from restore.images.pillow import HEIC_ADVICE, heic_available, open_with_pillow, quiet_libtiff
+from restore.images.vips_errors import with_own_errors
 
 #: Formats that libvips decodes; Pillow decodes the others.
 VIPS_FORMATS = frozenset(("jpeg", "png", "tiff", "webp", "gif", "avif", "heic"))
@@ -100,7 +103,7 @@ def decode(
         if kind == "png" and fail_on == "none":
             data = with_end(data)
         try:
-            output = _decode_with_vips(data, kind, name, max_pixels, fail_on)
+            output = with_own_errors(functools.partial(_decode_with_vips, data, kind, name, max_pixels, fail_on))
         except (pyvips.Error, UnicodeDecodeError) as error:
             complaint = decoder_message(error)
             continue
@@ -122,13 +125,22 @@ def decode(
     raise undecodable(kind, complaint, name, allow_truncated=allow_truncated)
 
 
+#: What decoders say of a file that is whole, but of a kind that they do not know.
+_UNSUPPORTED = re.compile(
+    r"unsupported|not (?:yet )?supported|not (?:yet )?implemented|unimplemented|not (?:configured|enabled|available)"
+    r"|(?:no|cannot handle|unknown|unrecognized|unhandled) (?:\S+ ){0,3}(?:codec|decoder|decoding plugin|compression|"
+    r"photometric|colou?r ?space|pixel mode|raw mode|encoding|data organization)|unknown pixel mode",
+    re.IGNORECASE,
+)
+
+
 def undecodable(
     kind: str, complaint: str, name: str | os.PathLike[str], *, allow_truncated: bool = False
 ) -> RestoreError:
-    """The error for a file that no decoder can read; `DamagedFile` if the reason is damage."""
+    """The error for a file that no decoder can read: `UnsupportedFile`, or `DamagedFile` if the reason is damage."""
     what = f"the {kind.upper()} cannot be decoded: {complaint}"
-    if "unsupported" in complaint.lower():  # decoding what is there would not help
-        return RestoreError(what, where=name, hint="convert it to TIFF or PNG first", exit_code=1)
+    if _UNSUPPORTED.search(complaint):  # decoding what is there would not help
+        return UnsupportedFile(what, where=name, hint="convert it to TIFF or PNG first", exit_code=1)
     hint = None if allow_truncated else "the file is damaged or truncated"
     return DamagedFile(what, where=name, hint=hint, exit_code=1)
 
@@ -390,8 +402,7 @@ def _decode_with_pillow(
     except Image.DecompressionBombError as error:  # a PNG inside an icon, larger than the icon says
         raise ImageTooLarge("its header states an impossible size", where=name, exit_code=1) from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
-        what = f"the {kind.upper()} cannot be decoded: {_pillow_message(error)}"
-        raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
+        raise undecodable(kind, _pillow_message(error), name, allow_truncated=allow_truncated) from error
 
 
 def _pillow_message(error: Exception) -> str:

@@ -7,6 +7,7 @@ folder are looked at, and on the format of a new file.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -22,7 +23,7 @@ FORMAT_OF_SUFFIX = {
     ".webp": "webp",
     ".gif": "gif",
     ".avif": "avif",
-    ".heic": "heic", ".heif": "heic",
+    ".heic": "heic", ".heif": "heic", ".hif": "heic",
     ".bmp": "bmp", ".dib": "bmp",
     ".tga": "tga",
     ".pcx": "pcx",
@@ -36,16 +37,63 @@ IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 
 #: Suffixes of camera raw files. Most are TIFFs of which libtiff would find only a small preview.
 RAW_SUFFIXES = frozenset((
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef",
-    ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
-    ".x3f",
+    ".3fr", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".dng", ".eip", ".erf", ".fff", ".gpr", ".iiq",
+    ".k25", ".kc2", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".pxn", ".qtk", ".raf", ".raw",
+    ".rdc", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f",
 ))  # fmt: skip
 
+#: Other images that cannot be read, and their suffixes.
+_UNREADABLE_KINDS = {
+    "a Photoshop file": ".psd .psb .pdd",
+    "a JPEG 2000 file": ".jp2 .j2k .j2c .jpc .jpf .jpm .jpx .jph .mj2",
+    "a JPEG XL file": ".jxl",
+    "a JPEG XR file": ".jxr .wdp .hdp",
+    "a JPEG-LS file": ".jls",
+    "a JBIG file": ".jbg .jbig .jb2 .jbig2",
+    "a Photo CD file": ".pcd",
+    "a PICT file": ".pct .pict .pic",
+    "a GIMP file": ".xcf",
+    "a drawing of another program": ".afphoto .clip .kra .ora .pdn .procreate .psp .pspimage .sai .sai2 .xpr",
+    "an OpenEXR file": ".exr",
+    "a Radiance HDR file": ".hdr .rgbe .xyze",
+    "a portable float map": ".pfm .phm",
+    "a portable arbitrary map": ".pam",
+    "a DPX or Cineon file": ".dpx .cin",
+    "a QOI file": ".qoi",
+    "a FLIF file": ".flif",
+    "a BPG file": ".bpg",
+    "a Farbfeld file": ".farbfeld",
+    "a texture": ".dds .ktx .ktx2 .pvr .vtf .astc .blp",
+    "an Apple icon": ".icns",
+    "a Windows cursor": ".cur .ani",
+    "a FITS file": ".fits .fit .fts",
+    "a DICOM file": ".dcm .dicom",
+    "an SVG drawing": ".svg .svgz",
+    "a PostScript file": ".eps .epsf .epsi .ps",
+    "an Illustrator drawing": ".ai",
+    "a CorelDRAW drawing": ".cdr",
+    "a Windows metafile": ".wmf .emf .wmz .emz",
+    "a PDF document": ".pdf",
+    "a DjVu document": ".djvu .djv",
+    "an XPS document": ".xps .oxps",
+    "an X bitmap": ".xbm",
+    "an X pixmap": ".xpm",
+    "an X window dump": ".xwd",
+    "a wireless bitmap": ".wbmp",
+    "a Sun raster file": ".ras",
+    "an Amiga file": ".iff .ilbm .lbm .ham .ham8",
+    "a Microsoft Paint file": ".msp",
+    "a MIFF file": ".miff",
+    "a VIFF file": ".viff",
+    "an MNG or JNG file": ".mng .jng",
+    "a Pixar or RLA file": ".pxr .rla",
+}  # fmt: skip
+_KIND_OF_SUFFIX = dict.fromkeys(RAW_SUFFIXES, "a camera raw file") | {
+    suffix: kind for kind, suffixes in _UNREADABLE_KINDS.items() for suffix in suffixes.split()
+}
+
 #: Suffixes of images that cannot be read: reported as failures instead of being ignored.
-UNREADABLE_SUFFIXES = RAW_SUFFIXES | frozenset((
-    ".psd", ".psb", ".xcf", ".jp2", ".j2k", ".jpx", ".jxl", ".exr", ".hdr", ".dds", ".icns", ".fits", ".svg",
-    ".eps", ".ai", ".pdf", ".xbm", ".xpm", ".msp", ".djvu",
-))  # fmt: skip
+UNREADABLE_SUFFIXES = frozenset(_KIND_OF_SUFFIX)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -88,12 +136,36 @@ _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"\0MRM", "a camera raw file"),
     (b"FOVb", "a camera raw file"),
     (b"AT&TFORM", "a DjVu document"),
+    (b"II\x1a\0\0\0HEAPCCDR", "a camera raw file"),
+    (b"II\xbc\x01", "a JPEG XR file"),
+    (b"qoif", "a QOI file"),
+    (b"PF\n", "a portable float map"),
+    (b"Pf\n", "a portable float map"),
+    (b"P7\nWIDTH", "a portable arbitrary map"),
+    (b"SDPX", "a DPX or Cineon file"),
+    (b"XPDS", "a DPX or Cineon file"),
+    (b"\x80\x2a\x5f\xd7", "a DPX or Cineon file"),
+    (b"FLIF", "a FLIF file"),
+    (b"BPG\xfb", "a BPG file"),
+    (b"farbfeld", "a Farbfeld file"),
+    (b"PCD_OPA", "a Photo CD file"),
+    (b"Paint Shop Pro Image File", "a drawing of another program"),
+    (b"\xd7\xcd\xc6\x9a", "a Windows metafile"),
+    (b"\x59\xa6\x6a\x95", "a Sun raster file"),
+    (b"\x8aMNG\r\n", "an MNG or JNG file"),
+    (b"\x8bJNG\r\n", "an MNG or JNG file"),
+    (b"id=ImageMagick", "a MIFF file"),
+    (b"\xabKTX ", "a texture"),
 )
 
 _NUMBER_OR_COMMENT = tuple(bytes([character]) for character in b"0123456789#")
 
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+class UnsupportedFile(RestoreError):
+    """A file holds an image of a kind that cannot be read: it is not damaged."""
 
 
 class NotAnImage(RestoreError):
@@ -119,7 +191,8 @@ def format_of(data: bytes, name: str | PurePath) -> str:
 
     Raises:
         NotAnImage: the content is in no known format.
-        RestoreError: exit code 1: the content is in a known format that is not supported (Photoshop, camera raw, ...).
+        UnsupportedFile: exit code 1: the content, or else the name, is of a known format that is not supported
+            (Photoshop, camera raw, ...).
     """
     if not data:
         raise NotAnImage("the file is empty", where=name)
@@ -140,11 +213,15 @@ def format_of(data: bytes, name: str | PurePath) -> str:
     for start, kind in _UNSUPPORTED:
         if data.startswith(start):
             raise _unsupported(kind, name)
+    if data[4:12] == b"ftypcrx ":
+        raise _unsupported("a camera raw file", name)
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
         raise _unsupported("an SVG drawing", name)
     if suffix == ".tga" and len(data) >= 18 and data[1] in (0, 1) and data[2] in (1, 2, 3, 9, 10, 11):
         return "tga"
+    if suffix in UNREADABLE_SUFFIXES:  # no signature, or an unknown one
+        raise _unsupported(_KIND_OF_SUFFIX[suffix], name)
     raise NotAnImage("not an image", where=name)
 
 
@@ -172,13 +249,19 @@ def _container_format(data: bytes) -> str | None:
     return "heic" if any(brand in _HEIC_BRANDS for brand in brands) else None
 
 
-def _unsupported(kind: str, name: str | PurePath) -> RestoreError:
-    return RestoreError(
+def _unsupported(kind: str, name: str | PurePath) -> UnsupportedFile:
+    return UnsupportedFile(
         f"this is {kind}, which is not supported", where=name, hint="convert it to TIFF or PNG first", exit_code=1
     )
 
 
 # Folders
+
+#: Folders that programs and systems make for themselves: thumbnails, deleted files, earlier versions.
+SYSTEM_FOLDERS = frozenset((
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", "__macosx",
+))  # fmt: skip
 
 
 def find_images(
@@ -187,21 +270,25 @@ def find_images(
     include: Collection[str] = (),
     exclude: Collection[str] = (),
     suffixes: Collection[str] = IMAGE_SUFFIXES,
-    on_unlistable: Callable[[Path, str], object] | None = None,
+    on_unlistable: Callable[[Path, OSError], object] | None = None,
+    on_left_out: Callable[[Path], object] | None = None,
 ) -> list[Path]:
     """Find all images in a folder and its subfolders, by suffix.
 
-    Hidden files and folders (their names begin with a dot) are ignored. Links to folders are followed; every folder is
-    visited once.
+    Hidden files and folders (their names begin with a dot) and `SYSTEM_FOLDERS` are left out. Links to folders are
+    followed; every folder is visited once.
 
     Args:
         folder: where to search.
         include: globs; empty = everything. A glob without a slash is matched against the file name, one with a slash
-            against the relative POSIX path (in which `*` also matches slashes).
+            against the relative POSIX path (in which `*` also matches slashes). Case and Unicode normalization do not
+            matter.
         exclude: globs of files to leave out, even if `include` matches them.
         suffixes: in lower case, with the dot.
         on_unlistable: called with the relative path of a subfolder that cannot be listed, and the reason, unless
             `exclude` matches everything in it; the search continues. None: that is an error.
+        on_left_out: called with the relative path of every system folder, hidden folder and hidden image that is left
+            out, unless `exclude` matches it.
 
     Returns:
         Paths relative to the folder, sorted by their bytes.
@@ -215,35 +302,52 @@ def find_images(
 
     def fail(error: OSError) -> None:
         if on_unlistable is None or Path(error.filename) == root:
-            raise RestoreError(
-                f"the folder cannot be listed: {error.strerror}", where=error.filename, exit_code=1
-            ) from error
+            raise RestoreError(unlistable_message(error), where=error.filename, exit_code=1) from error
         below = Path(error.filename).relative_to(root)
         if not _matches(below / "any", exclude):
-            on_unlistable(below, f"the folder cannot be listed: {error.strerror}")
+            on_unlistable(below, error)
+
+    def leave_out(path: Path) -> None:
+        if on_left_out is not None and not _matches(path, exclude) and not _matches(path / "any", exclude):
+            on_left_out(path)
 
     found = [
         path
-        for path in _walk(root, fail)
+        for path in _walk(root, fail, leave_out)
         if path.suffix.lower() in suffixes and (not include or _matches(path, include)) and not _matches(path, exclude)
     ]
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
 
 
+def unlistable_message(error: OSError) -> str:
+    """Why a folder cannot be listed, in words for the user."""
+    return f"the folder cannot be listed: {error.strerror}"
+
+
+def composed(name: str) -> str:
+    """One spelling of accented letters (NFC): macOS stores é as two characters, other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def stem_key(relative: str | PurePath) -> str:
-    """The key that pairs an image with its mask or its reference: the POSIX path without the last suffix."""
+    """The POSIX path without the last suffix: what an image has in common with its mask or its reference."""
     return PurePath(relative).with_suffix("").as_posix()
 
 
+def pair_key(relative: str | PurePath) -> str:
+    """As `stem_key`, in one spelling of accented letters: the key that pairs images of two folders."""
+    return composed(stem_key(relative))
+
+
 def index_by_stem(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
-    """Index images of a folder by `stem_key`: key -> path relative to the folder.
+    """Index images of a folder by `pair_key`: key -> path relative to the folder.
 
     Raises:
         RestoreError: exit code 2; two images have the same key.
     """
     index: dict[str, Path] = {}
     for relative in images:
-        other = index.setdefault(stem_key(relative), relative)
+        other = index.setdefault(pair_key(relative), relative)
         if other != relative:
             raise RestoreError(
                 f"has the same name as {other.name} except for the suffix", where=folder / relative, hint="rename one"
@@ -251,28 +355,41 @@ def index_by_stem(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
     return index
 
 
-def _walk(root: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:
+def _walk(root: Path, fail: Callable[[OSError], None], leave_out: Callable[[Path], None]) -> Iterator[Path]:
     def identity(path: str) -> tuple[int, int]:
         status = os.stat(path)
         return status.st_dev, status.st_ino
 
     seen = {identity(os.fspath(root))}
     for top, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        relative = Path(top).relative_to(root)
         below = []
         for name in sorted(folders, key=os.fsencode):
-            if name.startswith("."):
+            if name.startswith(".") or name.lower() in SYSTEM_FOLDERS:
+                leave_out(relative / name)
                 continue
             try:
                 here = identity(os.path.join(top, name))
-            except OSError:  # a link to itself, or a folder that was just removed: there is nothing in it
+            except FileNotFoundError:  # it was just removed
+                continue
+            except OSError as error:
+                fail(error)
                 continue
             if here not in seen:
                 seen.add(here)
                 below.append(name)
         folders[:] = below
-        relative = Path(top).relative_to(root)
-        yield from (relative / name for name in files if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                yield relative / name
+            elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                leave_out(relative / name)
 
 
 def _matches(path: Path, globs: Collection[str]) -> bool:
-    return any(fnmatchcase(path.as_posix() if "/" in glob else path.name, glob) for glob in globs)
+    """Whether any glob matches, in any case of letters: cameras write `A.JPG`."""
+    return any(fnmatchcase(_folded(path.as_posix() if "/" in glob else path.name), _folded(glob)) for glob in globs)
+
+
+def _folded(name: str) -> str:
+    return composed(composed(name).casefold())

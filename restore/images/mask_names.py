@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from restore.errors import printable
-from restore.images.formats import stem_key
+from restore.images.formats import composed, stem_key
 
 _ENDING = re.compile(r"[ ._-]mask$", re.IGNORECASE)
 
 
-def _composed(name: str) -> str:
-    """One spelling of accented letters: macOS stores é as two characters, other systems as one."""
-    return unicodedata.normalize("NFC", name)
-
-
 #: How names are compared, from strict to loose.
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, _composed, lambda name: _composed(_composed(name).casefold()))
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, lambda name: composed(composed(name).casefold()))
 
 
 class ImageNames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import mmap
 import os
 import shutil
@@ -31,6 +32,7 @@ from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata.exif import orientation_of
 from restore.images.read import assemble_image
+from restore.images.vips_errors import with_own_errors
 
 #: Formats that can be read and written without the whole image in memory.
 SPOOLED_FORMATS = frozenset(("tiff", "png", "jpeg"))
@@ -223,9 +225,8 @@ def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -
         complaint = ""
         for fail_on in ("warning", "error") if kind == "jpeg" else ("error",):
             try:
-                decoded = _decode_to_spool(
-                    source, data, kind, spool, max_pixels=max_pixels, times=times, fail_on=fail_on
-                )
+                spooling = functools.partial(_decode_to_spool, max_pixels=max_pixels, times=times, fail_on=fail_on)
+                decoded = with_own_errors(functools.partial(spooling, source, data, kind, spool))
                 break
             except (pyvips.Error, UnicodeDecodeError) as error:
                 complaint = decoder_message(error)

@@ -16,7 +16,7 @@ from restore.errors import RestoreError
 from restore.files import not_found_message
 from restore.images.color import open_profile
 from restore.images.decode import DecoderOutput, ImageTooLarge, decode
-from restore.images.formats import format_of
+from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff
 from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
@@ -221,7 +221,7 @@ def _decode_page(
     """The first image of a file; `page_at` is the position of its directory in a TIFF."""
     tiff_header = tiff.read_header(data, page_at) if kind == "tiff" else tiff.TiffHeader()
     if tiff_header.raw:
-        raise RestoreError(
+        raise UnsupportedFile(
             "camera raw files are not supported", where=name, hint="convert it to TIFF first", exit_code=1
         )
     try:

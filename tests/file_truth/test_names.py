@@ -167,15 +167,43 @@ def test_a_picture_of_a_kind_that_cannot_be_read_fails_with_its_reason(tmp_path,
     assert os.listdir(tmp_path / "out") == ["good.png"]
 
 
-def test_what_is_no_picture_by_its_content_is_skipped_and_counted(tmp_path):
+#: Suffixes of images that no library here reads, in small and large letters.
+STRANGE = ("cr3", "CRW", "pcd", "jxr", "wdp", "qoi", "pfm", "dpx", "cin", "pct", "PICT", "jls", "bpg", "flif", "wmf")
+
+
+@pytest.mark.parametrize("content", [b"", b"anything", bytes(999)])
+def test_a_picture_by_its_suffix_that_cannot_be_read_fails_whatever_its_content(tmp_path, content):
+    for suffix in STRANGE:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"x.{suffix}").write_bytes(content)
+    save(tmp_path / "in/good.png", photo(4, 4))
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
+    assert (summary.done, summary.skipped, summary.exit_code) == (1, {}, 1)
+    assert {failure.path.suffix[1:] for failure in summary.failed} == set(STRANGE)
+    assert {failure.code for failure in summary.failed} == {"unsupported" if content else "not_an_image"}
+    reasons = {failure.path.suffix[1:]: failure.reason for failure in summary.failed}
+    if content:
+        assert reasons["CRW"] == "this is a camera raw file, which is not supported; convert it to TIFF or PNG first"
+        assert reasons["jxr"].startswith("this is a JPEG XR file, which is not supported")
+    else:
+        assert set(reasons.values()) == {"the file is empty"}
+
+
+def test_what_should_be_a_picture_by_its_name_fails_and_other_files_are_skipped(tmp_path):
     save(tmp_path / "in/good.png", photo(4, 4))
     for name, content in (("a.jpg", b"<html>"), ("b.png", b""), ("notes.txt", b"hello"), ("c.tif", bytes(999))):
         (tmp_path / "in" / name).write_bytes(content)
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter())
-    assert (summary.done, summary.failed, sum(summary.skipped.values()), summary.exit_code) == (1, [], 4, 0)
+    assert (summary.done, summary.skipped, summary.exit_code) == (1, {"not an image": 1}, 1)
     assert os.listdir(tmp_path / "out") == ["good.png"]
-    named = {Path(line.partition(":")[0]).name for line in summary.warnings}
-    assert named == {"a.jpg", "b.png", "c.tif"}, "those that should have been pictures"
+    assert {failure.path.name: failure.reason for failure in summary.failed} == {
+        "a.jpg": "not an image", "b.png": "the file is empty", "c.tif": "not an image",
+    }  # fmt: skip
+
+
+def test_a_picture_under_a_name_of_another_kind_is_read(tmp_path):
+    save(tmp_path / "in/scan.pcd", photo(4, 4), format="PNG")
+    assert fix_with(tmp_path / "in", tmp_path / "out", Inverter()).done == 1
 
 
 def test_a_text_that_begins_as_a_picture_s_file_does_is_none(tmp_path):

@@ -31,7 +31,15 @@ def test_a_folder_keeps_its_tree_and_names_and_nothing_is_written(pictures, tmp_
 def test_hidden_files_are_left_out(pictures, tmp_path):
     save(pictures / ".hidden.png", photo(3, 3))
     save(pictures / ".trash/x.png", photo(3, 3))
-    assert targets(plan_with(pictures, tmp_path / "out")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+    for folder in ("@eaDir", "sub/@eaDir"):
+        save(pictures / folder / "x.jpg", photo(3, 3))
+    plan = plan_with(pictures, tmp_path / "out")
+    assert targets(plan) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+    assert plan.warnings == [
+        "left out, as hidden or made by a system: @eaDir (2 times), .trash, .hidden.png; name one as INPUT to repair it"
+    ]
+    assert plan_with(pictures, tmp_path / "out", exclude=["*@eaDir*/*", ".*"]).warnings == []
+    assert targets(plan_with(pictures / "@eaDir", tmp_path / "out")) == ["x.jpg"]
 
 
 def test_content_decides_where_the_name_says_nothing(pictures, tmp_path):

@@ -243,13 +243,14 @@ def test_one_bad_file_never_stops_the_rest(pictures, tmp_path):
     (pictures / "dead.png").symlink_to(tmp_path / "nowhere")
     summary = fix_with(pictures, tmp_path / "out", Inverter(), log=tmp_path / "log.jsonl")
     assert (summary.done, summary.exit_code) == (3, 1)
-    assert [failure.path.name for failure in summary.failed] == ["cut.jpg", "dead.png", "work.psd"]
+    names = [failure.path.name for failure in summary.failed]
+    assert names == ["cut.jpg", "dead.png", "empty.png", "text.png", "work.psd"]
     assert all(failure.reason for failure in summary.failed)
-    assert sum(summary.skipped.values()) == 2
+    assert not summary.skipped
     lines = summary.format()
-    assert [line.startswith("failed: ") for line in lines[-3:]] == [True] * 3
+    assert [line.startswith("failed: ") for line in lines[-5:]] == [True] * 5
     statuses = [line["status"] for line in logged(tmp_path / "log.jsonl")]
-    assert sorted(statuses) == ["done"] * 3 + ["failed"] * 3 + ["skipped"] * 2
+    assert sorted(statuses) == ["done"] * 3 + ["failed"] * 5
 
 
 def test_a_restorer_that_breaks_on_one_picture(pictures, tmp_path):

@@ -1,0 +1,86 @@
+"""The reason of one file holds nothing of another."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+import pyvips
+from PIL import Image
+
+from restore.errors import RestoreError
+from restore.images.decode import undecodable
+from restore.images.formats import UnsupportedFile
+from restore.images.read import image_from_bytes
+from restore.images.vips_errors import with_own_errors
+
+
+def encoded(kind: str) -> bytes:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(stream, kind)
+    return stream.getvalue()
+
+
+def extraneous_jpeg() -> bytes:
+    """libjpeg decodes it with a warning."""
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xda")
+    return data[:at] + b"junk!" + data[at:]
+
+
+def test_a_decoded_file_leaves_nothing_for_the_reason_of_the_next():
+    assert "extraneous" in image_from_bytes(extraneous_jpeg(), "a.jpg").notes[0]
+    with pytest.raises(RestoreError) as caught:
+        image_from_bytes(encoded("PNG")[:300], "b.png")
+    assert "extraneous" not in str(caught.value)
+
+
+def test_what_fails_beside_others_is_repeated_alone():
+    """One thread fills the buffer while the other fails."""
+    others_run, stop, tries = threading.Event(), threading.Event(), []
+
+    def noisy() -> None:
+        def operation() -> None:
+            pyvips.vips_lib.vips_foreign_find_load(b"/noise")  # leaves a message
+            others_run.set()
+            stop.wait(5)
+
+        with_own_errors(operation)
+
+    def failing() -> None:
+        tries.append(time.monotonic())
+        stop.set()
+        raise pyvips.Error("failed")
+
+    thread = threading.Thread(target=noisy)
+    thread.start()
+    others_run.wait(5)
+    with pytest.raises(pyvips.Error) as caught:
+        with_own_errors(failing)
+    thread.join()
+    assert len(tries) == 2
+    assert "noise" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "unsupported"),
+    [
+        ("Unsupported JPEG process: SOF type 0xf7", True),
+        ("Compression scheme 34712 strip decoding is not implemented", True),
+        ("JBIG support not configured", True),
+        ("unknown pixel mode", True),
+        ("No decoding plugin installed for this compression format", True),
+        ("integers from -3 to 9 are not supported", True),
+        ("premature end of JPEG image", False),
+        ("libpng read error", False),
+        ("Bogus Huffman table definition", False),
+    ],
+)
+def test_what_is_unsupported_is_not_called_damaged(complaint, unsupported):
+    error = undecodable("tiff", complaint, "x")
+    assert isinstance(error, UnsupportedFile) == unsupported
+    assert ("damaged" in str(error)) != unsupported
