@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,10 +14,18 @@ import pyvips
 from PIL import Image, ImageCms
 
 from restore.errors import RestoreError, printable
+from restore.images import tiff_pixels
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.formats import UnsupportedFile
 from restore.images.metadata.png import with_end
-from restore.images.pillow import HEIC_ADVICE, heic_available, open_with_pillow, quiet_libtiff
+from restore.images.metadata.tiff import BITS, ORIENTATION, SAMPLES, TiffHeader
+from restore.images.pillow import (
+    HEIC_ADVICE,
+    heic_available,
+    open_converted_by_libtiff,
+    open_with_pillow,
+    quiet_libtiff,
+)
 from restore.images.vips_errors import with_own_errors
 
 #: Formats that libvips decodes; Pillow decodes the others.
@@ -77,7 +85,13 @@ class DecoderOutput:
 
 
 def decode(
-    data: bytes, kind: str, name: str | os.PathLike[str], *, max_pixels: int, allow_truncated: bool = False
+    data: bytes,
+    kind: str,
+    name: str | os.PathLike[str],
+    *,
+    max_pixels: int,
+    allow_truncated: bool = False,
+    tiff_header: TiffHeader | None = None,
 ) -> DecoderOutput:
     """Decode the first image of a file.
 
@@ -87,12 +101,25 @@ def decode(
         name: for messages.
         max_pixels: the largest W·H; checked in the header, before decoding.
         allow_truncated: decode what is there of a damaged file, with a note.
+        tiff_header: of a TIFF; otherwise None.
 
     Raises:
         DamagedFile, ImageTooLarge: exit code 1, with the decoder's reason.
+        UnsupportedFile: exit code 1; the TIFF holds values of a meaning that is not supported.
     """
     if kind not in VIPS_FORMATS:
         return _decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
+    if tiff_header is not None:
+        reason = tiff_pixels.refusal(tiff_header)
+        if reason:
+            what = f"the TIFF is not supported: {reason}"
+            raise UnsupportedFile(what, where=name, hint="convert it to RGB first", exit_code=1)
+        if tiff_pixels.needs_libtiff(tiff_header):
+            return _decode_with_pillow(
+                data, kind, name, max_pixels, allow_truncated=allow_truncated, tiff_header=tiff_header
+            )
+        if tiff_pixels.is_plain_ycbcr(tiff_header):
+            data = tiff_pixels.as_rgb(data, tiff_header)
     # libjpeg only warns about damaged data. The first try treats warnings as errors to find damage, the second
     # decodes the file anyway.
     levels = ["warning", "error"] if kind == "jpeg" else ["error"]
@@ -104,6 +131,8 @@ def decode(
             data = with_end(data)
         try:
             output = with_own_errors(functools.partial(_decode_with_vips, data, kind, name, max_pixels, fail_on))
+            if tiff_header is not None and tiff_pixels.is_plain_ycbcr(tiff_header) and output.channels == 3:
+                output.values = tiff_pixels.ycbcr_to_rgb(output.values, tiff_header)
         except (pyvips.Error, UnicodeDecodeError) as error:
             complaint = decoder_message(error)
             continue
@@ -112,8 +141,10 @@ def decode(
         return output
     if kind == "heic" and not heic_available():
         raise RestoreError(f"the HEIC cannot be decoded: {complaint}", where=name, hint=HEIC_ADVICE, exit_code=1)
+    if tiff_header is not None and tiff_pixels.is_packed(tiff_header):
+        return _unpack(data, tiff_header, name, max_pixels)
     try:
-        output = _decode_with_pillow(data, kind, name, max_pixels)
+        output = _decode_with_pillow(data, kind, name, max_pixels, tiff_header=tiff_header)
     except ImageTooLarge:
         raise
     except RestoreError:
@@ -307,6 +338,29 @@ def decoder_message(error: Exception) -> str:
     return "; ".join(list(parts)[:2]) or "broken data"
 
 
+def _unpack(data: bytes, header: TiffHeader, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
+    """Decode a TIFF of an unusual number of bits, which libvips has refused."""
+    height, width = tiff_pixels.size_of(header)
+    check_size(width, height, max_pixels, name, pixel_bytes=2 * header.number(SAMPLES, 1))
+    try:
+        values = tiff_pixels.unpack(data, header)
+    except ValueError as error:
+        raise undecodable("tiff", str(error), name) from error
+    channels, notes = 3 if values.shape[2] >= 3 else 1, []
+    if values.shape[2] > channels + 1:
+        notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
+        values = values[:, :, : channels + 1]
+    return DecoderOutput(
+        values=values,
+        channels=channels,
+        bits=header.number(BITS, 1),
+        white=float(np.iinfo(values.dtype).max),
+        orientation=header.number(ORIENTATION, 1),
+        fields={"icc-profile-data": header.icc} if header.icc else {},
+        notes=notes,
+    )
+
+
 def _decode_with_vips(
     data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, fail_on: str
 ) -> DecoderOutput:
@@ -374,15 +428,23 @@ def _as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _decode_with_pillow(
-    data: bytes, kind: str, name: str | os.PathLike[str], max_pixels: int, *, allow_truncated: bool = False
+    data: bytes,
+    kind: str,
+    name: str | os.PathLike[str],
+    max_pixels: int,
+    *,
+    allow_truncated: bool = False,
+    tiff_header: TiffHeader | None = None,
 ) -> DecoderOutput:
     """Decode the first image of a file, in most formats to 8 bits.
 
     Raises:
         DamagedFile, ImageTooLarge: exit code 1, with Pillow's reason.
     """
+    converts = tiff_header is not None and tiff_pixels.needs_libtiff(tiff_header)
     try:
-        with quiet_libtiff(kind), open_with_pillow(data, kind) as image:
+        opened = open_converted_by_libtiff(data) if converts else open_with_pillow(data, kind)
+        with quiet_libtiff(kind), opened as image:
             width, height = image.size
             check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
@@ -415,39 +477,40 @@ def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
     names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
     fields = {field: image.info.get(key) for field, key in names.items()}
     orientation = image.getexif().get(0x0112) if image.format == "TIFF" else None
-    stored_bits = max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8)))
+    stored_bits = int(max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8))))
     tile = next(iter(getattr(image, "tile", [])), None)
     if image.format == "PPM" and tile is not None and isinstance(tile.args[-1], int):
         stored_bits = tile.args[-1].bit_length()
     image.load()
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16)
-        return DecoderOutput(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
-    if image.mode in ("I", "F"):
-        raw = np.asarray(image)
-        if image.mode == "I":
-            values = _as_uint16(raw, notes)
-            return DecoderOutput(values[:, :, None], 1, 16, 65535.0, orientation, frames, notes=notes)
-        return DecoderOutput(raw[:, :, None].astype(np.float32), 1, 32, 1.0, orientation, frames, notes=notes)
-    if stored_bits > 8:
-        notes.append(f"only 8 of {stored_bits} bits per channel are read")
-    if image.mode == "LAB":
-        notes.append("Lab converted to RGB")
-        image, fields = _lab_to_rgb(image), {}
-    transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
-    grayish = image.mode in ("1", "L", "LA", "La")
-    mode = ("LA" if transparent else "L") if grayish else ("RGBA" if transparent else "RGB")
-    values = np.asarray(image.convert(mode))
-    return DecoderOutput(
-        values=values.reshape(image.height, image.width, -1),
-        channels=1 if grayish else 3,
-        bits=8,
+    output = DecoderOutput(
+        values=np.empty((0, 0, 1)),
+        channels=1,
         orientation=orientation,
         frames=frames,
         fields={key: value for key, value in fields.items() if value},
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0.3 and max(dpi) < 250_000 else None,
         notes=notes,
     )
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint16)
+        if image.format == "TIFF" and 8 < stored_bits < 16:
+            values = np.rint(values * (65535 / (2**stored_bits - 1))).astype(np.uint16)
+        return replace(output, values=values[:, :, None], bits=stored_bits if stored_bits > 8 else 16, white=65535.0)
+    if image.mode == "I":
+        return replace(output, values=_as_uint16(np.asarray(image), notes)[:, :, None], bits=16, white=65535.0)
+    if image.mode == "F":
+        return replace(output, values=np.asarray(image)[:, :, None].astype(np.float32), bits=32, white=1.0)
+    if stored_bits > 8:
+        notes.append(f"only 8 of {stored_bits} bits per channel are read")
+    if image.mode == "LAB":
+        notes.append("Lab converted to RGB")
+        image = _lab_to_rgb(image)
+        output.fields.pop("icc-profile-data", None)  # a profile for Lab
+    transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
+    grayish = image.mode in ("1", "L", "LA", "La")
+    mode = ("LA" if transparent else "L") if grayish else ("RGBA" if transparent else "RGB")
+    values = np.asarray(image.convert(mode))
+    return replace(output, values=values.reshape(image.height, image.width, -1), channels=1 if grayish else 3)
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
-from restore.images.metadata import jpeg, png, tiff
+from restore.images.metadata import jpeg, png, tiff, tiff_pages
 from restore.images.metadata.exif import with_prefix
 from restore.images.pillow import encode_heic
 
@@ -105,7 +105,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def without_metadata(image: DecodedImage) -> DecodedImage:
     """The image without EXIF, XMP, captions and texts. What defines its colors stays."""
-    passthrough = png.color_chunks(image.passthrough) if image.format == "png" else b""
+    colors = {"png": png.color_chunks, "tiff": tiff.color_tags}.get(image.format)
+    passthrough = b"" if colors is None else colors(image.passthrough)
     extra_pages = tuple(without_metadata(page) for page in image.extra_pages)
     return replace(image, exif=None, xmp=None, passthrough=passthrough, extra_pages=extra_pages)
 
@@ -140,10 +141,13 @@ def encode(
     try:
         if kind == "ico" and max(image.size) > 256:
             raise ValueError("icons have at most 256×256 pixels")
-        if image.extra_pages and kind == "tiff":
-            pages = (image, *image.extra_pages)
-            encoded = [_encode_tiff(_fit_to_format(page, kind, notes), quality, notes) for page in pages]
-            return tiff.join_pages(encoded), list(dict.fromkeys(notes))
+        if kind == "tiff" and (image.extra_pages or image.infrared is not None):
+            encoded = [
+                data
+                for page in (image, *image.extra_pages)
+                for data in _encode_tiff_page(_fit_to_format(page, kind, notes), quality, notes)
+            ]
+            return tiff_pages.join_pages(encoded), list(dict.fromkeys(notes))
         image = _fit_to_format(image, kind, notes)
         if kind in encoders:
             return encoders[kind](image, quality, notes), notes
@@ -172,6 +176,9 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
     if image.alpha is not None and not image.transparent and kind != "tiff":
         notes.append("an extra channel of unspecified meaning is left out")
         image = replace(image, alpha=None)
+    if image.infrared is not None and kind != "tiff":
+        notes.append("the infrared channel is left out")
+        image = replace(image, infrared=None)
     pixels, alpha, white = image.pixels, image.alpha, image.white
     if pixels.dtype == np.float32 and kind != "tiff":
         notes.append(f"floating point rounded to {16 if kind in _SIXTEEN_BITS else 8} bits")
@@ -193,8 +200,16 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
     if kind == "sgi" and alpha is not None:
         pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # SGI has no gray with alpha
     if kind != image.format:
-        image = replace(image, passthrough=b"")
+        image = without_passthrough(image, kind, notes)
     return replace(image, pixels=pixels, alpha=alpha, white=white)
+
+
+def without_passthrough(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
+    """The image without pieces that only its own format holds, with a note on those of a TIFF."""
+    lost = tiff.describe(image.passthrough) if image.format == "tiff" else []
+    if lost:
+        notes.append(f"{kind.upper()} has no place for what the TIFF also holds: {', '.join(lost)}")
+    return replace(image, passthrough=b"")
 
 
 def _float_to_16_bits(values: np.ndarray, white: float) -> np.ndarray:
@@ -276,6 +291,22 @@ def _encode_tiff(image: DecodedImage, _quality: int | None, notes: list[str]) ->
     except ValueError:
         notes.append("the EXIF block is broken and is left out")
         return _with_tiff_tags(bytes(data), image, None)
+
+
+def _encode_tiff_page(image: DecodedImage, quality: int | None, notes: list[str]) -> list[bytes]:
+    """A page, and the infrared channel as a mask of it."""
+    if image.infrared is None:
+        return [_encode_tiff(image, quality, notes)]
+    channel = DecodedImage(
+        image.infrared[:, :, None],
+        white=float(np.iinfo(image.infrared.dtype).max),
+        format=image.format,
+        compression=image.compression,
+        dpi=image.dpi,
+    )
+    mask = io.BytesIO(_encode_tiff(channel, quality, notes))
+    tiff.add_tags(mask, exif=None, passthrough=b"", is_mask=True)
+    return [_encode_tiff(replace(image, infrared=None), quality, notes), mask.getvalue()]
 
 
 def _with_tiff_tags(data: bytes, image: DecodedImage, exif: bytes | None) -> bytes:

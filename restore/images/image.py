@@ -34,8 +34,10 @@ class DecodedImage:
         dpi: pixels per inch across and down, if the file states them.
         compression: of a TIFF (`none`, `lzw`, `deflate`) or a WebP (`lossless`, `lossy`); else "".
         passthrough: raw pieces of the file that are copied to an output of the same format: a JPEG's segments, a PNG's
-            chunks, a TIFF's IPTC record.
+            chunks, a TIFF's tags.
         transparent: False if `alpha` is a TIFF's channel of unspecified meaning.
+        infrared: H×W, uint8 or uint16, or None: the infrared channel of a scanner, in which dust is dark. A repair
+            leaves it as it is.
         reoriented: the pixels were rotated or mirrored, because the file's orientation tag said so.
         extra_pages: the pages after the first of a TIFF that was read with all of them.
         notes: for the user: what was changed or left out, like "only the first of 12 frames is read".
@@ -54,6 +56,7 @@ class DecodedImage:
     compression: str = ""
     passthrough: bytes = b""
     transparent: bool = True
+    infrared: np.ndarray | None = None
     reoriented: bool = False
     extra_pages: tuple[DecodedImage, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -173,9 +176,10 @@ class DecodedImage:
             values = _mean(values)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
+        infrared = None if self.infrared is None else _resized(self.infrared, (height, width))
         exif = None if self.exif is None else upright_exif(self.exif, (height, width))
         xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), reoriented=False)
-        return replace(self, pixels=pixels, alpha=alpha, exif=exif, xmp=xmp)
+        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared, exif=exif, xmp=xmp)
 
 
 def _mean(rgb: np.ndarray) -> np.ndarray:

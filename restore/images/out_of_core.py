@@ -17,6 +17,7 @@ import pyvips
 
 from restore.errors import RestoreError
 from restore.files import temporary_path
+from restore.images import tiff_pixels
 from restore.images.decode import (
     DamagedFile,
     DecoderOutput,
@@ -26,10 +27,17 @@ from restore.images.decode import (
     open_sequential,
     to_rgb_or_gray,
 )
-from restore.images.encode import BIGTIFF_BYTES, DEFAULT_QUALITY, PNG_LEVEL, with_header, without_metadata
+from restore.images.encode import (
+    BIGTIFF_BYTES,
+    DEFAULT_QUALITY,
+    PNG_LEVEL,
+    with_header,
+    without_metadata,
+    without_passthrough,
+)
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import jpeg, png, tiff
+from restore.images.metadata import jpeg, png, tiff, tiff_pages
 from restore.images.metadata.exif import orientation_of
 from restore.images.read import assemble_image
 from restore.images.vips_errors import with_own_errors
@@ -217,9 +225,8 @@ def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -
         kind = format_of(data[:1024], source)
         if kind not in SPOOLED_FORMATS:
             return None
-        pages = tiff.find_pages(data) if kind == "tiff" else [0]
-        tiff_header = tiff.read_header(data, pages[0]) if kind == "tiff" else tiff.TiffHeader()
-        if tiff_header.raw or len(pages) > 1:
+        tiff_header = _plain_tiff(data) if kind == "tiff" else None
+        if kind == "tiff" and tiff_header is None:
             return None
         # As in `decode`: libjpeg only warns about damaged data, so the first try treats warnings as errors.
         complaint = ""
@@ -241,11 +248,20 @@ def spool_image(source: Path, spool: Path, *, max_pixels: int, times: int = 1) -
         if complaint:
             output.notes.append(damage_note(complaint))
         if kind == "tiff":
-            output.notes.extend(tiff.missing_pages(data, 1))
+            output.notes.extend([*tiff_pages.find_pages(data).notes, *tiff_pages.missing_pages(data, 1)])
         header = assemble_image(data, kind, output, tiff_header, size=rows.size)
     # `assemble_image` has turned the array of no rows too, into one of no columns.
     empty = np.empty((0, rows.size[1], output.channels), rows.dtype)
     return SpooledImage(replace(header, pixels=empty, alpha=None if header.alpha is None else empty[:, :, 0]), rows)
+
+
+def _plain_tiff(data: Any) -> tiff.TiffHeader | None:
+    """The header of a TIFF whose first directory is its only page, as libvips reads it; otherwise None."""
+    found = tiff_pages.find_pages(data)
+    header = tiff.read_header(data, found.pages[0])
+    if header.raw or found.pages != [found.first] or found.masks or not tiff_pixels.by_vips(header):
+        return None
+    return header
 
 
 def _decode_to_spool(
@@ -323,9 +339,9 @@ def write_spooled(
     header = image.header
     if metadata == "strip":
         header = without_metadata(header)
-    if kind != header.format:
-        header = replace(header, passthrough=b"")
     notes: list[str] = []
+    if kind != header.format:
+        header = without_passthrough(header, kind, notes)
     encoders = {"tiff": _write_tiff, "png": _write_png, "jpeg": _write_jpeg}
     try:
         encoders[kind](image.spool, header, path, quality, notes)
@@ -344,7 +360,7 @@ def write_spooled(
     return notes
 
 
-def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, notes: list[str]) -> None:
+def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, _notes: list[str]) -> None:
     big = spool.size[0] * spool.size[1] * spool.bands * spool.dtype.itemsize > BIGTIFF_BYTES
     with_header(spool.to_vips(), header, icc=header.icc, xmp=header.xmp).tiffsave(
         os.fsencode(path),
@@ -352,8 +368,6 @@ def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | 
         predictor="horizontal",
         bigtiff=big,
     )
-    if big and (header.exif or header.passthrough):
-        notes.append("a TIFF of this size is written without EXIF")
     with open(path, "r+b") as file:
         tiff.add_tags(
             file,

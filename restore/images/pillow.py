@@ -19,6 +19,7 @@ from typing import Any
 
 import PIL
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 #: Format -> Pillow's names for it.
 PILLOW_NAMES = {
@@ -46,6 +47,30 @@ def open_with_pillow(data: bytes, kind: str) -> Image.Image:
         if accepted and not isinstance(accepted, str):  # a string says why a plugin cannot
             with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in `Image.open`
                 return factory(io.BytesIO(data), "")
+    raise OSError("broken header")
+
+
+class _ConvertedByLibtiff(TiffImageFile):
+    """A TIFF whose YCbCr libtiff converts to RGB. Pillow lets it do so only if the pixels are compressed, and reads
+    others as if every pixel had its own colors."""
+
+    @property
+    def _compression(self) -> str:
+        return "none"
+
+    @_compression.setter
+    def _compression(self, _value: str) -> None:
+        pass
+
+
+def open_converted_by_libtiff(data: bytes) -> Image.Image:
+    """Open a TIFF in YCbCr as RGB.
+
+    Raises:
+        OSError: the header is broken.
+    """
+    with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in `Image.open`
+        return _ConvertedByLibtiff(io.BytesIO(data), "")
     raise OSError("broken header")
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from restore.images.color import open_profile
 from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import jpeg, png, tiff
+from restore.images.metadata import jpeg, png, tiff, tiff_pages
 from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
 
 #: The default limit on W·H.
@@ -177,18 +178,26 @@ def image_from_bytes(
     kind = format_of(data, Path(name))
     if kind != "tiff":
         return _decode_page(data, name, kind, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    pages = tiff.find_pages(data)
+    found = tiff_pages.find_pages(data)
+    pages = found.pages
     # Each page is decoded from a file in which it is the only one. One copy serves all of them; the functions below
     # only read it, so it passes for bytes.
-    page_alone = bytearray(data) if len(pages) > 1 else None
+    alone = len(pages) == 1 and pages[0] == found.first and not found.masks
+    page_alone = None if alone else bytearray(data)
     images: list[DecodedImage] = []
     remaining = max_pixels
     for number, at in enumerate(pages if all_pages else pages[:1], start=1):
         if page_alone is not None:
-            tiff.isolate_page(page_alone, at)
+            tiff_pages.isolate_page(page_alone, at)
         content = data if page_alone is None else cast(bytes, page_alone)
         try:
-            image = _decode_page(content, name, kind, page_at=at, max_pixels=remaining, allow_truncated=allow_truncated)
+            image = _decode_page(
+                content, name, kind, page_at=at, first_at=found.first if number == 1 else at,
+                max_pixels=remaining, allow_truncated=allow_truncated,
+            )  # fmt: skip
+            remaining -= image.size[0] * image.size[1]
+            if page_alone is not None:
+                image = _with_infrared(image, page_alone, name, found.masks.get(at, ()), remaining)
         except RestoreError as error:
             if number == 1:
                 raise
@@ -197,16 +206,40 @@ def image_from_bytes(
                 what = f"with this page the file is over the limit of {max_pixels / 1e6:.0f} megapixels"
             hint = "use --ext with a format other than TIFF to read only the first page"
             raise RestoreError(f"page {number} of {len(pages)}: {what}", where=name, hint=hint, exit_code=1) from error
-        remaining -= image.size[0] * image.size[1]
         images.append(image)
     first, *extra_pages = images
+    first.notes.extend(found.notes)
     if not all_pages and len(pages) > 1:
         first.notes.append(f"only the first of {len(pages)} pages is read")
     for number, image in enumerate(extra_pages, start=2):
         first.notes.extend(f"page {number}: {note}" for note in image.notes)
     if all_pages:
-        first.notes.extend(tiff.missing_pages(data, len(pages)))
+        first.notes.extend(tiff_pages.missing_pages(data, len(pages)))
     return replace(first, extra_pages=tuple(extra_pages))
+
+
+def _with_infrared(
+    image: DecodedImage, file: bytearray, name: str | os.PathLike[str], masks: Sequence[int], max_pixels: int
+) -> DecodedImage:
+    """The image with its scanner's infrared channel, which is a gray mask of the same size. Other masks are noted.
+
+    Args:
+        image: a page.
+        file: the TIFF, which is changed.
+        name: for messages.
+        masks: the positions of the masks that follow the page.
+        max_pixels: as for `read_image`.
+    """
+    for at in masks:
+        tiff_pages.isolate_page(file, at)
+        header = tiff.read_header(file, at)
+        if header.is_gray and header.number(tiff.BITS, 1) in (8, 16) and image.infrared is None:
+            mask = _decode_page(cast(bytes, file), name, "tiff", page_at=at, max_pixels=max_pixels)
+            if mask.gray and mask.size == image.size and mask.pixels.dtype != np.float32:
+                image = replace(image, infrared=mask.pixels[:, :, 0])
+                continue
+        image.notes.append("a mask among the pages is left out")
+    return image
 
 
 def _decode_page(
@@ -215,24 +248,32 @@ def _decode_page(
     kind: str,
     *,
     page_at: int = 0,
+    first_at: int | None = None,
     max_pixels: int,
-    allow_truncated: bool,
+    allow_truncated: bool = False,
 ) -> DecodedImage:
-    """The first image of a file; `page_at` is the position of its directory in a TIFF."""
-    tiff_header = tiff.read_header(data, page_at) if kind == "tiff" else tiff.TiffHeader()
-    if tiff_header.raw:
+    """The first image of a file; in a TIFF, `page_at` and `first_at` are as for `tiff.read_header`."""
+    tiff_header = tiff.read_header(data, page_at, first=first_at) if kind == "tiff" else None
+    if tiff_header is not None and tiff_header.raw:
         raise UnsupportedFile(
             "camera raw files are not supported", where=name, hint="convert it to TIFF first", exit_code=1
         )
     try:
-        output = decode(data, kind, name, max_pixels=max_pixels, allow_truncated=allow_truncated)
+        output = decode(
+            data, kind, name, max_pixels=max_pixels, allow_truncated=allow_truncated, tiff_header=tiff_header
+        )
         return assemble_image(data, kind, output, tiff_header)
     except MemoryError as error:
         raise RestoreError("out of memory while decoding the image", where=name, exit_code=1) from error
 
 
 def assemble_image(
-    data: Any, kind: str, output: DecoderOutput, tiff_header: tiff.TiffHeader, *, size: tuple[int, int] | None = None
+    data: Any,
+    kind: str,
+    output: DecoderOutput,
+    tiff_header: tiff.TiffHeader | None,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> DecodedImage:
     """Turn a decoder's output upright and add the file's metadata.
 
@@ -240,7 +281,7 @@ def assemble_image(
         data: the whole file, as bytes or mapped into memory.
         kind: its format.
         output: of the decoder.
-        tiff_header: of a TIFF.
+        tiff_header: of a TIFF; otherwise None.
         size: the (H, W) of the upright image, if `output` holds none of its rows.
     """
     notes = list(output.notes)
@@ -259,9 +300,10 @@ def assemble_image(
         exif, passthrough, frames, dpi = png_header.exif, png_header.passthrough, png_header.frames, png_header.dpi
         if png_header.has_icc and "icc-profile-data" not in output.fields:
             notes.append("the color profile is broken; the image is taken as sRGB")
-    elif kind == "tiff":
+    elif tiff_header is not None:
         exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
-        frames = 1
+        xmp, dpi, frames = tiff_header.xmp, tiff_header.dpi, 1
+        notes.extend(tiff_header.notes)
     elif kind == "webp":
         compression = "lossless" if is_lossless_webp(data) else "lossy"
     elif kind == "avif" and b"avis" in data[8:32] and frames == 1:
@@ -277,6 +319,8 @@ def assemble_image(
     values = _upright(output.values, orientation)
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
+    if orientation != 1 and kind == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
+        notes.append("GeoTIFF tags are left out, because the image was turned")
     if orientation >= 5 and kind == "png":
         passthrough = png.swapped_resolution(passthrough)
     pixels = np.ascontiguousarray(values[:, :, : output.channels])
@@ -303,7 +347,7 @@ def assemble_image(
         dpi=dpi,
         compression=compression,
         passthrough=passthrough,
-        transparent=tiff_header.extra != 0,
+        transparent=tiff_header is None or tiff_header.extra != 0,
         reoriented=orientation != 1,
         notes=notes,
     )

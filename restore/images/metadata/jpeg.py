@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from restore.images.metadata.exif import with_prefix
+from restore.images.metadata.photoshop import without_thumbnails
 
 # ITU-T T.81 annex K.1, in zigzag order as DQT stores it; libjpeg scales these by its quality setting.
 _LUMA = np.array(
@@ -22,7 +23,6 @@ _LUMA = np.array(
 SEGMENT_BYTES = 65533
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_THUMBNAILS = (0x0409, 0x040C)  # Photoshop's resources that show the image before the repair
 
 
 @dataclass(frozen=True)
@@ -138,22 +138,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _photoshop_segments(resources: bytes) -> bytes:
-    """Photoshop's resources (one of them is IPTC) as segments, without thumbnails.
-
-    A resource is "8BIM", a number, a Pascal string, a length and data, padded to even lengths (Adobe Photoshop File
-    Formats, 2019). The rest, from the first one that cannot be parsed, is copied.
-    """
-    copied, at = b"", 0
-    while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
-        number = struct.unpack_from(">H", resources, at + 4)[0]
-        size_at = at + 6 + (resources[at + 6] + 2) // 2 * 2
-        if size_at + 4 > len(resources):
-            break
-        end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
-        if number not in _THUMBNAILS:
-            copied += resources[at:end]
-        at = end
-    copied += resources[at:]
+    """Photoshop's resources as segments, without thumbnails."""
+    copied = without_thumbnails(resources)
     room = SEGMENT_BYTES - len(_PHOTOSHOP)
     parts = [_PHOTOSHOP + copied[i : i + room] for i in range(0, len(copied), room)]
     return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)

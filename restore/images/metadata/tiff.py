@@ -1,37 +1,71 @@
-"""The directories of a TIFF: tags that libvips neither reads nor writes (EXIF, GPS, captions), and several pages."""
+"""The tags of a TIFF: what they say of the image, and those that libvips neither reads nor writes."""
 
 from __future__ import annotations
 
-import io
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from restore.images.metadata.ifd import (
+    EXIF_IFD,
+    GPS_IFD,
+    INTEROP_IFD,
+    POSITIONS,
+    Directory,
+    Entry,
+    layout_of,
+    numbers,
+    pack_block,
+    pack_directory,
+    read_block,
+    read_directory,
+    with_order,
+)
+from restore.images.metadata.photoshop import without_thumbnails
 
-_EXIF_IFD, _GPS_IFD, _IPTC, _EXTRA_SAMPLES, _RESOLUTION_UNIT = 34665, 34853, 33723, 338, 296
-# Tags that describe the image and not its layout: document, description, make, model, page, software, date, artist,
-# host, copyright.
-_DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 258, 259, 262, 274, 277
+_SUBFILE_TYPE, _ACROSS, _DOWN, _RESOLUTION_UNIT, _SUB_IFDS, _EXTRA_SAMPLES = 254, 282, 283, 296, 330, 338
+_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, _DNG_VERSION = 700, 33723, 34377, 34675, 37724, 50706
+_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW = 32803, 34892
+#: Tags that EXIF has in its first directory, so that they can go to other formats: document, description, make, model,
+#: page, software, date, artist, host, rating, copyright, and the texts of Windows.
+_IN_EXIF = frozenset((
+    269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095,
+    EXIF_IFD, GPS_IFD,
+))  # fmt: skip
+#: Tags that are not copied. They describe how the pixels lie in the file (and are written anew, like the resolution),
+#: or hold positions in it, or are stale once pixels have changed, like the smallest and largest value. 59932 and 59933
+#: only reserve space.
+_NOT_COPIED = frozenset((
+    *range(254, 269), 273, 274, *range(277, 285), *range(288, 294), 296, 300, 317, *range(320, 337), 338, 339, 340,
+    341, 342, *range(343, 348), 351, *range(400, 406), *range(433, 436), *range(512, 523), *range(529, 533), 559,
+    _XMP, 32781, *range(32932, 32936), *range(32995, 32999), *range(33300, 33306), 33421, 33422, *range(33628, 33632),
+    34412, _ICC, 34908, 34909, 34910, _LAYERS, INTEROP_IFD, 37439, 59932, 59933,
+))  # fmt: skip
+#: Tags that say how colors are meant: the transfer function, the white point, and the primaries.
+_COLORS = (301, 318, 319)
+#: GeoTIFF: where pixels lie on a map.
+_PLACES = frozenset((33550, 33922, 34264, 34735, 34736, 34737))
 _COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
-_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW, _DNG_VERSION = 32803, 34892, 50706
+#: Photometric interpretation -> number of color channels.
+_COLOR_CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """The tags of a directory besides the layout.
+    """The tags of a directory.
 
     Attributes:
         exif: descriptive tags, EXIF and GPS as one EXIF block, or None.
         compression: `none`, `lzw`, `deflate`, or "" for all others.
         raw: this is a camera raw file, which only uses the structure of TIFF.
-        passthrough: the IPTC record, raw.
-        extra: the meaning of the first channel after the colors: 0 unspecified, 1 and 2 transparency; None = no such
-            tag.
+        passthrough: the other tags to copy, as one EXIF block: IPTC, Photoshop's resources, GeoTIFF, private ones.
+        extra: the meaning of the first channel after the colors: 0 unspecified, 1 and 2 transparency; None = there is
+            no such channel.
+        notes: for the user: what is left out.
+        tags: the whole directory, in byte order `order`.
+        at: its position.
     """
 
     exif: bytes | None = None
@@ -39,279 +73,197 @@ class TiffHeader:
     raw: bool = False
     passthrough: bytes = b""
     extra: int | None = None
+    notes: tuple[str, ...] = ()
+    tags: Directory = field(default_factory=dict)
+    order: str = "<"
+    at: int = 0
+
+    def numbers(self, tag: int, *default: float) -> tuple[float, ...]:
+        """The values of a tag, or `default`."""
+        return numbers(self.tags.get(tag), self.order) or default
+
+    def number(self, tag: int, default: int) -> int:
+        """The first value of a tag, or `default`."""
+        return int(self.numbers(tag, default)[0])
+
+    def block(self, tag: int) -> bytes | None:
+        """The bytes of a tag, or None."""
+        return self.tags[tag].value if tag in self.tags else None
+
+    @property
+    def is_gray(self) -> bool:
+        """One channel, which is brightness."""
+        return self.number(PHOTOMETRIC, -1) in (0, 1) and self.number(SAMPLES, 1) == 1
+
+    @property
+    def icc(self) -> bytes | None:
+        """The color profile, or None."""
+        return self.block(_ICC)
+
+    @property
+    def xmp(self) -> bytes | None:
+        """The XMP packet, or None."""
+        return self.block(_XMP)
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Pixels per inch across and down, if stated."""
+        across, down = self.numbers(_ACROSS, 0)[0], self.numbers(_DOWN, 0)[0]
+        inches = {2: 1.0, 3: 2.54}.get(self.number(_RESOLUTION_UNIT, 2), 0.0)
+        dpi = (round(across * inches, 4), round(down * inches, 4))
+        return dpi if min(dpi) > 0.3 and max(dpi) < 250_000 else None
 
 
-def read_header(data: Any, at: int) -> TiffHeader:
+def read_header(data: Any, at: int, *, first: int | None = None) -> TiffHeader:
     """Parse a directory. A broken one gives an empty header, and the decoder reports what is wrong.
 
     Args:
         data: the file, as bytes or mapped into memory.
         at: the position of the directory.
+        first: the position of a directory whose metadata also belongs to the image, if it has none of its own.
     """
-    try:
-        return _read(data, at)
-    except Exception:  # a hostile directory can fail anywhere in Pillow's parser
+    if not at:
         return TiffHeader()
+    order, big = layout_of(data)
+    try:
+        tags = read_directory(data, at, order, big=big, without=(_LAYERS,))
+        if first is not None and first != at:
+            above = read_directory(data, first, order, big=big, without=(_LAYERS,))
+            tags |= {tag: above[tag] for tag in above if tag not in tags and _is_kept(tag, above[tag])}
+            tags |= {tag: above[tag] for tag in (_XMP, _LAYERS, _DNG_VERSION) if tag in above and tag not in tags}
+    except (struct.error, OverflowError):
+        return TiffHeader()
+    header = TiffHeader(tags=tags, order=order)
+    photometric, samples = header.number(PHOTOMETRIC, -1), header.number(SAMPLES, 1)
+    in_exif = {tag: tags[tag] for tag in tags if tag in _IN_EXIF}
+    colors = _COLOR_CHANNELS.get(photometric, samples)
+    return TiffHeader(
+        exif=pack_block(in_exif, order) if in_exif else None,
+        compression=_COMPRESSIONS.get(header.number(COMPRESSION, 1), ""),
+        raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in tags,
+        passthrough=_passthrough(header),
+        extra=header.number(_EXTRA_SAMPLES, 0) if samples > colors else None,
+        notes=tuple(_left_out(tags)),
+        tags=tags,
+        order=order,
+        at=at,
+    )
+
+
+def _is_kept(tag: int, entry: Entry) -> bool:
+    return tag in _IN_EXIF or (tag not in _NOT_COPIED and entry.kind not in POSITIONS)
+
+
+def _passthrough(header: TiffHeader) -> bytes:
+    kept = {tag: entry for tag, entry in header.tags.items() if _is_kept(tag, entry) and tag not in _IN_EXIF}
+    if header.number(PHOTOMETRIC, -1) not in _COLOR_CHANNELS or header.number(BITS, 1) not in (8, 16):
+        kept.pop(_COLORS[0], None)  # a table with an entry for every value
+    if header.number(PHOTOMETRIC, -1) not in (0, 1, 2, 3, 6):  # the colors are converted
+        kept = {tag: entry for tag, entry in kept.items() if tag not in _COLORS}
+    for tag, change in ((_IPTC, _in_stream_order), (_PHOTOSHOP, lambda entry: without_thumbnails(entry.value))):
+        if tag in kept:
+            value = change(kept[tag])
+            kept[tag] = Entry(7, len(value), value)
+    return pack_block(with_order(kept, header.order, "<"), "<") if kept else b""
+
+
+def _in_stream_order(entry: Entry) -> bytes:
+    """An IPTC record, which begins with 0x1C. Many programs store it as 32-bit numbers, in either byte order."""
+    value = entry.value
+    if entry.kind == 4 and value[0] != 0x1C and value[3] == 0x1C:
+        return b"".join(value[i : i + 4][::-1] for i in range(0, len(value), 4))
+    return value
+
+
+def _left_out(tags: Directory) -> list[str]:
+    notes = []
+    if _LAYERS in tags:
+        notes.append("Photoshop's layers are left out: the flattened image is read")
+    if _SUB_IFDS in tags:
+        notes.append("the images below the first one (SubIFDs) are left out")
+    return notes
+
+
+def without_places(passthrough: bytes) -> bytes:
+    """`TiffHeader.passthrough` without what says where each pixel lies on a map."""
+    return _filtered(passthrough, lambda tag: tag not in _PLACES)
+
+
+def color_tags(passthrough: bytes) -> bytes:
+    """The part of `TiffHeader.passthrough` that says how colors are meant."""
+    return _filtered(passthrough, lambda tag: tag in _COLORS)
+
+
+def _filtered(passthrough: bytes, keep: Callable[[int], bool]) -> bytes:
+    if not passthrough:
+        return b""
+    tags = read_block(passthrough)[0]
+    kept = {tag: entry for tag, entry in tags.items() if keep(tag)}
+    return passthrough if len(kept) == len(tags) else pack_block(kept, "<") if kept else b""
+
+
+def describe(passthrough: bytes) -> list[str]:
+    """What `TiffHeader.passthrough` holds, in words, for a note that another format has no place for it."""
+    if not passthrough:
+        return []
+    tags = [tag for tag in read_block(passthrough)[0] if tag not in _COLORS]
+    names = {_IPTC: "IPTC", _PHOTOSHOP: "Photoshop's resources"} | dict.fromkeys(_PLACES, "GeoTIFF")
+    return list(dict.fromkeys(names.get(tag, f"tag {tag}") for tag in sorted(tags)))
 
 
 def add_tags(
-    file: BinaryIO, *, exif: bytes | None, passthrough: bytes, transparent: bool = True, has_dpi: bool = True
+    file: BinaryIO,
+    *,
+    exif: bytes | None,
+    passthrough: bytes,
+    transparent: bool = True,
+    has_dpi: bool = True,
+    is_mask: bool = False,
 ) -> None:
-    """Add EXIF and IPTC to a TIFF, in its file.
+    """Add EXIF and other tags to a TIFF, in its file.
 
     A new directory is written at the end of the file; everything else stays in its place, so the file is never in
-    memory. A BigTIFF is left unchanged.
+    memory.
 
     Args:
-        file: a little-endian TIFF as libvips writes it, opened for reading and writing.
+        file: a little-endian TIFF or BigTIFF as libvips writes it, opened for reading and writing.
         exif: EXIF block, or None.
-        passthrough: the IPTC record (`TiffHeader.passthrough`).
+        passthrough: see `TiffHeader`.
         transparent: its alpha is transparency.
         has_dpi: the resolution is known; otherwise the arbitrary one that libvips has written is removed.
+        is_mask: it is a mask of the page before it.
 
     Raises:
         ValueError: the EXIF block is broken.
     """
-    if file.read(4) != b"II*\0" or not (exif or passthrough or not transparent or not has_dpi):
-        return
-    (first,) = struct.unpack("<I", file.read(4))
-    file.seek(first)
-    (count,) = struct.unpack("<H", file.read(2))
-    table, following = file.read(12 * count), file.read(4)
-    entries = {struct.unpack_from("<H", table, at)[0]: table[at : at + 12] for at in range(0, len(table), 12)}
-    out = _Tail(file.seek(0, 2))
+    added: Directory = {}
     if exif:
-        block = _parse_exif(exif)
-        for tag in _DESCRIPTIVE:
-            if isinstance(block.get(tag), str):
-                value = block[tag].encode("utf-8", "surrogateescape") + b"\0"
-                entries[tag] = _entry(out, tag, 2, len(value), value)
-        for tag in (_EXIF_IFD, _GPS_IFD):
-            values = block.get_ifd(tag)
-            if values:
-                at = out.end
-                out.append(_directory(values, at))
-                entries[tag] = struct.pack("<HHII", tag, 4, 1, at)
-    if not transparent:
-        entries[_EXTRA_SAMPLES] = _entry(out, _EXTRA_SAMPLES, 3, 1, b"\0\0")
-    if not has_dpi:
-        entries[_RESOLUTION_UNIT] = _entry(
-            out, _RESOLUTION_UNIT, 3, 1, b"\1\0"
-        )  # 1 = no unit: only the shape of a pixel
+        block, order = read_block(exif)
+        kept = {tag: entry for tag, entry in block.items() if _is_kept(tag, entry)}
+        added |= with_order(kept, order, "<")
     if passthrough:
-        entries[_IPTC] = _entry(out, _IPTC, 7, len(passthrough), passthrough)
-    directory = out.append(
-        struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
-    )
-    file.write(b"".join(out.pieces))
-    file.seek(4)
-    file.write(struct.pack("<I", directory))
-
-
-class _Tail:
-    """Pieces to append to a file, each at an even position."""
-
-    def __init__(self, length: int) -> None:
-        self.pieces = [b"\0"] if length % 2 else []
-        self.end = length + length % 2
-
-    def append(self, piece: bytes) -> int:
-        """Add a piece; returns its position."""
-        at = self.end
-        padded = piece + b"\0" * (len(piece) % 2)
-        self.pieces.append(padded)
-        self.end += len(padded)
-        return at
-
-
-def _read(data: Any, at: int) -> TiffHeader:
-    head = bytes(data[: 16 if b"+" in data[2:4] else 8])  # the header of a BigTIFF is longer
-    stream: Any = data if hasattr(data, "seek") else io.BytesIO(data)  # a mapped file is not copied
-    first = ImageFileDirectory_v2(head)
-    stream.seek(at)
-    first.load(stream)
-    compression = first.get(259, 1)
-    photometric = first.get(262)
-    caption = first.get(_IPTC, b"")
-    return TiffHeader(
-        exif=_exif(first, stream, head),
-        compression=_COMPRESSIONS.get(compression, ""),
-        raw=photometric in (_PHOTOMETRIC_CFA, _PHOTOMETRIC_LINEAR_RAW) or _DNG_VERSION in first,
-        passthrough=caption if isinstance(caption, bytes) else b"",
-        extra=next(iter(np.atleast_1d(first.get(_EXTRA_SAMPLES, ())).tolist()), None),
-    )
-
-
-def _exif(first: ImageFileDirectory_v2, stream: io.BytesIO, head: bytes) -> bytes | None:
-    block = Image.Exif()
-    found = False
-    for tag in _DESCRIPTIVE:
-        if isinstance(first.get(tag), str):
-            block[tag], found = first[tag], True
-    for tag in (_EXIF_IFD, _GPS_IFD):
-        at = first.get(tag)
-        if isinstance(at, int) and at:
-            stream.seek(at)
-            inner = ImageFileDirectory_v2(head, group=tag)
-            inner.load(stream)
-            block.get_ifd(tag).update(dict(inner))
-            found = True
-    return block.tobytes() if found else None
-
-
-def _parse_exif(exif: bytes) -> Image.Exif:
-    block = Image.Exif()
-    try:
-        block.load(exif)
-        block.get_ifd(_EXIF_IFD)
-        block.get_ifd(_GPS_IFD)
-    except Exception as error:  # Pillow's parser raises a dozen kinds
-        raise ValueError("the EXIF block is broken") from error
-    return block
-
-
-def _directory(values: dict[int, Any], at: int) -> bytes:
-    directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
-    for tag, value in values.items():
-        if not isinstance(value, dict):
-            directory[tag] = value
-    return directory.tobytes(at)
-
-
-def _entry(out: _Tail, tag: int, kind: int, count: int, value: bytes) -> bytes:
-    """A directory entry; a value over four bytes is appended to `out` first."""
-    if len(value) <= 4:
-        return struct.pack("<HHI4s", tag, kind, count, value)
-    return struct.pack("<HHII", tag, kind, count, out.append(value))
-
-
-# Several pages: finding the directories of a file that are pages, and joining pages to one file
-
-
-_SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
-_REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType: a smaller copy of another page, a mask of one
-_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
-#: Type -> bytes of a value.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
-#: A chain of more directories, which only hostile files have, is not followed further.
-_MOST_PAGES = 10_000
-
-
-def find_pages(data: Any) -> list[int]:
-    """The positions of the directories that are pages, not thumbnails, smaller copies or masks.
-
-    The first directory always counts as a page. A chain that is broken, or circular, ends there.
-    """
-    pages: list[int] = []
-    try:
-        for at, page, _ in _directories(data):
-            if page or not pages:
-                pages.append(at)
-    except (struct.error, OverflowError):  # the chain points beyond the end of the file
-        pass
-    return pages or [0]
-
-
-def missing_pages(data: Any, found: int) -> list[str]:
-    """A note if the chain of directories is broken or circular, as in a truncated file. `found` = the pages found."""
-    order, big = _layout(data)
-    links = [8 if big else 4]
-    ends = False
-    with suppress(struct.error, OverflowError):
-        for _, _, link in _directories(data):
-            links.append(link)
-    with suppress(struct.error):
-        ends = struct.unpack_from(order + ("Q" if big else "I"), data, links[-1])[0] == 0
-    return [] if ends else [f"the list of pages is broken after page {found}: any further pages are lost"]
-
-
-def isolate_page(file: bytearray, at: int) -> None:
-    """Make one page the only page of a file. Decoders walk the whole chain for each page, which is slow with many.
-
-    Args:
-        file: the TIFF, changed in place: its header points to the page, and the page's link to the next one is cut.
-        at: the page, from `find_pages`.
-    """
-    order, big = _layout(file)
-    struct.pack_into(order + ("Q" if big else "I"), file, 8 if big else 4, at)
-    try:
-        _, _, link = next(_directories(file))
-        struct.pack_into(order + ("Q" if big else "I"), file, link, 0)
-    except (struct.error, OverflowError, StopIteration):  # the decoder reports what is wrong
-        pass
-
-
-def join_pages(pages: list[bytes]) -> bytes:
-    """Join TIFFs of one page to one TIFF, in order.
-
-    Args:
-        pages: little-endian TIFFs of one directory each, as `encode` makes them.
-
-    Raises:
-        ValueError: the pages are too large for one TIFF.
-    """
-    if any(page[:4] != b"II*\0" for page in pages) or sum(map(len, pages)) >= 1 << 32:
-        raise ValueError("the pages are too large for one TIFF")
-    out = bytearray(pages[0][:8])
-    link = 4  # where to write the position of the next directory
-    for page in pages:
-        out += bytes(len(out) % 2)
-        base = len(out) - 8
-        out += page[8:]
-        first = struct.unpack_from("<I", page, 4)[0] + base
-        struct.pack_into("<I", out, link, first)
-        link = _shift_directory(out, first, base)
-    struct.pack_into("<I", out, link, 0)
-    return bytes(out)
-
-
-def _shift_directory(out: bytearray, directory: int, base: int) -> int:
-    """Add `base` to every position in a directory; returns where its link to the next directory is."""
-    count = int(struct.unpack_from("<H", out, directory)[0])
-    for at in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack_from("<HHI", out, at)
-        values_at = at + 8
-        if _SIZES[kind] * length > 4:
-            values_at = _shift(out, at + 8, base)
-        if tag in (_STRIP_OFFSETS, _TILE_OFFSETS):
-            if kind != 4:
-                raise ValueError("the positions of strips have a type that cannot be joined")
-            for one in range(values_at, values_at + 4 * length, 4):
-                _shift(out, one, base)
-        elif tag in (_EXIF_IFD, _GPS_IFD):
-            _shift_directory(out, _shift(out, at + 8, base), base)
-    return directory + 2 + 12 * count
-
-
-def _shift(out: bytearray, at: int, base: int) -> int:
-    position = int(struct.unpack_from("<I", out, at)[0]) + base
-    struct.pack_into("<I", out, at, position)
-    return position
-
-
-def _layout(data: Any) -> tuple[str, bool]:
-    """The byte order, and whether this is a BigTIFF."""
-    return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
-
-
-def _directories(data: Any) -> Iterator[tuple[int, bool, int]]:
-    """Yields for each directory its position, whether it is a page, and where its link to the next one is."""
-    order, big = _layout(data)
-    entry, count_code, word = (20, "Q", "Q") if big else (12, "H", "I")
-    at = struct.unpack_from(order + word, data, 8 if big else 4)[0]
-    seen: set[int] = set()
-    while at and at not in seen and len(seen) < _MOST_PAGES:
-        seen.add(at)
-        count = struct.unpack_from(order + count_code, data, at)[0]
-        first = at + struct.calcsize(order + count_code)
-        page = True
-        for here in range(first, min(first + entry * min(count, 16), len(data) - entry + 1), entry):
-            tag, kind = struct.unpack_from(order + "HH", data, here)
-            if tag in (_SUBFILE_TYPE, _OLD_SUBFILE_TYPE):
-                value = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, here + (12 if big else 8))[0]
-                page = not value & (_REDUCED | _TRANSPARENCY) if tag == _SUBFILE_TYPE else value != 2
-                break
-            if tag > _OLD_SUBFILE_TYPE:  # tags are sorted
-                break
-        yield at, page, first + entry * count
-        at = struct.unpack_from(order + word, data, first + entry * count)[0]
+        added |= read_block(passthrough)[0]
+    if not transparent:
+        added[_EXTRA_SAMPLES] = Entry(3, 1, b"\0\0")
+    if not has_dpi:
+        added[_RESOLUTION_UNIT] = Entry(3, 1, b"\1\0")  # no unit: only the shape of a pixel
+    if is_mask:
+        added[_SUBFILE_TYPE] = Entry(4, 1, struct.pack("<I", 4))
+    head = file.read(16)
+    if not added or head[:4] not in (b"II*\0", b"II+\0"):
+        return
+    big = head[2:3] == b"+"
+    count_code, word, inline = ("<Q", "<Q", 8) if big else ("<H", "<I", 4)
+    link = 8 if big else 4
+    file.seek(struct.unpack_from(word, head, link)[0])
+    (count,) = struct.unpack(count_code, file.read(struct.calcsize(count_code)))
+    written: Directory = {}
+    for _ in range(count):
+        tag, kind, length, value = struct.unpack(f"<HH{word[1]}{inline}s", file.read(4 + 2 * inline))
+        written[tag] = Entry(kind, length, value)  # the value, or its position in the file: both stay as they are
+    (following,) = struct.unpack(word, file.read(inline))
+    end = file.seek(0, 2)
+    at = end + end % 2
+    file.write(bytes(end % 2) + pack_directory(written | added, at, "<", big=big, following=following))
+    file.seek(link)
+    file.write(struct.pack(word, at))

@@ -1,0 +1,25 @@
+"""Photoshop's image resources, as JPEG and TIFF hold them; one of them is IPTC (Adobe Photoshop File Formats, 2019)."""
+
+from __future__ import annotations
+
+import struct
+
+_THUMBNAILS = (0x0409, 0x040C)  # show the image before the repair
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """The resources without thumbnails. The rest, from the first one that cannot be parsed, is copied.
+
+    A resource is "8BIM", a number, a Pascal string, a length and data, padded to even lengths.
+    """
+    copied, at = b"", 0
+    while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
+        number = struct.unpack_from(">H", resources, at + 4)[0]
+        size_at = at + 6 + (resources[at + 6] + 2) // 2 * 2
+        if size_at + 4 > len(resources):
+            break
+        end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
+        if number not in _THUMBNAILS:
+            copied += resources[at:end]
+        at = end
+    return copied + resources[at:]
