@@ -17,6 +17,7 @@ from restore.errors import RestoreError, printable
 from restore.images import tiff_pixels
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.formats import UnsupportedFile
+from restore.images.metadata import bmp, jpeg
 from restore.images.metadata.png import with_end
 from restore.images.metadata.tiff import BITS, ORIENTATION, SAMPLES, TiffHeader
 from restore.images.pillow import (
@@ -293,6 +294,19 @@ def header_fields(image: Any) -> HeaderFields:
     return HeaderFields(fields, dpi, int(value("n-pages") or 1), int(bits) if bits else None, value("orientation"))
 
 
+def add_profile(fields: dict[str, bytes], data: Any, kind: str) -> None:
+    """Add the color profile of a BMP, and of a JPEG whose pieces are numbered wrongly: libvips takes only some of them.
+
+    Args:
+        fields: `HeaderFields.fields`; changed in place.
+        data: the file, as bytes or mapped into memory.
+        kind: its format.
+    """
+    icc = jpeg.read_header(data).icc if kind == "jpeg" else bmp.read_header(data).icc if kind == "bmp" else None
+    if icc is not None:
+        fields["icc-profile-data"] = icc
+
+
 def to_rgb_or_gray(image: Any, fields: dict[str, bytes], notes: list[str]) -> tuple[Any, int | None]:
     """Convert CMYK and Lab to sRGB. A profile that this uses up is removed from `fields`.
 
@@ -366,6 +380,7 @@ def _decode_with_vips(
 ) -> DecoderOutput:
     image = open_sequential(data, kind, name, max_pixels, fail_on)
     header = header_fields(image)
+    add_profile(header.fields, data, kind)
     notes: list[str] = []
     image, color_channels = to_rgb_or_gray(image, header.fields, notes)
     values, white = _values(image, notes)
@@ -449,14 +464,14 @@ def _decode_with_pillow(
             check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
             try:
-                return _from_pillow(image, frames)
+                return _with_profile(_from_pillow(image, frames), data, kind)
             except OSError as error:
                 if not allow_truncated:
                     raise
                 complaint = _pillow_message(error)
         # Pillow accepts truncated files only by a switch for the whole process. Black pixels at the end do the same.
         with quiet_libtiff(kind), open_with_pillow(data + bytes(4 * width * height), kind) as image:
-            output = _from_pillow(image, frames)
+            output = _with_profile(_from_pillow(image, frames), data, kind)
         output.notes.append(damage_note(complaint))
         return output
     except (RestoreError, MemoryError):
@@ -465,6 +480,15 @@ def _decode_with_pillow(
         raise ImageTooLarge("its header states an impossible size", where=name, exit_code=1) from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds, and hostile files find more
         raise undecodable(kind, _pillow_message(error), name, allow_truncated=allow_truncated) from error
+
+
+def _with_profile(output: DecoderOutput, data: bytes, kind: str) -> DecoderOutput:
+    add_profile(output.fields, data, kind)
+    if kind == "bmp" and output.channels == 1 and output.fields.get("icc-profile-data", b"")[16:20] == b"RGB ":
+        colors, alpha = output.values[:, :, :1], output.values[:, :, 1:]  # a palette of grays
+        output.values = np.concatenate([colors, colors, colors, alpha], axis=2)
+        output.channels = 3
+    return output
 
 
 def _pillow_message(error: Exception) -> str:

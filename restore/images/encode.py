@@ -17,7 +17,7 @@ from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
-from restore.images.metadata import jpeg, png, tiff, tiff_pages
+from restore.images.metadata import bmp, gif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
 from restore.images.metadata.exif import with_prefix
 from restore.images.pillow import encode_heic
 
@@ -108,7 +108,7 @@ def without_metadata(image: DecodedImage) -> DecodedImage:
     colors = {"png": png.color_chunks, "tiff": tiff.color_tags}.get(image.format)
     passthrough = b"" if colors is None else colors(image.passthrough)
     extra_pages = tuple(without_metadata(page) for page in image.extra_pages)
-    return replace(image, exif=None, xmp=None, passthrough=passthrough, extra_pages=extra_pages)
+    return replace(image, exif=None, xmp=None, passthrough=passthrough, trailer=b"", extra_pages=extra_pages)
 
 
 def encode(
@@ -150,12 +150,13 @@ def encode(
             return tiff_pages.join_pages(encoded), list(dict.fromkeys(notes))
         image = _fit_to_format(image, kind, notes)
         if kind in encoders:
-            return encoders[kind](image, quality, notes), notes
+            return encoders[kind](image, quality, notes) + image.trailer, notes
         if kind in _PILLOW_ONLY:
             options: dict[str, Any] = {"sizes": [image.size[::-1]]} if kind == "ico" else {}
             if kind in ("bmp", "pcx") and image.dpi:
                 options["dpi"] = image.dpi
-            return _encode_with_pillow(image, _PILLOW_ONLY[kind], options), notes
+            data = _encode_with_pillow(image, _PILLOW_ONLY[kind], options)
+            return bmp.with_profile(data, image.icc) if kind == "bmp" and image.icc else data, notes
     except (pyvips.Error, UnicodeDecodeError) as error:
         reason = decoder_message(error)
     except (OSError, ValueError, KeyError, OverflowError) as error:
@@ -199,17 +200,32 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
         alpha = None
     if kind == "sgi" and alpha is not None:
         pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # SGI has no gray with alpha
-    if kind != image.format:
-        image = without_passthrough(image, kind, notes)
+    image = without_foreign_parts(image, kind, notes)
     return replace(image, pixels=pixels, alpha=alpha, white=white)
 
 
-def without_passthrough(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
-    """The image without pieces that only its own format holds, with a note on those of a TIFF."""
-    lost = tiff.describe(image.passthrough) if image.format == "tiff" else []
+def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
+    """The image without pieces of its file that another format cannot hold, and without claims in XMP about them.
+
+    Args:
+        image: to be written.
+        kind: the format to be written.
+        notes: gets a note on what is left out.
+    """
+    if kind == image.format:
+        return image
+    words = {"jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe}
+    lost = words[image.format](image.passthrough) if image.format in words else []
+    xmp = image.xmp
+    if image.trailer:
+        video = trailer.is_video(image.trailer)
+        lost.append("the video of the motion photo" if video else f"{len(image.trailer)} bytes behind the image")
+        xmp = xmp and xmp_claims.without_video(xmp)
     if lost:
-        notes.append(f"{kind.upper()} has no place for what the TIFF also holds: {', '.join(lost)}")
-    return replace(image, passthrough=b"")
+        notes.append(f"{kind.upper()} has no place for what the {image.format.upper()} also holds: {', '.join(lost)}")
+    if xmp and image.format == "jpeg":
+        xmp = xmp_claims.without_extension(xmp)
+    return replace(image, passthrough=b"", trailer=b"", xmp=xmp)
 
 
 def _float_to_16_bits(values: np.ndarray, white: float) -> np.ndarray:
@@ -255,9 +271,7 @@ def _encode_jpeg(image: DecodedImage, quality: int | None, notes: list[str]) -> 
             options["xmp"] = image.xmp
     if image.icc:
         options["icc_profile"] = image.icc
-    if image.dpi:
-        options["dpi"] = tuple(min(round(value), 65535) for value in image.dpi)
-    data = _encode_with_pillow(image, "JPEG", options)
+    data = jpeg.with_density(_encode_with_pillow(image, "JPEG", options), image.dpi, image.pixel_shape)
     return jpeg.with_segments(data, image.passthrough) if image.passthrough else data
 
 
@@ -275,7 +289,7 @@ def _encode_png(image: DecodedImage, _quality: int | None, _notes: list[str]) ->
     data = _to_vips(image, icc=image.icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
     return png.with_chunks(
         bytes(data), exif=image.exif, xmp=image.xmp, passthrough=image.passthrough,
-        has_icc=bool(image.icc), has_dpi=image.dpi is not None,
+        has_icc=bool(image.icc), dpi=image.dpi, shape=image.pixel_shape,
     )  # fmt: skip
 
 
@@ -305,7 +319,7 @@ def _encode_tiff_page(image: DecodedImage, quality: int | None, notes: list[str]
         dpi=image.dpi,
     )
     mask = io.BytesIO(_encode_tiff(channel, quality, notes))
-    tiff.add_tags(mask, exif=None, passthrough=b"", is_mask=True)
+    tiff.add_tags(mask, exif=None, passthrough=b"", dpi=image.dpi, shape=image.pixel_shape, is_mask=True)
     return [_encode_tiff(replace(image, infrared=None), quality, notes), mask.getvalue()]
 
 
@@ -316,12 +330,14 @@ def _with_tiff_tags(data: bytes, image: DecodedImage, exif: bytes | None) -> byt
         exif=exif,
         passthrough=image.passthrough,
         transparent=image.alpha is None or image.transparent,
-        has_dpi=image.dpi is not None,
+        dpi=image.dpi,
+        shape=image.pixel_shape,
     )
     return file.getvalue()
 
 
 def _encode_webp(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
+    image = _with_resolution_in_exif(image)
     lossless = quality is None and (image.compression == "lossless" or image.format not in _LOSSY)
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
     # For lossless files, the quality is the effort.
@@ -334,9 +350,11 @@ def _encode_gif(image: DecodedImage, _quality: int | None, notes: list[str]) -> 
     if exact is not None:
         stream = io.BytesIO()
         exact.save(stream, "GIF")
-        return stream.getvalue()
-    notes.append("a GIF holds 256 colors: all colors may change a little")
-    return bytes(_to_vips(image).gifsave_buffer(dither=0, effort=5))
+        data = stream.getvalue()
+    else:
+        notes.append("a GIF holds 256 colors: all colors may change a little")
+        data = bytes(_to_vips(image).gifsave_buffer(dither=0, effort=5))
+    return gif.with_extensions(data, xmp=image.xmp, passthrough=image.passthrough)
 
 
 def _palette_image(image: DecodedImage) -> Image.Image | None:
@@ -360,6 +378,7 @@ def _palette_image(image: DecodedImage) -> Image.Image | None:
 
 
 def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
+    image = _with_resolution_in_exif(image)
     sixteen_bits = image.pixels.dtype == np.uint16
     return bytes(
         _to_vips(image, icc=image.icc, xmp=image.xmp, exif=image.exif).heifsave_buffer(
@@ -373,8 +392,16 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
 
 
 def _encode_heic(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
+    image = _with_resolution_in_exif(image)
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444}
     return encode_heic(_to_pillow(image), options | _metadata_options(image))
+
+
+def _with_resolution_in_exif(image: DecodedImage) -> DecodedImage:
+    """The image with an EXIF block if it states a resolution and has none: these formats hold it nowhere else."""
+    if image.dpi is None or image.exif is not None:
+        return image
+    return replace(image, exif=resolution.new_exif(image.dpi))
 
 
 # Conversion to images of the two libraries

@@ -32,9 +32,11 @@ class DecodedImage:
         xmp: XMP packet, with orientation 1, or None.
         jpeg: how a JPEG was compressed.
         dpi: pixels per inch across and down, if the file states them.
+        pixel_shape: densities across and down where pixels are not square and their size is unknown; else None.
         compression: of a TIFF (`none`, `lzw`, `deflate`) or a WebP (`lossless`, `lossy`); else "".
         passthrough: raw pieces of the file that are copied to an output of the same format: a JPEG's segments, a PNG's
-            chunks, a TIFF's tags.
+            chunks, a GIF's extensions, a TIFF's tags.
+        trailer: bytes behind the image that are copied to an output of the same format, like a motion photo's video.
         transparent: False if `alpha` is a TIFF's channel of unspecified meaning.
         infrared: H×W, uint8 or uint16, or None: the infrared channel of a scanner, in which dust is dark. A repair
             leaves it as it is.
@@ -53,8 +55,10 @@ class DecodedImage:
     xmp: bytes | None = None
     jpeg: JpegHeader | None = None
     dpi: tuple[float, float] | None = None
+    pixel_shape: tuple[float, float] | None = None
     compression: str = ""
     passthrough: bytes = b""
+    trailer: bytes = b""
     transparent: bool = True
     infrared: np.ndarray | None = None
     reoriented: bool = False

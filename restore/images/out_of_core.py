@@ -21,6 +21,7 @@ from restore.images import tiff_pixels
 from restore.images.decode import (
     DamagedFile,
     DecoderOutput,
+    add_profile,
     damage_note,
     decoder_message,
     header_fields,
@@ -32,8 +33,8 @@ from restore.images.encode import (
     DEFAULT_QUALITY,
     PNG_LEVEL,
     with_header,
+    without_foreign_parts,
     without_metadata,
-    without_passthrough,
 )
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
@@ -271,6 +272,7 @@ def _decode_to_spool(
     notes: list[str] = []
     image = open_sequential(source, kind, source, max_pixels, fail_on)
     header = header_fields(image)
+    add_profile(header.fields, data, kind)
     image, color_channels = to_rgb_or_gray(image, header.fields, notes)
     channels = color_channels or (3 if image.bands >= 3 else 1)
     if str(image.format) not in _DTYPES or image.bands > channels + 1:
@@ -340,8 +342,7 @@ def write_spooled(
     if metadata == "strip":
         header = without_metadata(header)
     notes: list[str] = []
-    if kind != header.format:
-        header = without_passthrough(header, kind, notes)
+    header = without_foreign_parts(header, kind, notes)
     encoders = {"tiff": _write_tiff, "png": _write_png, "jpeg": _write_jpeg}
     try:
         encoders[kind](image.spool, header, path, quality, notes)
@@ -357,6 +358,9 @@ def write_spooled(
         raise RestoreError(
             f"the image cannot be written as {kind.upper()}: {reason}", where=name, exit_code=1
         ) from error
+    if header.trailer:
+        with open(path, "ab") as file:
+            file.write(header.trailer)
     return notes
 
 
@@ -374,7 +378,8 @@ def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | 
             exif=header.exif,
             passthrough=header.passthrough,
             transparent=header.alpha is None or header.transparent,
-            has_dpi=header.dpi is not None,
+            dpi=header.dpi,
+            shape=header.pixel_shape,
         )
 
 
@@ -383,7 +388,7 @@ def _write_png(spool: Spool, header: DecodedImage, path: Path, _quality: int | N
     image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
     _rewrite_head(path, lambda data: png.with_chunks(
         data, exif=header.exif, xmp=header.xmp, passthrough=header.passthrough,
-        has_icc=bool(header.icc), has_dpi=header.dpi is not None,
+        has_icc=bool(header.icc), dpi=header.dpi, shape=header.pixel_shape,
     ))  # fmt: skip
 
 
@@ -401,7 +406,9 @@ def _write_jpeg(spool: Spool, header: DecodedImage, path: Path, quality: int | N
     if quality is None and source is not None:  # libvips takes no quantization tables
         notes.append(f"an image of this size is compressed at quality {used}, without the source's own tables")
     segments = jpeg.metadata_segments(header.exif, header.xmp, notes) + header.passthrough
-    _rewrite_head(path, lambda data: jpeg.with_segments(jpeg.with_density(data, header.dpi), segments))
+    _rewrite_head(
+        path, lambda data: jpeg.with_segments(jpeg.with_density(data, header.dpi, header.pixel_shape), segments)
+    )
 
 
 def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:

@@ -19,11 +19,14 @@ from restore.images.color import open_profile
 from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import jpeg, png, tiff, tiff_pages
+from restore.images.metadata import bmp, gif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
 from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
 
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
+
+#: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
+_MOST_NOTES = 20
 
 _LOSSY = ("jpeg", "avif", "heic")
 #: In a JPEG of quality 75, black and white deviate by this much around edges. Without correction, a mask of that
@@ -285,29 +288,56 @@ def assemble_image(
         size: the (H, W) of the upright image, if `output` holds none of its rows.
     """
     notes = list(output.notes)
-    exif, xmp = output.fields.get("exif-data"), output.fields.get("xmp-data")
-    jpeg_header, passthrough, frames, compression, dpi = None, b"", output.frames, "", output.dpi
+    exif, xmp, icc = (output.fields.get(f"{name}-data") for name in ("exif", "xmp", "icc-profile"))
+    jpeg_header, passthrough, frames, compression = None, b"", output.frames, ""
+    own: resolution.Resolution | None = None
+    rest = trailer.Trailer()
+    left_out: Sequence[str] = ()
     if kind == "jpeg":
         jpeg_header = jpeg.read_header(data)
-        passthrough = jpeg_header.passthrough
-        if xmp and b"hdrgm:" in xmp:
-            notes.append("its HDR gain map is left out")
-        elif jpeg_header.several:
-            notes.append("only the first image of the file is read (MPO)")
+        passthrough, own, left_out = jpeg_header.passthrough, jpeg_header.resolution, jpeg_header.left_out
+        rest = trailer.after_jpeg(data, several=jpeg_header.several)
+        if jpeg_header.broken_icc and icc is None:
+            notes.append("the color profile is broken; the image is taken as sRGB")
     elif kind == "png":
-        png_header = png.read_header(data)
-        xmp = xmp or png_header.xmp  # libvips finds no XMP behind the pixels
-        exif, passthrough, frames, dpi = png_header.exif, png_header.passthrough, png_header.frames, png_header.dpi
-        if png_header.has_icc and "icc-profile-data" not in output.fields:
+        header = png.read_header(data)
+        xmp = xmp or header.xmp  # libvips finds no XMP behind the pixels
+        exif, passthrough, frames, own = header.exif, header.passthrough, header.frames, header.resolution
+        left_out = header.left_out
+        rest = trailer.after_image(data, header.end)
+        if header.has_icc and icc is None:
             notes.append("the color profile is broken; the image is taken as sRGB")
     elif tiff_header is not None:
         exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
-        xmp, dpi, frames = tiff_header.xmp, tiff_header.dpi, 1
+        xmp, own, frames = tiff_header.xmp, tiff_header.resolution, 1
         notes.extend(tiff_header.notes)
+    elif kind == "gif":
+        gif_header = gif.read_header(data)
+        xmp, passthrough = gif_header.xmp, gif_header.passthrough
+        rest = trailer.after_image(data, gif_header.end)
+        if gif_header.plain_text:
+            left_out = ["a text to be drawn over the image"]
     elif kind == "webp":
         compression = "lossless" if is_lossless_webp(data) else "lossy"
-    elif kind == "avif" and b"avis" in data[8:32] and frames == 1:
-        notes.append("only the first frame of the animation is read")
+    elif kind in ("avif", "heic"):
+        rest = trailer.after_boxes(data)
+        if kind == "avif" and b"avis" in data[8:32] and frames == 1:
+            notes.append("only the first frame of the animation is read")
+    elif kind == "bmp":
+        if bmp.read_header(data).missing:
+            notes.append("the color profile is in another file, or broken; the image is taken as sRGB")
+        own = output.dpi and resolution.per_meter(*(dpi / 0.0254 for dpi in output.dpi))
+    elif output.dpi is not None:
+        own = resolution.Resolution(*output.dpi)
+    if rest.gain_map or (kind == "jpeg" and xmp and b"hdrgm:" in xmp):
+        left_out = [*left_out, "its HDR gain map"]
+        xmp = xmp and xmp_claims.without_gain_map(xmp)
+    elif rest.images or (jpeg_header is not None and jpeg_header.several):
+        notes.append("only the first image of the file is read (MPO)")
+        xmp = xmp and xmp_claims.without_images(xmp)
+    if rest.depth_map:
+        left_out = [*left_out, "its depth map"]
+    notes.extend(f"{lost} is left out" for lost in left_out[:_MOST_NOTES])
     if frames > 1:
         notes.append(f"only the first of {frames} frames is read")
 
@@ -317,17 +347,21 @@ def assemble_image(
     elif exif is not None and kind not in ("avif", "heic"):  # these have tags of their own, which the decoder applies
         orientation = orientation_of(exif)
     values = _upright(output.values, orientation)
-    if orientation >= 5 and dpi is not None:
-        dpi = dpi[::-1]
     if orientation != 1 and kind == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
         notes.append("GeoTIFF tags are left out, because the image was turned")
-    if orientation >= 5 and kind == "png":
-        passthrough = png.swapped_resolution(passthrough)
+    dpi, shape = resolution.settle(own, None if exif is None else resolution.in_exif(exif), notes)
+    if kind == "png":
+        passthrough = png.with_resolution(passthrough, own, dpi)
+    if orientation >= 5:
+        dpi, shape = dpi and dpi[::-1], shape and shape[::-1]
+        if kind == "png":
+            passthrough = png.swapped_resolution(passthrough)
+    if exif is not None and dpi is not None:
+        exif = resolution.exif_with(exif, dpi)
     pixels = np.ascontiguousarray(values[:, :, : output.channels])
     alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > output.channels else None
 
     size = size or (pixels.shape[0], pixels.shape[1])
-    icc = output.fields.get("icc-profile-data")
     if icc is not None:
         try:
             open_profile(icc, output.channels)
@@ -345,8 +379,10 @@ def assemble_image(
         xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=orientation != 1),
         jpeg=jpeg_header,
         dpi=dpi,
+        pixel_shape=shape,
         compression=compression,
         passthrough=passthrough,
+        trailer=rest.kept,
         transparent=tiff_header is None or tiff_header.extra != 0,
         reoriented=orientation != 1,
         notes=notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from restore.images.metadata.exif import with_prefix
-from restore.images.metadata.photoshop import without_thumbnails
+from restore.images.metadata.photoshop import resources_of, without_thumbnails
+from restore.images.metadata.resolution import Resolution, density
 
 # ITU-T T.81 annex K.1, in zigzag order as DQT stores it; libjpeg scales these by its quality setting.
 _LUMA = np.array(
@@ -23,6 +25,30 @@ _LUMA = np.array(
 SEGMENT_BYTES = 65533
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
+_RESOLUTION, _CAPTION = 0x03ED, 0x0404
+_JFIF_UNITS = {1: 1.0, 2: 1 / 2.54}
+_ICC = b"ICC_PROFILE\0"
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+_COMMENT = 0xFE
+#: (marker, beginning) of segments that do not hold for another image, and what they are if a user would miss them. They
+#: describe the compressed data, are written anew, or show the image before the repair. All others are copied.
+_STALE: tuple[tuple[int, bytes, str], ...] = (
+    (0xE0, b"JFIF\0", ""),
+    (0xE0, b"JFXX\0", ""),  # a thumbnail
+    (0xE0, b"AVI1", ""),  # which field of a film
+    (0xE1, b"Exif\0", ""),
+    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", ""),
+    (0xE2, _ICC, ""),
+    (0xE2, b"MPF\0", ""),  # positions of further images
+    (0xE2, _GAIN_MAP, ""),
+    (0xE4, b"SCALADO\0", ""),  # positions in the compressed data
+    (0xE8, b"SPIFF\0", ""),  # size and compression
+    (0xEA, b"AROT\0", ""),  # the curve of a gain map
+    (0xEB, b"HDR_RI ", "the ratio image of its HDR version"),
+    (0xEB, b"JP", "its content credentials (C2PA)"),  # JUMBF: signed for the unrepaired image
+    (0xEE, b"Adobe", ""),
+)
+_PREVIEW = b"\xff\xd8\xff"  # a JPEG, in APP2 to APP5
 
 
 @dataclass(frozen=True)
@@ -38,7 +64,12 @@ class JpegHeader:
         progressive: stored in several scans.
         rgb: stored as RGB instead of luma and chroma.
         several: more images follow (a multi-image file).
-        passthrough: other segments to keep, raw: IPTC captions, comments, extended XMP; without Photoshop's thumbnails.
+        passthrough: the segments to keep, raw: captions, comments, extended XMP, those of camera makers; without
+            Photoshop's thumbnails.
+        icc: the color profile, or None.
+        broken_icc: there are pieces of a profile that do not make a whole one.
+        resolution: as JFIF or Photoshop states it, or None.
+        left_out: what was lost with segments that are not kept.
     """
 
     bits: int = 8
@@ -49,6 +80,10 @@ class JpegHeader:
     rgb: bool = False
     several: bool = False
     passthrough: bytes = b""
+    icc: bytes | None = None
+    broken_icc: bool = False
+    resolution: Resolution | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def read_header(data: bytes) -> JpegHeader:
@@ -57,6 +92,10 @@ def read_header(data: bytes) -> JpegHeader:
     bits, progressive, rgb, several = 8, False, False, False
     components: list[tuple[int, int, int]] = []
     passthrough, resources = bytearray(), bytearray()
+    profile: list[tuple[int, bytes]] = []
+    resolution: Resolution | None = None
+    left_out: list[str] = []
+    preview = 0  # the marker of a preview that continues in the next segment
     for marker, at, body in _segments(data):
         if marker == 0xDB:
             tables.update(_tables(body))
@@ -65,13 +104,28 @@ def read_header(data: bytes) -> JpegHeader:
             triples = [body[i : i + 3] for i in range(6, 6 + 3 * body[5], 3)]
             rgb = bytes(t[0] for t in triples if t) == b"RGB"
             components = [(t[1] >> 4, t[1] & 15, t[2]) for t in triples if len(t) == 3]
-        elif marker == 0xE2 and body.startswith(b"MPF\0"):
-            several = True
         elif marker == 0xED and body.startswith(_PHOTOSHOP):
             resources += body[len(_PHOTOSHOP) :]
-        elif marker in (0xED, 0xFE) or (marker == 0xE1 and body.startswith(_EXTENDED_XMP)):
-            passthrough += data[at : at + 4 + len(body)]
+        elif 0xE0 <= marker <= 0xEF or marker == _COMMENT:
+            several = several or (marker == 0xE2 and body.startswith(b"MPF\0"))
+            if marker == 0xE2 and body.startswith(_ICC):
+                profile.append((body[12] if len(body) > 12 else 0, body[14:]))
+            if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12 and resolution is None:
+                across, down = struct.unpack_from(">HH", body, 8)
+                resolution = Resolution(across, down, _JFIF_UNITS.get(body[7], 0))
+            if 0xE2 <= marker <= 0xE5 and (body.startswith(_PREVIEW) or preview in (marker, marker - 1)):
+                preview = 0 if body.rstrip(b"\0").endswith(b"\xff\xd9") else marker
+                continue
+            preview = 0
+            stale = _stale(marker, body)
+            if stale is None:
+                passthrough += data[at : at + 4 + len(body)]
+            elif stale:
+                left_out.append(stale)
     passthrough += _photoshop_segments(bytes(resources))
+    if resolution is None or not resolution.inches:
+        resolution = _photoshop_resolution(bytes(resources)) or resolution
+    icc = _joined(profile)
     used = list(dict.fromkeys(table for _, _, table in components))
     found = tuple(tables[i] for i in used if i in tables)
     return JpegHeader(
@@ -83,7 +137,29 @@ def read_header(data: bytes) -> JpegHeader:
         rgb=rgb,
         several=several,
         passthrough=bytes(passthrough),
+        icc=icc,
+        broken_icc=bool(profile) and icc is None,
+        resolution=resolution,
+        left_out=tuple(dict.fromkeys(left_out)),
     )
+
+
+def contents(passthrough: bytes) -> list[str]:
+    """What `JpegHeader.passthrough` holds, in words."""
+    found = []
+    for marker, _, body in _segments(b"\xff\xd8" + passthrough):
+        if marker == _COMMENT:
+            found.append("the comment")
+        elif body.startswith(_PHOTOSHOP):
+            numbers = {number for number, _ in resources_of(body[len(_PHOTOSHOP) :])} - {_RESOLUTION}
+            if numbers:
+                found.append("the IPTC caption" if _CAPTION in numbers else "Photoshop's block")
+        elif body.startswith(_EXTENDED_XMP):
+            found.append("the extended XMP")
+        else:
+            name = re.match(rb"[A-Za-z0-9_.:/ -]{2,40}", body)
+            found.append(f"APP{marker - 0xE0}" + (f" ({name[0].decode().strip()})" if name else ""))
+    return list(dict.fromkeys(found))
 
 
 def with_segments(data: bytes, passthrough: bytes) -> bytes:
@@ -96,11 +172,20 @@ def with_segments(data: bytes, passthrough: bytes) -> bytes:
     return data[:at] + passthrough + data[at:]
 
 
-def with_density(data: bytes, dpi: tuple[float, float] | None) -> bytes:
-    """Add a JFIF segment with the resolution to a JPEG that has none (ITU-T T.871, 10.1)."""
-    across, down = (1, 1) if dpi is None else (min(round(value), 65535) for value in dpi)
-    segment = b"\xff\xe0\0\x10JFIF\0\1\1" + struct.pack(">BHHxx", dpi is not None, across, down)
-    return data if data[2:4] == b"\xff\xe0" else data[:2] + segment + data[2:]
+def with_density(data: bytes, dpi: tuple[float, float] | None, shape: tuple[float, float] | None = None) -> bytes:
+    """Write the resolution into the JFIF segment of a JPEG, which is added if there is none (ITU-T T.871, 10.1).
+
+    Args:
+        data: a JPEG as an encoder writes it. One that Adobe's segment describes is unchanged: JFIF knows no RGB.
+        dpi: pixels per inch across and down; None = unknown.
+        shape: of a pixel, as densities across and down; None = square.
+    """
+    fields = struct.pack(">BHH", *density(dpi, shape))
+    if data[2:4] == b"\xff\xe0" and data[6:11] == b"JFIF\0":
+        return data[:13] + fields + data[18:]
+    if any(marker == 0xEE for marker, _, _ in _segments(data)):
+        return data
+    return data[:2] + b"\xff\xe0\0\x10JFIF\0\1\1" + fields + b"\0\0" + data[2:]
 
 
 def metadata_segments(exif: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
@@ -135,6 +220,33 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         length = struct.unpack_from(">H", data, at + 2)[0]
         yield marker, at, data[at + 4 : at + 2 + max(length, 2)]
         at += 2 + max(length, 2)
+
+
+def _stale(marker: int, body: bytes) -> str | None:
+    """None for a segment to keep; else what is lost without it, or "" if that is nothing."""
+    return next((name for app, start, name in _STALE if app == marker and body.startswith(start)), None)
+
+
+def _joined(pieces: list[tuple[int, bytes]]) -> bytes | None:
+    """A color profile from its pieces with their numbers; None if no order of them makes a whole one.
+
+    Some programs number the pieces from 0, or all with 1. The profile states its own length (ICC.1:2022, 7.2.2).
+    """
+    for ordered in (sorted(pieces, key=lambda piece: piece[0]), pieces):
+        icc = b"".join(body for _, body in ordered)
+        length = int.from_bytes(icc[:4], "big")
+        if icc[36:40] == b"acsp" and 128 < length <= len(icc):
+            return icc[:length]
+    return None
+
+
+def _photoshop_resolution(resources: bytes) -> Resolution | None:
+    """Photoshop's resolution: pixels per inch with 16 bits after the point, whatever unit it displays."""
+    for number, body in resources_of(resources):
+        if number == _RESOLUTION and len(body) >= 12:
+            across, down = struct.unpack_from(">I4xI", body)
+            return Resolution(across / 65536, down / 65536)
+    return None
 
 
 def _photoshop_segments(resources: bytes) -> bytes:

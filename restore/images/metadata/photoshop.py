@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 _THUMBNAILS = (0x0409, 0x040C)  # show the image before the repair
 
@@ -23,3 +24,15 @@ def without_thumbnails(resources: bytes) -> bytes:
             copied += resources[at:end]
         at = end
     return copied + resources[at:]
+
+
+def resources_of(resources: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, data) of every resource, up to the first one that cannot be parsed."""
+    at = 0
+    while resources[at : at + 4] == b"8BIM" and at + 7 <= len(resources):
+        size_at = at + 6 + (resources[at + 6] + 2) // 2 * 2
+        if size_at + 4 > len(resources):
+            return
+        size = struct.unpack_from(">I", resources, size_at)[0]
+        yield struct.unpack_from(">H", resources, at + 4)[0], resources[size_at + 4 : size_at + 4 + size]
+        at = size_at + 4 + (size + 1) // 2 * 2

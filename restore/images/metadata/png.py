@@ -7,12 +7,27 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from restore.errors import printable
 from restore.images.metadata.exif import without_prefix
+from restore.images.metadata.photoshop import without_thumbnails
+from restore.images.metadata.resolution import Resolution, density, per_meter, same
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
-#: Chunks that are copied from a PNG to the PNG made of it: the definition of colors, resolution, texts, the time.
-_PASSTHROUGH = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+_XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+#: Chunks that are written anew, describe the palette or the compressed data, or belong to other frames. Of all others,
+#: those are copied whose name declares them safe to copy to changed pixels (W3C PNG, 5.4), and those in _STILL_TRUE.
+_REWRITTEN = (
+    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"sPLT", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT",
+    b"iDOT", b"CgBI", b"dSIG", b"gIFg",
+)  # fmt: skip
+#: Chunks whose names do not declare that, and that hold all the same: colors, significant bits, background, time.
+_STILL_TRUE = (
+    *_COLOUR, b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"sBIT", b"bKGD", b"tIME", b"sTER", b"pCAL", b"oFFs", b"sCAL",
+)  # fmt: skip
+#: Chunks with one value per channel: they are copied if the channels stay the same.
+_PER_CHANNEL = {b"sBIT": {1: (1,), 2: (2,), 3: (3,), 4: (4,)}, b"bKGD": {1: (2,), 2: (2,), 3: (6,), 4: (6,)}}
 #: Bytes to which a compressed text may expand. Larger ones, which may be bombs, are not read.
 _TEXT_LIMIT = 16 << 20
 
@@ -26,47 +41,94 @@ class PngHeader:
         frames: the number of frames.
         passthrough: chunks to copy, raw.
         has_icc: there is a color profile.
-        dpi: pixels per inch across and down, if stated.
+        resolution: as pHYs states it, or None.
         xmp: XMP packet, or None.
+        end: the position after the last chunk.
+        left_out: what was lost with chunks that are not kept.
     """
 
     exif: bytes | None = None
     frames: int = 1
     passthrough: bytes = b""
     has_icc: bool = False
-    dpi: tuple[float, float] | None = None
+    resolution: Resolution | None = None
     xmp: bytes | None = None
+    end: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def read_header(data: bytes) -> PngHeader:
     """Parse all chunks, up to the first one that is broken."""
     exif: bytes | None = None
     xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    frames, has_icc = 1, False
+    resolution: Resolution | None = None
+    frames, has_icc, plain, end = 1, False, True, len(data)
+    left_out: list[str] = []
     passthrough = bytearray()  # appending to bytes would copy them for each of what may be a million chunks
-    for kind, body, raw in _chunks(data):
-        if kind == b"eXIf":
+    for kind, body, raw, at in _chunks(data):
+        if kind == b"IHDR" and len(body) == 13:
+            plain = body[8] in (8, 16) and body[9] != 3  # neither spread bits nor a palette
+        elif kind == b"eXIf":
             exif = body
         elif kind == b"acTL" and len(body) >= 4:
             frames = max(struct.unpack_from(">I", body)[0], 1)
         elif kind in (b"zTXt", b"tEXt") and body.startswith((b"Raw profile type ", b"raw profile type ")):
-            exif = exif or _raw_profile_exif(kind, body)
-            if body[17:].startswith(b"iptc\0"):
+            name, profile = _raw_profile(kind, body)
+            if name in (b"exif", b"app1") and profile.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
+                exif = exif or profile
+            elif profile and (name == b"xmp" or (name == b"app1" and profile.startswith(_XMP_PREFIX))):
+                xmp = xmp or profile.removeprefix(_XMP_PREFIX)
+            elif name == b"8bim" and without_thumbnails(profile) != profile:
+                passthrough += _raw_profile_chunk("8bim", without_thumbnails(profile))
+            elif name != b"exif":  # which no reader could use
                 passthrough += raw
         elif kind == b"iCCP":
             has_icc = True
-        elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD):
-            xmp = xmp or _text(body)
-        elif kind in _PASSTHROUGH:
-            passthrough += raw
-        if kind == b"pHYs":
-            dpi = _dpi(body)
-    return PngHeader(exif, frames, bytes(passthrough), has_icc, dpi, xmp)
+        elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD + b"\0"):
+            xmp = _text(body) or xmp
+        elif kind == b"IEND":
+            end = at
+        elif kind not in _REWRITTEN:
+            if kind in _PER_CHANNEL and not plain:
+                continue
+            if kind in _STILL_TRUE or (kind[0] & 0x20 and kind[3] & 0x20):
+                passthrough += raw
+            elif kind == b"caBX":
+                left_out.append("its content credentials (C2PA)")
+            else:
+                left_out.append(f"the chunk {printable(kind.decode('latin-1'))}")
+        if kind == b"pHYs" and len(body) == 9:
+            across, down, unit = struct.unpack(">IIB", body)
+            resolution = per_meter(across, down) if unit == 1 else Resolution(across, down, 0)
+    return PngHeader(exif, frames, bytes(passthrough), has_icc, resolution, xmp, end, tuple(dict.fromkeys(left_out)))
+
+
+def contents(passthrough: bytes) -> list[str]:
+    """What `PngHeader.passthrough` holds besides colors, resolution and time, in words."""
+    found: dict[str, None] = {}
+    texts: list[str] = []
+    for kind, body, _, _ in _chunks(bytes(8) + passthrough):
+        keyword = body.partition(b"\0")[0].decode("latin-1")
+        if kind in _TEXTS and keyword.lower() in ("raw profile type iptc", "raw profile type 8bim"):
+            found["the IPTC caption"] = None
+        elif kind in _TEXTS:
+            texts.append(keyword)
+        elif kind not in _STILL_TRUE and kind != b"pHYs":
+            found[f"the chunk {printable(kind.decode('latin-1'))}"] = None
+    if texts:
+        found[f"the text {texts[0]!r}" if len(texts) == 1 else f"{len(texts)} texts"] = None
+    return list(found)
 
 
 def with_chunks(
-    data: bytes, *, exif: bytes | None, xmp: bytes | None, passthrough: bytes, has_icc: bool, has_dpi: bool
+    data: bytes,
+    *,
+    exif: bytes | None,
+    xmp: bytes | None,
+    passthrough: bytes,
+    has_icc: bool,
+    dpi: tuple[float, float] | None,
+    shape: tuple[float, float] | None = None,
 ) -> bytes:
     """Insert metadata into a PNG, after its header.
 
@@ -76,19 +138,42 @@ def with_chunks(
         xmp: an XMP packet, or None.
         passthrough: raw chunks of the source (`PngHeader.passthrough`).
         has_icc: the PNG has a color profile, so other chunks that define colors are removed.
-        has_dpi: the resolution is known; otherwise the arbitrary one that libvips has written is removed.
+        dpi: pixels per inch across and down; None = unknown.
+        shape: of a pixel, as densities across and down; None = square.
     """
-    if has_icc:
-        passthrough = b"".join(raw for kind, _, raw in _chunks(data[:8] + passthrough) if kind not in _COLOUR)
-    if b"pHYs" in passthrough or not has_dpi:
-        data = _without(data, b"pHYs")
-    new = passthrough
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(data[25], 0)
+    new, resolution = b"", None
+    for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
+        if has_icc and kind in _COLOUR:
+            continue
+        if kind in _PER_CHANNEL and len(body) not in _PER_CHANNEL[kind].get(channels, ()):
+            continue
+        if kind == b"pHYs":
+            resolution = raw
+            continue
+        new += raw
+    new += resolution or _resolution_chunk(dpi, shape)
     if exif:
         new += _chunk(b"eXIf", without_prefix(exif))
     if xmp:
         new += _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + xmp)
+    data = _without(data, b"pHYs")  # libvips writes one even where it knows no resolution
     end_of_header = 8 + 12 + 13
     return data[:end_of_header] + new + data[end_of_header:]
+
+
+def with_resolution(passthrough: bytes, stated: Resolution | None, dpi: tuple[float, float] | None) -> bytes:
+    """`PngHeader.passthrough` without a resolution that is not the one that counts (see `resolution.settle`)."""
+    if dpi is None or stated is None or (stated.dpi is not None and same(stated.dpi, dpi)):
+        return passthrough
+    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind != b"pHYs")
+
+
+def _resolution_chunk(dpi: tuple[float, float] | None, shape: tuple[float, float] | None) -> bytes:
+    values = (1, *(value / 0.0254 for value in dpi)) if dpi else (0, *density(None, shape)[1:]) if shape else None
+    if values is None or not all(1 <= round(value) < 1 << 31 for value in values[1:]):
+        return b""
+    return _chunk(b"pHYs", struct.pack(">IIB", round(values[1]), round(values[2]), int(values[0])))
 
 
 def with_end(data: bytes) -> bytes:
@@ -108,17 +193,17 @@ def swapped_resolution(passthrough: bytes) -> bytes:
     """`PngHeader.passthrough` for an image that was turned by 90°: swaps the resolutions across and down."""
     return b"".join(
         _chunk(kind, body[4:8] + body[:4] + body[8:]) if kind == b"pHYs" else raw
-        for kind, body, raw in _chunks(bytes(8) + passthrough)
+        for kind, body, raw, _ in _chunks(bytes(8) + passthrough)
     )
 
 
 def color_chunks(passthrough: bytes) -> bytes:
     """The chunks of `PngHeader.passthrough` that define the colors and the resolution."""
-    return b"".join(raw for kind, _, raw in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
+    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(kind, body, raw bytes) of every chunk."""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+    """(kind, body, raw bytes, end) of every chunk."""
     at = 8
     while at + 12 <= len(data):
         length = struct.unpack_from(">I", data, at)[0]
@@ -127,9 +212,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
             return
         kind = data[at + 4 : at + 8]
         if kind == b"IDAT":  # large, and no caller needs it
-            yield kind, b"", b""
+            yield kind, b"", b"", end
         else:
-            yield kind, data[at + 8 : end - 4], data[at:end]
+            yield kind, data[at + 8 : end - 4], data[at:end], end
         at = end
 
 
@@ -149,14 +234,6 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _dpi(body: bytes) -> tuple[float, float] | None:
-    """A pHYs chunk in pixels per inch; None if it states only the shape of a pixel."""
-    if len(body) != 9 or body[8] != 1:
-        return None
-    across, down = (round(value * 0.0254, 2) for value in struct.unpack_from(">2I", body))
-    return (across, down) if min(across, down) > 0.3 and max(across, down) < 250_000 else None
-
-
 def _text(body: bytes) -> bytes | None:
     """The text of an iTXt chunk, after keyword, compression, language and translation; None if it is broken."""
     rest = body.partition(b"\0")[2]
@@ -171,15 +248,21 @@ def _text(body: bytes) -> bytes | None:
         return None
 
 
-def _raw_profile_exif(kind: bytes, body: bytes) -> bytes | None:
-    """An EXIF block in hexadecimal text, as ImageMagick and older tools write it."""
+def _raw_profile(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """The name of a profile in hexadecimal text, in lower case, and its bytes; b"" if it is broken.
+
+    ImageMagick and older tools write EXIF, IPTC and XMP so.
+    """
     keyword, _, value = body.partition(b"\0")
-    if keyword.lower() not in (b"raw profile type exif", b"raw profile type app1"):
-        return None
     try:
         if kind == b"zTXt":
             value = zlib.decompressobj().decompress(value[1:], _TEXT_LIMIT)
-        exif = bytes.fromhex(b"".join(value.split()[2:]).decode("ascii"))
+        profile = bytes.fromhex(b"".join(value.split()[2:]).decode("ascii"))
     except (zlib.error, ValueError):
-        return None  # no reader could use it
-    return exif if exif.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")) else None
+        profile = b""
+    return keyword[len(b"Raw profile type ") :].lower(), profile
+
+
+def _raw_profile_chunk(name: str, profile: bytes) -> bytes:
+    text = f"\n{name}\n{len(profile):8}\n{profile.hex()}\n".encode()
+    return _chunk(b"zTXt", f"Raw profile type {name}".encode() + b"\0\0" + zlib.compress(text))

@@ -23,6 +23,7 @@ from restore.images.metadata.ifd import (
     with_order,
 )
 from restore.images.metadata.photoshop import without_thumbnails
+from restore.images.metadata.resolution import UNITS, Resolution, as_rational
 
 BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 258, 259, 262, 274, 277
 _SUBFILE_TYPE, _ACROSS, _DOWN, _RESOLUTION_UNIT, _SUB_IFDS, _EXTRA_SAMPLES = 254, 282, 283, 296, 330, 338
@@ -106,12 +107,11 @@ class TiffHeader:
         return self.block(_XMP)
 
     @property
-    def dpi(self) -> tuple[float, float] | None:
-        """Pixels per inch across and down, if stated."""
+    def resolution(self) -> Resolution | None:
+        """The resolution, if stated."""
         across, down = self.numbers(_ACROSS, 0)[0], self.numbers(_DOWN, 0)[0]
-        inches = {2: 1.0, 3: 2.54}.get(self.number(_RESOLUTION_UNIT, 2), 0.0)
-        dpi = (round(across * inches, 4), round(down * inches, 4))
-        return dpi if min(dpi) > 0.3 and max(dpi) < 250_000 else None
+        unit = UNITS.get(self.number(_RESOLUTION_UNIT, 2), 0.0)
+        return Resolution(across, down, unit) if min(across, down) > 0 else None
 
 
 def read_header(data: Any, at: int, *, first: int | None = None) -> TiffHeader:
@@ -217,7 +217,8 @@ def add_tags(
     exif: bytes | None,
     passthrough: bytes,
     transparent: bool = True,
-    has_dpi: bool = True,
+    dpi: tuple[float, float] | None,
+    shape: tuple[float, float] | None = None,
     is_mask: bool = False,
 ) -> None:
     """Add EXIF and other tags to a TIFF, in its file.
@@ -230,7 +231,8 @@ def add_tags(
         exif: EXIF block, or None.
         passthrough: see `TiffHeader`.
         transparent: its alpha is transparency.
-        has_dpi: the resolution is known; otherwise the arbitrary one that libvips has written is removed.
+        dpi: pixels per inch across and down; None = unknown, and the arbitrary ones of libvips are removed.
+        shape: of a pixel, as densities across and down; None = square.
         is_mask: it is a mask of the page before it.
 
     Raises:
@@ -245,8 +247,10 @@ def add_tags(
         added |= read_block(passthrough)[0]
     if not transparent:
         added[_EXTRA_SAMPLES] = Entry(3, 1, b"\0\0")
-    if not has_dpi:
-        added[_RESOLUTION_UNIT] = Entry(3, 1, b"\1\0")  # no unit: only the shape of a pixel
+    # Square pixels of unknown size are stated as such: without these tags, some readers make up a size.
+    for tag, value in zip((_ACROSS, _DOWN), dpi or shape or (1, 1)):
+        added[tag] = Entry(5, 1, struct.pack("<II", *as_rational(value)))
+    added[_RESOLUTION_UNIT] = Entry(3, 1, struct.pack("<H", 2 if dpi else 1))
     if is_mask:
         added[_SUBFILE_TYPE] = Entry(4, 1, struct.pack("<I", 4))
     head = file.read(16)

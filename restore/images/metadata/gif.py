@@ -1,0 +1,100 @@
+"""The extensions of a GIF: comments, XMP, and those of other applications (CompuServe, GIF89a)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_PLAIN_TEXT, _COMMENT, _APPLICATION = 0x01, 0xFE, 0xFF
+_XMP = b"XMP DataXMP"
+#: XMP is stored without division into blocks. These bytes after it lead a reader of blocks to the end, wherever it is.
+_MAGIC = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+#: They say how often to repeat an animation.
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+
+
+@dataclass(frozen=True)
+class GifHeader:
+    """The extensions beside the pixels.
+
+    Attributes:
+        xmp: XMP packet, or None.
+        passthrough: comments and extensions of applications, raw.
+        plain_text: there is a text to be drawn over the image, which no reader draws.
+        end: the position after the last block.
+    """
+
+    xmp: bytes | None = None
+    passthrough: bytes = b""
+    plain_text: bool = False
+    end: int = 0
+
+
+def read_header(data: bytes) -> GifHeader:
+    """Parse all extensions, up to the first block that is broken."""
+    xmp, plain_text, end = None, False, len(data)
+    passthrough = bytearray()
+    for kind, begin, stop in _blocks(data):
+        if kind == _TRAILER:
+            end = stop
+        elif kind == _PLAIN_TEXT:
+            plain_text = True
+        elif kind == _APPLICATION and data[begin + 3 : begin + 14] == _XMP:
+            body = data[begin + 14 : stop]
+            xmp = xmp or (body[: -len(_MAGIC)] if body.endswith(_MAGIC) else None)
+        elif kind == _COMMENT or (kind == _APPLICATION and data[begin + 3 : begin + 14] not in _LOOPS):
+            passthrough += data[begin:stop]
+    return GifHeader(xmp, bytes(passthrough), plain_text, end)
+
+
+def with_extensions(data: bytes, *, xmp: bytes | None, passthrough: bytes) -> bytes:
+    """Insert extensions into a GIF, before its first image.
+
+    Args:
+        data: a GIF.
+        xmp: an XMP packet, or None.
+        passthrough: raw extensions of the source (`GifHeader.passthrough`).
+    """
+    new = passthrough
+    if xmp:
+        new += bytes((_EXTENSION, _APPLICATION, len(_XMP))) + _XMP + xmp + _MAGIC
+    at = _after_palette(data)
+    return b"GIF89a" + data[6:at] + new + data[at:] if new else data
+
+
+def contents(passthrough: bytes) -> list[str]:
+    """What `GifHeader.passthrough` holds, in words."""
+    found: dict[str, None] = {}
+    for kind, begin, _ in _blocks(bytes(13) + passthrough):
+        name = passthrough[begin - 13 + 3 : begin - 13 + 14].decode("latin-1")
+        found["the comment" if kind == _COMMENT else f"the extension {name!r}"] = None
+    return list(found)
+
+
+def _after_palette(data: bytes) -> int:
+    packed = data[10] if len(data) > 10 else 0
+    return 13 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(label of an extension or of another block, begin, end)."""
+    at = _after_palette(data)
+    while at < len(data):
+        begin, kind = at, data[at]
+        if kind == _TRAILER:
+            yield kind, begin, at + 1
+            return
+        if kind == _EXTENSION and at + 2 < len(data):
+            kind, at = data[at + 1], at + 2
+        elif kind == _IMAGE and at + 11 <= len(data):
+            packed = data[at + 9]
+            at += 11 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
+        else:
+            return
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+        if at > len(data):
+            return
+        yield kind, begin, at

@@ -1,0 +1,144 @@
+"""One resolution: the one that the file means, in every place that a reader looks at, and none that is made up."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from restore.images import read_image, write_image
+from restore.images.metadata.resolution import Resolution, density, settle
+from tests.file_truth.test_parts import chunk, png_bytes
+from tests.fix.conftest import photo
+
+SUFFIXES = ["jpg", "png", "tif"]
+
+
+def exif(x: float, y: float, unit: int = 2) -> bytes:
+    block = Image.Exif()
+    block[0x011A], block[0x011B], block[0x0128] = x, y, unit
+    return block.tobytes()
+
+
+def jpeg_bytes(unit: int, x: int, y: int, block: bytes | None = None) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(photo(16, 24)).save(stream, "JPEG", **({"exif": block} if block else {}))
+    data = stream.getvalue()
+    assert data[6:11] == b"JFIF\0"
+    return data[:13] + struct.pack(">BHH", unit, x, y) + data[18:]
+
+
+def stated(path: Path) -> dict[str, tuple[float, ...]]:
+    """The resolutions in every place of a file, as (across, down, unit) with the unit's name in that format."""
+    data, found = path.read_bytes(), {}
+    with Image.open(path) as image:
+        tags = image.getexif()
+        if 0x011A in tags:
+            found["tags"] = (float(tags[0x011A]), float(tags[0x011B]), tags.get(0x0128, 2))
+    if data[6:11] == b"JFIF\0":
+        unit, x, y = struct.unpack_from(">BHH", data, 13)
+        found["jfif"] = (x, y, unit)
+    if b"pHYs" in data:
+        found["phys"] = struct.unpack_from(">IIB", data, data.index(b"pHYs") + 4)
+    return found
+
+
+def converted(folder: Path, name: str, data: bytes, suffix: str) -> dict[str, tuple[float, ...]]:
+    (folder / name).write_bytes(data)
+    write_image(read_image(folder / name), folder / f"out.{suffix}")
+    return stated(folder / f"out.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jpg", jpeg_bytes(1, 600, 600, exif(72, 72))),
+        ("a.jpg", jpeg_bytes(1, 600, 600)),
+        ("a.jpg", jpeg_bytes(0, 1, 1, exif(600, 600))),
+        ("a.jpg", jpeg_bytes(1, 72, 72, exif(600, 600))),
+        ("a.jpg", jpeg_bytes(0, 1, 1, exif(236.2204724, 236.2204724, 3))),
+        ("a.png", png_bytes(chunk(b"eXIf", exif(600, 600)[6:]))),
+        ("a.png", png_bytes(chunk(b"pHYs", struct.pack(">IIB", 23622, 23622, 1)))),
+        ("a.png", png_bytes(chunk(b"pHYs", struct.pack(">IIB", 23622, 23622, 1)), chunk(b"eXIf", exif(72, 72)[6:]))),
+    ],
+    ids=["jfif-exif72", "jfif", "exif", "jfif72-exif", "exif-cm", "png-exif", "png-phys", "png-phys-exif72"],
+)
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "webp"])
+def test_600_stays_600_everywhere(tmp_path, name, data, suffix):
+    found = converted(tmp_path, name, data, suffix)
+    own = {"jpg": ("jfif", (600, 600, 1)), "png": ("phys", (23622, 23622, 1)), "tif": ("tags", (600, 600, 2))}
+    if suffix in own:
+        place, expected = own[suffix]
+        assert found.pop(place) == expected
+    if "tags" in found:
+        x, y, unit = found["tags"]
+        factor = 2.54 if unit == 3 else 1
+        assert (x * factor, y * factor) == pytest.approx((600, 600), abs=0.01)
+    assert suffix != "webp" or found
+
+
+def test_a_tiff_in_centimeters(tmp_path):
+    Image.fromarray(photo(6, 7)).save(
+        tmp_path / "a.tif", resolution_unit="cm", x_resolution=118.11, y_resolution=59.055
+    )
+    for suffix, expected in (("tif", (299.9994, 149.9997, 2)), ("jpg", (300, 150, 1)), ("png", (11811, 5906, 1))):
+        found = converted(tmp_path, "a.tif", (tmp_path / "a.tif").read_bytes(), suffix)
+        assert next(iter(found.values())) == pytest.approx(expected, abs=1e-3)
+
+
+def test_whole_numbers_per_centimeter_stay_so_in_a_jpeg(tmp_path):
+    assert converted(tmp_path, "a.jpg", jpeg_bytes(2, 236, 118), "jpg")["jfif"] == (236, 118, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jpg", jpeg_bytes(0, 2, 1)),
+        ("a.jpg", jpeg_bytes(0, 2, 1, exif(72, 72))),
+        ("a.png", png_bytes(chunk(b"pHYs", struct.pack(">IIB", 2, 1, 0)))),
+    ],
+)
+def test_the_shape_of_a_pixel_is_kept(tmp_path, name, data):
+    assert converted(tmp_path, name, data, "jpg")["jfif"] == (2, 1, 0)
+    assert converted(tmp_path, name, data, "png")["phys"] == (2, 1, 0)
+    assert converted(tmp_path, name, data, "tif")["tags"] == (2, 1, 1)
+    assert converted(tmp_path, "out.tif", (tmp_path / "out.tif").read_bytes(), "jpg")["jfif"] == (2, 1, 0)
+
+
+def test_the_shape_turns_with_the_image(tmp_path):
+    block = Image.Exif()
+    block[0x0112] = 6
+    assert converted(tmp_path, "a.jpg", jpeg_bytes(0, 2, 1, block.tobytes()), "jpg")["jfif"] == (1, 2, 0)
+    block[0x011A], block[0x011B], block[0x0128] = 300, 150, 2
+    found = converted(tmp_path, "a.jpg", jpeg_bytes(1, 300, 150, block.tobytes()), "jpg")
+    assert found == {"jfif": (150, 300, 1), "tags": (150, 300, 2)}
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "webp"])
+def test_none_is_made_up(tmp_path, name, suffix):
+    Image.fromarray(photo(6, 7)).save(tmp_path / name)
+    found = converted(tmp_path, name, (tmp_path / name).read_bytes(), suffix)
+    expected = {"jpg": {"jfif": (1, 1, 0)}, "tif": {"tags": (1, 1, 1)}}
+    assert found == expected.get(suffix, {})
+
+
+def test_two_resolutions_that_contradict_each_other_are_told():
+    notes: list[str] = []
+    assert settle(Resolution(300, 300), Resolution(600, 600), notes) == ((300, 300), None)
+    assert "300 dpi" in notes[0]
+    assert "600 dpi" in notes[0]
+
+
+def test_a_rounded_resolution_is_no_contradiction():
+    notes: list[str] = []
+    assert settle(Resolution(118, 118, 1 / 2.54), Resolution(300, 300), notes) == ((300, 300), None)
+    assert notes == []
+
+
+@pytest.mark.parametrize(("dpi", "expected"), [((0.2, 0.2), (0, 1, 1)), ((1e6, 1e6), (0, 1, 1)), (None, (0, 1, 1))])
+def test_what_a_jfif_segment_cannot_hold_is_not_written(dpi, expected):
+    assert density(dpi, None) == expected
