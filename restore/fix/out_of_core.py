@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,7 +194,8 @@ class SpooledPage(Page):
         columns = slice(0, self.size[1])
         for rows in self.strips(top, top + band.shape[-2]):
             repaired = _to_array(band[:, rows.start - top : rows.stop - top])
-            self._after.put(rows, columns, self.before.part(rows, columns).blend(repaired, strength=self._strength))
+            source = self.before.part(rows, columns)
+            self._after.put(rows, columns, source.blend(repaired, strength=self._strength, neutral=self._is_neutral))
         self._is_written = True
 
     def write_hole(self, crop: Region, own: npt.NDArray[np.bool_], filled: Tensor) -> None:
@@ -206,7 +208,7 @@ class SpooledPage(Page):
         repaired, share = _to_array(filled), mask
         if self.everywhere:  # the mask blends with the fading-corrected image, the strength with the source
             repaired, share = blend(self._as_seen(source), repaired, mask), (mask > 0).astype(np.float32)
-        blended = source.blend(repaired, share, strength=self._strength)
+        blended = source.blend(repaired, share, strength=self._strength, neutral=self._is_neutral)
         after = self._after.part(crop.rows, crop.columns)  # may contain holes that are already filled
         after = replace(after, pixels=np.where(mask[:, :, None] > 0, blended.pixels, after.pixels))
         if self._mask is not None and self._mask.of_alpha:
@@ -227,7 +229,17 @@ class SpooledPage(Page):
         columns = slice(0, self.size[1])
         for rows in self.strips(0, self.size[0]):
             source = self.before.part(rows, columns)
-            self._after.put(rows, columns, source.blend(self._as_seen(source), strength=self._strength))
+            seen = self._as_seen(source)
+            self._after.put(rows, columns, source.blend(seen, strength=self._strength, neutral=self._is_neutral))
+
+    @cached_property
+    def _is_neutral(self) -> bool:
+        """See `DecodedImage.is_neutral`."""
+        columns = slice(0, self.size[1])
+        return all(
+            self.before.part(rows, columns).is_neutral(None if self._mask is None else self._mask.read(rows, columns))
+            for rows in self.strips(0, self.size[0])
+        )
 
     def source_strips(self) -> Iterator[np.ndarray]:
         """The original pixels from the top down, a few rows at a time."""

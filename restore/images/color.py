@@ -2,8 +2,8 @@
 
 Profiles made of a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...), or of one curve of gray, are computed
 here in floating point, because LittleCMS would round every image twice, to 8 or 16 bits. Profiles made of tables go
-through LittleCMS (in libvips) at 16 bits. Everything is relative colorimetric. The structure of profiles is that of
-ICC.1:2022, sections 8 to 10.
+through LittleCMS (in libvips) at 16 bits; those that have tables for the way to sRGB alone are inverted numerically.
+Everything is relative colorimetric. The structure of profiles is that of ICC.1:2022, sections 8 to 10.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyvips
 from PIL import Image, ImageCms
+
+from restore.images.inverse_profile import InverseProfile
 
 Curve = Callable[[np.ndarray], np.ndarray]
 
@@ -69,7 +71,8 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
     profile: Profile
     try:
         if any(name in tags for name in (b"A2B0", b"A2B1", b"D2B1")) or icc[20:24] != b"XYZ ":
-            profile = _TableProfile(icc, channels)
+            both_ways = any(name[:3] in (b"B2A", b"B2D") for name in tags)
+            profile = _TableProfile(icc, channels) if both_ways else _OneWayProfile(icc, channels)
         elif channels == 1:
             profile = _GrayProfile(_curve(tags[b"kTRC"]))
         else:
@@ -78,7 +81,8 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
         levels = np.linspace(0, 1, 9, dtype=np.float32)
         grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
         in_srgb = profile.to_srgb(grid)
-        profile.from_srgb(in_srgb)
+        if not isinstance(profile, _OneWayProfile):  # its inversion takes a second
+            profile.from_srgb(in_srgb)
     except (KeyError, struct.error, IndexError, np.linalg.LinAlgError, FloatingPointError) as error:
         raise ValueError("the color profile is broken") from error
     if not np.isfinite(in_srgb).all():
@@ -143,6 +147,31 @@ class _TableProfile:
             lab = _as_image(block).icc_import(input_profile="srgb", intent="relative")
             own = _with_profile(lab, self._icc).icc_export(intent="relative", depth=16)
             return _as_values(own, len(block))
+
+
+class _OneWayProfile(_TableProfile):
+    """A profile with tables for the way to sRGB alone, as those of scanners and cameras."""
+
+    def __init__(self, icc: bytes, channels: int) -> None:
+        super().__init__(icc, channels)
+        self._inverse = InverseProfile(self._import, self._to_lab, _srgb_to_lab, channels)
+
+    def from_srgb(self, srgb: np.ndarray) -> np.ndarray:
+        return _in_blocks(srgb, self._channels, self._inverse)
+
+    def _to_lab(self, values: np.ndarray) -> np.ndarray:
+        with _as_value_error():
+            image = _with_profile(_as_image(values), self._icc)
+            lab: np.ndarray = image.icc_import(embedded=True, intent="relative", pcs="lab").numpy()
+            return lab.reshape(-1, 3)[: len(values)].astype(np.float64)
+
+
+def _srgb_to_lab(srgb: np.ndarray) -> np.ndarray:
+    """N×3 sRGB values in [0, 1] to CIE Lab of D50."""
+    xyz = _decode(srgb.astype(np.float32), [_srgb_tables()[0]] * 3).astype(np.float64) @ SRGB_TO_XYZ.T
+    xyz /= SRGB_TO_XYZ.sum(axis=1)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
 
 
 @contextmanager

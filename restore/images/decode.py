@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from restore.errors import RestoreError, printable
 from restore.images import tiff_pixels
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.formats import UnsupportedFile
-from restore.images.metadata import bmp, jpeg
+from restore.images.metadata import bmp, heif, jpeg
 from restore.images.metadata.png import with_end
 from restore.images.metadata.tiff import BITS, ORIENTATION, SAMPLES, TiffHeader
+from restore.images.netpbm import read_netpbm
 from restore.images.pillow import (
     HEIC_ADVICE,
     heic_available,
@@ -108,6 +110,8 @@ def decode(
         DamagedFile, ImageTooLarge: exit code 1, with the decoder's reason.
         UnsupportedFile: exit code 1; the TIFF holds values of a meaning that is not supported.
     """
+    if kind == "ppm" and (deep := _decode_deep_netpbm(data, name, max_pixels)) is not None:
+        return deep
     if kind not in VIPS_FORMATS:
         return _decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
     if tiff_header is not None:
@@ -384,6 +388,8 @@ def _decode_with_vips(
     notes: list[str] = []
     image, color_channels = to_rgb_or_gray(image, header.fields, notes)
     values, white = _values(image, notes)
+    if kind == "avif":
+        values = _with_full_range(values, heif.read_header(data), header.bits or 8)
     channels = color_channels or (3 if values.shape[2] >= 3 else 1)
     if values.shape[2] > channels + 1:
         notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
@@ -399,6 +405,31 @@ def _decode_with_vips(
         dpi=header.dpi,
         notes=notes,
     )
+
+
+def _with_full_range(values: np.ndarray, header: heif.HeifHeader, bits: int) -> np.ndarray:
+    """Stretch gray of limited range (16 to 235 of 255): libheif does so for colors alone."""
+    if not header.gray or header.full_range or not _leaves_limited_gray():
+        return values
+    shift = 8 * values.dtype.itemsize - bits  # values of 10 and 12 bits lie in the upper ones
+    codes = (values[:, :, :3] >> shift).astype(np.float32)
+    top = (1 << bits) - 1
+    stretched = np.rint((codes - (16 << bits - 8)) * np.float32(top / (219 << bits - 8)))
+    values = values.copy()
+    values[:, :, :3] = np.clip(stretched, 0, top).astype(values.dtype) << shift
+    return values
+
+
+@functools.cache
+def _leaves_limited_gray() -> bool:
+    """Whether this libheif has that fault, tried on a black image."""
+    stream = io.BytesIO()
+    try:
+        Image.new("L", (16, 16)).save(stream, "AVIF", range="limited", subsampling="4:0:0", quality=100)
+        black = pyvips.Image.heifload_buffer(stream.getvalue())
+        return bool(black(0, 0)[0] > 8)
+    except (OSError, KeyError, ValueError, pyvips.Error):  # a Pillow without AVIF
+        return True
 
 
 def _values(image: Any, notes: list[str]) -> tuple[np.ndarray, float]:
@@ -437,6 +468,15 @@ def _as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
         notes.append("32-bit integers rounded to 16 bits")
         return (values.astype(np.uint32) >> 16).astype(np.uint16)
     raise ValueError(f"integers from {low} to {high} are not supported")
+
+
+def _decode_deep_netpbm(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput | None:
+    """A PPM or PGM of more than 8 bits, which Pillow reads with 8; None: the file is another, or damaged."""
+    read = read_netpbm(data, lambda width, height: check_size(width, height, max_pixels, name))
+    if read is None:
+        return None
+    values, bits = read
+    return DecoderOutput(values, values.shape[2], bits, 65535.0)
 
 
 # Pillow: the formats that libvips does not know, and a second try at those that it does

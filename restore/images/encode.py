@@ -17,8 +17,10 @@ from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
+from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
 from restore.images.metadata.exif import with_prefix
+from restore.images.netpbm import write_netpbm
+from restore.images.output_colors import fit_colors, profile_for
 from restore.images.pillow import encode_heic
 
 Metadata = Literal["keep", "strip"]
@@ -35,8 +37,8 @@ BIGTIFF_BYTES = 3_500_000_000
 
 _LOSSY = ("jpeg", "webp", "avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
-_SIXTEEN_BITS = ("png", "tiff", "avif")
-_WITHOUT_GRAY = ("webp", "avif", "heic")
+_SIXTEEN_BITS = ("png", "tiff", "avif", "ppm")
+_AVIF_BITS = 12
 
 
 def write_image(
@@ -151,6 +153,8 @@ def encode(
         image = _fit_to_format(image, kind, notes)
         if kind in encoders:
             return encoders[kind](image, quality, notes) + image.trailer, notes
+        if kind == "ppm" and image.pixels.dtype == np.uint16:
+            return write_netpbm(image.pixels), notes
         if kind in _PILLOW_ONLY:
             options: dict[str, Any] = {"sizes": [image.size[::-1]]} if kind == "ico" else {}
             if kind in ("bmp", "pcx") and image.dpi:
@@ -169,11 +173,8 @@ def encode(
 
 
 def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
-    """Reduce an image to what the format can hold: depth, alpha, gray."""
-    if image.gray and image.icc and kind in _WITHOUT_GRAY:
-        empty = np.zeros((*image.size, 3), image.pixels.dtype)
-        in_srgb = DecodedImage(empty, white=image.white).blend(image.to_srgb())
-        image = replace(image, pixels=in_srgb.pixels, icc=None)
+    """Reduce an image to what the format can hold: colors, depth, alpha, gray."""
+    image = fit_colors(image, kind, notes)
     if image.alpha is not None and not image.transparent and kind != "tiff":
         notes.append("an extra channel of unspecified meaning is left out")
         image = replace(image, alpha=None)
@@ -182,7 +183,8 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
         image = replace(image, infrared=None)
     pixels, alpha, white = image.pixels, image.alpha, image.white
     if pixels.dtype == np.float32 and kind != "tiff":
-        notes.append(f"floating point rounded to {16 if kind in _SIXTEEN_BITS else 8} bits")
+        bits = _AVIF_BITS if kind == "avif" else 16 if kind in _SIXTEEN_BITS else 8
+        notes.append(f"floating point rounded to {bits} bits")
         pixels, alpha, white = (
             _float_to_16_bits(pixels, white),
             None if alpha is None else _float_to_16_bits(alpha, white),
@@ -192,6 +194,8 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
         if image.pixels.dtype == np.uint16:
             notes.append("16 bits rounded to 8")
         pixels, alpha, white = _16_to_8_bits(pixels), None if alpha is None else _16_to_8_bits(alpha), 255.0
+    elif image.pixels.dtype == np.uint16 and kind == "avif" and image.bits > _AVIF_BITS:
+        notes.append(f"{image.bits} bits rounded to {_AVIF_BITS}")
     if alpha is not None and kind in _WITHOUT_ALPHA:
         if alpha.min(initial=255) < white:
             notes.append("transparent pixels are blended with white")
@@ -248,8 +252,12 @@ def _encode_jpeg(image: DecodedImage, quality: int | None, notes: list[str]) -> 
         options["qtables"] = [_row_by_row(table) for table in source.tables]
         if not image.gray and not source.subsampling:  # a gray source has no table for chroma
             options = {"quality": source.quality}
+    elif quality is None and source is not None and source.lossless:
+        options["quality"] = 100
     else:
         options["quality"] = quality or DEFAULT_QUALITY
+    if source is not None and source.lossless:
+        notes.append(f"the JPEG was lossless; it is compressed at quality {options.get('quality')}")
     if not image.gray:
         subsampling = source.subsampling if source is not None else ""
         if subsampling not in ("", "4:4:4", "4:2:2", "4:2:0"):
@@ -286,10 +294,14 @@ def _row_by_row(zigzag: tuple[int, ...]) -> list[int]:
 
 def _encode_png(image: DecodedImage, _quality: int | None, _notes: list[str]) -> bytes:
     # The filter "up" for all rows: choosing among all filters takes twice the time, for the same size on photographs.
-    data = _to_vips(image, icc=image.icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
+    icc = profile_for(image, "png")
+    data = _to_vips(image, icc=icc).pngsave_buffer(compression=PNG_LEVEL, filter="up", keep="icc")
+    passthrough = image.passthrough
+    if image.stated_colors is not None and image.stated_colors.code_points and image.format != "png":
+        passthrough += png.code_points_chunk(image.stated_colors.code_points)
     return png.with_chunks(
-        bytes(data), exif=image.exif, xmp=image.xmp, passthrough=image.passthrough,
-        has_icc=bool(image.icc), dpi=image.dpi, shape=image.pixel_shape,
+        bytes(data), exif=image.exif, xmp=image.xmp, passthrough=passthrough,
+        has_icc=bool(icc), dpi=image.dpi, shape=image.pixel_shape,
     )  # fmt: skip
 
 
@@ -380,21 +392,38 @@ def _palette_image(image: DecodedImage) -> Image.Image | None:
 def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
     image = _with_resolution_in_exif(image)
     sixteen_bits = image.pixels.dtype == np.uint16
-    return bytes(
-        _to_vips(image, icc=image.icc, xmp=image.xmp, exif=image.exif).heifsave_buffer(
+    data = bytes(
+        _to_vips(image, icc=profile_for(image, "avif"), xmp=image.xmp, exif=image.exif).heifsave_buffer(
             compression="av1",
             Q=quality or DEFAULT_QUALITY,
-            bitdepth=(10 if image.bits == 10 else 12) if sixteen_bits else 8,
+            lossless=quality is None and _is_lossless(image),
+            bitdepth=(10 if image.bits == 10 else _AVIF_BITS) if sixteen_bits else 8,
             subsample_mode="off",
             effort=3,  # 4 takes six times as long, for the same size on photographs
         )
     )
+    stated = image.stated_colors
+    return heif.with_code_points(data, stated.code_points) if stated and stated.code_points else data
 
 
 def _encode_heic(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
     image = _with_resolution_in_exif(image)
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444}
-    return encode_heic(_to_pillow(image), options | _metadata_options(image))
+    if quality is None and _is_lossless(image):
+        options |= {"quality": -1, "matrix_coefficients": 0, "full_range_flag": 1}
+    stated = image.stated_colors
+    if stated is not None and stated.code_points:
+        primaries, transfer = stated.code_points
+        options = {"matrix_coefficients": 6, "full_range_flag": 1} | options
+        options |= {"color_primaries": primaries, "transfer_characteristics": transfer}
+    metadata = _metadata_options(image)
+    if profile_for(image, "heic") is None:
+        metadata.pop("icc_profile", None)
+    return encode_heic(_to_pillow(image), options | metadata)
+
+
+def _is_lossless(image: DecodedImage) -> bool:
+    return image.format in ("avif", "heic") and image.compression == "lossless"
 
 
 def _with_resolution_in_exif(image: DecodedImage) -> DecodedImage:

@@ -9,12 +9,15 @@ import numpy as np
 from restore.images.color import Profile, open_profile
 from restore.images.metadata.exif import upright_exif, upright_xmp
 from restore.images.metadata.jpeg import JpegHeader
+from restore.images.stated_colors import StatedColors
 
 #: Pixels that are converted at once, so that intermediate arrays stay in the CPU's cache.
 _BLOCK = 1 << 15
 #: Colors beyond sRGB (see `DecodedImage.blend`) fade out as the change of a pixel grows, and are gone at this change:
 #: the pixel was then replaced, and its old color was the damage.
 _REPLACED = 0.25
+#: Channels that differ by less are equal: lossy formats and conversions round each of them.
+_NEUTRAL = 1.01 / 255
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class DecodedImage:
         alpha: H×W of the same dtype, or None; colors are not premultiplied.
         white: the value of white: 255 or 65535, or for float images what is taken as white.
         icc: the color profile of `pixels`; None means sRGB (or gray with sRGB's curve).
+        stated_colors: `icc` was made here, of what the file states without a profile; None: `icc` is the file's.
         bits: bits per channel in the file (1 to 16, or 32 for float).
         format: the file's format, from `restore.images.format_of`.
         exif: EXIF block, with orientation 1, or None.
@@ -49,6 +53,7 @@ class DecodedImage:
     alpha: np.ndarray | None = None
     white: float = 255.0
     icc: bytes | None = None
+    stated_colors: StatedColors | None = None
     bits: int = 8
     format: str = "png"
     exif: bytes | None = None
@@ -98,18 +103,50 @@ class DecodedImage:
             out[rows] = values
         return out
 
-    def blend(self, repaired: np.ndarray, mask: np.ndarray | None = None, *, strength: float = 1) -> DecodedImage:
+    def in_srgb(self) -> DecodedImage:
+        """The image with its pixels converted to sRGB, in the same depth; gray stays gray."""
+        values = self.to_srgb()[:, :, : self.pixels.shape[2]]
+        pixels = _as_type(values * np.float32(self.white), self.pixels.dtype)
+        return replace(self, pixels=pixels, icc=None, stated_colors=None)
+
+    def is_neutral(self, mask: np.ndarray | None = None) -> bool:
+        """Whether the channels of all pixels are equal, but for rounding: a black-and-white image stored in color.
+
+        Args:
+            mask: H×W; what it covers may be damage and does not count, unless it covers half of the image and more.
+        """
+        if self.gray:
+            return True
+        if mask is not None and 2 * np.count_nonzero(mask) >= mask.size:
+            mask = None
+        for rows in _row_blocks(*self.size):
+            first = self.pixels[rows, :, :1].astype(np.float32)
+            # NaN counts as colored.
+            close = np.abs(self.pixels[rows, :, 1:] - first) <= np.float32(_NEUTRAL * self.white)
+            if not (close.all() if mask is None else close[mask[rows] == 0].all()):
+                return False
+        return True
+
+    def blend(
+        self,
+        repaired: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        strength: float = 1,
+        neutral: bool | None = None,
+    ) -> DecodedImage:
         """Blend a repair into this image, in the image's own color space and depth.
 
         Pixels where the mask is 0 keep their exact values. With a color profile, or in float, the change is added to
         the source, so that colors outside sRGB survive where little changes. Gray images stay gray (the mean of the
-        channels).
+        channels), and so do neutral ones.
 
         Args:
             repaired: float32, H'×W'×3, sRGB, [0, 1]. If its size differs (an upscaled image), alpha is resized to it,
                 and no mask is allowed.
             mask: float32, H×W, [0, 1]: 1 = the repair, 0 = the source; None = 1 everywhere.
             strength: [0, 1], multiplies the mask.
+            neutral: the channels of changed pixels become equal; None: as `is_neutral` says. For parts of an image.
 
         Raises:
             ValueError: the shapes do not match, or a mask or strength is given for an upscaled image.
@@ -119,9 +156,11 @@ class DecodedImage:
         if repaired.shape[:2] != self.size:
             if mask is not None or strength != 1:
                 raise ValueError(f"mask and strength need the size of the image {self.size}, got {repaired.shape[:2]}")
-            return self._upscaled(repaired)
+            return self._upscaled(repaired, neutral=self.is_neutral() if neutral is None else neutral)
         if mask is not None and mask.shape != self.size:
             raise ValueError(f"the mask has shape {mask.shape}, the image {self.size}")
+        if neutral is None:
+            neutral = self.is_neutral(mask)
         if strength != 1:
             mask = np.broadcast_to(np.float32(strength), self.size) if mask is None else mask * np.float32(strength)
         out = self.pixels.copy() if mask is not None else np.empty_like(self.pixels)
@@ -131,22 +170,33 @@ class DecodedImage:
             if selected is None or selected.all():
                 source = self.pixels[rows].reshape(-1, self.pixels.shape[2])
                 values = None if mask is None else mask[rows].reshape(-1)
-                mixed = self._mix(source, repaired[rows].reshape(-1, 3), values, profile)
+                mixed = self._mix(source, repaired[rows].reshape(-1, 3), values, profile, neutral=neutral)
                 out[rows] = mixed.reshape(self.pixels[rows].shape)
             elif selected.any():
                 assert mask is not None
                 out[rows][selected] = self._mix(
-                    self.pixels[rows][selected], repaired[rows][selected], mask[rows][selected], profile
+                    self.pixels[rows][selected],
+                    repaired[rows][selected],
+                    mask[rows][selected],
+                    profile,
+                    neutral=neutral,
                 )
         return replace(self, pixels=out)
 
     def _mix(
-        self, source: np.ndarray, repaired: np.ndarray, mask: np.ndarray | None, profile: Profile | None
+        self,
+        source: np.ndarray,
+        repaired: np.ndarray,
+        mask: np.ndarray | None,
+        profile: Profile | None,
+        *,
+        neutral: bool,
     ) -> np.ndarray:
         """N×C source values, N×3 repaired sRGB values, N mask values (None = 1) -> N×C values like the source's."""
+        colored = source.shape[1] == 3
         if profile is None:
-            values = repaired if source.shape[1] == 3 else _mean(repaired)
-            if mask is None and source.dtype != np.float32:
+            values = repaired if colored else _mean(repaired)
+            if mask is None and source.dtype != np.float32 and not (neutral and colored):
                 return _as_type(values * np.float32(self.white), source.dtype)
             before = self._unit(source)
             seen = np.clip(before, 0, 1) if source.dtype == np.float32 else before
@@ -163,14 +213,19 @@ class DecodedImage:
             change -= beyond
         if mask is not None:
             change *= mask[:, None]
-        return _as_type((before + change) * np.float32(self.white), source.dtype)
+        after = before + change
+        if neutral and colored:
+            # Channels that differ by rounding keep their differences, so that unchanged pixels stay as they are.
+            was_neutral = np.ptp(before, axis=1, keepdims=True) <= np.float32(_NEUTRAL)
+            after = np.where(was_neutral, before + _mean(change), _mean(after))
+        return _as_type(after * np.float32(self.white), source.dtype)
 
     def _unit(self, values: np.ndarray) -> np.ndarray:
         """Values as float32, white = 1. In float images NaN and negative infinity become black, infinity white."""
         unit: np.ndarray = np.divide(values, np.float32(self.white), dtype=np.float32)
         return np.nan_to_num(unit, copy=False, nan=0.0, posinf=1.0, neginf=0.0) if values.dtype == np.float32 else unit
 
-    def _upscaled(self, repaired: np.ndarray) -> DecodedImage:
+    def _upscaled(self, repaired: np.ndarray, *, neutral: bool) -> DecodedImage:
         height, width = repaired.shape[:2]
         profile = self.profile
         values = repaired.reshape(-1, 3)
@@ -178,6 +233,8 @@ class DecodedImage:
             values = profile.from_srgb(values)
         elif self.gray:
             values = _mean(values)
+        if neutral and not self.gray:
+            values = np.repeat(_mean(values), 3, axis=1)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
         infrared = None if self.infrared is None else _resized(self.infrared, (height, width))

@@ -40,6 +40,7 @@ from restore.images.formats import format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff, tiff_pages
 from restore.images.metadata.exif import orientation_of
+from restore.images.output_colors import becomes_srgb, profile_for
 from restore.images.read import assemble_image
 from restore.images.vips_errors import with_own_errors
 
@@ -195,6 +196,8 @@ class SpooledImage:
         """Whether `write_spooled` can write the image in a format."""
         plain = self.header.alpha is None and self.spool.dtype == np.uint8
         if self.header.alpha is not None and not self.header.transparent and kind != "tiff":
+            return False
+        if becomes_srgb(self.header, kind):
             return False
         return kind in SPOOLED_FORMATS and (kind != "jpeg" or (plain and max(self.size) <= 65535))
 
@@ -384,11 +387,12 @@ def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | 
 
 
 def _write_png(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, _notes: list[str]) -> None:
-    image = with_header(spool.to_vips(), header, icc=header.icc)
+    icc = profile_for(header, "png")
+    image = with_header(spool.to_vips(), header, icc=icc)
     image.pngsave(os.fsencode(path), compression=PNG_LEVEL, filter="up", keep="icc")
     _rewrite_head(path, lambda data: png.with_chunks(
         data, exif=header.exif, xmp=header.xmp, passthrough=header.passthrough,
-        has_icc=bool(header.icc), dpi=header.dpi, shape=header.pixel_shape,
+        has_icc=bool(icc), dpi=header.dpi, shape=header.pixel_shape,
     ))  # fmt: skip
 
 

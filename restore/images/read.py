@@ -19,8 +19,9 @@ from restore.images.color import open_profile
 from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
+from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
 from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
+from restore.images.stated_colors import colors_of_heif, colors_of_png
 
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
@@ -28,7 +29,7 @@ MAX_PIXELS = 400_000_000
 #: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
 _MOST_NOTES = 20
 
-_LOSSY = ("jpeg", "avif", "heic")
+_LOSSY = ("jpeg",)
 #: In a JPEG of quality 75, black and white deviate by this much around edges. Without correction, a mask of that
 #: quality covers a third too many pixels.
 _LOSSY_TOLERANCE = 24 / 255
@@ -305,8 +306,6 @@ def assemble_image(
         exif, passthrough, frames, own = header.exif, header.passthrough, header.frames, header.resolution
         left_out = header.left_out
         rest = trailer.after_image(data, header.end)
-        if header.has_icc and icc is None:
-            notes.append("the color profile is broken; the image is taken as sRGB")
     elif tiff_header is not None:
         exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
         xmp, own, frames = tiff_header.xmp, tiff_header.resolution, 1
@@ -321,6 +320,8 @@ def assemble_image(
         compression = "lossless" if is_lossless_webp(data) else "lossy"
     elif kind in ("avif", "heic"):
         rest = trailer.after_boxes(data)
+        heif_header = heif.read_header(data)
+        compression = "lossless" if heif_header.lossless else "lossy"
         if kind == "avif" and b"avis" in data[8:32] and frames == 1:
             notes.append("only the first frame of the animation is read")
     elif kind == "bmp":
@@ -362,17 +363,31 @@ def assemble_image(
     alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > output.channels else None
 
     size = size or (pixels.shape[0], pixels.shape[1])
+    broken = ""
     if icc is not None:
         try:
             open_profile(icc, output.channels)
         except ValueError as error:
-            notes.append(f"{error}; the image is taken as sRGB")
-            icc = None
+            broken, icc = str(error), None
+    elif kind == "png" and header.has_icc:
+        broken = "the color profile is broken"
+    stated = None
+    if icc is None and kind in ("png", "avif", "heic"):
+        gray = output.channels == 1
+        if kind == "png":
+            stated = colors_of_png(png.stated_colors(passthrough), gray=gray, notes=notes)
+        else:
+            stated = colors_of_heif(heif_header, gray=gray, notes=notes)
+        if stated is not None and open_profile(stated[0], output.channels) is None:
+            stated = None
+    if broken:
+        notes.append(f"{broken}; the image is taken as {'sRGB' if stated is None else 'the rest of the file says'}")
     return DecodedImage(
         pixels=pixels,
         alpha=alpha,
         white=output.white,
-        icc=icc,
+        icc=icc if stated is None else stated[0],
+        stated_colors=None if stated is None else stated[1],
         bits=output.bits,
         format=kind,
         exif=None if exif is None else upright_exif(exif, size),

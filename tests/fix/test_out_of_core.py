@@ -72,6 +72,27 @@ def test_bands_give_the_same_pixels_and_metadata(name: str, tmp_path: Path, monk
     assert {p.name for p in bands.iterdir()} == {name}, "nothing is left beside it"
 
 
+def test_black_and_white_in_color_stays_neutral_and_a_gray_part_of_a_colored_picture_may_get_color(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tinter(Smoother):
+        def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+            return super()._restore(image, mask) * torch.tensor([1.0, 0.9, 0.8])[:, None, None]
+
+    neutral = photo(301, 203)[:, :, :1].repeat(3, axis=2)
+    partly = neutral.copy()
+    partly[-9:] = photo(9, 203)
+    save(tmp_path / "in/neutral.png", neutral)
+    save(tmp_path / "in/partly.png", partly)
+    for limit in (10**9, 100):
+        monkeypatch.setattr(reader, "HUGE_PIXELS", limit)
+        fix_with(tmp_path / "in", tmp_path / "out", Tinter(), overwrite=True)
+        out = read_image(tmp_path / "out/neutral.png").pixels
+        np.testing.assert_array_equal(out[:, :, 1:], out[:, :, :1].repeat(2, axis=2))
+        colored = read_image(tmp_path / "out/partly.png").pixels[:100].astype(int)
+        assert (colored[:, :, 0] - colored[:, :, 2]).mean() > 5
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_picture_is_turned_in_bands_too(
     orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,3 +49,41 @@ def _colorants(primaries):
     matrix = matrix * np.linalg.solve(matrix, white)
     cones = _BRADFORD @ D50 / (_BRADFORD @ white)
     return np.linalg.inv(_BRADFORD) @ np.diag(cones) @ _BRADFORD @ matrix
+
+
+def table_profile(to_xyz, *, space=b"RGB ", nodes=9, extra=()):
+    """A scanner's ICC v2 profile: one table from its values to Lab (lut16Type), and no way back.
+
+    `to_xyz`: N×C values in [0, 1] to N×3 XYZ with the white of D50.
+    """
+    channels = 3 if space == b"RGB " else 1
+    levels = np.linspace(0, 1, nodes)
+    grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), -1).reshape(-1, channels)
+    ratio = to_xyz(grid) / D50
+    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    codes = np.rint([lab[:, 0] * 652.8, (lab[:, 1] + 128) * 256, (lab[:, 2] + 128) * 256]).T
+    table = b"mft2" + bytes(4) + bytes([channels, 3, nodes, 0])
+    table += struct.pack(">9i", *(65536 * np.eye(3, dtype=int)).ravel()) + struct.pack(">2H", 2, 2)
+    table += struct.pack(">2H", 0, 65535) * channels
+    table += codes.clip(0, 65535).astype(">u2").tobytes() + struct.pack(">2H", 0, 65535) * 3
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(79) + b"\0\0",
+        b"cprt": b"text" + bytes(4) + b"none",
+        b"wtpt": _xyz(D50),
+        b"A2B0": table + bytes(-len(table) % 4),
+        **dict(extra),
+    }
+    index, body = b"", b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        index += name + struct.pack(">II", start + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02400000, b"scnr", space, b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", *np.rint(D50 * 65536).astype(int))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
+def colorants(primaries):
+    """RGB to XYZ of D50, for primaries and white as xy."""
+    return _colorants(primaries)

@@ -174,3 +174,45 @@ def test_wrong_shapes_are_refused():
         picture.blend(np.zeros((4, 5, 1), np.float32))
     with pytest.raises(ValueError, match="the mask has shape"):
         picture.blend(np.zeros((4, 5, 3), np.float32), np.zeros((5, 4), np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("icc", [None, "p3", "prophoto"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_black_and_white_picture_in_rgb_stays_without_color(dtype, icc, masked):
+    white = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
+    gray = (RNG.random((16, 24, 1)) * white).astype(dtype)
+    picture = DecodedImage(np.repeat(gray, 3, axis=2), white=white, icc=PROFILES.get(icc))
+    mask = np.zeros(picture.size, np.float32)
+    mask[4:9, 4:9] = 1
+    mask[9, 4:9] = 0.5
+    tinted = np.clip(picture.to_srgb() * 0.9 + np.float32([0.06, 0.03, 0]), 0, 1)
+    out = picture.blend(tinted, mask if masked else None).pixels
+    np.testing.assert_array_equal(out[:, :, 1:], out[:, :, :1].repeat(2, axis=2))
+    expected = picture.to_srgb()[5, 5] * 0.9 + 0.03
+    shown = DecodedImage(out, white=white, icc=PROFILES.get(icc)).to_srgb()[5, 5]
+    np.testing.assert_allclose(shown, expected, atol=0.02)
+    upscaled = picture.blend(np.repeat(np.repeat(tinted, 2, 0), 2, 1)).pixels
+    np.testing.assert_array_equal(upscaled[:, :, 1:], upscaled[:, :, :1].repeat(2, axis=2))
+
+
+def test_a_colored_stroke_under_the_mask_does_not_make_a_picture_colored():
+    values = np.repeat(RNG.integers(0, 256, (16, 24, 1), np.uint8), 3, axis=2)
+    values[4:9, 4:9] = [200, 20, 30]
+    picture = DecodedImage(values)
+    mask = np.zeros(picture.size, np.float32)
+    mask[3:10, 3:10] = 1
+    out = picture.blend(np.broadcast_to(np.float32([0.5, 0.52, 0.54]), (*picture.size, 3)).copy(), mask).pixels
+    assert (out[3:10, 3:10] == round(0.52 * 255)).all()
+    colored = picture.blend(np.broadcast_to(np.float32([0.5, 0.6, 0.7]), (*picture.size, 3)).copy()).pixels
+    assert not (colored[:, :, 0] == colored[:, :, 2]).all()
+
+
+def test_channels_that_differ_by_rounding_stay_where_nothing_changes():
+    values = np.repeat(RNG.integers(1, 255, (16, 24, 1), np.uint8), 3, axis=2)
+    values[:, :, 1] += 1
+    picture = DecodedImage(values)
+    assert picture.is_neutral()
+    np.testing.assert_array_equal(picture.blend(picture.to_srgb()).pixels, values)
+    values[3, 3] = [10, 12, 14]
+    assert not DecodedImage(values).is_neutral()

@@ -63,6 +63,7 @@ class JpegHeader:
             usable.
         progressive: stored in several scans.
         rgb: stored as RGB instead of luma and chroma.
+        lossless: without quantization (process 14).
         several: more images follow (a multi-image file).
         passthrough: the segments to keep, raw: captions, comments, extended XMP, those of camera makers; without
             Photoshop's thumbnails.
@@ -78,6 +79,7 @@ class JpegHeader:
     tables: tuple[tuple[int, ...], ...] = ()
     progressive: bool = False
     rgb: bool = False
+    lossless: bool = False
     several: bool = False
     passthrough: bytes = b""
     icc: bytes | None = None
@@ -89,7 +91,7 @@ class JpegHeader:
 def read_header(data: bytes) -> JpegHeader:
     """Parse the segments before the first scan, up to the first one that is broken."""
     tables: dict[int, tuple[int, ...]] = {}
-    bits, progressive, rgb, several = 8, False, False, False
+    bits, progressive, rgb, lossless, several = 8, False, False, False, False
     components: list[tuple[int, int, int]] = []
     passthrough, resources = bytearray(), bytearray()
     profile: list[tuple[int, bytes]] = []
@@ -100,7 +102,7 @@ def read_header(data: bytes) -> JpegHeader:
         if marker == 0xDB:
             tables.update(_tables(body))
         elif marker in (0xC0, 0xC1, 0xC2, 0xC3) and len(body) >= 6:
-            bits, progressive = body[0], marker == 0xC2
+            bits, progressive, lossless = body[0], marker == 0xC2, marker == 0xC3
             triples = [body[i : i + 3] for i in range(6, 6 + 3 * body[5], 3)]
             rgb = bytes(t[0] for t in triples if t) == b"RGB"
             components = [(t[1] >> 4, t[1] & 15, t[2]) for t in triples if len(t) == 3]
@@ -135,6 +137,7 @@ def read_header(data: bytes) -> JpegHeader:
         tables=found if len(found) == len(used) and len(found) <= 2 else (),
         progressive=progressive,
         rgb=rgb,
+        lossless=lossless,
         several=several,
         passthrough=bytes(passthrough),
         icc=icc,

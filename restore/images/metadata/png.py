@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from restore.errors import printable
 from restore.images.metadata.exif import without_prefix
@@ -55,6 +56,46 @@ class PngHeader:
     xmp: bytes | None = None
     end: int = 0
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PngColors:
+    """What chunks other than a profile say about the colors.
+
+    Attributes:
+        code_points: (color primaries, transfer characteristics) of cICP.
+        matrix, full_range: the rest of cICP; 0 and True for RGB.
+        srgb: the sRGB chunk is there.
+        gamma: of gAMA: the exponent from light to values, 1/2.2 in most files.
+        chromaticities: of cHRM: x and y of white, red, green and blue.
+    """
+
+    code_points: tuple[int, int] | None = None
+    matrix: int = 0
+    full_range: bool = True
+    srgb: bool = False
+    gamma: float | None = None
+    chromaticities: tuple[float, ...] | None = None
+
+
+def stated_colors(passthrough: bytes) -> PngColors:
+    """The colors that the chunks of `PngHeader.passthrough` state; chunks of a wrong length are skipped."""
+    found: dict[str, Any] = {}
+    for kind, body, _, _ in _chunks(bytes(8) + passthrough):
+        if kind == b"cICP" and len(body) == 4:
+            found |= {"code_points": (body[0], body[1]), "matrix": body[2], "full_range": body[3] == 1}
+        elif kind == b"sRGB":
+            found["srgb"] = True
+        elif kind == b"gAMA" and len(body) == 4:
+            found["gamma"] = struct.unpack(">I", body)[0] / 100_000
+        elif kind == b"cHRM" and len(body) == 32:
+            found["chromaticities"] = tuple(value / 100_000 for value in struct.unpack(">8I", body))
+    return PngColors(**found)
+
+
+def code_points_chunk(code_points: tuple[int, int]) -> bytes:
+    """A cICP chunk for RGB."""
+    return _chunk(b"cICP", bytes([*code_points, 0, 1]))
 
 
 def read_header(data: bytes) -> PngHeader:
@@ -137,14 +178,15 @@ def with_chunks(
         exif: an EXIF block, or None.
         xmp: an XMP packet, or None.
         passthrough: raw chunks of the source (`PngHeader.passthrough`).
-        has_icc: the PNG has a color profile, so other chunks that define colors are removed.
+        has_icc: the PNG has a color profile, so older chunks that define colors are removed. cICP stays: it takes
+            precedence over a profile.
         dpi: pixels per inch across and down; None = unknown.
         shape: of a pixel, as densities across and down; None = square.
     """
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(data[25], 0)
     new, resolution = b"", None
     for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
-        if has_icc and kind in _COLOUR:
+        if has_icc and kind in _COLOUR and kind != b"cICP":
             continue
         if kind in _PER_CHANNEL and len(body) not in _PER_CHANNEL[kind].get(channels, ()):
             continue
