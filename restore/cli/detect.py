@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo, loading
-from restore.cli.options import Command, Input, app, model_names, with_options
+from restore.cli.options import Command, Inputs, app, model_names, with_options
 from restore.fix.options import DetectOptions
 
 EXAMPLES = """Examples:
@@ -23,7 +23,8 @@ EXAMPLES = """Examples:
 @app.command(cls=Command, epilog=EXAMPLES)
 @with_options(DetectOptions)
 def detect(
-    input: Input,
+    *,
+    inputs: Inputs = None,
     output: Annotated[
         str,
         typer.Argument(
@@ -52,7 +53,7 @@ def detect(
 
     from restore.fix.detect import plan_detect, run_detect
 
-    plan = link.plan or plan_detect(input, output, options)
+    plan = link.plan or plan_detect(inputs or [], output, options)
     link.keep(plan)
 
     with loading():

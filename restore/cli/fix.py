@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo, loading
-from restore.cli.options import Command, Input, app, model_names, with_options
+from restore.cli.options import Command, Inputs, app, model_names, with_options
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
 
@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
   restore fix scans/ repaired/
   restore fix scans/ repaired/ --masks auto
   restore fix scans/ repaired/ --old-photos --html-report report/
+  restore fix *.jpg repaired/
+  restore fix --files-from list.txt repaired/
   restore fix scan.jpg repaired.jpg --masks mask.png --mask-dilate auto
   restore fix scans/ repaired/ --skip-existing --log log.jsonl
   restore fix - - < scan.jpg > repaired.jpg
@@ -27,7 +29,8 @@ EXAMPLES = """Examples:
 @app.command(cls=Command, epilog=EXAMPLES)
 @with_options(FixOptions)  # the options themselves are in restore/fix/options.py
 def fix(
-    input: Input,
+    *,
+    inputs: Inputs = None,
     output: Annotated[
         str,
         typer.Argument(
@@ -77,7 +80,7 @@ def fix(
 
     from restore.fix.plan import plan_fix
 
-    plan = link.plan or plan_fix(input, output, options)
+    plan = link.plan or plan_fix(inputs or [], output, options)
     if dry_run:
         for line in [json.dumps(plan.to_dict(), indent=1)] if as_json else plan.format():
             typer.echo(line)

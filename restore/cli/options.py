@@ -65,8 +65,13 @@ Precision = Annotated[
         help="auto (half precision where the hardware is fast at it), fp32, bf16 or fp16.", rich_help_panel="Speed"
     ),
 ]
-Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="An image, or a folder of images (recursive); - is standard input.")
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="An image, or a folder of images (recursive); - is standard input. Several go into the folder "
+        "OUTPUT: images by their names, folders by theirs.",
+    ),
 ]
 Convention = Annotated[
     str,

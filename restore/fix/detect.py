@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ import numpy as np
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.inputs import is_pipe
 from restore.fix.io import check_pipes
 from restore.fix.options import DetectOptions, FilePath
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job, is_pipe, plan_fix
+from restore.fix.plan import FixPlan, Job, plan_fix
 from restore.fix.reader import WorkItem
 from restore.fix.results import Progress, Summary
 from restore.fix.run import run_stages
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from restore.restorers.detector import Detector
 
 
-def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None = None) -> FixPlan:
+def plan_detect(
+    input: FilePath | Sequence[FilePath], output: FilePath, options: DetectOptions | None = None
+) -> FixPlan:
     """Plan the masks to write, with names that `fix --masks` pairs with the images.
 
     Args:
-        input: an image, or a folder (recursive); `-` is standard input.
+        input: as for `plan_fix`.
         output: a folder, which gets the same tree with `NAME_mask.png` for every image; for a single image, a `.png`
             file works, too; `-` is standard output.
         options: see `DetectOptions`; None: the defaults.
@@ -42,7 +46,9 @@ def plan_detect(input: FilePath, output: FilePath, options: DetectOptions | None
     """
     options = options or DetectOptions()
     text = os.fspath(output)
-    is_folder = os.path.isdir(input) or os.path.isdir(text) or text.endswith(("/", os.sep))
+    inputs = [input] if isinstance(input, str | os.PathLike) else list(input)
+    several = len(inputs) != 1 or os.path.isdir(inputs[0])
+    is_folder = several or os.path.isdir(text) or text.endswith(("/", os.sep))
     ending = Path(text).suffix.lower()
     if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
         raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 
 from restore.errors import RestoreError, printable
 from restore.files import write_atomically
+from restore.fix.inputs import PIPE
 from restore.fix.log import Record, read_done
 from restore.fix.masks import effective_mask
 from restore.fix.options import FilePath
-from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.plan import FixPlan, Job
 from restore.fix.results import Summary
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page
 from restore.html.previews import MAX_PIXELS
@@ -47,11 +48,11 @@ def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
         RestoreError: exit code 2; the folder holds other files, or is an input or output of the plan, or the image goes
             through a pipe, which cannot be read again.
     """
-    if PIPE in (plan.input, plan.output):
+    if plan.from_pipe or plan.output == PIPE:
         raise RestoreError("cannot be combined with standard input or output", where="--html-report", hint="use files")
     masks = None if plan.masks is None else plan.masks.path
     saved = None if plan.for_page else plan.side_folder
-    folders = (None if plan.single else plan.input, None if masks is None or not masks.is_dir() else masks, saved)
+    folders = (*plan.folders, None if masks is None or not masks.is_dir() else masks, saved)
     check_page_folder(folder, inputs=folders, outputs=(plan.output, saved))
 
 
@@ -97,17 +98,22 @@ def write_fix_page(
     claim_page_folder(folder)  # the folder was checked before the run; it may contain the outputs by now
     index = write_page(
         folder,
-        title=f"{Path(os.path.abspath(plan.input)).name}, before and after",
+        title=f"{_few([Path(os.path.abspath(path)).name for path in plan.inputs])}, before and after",
         rows=_rows(plan, results),
         columns=(DAMAGED, *COLUMNS) if plan.masks is not None and plan.masks.found else COLUMNS,
         tables=tables,
-        notes=[f"Before: {printable(plan.input)}", f"After: {printable(plan.output)}"],
+        notes=[f"Before: {_few([printable(path) for path in plan.inputs])}", f"After: {printable(plan.output)}"],
         reference=BEFORE,
         progress=progress,
     )
     numbers = {result.name: result.numbers() for result in results if result.finished}
     write_atomically(Path(folder) / RESULTS, json.dumps(numbers, indent=1).encode())
     return index
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many follow."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class _Result:
 
 
 def _result(plan: FixPlan, job: Job, record: Record | None, earlier: Mapping[str, Mapping[str, Any]]) -> _Result:
-    name = job.source.name if plan.single else os.path.relpath(job.source, plan.input)
+    name = os.fspath(job.name)
     known: Mapping[str, Any] | None = None
     if record is not None and record.reason_code == "output_exists" and job.target.is_file():
         known = earlier.get(os.path.abspath(job.target)) or earlier.get(name) or {}

@@ -11,11 +11,12 @@ import PIL.Image
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.inputs import PIPE
 from restore.fix.mask_kinds import mask_of
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
 from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.plan import FixPlan, Job
 from restore.fix.reader import WorkItem, is_lossy_reencode
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
@@ -107,7 +108,7 @@ def fix_image(
         path = None if mask is None else Path("mask")  # no such file is read
         masks = MaskSource(path, False, options.mask_invert, "fail", found=options.masks == "auto")
     job = Job(PIPE, PIPE, format=None if options.ext is None else FORMAT_OF_SUFFIX[EXTENSIONS[options.ext]])
-    plan = FixPlan(PIPE, PIPE, True, [job], masks)
+    plan = FixPlan((PIPE,), PIPE, True, [job], masks)
     source = _decoded(image, options, "image", all_pages=options.ext in (None, "tiff"))
     if masks is not None and masks.alpha and source.alpha is None:
         raise RestoreError("has no transparency to take a mask from", where="image", exit_code=1)

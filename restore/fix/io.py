@@ -8,7 +8,8 @@ from pathlib import Path
 
 from restore.errors import RestoreError
 from restore.files import write_error_message
-from restore.fix.plan import PIPE, FixPlan, is_pipe
+from restore.fix.inputs import PIPE, is_pipe
+from restore.fix.plan import FixPlan
 
 _CHUNK = 1 << 20
 
@@ -19,7 +20,7 @@ def check_pipes(plan: FixPlan, log: str | os.PathLike[str] | None) -> None:
     Raises:
         RestoreError: exit code 2.
     """
-    if plan.input == PIPE and (sys.stdin is None or sys.stdin.isatty()):
+    if plan.from_pipe and (sys.stdin is None or sys.stdin.isatty()):
         raise RestoreError("standard input is a terminal", where="-", hint="redirect it: < image.png")
     if log is not None and not is_pipe(log):
         place = os.path.realpath(log)

@@ -85,7 +85,7 @@ class RunStart(LogLine):
     """The first line of a run.
 
     Attributes:
-        input, output: as the user gave them.
+        input, output: as the user gave them; several inputs are a list.
         images: in the plan.
         model: the restorer's name.
         model_sha256: of its weights file; None if it has none.
@@ -93,7 +93,7 @@ class RunStart(LogLine):
     """
 
     event: Literal["start"] = "start"
-    input: str
+    input: str | list[str]
     output: str
     images: int
     model: str

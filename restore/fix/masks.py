@@ -116,15 +116,15 @@ class MaskSource:
 
 
 def pair_masks(
-    source: MaskSource, folder: Path, images: Sequence[Path], everything: Sequence[Path]
+    source: MaskSource, images: Iterable[Path], everything: Iterable[Path], *, beside: bool = False
 ) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
     """Find each image's mask by its name, in the same subfolder; see `pair_by_name`.
 
     Args:
         source: where masks come from.
-        folder: the folder of the images.
         images: relative paths of the images to repair.
         everything: these and the images that the user excluded; masks of excluded images do not count as unmatched.
+        beside: the masks are in a folder of the images.
 
     Returns:
         The masks of each image (none, one, or several, which is a conflict), and the masks without an image, with the
@@ -132,8 +132,7 @@ def pair_masks(
     """
     if source.path is None or not source.folder:
         return {name: [] if source.path is None else [source.path] for name in images}, {}
-    beside = os.path.realpath(source.path) == os.path.realpath(folder)
-    masks_of, unmatched = pair_by_name(find_images(source.path), everything, beside=beside)
+    masks_of, unmatched = pair_by_name(find_images(source.path), list(everything), beside=beside)
     return (
         {name: [source.path / mask for mask in masks_of[name]] for name in images},
         {source.path / mask: reason for mask, reason in unmatched.items()},

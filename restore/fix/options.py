@@ -88,6 +88,15 @@ class BatchOptions:
     exclude: Annotated[
         tuple[str, ...], Option("Leave out files that match this glob (repeatable).", "Files", metavar="GLOB")
     ] = ()
+    files_from: Annotated[
+        FilePath | None,
+        Option(
+            "Take only the files that this list names, one path a line; - is standard input. Files of an INPUT folder "
+            "keep its tree.",
+            "Files",
+            metavar="LIST",
+        ),
+    ] = None
     tile: Annotated[
         int | Literal["auto"],
         Option("Side of a tile in pixels. auto: as memory allows; 0: whole images.", "Speed", 0, metavar="auto|N"),
@@ -121,6 +130,8 @@ class BatchOptions:
     def __post_init__(self) -> None:
         for name, (kind, option) in declared(type(self)).items():
             object.__setattr__(self, name, _checked(name, kind, option, getattr(self, name)))
+        if self.files_from == "":  # as a shell makes it of a variable that is not set
+            raise RestoreError("must not be empty", where="--files-from")
         if self.overwrite and self.skip_existing:
             raise RestoreError(
                 "cannot be combined with --skip-existing", where="--overwrite", hint="choose one of them"
@@ -381,7 +392,7 @@ class DetectOptions(BatchOptions):
     def to_fix(self, *, suffix: str) -> FixOptions:
         """The same options for planning and reading; masks are PNG, with `suffix` in their names."""
         shared = {name: getattr(self, name) for name in declared(BatchOptions)}
-        return FixOptions(**shared, ext="png", suffix=suffix, provenance=False)
+        return FixOptions(**shared, ext="png", suffix=suffix, provenance=False, metadata="strip")
 
 
 _NO_MATCH: Any = object()

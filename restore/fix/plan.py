@@ -3,75 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from restore.errors import RestoreError, printable
-from restore.files import check_not_within, check_writable, not_found_message
+from restore.files import check_not_within, check_writable
+from restore.fix.inputs import (
+    PIPE,
+    Listing,
+    as_path,
+    called,
+    check_input,
+    format_of_file,
+    list_file,
+    list_folder,
+    list_of_folder,
+    list_several,
+    read_list,
+)
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions
-from restore.images import (
-    FORMAT_OF_SUFFIX,
-    IMAGE_SUFFIXES,
-    UNREADABLE_SUFFIXES,
-    WRITABLE_FORMATS,
-    NotAnImage,
-    find_images,
-    format_of,
-    unlistable_message,
-)
-
-#: Standard input or output in the place of a file.
-PIPE = Path("-")
-
-
-def is_pipe(given: str | os.PathLike[str]) -> bool:
-    """Whether a path is standard input or output."""
-    return os.fspath(given) == "-"
-
-
-def as_path(given: str | os.PathLike[str]) -> Path:
-    """A path; `-` is `PIPE`. The file `./-` gets its folder, so that the two differ."""
-    path = Path(given)
-    return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
-
-
-def called(path: Path, pipe: str = "standard input") -> str:
-    """An input (or with `pipe`, an output) as messages name it."""
-    return pipe if path == PIPE else printable(path)
-
-
-def check_input(source: Path) -> None:
-    """Check that an input can be read.
-
-    Raises:
-        RestoreError: exit code 2; it cannot, or is a single file that is not an image.
-    """
-    try:
-        source.stat()
-    except OSError as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        what = not_found_message(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
-        raise RestoreError(what, where=source) from error
-    if source.is_dir():
-        if not os.access(source, os.R_OK | os.X_OK):
-            raise RestoreError("no permission to read this folder", where=source)
-    elif not source.is_file():
-        raise RestoreError("neither a file nor a folder", where=source)
-    elif not os.access(source, os.R_OK):
-        raise RestoreError("no permission to read this file", where=source)
-    else:
-        try:
-            _format_of_file(source)
-        except RestoreError as error:
-            error.exit_code = 2
-            raise
-        except OSError as error:
-            raise RestoreError(f"cannot be read: {error.strerror}", where=source) from error
+from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, WRITABLE_FORMATS, NotAnImage
 
 
 def piped_target(
@@ -80,8 +35,6 @@ def piped_target(
     """The output of an image that comes from a pipe or goes to one, and its format (None: the source's)."""
     target = as_path(output)
     if target == PIPE:
-        if source.is_dir():
-            raise RestoreError("a folder cannot be written to standard output", where=source, hint="choose one image")
         if suffix:
             raise RestoreError("does not apply to standard output", where="--suffix", hint="leave it out")
         return PIPE, None if extension is None else FORMAT_OF_SUFFIX[extension]
@@ -123,17 +76,22 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
     return target
 
 
-def check_folder_target(source: Path, target: Path) -> None:
-    """Check that the output of a folder is a folder, and neither the input nor inside it, also by another name."""
+def check_folder_target(source: Path | None, target: Path) -> None:
+    """Check that the output is a folder, and neither an input folder nor inside it, also by another name.
+
+    Args:
+        source: the input folder; None: several files.
+        target: the output.
+    """
+    inputs = "there are several inputs" if source is None else "the input is a folder"
     if target.is_dir():
         pass
     elif target.exists():
-        raise RestoreError("the input is a folder, but the output is a file", where=target, hint="choose a folder")
+        raise RestoreError(f"{inputs}, but the output is a file", where=target, hint="choose a folder")
     elif target.suffix.lower() in FORMAT_OF_SUFFIX:
-        raise RestoreError(
-            "the input is a folder, but the output looks like a file", where=target, hint="choose a folder"
-        )
-    check_not_within(target, source)
+        raise RestoreError(f"{inputs}, but the output looks like a file", where=target, hint="choose a folder")
+    if source is not None:
+        check_not_within(target, source)
 
 
 def renamed(name: Path, suffix: str, extension: str | None) -> Path:
@@ -154,13 +112,6 @@ def new_format(name: Path, target: Path) -> str | None:
 Action = Literal["repair", "unmasked", "skip", "fail"]
 
 
-class _AnySuffix(frozenset[str]):
-    """Lists every file, since an image with a strange suffix must not be skipped silently."""
-
-    def __contains__(self, suffix: object) -> bool:
-        return True
-
-
 @dataclass(frozen=True)
 class Job:
     """One image: where it comes from, where it goes, and what happens to it.
@@ -168,12 +119,15 @@ class Job:
     Attributes:
         source: the image.
         target: the output; no other job has it, and it is no file that is read.
+        name: the path of the image in the tree of the outputs, before `suffix` and `ext` change it.
+        named: the user named this file; it was not found in a folder.
         mask: file of its mask; None: there is none, or it is the image's own alpha or detected.
         action: `repair`; `unmasked`: it has no mask and nothing to fill; `skip`, `fail`: it is not read.
         reason: why it is skipped or fails.
         code: the same for programs; see `restore.fix.log.ReasonCode`.
         format: to write; None: that of the source's content.
         side_target: a second output: the mask that was used, or a preview; None: there is none.
+        sidecars: files that go along, and their outputs.
     """
 
     source: Path
@@ -184,11 +138,15 @@ class Job:
     code: ReasonCode = ""
     format: str | None = None
     side_target: Path | None = None
+    name: Path = Path()
+    named: bool = False
+    sidecars: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        return (self.target,) if self.side_target is None else (self.target, self.side_target)
+        side = () if self.side_target is None else (self.side_target,)
+        return (self.target, *side, *(target for _, target in self.sidecars))
 
 
 @dataclass(frozen=True)
@@ -196,18 +154,20 @@ class FixPlan:
     """Everything that `run_fix` will do, in order.
 
     Attributes:
-        input, output: as the user gave them.
+        inputs, output: as the user gave them; a list of files is one input.
         single: the input is one file.
-        jobs: one for each image, sorted by path, then a failing one for each folder that cannot be listed.
+        jobs: one for each image, those of a folder sorted by path, then a failing one for each folder that cannot be
+            listed and each named file that cannot be read.
         masks: where masks come from; None without masks.
         unmatched_masks: mask files without an image.
         warnings: what the user should know, one line each.
         overwrite: existing outputs are replaced.
         side_folder: the folder of second outputs; None: there are none.
         for_page: second outputs are masks that the HTML report shows.
+        folders: the input folders.
     """
 
-    input: Path
+    inputs: tuple[Path, ...]
     output: Path
     single: bool
     jobs: list[Job]
@@ -217,6 +177,18 @@ class FixPlan:
     overwrite: bool = False
     side_folder: Path | None = None
     for_page: bool = False
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def from_pipe(self) -> bool:
+        """Whether the image comes from standard input."""
+        return any(job.source == PIPE for job in self.jobs)
+
+    @property
+    def input(self) -> str | list[str]:
+        """The input as logs and JSON hold it: one path, or several."""
+        names = [os.fspath(path) for path in self.inputs]
+        return names[0] if len(names) == 1 else names
 
     def format(self) -> list[str]:
         """One line for each job, as `--dry-run` prints them."""
@@ -249,7 +221,7 @@ class FixPlan:
             for job in self.jobs
         ]
         return {
-            "input": os.fspath(self.input),
+            "input": self.input,
             "output": os.fspath(self.output),
             "jobs": jobs,
             "unmatched_masks": [os.fspath(mask) for mask in self.unmatched_masks],
@@ -257,13 +229,15 @@ class FixPlan:
         }
 
 
-def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = None) -> FixPlan:
+def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: FixOptions | None = None) -> FixPlan:
     """List the images, pair their masks, decide the outputs' names, and refuse what could lose anything.
 
     Args:
-        input: an image, or a folder (recursive; hidden files are left out); `-` is standard input.
-        output: for a folder: a folder, made if missing. For an image: a file with an image's suffix, or a folder
-            (existing, or ending in a slash); `-` is standard output.
+        input: an image, or a folder (recursive; hidden files are left out); `-` is standard input. Several of them:
+            each image goes into the output folder by its name, each folder's tree into a folder of its name. Empty: the
+            files are those of `options.files_from`.
+        output: for a folder or several inputs: a folder, made if missing. For an image: a file with an image's
+            suffix, or a folder (existing, or ending in a slash); `-` is standard output.
         options: about masks, files and reports; None: the defaults. In mask files white = repair.
 
     Raises:
@@ -272,91 +246,73 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
             neither `overwrite` nor `skip_existing` is set; masks are missing; the output cannot be written to.
     """
     options = options or FixOptions()
-    for name, path in (("INPUT", input), ("OUTPUT", output)):
+    given = [input] if isinstance(input, str | os.PathLike) else list(input)
+    for name, path in (*(("INPUT", path) for path in given), ("OUTPUT", output)):
         if not os.fspath(path):  # as a shell makes it of a variable that is not set
             raise RestoreError("must not be empty", where=name, hint="the current folder is .")
     options.check_masks(has_masks=options.masks is not None)
-    source, target, suffix, include, exclude = (
-        as_path(input), as_path(output), options.suffix, options.include, options.exclude,
-    )  # fmt: skip
-    extension = None if options.ext is None else EXTENSIONS[options.ext]
-    if source != PIPE:
-        check_input(source)
+    inputs, target = [as_path(path) for path in given], as_path(output)
+    listed = None if options.files_from is None else read_list(options.files_from)
+    if not inputs and listed is None:
+        raise RestoreError("is missing (the last name is OUTPUT)", where="INPUT", hint="or use --files-from")
+    if len(inputs) == 1 and inputs[0] != PIPE:
+        check_input(inputs[0])
+    if listed is not None and (len(inputs) > 1 or (inputs and not inputs[0].is_dir())):
+        raise RestoreError("takes one folder as INPUT, or none", where="--files-from", hint="leave out INPUT")
     masks = options.masks
     mask_source = (
         None if masks is None else MaskSource.open(masks, invert=options.mask_invert, missing=options.mask_missing)
     )
 
-    single = source == PIPE or not source.is_dir()
-    if single and (include or exclude):
-        raise RestoreError("is a file; --include and --exclude only apply to folders", where=source)
-    unlistable: dict[Path, OSError] = {}
-    left_out: list[Path] = []
-    if PIPE in (source, target):
-        if source == PIPE and mask_source is not None and mask_source.folder:
-            raise RestoreError(
-                "is a folder, and standard input has no name to find its mask by", where=masks, hint="choose a file"
-            )
-        folder, names = source.parent, [Path(source.name)]
-        everything = names
-        goal, kind = piped_target(source, output, suffix=suffix, extension=extension)
-        if goal != PIPE:
-            check_writable(goal.parent)
-        jobs = [Job(source, goal, format=kind)]
-    elif single:
-        folder, names = source.parent, [Path(source.name)]
-        everything = names
-        goal = single_target(source, output, suffix=suffix, extension=extension)
-        check_writable(goal.parent)
-        jobs = [Job(source, goal, format=new_format(source, goal))]
+    single = len(inputs) == 1 and (inputs[0] == PIPE or not inputs[0].is_dir())
+    if single and (options.include or options.exclude):
+        raise RestoreError("is a file; --include and --exclude only apply to folders", where=inputs[0])
+    if single:
+        listing = list_file(inputs[0])
+        jobs = [_single_job(inputs[0], output, options, mask_source)]
     else:
-        folder = source
-        check_folder_target(source, target)
-        check_writable(target)
-        everything = find_images(
-            source,
-            suffixes=_AnySuffix(),
-            on_unlistable=unlistable.setdefault,
-            on_left_out=left_out.append,
-        )
-        names = everything
-        if include or exclude:
-            unlistable.clear()
-            left_out.clear()
-            names = find_images(
-                source,
-                include=include,
-                exclude=exclude,
-                suffixes=_AnySuffix(),
-                on_unlistable=unlistable.setdefault,
-                on_left_out=left_out.append,
-            )
-        if mask_source is not None:
-            names = mask_source.without_masks(source, names, everything)
-            everything = mask_source.without_masks(source, everything, everything)
-        jobs = [_job(source, target, name, suffix, extension) for name in names]
+        listing = _list_to_folder(inputs, listed, target, options, mask_source)
+        jobs = [
+            _job(source, name, target, options, named=name in listing.named) for name, source in listing.files.items()
+        ]
         for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
             check_writable(parent)
-        if all(job.action == "skip" for job in jobs) and not unlistable:
-            narrowed = " match --include and --exclude" if len(everything) > len(names) else ""
-            raise RestoreError(f"no images in this folder{narrowed}", where=source)
+        if all(job.action == "skip" for job in jobs) and not listing.unreadable:
+            narrowed = " match --include and --exclude" if len(listing.everything) > len(listing.files) else ""
+            left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
+            place = inputs[0] if inputs else options.files_from
+            raise RestoreError(f"no images in this {'folder' if inputs else 'list'}{narrowed}{left_out}", where=place)
 
+    if options.metadata == "keep":
+        from restore.fix.sidecars import with_sidecars
+
+        jobs = with_sidecars(jobs)
+        sidecars = {source for job in jobs for source, _ in job.sidecars}
+        jobs = [job for job in jobs if job.action != "skip" or job.source not in sidecars]
     unmatched: dict[Path, str] = {}
     if mask_source is not None:
-        masks_of, unmatched = pair_masks(mask_source, folder, names, everything)
-        jobs = [
-            job if job.action == "skip" else _with_mask(job, masks_of[name], mask_source)
-            for job, name in zip(jobs, names)
-        ]
-        if single:
-            unmatched = {}
+        folders = listing.folders if len(inputs) == 1 else [listing.files[name].parent for name in listing.named]
+        beside = mask_source.path is not None and os.path.realpath(mask_source.path) in map(os.path.realpath, folders)
+        masks_of, unmatched = pair_masks(mask_source, listing.files, listing.everything, beside=beside)
+        jobs = [job if job.action == "skip" else _with_mask(job, masks_of[job.name], mask_source) for job in jobs]
+        if listing.named and not listing.folders:
+            unmatched = {}  # the folder may hold masks of images that were not named
     refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
-    for place, error in unlistable.items():
-        code: ReasonCode = "no_permission" if isinstance(error, PermissionError) else "io_error"
-        jobs.append(Job(source / place, target / place, action="fail", reason=unlistable_message(error), code=code))
-    warnings = [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + left_out_lines(left_out)
-    plan = FixPlan(source, target, single, jobs, mask_source, list(unmatched), warnings, options.overwrite)
+    for bad in listing.unreadable:
+        failed = Job(bad.source, target / bad.name, action="fail", reason=bad.reason, code=bad.code, name=bad.name)
+        jobs.append(failed)
+    plan = FixPlan(
+        tuple(inputs) or (as_path(options.files_from or ""),),
+        target,
+        single,
+        jobs,
+        mask_source,
+        list(unmatched),
+        [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + listing.warnings,
+        options.overwrite,
+        folders=tuple(listing.folders),
+    )
     if options.save_masks is not None or (options.html_report is not None and masks == "auto"):
         from restore.fix.side_outputs import with_saved_masks
 
@@ -368,13 +324,60 @@ def plan_fix(input: FilePath, output: FilePath, options: FixOptions | None = Non
     return plan
 
 
-def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | None) -> Job:
-    goal = renamed(name, suffix, extension)
-    job = Job(source / name, target / goal, format=new_format(name, goal))
+def _single_job(source: Path, output: FilePath, options: FixOptions, masks: MaskSource | None) -> Job:
+    """The job of an image that is the only input."""
+    extension = None if options.ext is None else EXTENSIONS[options.ext]
+    if PIPE in (source, as_path(output)):
+        if source == PIPE and masks is not None and masks.folder:
+            raise RestoreError(
+                "is a folder, and standard input has no name to find its mask by",
+                where=masks.path,
+                hint="choose a file",
+            )
+        goal, kind = piped_target(source, output, suffix=options.suffix, extension=extension)
+    else:
+        goal = single_target(source, output, suffix=options.suffix, extension=extension)
+        kind = new_format(source, goal)
+    if goal != PIPE:
+        check_writable(goal.parent)
+    return Job(source, goal, format=kind, name=Path(source.name), named=True)
+
+
+def _list_to_folder(
+    inputs: Sequence[Path], listed: Sequence[Path] | None, target: Path, options: FixOptions, masks: MaskSource | None
+) -> Listing:
+    """List inputs whose outputs go into a folder, after a check of the folder."""
+    if target == PIPE:
+        where = inputs[0] if len(inputs) == 1 else "OUTPUT"
+        what = "a folder" if len(inputs) == 1 else "several images"
+        raise RestoreError(f"{what} cannot be written to standard output", where=where, hint="choose one image")
+    if PIPE in inputs:
+        raise RestoreError("cannot be one of several inputs", where="-", hint="name files")
+    if len(inputs) != 1:
+        check_folder_target(None, target)
+    for source in inputs:
+        if source.is_dir():
+            check_folder_target(source, target)
+    check_writable(target)
+    if listed is not None and inputs:
+        return list_of_folder(inputs[0], listed, options, masks)
+    if listed is not None:
+        return list_several(listed, options, masks, from_list=True)
+    if len(inputs) == 1:
+        return list_folder(inputs[0], options, masks)
+    if (options.include or options.exclude) and not any(source.is_dir() for source in inputs):
+        raise RestoreError("only apply to folders, and all inputs are files", where="--include, --exclude")
+    return list_several(inputs, options, masks)
+
+
+def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: bool) -> Job:
+    """The job of an image that goes into a folder; see `Job` for the arguments."""
+    goal = renamed(name, options.suffix, None if options.ext is None else EXTENSIONS[options.ext])
+    job = Job(source, target / goal, format=new_format(name, goal), name=name, named=named)
     if name.suffix.lower() in IMAGE_SUFFIXES:
         return job
     try:
-        _format_of_file(job.source)
+        format_of_file(job.source)
     except RestoreError as error:
         if name.suffix.lower() not in UNREADABLE_SUFFIXES:
             return replace(job, action="skip", reason="not an image", code="not_an_image")
@@ -384,30 +387,6 @@ def _job(source: Path, target: Path, name: Path, suffix: str, extension: str | N
     except OSError:  # reading it will say why
         pass
     return job
-
-
-def left_out_lines(paths: Iterable[Path]) -> list[str]:
-    """What a folder holds that is not repaired without being asked for, in at most one line."""
-    counts = Counter("._*" if path.name.startswith("._") else printable(path.name) for path in paths)
-    if not counts:
-        return []
-    named = [f"{name} ({count} times)" if count > 1 else name for name, count in counts.most_common(5)]
-    more = f" and {len(counts) - len(named)} more" if len(counts) > len(named) else ""
-    return [f"left out, as hidden or made by a system: {', '.join(named)}{more}; name one as INPUT to repair it"]
-
-
-def _format_of_file(path: Path) -> str:
-    """The format of a file by its first bytes.
-
-    Raises:
-        NotAnImage: it is not an image, or not even a file.
-        RestoreError: it is an image of a format that is not read.
-        OSError: it cannot be read.
-    """
-    if not path.is_file():
-        raise NotAnImage("not a regular file", where=path)
-    with open(path, "rb") as file:
-        return format_of(file.read(1024), path)
 
 
 def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
@@ -429,14 +408,14 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
     """
     read: set[str] = set()
     for job in jobs:
-        for path in (job.source, job.mask):
+        for path in (job.source, job.mask, *(sidecar for sidecar, _ in job.sidecars)):
             if path is not None and path != PIPE:
                 read.add(os.path.realpath(path))
                 read.add(os.path.join(os.path.realpath(path.parent), path.name))
     folders: dict[Path, tuple[str, bool]] = {}
     taken: dict[str, tuple[Job, Path]] = {}
     for job, target in ((one, target) for one in jobs for target in one.targets):
-        if job.action == "skip" or target == PIPE:
+        if job.action in ("skip", "fail") or target == PIPE:
             continue
         parent = target.parent
         if parent not in folders:
@@ -473,14 +452,13 @@ def _ignores_case(folder: Path) -> bool:
 def _settle_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> list[Job]:
     if overwrite:
         return jobs
-    existing = {
-        job.target
-        for job in jobs
-        if job.action not in ("skip", "fail") and job.target != PIPE and os.path.lexists(job.target)
-    }
-    if existing and not skip_existing:
-        first = next(job.target for job in jobs if job.target in existing)
-        more = f" (and {len(existing) - 1} more outputs)" if len(existing) > 1 else ""
+    running = [job for job in jobs if job.action not in ("skip", "fail") and job.target != PIPE]
+    existing = {job.target for job in running if os.path.lexists(job.target)}
+    sidecars = {target for job in running for _, target in job.sidecars if os.path.lexists(target)}
+    if (existing or sidecars) and not skip_existing:
+        first = next(target for job in running for target in job.targets if target in existing | sidecars)
+        count = len(existing) + len(sidecars) - 1
+        more = f" (and {count} more outputs)" if count else ""
         raise RestoreError(f"exists already{more}", where=first, hint="use --overwrite or --skip-existing")
     done: dict[str, Any] = {"action": "skip", "reason": "the output exists", "code": "output_exists"}
     return [replace(job, **done) if job.target in existing else job for job in jobs]

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from restore.files import check_unchanged
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.inputs import PIPE
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.plan import FixPlan, Job
 from restore.fix.results import ResultRecorder
 from restore.fix.steps import Models, Steps, correct_fading
 from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
@@ -219,7 +220,7 @@ class Reader:
             return WorkItem(job, data if may_copy else b"", image, stat, steps, pages, digest, notes, seconds)
         except NotAnImage as error:
             # A file fails if the user or its name says that it is an image; others of a folder are skipped.
-            expected = self.plan.single or job.source.suffix.lower() in IMAGE_SUFFIXES
+            expected = job.named or job.source.suffix.lower() in IMAGE_SUFFIXES
             self.recorder.finish(job, "failed" if expected else "skipped", error.what, code="not_an_image")
         except Exception as error:
             too_large = _too_large(error)

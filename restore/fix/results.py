@@ -20,9 +20,10 @@ from typing import IO, Any, cast
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.inputs import called
 from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Status
 from restore.fix.options import FilePath
-from restore.fix.plan import FixPlan, Job, called
+from restore.fix.plan import FixPlan, Job
 from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage, UnsupportedFile
 from restore.images.decode import DamagedFile, ImageTooLarge
@@ -283,7 +284,7 @@ class ResultRecorder:
         summary = self.summary
         line = RunStart(
             time=now(), run=summary.run,
-            input=os.fspath(plan.input), output=os.fspath(plan.output), images=summary.total,
+            input=plan.input, output=os.fspath(plan.output), images=summary.total,
             model=summary.model, model_sha256=summary.model_sha256, settings=summary.settings,
         )  # fmt: skip
         try:

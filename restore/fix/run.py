@@ -11,10 +11,11 @@ from typing import Any
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
+from restore.fix.inputs import PIPE
 from restore.fix.io import check_pipes
 from restore.fix.log import Record
 from restore.fix.options import FilePath, FixOptions, Sensitivity
-from restore.fix.plan import PIPE, FixPlan, Job, plan_fix
+from restore.fix.plan import FixPlan, Job, plan_fix
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 from restore.fix.scheduler import stream
 from restore.fix.sensitivity import threshold_of
@@ -28,14 +29,14 @@ ModelLike = FilePath | Restorer | Models | Sequence[Restorer | Models]
 
 
 def fix_folder(
-    input: FilePath,
+    input: FilePath | Sequence[FilePath],
     output: FilePath,
     model: ModelLike | None = None,
     *,
     options: FixOptions | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Repair an image or a folder of images.
+    """Repair images: one, a folder of them, or several of both.
 
         from restore import FixOptions, fix_folder
         summary = fix_folder("scans", "repaired", options=FixOptions(masks="auto", log="log.jsonl"))
@@ -264,7 +265,7 @@ def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: Su
             if folder.is_dir():
                 sweep_leftovers(folder)
         alone, waiting = _record_settled(plan, recorder, past)
-        if plan.input == PIPE:  # a thread that waits for a pipe could not be interrupted
+        if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
             stages.run_serially([*alone, *waiting])
             return
         for jobs in (*([job] for job in alone), waiting):

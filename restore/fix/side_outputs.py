@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, is_within, replace_atomically
+from restore.fix.inputs import PIPE
 from restore.fix.options import FilePath, FixOptions
-from restore.fix.plan import PIPE, FixPlan, Job, refuse_collisions
+from restore.fix.plan import FixPlan, Job, refuse_collisions
 from restore.images import DecodedImage
 
 FloatArray = npt.NDArray[np.float32]
@@ -100,8 +101,7 @@ def with_side_targets(
     _check_folder(plan, path, option, apart=apart)
     jobs = []
     for job in plan.jobs:
-        name = Path(job.source.name) if plan.single else job.source.relative_to(plan.input)
-        jobs.append(job if job.action == "unmasked" else replace(job, side_target=path / name_of(name)))
+        jobs.append(job if job.action == "unmasked" else replace(job, side_target=path / name_of(job.name)))
     running = [job for job in jobs if job.action == "repair"]
     targets = [job.side_target for job in running if job.side_target is not None]
     for parent in dict.fromkeys(target.parent for target in targets):
@@ -122,7 +122,7 @@ def _check_folder(plan: FixPlan, folder: Path, option: str, *, apart: bool) -> N
     Raises:
         RestoreError: exit code 2.
     """
-    if plan.input == PIPE:
+    if plan.from_pipe:
         what = "cannot be combined with standard input, which has no file name"
         raise RestoreError(what, where=option, hint="name a file")
     if os.path.lexists(folder) and not folder.is_dir():
@@ -145,7 +145,10 @@ def _check_folder(plan: FixPlan, folder: Path, option: str, *, apart: bool) -> N
 
 def _other_folders(plan: FixPlan, *, apart: bool) -> Iterator[tuple[Path, str, bool]]:
     """Folders that a second output must stay out of, what they are, and whether it must not be nested with them."""
-    yield (plan.input.parent if plan.single else plan.input), "the input folder", not plan.single
+    for parent in dict.fromkeys(job.source.parent for job in plan.jobs if job.named):
+        yield parent, "the input folder", False
+    for folder in plan.folders:
+        yield folder, "the input folder", True
     if plan.output != PIPE:
         yield (
             (plan.jobs[0].target.parent if plan.single else plan.output),

@@ -15,10 +15,11 @@ import numpy as np
 
 from restore.files import write_atomically
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.inputs import PIPE
 from restore.fix.log import ReasonCode
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import PIPE, FixPlan, Job
+from restore.fix.plan import FixPlan, Job
 from restore.fix.reader import HugeItem, Reader, WorkItem, is_lossy_reencode
 from restore.fix.results import DISK_FULL, ResultRecorder
 from restore.fix.sensitivity import less_sensitive
@@ -270,6 +271,8 @@ class Stages:
                 data, notes = encode(after, rendered.format, job.target, quality=self.options.quality)
                 item.notes += notes
             self._save_side(item)
+            upright = None if rendered.copied or not rendered.image.reoriented else rendered.image.size
+            self._save_sidecars(job, upright, item.notes)
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
 
@@ -309,6 +312,13 @@ class Stages:
                 assert item.job.side_target is not None
                 kind = FORMAT_OF_SUFFIX[item.job.side_target.suffix]
                 path.write_bytes(encode(image, kind, item.job.side_target)[0])
+
+    def _save_sidecars(self, job: Job, upright: tuple[int, int] | None, notes: list[str]) -> None:
+        """Write the sidecars of an image, before the output itself, as `_save_side` does; see `write_sidecars`."""
+        if job.sidecars:
+            from restore.fix.sidecars import write_sidecars
+
+            write_sidecars(job, upright, overwrite=self.overwrite, notes=notes)
 
     # All stages of an image that is too large for memory.
 
@@ -377,6 +387,7 @@ class Stages:
             with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
                 if path is not None:
                     write_mask(page, path)
+        self._save_sidecars(job, None if copy or not before.reoriented else page.after.size, notes)
         written, input_sha256, output_sha256 = write_page(
             page,
             header,

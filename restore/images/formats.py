@@ -304,17 +304,17 @@ def find_images(
         if on_unlistable is None or Path(error.filename) == root:
             raise RestoreError(unlistable_message(error), where=error.filename, exit_code=1) from error
         below = Path(error.filename).relative_to(root)
-        if not _matches(below / "any", exclude):
+        if not matches(below / "any", exclude):
             on_unlistable(below, error)
 
     def leave_out(path: Path) -> None:
-        if on_left_out is not None and not _matches(path, exclude) and not _matches(path / "any", exclude):
+        if on_left_out is not None and not matches(path, exclude) and not matches(path / "any", exclude):
             on_left_out(path)
 
     found = [
         path
         for path in _walk(root, fail, leave_out)
-        if path.suffix.lower() in suffixes and (not include or _matches(path, include)) and not _matches(path, exclude)
+        if path.suffix.lower() in suffixes and (not include or matches(path, include)) and not matches(path, exclude)
     ]
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
 
@@ -386,7 +386,7 @@ def _walk(root: Path, fail: Callable[[OSError], None], leave_out: Callable[[Path
                 leave_out(relative / name)
 
 
-def _matches(path: Path, globs: Collection[str]) -> bool:
+def matches(path: Path, globs: Collection[str]) -> bool:
     """Whether any glob matches, in any case of letters: cameras write `A.JPG`."""
     return any(fnmatchcase(_folded(path.as_posix() if "/" in glob else path.name), _folded(glob)) for glob in globs)
 

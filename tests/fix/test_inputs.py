@@ -1,0 +1,186 @@
+"""Several inputs, and lists of files: where their outputs go, what pairs with them, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix.detect import plan_detect
+from restore.fix.options import DetectOptions
+from tests.fix.conftest import Filler, Inverter, fix_with, hole, logged, photo, plan_with, save, snapshot
+
+
+def refused(*args, **options) -> str:
+    with pytest.raises(RestoreError) as caught:
+        plan_with(*args, **options)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def targets(plan) -> list[str]:
+    return [job.target.relative_to(plan.output).as_posix() for job in plan.jobs]
+
+
+@pytest.fixture
+def there(pictures, monkeypatch):
+    """`in` with its images is the current folder's only entry."""
+    monkeypatch.chdir(pictures.parent)
+    return pictures.parent
+
+
+def test_several_images_go_into_a_folder_by_their_names(there):
+    summary = fix_with(["in/a.png", "in/sub/b.png"], "out", Inverter(), log="log")
+    assert (summary.done, summary.exit_code) == (2, 0)
+    assert list(snapshot(there / "out")) == ["a.png", "b.png"]
+    assert [line["input"] for line in logged(there / "log")] == ["in/a.png", "in/sub/b.png"]
+    assert targets(plan_with(["in/a.png", "in/sub/b.png"], "new", suffix="_x", ext="jpg")) == ["a_x.jpg", "b_x.jpg"]
+
+
+def test_folders_among_them_keep_their_trees_below_their_names(there):
+    save(there / "other/c.png", photo(4, 4))
+    plan = plan_with(["in", "other/", "in/a.png", "./in/a.png"], "out", include=["*.png"])
+    assert targets(plan) == ["in/a.png", "in/sub/b.png", "other/c.png", "a.png"]
+    assert targets(plan_with(["other/../in/sub", "other"], "out"))[:1] == ["sub/b.png"]
+
+
+def test_the_masks_of_several_images_have_their_names(there):
+    for name in ("a.png", "b_mask.png", "stray.png"):
+        save(there / "masks" / name, hole(20, 30, (2, 2, 5, 5)) if name == "a.png" else hole(7, 5, (2, 2, 5, 5)))
+    plan = plan_with(["in/a.png", "in/sub/b.png"], "out", masks="masks")
+    assert [job.mask.name for job in plan.jobs] == ["a.png", "b_mask.png"]
+    assert plan.warnings == []
+    save(there / "in/a_mask.png", hole(20, 30))
+    plan = plan_with(["in/a.png", "in/a_mask.png"], "out", masks="in")
+    assert [(job.source.name, job.mask.name) for job in plan.jobs] == [("a.png", "a_mask.png")]
+    save(there / "all/in/a.png", hole(20, 30, (2, 2, 5, 5)))
+    summary = fix_with(["in", "in/sub/b.png"], "new", Filler(), masks="all", mask_missing="skip")
+    assert (summary.done, summary.skipped) == (1, {"has no mask": 4})
+
+
+def test_two_of_one_name_are_refused(there):
+    save(there / "in/sub/a.png", photo(4, 4))
+    assert "in/a.png and in/sub/a.png would both be written as a.png" in refused(["in/a.png", "in/sub/a.png"], "out")
+    save(there / "in/a.jpg", photo(4, 4))
+    assert "would both be written here" in refused(["in/a.png", "in/a.jpg"], "out", ext="png")
+
+
+def test_what_cannot_be_read_fails_alone(there):
+    (there / "in/notes.txt").write_text("hello")
+    (there / "in/x.cr3").write_text("hello")
+    summary = fix_with(["in/a.png", "in/notes.txt", "in/gone.png", "in/x.cr3"], "out", Inverter())
+    assert (summary.done, summary.exit_code) == (1, 1)
+    assert {failure.path.name: failure.code for failure in summary.failed} == {
+        "notes.txt": "not_an_image", "gone.png": "not_found", "x.cr3": "unsupported",
+    }  # fmt: skip
+    assert "no such file" in refused(["in/gone.png", "in/gone2.png"], "out")
+
+
+def test_outputs_that_several_inputs_cannot_have(there):
+    assert "the output looks like a file" in refused(["in/a.png", "in/sub/b.png"], "out.png")
+    assert "but the output is a file" in refused(["in/a.png", "in/sub/b.png"], "in/a.png")
+    assert "would replace an input" in refused(["in/a.png", "in/sub/b.png"], "in", overwrite=True)
+    assert "or inside it" in refused(["in", "in/a.png"], "in/out")
+    assert "several images cannot be written to standard output" in refused(["in/a.png", "in/sub/b.png"], "-")
+    assert "cannot be one of several inputs" in refused(["in/a.png", "-"], "out")
+    assert "only apply to folders" in refused(["in/a.png", "in/sub/b.png"], "out", include=["*"])
+    assert "INPUT: is missing (the last name is OUTPUT)" in refused([], "out")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"in/a.png\nin/sub/b.png\nin/a.png\n",
+        b"\xef\xbb\xbfin/a.png\r\n\r\nin/sub/b.png",
+        b"in/a.png\0in/sub/b.png\0",
+        "in/a.png\r\nin/sub/b.png\r\n".encode("utf-16"),
+    ],
+)
+def test_a_list_names_the_files(there, content, monkeypatch):
+    (there / "list").write_bytes(content)
+    assert targets(plan_with([], "out", files_from="list")) == ["a.png", "b.png"]
+    assert targets(plan_with("in", "out", files_from="list")) == ["a.png", "sub/b.png"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert fix_with([], "out", Inverter(), files_from="-").done == 2
+
+
+def test_a_list_beside_a_folder_keeps_masks_and_tells_what_is_wrong(there):
+    (there / "list").write_text("in\nin/sub\nin/sub/b.png\nin/gone.png\n")
+    save(there / "masks/sub/b.png", hole(7, 5))
+    save(there / "masks/a.png", hole(20, 30))
+    plan = plan_with("in", "out", files_from="list", masks="masks")
+    assert [(job.name.as_posix(), job.action) for job in plan.jobs] == [("sub/b.png", "repair"), ("gone.png", "fail")]
+    assert plan.jobs[0].mask == there.joinpath("masks/sub/b.png").relative_to(there)
+    assert plan.warnings == ["left out: in and 1 more; only files of a list are read, not folders"]
+    (there / "list").write_text("masks/a.png\n")
+    assert "masks/a.png: is not in the folder in" in refused("in", "out", files_from="list")
+    assert "takes one folder as INPUT" in refused("in/a.png", "out", files_from="list")
+    (there / "list").write_text("\n")
+    assert "names no files" in refused([], "out", files_from="list")
+    assert "cannot be read" in refused([], "out", files_from="none")
+
+
+def test_detect_takes_several_too(there):
+    (there / "list").write_text("in/a.png\nin/sub/b.png\n")
+    for plan in (
+        plan_detect(["in/a.png", "in/sub/b.png"], "masks"),
+        plan_detect([], "masks", DetectOptions(files_from="list")),
+    ):
+        assert [job.target.name for job in plan.jobs] == ["a_mask.png", "b_mask.png"]
+
+
+def test_second_outputs_and_pages_have_the_names_of_the_outputs(there):
+    save(there / "mask.png", hole(20, 30, (2, 2, 5, 5)))
+    save(there / "in/z.png", photo(20, 30))
+    options = {"masks": "mask.png", "save_masks": "saved", "html_report": "page"}
+    summary = fix_with(["in/a.png", "in/z.png"], "out", Filler(), **options)
+    assert summary.done == 2
+    assert list(snapshot(there / "saved")) == ["a.png.png", "z.png.png"]
+    assert "a.png, z.png, before and after" in (there / "page/index.html").read_text()
+    assert "--save-masks needs a folder apart" in refused(
+        ["in/a.png", "in/z.png"], "o", masks="mask.png", save_masks="in"
+    )
+
+
+# Sidecars
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description xmp:Rating="5" tiff:Orientation="6" '
+    b'tiff:ImageWidth="30"/></x:xmpmeta>'
+)
+
+
+def test_sidecars_go_along_under_the_names_of_the_outputs(there):
+    for name in ("a.xmp", "sub/b.png.XMP", "lone.xmp"):
+        (there / "in" / name).write_bytes(XMP)
+    summary = fix_with("in", "out", Inverter(), suffix="_new", ext="webp")
+    assert (summary.done, summary.skipped, summary.warnings) == (3, {"not an image": 1}, [])
+    after = snapshot(there / "out")
+    assert list(after) == ["a_new.webp", "a_new.xmp", "sub/b_new.webp", "sub/b_new.webp.XMP", "sub/deep/c_new.webp"]
+    assert after["a_new.xmp"] == after["sub/b_new.webp.XMP"] == XMP
+    assert "a_new.webp: exists already (and 4 more outputs)" in refused("in", "out", suffix="_new", ext="webp")
+    (there / "out/a_new.webp").unlink()
+    again = fix_with("in", "out", Inverter(), suffix="_new", ext="webp", skip_existing=True)
+    assert again.warnings == ["in/a.png: out/a_new.xmp exists already and was kept; --overwrite replaces it"]
+    assert fix_with("in", "bare", Inverter(), metadata="strip").done == 3
+    assert list(snapshot(there / "bare")) == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+
+
+def test_a_sidecar_turns_no_image_that_was_turned_upright(there):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    save(there / "turned/x.jpg", photo(20, 30), exif=exif)
+    (there / "turned/x.xmp").write_bytes(XMP)
+    assert fix_with("turned/x.jpg", "one.jpg", Inverter()).done == 1
+    after = (there / "one.xmp").read_bytes()
+    assert b'tiff:Orientation="1"' in after
+    assert b'xmp:Rating="5"' in after
+
+
+def test_images_that_share_a_sidecar_write_it_once_and_masks_have_none(there):
+    save(there / "in/a.jpg", photo(20, 30))
+    (there / "in/a.xmp").write_bytes(XMP)
+    assert fix_with("in", "out", Inverter()).done == 4
+    assert "a.xmp" in snapshot(there / "out")
+    assert not any(job.sidecars for job in plan_detect("in", "masks", DetectOptions(exclude=["a.jpg"])).jobs)
