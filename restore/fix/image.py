@@ -11,6 +11,7 @@ import PIL.Image
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.infrared import dust_mask
 from restore.fix.inputs import PIPE
 from restore.fix.mask_kinds import mask_of
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
@@ -80,8 +81,7 @@ def fix_image(
         model: as for `fix_folder`. Opening a model takes longer than repairing a small image: to repair many, open it
             once with `open_restorer`.
         mask: where to repair, of the size of the upright image: an array H×W (bool; or uint8, uint16 or float, white =
-            repair), a PIL image, or the bytes of a file. None: everywhere, or as `options.masks` says (`alpha` or
-            `auto`).
+            repair), a PIL image, or the bytes of a file. None: everywhere, or as `options.masks` says.
         options: see `FixOptions`; those about files, reports and processes do not apply. `ext` and `quality` apply to
             bytes. None: the defaults.
 
@@ -97,8 +97,10 @@ def fix_image(
     for name in ("save_masks", "log", "html_report"):
         if getattr(options, name) is not None:
             raise RestoreError("does not apply to fix_image", where=name, hint="use fix_folder")
-    if options.masks not in (None, "alpha", "auto"):
-        raise RestoreError("must be alpha or auto for fix_image", where="masks", hint="pass the mask as mask=")
+    if options.masks not in (None, "alpha", "auto", "infrared"):
+        raise RestoreError(
+            "must be alpha, infrared or auto for fix_image", where="masks", hint="pass the mask as mask="
+        )
     if mask is not None and options.masks is not None:
         raise RestoreError("cannot be combined with options.masks", where="mask", hint="choose one of them")
     has_masks = mask is not None or options.masks is not None
@@ -106,12 +108,19 @@ def fix_image(
     masks = None
     if has_masks:
         path = None if mask is None else Path("mask")  # no such file is read
-        masks = MaskSource(path, False, options.mask_invert, "fail", found=options.masks == "auto")
+        masks = MaskSource(
+            path,
+            False,
+            options.mask_invert,
+            "fail",
+            found=options.masks == "auto",
+            infrared=options.masks == "infrared",
+        )
     job = Job(PIPE, PIPE, format=None if options.ext is None else FORMAT_OF_SUFFIX[EXTENSIONS[options.ext]])
     plan = FixPlan((PIPE,), PIPE, True, [job], masks)
     source = _decoded(image, options, "image", all_pages=options.ext in (None, "tiff"))
-    if masks is not None and masks.alpha and source.alpha is None:
-        raise RestoreError("has no transparency to take a mask from", where="image", exit_code=1)
+    if masks is not None and not masks.is_in(source):
+        raise RestoreError(masks.when_missing()["reason"], where="image", exit_code=1)
 
     if model is None:
         model = "inpaint" if has_masks else "photo"
@@ -148,7 +157,9 @@ def _work_item(
     if steps.masked and not steps.detect:
         read = []
         for page in sources:
-            if mask is None:
+            if options.masks == "infrared":
+                values = dust_mask(page, on_event=notes.append)
+            elif mask is None:
                 values = 1 - transparency(page) if options.mask_invert else transparency(page)
             else:
                 check_mask_size(mask.size, page.size, "mask")

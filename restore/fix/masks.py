@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
+from restore.fix.infrared import dust_mask, infrared_of
 from restore.fix.log import ReasonCode
 from restore.fix.mask_kinds import mask_of
 from restore.fix.options import Dilate, MaskMissing
@@ -39,11 +40,13 @@ class MaskSource:
     """Where masks come from.
 
     Attributes:
-        path: a folder of masks, or one file for all images; None: each image's alpha, or detection.
+        path: a folder of masks, or one file for all images; None: each image's alpha or infrared channel, or
+            detection.
         folder: `path` is a folder.
         invert: black (with alpha: opaque) means repair.
         missing: how to treat an image without a mask.
         found: masks are detected.
+        infrared: the infrared channel of each image shows its mask.
     """
 
     path: Path | None
@@ -51,6 +54,7 @@ class MaskSource:
     invert: bool
     missing: MaskMissing
     found: bool = False
+    infrared: bool = False
 
     @classmethod
     def open(cls, masks: str | os.PathLike[str], *, invert: bool, missing: MaskMissing) -> MaskSource:
@@ -63,6 +67,8 @@ class MaskSource:
             return cls(None, False, False, "fail", found=True)
         if masks == "alpha":
             return cls(None, False, invert, missing)
+        if masks == "infrared":
+            return cls(None, False, False, missing, infrared=True)
         path = Path(masks)
         if not path.exists():
             raise RestoreError("there is no such folder or file of masks", where=path)
@@ -74,12 +80,19 @@ class MaskSource:
     @property
     def alpha(self) -> bool:
         """Each image's own alpha is its mask."""
-        return self.path is None and not self.found
+        return self.path is None and not self.found and not self.infrared
+
+    def is_in(self, image: DecodedImage) -> bool:
+        """Whether the image has the channel that masks are taken from, if that is where they come from."""
+        if self.infrared:
+            return infrared_of(image) is not None
+        return not self.alpha or (image.alpha is not None and image.transparent)
 
     @property
     def named(self) -> str:
         """The value of `--masks`."""
-        return "auto" if self.found else "alpha" if self.path is None else os.fspath(self.path)
+        own = "auto" if self.found else "infrared" if self.infrared else "alpha"
+        return own if self.path is None else os.fspath(self.path)
 
     def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
         """`names` without the files that are masks, for masks stored among the images.
@@ -107,6 +120,8 @@ class MaskSource:
             return Missing(action="unmasked", reason="", code="")
         if self.alpha:
             return Missing(action="fail", reason="has no transparency to take a mask from", code="no_mask")
+        if self.infrared:
+            return Missing(action="fail", reason="has no infrared channel to take a mask from", code="no_mask")
         return Missing(
             action="fail",
             reason="has no mask; name it after the image (NAME.png or NAME_mask.png), "
@@ -146,6 +161,7 @@ def effective_mask(
     invert: bool,
     dilate_px: Dilate,
     feather_px: int,
+    infrared: bool = False,
     max_pixels: int = MAX_PIXELS,
     on_event: Callable[[str], object] | None = None,
 ) -> FloatArray:
@@ -153,10 +169,12 @@ def effective_mask(
 
     Args:
         image: upright.
-        file: the mask; None: the alpha of the image, which must have one (transparent = repair).
+        file: the mask; None: the alpha of the image, which must have one (transparent = repair), or its infrared
+            channel.
         invert: black (with alpha: opaque) means repair.
         dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widen_holes`.
         feather_px: fade out the repair over this many pixels around holes.
+        infrared: without a file, take the dust that the infrared channel shows.
         max_pixels: as in `read_image`, for the mask's file.
         on_event: receives warnings.
 
@@ -173,6 +191,8 @@ def effective_mask(
             raise RestoreError(error.what, where=file, exit_code=1) from error
         check_mask_size(given.size, image.size, file)
         mask = mask_of(given, image, invert=invert, name=file, on_event=on_event)
+    elif infrared:
+        mask = dust_mask(image, on_event=on_event)
     else:
         mask = transparency(image)
         mask = 1 - mask if invert else mask
@@ -185,7 +205,7 @@ def transparency(image: DecodedImage) -> FloatArray:
     Raises:
         RestoreError: the image has no alpha.
     """
-    if image.alpha is None:
+    if image.alpha is None or not image.transparent:
         raise RestoreError("has no transparency to take a mask from", exit_code=1)
     opaque = np.divide(image.alpha, np.float32(image.white), dtype=np.float32)
     mask: FloatArray = np.clip(1 - np.nan_to_num(opaque, nan=1.0), 0, 1)

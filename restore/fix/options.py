@@ -202,9 +202,10 @@ class FixOptions(BatchOptions):
         FilePath | None,
         Option(
             "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images, alpha "
-            "(transparent = repair), auto (the detector finds the damage), or none.",
+            "(transparent = repair), infrared (dust that a film scanner saw), auto (the detector finds the damage), or "
+            "none.",
             "Masks",
-            metavar="PATH|alpha|auto|none",
+            metavar="PATH|alpha|infrared|auto|none",
         ),
     ] = None
     mask_invert: Annotated[bool, Option("Black = repair; with --masks alpha, opaque = repair.", "Masks")] = False
@@ -278,9 +279,11 @@ class FixOptions(BatchOptions):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
         self._resolve()
-        for name in ("mask_invert", "mask_missing") if self.masks == "auto" else ("detector", "sensitivity"):
+        own = {"auto": ("mask_invert", "mask_missing"), "infrared": ("mask_invert",)}.get(str(self.masks), ())
+        of_detector = () if self.masks == "auto" else ("detector", "sensitivity")
+        for name in (*own, *of_detector):
             if self._is_set(name):
-                what = "does not apply to --masks auto" if self.masks == "auto" else "only applies with --masks auto"
+                what = f"does not apply to --masks {self.masks}" if name in own else "only applies with --masks auto"
                 raise RestoreError(what, where=flag(name), hint="leave it out")
         if self.match_grain and self.cleans_up:
             raise RestoreError(

@@ -109,7 +109,8 @@ def _open_mask(spec: MaskSpec, image: SpooledImage, spool: Path, max_pixels: int
         RestoreError: exit code 1; the mask cannot be read, or has another size.
     """
     if spec.file is None:
-        return None if image.header.alpha is None else SpooledMask(spec, image)
+        header = image.header
+        return SpooledMask(spec, image) if header.alpha is not None and header.transparent else None
     mask = spool_image(spec.file, spool, max_pixels=max_pixels)
     if mask is None:
         return None

@@ -89,7 +89,7 @@ def _settings(settings: Mapping[str, Any]) -> Iterable[str]:
         value = settings.get(name)
         if name == "sensitivity" and settings.get("masks") != "auto":
             continue
-        if name == "masks" and value not in (None, "auto", "alpha"):
+        if name == "masks" and value not in (None, "auto", "alpha", "infrared"):
             value = "given"
         if value not in (None, False, 0) or name == "strength":
             yield f"{name} {str(value).lower() if value is True else value}"

@@ -135,7 +135,6 @@ class Reader:
         self.options, self.recorder, self.link = options, recorder, link
         self._steps = steps
         self._spare_clean = options.spare_clean
-        self._alpha_masks = plan.masks is not None and plan.masks.alpha
         self.huge_pixels = HUGE_PIXELS
         # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
         self._pixels_for_memory = _pixels_for_memory()
@@ -145,7 +144,9 @@ class Reader:
         self.link.begin(os.fspath(job.source))
         steps = self.steps_of(job)
         # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
-        in_parts = steps.work_in_parts(self.models) and not (steps.masked and self.options.mask_dilate == "auto")
+        # An infrared channel is judged by its whole image, too.
+        whole = self.options.mask_dilate == "auto" or (self.plan.masks is not None and self.plan.masks.infrared)
+        in_parts = steps.work_in_parts(self.models) and not (steps.masked and whole)
         if not in_parts or PIPE in (job.source, job.target):
             return self._load(job)
         return self._load(job, huge_pixels=self.huge_pixels)
@@ -194,8 +195,7 @@ class Reader:
                     allow_truncated=self.options.allow_truncated,
                     all_pages=job.format in (None, "tiff"),
                 )
-            if self._alpha_masks and image.alpha is None:
-                assert self.plan.masks is not None
+            if self.plan.masks is not None and not self.plan.masks.is_in(image):
                 job = replace(job, **self.plan.masks.when_missing())
             if job.action in ("skip", "fail"):
                 self.recorder.finish_early(job)
@@ -242,6 +242,7 @@ class Reader:
                 invert=self.plan.masks.invert,
                 dilate_px=self.options.mask_dilate,
                 feather_px=self.options.mask_feather,
+                infrared=self.plan.masks.infrared,
                 max_pixels=self.options.max_pixels,
                 on_event=notes.append,
             )

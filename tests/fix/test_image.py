@@ -135,7 +135,7 @@ def test_damage_is_detected() -> None:
         (np.zeros((0, 4), np.uint8), {}, "1 to 4 channels"),
         (b"no image", {}, "image"),
         (photo(5, 5), {"mask": hole(5, 6)}, "mask"),
-        (photo(5, 5), {"options": FixOptions(masks="folder")}, "must be alpha or auto"),
+        (photo(5, 5), {"options": FixOptions(masks="folder")}, "must be alpha, infrared or auto"),
         (photo(5, 5), {"options": FixOptions(masks="alpha")}, "no transparency"),
         (photo(5, 5), {"options": FixOptions(log="log")}, "does not apply to fix_image"),
         (photo(5, 5), {"options": FixOptions(mask_dilate=3)}, "--mask-dilate: requires --masks"),
