@@ -13,7 +13,6 @@ Conversion = Callable[[np.ndarray], np.ndarray]
 _NODES, _STARTS = 25, 9
 _ITERATIONS = 12
 _STEP = 1 / 128  # of the profile's values, for its derivative
-_REFINEMENTS = 2
 
 
 class InverseProfile:
@@ -36,11 +35,9 @@ class InverseProfile:
             gray = srgb[:, 0] + (srgb[:, 1:] - srgb[:, :1]).sum(axis=1) / 3
             own: np.ndarray = np.interp(gray, shown, values).astype(np.float32)[:, None]
             return own
-        values = wanted = _interpolated(self._table, srgb)
-        for _ in range(_REFINEMENTS):
-            error = wanted - _interpolated(self._table, self._to_srgb(values))
-            values = (values + error).clip(0, 1)
-        return values
+        wanted = _interpolated(self._table, srgb)
+        seen = _interpolated(self._table, self._to_srgb(wanted))  # differs by the error of the interpolation
+        return np.asarray((wanted + (wanted - seen)).clip(0, 1))
 
     @cached_property
     def _gray(self) -> tuple[np.ndarray, np.ndarray]:
@@ -96,16 +93,21 @@ def _nearest(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 def _interpolated(table: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Trilinear interpolation in an n×n×n×3 table at N×3 points in [0, 1]: N×3, float32."""
-    last = table.shape[0] - 1
-    place = np.clip(at, 0, 1) * np.float32(last)
-    cell = np.minimum(place.astype(np.intp), last - 1)
+    nodes = table.shape[0]
+    place = np.clip(at, 0, 1) * np.float32(nodes - 1)
+    cell = np.minimum(place.astype(np.intp), nodes - 2)
     share = (place - cell).astype(np.float32)
     flat = table.reshape(-1, 3)
-    strides = ((last + 1) ** 2, last + 1, 1)
-    first = cell @ np.array(strides)
-    out = np.zeros((len(at), 3), np.float32)
-    for corner in range(8):
-        upper = [corner >> i & 1 for i in range(3)]
-        weight = np.prod([share[:, i] if up else 1 - share[:, i] for i, up in enumerate(upper)], axis=0)
-        out += weight[:, None] * flat[first + sum(stride for stride, up in zip(strides, upper) if up)]
-    return out
+    first = (cell[:, 0] * nodes + cell[:, 1]) * nodes + cell[:, 2]
+
+    def along(axis: int, start: int) -> np.ndarray:
+        """The value on an edge, a face or in the cell that begins at a node: across all axes from `axis` on."""
+        if axis == 3:
+            return np.asarray(flat.take(first + start, axis=0))
+        low, high = along(axis + 1, start), along(axis + 1, start + nodes ** (2 - axis))
+        high -= low
+        high *= share[:, axis : axis + 1]
+        low += high
+        return low
+
+    return along(0, 0)

@@ -41,7 +41,7 @@ def chromaticities(*values):
 def save_avif(path, values, code_points, **options):
     """An AVIF by libavif, its code points of sRGB overwritten."""
     stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "AVIF", quality=100, subsampling="4:4:4", **options)
+    Image.fromarray(values).save(stream, "AVIF", quality=95, subsampling="4:4:4", **options)
     data = stream.getvalue()
     assert data.count(b"nclx\0\1\0\x0d") == 1
     path.write_bytes(data.replace(b"nclx\0\1\0\x0d", b"nclx" + struct.pack(">2H", *code_points)))
@@ -225,6 +225,27 @@ def test_a_lossless_avif_stays_lossless(tmp_path, bits):
         previous = "a" if name == "b" else "b"
         assert write_image(read_image(tmp_path / f"{previous}.avif"), tmp_path / f"{name}.avif") == []
     np.testing.assert_array_equal(pyvips.Image.new_from_file(str(tmp_path / "c.avif")).numpy(), values)
+
+
+@needs_avif
+@pytest.mark.parametrize("size", [(16, 16), (96, 64), (700, 300), (257, 2050)])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:0:0"])
+def test_an_avif_without_quantization_is_known_by_its_frame_header(size, subsampling):
+    """Also where the matrix is not that of RGB, as in gray. The large ones have several tiles."""
+    image = Image.new("L" if subsampling == "4:0:0" else "RGB", size, 90)
+    for quality in (100, 95, 50):
+        stream = io.BytesIO()
+        image.save(stream, "AVIF", quality=quality, subsampling=subsampling, speed=9)
+        assert heif.read_header(stream.getvalue()).lossless == (quality == 100)
+
+
+@needs_avif
+def test_a_lossless_gray_avif_stays_lossless(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (16, 24), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.avif", quality=100, subsampling="4:0:0")
+    write_image(read_image(tmp_path / "a.avif"), tmp_path / "b.avif")
+    with Image.open(tmp_path / "b.avif") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), values[:, :, None].repeat(3, axis=2))
 
 
 @needs_avif

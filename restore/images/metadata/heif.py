@@ -6,10 +6,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from restore.images.metadata.av1 import SequenceHeader, is_lossless, sequence_headers
+
 #: "Unspecified" in ITU-T H.273.
 _UNSPECIFIED = 2
 _IDENTITY = 0
-_SEQUENCE_HEADER = 1  # a type of OBU
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,19 @@ class HeifHeader:
         matrix: matrix coefficients; 0: red, green and blue themselves, as lossless images are coded.
         full_range: the values use all codes, not only those of video.
         gray: only lightness is coded.
+        unquantized: the pixels of an AVIF are stored without loss.
     """
 
     code_points: tuple[int, int] | None = None
     matrix: int = _UNSPECIFIED
     full_range: bool = True
     gray: bool = False
+    unquantized: bool = False
 
     @property
     def lossless(self) -> bool:
-        """Coded as red, green and blue. Encoders do that only for lossless images, because it compresses badly."""
-        return self.matrix == _IDENTITY
+        """Without loss, or coded as red, green and blue: encoders do that for lossless images alone."""
+        return self.unquantized or self.matrix == _IDENTITY
 
 
 def read_header(data: bytes) -> HeifHeader:
@@ -60,10 +63,10 @@ def with_code_points(data: bytes, code_points: tuple[int, int]) -> bytes:
         own = {properties[i - 1][0]: properties[i - 1] for i in associations[item][1]}
         matrix = 6
         for _, start, end in _of_kinds(properties, b"av1C"):
-            for obu in _sequence_headers(data, start + 4, end):
+            for obu in sequence_headers(data, start + 4, end):
                 matrix = _state_in_sequence(out, data, obu, code_points)
         for _, start, end in _items_data(data, boxes, item):
-            for obu in _sequence_headers(data, start, end):
+            for obu in sequence_headers(data, start, end):
                 matrix = _state_in_sequence(out, data, obu, code_points)
         if b"colr" in own and data[own[b"colr"][1] :][:4] == b"nclx":
             struct.pack_into(">2H", out, own[b"colr"][1] + 4, *code_points)
@@ -81,18 +84,19 @@ def _header(data: bytes) -> HeifHeader:
     coded = own
     if not any(kind in (b"av1C", b"hvcC") for kind, _, _ in own):  # a grid: its tiles are items of their own
         coded = properties
-    points, matrix, full_range, gray = None, _UNSPECIFIED, True, False
+    points, matrix, full_range, gray, unquantized = None, _UNSPECIFIED, True, False, False
     for kind, start, end in coded:
         if kind == b"hvcC":
             gray = data[start + 16] & 3 == 0
             break
         if kind == b"av1C":
             gray = bool(data[start + 2] & 16)
-            headers = list(_sequence_headers(data, start + 4, end))
+            headers = list(sequence_headers(data, start + 4, end))
             for _, at, stop in _items_data(data, boxes, item):
-                headers += _sequence_headers(data, at, stop)
+                headers += sequence_headers(data, at, stop)
+                unquantized = coded is own and is_lossless(data[at:stop])
             if headers:
-                sequence = _Sequence(data[headers[0][0] : headers[0][1]])
+                sequence = SequenceHeader(data[headers[0][0] : headers[0][1]])
                 full_range, matrix = sequence.full_range, sequence.matrix
                 points = sequence.code_points
             break
@@ -100,7 +104,7 @@ def _header(data: bytes) -> HeifHeader:
         if kind == b"colr" and data[start : start + 4] == b"nclx":
             primaries, transfer, matrix = struct.unpack_from(">3H", data, start + 4)
             points, full_range = (primaries, transfer), bool(data[start + 10] & 128)
-    return HeifHeader(points, matrix, full_range, gray)
+    return HeifHeader(points, matrix, full_range, gray, unquantized)
 
 
 # Boxes: (kind, start and end of the body)
@@ -237,100 +241,10 @@ def _with_property(out: bytearray, meta: int, boxes: dict[bytes, _Box], item: in
     return bytes(out)
 
 
-# The sequence header of AV1 (AV1 bitstream specification, 5.5)
-
-
-def _sequence_headers(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Start and end of the sequence headers among the units of a bitstream."""
-    while at < end:
-        head = data[at]
-        at += 2 if head & 4 else 1
-        size, shift = end - at, 0
-        if head & 2:
-            size = 0
-            while True:
-                byte = data[at]
-                size |= (byte & 127) << shift
-                at, shift = at + 1, shift + 7
-                if byte < 128:
-                    break
-        if head >> 3 & 15 == _SEQUENCE_HEADER:
-            yield at, min(at + size, end)
-        at += size
-
-
-class _Sequence:
-    """The colors that a sequence header states.
-
-    Attributes:
-        code_points, matrix, full_range: see `HeifHeader`.
-        stated_at: the position of the code points in bits; None: they are not stated.
-        is_srgb: red, green and blue of sRGB; then the bits that follow the code points are others.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        self._body, self._at = body, 0
-        profile, _, reduced = self._bits(3), self._bits(1), self._bits(1)
-        if reduced:
-            self._bits(5)
-        else:
-            self._operating_points()
-        across, down = self._bits(4) + 1, self._bits(4) + 1
-        self._bits(across + down)
-        if not reduced and self._bits(1):
-            self._bits(7)
-        self._bits(3)
-        if not reduced:
-            self._tools()
-        self._bits(3)
-        high = self._bits(1)
-        if profile == 2 and high:
-            self._bits(1)
-        gray = self._bits(1) if profile != 1 else 0
-        self.code_points: tuple[int, int] | None = None
-        self.stated_at: int | None = None
-        self.matrix = _UNSPECIFIED
-        if self._bits(1):
-            self.stated_at = self._at
-            self.code_points = self._bits(8), self._bits(8)
-            self.matrix = self._bits(8)
-        self.is_srgb = self.code_points == (1, 13) and self.matrix == _IDENTITY and not gray
-        self.full_range = self.is_srgb or bool(self._bits(1))
-
-    def _bits(self, count: int) -> int:
-        value = 0
-        for at in range(self._at, self._at + count):
-            value = value << 1 | self._body[at >> 3] >> (7 - (at & 7)) & 1
-        self._at += count
-        return value
-
-    def _operating_points(self) -> None:
-        if self._bits(1):  # timing
-            raise ValueError("a sequence with timing is not a still image")
-        delay = self._bits(1)
-        for _ in range(self._bits(5) + 1):
-            self._bits(12)
-            if self._bits(5) > 7:
-                self._bits(1)
-            if delay and self._bits(1):
-                self._bits(4)
-
-    def _tools(self) -> None:
-        self._bits(4)
-        order = self._bits(1)
-        if order:
-            self._bits(2)
-        screen = 2 if self._bits(1) else self._bits(1)
-        if screen and not self._bits(1):
-            self._bits(1)
-        if order:
-            self._bits(3)
-
-
 def _state_in_sequence(out: bytearray, data: bytes, header: tuple[int, int], code_points: tuple[int, int]) -> int:
     """Overwrite the code points in a sequence header, if it states any. Returns its matrix coefficients."""
     start, end = header
-    sequence = _Sequence(data[start:end])
+    sequence = SequenceHeader(data[start:end])
     if sequence.stated_at is None or sequence.is_srgb:  # readers then follow the box of the file
         return sequence.matrix
     for i, bit in enumerate(f"{code_points[0]:08b}{code_points[1]:08b}"):
