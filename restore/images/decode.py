@@ -545,6 +545,9 @@ def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
     tile = next(iter(getattr(image, "tile", [])), None)
     if image.format == "PPM" and tile is not None and isinstance(tile.args[-1], int):
         stored_bits = tile.args[-1].bit_length()
+    sizes = len(image.info.get("sizes", ())) if image.format == "ICO" else 1
+    if sizes > 1:
+        notes.append(f"only the largest of {sizes} sizes is read")
     image.load()
     output = DecoderOutput(
         values=np.empty((0, 0, 1)),

@@ -17,7 +17,7 @@ from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
+from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
 from restore.images.metadata.exif import with_prefix
 from restore.images.netpbm import write_netpbm
 from restore.images.output_colors import fit_colors, profile_for
@@ -39,6 +39,8 @@ _LOSSY = ("jpeg", "webp", "avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
 _SIXTEEN_BITS = ("png", "tiff", "avif", "ppm")
 _AVIF_BITS = 12
+_WITHOUT_EXIF = ("gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi")
+_WITHOUT_RESOLUTION = ("gif", "tga", "ico", "ppm", "sgi")
 
 
 def write_image(
@@ -218,13 +220,19 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     """
     if kind == image.format:
         return image
-    words = {"jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe}
+    words = {
+        "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe, "webp": webp.contents,
+    }  # fmt: skip
     lost = words[image.format](image.passthrough) if image.format in words else []
     xmp = image.xmp
     if image.trailer:
         video = trailer.is_video(image.trailer)
         lost.append("the video of the motion photo" if video else f"{len(image.trailer)} bytes behind the image")
         xmp = xmp and xmp_claims.without_video(xmp)
+    if image.exif and kind in _WITHOUT_EXIF:
+        lost.append("EXIF")
+    if image.dpi and kind in _WITHOUT_RESOLUTION:
+        lost.append("the resolution")
     if lost:
         notes.append(f"{kind.upper()} has no place for what the {image.format.upper()} also holds: {', '.join(lost)}")
     if xmp and image.format == "jpeg":
@@ -354,7 +362,8 @@ def _encode_webp(image: DecodedImage, quality: int | None, _notes: list[str]) ->
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
     # For lossless files, the quality is the effort.
     options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or DEFAULT_QUALITY}
-    return _encode_with_pillow(image, "WEBP", options | _metadata_options(image))
+    data = _encode_with_pillow(image, "WEBP", options | _metadata_options(image))
+    return webp.with_chunks(data, image.passthrough, image.size, alpha=image.alpha is not None)
 
 
 def _encode_gif(image: DecodedImage, _quality: int | None, notes: list[str]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from restore.images.color import open_profile
 from restore.images.decode import DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, xmp_claims
+from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
 from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
 from restore.images.stated_colors import colors_of_heif, colors_of_png
 
@@ -317,7 +316,10 @@ def assemble_image(
         if gif_header.plain_text:
             left_out = ["a text to be drawn over the image"]
     elif kind == "webp":
-        compression = "lossless" if is_lossless_webp(data) else "lossy"
+        webp_header = webp.read_header(data)
+        compression = "lossless" if webp_header.lossless else "lossy"
+        passthrough, left_out = webp_header.passthrough, webp_header.left_out
+        rest = trailer.after_image(data, webp_header.end)
     elif kind in ("avif", "heic"):
         rest = trailer.after_boxes(data)
         heif_header = heif.read_header(data)
@@ -413,15 +415,3 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def is_lossless_webp(data: bytes) -> bool:
-    """Whether the (first) frame of a WebP is lossless: a `VP8L` chunk, which other chunks may precede."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if kind in (b"VP8L", b"VP8 "):
-            return bool(kind == b"VP8L")
-        # The chunk of an animation's frame holds the chunks of an image, after 16 bytes on its place and time.
-        at += 8 + 16 if kind == b"ANMF" else 8 + length + length % 2
-    return False

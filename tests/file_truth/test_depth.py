@@ -11,7 +11,7 @@ import pytest
 import pyvips
 from PIL import Image
 
-from restore.images.read import is_lossless_webp
+from restore.images.metadata import webp
 from tests.fix.conftest import Filler, Identity, Inverter, fix_with, hole, load, photo, save
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -87,7 +87,8 @@ def test_webp_stays_lossless_or_lossy_and_gray_looks_the_same(tmp_path, lossless
     source = save(tmp_path / "in/x.webp", photo(64, 64) * 3, lossless=lossless, icc_profile=icc)
     save(tmp_path / "gray/x.png", photo(64, 64, channels=1) * 3)
     fix_with(tmp_path / "in", tmp_path / "out", Identity(), metadata="strip")
-    assert is_lossless_webp((tmp_path / "out/x.webp").read_bytes()) == is_lossless_webp(source.read_bytes()) == lossless
+    before, after = (webp.read_header(path.read_bytes()) for path in (source, tmp_path / "out/x.webp"))
+    assert after.lossless == before.lossless == lossless
     difference = np.abs(load(tmp_path / "out/x.webp").astype(int) - load(source))
     assert difference.max() == 0 if lossless else 0 < difference.mean() < 20
     fix_with(tmp_path / "gray", tmp_path / "gray_out", Identity(), ext="webp")

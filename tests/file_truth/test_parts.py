@@ -335,3 +335,53 @@ def test_a_bmp_keeps_its_profile(tmp_path):
     assert (tmp_path / "same.bmp").read_bytes() == source
     write_image(image, tmp_path / "same.png")
     assert Image.open(tmp_path / "same.png").info["icc_profile"] == ICC
+
+
+# WebP: chunks
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_unknown_chunks_of_a_webp_are_kept(tmp_path, extended):
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7)).save(stream, "WEBP", lossless=True, **({"xmp": packet()} if extended else {}))
+    data = stream.getvalue()
+    extra = b"prVt" + struct.pack("<I", 5) + b"maker\0"
+    path = tmp_path / "x.webp"
+    path.write_bytes(data[:4] + struct.pack("<I", len(data) - 8 + len(extra)) + data[8:] + extra + b"a note")
+    image = read_image(path)
+    assert write_image(image, tmp_path / "out.webp") == []
+    written = (tmp_path / "out.webp").read_bytes()
+    assert written.endswith(extra + b"a note")
+    assert struct.unpack_from("<I", written, 4)[0] == len(written) - 8 - len(b"a note")
+    with Image.open(tmp_path / "out.webp") as again:
+        assert np.array_equal(np.asarray(again), photo(6, 7))
+    (note,) = write_image(image, tmp_path / "out.png")
+    assert "the chunk 'prVt'" in note
+
+
+# What a format has no place for, and what is there twice
+
+
+def test_a_second_exif_block_is_told(tmp_path):
+    blocks = []
+    for maker in ("first", "second"):
+        block = Image.Exif()
+        block[0x010F] = maker
+        blocks.append(segment(0xE1, block.tobytes()))
+    data, (warning,) = fixed(tmp_path, "x.jpg", with_segments(jpeg_bytes(), *blocks))
+    assert "a second EXIF block is left out" in warning
+    assert Image.open(io.BytesIO(data)).getexif()[0x010F] == "first"
+
+
+@pytest.mark.parametrize(("ext", "told"), [("gif", ("EXIF", "the resolution")), ("bmp", ("EXIF",)), ("png", ())])
+def test_a_format_without_exif_or_resolution_says_so(tmp_path, ext, told):
+    block = Image.Exif()
+    block[0x010F] = "A maker"
+    (tmp_path / "x.jpg").write_bytes(jpeg_bytes(exif=block, dpi=(300, 300)))
+    notes = "; ".join(write_image(read_image(tmp_path / "x.jpg"), tmp_path / f"x.{ext}"))
+    assert [part for part in ("EXIF", "the resolution") if part in notes] == list(told)
+
+
+def test_smaller_icons_are_told(tmp_path):
+    Image.fromarray(np.zeros((64, 64, 4), np.uint8)).save(tmp_path / "x.ico", sizes=[(16, 16), (64, 64)])
+    assert read_image(tmp_path / "x.ico").notes == ["only the largest of 2 sizes is read"]

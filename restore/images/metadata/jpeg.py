@@ -48,6 +48,8 @@ _STALE: tuple[tuple[int, bytes, str], ...] = (
     (0xEB, b"JP", "its content credentials (C2PA)"),  # JUMBF: signed for the unrepaired image
     (0xEE, b"Adobe", ""),
 )
+#: Blocks that a file should hold once; readers take the first.
+_SINGLE = ((b"Exif\0", "EXIF block"), (b"http://ns.adobe.com/xap/1.0/\0", "XMP packet"))
 _PREVIEW = b"\xff\xd8\xff"  # a JPEG, in APP2 to APP5
 
 
@@ -97,6 +99,7 @@ def read_header(data: bytes) -> JpegHeader:
     profile: list[tuple[int, bytes]] = []
     resolution: Resolution | None = None
     left_out: list[str] = []
+    seen: set[bytes] = set()
     preview = 0  # the marker of a preview that continues in the next segment
     for marker, at, body in _segments(data):
         if marker == 0xDB:
@@ -120,6 +123,11 @@ def read_header(data: bytes) -> JpegHeader:
                 continue
             preview = 0
             stale = _stale(marker, body)
+            for start, name in _SINGLE:
+                if marker == 0xE1 and body.startswith(start):
+                    if start in seen:
+                        left_out.append(f"a second {name}")
+                    seen.add(start)
             if stale is None:
                 passthrough += data[at : at + 4 + len(body)]
             elif stale:

@@ -184,7 +184,7 @@ def with_chunks(
         shape: of a pixel, as densities across and down; None = square.
     """
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(data[25], 0)
-    new, resolution = b"", None
+    new, resolution = bytearray(), None
     for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
         if has_icc and kind in _COLOUR and kind != b"cICP":
             continue
@@ -201,7 +201,7 @@ def with_chunks(
         new += _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + xmp)
     data = _without(data, b"pHYs")  # libvips writes one even where it knows no resolution
     end_of_header = 8 + 12 + 13
-    return data[:end_of_header] + new + data[end_of_header:]
+    return data[:end_of_header] + bytes(new) + data[end_of_header:]
 
 
 def with_resolution(passthrough: bytes, stated: Resolution | None, dpi: tuple[float, float] | None) -> bytes:

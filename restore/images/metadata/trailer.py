@@ -113,6 +113,8 @@ def _end_of_jpeg(data: Any, at: int) -> int | None:
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
             continue
+        if at + 4 > len(data):
+            return None
         at += 2 + max(struct.unpack_from(">H", data, at + 2)[0], 2)
         if marker == _SCAN:
             found = _MARKER.search(data, at)
