@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX
 from restore.images.image import DecodedImage
 from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
-from restore.images.metadata.exif import with_prefix
+from restore.images.metadata.exif import with_prefix, without_prefix
 from restore.images.netpbm import write_netpbm
 from restore.images.output_colors import fit_colors, profile_for
 from restore.images.pillow import encode_heic
@@ -411,6 +412,9 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
             effort=3,  # 4 takes six times as long, for the same size on photographs
         )
     )
+    if image.exif:
+        with suppress(ValueError):  # libvips has not written a broken block
+            data = heif.with_exif(data, without_prefix(image.exif))
     stated = image.stated_colors
     return heif.with_code_points(data, stated.code_points) if stated and stated.code_points else data
 

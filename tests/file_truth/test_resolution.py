@@ -6,10 +6,12 @@ import io
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from restore.images import read_image, write_image
+from restore.images.metadata.exif import without_prefix
 from restore.images.metadata.resolution import Resolution, density, settle
 from tests.file_truth.test_parts import chunk, png_bytes
 from tests.fix.conftest import photo
@@ -142,3 +144,23 @@ def test_a_rounded_resolution_is_no_contradiction():
 @pytest.mark.parametrize(("dpi", "expected"), [((0.2, 0.2), (0, 1, 1)), ((1e6, 1e6), (0, 1, 1)), (None, (0, 1, 1))])
 def test_what_a_jfif_segment_cannot_hold_is_not_written(dpi, expected):
     assert density(dpi, None) == expected
+
+
+@pytest.mark.parametrize("dpi", [None, 300])
+def test_an_avif_s_exif_stays_as_it_is(tmp_path, dpi):
+    """libvips writes a new block, with the resolution of its own image and a dozen tags."""
+    block = Image.Exif()
+    block[0x010F] = "A maker"
+    block.get_ifd(ExifTags.IFD.Exif)[0x927C] = bytes(range(64))  # a maker's note
+    if dpi:
+        block[0x011A], block[0x011B], block[0x0128] = dpi, dpi, 2
+    Image.fromarray(photo(16, 24)).save(tmp_path / "a.webp", exif=block, lossless=True)
+    source = read_image(tmp_path / "a.webp")
+    assert source.dpi == (dpi and (300, 300))
+    write_image(source, tmp_path / "a.avif")
+    written = read_image(tmp_path / "a.avif")
+    assert without_prefix(written.exif) == without_prefix(source.exif)
+    assert written.dpi == source.dpi
+    with Image.open(tmp_path / "a.avif") as image:
+        assert image.getexif()[0x010F] == "A maker"
+    assert np.abs(written.pixels.astype(int) - source.pixels).mean() < 8

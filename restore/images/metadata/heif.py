@@ -76,6 +76,44 @@ def with_code_points(data: bytes, code_points: tuple[int, int]) -> bytes:
         raise ValueError("the code points of the colors cannot be written") from error
 
 
+def with_exif(data: bytes, exif: bytes) -> bytes:
+    """Replace the EXIF block of a file. libvips writes a new one, with a resolution even where there is none.
+
+    Args:
+        data: an AVIF as libheif writes it, with an EXIF block.
+        exif: the block to put in its place, without the prefix of JPEG.
+
+    Raises:
+        ValueError: the file is not built as expected.
+    """
+    out = bytearray(data)
+    try:
+        _, _, boxes = _meta(data)
+        item = _item_of_type(data, boxes, b"Exif")
+        ((at, size, offset, length, length_at),) = [found[1:] for found in _extents(data, boxes) if found[0] == item]
+        if size != 4 or struct.unpack_from(">I", data, length_at)[0] != length or offset + length > len(data):
+            raise KeyError("iloc")
+        out[offset : offset + length] = bytes(length)
+        body = bytes(4) + exif  # the position of the TIFF structure in the block, and the block
+        (stored,) = struct.unpack_from(">I", data, at)
+        struct.pack_into(">I", out, at, stored + len(data) + 8 - offset)
+        struct.pack_into(">I", out, length_at, len(body))
+        return bytes(out) + struct.pack(">I4s", 8 + len(body), b"mdat") + body
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise ValueError("the EXIF block cannot be written") from error
+
+
+def _item_of_type(data: bytes, boxes: dict[bytes, _Box], kind: bytes) -> int:
+    _, start, end = boxes[b"iinf"]
+    for name, at, _ in _boxes(data, start + (6 if data[start] == 0 else 8), end):
+        form = ">H2x4s" if data[at] == 2 else ">I2x4s"
+        if name == b"infe" and data[at] in (2, 3):
+            item, found = struct.unpack_from(form, data, at + 4)
+            if found == kind:
+                return int(item)
+    raise KeyError("infe")
+
+
 def _header(data: bytes) -> HeifHeader:
     _, _, boxes = _meta(data)
     _, properties, associations = _properties(data, boxes)
@@ -169,8 +207,10 @@ def _properties(
     return parts, properties, associations
 
 
-def _extents(data: bytes, boxes: dict[bytes, _Box]) -> Iterator[tuple[int, int, int, int, int]]:
-    """(item, position of the field with the offset, its size, the offset, the length) of data in the file."""
+def _extents(data: bytes, boxes: dict[bytes, _Box]) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Where items lie in the file: item, position and size of the field with the offset, the offset, the length, and
+    the position of the field with the length.
+    """
     _, at, _ = boxes[b"iloc"]
     version = data[at]
     offset_size, length_size = data[at + 4] >> 4, data[at + 4] & 15
@@ -195,16 +235,15 @@ def _extents(data: bytes, boxes: dict[bytes, _Box]) -> Iterator[tuple[int, int, 
             at += index_size
             offset, length = number(at, offset_size), number(at + offset_size, length_size)
             if method == 0:
-                yield (item, at, offset_size, offset, length) if not base else (
-                    item, base_at, base_size, base + offset, length
-                )  # fmt: skip
+                field_at, size = (base_at, base_size) if base else (at, offset_size)
+                yield item, field_at, size, base + offset, length, at + offset_size
             at += offset_size + length_size
 
 
 def _items_data(data: bytes, boxes: dict[bytes, _Box], item: int) -> list[_Box]:
     return [
         (b"mdat", offset, min(offset + length, len(data)))
-        for owner, _, _, offset, length in _extents(data, boxes)
+        for owner, _, _, offset, length, _ in _extents(data, boxes)
         if owner == item
     ][:1]
 
@@ -221,7 +260,7 @@ def _with_property(out: bytearray, meta: int, boxes: dict[bytes, _Box], item: in
     wide = data[parts[b"ipma"][1] + 3] & 1
     number = struct.pack(">H", len(properties) + 1) if wide else bytes([len(properties) + 1])
     grown = len(box) + len(number)
-    for _, at, size, offset, _ in list(_extents(data, boxes)):
+    for _, at, size, offset, *_ in list(_extents(data, boxes)):
         if size != 4 or offset < boxes[b"iprp"][2]:
             raise KeyError("iloc")
         struct.pack_into(">I", out, at, offset + grown)
