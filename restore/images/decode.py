@@ -40,6 +40,8 @@ _CHANNEL_BYTES = {
 }  # fmt: skip
 #: The bytes of the largest ordinary pixel, RGB and alpha in float32: what `max_pixels` counts with.
 _PIXEL_BYTES = 16
+#: X, Y and Z of white in sRGB (CIE 15, D65), relative to Y.
+_D65 = (0.95047, 1.0, 1.08883)
 #: Allowance for the contents of a file besides pixels: profiles, previews and texts.
 _OTHER_BYTES = 64 << 20
 
@@ -337,7 +339,11 @@ def to_rgb_or_gray(image: Any, fields: dict[str, bytes], notes: list[str]) -> tu
     if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy", "lch"):
         deep = image.format != "uchar"
         fields.pop("icc-profile-data", None)
-        notes.append("Lab converted to RGB")
+        if image.interpretation == "xyz":  # LogLuv, in which libvips multiplies X and Z by those of D65 once more
+            image = image.linear([1 / x for x in _D65], [0, 0, 0]).copy(interpretation="xyz")
+            notes.append("LogLuv converted to RGB of 16 bits; what is brighter than white is white")
+        else:
+            notes.append("Lab converted to RGB")
         return image.colourspace("rgb16" if deep else "srgb"), 3
     return image, None
 

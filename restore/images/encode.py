@@ -214,6 +214,8 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
 def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
     """The image without pieces of its file that another format cannot hold, and without claims in XMP about them.
 
+    JPEG and TIFF hold IPTC and Photoshop's resources in different places, where they are put.
+
     Args:
         image: to be written.
         kind: the format to be written.
@@ -221,10 +223,17 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     """
     if kind == image.format:
         return image
+    passthrough, carried = image.passthrough, b""
+    if (image.format, kind) == ("jpeg", "tiff"):
+        resources, passthrough = jpeg.take_resources(passthrough)
+        carried = tiff.passthrough_of(resources)
+    elif (image.format, kind) == ("tiff", "jpeg"):
+        resources, passthrough = tiff.take_resources(passthrough)
+        carried = jpeg.photoshop_segments(resources)
     words = {
         "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe, "webp": webp.contents,
     }  # fmt: skip
-    lost = words[image.format](image.passthrough) if image.format in words else []
+    lost = words[image.format](passthrough) if image.format in words else []
     xmp = image.xmp
     if image.trailer:
         video = trailer.is_video(image.trailer)
@@ -238,7 +247,7 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
         notes.append(f"{kind.upper()} has no place for what the {image.format.upper()} also holds: {', '.join(lost)}")
     if xmp and image.format == "jpeg":
         xmp = xmp_claims.without_extension(xmp)
-    return replace(image, passthrough=b"", trailer=b"", xmp=xmp)
+    return replace(image, passthrough=carried, trailer=b"", xmp=xmp)
 
 
 def _float_to_16_bits(values: np.ndarray, white: float) -> np.ndarray:

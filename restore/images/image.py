@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from restore.images.color import Profile, open_profile
+from restore.images.metadata import tiff
 from restore.images.metadata.exif import upright_exif, upright_xmp
 from restore.images.metadata.jpeg import JpegHeader
 from restore.images.stated_colors import StatedColors
@@ -237,10 +238,11 @@ class DecodedImage:
             values = np.repeat(_mean(values), 3, axis=1)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
+        passthrough = tiff.without_places(self.passthrough) if self.format == "tiff" else self.passthrough
         infrared = None if self.infrared is None else _resized(self.infrared, (height, width))
         exif = None if self.exif is None else upright_exif(self.exif, (height, width))
         xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), reoriented=False)
-        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared, exif=exif, xmp=xmp)
+        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared, exif=exif, xmp=xmp, passthrough=passthrough)
 
 
 def _mean(rgb: np.ndarray) -> np.ndarray:

@@ -19,13 +19,13 @@ _STRIPS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _COEFFICIENTS, _SUBSAMPLING, _REFERENCE = 529, 530, 532
 _YCBCR, _CMYK, _LAB = 6, 5, 8
-_LOGLUV = (32844, 32845)
+LOGLUV = 32845
 _OLD_JPEG, _JPEG = 6, 7
 #: Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP.
 _CONVERTING = (_JPEG, 33003, 33004, 33005, 34712, 50001)
 _DEFLATE = (8, 32946)
 _SIGNED = 2
-_NAMES = {9: "ICCLab", 10: "ITULab", 32803: "a color filter array", 32845: "LogLuv"}
+_NAMES = {4: "a mask", 9: "ICCLab", 10: "ITULab", 32844: "LogL"}
 #: Values that are unpacked at once; each takes a byte per bit.
 _BLOCK = 1 << 20
 
@@ -33,10 +33,14 @@ _BLOCK = 1 << 20
 def refusal(header: TiffHeader) -> str:
     """Why the pixels cannot be read; "" if nothing speaks against it."""
     photometric, bits = header.number(PHOTOMETRIC, -1), header.number(BITS, 1)
-    if photometric not in (-1, 0, 1, 2, 3, 4, _CMYK, _YCBCR, _LAB, *_LOGLUV):
+    if PHOTOMETRIC not in header.tags and header.tags:
+        return "it does not say what its values mean (PhotometricInterpretation)"
+    if photometric not in (-1, 0, 1, 2, 3, _CMYK, _YCBCR, _LAB, LOGLUV):
         return f"its colors are {_NAMES.get(photometric, f'of photometric interpretation {photometric}')}"
     if photometric == _CMYK and header.number(_INK_SET, 1) != 1:
         return "its inks are not cyan, magenta, yellow and black"
+    if len(set(header.numbers(BITS, 1))) > 1:
+        return "its channels have different numbers of bits"
     if bits == 8 and photometric != _LAB and _SIGNED in header.numbers(_SAMPLE_FORMAT, 1):
         return "its values are signed integers of 8 bits"
     if photometric == _YCBCR and header.number(COMPRESSION, 1) not in (_OLD_JPEG, *_CONVERTING):
@@ -65,9 +69,10 @@ def is_plain_ycbcr(header: TiffHeader) -> bool:
 
 
 def as_rgb(data: bytes, header: TiffHeader) -> bytes:
-    """The file with its YCbCr in planes called RGB, so that libvips, which mixes up such planes, leaves them alone."""
-    if header.number(_PLANAR, 1) == 1:
-        return data
+    """The file with its YCbCr called RGB, so that libvips leaves the channels alone.
+
+    libtiff mixes up YCbCr in planes, and takes values for subsampled that do not state their subsampling.
+    """
     _, big = layout_of(data)
     changed = bytearray(data)
     count_code, entry_bytes, value_at = ("Q", 20, 12) if big else ("H", 12, 8)
@@ -89,6 +94,10 @@ def _is_unconverted(header: TiffHeader) -> bool:
 
 
 def _is_subsampled(header: TiffHeader) -> bool:
+    if _SUBSAMPLING not in header.tags and header.number(COMPRESSION, 1) == 1:  # 2, 2 is the default
+        (height, width), value_bytes = size_of(header), header.number(BITS, 1) // 8
+        stored = header.numbers(_TILE_BYTES) if _TILES in header.tags else header.numbers(_STRIP_BYTES)
+        return sum(stored) < height * width * header.number(SAMPLES, 3) * value_bytes
     return header.numbers(_SUBSAMPLING, 2, 2) != (1, 1)
 
 
@@ -101,8 +110,11 @@ def ycbcr_to_rgb(values: np.ndarray, header: TiffHeader) -> np.ndarray:
     """
     top = float(np.iinfo(values.dtype).max)
     half = (top + 1) / 2
-    red, green, blue = header.numbers(_COEFFICIENTS, 0.299, 0.587, 0.114)[:3]
-    reference = header.numbers(_REFERENCE, 0, top, half, top, half, top)
+    coefficients = header.numbers(_COEFFICIENTS)
+    if len(coefficients) != 3 or coefficients[1] <= 0:
+        coefficients = (0.299, 0.587, 0.114)
+    red, green, blue = coefficients
+    reference = header.numbers(_REFERENCE)
     if len(reference) != 6:
         reference = (0, top, half, top, half, top)
     black, white = np.array(reference[::2]), np.array(reference[1::2])
@@ -149,7 +161,8 @@ def unpack(data: Any, header: TiffHeader) -> np.ndarray:
     """
     (height, width), bits, samples = size_of(header), header.number(BITS, 1), header.number(SAMPLES, 1)
     planes = samples if header.number(_PLANAR, 1) == 2 else 1
-    if header.numbers(_TILES):
+    is_tiled = _TILES in header.tags
+    if is_tiled:
         places, sizes = header.numbers(_TILES), header.numbers(_TILE_BYTES)
         rows, columns = header.number(_TILE_HEIGHT, 0), header.number(_TILE_WIDTH, 0)
     else:
@@ -157,14 +170,17 @@ def unpack(data: Any, header: TiffHeader) -> np.ndarray:
         rows, columns = min(header.number(_ROWS_PER_STRIP, height), height), width
     if min(height, width, rows, columns, samples) < 1:
         raise ValueError("the size of the image is not stated")
+    if rows * columns > max(4 * height * width, _BLOCK):
+        raise ValueError("the tiles are larger than the image")
+    count = planes * -(-height // rows) * -(-width // columns)
+    if len(places) < count or len(sizes) < count:
+        raise ValueError("pixels are missing")
     corners = [
         (plane, top, left)
         for plane in range(planes)
         for top in range(0, height, rows)
         for left in range(0, width, columns)
     ]
-    if len(places) < len(corners) or len(sizes) < len(corners):
-        raise ValueError("pixels are missing")
     top_value = 2**bits - 1
     dtype, white = (np.dtype(np.uint8), 255) if bits <= 8 else (np.dtype(np.uint16), 65535)
     scaled = np.rint(np.arange(top_value + 1) * (white / top_value)).astype(dtype)
@@ -173,8 +189,7 @@ def unpack(data: Any, header: TiffHeader) -> np.ndarray:
     out = np.empty((height, width, samples), dtype)
     together = samples // planes
     for (plane, top, left), at, size in zip(corners, places, sizes):
-        is_tile = bool(header.numbers(_TILES))
-        count = rows if is_tile else min(rows, height - top)
+        count = rows if is_tiled else min(rows, height - top)
         packed = data[int(at) : int(at + size)]
         row_bytes = -(-columns * together * bits // 8)
         if header.number(COMPRESSION, 1) != 1:

@@ -1,6 +1,7 @@
 """TIFFs whose pixels libvips reads wrongly or not at all: read as they are meant, or refused, never guessed at."""
 
 import io
+import math
 import struct
 import zlib
 
@@ -102,6 +103,10 @@ def test_old_style_jpeg(tiled):
     ("changes", "reason"),
     [
         ({"t262": (3, [9])}, "ICCLab"),
+        ({"t262": (3, [4])}, "a mask"),
+        ({"t262": (3, [32844])}, "LogL"),
+        ({"t262": None}, "does not say what its values mean"),
+        ({"t258": (3, [5, 6, 5])}, "different numbers of bits"),
         ({"t262": (3, [12345])}, "photometric interpretation 12345"),
         ({"t262": (3, [5]), "t332": (3, [2])}, "inks"),
         ({"t339": (3, [2, 2, 2])}, "signed integers of 8 bits"),
@@ -187,3 +192,32 @@ def test_a_further_channel_is_transparency_only_if_the_file_says_so(channels, ex
     again = image_from_bytes(other, "x")
     assert (again.alpha is None) is (extra != 2)
     assert bool(notes) is (extra != 2)
+
+
+@pytest.mark.parametrize(("luma", "u", "v"), [(0.18, 81, 192), (0.5, 102, 205), (0.05, 70, 190)])
+def test_logluv_is_converted_as_its_formulas_say(luma, u, v):
+    level = int(256 * (math.log2(luma) + 64))  # Ward Larson, LogLuv encoding for full-gamut images, 1998
+    planes = (level >> 8, level & 255, u, v)
+    line = b"".join(bytes([16, *[plane] * 16]) for plane in planes)  # 16 literal bytes of each
+    changes = {"t262": (3, [32845]), "t259": (3, [34676]), "t258": (3, [16] * 3), "strips": [line * 12]}
+    image = decoded(plain(noise(), **changes))
+    y, us, vs = 2 ** ((level + 0.5) / 256 - 64), (u + 0.5) / 410, (v + 0.5) / 410
+    xyz = np.array([9 * us / (4 * vs), 1, (12 - 3 * us - 20 * vs) / (4 * vs)]) * y
+    linear = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]) @ xyz
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.abs(linear) ** (1 / 2.4) - 0.055)
+    assert np.abs(image.pixels[0, 0] / 65535 - srgb).max() < 0.003
+    assert "LogLuv" in image.notes[0]
+
+
+def test_full_ycbcr_without_the_tag_of_its_subsampling_is_told_from_its_size():
+    rgb = smooth()
+    stored = np.rint(ycbcr_of(rgb)).astype(np.uint8)
+    image = decoded(plain(stored, t262=(3, [6]), t532=(5, FULL)))
+    assert np.abs(image.pixels.astype(int) - rgb).max() <= 2
+
+
+def test_tiles_that_would_fill_the_memory_are_refused():
+    bomb = zlib.compress(bytes(1 << 20))
+    directory = plain(noise(8, 8, 1, np.uint16), t258=(3, [12]), t259=(3, [8]), t278=None, strips=[bomb])
+    with pytest.raises(RestoreError, match="larger than the image"):
+        decoded(directory | {322: (4, [1 << 16]), 323: (4, [1 << 16])})

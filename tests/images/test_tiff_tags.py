@@ -100,10 +100,24 @@ def test_unknown_tags_and_photoshop_s_resources_are_kept_and_thumbnails_are_not(
     assert tags[318] == (5, struct.pack("<4I", 31, 100, 33, 100))
 
 
+def test_iptc_and_photoshop_s_resources_go_from_tiff_to_jpeg_and_back():
+    other = b"8BIM\x04\x0a\0\0" + struct.pack(">I", 1) + b"\1\0"  # the copyright flag
+    written, notes = rewritten(build(plain(noise(16, 16), t33723=(7, IPTC), t34377=(1, other))), "jpeg")
+    assert notes == []
+    with Image.open(io.BytesIO(written)) as opened:
+        assert opened.info["photoshop"] == {0x0404: IPTC, 0x040A: b"\1"}
+    back, notes = rewritten(written)
+    assert notes == []
+    assert tags_of(back)[33723] == (7, IPTC)
+    assert tags_of(back)[34377] == (7, other)
+
+
 def test_what_another_format_has_no_place_for_is_told():
     data = build(plain(noise(), t33723=(7, IPTC), t33550=(12, [1.0, 1.0, 0.0]), t65000=(3, [1])))
     _, notes = rewritten(data, "png")
     assert notes == ["PNG has no place for what the TIFF also holds: GeoTIFF, IPTC, tag 65000"]
+    _, notes = rewritten(data, "jpeg")
+    assert notes == ["JPEG has no place for what the TIFF also holds: GeoTIFF, tag 65000"]
 
 
 def test_stripping_leaves_what_says_how_colors_are_meant(tmp_path):

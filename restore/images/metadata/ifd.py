@@ -6,6 +6,7 @@ wider numbers in the same places.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,7 @@ class _Reader:
 
 
 def numbers(entry: Entry | None, order: str) -> tuple[float, ...]:
-    """The values of an entry, fractions as floats; none for texts, broken fractions and no entry."""
+    """The values of an entry, fractions as floats; none for texts, infinite numbers and no entry."""
     if entry is None:
         return ()
     if entry.kind in (5, 10):
@@ -135,7 +136,8 @@ def numbers(entry: Entry | None, order: str) -> tuple[float, ...]:
             return ()
         return tuple(above / below for above, below in zip(parts[::2], parts[1::2]))
     code = _FORMATS.get(entry.kind)
-    return struct.unpack(f"{order}{entry.count}{code}", entry.value) if code else ()
+    values = struct.unpack(f"{order}{entry.count}{code}", entry.value) if code else ()
+    return values if code not in ("f", "d") or all(map(math.isfinite, values)) else ()
 
 
 def with_order(directory: Directory, before: str, after: str) -> Directory:

@@ -132,7 +132,7 @@ def read_header(data: bytes) -> JpegHeader:
                 passthrough += data[at : at + 4 + len(body)]
             elif stale:
                 left_out.append(stale)
-    passthrough += _photoshop_segments(bytes(resources))
+    passthrough += photoshop_segments(bytes(resources))
     if resolution is None or not resolution.inches:
         resolution = _photoshop_resolution(bytes(resources)) or resolution
     icc = _joined(profile)
@@ -171,6 +171,18 @@ def contents(passthrough: bytes) -> list[str]:
             name = re.match(rb"[A-Za-z0-9_.:/ -]{2,40}", body)
             found.append(f"APP{marker - 0xE0}" + (f" ({name[0].decode().strip()})" if name else ""))
     return list(dict.fromkeys(found))
+
+
+def take_resources(passthrough: bytes) -> tuple[bytes, bytes]:
+    """Photoshop's resources in `JpegHeader.passthrough`, and its other segments."""
+    resources, rest = bytearray(), bytearray()
+    start = b"\xff\xd8" + passthrough
+    for _, at, body in _segments(start):
+        if body.startswith(_PHOTOSHOP):
+            resources += body[len(_PHOTOSHOP) :]
+        else:
+            rest += start[at : at + 4 + len(body)]
+    return bytes(resources), bytes(rest)
 
 
 def with_segments(data: bytes, passthrough: bytes) -> bytes:
@@ -260,7 +272,7 @@ def _photoshop_resolution(resources: bytes) -> Resolution | None:
     return None
 
 
-def _photoshop_segments(resources: bytes) -> bytes:
+def photoshop_segments(resources: bytes) -> bytes:
     """Photoshop's resources as segments, without thumbnails."""
     copied = without_thumbnails(resources)
     room = SEGMENT_BYTES - len(_PHOTOSHOP)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
+#: The resource that is an IPTC record.
+CAPTION = 0x0404
 _THUMBNAILS = (0x0409, 0x040C)  # show the image before the repair
 
 
 def without_thumbnails(resources: bytes) -> bytes:
-    """The resources without thumbnails. The rest, from the first one that cannot be parsed, is copied.
+    """The resources without thumbnails. The rest, from the first one that cannot be parsed, is copied."""
+    return without(resources, _THUMBNAILS)
+
+
+def without(resources: bytes, numbers: Container[int]) -> bytes:
+    """The resources without those of some numbers. The rest, from the first one that cannot be parsed, is copied.
 
     A resource is "8BIM", a number, a Pascal string, a length and data, padded to even lengths.
     """
@@ -20,10 +27,15 @@ def without_thumbnails(resources: bytes) -> bytes:
         if size_at + 4 > len(resources):
             break
         end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
-        if number not in _THUMBNAILS:
+        if number not in numbers:
             copied += resources[at:end]
         at = end
     return copied + resources[at:]
+
+
+def resource(number: int, data: bytes) -> bytes:
+    """A resource without a name."""
+    return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + bytes(len(data) % 2)
 
 
 def resources_of(resources: bytes) -> Iterator[tuple[int, bytes]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from restore.images.metadata import photoshop
 from restore.images.metadata.ifd import (
     EXIF_IFD,
     GPS_IFD,
@@ -22,7 +23,6 @@ from restore.images.metadata.ifd import (
     read_directory,
     with_order,
 )
-from restore.images.metadata.photoshop import without_thumbnails
 from restore.images.metadata.resolution import UNITS, Resolution, as_rational
 
 BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 258, 259, 262, 274, 277
@@ -160,7 +160,10 @@ def _passthrough(header: TiffHeader) -> bytes:
         kept.pop(_COLORS[0], None)  # a table with an entry for every value
     if header.number(PHOTOMETRIC, -1) not in (0, 1, 2, 3, 6):  # the colors are converted
         kept = {tag: entry for tag, entry in kept.items() if tag not in _COLORS}
-    for tag, change in ((_IPTC, _in_stream_order), (_PHOTOSHOP, lambda entry: without_thumbnails(entry.value))):
+    for tag, change in (
+        (_IPTC, _in_stream_order),
+        (_PHOTOSHOP, lambda entry: photoshop.without_thumbnails(entry.value)),
+    ):
         if tag in kept:
             value = change(kept[tag])
             kept[tag] = Entry(7, len(value), value)
@@ -200,6 +203,26 @@ def _filtered(passthrough: bytes, keep: Callable[[int], bool]) -> bytes:
     tags = read_block(passthrough)[0]
     kept = {tag: entry for tag, entry in tags.items() if keep(tag)}
     return passthrough if len(kept) == len(tags) else pack_block(kept, "<") if kept else b""
+
+
+def take_resources(passthrough: bytes) -> tuple[bytes, bytes]:
+    """Photoshop's resources in `TiffHeader.passthrough`, with the IPTC record as one of them, and the other tags."""
+    if not passthrough:
+        return b"", b""
+    tags = read_block(passthrough)[0]
+    iptc = tags[_IPTC].value if _IPTC in tags else b""
+    resources = tags[_PHOTOSHOP].value if _PHOTOSHOP in tags else b""
+    if iptc:
+        resources = photoshop.resource(photoshop.CAPTION, iptc) + photoshop.without(resources, (photoshop.CAPTION,))
+    return resources, _filtered(passthrough, lambda tag: tag not in (_IPTC, _PHOTOSHOP))
+
+
+def passthrough_of(resources: bytes) -> bytes:
+    """`TiffHeader.passthrough` of Photoshop's resources, of which an IPTC record gets a tag of its own."""
+    iptc = dict(photoshop.resources_of(resources)).get(photoshop.CAPTION)
+    blocks = {_IPTC: iptc, _PHOTOSHOP: photoshop.without(resources, (photoshop.CAPTION,))}
+    tags = {tag: Entry(7, len(block), block) for tag, block in blocks.items() if block}
+    return pack_block(tags, "<") if tags else b""
 
 
 def describe(passthrough: bytes) -> list[str]:
