@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyvips
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 PROGRAMS = ("pillow", "opencv", "restore")
@@ -54,7 +54,7 @@ def restore_fix(source: Path, target: Path) -> int:
     from restore.restorers.base import ModelRequirements, Restorer
 
     class Identity(Restorer):
-        name, purpose, needs = "identity", "changes nothing", ModelRequirements(needs_mask=False)
+        name, purpose, requirements = "identity", "changes nothing", ModelRequirements(needs_mask=False)
 
         def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
             return image
@@ -109,6 +109,9 @@ def make(folder: Path) -> None:
     rgb = Image.fromarray(scene())
     rgb.save(folder / "turned.jpg", exif=exif, quality=93, subsampling=0)
     rgb.save(folder / "wide.png", icc_profile=profile("p3"))
+    linear = PngImagePlugin.PngInfo()
+    linear.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    rgb.save(folder / "linear.png", pnginfo=linear)
     cv2.imwrite(str(folder / "deep.png"), np.arange(65536, dtype=np.uint16).reshape(256, 256))
     Image.fromarray(scene()[:, :, 0]).save(folder / "gray.png")
     alpha = np.dstack([scene(), scene()[:, :, 0]])
@@ -200,6 +203,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("JPEG quality and subsampling as the source's", same_compression),
     ("Display P3 profile: largest ΔE in a color-managed reader", lambda a, b: delta_e(a / "wide.png", b / "wide.png")),
     ("CMYK with a profile: largest ΔE, likewise", lambda a, b: delta_e(a / "inks.tif", b / "inks.tif")),
+    ("gamma that a PNG states (gAMA) kept", lambda a, b: yes(opened(b / "linear.png").info.get("gamma") == 1.0)),
     ("levels left of a 16-bit gradient's 65,536", levels),
     ("gray stays gray", lambda a, b: yes(opened(b / "gray.png").mode == "L")),
     ("alpha kept", same_alpha("alpha.png")),

@@ -551,6 +551,10 @@ def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
     tile = next(iter(getattr(image, "tile", [])), None)
     if image.format == "PPM" and tile is not None and isinstance(tile.args[-1], int):
         stored_bits = tile.args[-1].bit_length()
+    elif image.format == "SGI" and tile is not None and tile.codec_name == "SGI16":
+        stored_bits = 16
+    elif isinstance(bits := image.info.get("bit_depth"), int):  # of HEIC
+        stored_bits = bits
     sizes = len(image.info.get("sizes", ())) if image.format == "ICO" else 1
     if sizes > 1:
         notes.append(f"only the largest of {sizes} sizes is read")
