@@ -192,7 +192,7 @@ def list_several(
     """
     listing = Listing()
     for path in unique(inputs):
-        if path.is_dir() and not from_list:
+        if os.path.isdir(path) and not from_list:  # `Path.is_dir` raises for a name that is too long
             prefix = Path(os.path.basename(os.path.abspath(path)))
             try:
                 check_input(path)
@@ -247,7 +247,7 @@ def unique(paths: Iterable[Path]) -> list[Path]:
 
 def _add_named(listing: Listing, source: Path, name: Path) -> None:
     """Add a file that the user named, unless it is a folder."""
-    if source.is_dir():
+    if os.path.isdir(source):
         return
     try:
         check_input(source)
@@ -311,7 +311,7 @@ def _left_out_lines(paths: Iterable[Path]) -> list[str]:
 
 
 def _warn_of_folders(listing: Listing, listed: Sequence[Path]) -> None:
-    folders = [path for path in listed if path.is_dir()]
+    folders = [path for path in listed if os.path.isdir(path)]
     if folders:
         more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
         listing.warnings.append(f"left out: {printable(folders[0])}{more}; only files of a list are read, not folders")

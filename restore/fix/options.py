@@ -29,7 +29,7 @@ MAX_PIXELS = 1_000_000_000
 OLD_PHOTOS_SENSITIVITY: Sensitivity = "normal"
 
 #: The values of `ext`, and the file name suffix of each.
-EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
 Panel = Literal["What to repair", "Masks", "Files", "Output", "Speed", "Safety", "Reports"]
 
@@ -251,11 +251,12 @@ class FixOptions(BatchOptions):
     ] = None
     ext: Annotated[
         str | None,
-        Option("Output format: png, jpg, webp or tiff. Default: that of each image.", "Output", metavar="FORMAT"),
+        Option("Output format: png, jpg, webp, tiff or avif. Default: that of each image.", "Output", metavar="FORMAT"),
     ] = None
     suffix: Annotated[str, Option("Add this to output names, before the extension.", "Output", metavar="TEXT")] = ""
     quality: Annotated[
-        int | None, Option("Quality of JPEG and WebP. Default: that of each image.", "Output", 1, 100, metavar="N")
+        int | None,
+        Option("Quality of JPEG, WebP and AVIF. Default: that of each image.", "Output", 1, 100, metavar="N"),
     ] = None
     metadata: Annotated[Metadata, Option("Keep or strip EXIF and XMP; the color profile always stays.", "Output")] = (
         "keep"

@@ -27,6 +27,7 @@ from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, WRITABLE_FORMATS, NotAnImage
+from restore.images.formats import READ_ONLY_FORMATS
 
 
 def piped_target(
@@ -58,7 +59,7 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
         same = target.suffix.lower() == source.suffix.lower()  # then the content decides on the format
         if kind is None or (kind not in WRITABLE_FORMATS and not same):
             if not target.suffix:
-                hint = "add a slash for a folder, or .png, .jpg, .tiff or .webp for a file"
+                hint = "add a slash for a folder, or .png, .jpg, .tiff, .webp or .avif for a file"
                 raise RestoreError("could be a file or a folder", where=target, hint=hint)
             raise RestoreError(
                 f"cannot write files of the kind {target.suffix!r}",
@@ -254,7 +255,8 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
     inputs, target = [as_path(path) for path in given], as_path(output)
     listed = None if options.files_from is None else read_list(options.files_from)
     if not inputs and listed is None:
-        raise RestoreError("is missing (the last name is OUTPUT)", where="INPUT", hint="or use --files-from")
+        what = "is missing (the last name is OUTPUT)"
+        raise RestoreError(what, where="INPUT", hint="name images or a folder, or use --files-from")
     if len(inputs) == 1 and inputs[0] != PIPE:
         check_input(inputs[0])
     if listed is not None and (len(inputs) > 1 or (inputs and not inputs[0].is_dir())):
@@ -340,7 +342,10 @@ def _single_job(source: Path, output: FilePath, options: FixOptions, masks: Mask
         kind = new_format(source, goal)
     if goal != PIPE:
         check_writable(goal.parent)
-    return Job(source, goal, format=kind, name=Path(source.name), named=True)
+    job = Job(source, goal, format=kind, name=Path(source.name), named=True)
+    if only_read := _only_read(job):
+        raise RestoreError(only_read, where=source, hint="choose another format with --ext, such as tiff")
+    return job
 
 
 def _list_to_folder(
@@ -356,7 +361,7 @@ def _list_to_folder(
     if len(inputs) != 1:
         check_folder_target(None, target)
     for source in inputs:
-        if source.is_dir():
+        if os.path.isdir(source):
             check_folder_target(source, target)
     check_writable(target)
     if listed is not None and inputs:
@@ -365,7 +370,7 @@ def _list_to_folder(
         return list_several(listed, options, masks, from_list=True)
     if len(inputs) == 1:
         return list_folder(inputs[0], options, masks)
-    if (options.include or options.exclude) and not any(source.is_dir() for source in inputs):
+    if (options.include or options.exclude) and not any(map(os.path.isdir, inputs)):
         raise RestoreError("only apply to folders, and all inputs are files", where="--include, --exclude")
     return list_several(inputs, options, masks)
 
@@ -374,6 +379,9 @@ def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: 
     """The job of an image that goes into a folder; see `Job` for the arguments."""
     goal = renamed(name, options.suffix, None if options.ext is None else EXTENSIONS[options.ext])
     job = Job(source, target / goal, format=new_format(name, goal), name=name, named=named)
+    if only_read := _only_read(job):
+        hint = "choose another format with --ext, such as tiff"
+        return replace(job, action="fail", reason=f"{only_read}; {hint}", code="unsupported")
     if name.suffix.lower() in IMAGE_SUFFIXES:
         return job
     try:
@@ -387,6 +395,18 @@ def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: 
     except OSError:  # reading it will say why
         pass
     return job
+
+
+def _only_read(job: Job) -> str:
+    """Why an image cannot be written in its own format; "" if it can."""
+    suffix = job.source.suffix.lower()
+    if job.format is not None or job.source == PIPE or FORMAT_OF_SUFFIX.get(suffix) not in READ_ONLY_FORMATS:
+        return ""
+    try:
+        kind = READ_ONLY_FORMATS.get(format_of_file(job.source))  # the content decides
+    except (RestoreError, OSError):  # reading it will say why
+        return ""
+    return "" if kind is None else f"this is {kind}, which can be read but not written"
 
 
 def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:

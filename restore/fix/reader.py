@@ -261,7 +261,7 @@ class Reader:
             # The decoder may have reported the limit of memory, which can be lower than `max_pixels`.
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
-        elif isinstance(error, DamagedFile) and not self.options.allow_truncated:
+        elif isinstance(error, DamagedFile) and error.partly and not self.options.allow_truncated:
             error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
         return error
 

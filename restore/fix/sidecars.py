@@ -30,7 +30,7 @@ def with_sidecars(jobs: Iterable[Job]) -> list[Job]:
         for name, goal in ((job.source.name, job.target.name), (job.source.stem, job.target.stem)):
             for suffix in (".xmp", ".XMP", ".Xmp"):
                 source, target = job.source.with_name(name + suffix), job.target.with_name(goal + suffix)
-                if target not in taken and source.is_file():
+                if target not in taken and os.path.isfile(source):
                     pairs[source] = target
                     taken.add(target)
                     break

@@ -47,7 +47,13 @@ _OTHER_BYTES = 64 << 20
 
 
 class DamagedFile(RestoreError):
-    """A decoder gave up because the file is damaged or truncated."""
+    """A decoder gave up because the file is damaged or truncated.
+
+    Attributes:
+        partly: `allow_truncated` may decode a part of it.
+    """
+
+    partly = True
 
 
 class ImageTooLarge(RestoreError):
@@ -71,7 +77,7 @@ class DecoderOutput:
         channels: the number of color channels, 1 or 3; the next channel is alpha.
         bits: bits per channel in the file.
         white: the value of white.
-        orientation: as libvips found it (a TIFF's own tag), or None.
+        orientation: of a TIFF's own tag, or of a JPEG inside a JPEG XL; otherwise None.
         frames: the number of images in the file.
         fields: `icc-profile-data`, `exif-data` and `xmp-data`, if present.
         dpi: pixels per inch across and down, if stated.
@@ -115,14 +121,14 @@ def decode(
     if kind == "ppm" and (deep := _decode_deep_netpbm(data, name, max_pixels)) is not None:
         return deep
     if kind not in VIPS_FORMATS:
-        return _decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
+        return decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
     if tiff_header is not None:
         reason = tiff_pixels.refusal(tiff_header)
         if reason:
             what = f"the TIFF is not supported: {reason}"
             raise UnsupportedFile(what, where=name, hint="convert it to RGB first", exit_code=1)
         if tiff_pixels.needs_libtiff(tiff_header):
-            return _decode_with_pillow(
+            return decode_with_pillow(
                 data, kind, name, max_pixels, allow_truncated=allow_truncated, tiff_header=tiff_header
             )
         if tiff_pixels.is_plain_ycbcr(tiff_header):
@@ -151,7 +157,7 @@ def decode(
     if tiff_header is not None and tiff_pixels.is_packed(tiff_header):
         return _unpack(data, tiff_header, name, max_pixels)
     try:
-        output = _decode_with_pillow(data, kind, name, max_pixels, tiff_header=tiff_header)
+        output = decode_with_pillow(data, kind, name, max_pixels, tiff_header=tiff_header)
     except ImageTooLarge:
         raise
     except RestoreError:
@@ -488,7 +494,7 @@ def _decode_deep_netpbm(data: bytes, name: str | os.PathLike[str], max_pixels: i
 # Pillow: the formats that libvips does not know, and a second try at those that it does
 
 
-def _decode_with_pillow(
+def decode_with_pillow(
     data: bytes,
     kind: str,
     name: str | os.PathLike[str],

@@ -16,7 +16,7 @@ from PIL import Image
 from restore.errors import RestoreError
 from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
-from restore.images.formats import FORMAT_OF_SUFFIX
+from restore.images.formats import FORMAT_OF_SUFFIX, READ_ONLY_FORMATS
 from restore.images.image import DecodedImage
 from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
 from restore.images.metadata.exif import with_prefix, without_prefix
@@ -169,7 +169,7 @@ def encode(
     except (OSError, ValueError, KeyError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
     else:
-        reason = "the format is unknown"
+        reason = "this format is only read" if kind in READ_ONLY_FORMATS else "the format is unknown"
     raise RestoreError(
         f"the image cannot be written as {kind.upper()}: {reason}", where=name, hint="choose PNG or TIFF", exit_code=1
     )

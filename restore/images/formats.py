@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from restore.errors import RestoreError
 from restore.files import not_found_message
 
-#: Suffix -> format, for all formats that can be read and written.
+#: Suffix -> format, for all formats that can be read.
 FORMAT_OF_SUFFIX = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".mpo": "jpeg",
     ".png": "png", ".apng": "png",
@@ -28,9 +28,15 @@ FORMAT_OF_SUFFIX = {
     ".tga": "tga",
     ".pcx": "pcx",
     ".ico": "ico",
+    ".jp2": "jp2", ".j2k": "jp2", ".j2c": "jp2", ".jpc": "jp2", ".jpf": "jp2", ".jpx": "jp2", ".jph": "jp2",
+    ".jxl": "jxl",
+    ".psd": "psd", ".psb": "psd", ".pdd": "psd",
     ".pbm": "ppm", ".pgm": "ppm", ".ppm": "ppm", ".pnm": "ppm",
     ".sgi": "sgi", ".rgb": "sgi", ".rgba": "sgi", ".bw": "sgi",
 }  # fmt: skip
+
+#: Formats that are only read, and what they are.
+READ_ONLY_FORMATS = {"jp2": "a JPEG 2000 file", "jxl": "a JPEG XL file", "psd": "a Photoshop file"}
 
 #: Suffixes of images that can be read.
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
@@ -44,9 +50,7 @@ RAW_SUFFIXES = frozenset((
 
 #: Other images that cannot be read, and their suffixes.
 _UNREADABLE_KINDS = {
-    "a Photoshop file": ".psd .psb .pdd",
-    "a JPEG 2000 file": ".jp2 .j2k .j2c .jpc .jpf .jpm .jpx .jph .mj2",
-    "a JPEG XL file": ".jxl",
+    "a JPEG 2000 document or movie": ".jpm .mj2",
     "a JPEG XR file": ".jxr .wdp .hdp",
     "a JPEG-LS file": ".jls",
     "a JBIG file": ".jbg .jbig .jb2 .jbig2",
@@ -107,14 +111,16 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "bmp"),
     (b"\0\0\1\0", "ico"),
     (b"\x01\xda", "sgi"),
+    (b"8BPS\0\1", "psd"),
+    (b"8BPS\0\2", "psd"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51", "jp2"),
+    (b"\xff\x0a", "jxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
 )
 
 _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "a Photoshop file"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 file"),
-    (b"\xff\x0a", "a JPEG XL file"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
     (b"gimp xcf", "a GIMP file"),
     (b"v/1\x01", "an OpenEXR file"),
     (b"#?RADIANCE", "a Radiance HDR file"),
@@ -183,7 +189,7 @@ class NotAnImage(RestoreError):
 
 
 def format_of(data: bytes, name: str | PurePath) -> str:
-    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi`.
+    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi jp2 jxl psd`.
 
     Args:
         data: the whole file, or at least its first 64 bytes.
@@ -203,6 +209,8 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         found = None
     if found == "tiff" and (suffix in RAW_SUFFIXES or data[8:10] == b"CR"):
         raise _unsupported("a camera raw file", name)
+    if found == "jp2" and data[20:24] in (b"mjp2", b"jpm "):
+        raise _unsupported("a JPEG 2000 document or movie", name)
     if found is not None:
         return found
     plausible_ppm = named_image or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)

@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 PILLOW_NAMES = {
     "jpeg": ("JPEG", "MPO"), "png": ("PNG",), "tiff": ("TIFF",), "webp": ("WEBP",), "gif": ("GIF",),
     "avif": ("AVIF",), "bmp": ("BMP", "DIB"), "tga": ("TGA",), "pcx": ("PCX",), "ico": ("ICO",),
-    "ppm": ("PPM",), "sgi": ("SGI",),
+    "ppm": ("PPM",), "sgi": ("SGI",), "jp2": ("JPEG2000",),
 }  # fmt: skip
 HEIC_ADVICE = "HEIC needs an extra package: pip install 'restore-toolkit[heic]'"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.files import not_found_message
 from restore.images.color import open_profile
-from restore.images.decode import DecoderOutput, ImageTooLarge, decode
+from restore.images.decode import DamagedFile, DecoderOutput, ImageTooLarge, decode
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
@@ -261,13 +261,36 @@ def _decode_page(
         raise UnsupportedFile(
             "camera raw files are not supported", where=name, hint="convert it to TIFF first", exit_code=1
         )
+    read_only = _read_only_decoder(kind)
     try:
-        output = decode(
-            data, kind, name, max_pixels=max_pixels, allow_truncated=allow_truncated, tiff_header=tiff_header
+        output = (
+            decode(data, kind, name, max_pixels=max_pixels, allow_truncated=allow_truncated, tiff_header=tiff_header)
+            if read_only is None
+            else read_only(data, name, max_pixels)
         )
         return assemble_image(data, kind, output, tiff_header)
+    except DamagedFile as error:
+        error.partly = read_only is None
+        raise
     except MemoryError as error:
         raise RestoreError("out of memory while decoding the image", where=name, exit_code=1) from error
+
+
+def _read_only_decoder(kind: str) -> Callable[[bytes, str | os.PathLike[str], int], DecoderOutput] | None:
+    """The decoder of one of the formats that are only read; None for all others."""
+    if kind == "jp2":
+        from restore.images.jpeg2000 import decode_jpeg2000
+
+        return decode_jpeg2000
+    if kind == "jxl":
+        from restore.images.jpeg_xl import decode_jpeg_xl
+
+        return decode_jpeg_xl
+    if kind == "psd":
+        from restore.images.photoshop import decode_photoshop
+
+        return decode_photoshop
+    return None
 
 
 def assemble_image(
@@ -345,9 +368,9 @@ def assemble_image(
         notes.append(f"only the first of {frames} frames is read")
 
     orientation = 1
-    if kind == "tiff" and output.orientation is not None:
+    if kind in ("tiff", "jxl") and output.orientation is not None:
         orientation = output.orientation
-    elif exif is not None and kind not in ("avif", "heic"):  # these have tags of their own, which the decoder applies
+    elif exif is not None and kind not in ("avif", "heic", "jxl"):  # the decoder applies their own tags
         orientation = orientation_of(exif)
     values = _upright(output.values, orientation)
     if orientation != 1 and kind == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):

@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer.main
 import yaml
+from PIL import Image
 from skimage import data as pictures
 
 from restore.cli.main import app
@@ -28,6 +29,23 @@ def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
     )
+
+
+def test_libraries_write_no_lines_of_their_own(tmp_path: Path) -> None:
+    """libjpeg warns on standard error when it writes tables of more than 8 bits."""
+    tables = [[300] * 64, [300] * 64]
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pictures.chelsea()[:32, :32]).save(tmp_path / "in/coarse.jpg", qtables=tables)
+    write_png(tmp_path / "mask.png", np.pad(np.full((4, 4), 255, np.uint8), 14))
+    done = restore("fix", tmp_path / "in", tmp_path / "out", "--masks", tmp_path / "mask.png", "--model", "telea")
+    assert done.returncode == 0
+    assert re.fullmatch(r"1 done; .* s; written to .*\n", done.stderr), done.stderr
+    assert (
+        "Caution"
+        in restore(
+            "--debug", "fix", tmp_path / "in", tmp_path / "again", "--masks", tmp_path / "mask.png", "--model", "telea"
+        ).stderr
+    ), "this test needs a library that writes lines"
 
 
 def described_keys(schema: object, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

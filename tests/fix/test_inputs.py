@@ -70,10 +70,11 @@ def test_two_of_one_name_are_refused(there):
 def test_what_cannot_be_read_fails_alone(there):
     (there / "in/notes.txt").write_text("hello")
     (there / "in/x.cr3").write_text("hello")
-    summary = fix_with(["in/a.png", "in/notes.txt", "in/gone.png", "in/x.cr3"], "out", Inverter())
+    inputs = ["in/a.png", "in/notes.txt", "in/gone.png", "in/x.cr3", "x" * 300]
+    summary = fix_with(inputs, "out", Inverter())
     assert (summary.done, summary.exit_code) == (1, 1)
     assert {failure.path.name: failure.code for failure in summary.failed} == {
-        "notes.txt": "not_an_image", "gone.png": "not_found", "x.cr3": "unsupported",
+        "notes.txt": "not_an_image", "gone.png": "not_found", "x.cr3": "unsupported", "x" * 300: "io_error",
     }  # fmt: skip
     assert "no such file" in refused(["in/gone.png", "in/gone2.png"], "out")
 

@@ -19,7 +19,7 @@ def tree(tmp_path):
         ".hidden.png",
         ".git/e.png",
         "notes.txt",
-        "f.psd",
+        "f.xcf",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def test_a_path_over_4096_bytes_is_told(tree):
 
 
 def test_suffixes_can_be_widened(tree):
-    assert "f.psd" in names(find_images(tree, suffixes=IMAGE_SUFFIXES | UNREADABLE_SUFFIXES))
+    assert "f.xcf" in names(find_images(tree, suffixes=IMAGE_SUFFIXES | UNREADABLE_SUFFIXES))
 
 
 def test_link_loops_are_survived_and_linked_folders_seen_once(tree):

@@ -1,0 +1,125 @@
+"""Reads JPEG 2000 (ISO/IEC 15444-1): Pillow decodes, OpenCV if colors have more than 8 bits."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from restore.images.decode import DecoderOutput, check_size, decode_with_pillow
+from restore.images.formats import UnsupportedFile
+
+_EXIF = b"JpgTiffExif->JP2"
+_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+@dataclass
+class Header:
+    """What the boxes and the codestream of a JPEG 2000 say.
+
+    Attributes:
+        size: (W, H).
+        bits: of each component.
+        signed: a component is signed.
+        color: the `EnumCS` of the color box (16 sRGB, 17 gray, 18 YCbCr); None: there is none.
+        fields: as in `DecoderOutput`.
+        dpi: pixels per inch across and down, of the capture or display resolution.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    bits: list[int] = field(default_factory=list)
+    signed: bool = False
+    color: int | None = None
+    fields: dict[str, bytes] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+
+
+def decode_jpeg2000(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
+    """Decode a JPEG 2000.
+
+    Raises:
+        DamagedFile, ImageTooLarge, UnsupportedFile: exit code 1, as for `decode`.
+    """
+    header = read_header(data)
+    check_size(*header.size, max_pixels, name)
+    if header.signed:
+        what = "the JPEG 2000 is not supported: its values are signed"
+        raise UnsupportedFile(what, where=name, hint="convert it to TIFF first", exit_code=1)
+    output = _deep(data, header) or decode_with_pillow(data, "jp2", name, max_pixels)
+    output.fields |= header.fields
+    output.dpi = header.dpi
+    return output
+
+
+def _deep(data: bytes, header: Header) -> DecoderOutput | None:
+    """RGB or gray of 9 to 16 bits in 16 bits; None for all other kinds, which Pillow decodes."""
+    bits = set(header.bits)
+    if len(header.bits) not in (1, 3) or len(bits) > 1 or not 8 < min(bits) <= 16 or header.color == 18:
+        return None
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    count = len(header.bits)
+    if values is None or values.dtype != np.uint16 or values.size != header.size[0] * header.size[1] * count:
+        return None
+    values = values.reshape(header.size[1], header.size[0], count)[:, :, ::-1]
+    most = (1 << header.bits[0]) - 1
+    if most < 65535:
+        values = ((values.astype(np.uint32) * 65535 + most // 2) // most).astype(np.uint16)
+    return DecoderOutput(np.ascontiguousarray(values), count, bits=header.bits[0], white=65535.0)
+
+
+def read_header(data: bytes) -> Header:
+    """Read the boxes and the `SIZ` segment."""
+    header = Header()
+    codestream = 0 if data[:4] == b"\xff\x4f\xff\x51" else -1
+    for kind, start, end in _boxes(data, 0, len(data)) if codestream else ():
+        if kind == b"jp2c":
+            codestream = start
+        elif kind == b"uuid" and data[start : start + 16] in (_EXIF, _XMP):
+            field_name = "exif-data" if data[start : start + 16] == _EXIF else "xmp-data"
+            header.fields[field_name] = data[start + 16 : end]
+        elif kind == b"jp2h":
+            _read_jp2h(data, start, end, header)
+    if codestream >= 0 and data[codestream : codestream + 4] == b"\xff\x4f\xff\x51" and len(data) > codestream + 42:
+        right, bottom, left, top = struct.unpack_from(">4I", data, codestream + 8)
+        (count,) = struct.unpack_from(">H", data, codestream + 40)
+        precisions = data[codestream + 42 : codestream + 42 + 3 * count : 3]
+        header.size = (max(right - left, 0), max(bottom - top, 0))
+        header.bits = [(precision & 127) + 1 for precision in precisions]
+        header.signed = any(precision & 128 for precision in precisions)
+    return header
+
+
+def _read_jp2h(data: bytes, start: int, end: int, header: Header) -> None:
+    for kind, at, stop in _boxes(data, start, end):
+        if kind == b"colr" and header.color is None and "icc-profile-data" not in header.fields:
+            if data[at] == 1:
+                header.color = int.from_bytes(data[at + 3 : at + 7], "big")
+            elif data[at] in (2, 3):
+                header.fields["icc-profile-data"] = data[at + 3 : stop]
+        elif kind == b"res ":
+            for _, place, last in _boxes(data, at, stop):
+                if last - place >= 10:
+                    down, by, across, by2, e, e2 = struct.unpack_from(">4H2b", data, place)
+                    if by and by2:
+                        header.dpi = (across / by2 * 10.0**e2 * 0.0254, down / by * 10.0**e * 0.0254)
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The kind of each box, and where its content starts and ends."""
+    while start + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", data, start)
+        begin = start + 8
+        if length == 1:
+            length, begin = int.from_bytes(data[start + 8 : start + 16], "big"), start + 16
+        stop = start + length if length else end
+        if stop < begin or stop > end:
+            stop = end
+        yield kind, begin, stop
+        start = stop

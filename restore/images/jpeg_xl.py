@@ -1,0 +1,118 @@
+"""Reads JPEG XL (ISO/IEC 18181), with the extra package pillow-jxl-plugin."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from restore.images.decode import DamagedFile, DecoderOutput, check_size, decode
+from restore.images.formats import UnsupportedFile
+from restore.images.metadata.exif import orientation_of
+
+ADVICE = "JPEG XL needs an extra package: pip install 'restore-toolkit[jxl]'"
+
+
+def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
+    """Decode a JPEG XL, upright.
+
+    Raises:
+        UnsupportedFile: exit code 1; the extra package is missing.
+        DamagedFile, ImageTooLarge: exit code 1, as for `decode`.
+    """
+    package = _package()
+    if package is None:
+        raise UnsupportedFile("this is a JPEG XL file", where=name, hint=ADVICE, exit_code=1)
+    try:
+        width, height = size_in_header(data)
+    except ValueError as error:
+        raise DamagedFile("the JPEG XL cannot be decoded: broken header", where=name, exit_code=1) from error
+    check_size(width, height, max_pixels, name)
+    try:
+        is_jpeg, info, pixels, icc, boxes = package.Decoder(num_threads=1)(data)
+    except Exception as error:  # its messages are about the library itself
+        what = "the JPEG XL cannot be decoded: broken data"
+        raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
+    if is_jpeg:  # a JPEG that JPEG XL has compressed further, without loss
+        output = decode(pixels, "jpeg", name, max_pixels=max_pixels)
+        if "exif-data" in output.fields:
+            output.orientation = orientation_of(output.fields["exif-data"])
+        return output
+    channels, alpha = info.num_channels, bool(info.has_alpha_channel)
+    counted = channels + alpha
+    sample_bytes = len(pixels) // (info.width * info.height * counted)
+    dtype = {1: np.uint8, 2: np.uint16, 4: np.float32}[sample_bytes]
+    if info.mode == "F;16":
+        dtype = np.float16
+    values = np.frombuffer(pixels, dtype).reshape(info.height, info.width, counted)
+    values = values.astype(np.float32) if values.dtype == np.float16 else values
+    fields = {"icc-profile-data": bytes(icc) if icc else b""}
+    for box in boxes:
+        content = bytes(box.data)
+        if box.box_type == b"Exif":  # after the position of the TIFF header
+            fields["exif-data"] = content[4:].removeprefix(b"Exif\0\0") if content[:4] == bytes(4) else content
+        elif box.box_type == b"xml ":
+            fields["xmp-data"] = content
+    return DecoderOutput(
+        values=values,
+        channels=channels,
+        bits=8 * values.dtype.itemsize,
+        white={1: 255.0, 2: 65535.0, 4: 1.0}[values.dtype.itemsize],
+        fields={key: block for key, block in fields.items() if block},
+    )
+
+
+def size_in_header(data: bytes) -> tuple[int, int]:
+    """(W, H) of a JPEG XL: the `SizeHeader` at the beginning of its codestream.
+
+    Raises:
+        ValueError: there is none.
+    """
+    stream = data if data[:2] == b"\xff\x0a" else next(_codestream(data), b"")
+    if stream[:2] != b"\xff\x0a":
+        raise ValueError("no codestream")
+    bits, at = int.from_bytes(stream[2:18], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        return bits >> (at - count) & ((1 << count) - 1)
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height = side()
+    ratio = take(3)
+    # Width over height, for ratios 1 to 7.
+    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    return (height * across // down if ratio else side()), height
+
+
+def _codestream(data: bytes) -> Iterator[bytes]:
+    """The parts of the codestream in a container."""
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        header = 8
+        if length == 1:
+            length, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        end = at + length if length >= header else len(data)
+        if kind in (b"jxlc", b"jxlp"):
+            yield data[at + header + (4 if kind == b"jxlp" else 0) : end]  # a part begins with its number
+        at = end
+
+
+@functools.cache
+def _package() -> Any:
+    """The package, or None."""
+    try:
+        import pillow_jxl
+    except ImportError:
+        return None
+    return pillow_jxl
