@@ -18,7 +18,20 @@ from restore.files import write_atomically
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.formats import FORMAT_OF_SUFFIX, READ_ONLY_FORMATS
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
+from restore.images.metadata import (
+    bmp,
+    captions,
+    gif,
+    heif,
+    jpeg,
+    png,
+    resolution,
+    tiff,
+    tiff_pages,
+    trailer,
+    webp,
+    xmp_claims,
+)
 from restore.images.metadata.exif import with_prefix, without_prefix
 from restore.images.netpbm import write_netpbm
 from restore.images.output_colors import fit_colors, profile_for
@@ -214,7 +227,7 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
 def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
     """The image without pieces of its file that another format cannot hold, and without claims in XMP about them.
 
-    JPEG and TIFF hold IPTC and Photoshop's resources in different places, where they are put.
+    IPTC, Photoshop's resources and a comment take the form of the other format.
 
     Args:
         image: to be written.
@@ -223,17 +236,11 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     """
     if kind == image.format:
         return image
-    passthrough, carried = image.passthrough, b""
-    if (image.format, kind) == ("jpeg", "tiff"):
-        resources, passthrough = jpeg.take_resources(passthrough)
-        carried = tiff.passthrough_of(resources)
-    elif (image.format, kind) == ("tiff", "jpeg"):
-        resources, passthrough = tiff.take_resources(passthrough)
-        carried = jpeg.photoshop_segments(resources)
     words = {
         "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe, "webp": webp.contents,
     }  # fmt: skip
-    lost = words[image.format](passthrough) if image.format in words else []
+    carried, rest = captions.converted(image.passthrough, image.format, kind)
+    lost = words[image.format](rest) if image.format in words else []
     xmp = image.xmp
     if image.trailer:
         video = trailer.is_video(image.trailer)

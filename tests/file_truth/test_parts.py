@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, features
 
 from restore.images import read_image, write_image
+from restore.images.out_of_core import spool_image, write_spooled
 from tests.fix.conftest import Inverter, fix_with, photo
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -65,6 +66,25 @@ def with_segments(data: bytes, *segments: bytes) -> bytes:
 
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_bytes(*chunks: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7)).save(stream, "PNG")
+    data = stream.getvalue()
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def gif_bytes(*extensions: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7, channels=1)).save(stream, "GIF")
+    data = stream.getvalue()
+    at = 13 + (3 << (data[10] & 7) + 1)
+    return b"GIF89a" + data[6:at] + b"".join(extensions) + data[at:]
+
+
+def blocks(body: bytes) -> bytes:
+    return b"".join(bytes((len(body[i : i + 255]),)) + body[i : i + 255] for i in range(0, len(body), 255)) + b"\0"
 
 
 def fixed(folder: Path, name: str, data: bytes, **options: object) -> tuple[bytes, list[str]]:
@@ -143,6 +163,41 @@ def test_further_images_of_a_multi_picture_file_are_left_out_and_told(tmp_path):
     data, warnings = fixed(tmp_path, "x.jpg", source + bytes(30) + jpeg_bytes(1))
     assert any("only the first image" in warning for warning in warnings)
     assert data.count(b"\xff\xd8\xff") == 1
+
+
+@pytest.mark.parametrize("ext", ["jpg", "png", "tif"])
+def test_an_image_out_of_core_keeps_the_same(tmp_path, ext):
+    source = with_segments(jpeg_bytes(xmp=MOTION, dpi=(600, 300)), *KEPT.values()) + VIDEO
+    (tmp_path / "x.jpg").write_bytes(source)
+    spooled = spool_image(tmp_path / "x.jpg", tmp_path / "spool", max_pixels=10_000)
+    assert spooled is not None
+    out, kind = tmp_path / f"out.{ext}", {"jpg": "jpeg", "tif": "tiff"}.get(ext, ext)
+    notes = write_spooled(spooled, out, kind, out, quality=90, metadata="keep")
+    data = out.read_bytes()
+    assert data.endswith(VIDEO) == (b"MicroVideo" in data) == (ext == "jpg")
+    assert ("the video of the motion photo" in "; ".join(notes)) == (ext != "jpg")
+    assert [name for name, raw in KEPT.items() if (raw in data) != (ext == "jpg")] == []
+    again = read_image(out)
+    assert again.dpi == (600, 300)
+    if ext == "jpg":
+        assert notes == []
+        assert again.trailer == VIDEO
+
+
+def test_a_heic_keeps_its_video(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(photo(64, 64))).save(stream, quality=90, xmp=MOTION)
+    box = struct.pack(">I4s", 8 + len(VIDEO), b"mpvd") + VIDEO
+    (tmp_path / "x.heic").write_bytes(stream.getvalue() + box)
+    image = read_image(tmp_path / "x.heic")
+    assert write_image(image, tmp_path / "out.heic") == []
+    data = (tmp_path / "out.heic").read_bytes()
+    assert data.endswith(box)
+    assert b"MicroVideo" in data
+    (note,) = write_image(image, tmp_path / "out.jpg")
+    assert "the video of the motion photo" in note
+    assert b"MicroVideo" not in (tmp_path / "out.jpg").read_bytes()
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -225,10 +280,45 @@ def test_segments_that_show_or_describe_the_old_pixels_are_not_kept(tmp_path):
 
 
 def test_another_format_says_which_segments_it_leaves_out(tmp_path):
-    source = with_segments(jpeg_bytes(), KEPT["FLIR"], KEPT["comment"])
+    source = with_segments(jpeg_bytes(), KEPT["FLIR"], KEPT["Ducky"], KEPT["comment"])
     _, (warning,) = fixed(tmp_path, "x.jpg", source, ext="png")
-    assert "APP1 (FLIR)" in warning
-    assert "the comment" in warning
+    assert "APP1 (FLIR), APP12 (Ducky)" in warning
+    assert "comment" not in warning
+
+
+IPTC = b"\x1c\2\x78\0\7wedding"
+RESOURCE = b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC
+COMMENTED = {
+    "jpg": with_segments(jpeg_bytes(), segment(0xED, b"Photoshop 3.0\0" + RESOURCE), KEPT["comment"]),
+    "png": png_bytes(
+        chunk(b"tEXt", b"Raw profile type iptc\0\niptc\n      12\n" + IPTC.hex().encode() + b"\n"),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"Aunt Mary, 1938")),
+    ),
+    "gif": gif_bytes(b"\x21\xfe" + blocks(b"Aunt Mary, 1938")),
+}
+
+
+@pytest.mark.parametrize("ext", ["jpg", "png", "gif", "tiff"])
+@pytest.mark.parametrize("suffix", [*COMMENTED, "tif"])
+def test_captions_and_comments_go_from_format_to_format(tmp_path, suffix, ext):
+    source = tmp_path / f"x.{suffix}"
+    if suffix == "tif":
+        Image.fromarray(photo(6, 7)).save(source, tiffinfo={33723: IPTC})
+    else:
+        source.write_bytes(COMMENTED[suffix])
+    out = tmp_path / f"out.{ext}"
+    notes = "; ".join(write_image(read_image(source), out))
+    data = out.read_bytes()
+    if suffix != "gif":
+        kept = IPTC in data or IPTC.hex().encode() in data or b"Raw profile type iptc" in data
+        assert kept == (ext != "gif")
+        assert ("IPTC" in notes) == (ext == "gif")
+    if suffix != "tif" and ext != "tiff":
+        with Image.open(out) as image:
+            image.load()
+            comment = image.info.get("comment", image.info.get("Comment"))
+        assert comment in (b"Aunt Mary, 1938", "Aunt Mary, 1938")
+    assert ("the comment" in notes) == (suffix != "tif" and ext == "tiff")
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (1, 1, 1), (0, 1, 2), (7, 8, 9)])
@@ -248,13 +338,6 @@ def test_a_profile_with_a_missing_piece_is_told(tmp_path):
 
 
 # PNG: chunks
-
-
-def png_bytes(*chunks: bytes) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(photo(6, 7)).save(stream, "PNG")
-    data = stream.getvalue()
-    return data[:33] + b"".join(chunks) + data[33:]
 
 
 def test_unknown_chunks_are_kept_if_they_are_safe_to_copy(tmp_path):
@@ -286,18 +369,6 @@ def test_xmp_in_hexadecimal_is_read_and_written_as_xmp(tmp_path, packed):
 
 
 # GIF: extensions
-
-
-def gif_bytes(*extensions: bytes) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(photo(6, 7, channels=1)).save(stream, "GIF")
-    data = stream.getvalue()
-    at = 13 + (3 << (data[10] & 7) + 1)
-    return b"GIF89a" + data[6:at] + b"".join(extensions) + data[at:]
-
-
-def blocks(body: bytes) -> bytes:
-    return b"".join(bytes((len(body[i : i + 255]),)) + body[i : i + 255] for i in range(0, len(body), 255)) + b"\0"
 
 
 def test_a_gif_keeps_comment_xmp_and_extensions(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from restore.images.metadata.photoshop import Captions
+
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _PLAIN_TEXT, _COMMENT, _APPLICATION = 0x01, 0xFE, 0xFF
 _XMP = b"XMP DataXMP"
@@ -70,6 +72,34 @@ def contents(passthrough: bytes) -> list[str]:
         name = passthrough[begin - 13 + 3 : begin - 13 + 14].decode("latin-1")
         found["the comment" if kind == _COMMENT else f"the extension {name!r}"] = None
     return list(found)
+
+
+def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tuple[Captions, bytes]:
+    """The comments in `GifHeader.passthrough`, if asked for, and its other extensions. It holds no resources."""
+    comments, rest = [], bytearray()
+    for kind, begin, end in _blocks(bytes(13) + passthrough):
+        if comment and kind == _COMMENT:
+            comments.append(_joined(passthrough, begin - 11))
+        else:
+            rest += passthrough[begin - 13 : end - 13]
+    return Captions(comment=b"\n".join(comments)), bytes(rest)
+
+
+def of_captions(found: Captions) -> bytes:
+    """The extension that holds a comment."""
+    if not found.comment:
+        return b""
+    parts = [found.comment[i : i + 255] for i in range(0, len(found.comment), 255)]
+    return bytes((_EXTENSION, _COMMENT)) + b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def _joined(data: bytes, at: int) -> bytes:
+    """The data of the blocks that begin at a position."""
+    joined = bytearray()
+    while at < len(data) and data[at]:
+        joined += data[at + 1 : at + 1 + data[at]]
+        at += 1 + data[at]
+    return bytes(joined)
 
 
 def _after_palette(data: bytes) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from restore.images.metadata.exif import with_prefix
-from restore.images.metadata.photoshop import resources_of, without_thumbnails
+from restore.images.metadata.photoshop import Captions, resources_of, without_thumbnails
 from restore.images.metadata.resolution import Resolution, density
 
 # ITU-T T.81 annex K.1, in zigzag order as DQT stores it; libjpeg scales these by its quality setting.
@@ -173,16 +173,25 @@ def contents(passthrough: bytes) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def take_resources(passthrough: bytes) -> tuple[bytes, bytes]:
-    """Photoshop's resources in `JpegHeader.passthrough`, and its other segments."""
-    resources, rest = bytearray(), bytearray()
+def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tuple[Captions, bytes]:
+    """Photoshop's resources and the comments in `JpegHeader.passthrough`, where asked for, and its other segments."""
+    found, comments, rest = bytearray(), [], bytearray()
     start = b"\xff\xd8" + passthrough
-    for _, at, body in _segments(start):
-        if body.startswith(_PHOTOSHOP):
-            resources += body[len(_PHOTOSHOP) :]
+    for marker, at, body in _segments(start):
+        if resources and body.startswith(_PHOTOSHOP):
+            found += body[len(_PHOTOSHOP) :]
+        elif comment and marker == _COMMENT:
+            comments.append(body.rstrip(b"\0"))
         else:
             rest += start[at : at + 4 + len(body)]
-    return bytes(resources), bytes(rest)
+    return Captions(bytes(found), b"\n".join(comments)), bytes(rest)
+
+
+def of_captions(found: Captions) -> bytes:
+    """The segments that hold Photoshop's resources and a comment."""
+    comment = found.comment[:SEGMENT_BYTES]
+    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment if comment else b""
+    return photoshop_segments(found.resources) + segment
 
 
 def with_segments(data: bytes, passthrough: bytes) -> bytes:

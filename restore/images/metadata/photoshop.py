@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Iterator
+from typing import NamedTuple
 
 #: The resource that is an IPTC record.
 CAPTION = 0x0404
 _THUMBNAILS = (0x0409, 0x040C)  # show the image before the repair
+
+
+class Captions(NamedTuple):
+    """What several formats hold.
+
+    Attributes:
+        resources: Photoshop's, with an IPTC record as one of them; b"" if there are none.
+        comment: a text, in the bytes of the file; b"" if there is none.
+    """
+
+    resources: bytes = b""
+    comment: bytes = b""
 
 
 def without_thumbnails(resources: bytes) -> bytes:

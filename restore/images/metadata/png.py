@@ -10,12 +10,13 @@ from typing import Any
 
 from restore.errors import printable
 from restore.images.metadata.exif import without_prefix
-from restore.images.metadata.photoshop import without_thumbnails
+from restore.images.metadata.photoshop import CAPTION, Captions, resource, resources_of, without, without_thumbnails
 from restore.images.metadata.resolution import Resolution, density, per_meter, same
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_RAW_CAPTIONS = (b"raw profile type iptc", b"raw profile type 8bim")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 #: Chunks that are written anew, describe the palette or the compressed data, or belong to other frames. Of all others,
 #: those are copied whose name declares them safe to copy to changed pixels (W3C PNG, 5.4), and those in _STILL_TRUE.
@@ -150,8 +151,10 @@ def contents(passthrough: bytes) -> list[str]:
     texts: list[str] = []
     for kind, body, _, _ in _chunks(bytes(8) + passthrough):
         keyword = body.partition(b"\0")[0].decode("latin-1")
-        if kind in _TEXTS and keyword.lower() in ("raw profile type iptc", "raw profile type 8bim"):
+        if kind in _TEXTS and keyword.lower().encode("latin-1") in _RAW_CAPTIONS:
             found["the IPTC caption"] = None
+        elif kind in _TEXTS and keyword == "Comment":
+            found["the comment"] = None
         elif kind in _TEXTS:
             texts.append(keyword)
         elif kind not in _STILL_TRUE and kind != b"pHYs":
@@ -159,6 +162,51 @@ def contents(passthrough: bytes) -> list[str]:
     if texts:
         found[f"the text {texts[0]!r}" if len(texts) == 1 else f"{len(texts)} texts"] = None
     return list(found)
+
+
+def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tuple[Captions, bytes]:
+    """Photoshop's resources and the comment in `PngHeader.passthrough`, where asked for, and its other chunks."""
+    found = text = b""
+    rest = bytearray()
+    for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
+        keyword, _, value = body.partition(b"\0")
+        if resources and kind in (b"tEXt", b"zTXt") and keyword.lower() in _RAW_CAPTIONS:
+            profile = _raw_profile(kind, body)[1]
+            profile = resource(CAPTION, profile) if profile.startswith(b"\x1c") else profile
+            known = {number for number, _ in resources_of(found)}
+            found += without(profile, known) if profile.startswith(b"8BIM") else b""
+        elif comment and kind in _TEXTS and keyword == b"Comment" and not text:
+            text = value if kind == b"tEXt" else (_text(body) or b"") if kind == b"iTXt" else _inflated(value[1:])
+        else:
+            rest += raw
+    return Captions(found, text), bytes(rest)
+
+
+def of_captions(found: Captions) -> bytes:
+    """The chunks that hold Photoshop's resources and a comment."""
+    only_iptc = all(number == CAPTION for number, _ in resources_of(found.resources))
+    name = "iptc" if only_iptc else "8bim"
+    chunks = _raw_profile_chunk(name, found.resources) if found.resources else b""
+    if not found.comment:
+        return chunks
+    if found.comment.isascii() or not _is_utf8(found.comment):
+        return chunks + _chunk(b"tEXt", b"Comment\0" + found.comment.replace(b"\0", b" "))
+    return chunks + _chunk(b"iTXt", b"Comment\0\0\0\0\0" + found.comment)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _TEXT_LIMIT)
+    except zlib.error:
+        return b""
 
 
 def with_chunks(
@@ -282,12 +330,7 @@ def _text(body: bytes) -> bytes | None:
     parts = rest[2:].split(b"\0", 2)
     if len(parts) < 3:
         return None
-    if rest[:1] == b"\0":
-        return parts[2]
-    try:
-        return zlib.decompressobj().decompress(parts[2], _TEXT_LIMIT)
-    except zlib.error:
-        return None
+    return parts[2] if rest[:1] == b"\0" else _inflated(parts[2]) or None
 
 
 def _raw_profile(kind: bytes, body: bytes) -> tuple[bytes, bytes]:

@@ -205,22 +205,22 @@ def _filtered(passthrough: bytes, keep: Callable[[int], bool]) -> bytes:
     return passthrough if len(kept) == len(tags) else pack_block(kept, "<") if kept else b""
 
 
-def take_resources(passthrough: bytes) -> tuple[bytes, bytes]:
-    """Photoshop's resources in `TiffHeader.passthrough`, with the IPTC record as one of them, and the other tags."""
-    if not passthrough:
-        return b"", b""
+def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tuple[photoshop.Captions, bytes]:
+    """Photoshop's resources in `TiffHeader.passthrough`, if asked for, and its other tags. It holds no comment."""
+    if not passthrough or not resources:
+        return photoshop.Captions(), passthrough
     tags = read_block(passthrough)[0]
     iptc = tags[_IPTC].value if _IPTC in tags else b""
-    resources = tags[_PHOTOSHOP].value if _PHOTOSHOP in tags else b""
+    found = tags[_PHOTOSHOP].value if _PHOTOSHOP in tags else b""
     if iptc:
-        resources = photoshop.resource(photoshop.CAPTION, iptc) + photoshop.without(resources, (photoshop.CAPTION,))
-    return resources, _filtered(passthrough, lambda tag: tag not in (_IPTC, _PHOTOSHOP))
+        found = photoshop.resource(photoshop.CAPTION, iptc) + photoshop.without(found, (photoshop.CAPTION,))
+    return photoshop.Captions(found), _filtered(passthrough, lambda tag: tag not in (_IPTC, _PHOTOSHOP))
 
 
-def passthrough_of(resources: bytes) -> bytes:
+def of_captions(found: photoshop.Captions) -> bytes:
     """`TiffHeader.passthrough` of Photoshop's resources, of which an IPTC record gets a tag of its own."""
-    iptc = dict(photoshop.resources_of(resources)).get(photoshop.CAPTION)
-    blocks = {_IPTC: iptc, _PHOTOSHOP: photoshop.without(resources, (photoshop.CAPTION,))}
+    iptc = dict(photoshop.resources_of(found.resources)).get(photoshop.CAPTION)
+    blocks = {_IPTC: iptc, _PHOTOSHOP: photoshop.without(found.resources, (photoshop.CAPTION,))}
     tags = {tag: Entry(7, len(block), block) for tag, block in blocks.items() if block}
     return pack_block(tags, "<") if tags else b""
 
