@@ -171,7 +171,8 @@ def decode(
 
 #: What decoders say of a file that is whole, but of a kind that they do not know.
 _UNSUPPORTED = re.compile(
-    r"unsupported|not (?:yet )?supported|not (?:yet )?implemented|unimplemented|not (?:configured|enabled|available)"
+    r"unsupported|omitted at compile time"
+    r"|not (?:yet )?supported|not (?:yet )?implemented|unimplemented|not (?:configured|enabled|available)"
     r"|(?:no|cannot handle|unknown|unrecognized|unhandled) (?:\S+ ){0,3}(?:codec|decoder|decoding plugin|compression|"
     r"photometric|colou?r ?space|pixel mode|raw mode|encoding|data organization)|unknown pixel mode",
     re.IGNORECASE,

@@ -302,8 +302,9 @@ def _encode_jpeg(image: DecodedImage, quality: int | None, notes: list[str]) -> 
             notes.append("the XMP packet is too large for a JPEG and is left out")
         else:
             options["xmp"] = image.xmp
-    if image.icc:
-        options["icc_profile"] = image.icc
+    icc = profile_for(image, "jpeg")
+    if icc:
+        options["icc_profile"] = icc
     data = jpeg.with_density(_encode_with_pillow(image, "JPEG", options), image.dpi, image.pixel_shape)
     return jpeg.with_segments(data, image.passthrough) if image.passthrough else data
 

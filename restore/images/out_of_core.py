@@ -398,9 +398,10 @@ def _write_png(spool: Spool, header: DecodedImage, path: Path, _quality: int | N
 
 def _write_jpeg(spool: Spool, header: DecodedImage, path: Path, quality: int | None, notes: list[str]) -> None:
     source = header.jpeg
-    used = quality or (source.quality if source is not None and source.quality else DEFAULT_QUALITY)
+    own = 0 if source is None else 100 if source.lossless else source.quality
+    used = quality or own or DEFAULT_QUALITY
     subsample = source is None or source.subsampling == "4:2:0"
-    with_header(spool.to_vips(), header, icc=header.icc).jpegsave(
+    with_header(spool.to_vips(), header, icc=profile_for(header, "jpeg")).jpegsave(
         os.fsencode(path),
         Q=used,
         keep="icc",

@@ -34,7 +34,9 @@ def becomes_srgb(image: DecodedImage, kind: str) -> bool:
 def profile_for(image: DecodedImage, kind: str) -> bytes | None:
     """The color profile to embed in a file of this format; None also if the file states the colors without one."""
     stated = image.stated_colors
-    if stated is not None and (kind == image.format or (stated.code_points and kind in ("avif", "heic"))):
+    if stated is None or (stated.by_exif and image.exif is None):
+        return image.icc
+    if kind == image.format or (stated.code_points and kind in ("avif", "heic")):
         return None
     return image.icc
 

@@ -19,8 +19,8 @@ from restore.images.decode import DamagedFile, DecoderOutput, ImageTooLarge, dec
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
-from restore.images.metadata.exif import orientation_of, upright_exif, upright_xmp
-from restore.images.stated_colors import colors_of_heif, colors_of_png
+from restore.images.metadata.exif import orientation_of, states_adobe_rgb, upright_exif, upright_xmp
+from restore.images.stated_colors import adobe_rgb, colors_of_heif, colors_of_png
 
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
@@ -405,6 +405,8 @@ def assemble_image(
             stated = colors_of_heif(heif_header, gray=gray, notes=notes)
         if stated is not None and open_profile(stated[0], output.channels) is None:
             stated = None
+    elif icc is None and kind == "jpeg" and output.channels == 3 and exif is not None and states_adobe_rgb(exif):
+        stated = adobe_rgb()
     if broken:
         notes.append(f"{broken}; the image is taken as {'sRGB' if stated is None else 'the rest of the file says'}")
     return DecodedImage(

@@ -1,4 +1,4 @@
-"""Color profiles of what a file says about its colors without one: by code points, gamma or primaries.
+"""Color profiles of what a file says about its colors without one: by code points, gamma, primaries or EXIF.
 
 Code points are those of ITU-T H.273, in AVIF, HEIC and the cICP chunk of a PNG; gAMA and cHRM are older chunks of PNG.
 The profiles are of ICC.1:2022: a matrix and one curve.
@@ -18,6 +18,7 @@ Primaries = tuple[float, ...]  # x and y of white, red, green and blue, in the o
 
 _D65, _C, _E = (0.3127, 0.3290), (0.310, 0.316), (1 / 3, 1 / 3)
 _SRGB: Primaries = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+_ADOBE_RGB: Primaries = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 _SMPTE_170M: Primaries = (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
 #: H.273, table 2.
 _PRIMARIES: dict[int, Primaries] = {
@@ -66,11 +67,13 @@ class StatedColors:
         code_points: (color primaries, transfer characteristics) of H.273, if they are stated by these.
         hdr: `PQ` or `HLG`; "" for images without highlights brighter than white.
         beyond_srgb: a conversion to sRGB would lose colors.
+        by_exif: they are stated in the EXIF block, and lost with it.
     """
 
     code_points: tuple[int, int] | None = None
     hdr: str = ""
     beyond_srgb: bool = False
+    by_exif: bool = False
 
 
 def colors_of_heif(header: HeifHeader, *, gray: bool, notes: list[str]) -> tuple[bytes, StatedColors] | None:
@@ -78,6 +81,12 @@ def colors_of_heif(header: HeifHeader, *, gray: bool, notes: list[str]) -> tuple
     if header.code_points is None:
         return None
     return _of_code_points(header.code_points, gray=gray, notes=notes)
+
+
+def adobe_rgb() -> tuple[bytes, StatedColors]:
+    """A profile of Adobe RGB (1998), which cameras state in EXIF alone."""
+    icc = _profile(_ADOBE_RGB, _parametric((563 / 256,)), gray=False, name="Compatible with Adobe RGB (1998)")
+    return icc, StatedColors(beyond_srgb=True, by_exif=True)
 
 
 def colors_of_png(stated: PngColors, *, gray: bool, notes: list[str]) -> tuple[bytes, StatedColors] | None:

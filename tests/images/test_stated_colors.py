@@ -281,3 +281,41 @@ def test_half_an_avif_states_nothing(size):
     data = b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + b"\0\0\1\0meta" + bytes(300)
     assert heif.read_header(data[:size]) == heif.HeifHeader()
     assert colors_of_png(png.PngColors(), gray=False, notes=[]) is None
+
+
+def camera_exif(space=0xFFFF, index=b"R03\0"):
+    """IFD0 -> EXIF -> interoperability, big-endian."""
+
+    def directory(*entries):
+        body = b"".join(struct.pack(">HHI4s", tag, kind, count, value) for tag, kind, count, value in entries)
+        return struct.pack(">H", len(entries)) + body + bytes(4)
+
+    first = directory((0x8769, 4, 1, struct.pack(">I", 26)))
+    second = directory((0xA001, 3, 1, struct.pack(">HH", space, 0)), (0xA005, 4, 1, struct.pack(">I", 56)))
+    return b"Exif\0\0MM\0*\0\0\0\x08" + first + second + directory((1, 2, 4, index))
+
+
+def test_adobe_rgb_that_a_camera_states_in_exif(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.jpg", exif=camera_exif(), quality=95, subsampling=0)
+    source = read_image(tmp_path / "a.jpg")
+    # (0, 255, 90) of Adobe RGB in sRGB's linear light, by the published matrices
+    values = source.pixels[5, 40] / 255
+    light = values ** (563 / 256) @ np.array([[1.3984, 0, 0], [-0.3984, 1, -0.0429], [0, 0, 1.0429]])
+    np.testing.assert_allclose(linear(source.to_srgb()[5, 40]), np.clip(light, 0, 1), atol=0.003)
+
+    write_image(source, tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert "icc_profile" not in image.info
+    assert read_image(tmp_path / "b.jpg").icc == source.icc
+    for name, options in (("c.jpg", {"metadata": "strip"}), ("c.png", {})):
+        write_image(source, tmp_path / name, **options)
+        with Image.open(tmp_path / name) as image:
+            assert image.info["icc_profile"] == source.icc
+
+
+@pytest.mark.parametrize(
+    "exif", [camera_exif(space=1), camera_exif(index=b"R98\0"), camera_exif()[:60], camera_exif()[:30]]
+)
+def test_other_exif_blocks_state_no_adobe_rgb(tmp_path, exif):
+    Image.fromarray(RAMP).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").icc is None

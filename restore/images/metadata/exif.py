@@ -13,6 +13,9 @@ _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 # ImageWidth and ImageLength in the first directory, PixelXDimension and PixelYDimension in the EXIF directory.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 _THUMBNAIL_AT, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_COLOR_SPACE, _INTEROPERABILITY_IFD = 0xA001, 0xA005
+#: "Uncalibrated", and what some cameras write for Adobe RGB.
+_UNKNOWN_SPACES = (0xFFFF, 2)
 _PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([1-8])(?=\s*[\"'<])")
 _XMP_SIZE = re.compile(
@@ -27,6 +30,24 @@ def orientation_of(exif: bytes) -> int:
             value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def states_adobe_rgb(exif: bytes) -> bool:
+    """Whether cameras' convention for Adobe RGB is followed: no known color space, and the interoperability index R03
+    (CIPA DC-009, DCF 2.0, optional color space)."""
+    block = without_prefix(exif)
+    try:
+        first, interoperability, space = {}, {}, 0
+        first = {tag: struct.unpack_from(order + "I", block, at)[0] for tag, _, _, at, order in _entries(block, 0)}
+        for tag, _, _, at, order in _entries(block, first.get(_EXIF_IFD) or len(block)):
+            if tag == _COLOR_SPACE:
+                space = struct.unpack_from(order + "H", block, at)[0]
+            elif tag == _INTEROPERABILITY_IFD:
+                ifd = struct.unpack_from(order + "I", block, at)[0] or len(block)
+                interoperability = {key: block[here : here + 3] for key, _, _, here, _ in _entries(block, ifd)}
+    except struct.error:
+        return False
+    return space in _UNKNOWN_SPACES and interoperability.get(1) == b"R03"
 
 
 def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
