@@ -23,9 +23,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyvips
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+import tifffile
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+DESCRIPTION = "Großmutter, Łódź 1938".encode()
+#: A caption as IPTC-IIM has it.
+CAPTION = b"\x1c\2\x78\0\x07wedding"
 PROGRAMS = ("pillow", "opencv", "restore")
 TITLES = {"pillow": "Pillow loop", "opencv": "OpenCV loop", "restore": "`restore fix`"}
 
@@ -120,6 +124,18 @@ def make(folder: Path) -> None:
     inks = np.dstack([scene(), scene()[:, ::-1, 0] // 4])
     Image.fromarray(inks, "CMYK").save(folder / "inks.tif", icc_profile=profile("cmyk"))
     rgb.save(folder / "pages.tif", save_all=True, append_images=[rgb.rotate(180)])
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype |= {270: TiffTags.ASCII, 33723: TiffTags.UNDEFINED}
+    tags[270], tags[33723] = DESCRIPTION, CAPTION
+    rgb.save(folder / "words.tif", tiffinfo=tags)
+    rgb.convert("YCbCr").save(folder / "ycbcr.tif")
+    tifffile.imwrite(folder / "small_first.tif", scene()[::4, ::4], photometric="rgb", subfiletype=1, metadata=None)
+    tifffile.imwrite(folder / "small_first.tif", scene(), photometric="rgb", append=True, metadata=None)
+    infrared = scene()[:, :, 1].astype(np.uint16) * 257
+    tifffile.imwrite(folder / "dust.tif", scene(), photometric="rgb", metadata=None)
+    tifffile.imwrite(folder / "dust.tif", infrared, photometric="minisblack", subfiletype=2, append=True, metadata=None)
+    with tifffile.TiffFile(folder / "dust.tif", mode="r+b") as file:
+        file.pages[1].tags["NewSubfileType"].overwrite(4)  # type: ignore[union-attr]
     for path in folder.iterdir():
         os.utime(path, (10**9, 10**9))
 
@@ -197,6 +213,29 @@ def same_alpha(name: str) -> Callable[[Path, Path], str]:
     return check
 
 
+def same_words(a: Path, b: Path) -> str:
+    """A description in UTF-8, and an IPTC record."""
+    data = (b / "words.tif").read_bytes()
+    return yes(DESCRIPTION in data and CAPTION in data)
+
+
+def same_infrared(a: Path, b: Path) -> str:
+    """The second page, which is marked as a mask."""
+    with tifffile.TiffFile(a / "dust.tif") as before, tifffile.TiffFile(b / "dust.tif") as after:
+        pages = [file.pages[1].asarray() for file in (before, after) if len(file.pages) > 1]
+        return yes(len(pages) == 2 and np.array_equal(*pages))
+
+
+def deviation(name: str) -> Callable[[Path, Path], str]:
+    """The largest difference from the scene, in levels; a picture of another size has none."""
+
+    def check(a: Path, b: Path) -> str:
+        after = np.asarray(opened(b / name).convert("RGB")).astype(int)
+        return str(np.abs(after - scene()).max()) if after.shape == scene().shape else "another image"
+
+    return check
+
+
 QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("EXIF orientation 6: a person sees the same", same_orientation),
     ("EXIF (maker, date) kept", same_exif),
@@ -209,6 +248,10 @@ QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("alpha kept", same_alpha("alpha.png")),
     ("transparency of a palette kept", same_alpha("palette.png")),
     ("pages left of a TIFF's 2", lambda a, b: str(getattr(opened(b / "pages.tif"), "n_frames", 1))),
+    ("a TIFF's description in UTF-8, and its IPTC record, kept", same_words),
+    ("a TIFF in YCbCr: largest difference, in levels", deviation("ycbcr.tif")),
+    ("a TIFF whose first page is a thumbnail: largest difference, in levels", deviation("small_first.tif")),
+    ("a film scanner's infrared page kept", same_infrared),
     ("modification time kept", lambda a, b: yes((b / "gray.png").stat().st_mtime == 10**9)),
 )
 
