@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 
 from restore.errors import RestoreError
@@ -31,15 +32,24 @@ FORMAT_OF_SUFFIX = {
     ".jp2": "jp2", ".j2k": "jp2", ".j2c": "jp2", ".jpc": "jp2", ".jpf": "jp2", ".jpx": "jp2", ".jph": "jp2",
     ".jxl": "jxl",
     ".psd": "psd", ".psb": "psd", ".pdd": "psd",
+    ".pdf": "pdf",
     ".pbm": "ppm", ".pgm": "ppm", ".ppm": "ppm", ".pnm": "ppm",
     ".sgi": "sgi", ".rgb": "sgi", ".rgba": "sgi", ".bw": "sgi",
 }  # fmt: skip
 
 #: Formats that are only read, and what they are.
-READ_ONLY_FORMATS = {"jp2": "a JPEG 2000 file", "jxl": "a JPEG XL file", "psd": "a Photoshop file"}
+READ_ONLY_FORMATS = {
+    "jp2": "a JPEG 2000 file",
+    "jxl": "a JPEG XL file",
+    "psd": "a Photoshop file",
+    "pdf": "a PDF document",
+}
+
+#: Formats that need an extra package, what its name is when imported, and what the extra and the format are called.
+_EXTRAS = {"jxl": ("pillow_jxl", "jxl", "JPEG XL"), "pdf": ("pypdfium2", "pdf", "PDF")}
 
 #: Suffixes of images that can be read.
-IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
+IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX) - {".pdf"}  # documents are seldom images
 
 #: Suffixes of camera raw files. Most are TIFFs of which libtiff would find only a small preview.
 RAW_SUFFIXES = frozenset((
@@ -116,6 +126,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
     (b"\xff\x4f\xff\x51", "jp2"),
     (b"\xff\x0a", "jxl"),
+    (b"%PDF", "pdf"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
 )
 
@@ -133,7 +144,6 @@ _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"LinS", "a Microsoft Paint file"),
     (b"/* XPM */", "an X pixmap"),
     (b"#define", "an X bitmap"),
-    (b"%PDF", "a PDF document"),
     (b"%!PS", "a PostScript file"),
     (b"FUJIFILMCCD-RAW", "a camera raw file"),
     (b"IIRO", "a camera raw file"),
@@ -189,7 +199,7 @@ class NotAnImage(RestoreError):
 
 
 def format_of(data: bytes, name: str | PurePath) -> str:
-    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi jp2 jxl psd`.
+    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi jp2 jxl psd pdf`.
 
     Args:
         data: the whole file, or at least its first 64 bytes.
@@ -197,8 +207,8 @@ def format_of(data: bytes, name: str | PurePath) -> str:
 
     Raises:
         NotAnImage: the content is in no known format.
-        UnsupportedFile: exit code 1: the content, or else the name, is of a known format that is not supported
-            (Photoshop, camera raw, ...).
+        UnsupportedFile: exit code 1: the content, or else the name, is of a known format that is not supported (camera
+            raw, ...), or that needs an extra package.
     """
     if not data:
         raise NotAnImage("the file is empty", where=name)
@@ -211,6 +221,10 @@ def format_of(data: bytes, name: str | PurePath) -> str:
         raise _unsupported("a camera raw file", name)
     if found == "jp2" and data[20:24] in (b"mjp2", b"jpm "):
         raise _unsupported("a JPEG 2000 document or movie", name)
+    if found in _EXTRAS and find_spec(_EXTRAS[found][0]) is None:
+        _, extra, title = _EXTRAS[found]
+        advice = f"{title} needs an extra package: pip install 'restore-toolkit[{extra}]'"
+        raise UnsupportedFile(f"this is {READ_ONLY_FORMATS[found]}", where=name, hint=advice, exit_code=1)
     if found is not None:
         return found
     plausible_ppm = named_image or data[3:64].lstrip().startswith(_NUMBER_OR_COMMENT)

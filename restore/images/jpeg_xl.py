@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from restore.images.decode import DamagedFile, DecoderOutput, check_size, decode
-from restore.images.formats import UnsupportedFile
 from restore.images.metadata.exif import orientation_of
-
-ADVICE = "JPEG XL needs an extra package: pip install 'restore-toolkit[jxl]'"
 
 
 def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
     """Decode a JPEG XL, upright.
 
     Raises:
-        UnsupportedFile: exit code 1; the extra package is missing.
         DamagedFile, ImageTooLarge: exit code 1, as for `decode`.
     """
-    package = _package()
-    if package is None:
-        raise UnsupportedFile("this is a JPEG XL file", where=name, hint=ADVICE, exit_code=1)
+    import pillow_jxl
+
     try:
         width, height = size_in_header(data)
     except ValueError as error:
         raise DamagedFile("the JPEG XL cannot be decoded: broken header", where=name, exit_code=1) from error
     check_size(width, height, max_pixels, name)
     try:
-        is_jpeg, info, pixels, icc, boxes = package.Decoder(num_threads=1)(data)
+        is_jpeg, info, pixels, icc, boxes = pillow_jxl.Decoder(num_threads=1)(data)
     except Exception as error:  # its messages are about the library itself
         what = "the JPEG XL cannot be decoded: broken data"
         raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
@@ -106,13 +99,3 @@ def _codestream(data: bytes) -> Iterator[bytes]:
         if kind in (b"jxlc", b"jxlp"):
             yield data[at + header + (4 if kind == b"jxlp" else 0) : end]  # a part begins with its number
         at = end
-
-
-@functools.cache
-def _package() -> Any:
-    """The package, or None."""
-    try:
-        import pillow_jxl
-    except ImportError:
-        return None
-    return pillow_jxl

@@ -176,9 +176,11 @@ def image_from_bytes(
         name: for messages, and for formats without a signature.
         max_pixels: as for `read_image`; with `all_pages`, for all pages together.
         allow_truncated: as for `read_image`.
-        all_pages: decode the other pages of a TIFF too, into `DecodedImage.extra_pages`.
+        all_pages: decode the other pages of a TIFF or PDF too, into `DecodedImage.extra_pages`.
     """
     kind = format_of(data, Path(name))
+    if kind == "pdf":
+        return _pages_of_pdf(data, name, max_pixels=max_pixels, all_pages=all_pages)
     if kind != "tiff":
         return _decode_page(data, name, kind, max_pixels=max_pixels, allow_truncated=allow_truncated)
     found = tiff_pages.find_pages(data)
@@ -219,6 +221,26 @@ def image_from_bytes(
     if all_pages:
         first.notes.extend(tiff_pages.missing_pages(data, len(pages)))
     return replace(first, extra_pages=tuple(extra_pages))
+
+
+def _pages_of_pdf(data: bytes, name: str | os.PathLike[str], *, max_pixels: int, all_pages: bool) -> DecodedImage:
+    """The first page of a PDF document, or all; see `image_from_bytes`."""
+    from restore.images.pdf import decode_pdf
+
+    images: list[DecodedImage] = []
+    count, remaining = 1, max_pixels
+    while len(images) < count:
+        try:
+            output = decode_pdf(data, name, remaining, page=len(images))
+        except DamagedFile as error:
+            error.partly = False
+            raise
+        count = output.frames if all_pages else 1
+        if not all_pages and output.frames > 1:
+            output.notes.append(f"only the first of {output.frames} pages is read")
+        images.append(assemble_image(data, "pdf", replace(output, frames=1), None))
+        remaining -= images[-1].size[0] * images[-1].size[1]
+    return replace(images[0], extra_pages=tuple(images[1:]))
 
 
 def _with_infrared(

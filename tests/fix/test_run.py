@@ -351,8 +351,8 @@ def test_the_summary_names_the_output(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("scan.pdf", b"%PDF-1.7", "a PDF document, which is not supported"),
-        ("scan.png", b"%PDF-1.7", "a PDF document, which is not supported"),
+        ("scan.djvu", b"AT&TFORM", "a DjVu document, which is not supported"),
+        ("scan.png", b"AT&TFORM", "a DjVu document, which is not supported"),
         ("notes.txt", b"hello", "no"),
     ],
 )

@@ -223,12 +223,56 @@ def test_broken_jpeg_xl_and_a_missing_package(monkeypatch):
             image_from_bytes(broken, "x.jxl")
     with pytest.raises(ImageTooLarge):
         image_from_bytes(data, "x.jxl", max_pixels=62)
-    monkeypatch.setattr("restore.images.jpeg_xl._package", lambda: None)
+    monkeypatch.setattr("restore.images.formats.find_spec", lambda name: None)
     with pytest.raises(UnsupportedFile) as caught:
         image_from_bytes(data, "x.jxl")
     assert str(caught.value) == (
         "x.jxl: this is a JPEG XL file; JPEG XL needs an extra package: pip install 'restore-toolkit[jxl]'"
     )
+
+
+# PDF
+
+
+def pdf(*pages: np.ndarray, dpi: float = 150) -> bytes:
+    stream = io.BytesIO()
+    first, *others = map(Image.fromarray, pages)
+    first.save(stream, "PDF", resolution=dpi, save_all=True, append_images=others, quality=95)
+    return stream.getvalue()
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.dstack([x * 2, y * 3, x + y]).astype(np.uint8)
+
+
+def test_the_pages_of_a_pdf_have_the_pixels_of_their_scans(tmp_path: Path):
+    pytest.importorskip("pypdfium2")
+    pages = smooth(64, 96), smooth(40, 30)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/scan.pdf").write_bytes(pdf(*pages))
+    first = read_image(tmp_path / "in/scan.pdf")
+    assert first.dpi == pytest.approx((150, 150), abs=0.01)
+    assert np.abs(first.pixels.astype(int) - pages[0]).mean() < 2  # Pillow stores a JPEG
+    assert first.notes == [
+        "a page of a PDF document is drawn at 150 pixels per inch, in sRGB", "only the first of 2 pages is read",
+    ]  # fmt: skip
+    assert fix_with(tmp_path / "in", tmp_path / "out", Inverter(), ext="tiff").done == 1
+    with Image.open(tmp_path / "out/scan.tiff") as image:
+        assert image.n_frames == 2
+        image.seek(1)
+        assert np.abs(255 - np.asarray(image).astype(int) - pages[1]).mean() < 2
+
+
+def test_pdfs_that_cannot_be_read(monkeypatch):
+    pytest.importorskip("pypdfium2")
+    with pytest.raises(DamagedFile, match="it is broken, or has no pages"):
+        image_from_bytes(b"%PDF-1.7" + bytes(99), "x.pdf")
+    with pytest.raises(ImageTooLarge):
+        image_from_bytes(pdf(smooth(64, 96)), "x.pdf", max_pixels=64 * 96 - 1)
+    monkeypatch.setattr("restore.images.formats.find_spec", lambda name: None)
+    with pytest.raises(UnsupportedFile, match=r"this is a PDF document; .* pip install 'restore-toolkit\[pdf\]'"):
+        image_from_bytes(pdf(smooth(64, 96)), "x.pdf")
 
 
 # What a repair makes of them
