@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from restore.images import read_image, write_image
 from restore.images.color import open_profile
-from restore.images.metadata import heif, png
+from restore.images.metadata import av1, heif, png
 from restore.images.stated_colors import StatedColors, colors_of_heif, colors_of_png
 
 LINEAR = np.tile(np.array([34, 50, 46], np.uint8), (16, 16, 1))
@@ -319,3 +319,11 @@ def test_adobe_rgb_that_a_camera_states_in_exif(tmp_path):
 def test_other_exif_blocks_state_no_adobe_rgb(tmp_path, exif):
     Image.fromarray(RAMP).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").icc is None
+
+
+def test_hostile_headers_end_soon():
+    """A length without an end, and extents without a size: as many steps as bytes, not more."""
+    endless = b"\x0a" + b"\xff" * 300_000
+    assert not av1.is_lossless(endless)
+    with pytest.raises(ValueError, match="code points"):
+        heif.with_code_points(b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x10meta" + bytes(8), (12, 13))

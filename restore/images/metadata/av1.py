@@ -116,7 +116,7 @@ def _units(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         size, shift = end - at, 0
         if head & 2:
             size = 0
-            while True:
+            while shift < 56:  # at most 8 bytes
                 byte = data[at]
                 size |= (byte & 127) << shift
                 at, shift = at + 1, shift + 7

@@ -11,6 +11,8 @@ from restore.images.metadata.av1 import SequenceHeader, is_lossless, sequence_he
 #: "Unspecified" in ITU-T H.273.
 _UNSPECIFIED = 2
 _IDENTITY = 0
+#: The headers of a bitstream lie at its beginning.
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ def _extents(data: bytes, boxes: dict[bytes, _Box]) -> Iterator[tuple[int, int, 
             raise IndexError
         return int.from_bytes(data[at : at + size], "big")
 
+    if not offset_size + length_size + index_size:
+        raise ValueError("extents take no space")
     wide = 4 if version == 2 else 2
     count, at = number(at + 6, wide), at + 6 + wide
     for _ in range(count):
@@ -242,7 +246,7 @@ def _extents(data: bytes, boxes: dict[bytes, _Box]) -> Iterator[tuple[int, int, 
 
 def _items_data(data: bytes, boxes: dict[bytes, _Box], item: int) -> list[_Box]:
     return [
-        (b"mdat", offset, min(offset + length, len(data)))
+        (b"mdat", offset, min(offset + min(length, _HEAD_BYTES), len(data)))
         for owner, _, _, offset, length, _ in _extents(data, boxes)
         if owner == item
     ][:1]
