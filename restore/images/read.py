@@ -372,7 +372,8 @@ def assemble_image(
         if kind == "avif" and b"avis" in data[8:32] and frames == 1:
             notes.append("only the first frame of the animation is read")
     elif kind == "bmp":
-        if bmp.read_header(data).missing:
+        bmp_header = bmp.read_header(data)
+        if bmp_header.missing:
             notes.append("the color profile is in another file, or broken; the image is taken as sRGB")
         own = output.dpi and resolution.per_meter(*(dpi / 0.0254 for dpi in output.dpi))
     elif output.dpi is not None:
@@ -429,6 +430,11 @@ def assemble_image(
             stated = None
     elif icc is None and kind == "jpeg" and output.channels == 3 and exif is not None and states_adobe_rgb(exif):
         stated = adobe_rgb()
+    elif icc is None and kind == "bmp" and bmp_header.gamma is not None:
+        colors = png.PngColors(gamma=bmp_header.gamma, chromaticities=bmp_header.chromaticities)
+        found = colors_of_png(colors, gray=output.channels == 1, notes=notes)
+        if found is not None and open_profile(found[0], output.channels) is not None:
+            icc = found[0]  # a profile of that meaning, which a BMP can hold as well
     if broken:
         notes.append(f"{broken}; the image is taken as {'sRGB' if stated is None else 'the rest of the file says'}")
     return DecodedImage(

@@ -408,6 +408,29 @@ def test_a_bmp_keeps_its_profile(tmp_path):
     assert Image.open(tmp_path / "same.png").info["icc_profile"] == ICC
 
 
+@pytest.mark.parametrize("gamma", [1.0, 2.2])
+def test_a_bmp_that_states_primaries_and_gamma_gets_a_profile_of_that_meaning(tmp_path, gamma):
+    values = np.full((4, 4, 3), (34, 50, 46), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "BMP")
+    plain = stream.getvalue()
+    primaries = (0.64, 0.33, 0.03, 0.30, 0.60, 0.10, 0.15, 0.06, 0.79)  # of sRGB, as x, y and z
+    header = struct.pack("<I", 108) + plain[18:54] + bytes(16) + bytes(4)
+    header += struct.pack("<9I", *(round(value * 2**30) for value in primaries))
+    header += struct.pack("<3I", *[round(gamma * 65536)] * 3)
+    data = b"BM" + struct.pack("<IHHI", len(plain) + 68, 0, 0, 122) + header + plain[54:]
+    (tmp_path / "x.bmp").write_bytes(data)
+    image = read_image(tmp_path / "x.bmp")
+    # Linear light: the formula of IEC 61966-2-1. A gamma of 2.2 stands for sRGB itself.
+    expected = (102, 122, 118) if gamma == 1 else (34, 50, 46)
+    assert np.abs(image.to_srgb()[0, 0] * 255 - expected).max() < 1
+    assert (image.icc is None) == (gamma == 2.2)
+    write_image(image, tmp_path / "out.bmp")
+    again = read_image(tmp_path / "out.bmp")
+    assert np.array_equal(again.pixels, values)
+    assert np.abs(again.to_srgb() - image.to_srgb()).max() < 1 / 255
+
+
 # WebP: chunks
 
 
