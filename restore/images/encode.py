@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,10 @@ _LOSSY = ("jpeg", "webp", "avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
 _SIXTEEN_BITS = ("png", "tiff", "avif", "ppm")
 _AVIF_BITS = 12
+#: Flags of libvips: all metadata but EXIF.
+_WITHOUT_EXIF_BLOCK = 31 - 1
 _WITHOUT_EXIF = ("gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi")
+_WITH_PIXEL_SHAPE = ("jpeg", "png", "tiff", "gif")
 _WITHOUT_RESOLUTION = ("gif", "tga", "ico", "ppm", "sgi")
 
 
@@ -173,9 +177,12 @@ def encode(
             return write_netpbm(image.pixels), notes
         if kind in _PILLOW_ONLY:
             options: dict[str, Any] = {"sizes": [image.size[::-1]]} if kind == "ico" else {}
-            if kind in ("bmp", "pcx") and image.dpi:
-                options["dpi"] = image.dpi
+            if kind == "bmp":
+                options["dpi"] = image.dpi or (0, 0)  # Pillow would make one up
             data = _encode_with_pillow(image, _PILLOW_ONLY[kind], options)
+            if kind == "pcx":  # Pillow always writes 100 pixels per inch
+                across, down = (min(round(value), 65535) for value in image.dpi or (0, 0))
+                data = data[:12] + struct.pack("<HH", across, down) + data[16:]
             return bmp.with_profile(data, image.icc) if kind == "bmp" and image.icc else data, notes
     except (pyvips.Error, UnicodeDecodeError) as error:
         reason = decoder_message(error)
@@ -250,6 +257,8 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
         lost.append("EXIF")
     if image.dpi and kind in _WITHOUT_RESOLUTION:
         lost.append("the resolution")
+    if image.pixel_shape and kind not in _WITH_PIXEL_SHAPE:
+        lost.append("the shape of its pixels")
     if lost:
         notes.append(f"{kind.upper()} has no place for what the {image.format.upper()} also holds: {', '.join(lost)}")
     if xmp and image.format == "jpeg":
@@ -393,7 +402,7 @@ def _encode_gif(image: DecodedImage, _quality: int | None, notes: list[str]) -> 
     else:
         notes.append("a GIF holds 256 colors: all colors may change a little")
         data = bytes(_to_vips(image).gifsave_buffer(dither=0, effort=5))
-    return gif.with_extensions(data, xmp=image.xmp, passthrough=image.passthrough)
+    return gif.with_extensions(data, xmp=image.xmp, passthrough=image.passthrough, shape=image.pixel_shape)
 
 
 def _palette_image(image: DecodedImage) -> Image.Image | None:
@@ -427,6 +436,7 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
             bitdepth=(10 if image.bits == 10 else _AVIF_BITS) if sixteen_bits else 8,
             subsample_mode="off",
             effort=3,  # 4 takes six times as long, for the same size on photographs
+            keep="all" if image.exif else _WITHOUT_EXIF_BLOCK,  # libvips would make one up
         )
     )
     if image.exif:

@@ -356,7 +356,7 @@ def assemble_image(
         notes.extend(tiff_header.notes)
     elif kind == "gif":
         gif_header = gif.read_header(data)
-        xmp, passthrough = gif_header.xmp, gif_header.passthrough
+        xmp, passthrough, own = gif_header.xmp, gif_header.passthrough, gif_header.resolution
         rest = trailer.after_image(data, gif_header.end)
         if gif_header.plain_text:
             left_out = ["a text to be drawn over the image"]

@@ -43,6 +43,10 @@ def stated(path: Path) -> dict[str, tuple[float, ...]]:
     if data[6:11] == b"JFIF\0":
         unit, x, y = struct.unpack_from(">BHH", data, 13)
         found["jfif"] = (x, y, unit)
+    if data[:2] == b"BM" or data[:1] == b"\n":
+        x, y = struct.unpack_from("<II", data, 38) if data[:2] == b"BM" else struct.unpack_from("<HH", data, 12)
+        if x or y:
+            found["header"] = (x, y)
     if b"pHYs" in data:
         found["phys"] = struct.unpack_from(">IIB", data, data.index(b"pHYs") + 4)
     return found
@@ -120,7 +124,7 @@ def test_the_shape_turns_with_the_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
-@pytest.mark.parametrize("suffix", [*SUFFIXES, "webp"])
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "webp", "avif", "bmp", "pcx"])
 def test_none_is_made_up(tmp_path, name, suffix):
     Image.fromarray(photo(6, 7)).save(tmp_path / name)
     found = converted(tmp_path, name, (tmp_path / name).read_bytes(), suffix)
@@ -144,6 +148,25 @@ def test_a_rounded_resolution_is_no_contradiction():
 @pytest.mark.parametrize(("dpi", "expected"), [((0.2, 0.2), (0, 1, 1)), ((1e6, 1e6), (0, 1, 1)), (None, (0, 1, 1))])
 def test_what_a_jfif_segment_cannot_hold_is_not_written(dpi, expected):
     assert density(dpi, None) == expected
+
+
+def test_the_shape_of_a_gif_s_pixels_is_kept(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7, channels=1)).save(stream, "GIF")
+    data = stream.getvalue()
+    wide = data[:12] + bytes((2 * 64 - 15,)) + data[13:]  # pixels twice as wide as high
+    (tmp_path / "a.gif").write_bytes(wide)
+    for name in ("b.png", "c.gif"):
+        write_image(read_image(tmp_path / "a.gif"), tmp_path / name)
+        assert read_image(tmp_path / name).pixel_shape in ((64, 128), (1, 2))
+    assert (tmp_path / "c.gif").read_bytes()[12] == wide[12]
+
+
+@pytest.mark.parametrize("ext", ["avif", "webp", "bmp"])
+def test_a_format_without_a_shape_of_pixels_says_so(tmp_path, ext):
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(0, 2, 1))
+    notes = write_image(read_image(tmp_path / "a.jpg"), tmp_path / f"out.{ext}")
+    assert "the shape of its pixels" in notes[0]
 
 
 @pytest.mark.parametrize("dpi", [None, 300])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from restore.images.metadata.photoshop import Captions
+from restore.images.metadata.resolution import Resolution
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _PLAIN_TEXT, _COMMENT, _APPLICATION = 0x01, 0xFE, 0xFF
@@ -23,6 +24,7 @@ class GifHeader:
     Attributes:
         xmp: XMP packet, or None.
         passthrough: comments and extensions of applications, raw.
+        resolution: the shape of a pixel, or None.
         plain_text: there is a text to be drawn over the image, which no reader draws.
         end: the position after the last block.
     """
@@ -31,6 +33,7 @@ class GifHeader:
     passthrough: bytes = b""
     plain_text: bool = False
     end: int = 0
+    resolution: Resolution | None = None
 
 
 def read_header(data: bytes) -> GifHeader:
@@ -47,22 +50,28 @@ def read_header(data: bytes) -> GifHeader:
             xmp = xmp or (body[: -len(_MAGIC)] if body.endswith(_MAGIC) else None)
         elif kind == _COMMENT or (kind == _APPLICATION and data[begin + 3 : begin + 14] not in _LOOPS):
             passthrough += data[begin:stop]
-    return GifHeader(xmp, bytes(passthrough), plain_text, end)
+    ratio = data[12] if len(data) > 12 else 0  # width by height of a pixel: 15 more, in 64ths
+    resolution = Resolution(64, ratio + 15, 0) if ratio else None
+    return GifHeader(xmp, bytes(passthrough), plain_text, end, resolution)
 
 
-def with_extensions(data: bytes, *, xmp: bytes | None, passthrough: bytes) -> bytes:
-    """Insert extensions into a GIF, before its first image.
+def with_extensions(
+    data: bytes, *, xmp: bytes | None, passthrough: bytes, shape: tuple[float, float] | None = None
+) -> bytes:
+    """Insert extensions into a GIF, before its first image, and state the shape of its pixels.
 
     Args:
         data: a GIF.
         xmp: an XMP packet, or None.
         passthrough: raw extensions of the source (`GifHeader.passthrough`).
+        shape: of a pixel, as densities across and down; None = square.
     """
     new = passthrough
+    ratio = 0 if shape is None else min(max(round(64 * shape[1] / shape[0]) - 15, 1), 255)
     if xmp:
         new += bytes((_EXTENSION, _APPLICATION, len(_XMP))) + _XMP + xmp + _MAGIC
     at = _after_palette(data)
-    return b"GIF89a" + data[6:at] + new + data[at:] if new else data
+    return b"GIF89a" + data[6:12] + bytes((ratio,)) + data[13:at] + new + data[at:] if new or ratio else data
 
 
 def contents(passthrough: bytes) -> list[str]:
