@@ -437,6 +437,7 @@ def assemble_image(
             icc = found[0]  # a profile of that meaning, which a BMP can hold as well
     if broken:
         notes.append(f"{broken}; the image is taken as {'sRGB' if stated is None else 'the rest of the file says'}")
+    reoriented = orientation != 1 or (kind in ("avif", "heic") and heif_header.turned)
     return DecodedImage(
         pixels=pixels,
         alpha=alpha,
@@ -446,7 +447,7 @@ def assemble_image(
         bits=output.bits,
         format=kind,
         exif=None if exif is None else upright_exif(exif, size),
-        xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=orientation != 1),
+        xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=reoriented),
         jpeg=jpeg_header,
         dpi=dpi,
         pixel_shape=shape,
@@ -454,7 +455,7 @@ def assemble_image(
         passthrough=passthrough,
         trailer=rest.kept,
         transparent=tiff_header is None or tiff_header.extra != 0,
-        reoriented=orientation != 1,
+        reoriented=reoriented,
         notes=notes,
     )
 

@@ -25,6 +25,7 @@ class HeifHeader:
         full_range: the values use all codes, not only those of video.
         gray: only lightness is coded.
         unquantized: the pixels of an AVIF are stored without loss.
+        turned: the file asks to rotate or mirror the pixels, which decoders do.
     """
 
     code_points: tuple[int, int] | None = None
@@ -32,6 +33,7 @@ class HeifHeader:
     full_range: bool = True
     gray: bool = False
     unquantized: bool = False
+    turned: bool = False
 
     @property
     def lossless(self) -> bool:
@@ -144,7 +146,8 @@ def _header(data: bytes) -> HeifHeader:
         if kind == b"colr" and data[start : start + 4] == b"nclx":
             primaries, transfer, matrix = struct.unpack_from(">3H", data, start + 4)
             points, full_range = (primaries, transfer), bool(data[start + 10] & 128)
-    return HeifHeader(points, matrix, full_range, gray, unquantized)
+    turned = any(kind == b"imir" or (kind == b"irot" and data[start] & 3) for kind, start, _ in own)
+    return HeifHeader(points, matrix, full_range, gray, unquantized, turned)
 
 
 # Boxes: (kind, start and end of the body)
