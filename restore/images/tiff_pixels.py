@@ -33,13 +33,13 @@ _BLOCK = 1 << 20
 def refusal(header: TiffHeader) -> str:
     """Why the pixels cannot be read; "" if nothing speaks against it."""
     photometric, bits = header.number(PHOTOMETRIC, -1), header.number(BITS, 1)
-    if PHOTOMETRIC not in header.tags and header.tags:
+    if PHOTOMETRIC not in header.tags and header.tags and bits > 1:
         return "it does not say what its values mean (PhotometricInterpretation)"
     if photometric not in (-1, 0, 1, 2, 3, _CMYK, _YCBCR, _LAB, LOGLUV):
         return f"its colors are {_NAMES.get(photometric, f'of photometric interpretation {photometric}')}"
     if photometric == _CMYK and header.number(_INK_SET, 1) != 1:
         return "its inks are not cyan, magenta, yellow and black"
-    if len(set(header.numbers(BITS, 1))) > 1:
+    if len(set(header.numbers(BITS, 1)[: header.number(SAMPLES, 1)])) > 1:
         return "its channels have different numbers of bits"
     if bits == 8 and photometric != _LAB and _SIGNED in header.numbers(_SAMPLE_FORMAT, 1):
         return "its values are signed integers of 8 bits"
@@ -131,7 +131,7 @@ def ycbcr_to_rgb(values: np.ndarray, header: TiffHeader) -> np.ndarray:
 
 def is_packed(header: TiffHeader) -> bool:
     """Whether `unpack` reads the pixels: gray or RGB of any number of bits, uncompressed or deflated."""
-    bits = header.numbers(BITS, 1)
+    bits = header.numbers(BITS, 1)[: header.number(SAMPLES, 1)]
     return (
         len(set(bits)) == 1
         and 2 <= bits[0] <= 15

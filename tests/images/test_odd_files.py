@@ -11,6 +11,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.images import read_image, write_image
+from restore.images.encode import WRITABLE_FORMATS
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "odd_files"
 READ = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "AVIF", "ICO", "TGA", "PCX", "PPM", "SGI"}
@@ -46,6 +47,8 @@ def test_each_odd_file_is_read_or_refused_with_a_reason(tmp_path, capfd):
             continue
         if pillow[0] == "OK" and not any(word in row["path"] for word in DIFFERS):
             wrong += _differences(path, picture)
+        if picture.format not in WRITABLE_FORMATS:
+            continue
         write_image(picture, tmp_path / "out", format=picture.format)
         if picture.format in ("png", "tiff", "bmp"):
             again = read_image(tmp_path / "out")

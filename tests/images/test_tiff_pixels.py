@@ -194,6 +194,18 @@ def test_a_further_channel_is_transparency_only_if_the_file_says_so(channels, ex
     assert bool(notes) is (extra != 2)
 
 
+def test_bits_of_unstated_meaning_are_taken_as_those_of_a_fax():
+    bits = np.array([[0xF0], [0x0F]], np.uint8)
+    image = decoded(plain(bits[:, :, None], t256=(3, [8]), t258=(3, [1]), t262=None))
+    assert image.pixels[:, :, 0].tolist() == [[0] * 4 + [255] * 4, [255] * 4 + [0] * 4]
+    assert any("0 is taken as white" in note for note in image.notes)
+
+
+def test_a_list_of_bits_that_is_longer_than_the_channels_is_cut():
+    pixels = noise()
+    assert np.array_equal(decoded(plain(pixels, t258=(3, [8, 8, 8, 1]))).pixels, pixels)
+
+
 @pytest.mark.parametrize(("luma", "u", "v"), [(0.18, 81, 192), (0.5, 102, 205), (0.05, 70, 190)])
 def test_logluv_is_converted_as_its_formulas_say(luma, u, v):
     level = int(256 * (math.log2(luma) + 64))  # Ward Larson, LogLuv encoding for full-gamut images, 1998

@@ -180,6 +180,8 @@ def _in_stream_order(entry: Entry) -> bytes:
 
 def _left_out(tags: Directory) -> list[str]:
     notes = []
+    if PHOTOMETRIC not in tags:  # only such images of one bit are read
+        notes.append("the file does not say what its values mean: 0 is taken as white, as in faxes")
     if _LAYERS in tags:
         notes.append("Photoshop's layers are left out: the flattened image is read")
     if _SUB_IFDS in tags:
