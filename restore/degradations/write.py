@@ -17,6 +17,7 @@ from restore.devices import usable_cpus
 from restore.errors import RestoreError, printable
 from restore.files import check_not_within, check_writable
 from restore.images import find_images, index_by_stem, pair_key, read_rgb8, write_png
+from restore.images.formats import left_out_lines
 
 
 @dataclass
@@ -28,6 +29,7 @@ class DegradeSummary:
         written: number of degraded images.
         masks: number of masks.
         failed: (path relative to the clean folder, reason) of each image that failed.
+        warnings: what is left out, one line each.
         seconds: total time.
     """
 
@@ -35,13 +37,14 @@ class DegradeSummary:
     written: int = 0
     masks: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def format(self) -> list[str]:
         """Lines of text, failures last."""
         masks = f" and {self.masks} masks" if self.masks else ""
         counts = f"{self.written} images degraded ({self.damage}){masks}; {self.seconds:.1f} s"
-        return [counts, *(f"failed: {printable(name)}: {reason}" for name, reason in self.failed)]
+        return [*self.warnings, counts, *(f"failed: {printable(name)}: {reason}" for name, reason in self.failed)]
 
 
 def write_degraded(
@@ -80,7 +83,8 @@ def write_degraded(
     degradation = degradation if isinstance(degradation, Degradation) else load_degradation(degradation)
     if workers < 0:
         raise RestoreError("workers must be at least 0", where=f"workers={workers}")
-    images = find_images(clean_dir)
+    left_out: list[Path] = []
+    images = find_images(clean_dir, on_left_out=left_out.append)
     if not images:
         raise RestoreError("this folder holds no images", where=clean_dir)
     folders = {"damaged": out_dir / "damaged", "masks": out_dir / "masks"}
@@ -93,7 +97,7 @@ def write_degraded(
         check_writable(folder)
 
     started = time.monotonic()
-    summary = DegradeSummary(degradation.name)
+    summary = DegradeSummary(degradation.name, warnings=left_out_lines(left_out, hint="name one as CLEAN_DIR"))
 
     def degrade_one(relative: Path) -> str | None:
         try:

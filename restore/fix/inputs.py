@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource
 from restore.fix.options import FilePath, FixOptions
 from restore.images import NotAnImage, UnsupportedFile, find_images, format_of, unlistable_message
-from restore.images.formats import matches
+from restore.images.formats import left_out_lines, matches
 
 #: Standard input or output in the place of a file.
 PIPE = Path("-")
@@ -297,17 +296,7 @@ def _add_folder(listing: Listing, source: Path, prefix: Path, options: FixOption
     for place, error in unlistable.items():
         code: ReasonCode = "no_permission" if isinstance(error, PermissionError) else "io_error"
         listing.unreadable.append(Unreadable(source / place, prefix / place, unlistable_message(error), code))
-    listing.warnings += _left_out_lines(left_out)
-
-
-def _left_out_lines(paths: Iterable[Path]) -> list[str]:
-    """What a folder holds that is not repaired without being asked for, in at most one line."""
-    counts = Counter("._*" if path.name.startswith("._") else printable(path.name) for path in paths)
-    if not counts:
-        return []
-    named = [f"{name} ({count} times)" if count > 1 else name for name, count in counts.most_common(5)]
-    more = f" and {len(counts) - len(named)} more" if len(counts) > len(named) else ""
-    return [f"left out, as hidden or made by a system: {', '.join(named)}{more}; name one as INPUT to repair it"]
+    listing.warnings += left_out_lines(left_out, hint="name one as INPUT to repair it")
 
 
 def _warn_of_folders(listing: Listing, listed: Sequence[Path]) -> None:

@@ -50,7 +50,7 @@ ReasonCode = Literal[
 - `several_masks`: failed; more than one file could be its mask.
 - `bad_mask`: failed; its mask cannot be read, or is of another size.
 - `not_an_image`: skipped; failed if its name says that it is an image, or if the user named it.
-- `unsupported`: failed; an image of a format that is not read, such as PDF or camera raw.
+- `unsupported`: failed; an image of a format that is not read, such as camera raw, or that is only read, without `ext`.
 - `too_large`: failed; over `--max-pixels`, or too large for the memory.
 - `damaged`: failed; damaged or truncated, see `--allow-truncated`.
 - `not_found`, `no_permission`, `changed`: failed; the file vanished, may not be read or written, or changed meanwhile.

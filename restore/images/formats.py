@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 
 #: Suffix -> format, for all formats that can be read.
@@ -344,6 +345,21 @@ def find_images(
 def unlistable_message(error: OSError) -> str:
     """Why a folder cannot be listed, in words for the user."""
     return f"the folder cannot be listed: {error.strerror}"
+
+
+def left_out_lines(paths: Iterable[Path], *, hint: str) -> list[str]:
+    """What `find_images` leaves out without being asked to, in at most one line.
+
+    Args:
+        paths: what its `on_left_out` got.
+        hint: how to get at them.
+    """
+    counts = Counter("._*" if path.name.startswith("._") else printable(path.name) for path in paths)
+    if not counts:
+        return []
+    named = [f"{name} ({count} times)" if count > 1 else name for name, count in counts.most_common(5)]
+    more = f" and {len(counts) - len(named)} more" if len(counts) > len(named) else ""
+    return [f"left out, as hidden or made by a system: {', '.join(named)}{more}; {hint}"]
 
 
 def composed(name: str) -> str:

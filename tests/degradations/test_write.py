@@ -132,3 +132,11 @@ def test_places_that_cannot_be_written_to_are_refused_before_anything_is(
     with pytest.raises(RestoreError, match="no permission to write"):
         write_degraded(clean, tmp_path / "new", "noise")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_folder_leaves_out_is_told(clean: Path, tmp_path: Path) -> None:
+    (clean / "@eaDir").mkdir()
+    (clean / "@eaDir/x.png").touch()
+    summary = write_degraded(clean, tmp_path / "out", "inpaint-thin", workers=1)
+    assert summary.failed == []
+    assert summary.format()[0] == "left out, as hidden or made by a system: @eaDir; name one as CLEAN_DIR"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
 
 from restore.errors import RestoreError
 from restore.fix.detect import plan_detect
-from restore.fix.options import DetectOptions
+from restore.fix.options import DetectOptions, declared
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, logged, photo, plan_with, save, snapshot
 
 
@@ -130,6 +131,17 @@ def test_detect_takes_several_too(there):
         plan_detect([], "masks", DetectOptions(files_from="list")),
     ):
         assert [job.target.name for job in plan.jobs] == ["a_mask.png", "b_mask.png"]
+
+
+def test_hints_name_only_options_that_the_command_has(there):
+    save(there / "in/a.jpg", photo(4, 4))
+    save(there / "masks/a_mask.png", photo(4, 4))
+    for options in (DetectOptions(), DetectOptions(exclude=["a.jpg"]), DetectOptions(include=["x"])):
+        with pytest.raises(RestoreError) as caught:
+            plan_detect("in", "masks", options)
+        named = set(re.findall(r"--([a-z-]+)", str(caught.value)))
+        assert named <= {name.replace("_", "-") for name in declared(DetectOptions)}
+        assert named
 
 
 def test_second_outputs_and_pages_have_the_names_of_the_outputs(there):
