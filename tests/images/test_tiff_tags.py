@@ -9,7 +9,7 @@ from PIL import Image
 
 from restore.images import image_from_bytes, read_image, write_image
 from restore.images.encode import encode
-from restore.images.metadata import tiff
+from restore.images.metadata import tiff, tiff_pages
 from tests.images.tiffs import build, noise, plain, tags_of
 
 TEXTS = {
@@ -232,3 +232,18 @@ def test_a_mask_of_one_bit_is_told():
     image = image_from_bytes(build(plain(noise()), mask), "x.tif", all_pages=True)
     assert image.notes == ["a mask among the pages is left out"]
     assert image.infrared is None
+
+
+def test_a_big_tiff_whose_list_of_pages_leads_nowhere_has_one_page():
+    data = bytearray(build(plain(noise()), big=True))
+    (at,) = struct.unpack_from("<Q", data, 8)
+    (count,) = struct.unpack_from("<Q", data, at)
+    for place in (1 << 63, (1 << 64) - 1, len(data)):
+        struct.pack_into("<Q", data, at + 8 + 20 * count, place)
+        assert tiff_pages.find_pages(data).pages == [at]
+        assert tiff_pages.missing_pages(data, 1) == [
+            "the list of pages is broken after page 1: any further pages are lost"
+        ]
+    struct.pack_into("<Q", data, at, (1 << 63) + 1)  # the number of its tags
+    assert tiff_pages.find_pages(data).pages == [at]
+    assert len(tiff_pages.missing_pages(data, 1)) == 1

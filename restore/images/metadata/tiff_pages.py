@@ -89,7 +89,7 @@ def missing_pages(data: Any, found: int) -> list[str]:
     with suppress(struct.error, OverflowError):
         for one in _directories(data):
             links.append(one.link)
-    with suppress(struct.error):
+    with suppress(struct.error, OverflowError):
         ends = struct.unpack_from(order + ("Q" if big else "I"), data, links[-1])[0] == 0
     return [] if ends else [f"the list of pages is broken after page {found}: any further pages are lost"]
 
