@@ -247,3 +247,4 @@ def test_a_big_tiff_whose_list_of_pages_leads_nowhere_has_one_page():
     struct.pack_into("<Q", data, at, (1 << 63) + 1)  # the number of its tags
     assert tiff_pages.find_pages(data).pages == [at]
     assert len(tiff_pages.missing_pages(data, 1)) == 1
+    tiff_pages.isolate_page(data, at)

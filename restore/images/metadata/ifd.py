@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+#: What `struct` raises for a position beyond the end of the file, or of any memory.
+BEYOND = (struct.error, OverflowError, IndexError)
 #: Type -> bytes of a value. 13 and 18 are positions of directories.
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 POSITIONS = (13, 18)
@@ -122,7 +124,7 @@ class _Reader:
             return None
         try:
             return self.read(at, depth)
-        except (struct.error, OverflowError):  # the position is beyond the end of the file
+        except BEYOND:  # the position is beyond the end of the file
             return None
 
 
@@ -217,5 +219,5 @@ def read_block(block: bytes) -> tuple[Directory, str]:
             raise ValueError("the block has no header")
         at = struct.unpack_from(order + "I", block, start + 4)[0]
         return read_directory(block, at, order, start=start), order
-    except (struct.error, OverflowError) as error:
+    except BEYOND as error:
         raise ValueError("the block is broken") from error

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from restore.images.metadata import photoshop
 from restore.images.metadata.ifd import (
+    BEYOND,
     EXIF_IFD,
     GPS_IFD,
     INTEROP_IFD,
@@ -131,7 +132,7 @@ def read_header(data: Any, at: int, *, first: int | None = None) -> TiffHeader:
             above = read_directory(data, first, order, big=big, without=(_LAYERS,))
             tags |= {tag: above[tag] for tag in above if tag not in tags and _is_kept(tag, above[tag])}
             tags |= {tag: above[tag] for tag in (_XMP, _LAYERS, _DNG_VERSION) if tag in above and tag not in tags}
-    except (struct.error, OverflowError):
+    except BEYOND:
         return TiffHeader()
     header = TiffHeader(tags=tags, order=order)
     photometric, samples = header.number(PHOTOMETRIC, -1), header.number(SAMPLES, 1)

@@ -8,7 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from restore.images.metadata.ifd import EXIF_IFD, GPS_IFD, INTEROP_IFD, SIZES, layout_of, numbers, read_directory
+from restore.images.metadata.ifd import (
+    BEYOND,
+    EXIF_IFD,
+    GPS_IFD,
+    INTEROP_IFD,
+    SIZES,
+    layout_of,
+    numbers,
+    read_directory,
+)
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _SUB_IFDS = 254, 255, 256, 257, 330
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: a smaller copy of another page, a mask of one
@@ -46,7 +55,7 @@ def find_pages(data: Any) -> Pages:
     chain that is broken, or circular, ends there.
     """
     found: list[_Found] = []
-    with suppress(struct.error, OverflowError):  # the chain points beyond the end of the file
+    with suppress(*BEYOND):  # the chain points beyond the end of the file
         for one in _directories(data):
             found.append(one)
     if not found:
@@ -72,7 +81,7 @@ def find_pages(data: Any) -> Pages:
 def _full_size_below(data: Any, first: _Found) -> list[_Found]:
     """The directory of the image of which the first directory is a smaller copy, if that points to it."""
     order, big = layout_of(data)
-    with suppress(struct.error, OverflowError):
+    with suppress(*BEYOND):
         below = numbers(read_directory(data, first.at, order, big=big).get(_SUB_IFDS), order)
         for at in below[:16]:
             one = _look(data, int(at), order, big)
@@ -86,10 +95,10 @@ def missing_pages(data: Any, found: int) -> list[str]:
     order, big = layout_of(data)
     links = [8 if big else 4]
     ends = False
-    with suppress(struct.error, OverflowError):
+    with suppress(*BEYOND):
         for one in _directories(data):
             links.append(one.link)
-    with suppress(struct.error, OverflowError):
+    with suppress(*BEYOND):
         ends = struct.unpack_from(order + ("Q" if big else "I"), data, links[-1])[0] == 0
     return [] if ends else [f"the list of pages is broken after page {found}: any further pages are lost"]
 
@@ -103,7 +112,7 @@ def isolate_page(file: bytearray, at: int) -> None:
     """
     order, big = layout_of(file)
     struct.pack_into(order + ("Q" if big else "I"), file, 8 if big else 4, at)
-    with suppress(struct.error, OverflowError, StopIteration):  # the decoder reports what is wrong
+    with suppress(*BEYOND, StopIteration):  # the decoder reports what is wrong
         struct.pack_into(order + ("Q" if big else "I"), file, next(_directories(file)).link, 0)
 
 
