@@ -99,9 +99,10 @@ def read_header(data: bytes) -> Header:
 def _read_jp2h(data: bytes, start: int, end: int, header: Header) -> None:
     for kind, at, stop in _boxes(data, start, end):
         if kind == b"colr" and header.color is None and "icc-profile-data" not in header.fields:
-            if data[at] == 1:
+            method = data[at : min(at + 1, stop)]
+            if method == b"\1":
                 header.color = int.from_bytes(data[at + 3 : at + 7], "big")
-            elif data[at] in (2, 3):
+            elif method in (b"\2", b"\3"):
                 header.fields["icc-profile-data"] = data[at + 3 : stop]
         elif kind == b"res ":
             for _, place, last in _boxes(data, at, stop):

@@ -178,6 +178,10 @@ def test_broken_jpeg_2000():
         image_from_bytes(data[: len(data) // 2], "x.jp2")
     with pytest.raises(ImageTooLarge):
         image_from_bytes(data, "x.jp2", max_pixels=62)
+    start = data.index(b"colr") - 4
+    for cut in (start + 8, start + 9):  # ends inside the color box
+        with pytest.raises(DamagedFile):
+            image_from_bytes(data[:cut], "x.jp2")
     signed = data.replace(b"\x07\x01\x01", b"\x87\x01\x01")
     assert signed != data
     with pytest.raises(UnsupportedFile, match="its values are signed"):
