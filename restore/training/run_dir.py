@@ -307,11 +307,13 @@ def _in_current_form(found: Any) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys."""
+    """Nested values under dotted keys: `damage.steps.3.sigma`. Lists without mappings, such as ranges, stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if prefix + key in without:
             continue
+        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            value = {str(number): part for number, part in enumerate(value)}
         if isinstance(value, dict):
             flat |= _flat(value, without, f"{prefix}{key}.")
         else:

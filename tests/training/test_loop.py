@@ -118,6 +118,18 @@ def test_another_config_in_the_same_folder_is_refused_and_the_difference_named(c
         train(config(clean, tmp_path / "run", total_steps=2, seed=1))
 
 
+def test_only_the_value_that_differs_is_named_not_the_whole_list_of_steps(clean: Path, tmp_path: Path) -> None:
+    def damage(quality: int) -> dict[str, object]:
+        return {"steps": [{"one_of": [{"steps": [{"name": "blur", "sigma": [1, 2]}]}, {"steps": [
+            {"name": "jpeg", "quality": [quality, 90]}]}]}]}  # fmt: skip
+
+    train(config(clean, tmp_path / "run", total_steps=2, damage=damage(50)))
+    with pytest.raises(RestoreError) as refused:
+        train(config(clean, tmp_path / "run", total_steps=2, damage=damage(60)))
+    different = "(damage.steps.0.one_of.1.steps.0.quality was [50, 90], is [60, 90])"
+    assert different in refused.value.what
+
+
 def test_two_runs_in_one_folder_are_refused(clean: Path, tmp_path: Path) -> None:
     from restore.training.run_dir import RunFolder
 
