@@ -73,7 +73,7 @@ def test_shipped_networks_stay_within_their_budget(name: str) -> None:
 
 
 def test_the_detector_stays_within_its_budget() -> None:
-    model = build_generator("unet", generator_args(load_train_config("detector", [])))
+    model = build_generator("pyramid-unet", generator_args(load_train_config("detector", [])))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.rand(1, 3, 256, 256))
     assert 2 * count_parameters(model) <= 12e6, "bytes in half precision"

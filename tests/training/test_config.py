@@ -16,7 +16,7 @@ from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
 
 NAMES = config_names("train")
-PROMISED = {"pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector"}
+PROMISED = {"pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector", "detector-plain"}
 
 # Smaller pictures and networks, so that a step takes a moment; all else is as shipped.
 SMALL = [
@@ -49,7 +49,7 @@ def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None
         "pix2pix": [f"data.side_by_side={clean}", "data.resize=72", *SMALL_PIX2PIX],
         "pix2pix-inpaint": [f"data.folders=[{clean}]", *SMALL_PIX2PIX],
     }.get(name, [f"data.folders=[{clean}]"])
-    joins = [] if name == "detector" else ["loss.adversarial_start=1"]
+    joins = [] if name.startswith("detector") else ["loss.adversarial_start=1"]
     settings = load_train_config(name, [*SMALL, *source, *joins, f"out={tmp_path / name}"])
     seen: list[dict[str, float]] = []
     assert train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values))).finished
