@@ -168,8 +168,8 @@ class FixOptions(BatchOptions):
     old_photos: Annotated[
         bool,
         Option(
-            "For old photographs: correct fading, find damage, fill it and clean up. Options given beside it win: "
-            "--no-correct-fading, --masks none, --no-clean-up, --match-grain.",
+            "For old photographs: find damage, correct fading, fill the damage and clean up. Options given beside it "
+            "win: --no-correct-fading, --masks none, --no-clean-up, --match-grain.",
             "What to repair",
         ),
     ] = False

@@ -210,7 +210,7 @@ class Reader:
                 steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
             if steps:
                 # Fading correction and color conversion need no model, so the idle reader threads do them.
-                if steps.correct_fading:
+                if steps.correct_fading and not steps.detect:  # a detector sees the image as it was
                     correct_fading(pages[0])
                 else:
                     pages[0].image  # noqa: B018

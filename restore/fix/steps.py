@@ -1,6 +1,6 @@
 """The steps of a repair: one list for all images, in memory or out of core.
 
-    correct fading -> detect damage -> fill holes, or restore everywhere -> clean up -> blend
+    detect damage -> correct fading -> fill holes, or restore everywhere -> clean up -> blend
 
 `run_steps` is that list. It works on a `Page`, which hides where the pixels are stored: `restore.fix.pages.MemoryPage`
 holds an array, `restore.fix.out_of_core.SpooledPage` reads and writes rows of files on disk. Decoding, encoding and the
@@ -83,16 +83,16 @@ class Steps:
     """The steps of an image. Without any step the file is copied.
 
     Attributes:
-        correct_fading: correct fading before any model runs.
         detect: detect damage; the result replaces the mask.
+        correct_fading: correct fading before any model repairs the image.
         restore: fill holes, or restore the whole image if there is no mask.
         clean_up: restore the whole image afterwards.
         masked: the repair is limited to a mask, read or detected.
         spare_clean: discard a clean-up that changes the image by less than `CLEAN_LEVELS`.
     """
 
-    correct_fading: bool = False
     detect: bool = False
+    correct_fading: bool = False
     restore: bool = False
     clean_up: bool = False
     masked: bool = False
@@ -159,12 +159,13 @@ def run_steps(
     Raises:
         RestoreError: exit code 1; out of memory, or a model's output contains NaN or Inf.
     """
+    if steps.detect:
+        # Before fading is corrected: detectors learn damage on faded images, and miss more of it in contrasty ones.
+        assert models.detector is not None
+        detect(page, models.detector, tile_of(models.detector), dilate_px, feather_px, on_event)
     if steps.correct_fading:
         correct_fading(page)
     page.everywhere = page.fading_corrected or not steps.masked
-    if steps.detect:
-        assert models.detector is not None
-        detect(page, models.detector, tile_of(models.detector), dilate_px, feather_px, on_event)
     if steps.restore:
         assert models.restorer is not None
         if page.has_mask:
@@ -325,8 +326,8 @@ def steps_done(pages: Sequence[Page], steps: Steps) -> list[str]:
     """The steps that ran on an image and, but for `detect`, changed it: in order, as the log names them."""
     filled = any(page.filled for page in pages)
     done = {
-        "correct_fading": any(page.fading_corrected for page in pages),
         "detect": steps.detect,
+        "correct_fading": any(page.fading_corrected for page in pages),
         "fill_holes": filled and steps.masked,
         "restore": filled and not steps.masked,
         "clean_up": any(page.cleaned for page in pages),

@@ -248,7 +248,11 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("train", "phot"), 2, "did you mean 'photo'"),
         (("train", "photo", "data.bacth=3"), 2, "did you mean 'data.batch'"),
         (("train", "photo", "data.folders=[nowhere]"), 2, "nowhere"),
-        (("train",), 2, "no config given; use one of colorize, detector, inpaint, photo, pix2pix, pix2pix-inpaint, or"),
+        (
+            ("train",),
+            2,
+            "no config given; use one of colorize, detector, detector-plain, inpaint, photo, pix2pix",
+        ),
         (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),
         (("export", "photo", "{tmp}/net", "--format", "pix2pix"), 2, "is a unet"),
         (("export", "photo", "{tmp}/net", "--format", "onnx"), 2, "onnx"),

@@ -75,7 +75,7 @@ def test_help_is_in_panels_and_fits_in_80_columns(command: str) -> None:
     panels = ["Masks:", "Files:", "Speed:", "Safety:"]
     assert [line for line in text.splitlines() if line in panels] == panels
     assert max(map(len, text.splitlines())) <= 80
-    assert "..." not in text
+    assert "..." not in text.split("\n\n", 1)[1], "only the usage line has dots: they mean several"
     assert f"\n    restore {command} scans/" in text
 
 

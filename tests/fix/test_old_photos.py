@@ -77,7 +77,7 @@ def run(source: Path, target: Path, **options: Any) -> Summary:
 def test_every_step_runs_and_is_recorded(scans: Path, tmp_path: Path) -> None:
     run(scans, tmp_path / "out", log=tmp_path / "log", html_report=tmp_path / "page")
     new, done = logged(tmp_path / "log")
-    assert done["steps"] == ["correct_fading", "detect", "fill_holes", "clean_up"]
+    assert done["steps"] == ["detect", "correct_fading", "fill_holes", "clean_up"]
     assert list(done["models"]) == ["graded", "hole", "cleaner"]
     assert done["damaged_fraction"] == pytest.approx(24 / 10_000)
     settings = {"old_photos": True, "masks": "auto", "correct_fading": True, "sensitivity": "normal"}
@@ -93,7 +93,7 @@ def test_every_step_runs_and_is_recorded(scans: Path, tmp_path: Path) -> None:
         assert words in event["parameters"]
 
     rows = {row["name"]: row["note"] for row in data_of(tmp_path / "page")["rows"]}
-    assert rows["old.png"] == "fading corrected, searched for damage, holes filled, cleaned up"
+    assert rows["old.png"] == "searched for damage, fading corrected, holes filled, cleaned up"
     assert rows["new.png"] == "nothing to repair"
 
     assert (new["steps"], new["reason_code"]) == (["detect"], "nothing_to_repair")
@@ -104,8 +104,8 @@ def test_every_step_runs_and_is_recorded(scans: Path, tmp_path: Path) -> None:
     ("options", "steps"),
     [
         ({"correct_fading": False}, ["detect", "fill_holes", "clean_up"]),
-        ({"clean_up": False}, ["correct_fading", "detect", "fill_holes"]),
-        ({"match_grain": True}, ["correct_fading", "detect", "fill_holes"]),
+        ({"clean_up": False}, ["detect", "correct_fading", "fill_holes"]),
+        ({"match_grain": True}, ["detect", "correct_fading", "fill_holes"]),
         ({"masks": "none"}, ["correct_fading", "restore"]),
         ({"masks": "none", "correct_fading": False}, ["restore"]),
         ({"masks": "none", "clean_up": False}, ["correct_fading"]),
