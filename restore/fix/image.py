@@ -23,7 +23,7 @@ from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
 from restore.fix.stages import Stages
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes
-from restore.images.decode import check_size
+from restore.images.decoder_output import check_size
 from restore.images.encode import encode, without_metadata
 from restore.images.read import check_mask_size
 

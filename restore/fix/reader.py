@@ -21,7 +21,7 @@ from restore.fix.plan import FixPlan, Job
 from restore.fix.results import ResultRecorder
 from restore.fix.steps import Models, Steps, correct_fading
 from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
-from restore.images.decode import DamagedFile, ImageTooLarge, check_bytes
+from restore.images.decoder_output import DamagedFile, ImageTooLarge, check_bytes
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan, Job
 from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage, UnsupportedFile
-from restore.images.decode import DamagedFile, ImageTooLarge
+from restore.images.decoder_output import DamagedFile, ImageTooLarge
 
 Progress = Callable[[Record, int, int], None]
 

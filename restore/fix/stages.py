@@ -33,7 +33,7 @@ from restore.fix.steps import (
     tiles_of,
 )
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
-from restore.images.decode import DamagedFile
+from restore.images.decoder_output import DamagedFile
 from restore.images.encode import encode, without_metadata
 from restore.signals import defer_signals
 

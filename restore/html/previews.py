@@ -18,7 +18,7 @@ from restore.files import write_error_message
 from restore.html.folder import IMAGES
 from restore.html.rows import Row, visible
 from restore.images import read_image, read_mask
-from restore.images.decode import ImageTooLarge
+from restore.images.decoder_output import ImageTooLarge
 
 #: Longer side of a preview.
 PREVIEW_PX = 1600

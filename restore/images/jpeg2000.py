@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from restore.images.decode import DecoderOutput, check_size, decode_with_pillow
+from restore.images.decode_pillow import decode_with_pillow
+from restore.images.decoder_output import DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
 
 _EXIF = b"JpgTiffExif->JP2"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from restore.images.decode import DamagedFile, DecoderOutput, check_size, decode
+from restore.images.decode import decode
+from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
 from restore.images.metadata.exif import orientation_of
 
 

@@ -18,16 +18,8 @@ import pyvips
 from restore.errors import RestoreError
 from restore.files import temporary_path
 from restore.images import tiff_pixels
-from restore.images.decode import (
-    DamagedFile,
-    DecoderOutput,
-    add_profile,
-    damage_note,
-    decoder_message,
-    header_fields,
-    open_sequential,
-    to_rgb_or_gray,
-)
+from restore.images.decode import decoder_message, header_fields, open_sequential, to_rgb_or_gray
+from restore.images.decoder_output import DamagedFile, DecoderOutput, add_profile, damage_note
 from restore.images.encode import (
     BIGTIFF_BYTES,
     DEFAULT_QUALITY,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from restore.images.decode import DamagedFile, DecoderOutput, check_size
+from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
 
 #: Of a page without images. A scanned page has the resolution of its largest image, within these limits.

@@ -12,7 +12,8 @@ import numpy as np
 import pyvips
 from PIL import Image
 
-from restore.images.decode import DamagedFile, DecoderOutput, check_size, to_rgb_or_gray
+from restore.images.decode import to_rgb_or_gray
+from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
 
 #: Color mode -> its name and the number of its channels.

@@ -15,7 +15,8 @@ import numpy as np
 from restore.errors import RestoreError
 from restore.files import not_found_message
 from restore.images.color import open_profile
-from restore.images.decode import DamagedFile, DecoderOutput, ImageTooLarge, decode
+from restore.images.decode import decode
+from restore.images.decoder_output import DamagedFile, DecoderOutput, ImageTooLarge
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from restore.errors import RestoreError
 from restore.images import UnsupportedFile, read_image
-from restore.images.decode import DamagedFile, ImageTooLarge
+from restore.images.decoder_output import DamagedFile, ImageTooLarge
 from restore.images.jpeg_xl import size_in_header
 from restore.images.read import image_from_bytes
 from tests.fix.conftest import Inverter, fix_with, plan_with, save

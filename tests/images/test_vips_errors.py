@@ -12,7 +12,7 @@ import pyvips
 from PIL import Image
 
 from restore.errors import RestoreError
-from restore.images.decode import undecodable
+from restore.images.decoder_output import undecodable
 from restore.images.formats import UnsupportedFile
 from restore.images.read import image_from_bytes
 from restore.images.vips_errors import with_own_errors
