@@ -67,7 +67,8 @@ for line in sys.stdin:
         sys.stderr.flush()
         os._exit(code)
     print(process, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    _, status, used = os.wait4(process, 0)
+    print(os.waitstatus_to_exitcode(status), used.ru_maxrss >> 10, used.ru_utime + used.ru_stime, flush=True)
 """
 
 
@@ -77,19 +78,23 @@ class Run:
     Attributes:
         pid: of the process that was called; it leads a group of its own.
         returncode: once `wait` has returned.
+        peak_mb: the resident memory of its largest process, once `wait` has returned.
+        cpu_seconds: of all its processes, once `wait` has returned.
     """
 
     def __init__(self, server: subprocess.Popen[str], told: Path) -> None:
         self._server, self._told = server, told
         self.pid = int(self._read())
         self.returncode: int | None = None
+        self.peak_mb, self.cpu_seconds = 0, 0.0
 
     def _read(self) -> str:
         assert self._server.stdout is not None
         return self._server.stdout.readline()
 
     def wait(self) -> Run:
-        self.returncode = int(self._read())
+        code, peak, seconds = self._read().split()
+        self.returncode, self.peak_mb, self.cpu_seconds = int(code), int(peak), float(seconds)
         return self
 
     @property

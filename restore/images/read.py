@@ -350,6 +350,9 @@ def assemble_image(
         xmp = xmp or header.xmp  # libvips finds no XMP behind the pixels
         exif, passthrough, frames, own = header.exif, header.passthrough, header.frames, header.resolution
         left_out = header.left_out
+        if header.wrong_sums:
+            chunks = ", ".join(header.wrong_sums[:5])
+            notes.append(f"parts of the file may be damaged: the checksum is wrong in {chunks}")
         rest = trailer.after_image(data, header.end)
     elif tiff_header is not None:
         exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression

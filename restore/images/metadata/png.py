@@ -47,6 +47,7 @@ class PngHeader:
         xmp: XMP packet, or None.
         end: the position after the last chunk.
         left_out: what was lost with chunks that are not kept.
+        wrong_sums: names of the chunks whose checksums are wrong, without those of the pixels.
     """
 
     exif: bytes | None = None
@@ -57,6 +58,7 @@ class PngHeader:
     xmp: bytes | None = None
     end: int = 0
     left_out: tuple[str, ...] = ()
+    wrong_sums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,12 @@ def read_header(data: bytes) -> PngHeader:
     resolution: Resolution | None = None
     frames, has_icc, plain, end = 1, False, True, len(data)
     left_out: list[str] = []
+    wrong_sums: dict[str, None] = {}
     passthrough = bytearray()  # appending to bytes would copy them for each of what may be a million chunks
     for kind, body, raw, at in _chunks(data):
+        if kind[0] & 0x20 and raw[-4:] != (own := _chunk(kind, body))[-4:]:
+            wrong_sums[printable(kind.decode("latin-1"))] = None
+            raw = own  # many programs refuse a whole file for such a chunk
         if kind == b"IHDR" and len(body) == 13:
             plain = body[8] in (8, 16) and body[9] != 3  # neither spread bits nor a palette
         elif kind == b"eXIf":
@@ -133,7 +139,7 @@ def read_header(data: bytes) -> PngHeader:
         elif kind not in _REWRITTEN:
             if kind in _PER_CHANNEL and not plain:
                 continue
-            if kind in _STILL_TRUE or (kind[0] & 0x20 and kind[3] & 0x20):
+            if kind in _STILL_TRUE or (kind.isalpha() and kind[0] & 0x20 and kind[3] & 0x20):
                 passthrough += raw
             elif kind == b"caBX":
                 left_out.append("its content credentials (C2PA)")
@@ -142,7 +148,8 @@ def read_header(data: bytes) -> PngHeader:
         if kind == b"pHYs" and len(body) == 9:
             across, down, unit = struct.unpack(">IIB", body)
             resolution = per_meter(across, down) if unit == 1 else Resolution(across, down, 0)
-    return PngHeader(exif, frames, bytes(passthrough), has_icc, resolution, xmp, end, tuple(dict.fromkeys(left_out)))
+    lost, wrong = tuple(dict.fromkeys(left_out)), tuple(wrong_sums)
+    return PngHeader(exif, frames, bytes(passthrough), has_icc, resolution, xmp, end, lost, wrong)
 
 
 def contents(passthrough: bytes) -> list[str]:
