@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -401,6 +402,25 @@ def test_threads_that_wait_give_way_unless_the_user_has_said(given: dict[str, st
     clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean | given)
     assert done.stderr.split() == ["False", spins]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.parametrize(("given", "reused"), [({}, True), ({"MALLOC_ARENA_TEST": "8"}, False)])
+def test_large_blocks_of_memory_are_used_again_unless_the_user_has_said(given: dict[str, str], reused: bool) -> None:
+    program = (
+        "import atexit, resource, sys; sys.argv = ['restore', '--version']\n"
+        "def fill():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    bytearray(64 << 20)[:: 4096]\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "atexit.register(lambda: print(fill(), fill(), file=sys.stderr))\n"
+        "from restore.cli.main import main; main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=clean | given)
+    first, second = map(int, done.stderr.split())
+    assert first > 8000  # 16,384 pages
+    assert (second < 1000) is reused
 
 
 def test_the_manifest_can_go_to_stdout(folder: Path, tmp_path: Path) -> None:
