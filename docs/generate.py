@@ -79,11 +79,20 @@ def _wrapped(signature: str) -> str:
 def config() -> str:
     """Every key of a training config with its type, default and description."""
     from restore.config import json_schema
-    from restore.training.config import TrainConfig
+    from restore.training.config import FIXED, MAY_CHANGE, TrainConfig
 
     schema = json_schema(TrainConfig)
     pages = ["# Training config", "", "Generated from the schema (`restore train --schema`).", ""]
     pages += _section(schema, schema, "")
+    pages += [
+        "",
+        "## Keys that may change on resume",
+        "",
+        "All others are refused, unless `resume.allow` names them.",
+        "",
+    ]
+    pages += [", ".join(f"`{key}`" for key in MAY_CHANGE), ""]
+    pages += [f"These can never change: {', '.join(f'`{key}`' for key in FIXED)}."]
     return "\n".join([*pages, ""])
 
 

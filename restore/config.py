@@ -121,12 +121,13 @@ def build(kind: type[S], values: Any, *, where: str | Path, overrides: Iterable[
     if not isinstance(values, Mapping):
         raise RestoreError("a config must be a mapping of keys to values", where=where)
     merged: dict[str, Any] = rename_old_keys(kind, _copied(values), where=where)
+    overrides = list(overrides)
     for override in overrides:
         _apply_override(kind, merged, override)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise _as_restore_error(kind, error, where) from error
+        raise _as_restore_error(kind, error, where, overrides) from error
 
 
 def load(kind: type[S], path: Path, overrides: Iterable[str] = ()) -> S:
@@ -200,7 +201,7 @@ def _apply_override(kind: type[BaseModel], values: dict[str, Any], override: str
         value = yaml.load(text, Loader=_Loader) if text else None
     except yaml.YAMLError as error:
         raise RestoreError("the value is not valid YAML", where=override) from error
-    path = key.split(".")
+    path = _override_path(override)
     nested: Any = value
     for part in reversed(path):
         nested = {part: nested}
@@ -216,28 +217,58 @@ def _apply_override(kind: type[BaseModel], values: dict[str, Any], override: str
             values, nested = values[part], inner
 
 
-def _as_restore_error(kind: type[BaseModel], error: ValidationError, where: str | Path) -> RestoreError:
+def _override_path(override: str) -> list[str]:
+    return [part.strip() for part in override.partition("=")[0].split(".")]
+
+
+# Pydantic speaks of Python's types; a config is YAML.
+_IN_YAML = {
+    "tuple_type": "must be a list, such as [a, b]",
+    "list_type": "must be a list, such as [a, b]",
+    "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+}
+
+
+def _as_restore_error(
+    kind: type[BaseModel], error: ValidationError, where: str | Path, overrides: list[str]
+) -> RestoreError:
     # A misspelt key is often the cause of a missing one, so it is reported first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    location = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    location = ".".join(parts)
+    for override in overrides:  # the file is not to blame for a key that the command line sets
+        path = _override_path(override)
+        if parts and path[: len(parts)] == parts[: len(path)]:
+            where = override
     more = error.error_count() - 1
     also = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
-        known = known_keys(kind)
-        # By the whole path, or else by the last part alone: the key may belong to another section.
-        by_name = {key.rpartition(".")[2]: key for key in known}
-        near = difflib.get_close_matches(location, known, n=1, cutoff=0.5) or [
-            by_name[name] for name in difflib.get_close_matches(location.rpartition(".")[2], by_name, n=1, cutoff=0.5)
-        ]
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return RestoreError(f"unknown key {location!r}{also}", where=where, hint=hint)
+        return RestoreError(f"unknown key {location!r}{also}", where=where, hint=_hint_for_unknown(location, kind))
     if first["type"] == "missing":
         return RestoreError(f"the key {location!r} is missing{also}", where=where, hint=f"add {location}=...")
-    message = first["msg"].removeprefix("Value error, ")
+    message = _IN_YAML.get(first["type"], first["msg"].removeprefix("Value error, "))
     message = message[:1].lower() + message[1:]
     value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
     what = f"{location}{value}: {message}{also}" if location else f"{message}{also}"
     return RestoreError(what, where=where)
+
+
+def _hint_for_unknown(location: str, kind: type[BaseModel]) -> str:
+    """The known key that an unknown one most likely means, or all known keys."""
+    known = known_keys(kind)
+    # By the whole path, or else by the last part alone: the key may belong to another section.
+    spelled = location.strip().casefold()
+    paths = {key.casefold(): key for key in known}
+    names = {key.rpartition(".")[2]: key for key in reversed(list(paths.values()))}
+    name = spelled.rpartition(".")[2].strip()
+    near = paths.get(spelled) or names.get(name) or _nearest(spelled, paths) or _nearest(name, names)
+    return f"did you mean {near!r}?" if near else f"known keys: {', '.join(known)}"
+
+
+def _nearest(text: str, known: Mapping[str, str]) -> str | None:
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    return known[near[0]] if near else None
 
 
 def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:

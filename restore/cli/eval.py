@@ -17,6 +17,8 @@ EXAMPLES = """Examples:
   restore eval restored/ clean/ --baseline damaged/
   restore eval restored/ clean/ --masks masks/ --json scores.json
   restore eval restored/ clean/ --metrics psnr,ssim --html-report page/
+  restore eval restored.png clean.png
+  restore eval upscaled/ clean/ --suffix x4
 """
 
 #: Lines printed per kind of problem; the reports list all of them.
@@ -25,9 +27,10 @@ _PROBLEM_LINES = 10
 
 @app.command("eval", cls=Command, epilog=EXAMPLES)
 def evaluate(
-    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Folder of restored images.")],
+    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Folder of restored images, or one image.")],
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="Folder of clean images with the same relative names.")
+        Path,
+        typer.Argument(metavar="REFERENCE", help="Folder of clean images with the same relative names, or one image."),
     ],
     baseline: Annotated[
         Path | None,
@@ -37,6 +40,14 @@ def evaluate(
         ),
     ] = None,
     masks: Masks = None,
+    suffix: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Ending of the names of restored images that the references lack: x4 pairs 0001x4.png with 0001.png.",
+            rich_help_panel="Scores",
+        ),
+    ] = "",
     metrics: Annotated[
         str,
         typer.Option(
@@ -88,11 +99,12 @@ def evaluate(
     """Score restored images against clean references, per image and on average."""
     from restore.evaluation.report_target import check_targets
 
+    inputs = [path for path in (restored, reference, masks, baseline) if path is not None and not path.is_file()]
     json_target, csv_target = check_targets(json_file, csv)
     if html_report is not None:
         from restore.html import check_page_folder
 
-        check_page_folder(html_report, inputs=(restored, reference, masks, baseline))
+        check_page_folder(html_report, inputs=inputs)
 
     from restore.evaluation.scoring import score_folders
     from restore.evaluation.tables import report_tables
@@ -100,7 +112,8 @@ def evaluate(
     with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,
-            baseline_dir=baseline, masks=masks, metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+            baseline_dir=baseline, masks=masks, suffix=suffix,
+            metrics=[name.strip() for name in metrics.split(",") if name.strip()],
             convention=convention, border_px=crop_border, lpips_net=lpips_net, lpips_weights=lpips_weights,
             fid_weights=fid_weights, device=device, progress=bar.at,
         )  # fmt: skip
@@ -122,7 +135,7 @@ def evaluate(
         with Progress("writing the page", pairs) as bar:
             index = write_report_page(
                 html_report, report, restored, reference,
-                masks=masks, baseline=baseline, progress=lambda done: bar.at(done, pairs),
+                masks=masks, baseline=baseline, suffix=suffix, progress=lambda done: bar.at(done, pairs),
             )  # fmt: skip
         echo(f"page: {printable(index)}")
     raise typer.Exit(report.exit_code)

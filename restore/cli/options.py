@@ -86,7 +86,10 @@ LpipsWeights = Annotated[
 ]
 Masks = Annotated[
     Path | None,
-    typer.Option(help="Folder of masks with the names of the images; white = hole.", rich_help_panel="Scores"),
+    typer.Option(
+        help="Folder of masks with the names of the images, or the mask of one image; white = hole.",
+        rich_help_panel="Scores",
+    ),
 ]
 
 

@@ -60,11 +60,18 @@ def train(
     if not result.leads:
         # Rank 0 reports the result. A failure of another rank would make the launcher kill rank 0 while it saves.
         raise typer.Exit(0)
-    scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     if not result.finished:
         echo(f"stopped at step {result.step}; the same command resumes the run")
         raise typer.Exit(130)
-    echo(f"finished; best at step {result.best.get('step')}: {scores}")
+    if not result.best:
+        raise RestoreError(
+            "finished without best weights, because no validation gave a score",
+            where=result.out,
+            hint="the last state is in last/; NaN in the weights is the usual cause: lower optimizer.lr",
+            exit_code=3,
+        )
+    scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
+    echo(f"finished; best at step {result.best['step']}: {scores}")
     typer.echo(printable(result.out / "best.safetensors"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,16 +13,9 @@ import torch
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
-from restore.data.discovery import (
-    ImageFiles,
-    fingerprint,
-    image_reader,
-    match_folders,
-    pair_reader,
-    side_by_side_reader,
-    split_files,
-)
+from restore.data.discovery import RULES, fingerprint, named_images, split_files
 from restore.data.loader import Batch, Source, validation_batches
+from restore.data.readers import Reader, image_reader, match_pairs, pair_reader, side_by_side_reader
 from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Degradation
 from restore.devices import free_memory, free_ram, usable_cpus
@@ -42,6 +36,8 @@ def open_source(
     on_event: Callable[[str], None],
     minimum: int = 1,
     processes: int = 1,
+    rules: int = RULES,
+    expected: str | None = None,
 ) -> tuple[Source, list[Batch]]:
     """Find the images, and decide where they are cached.
 
@@ -53,24 +49,48 @@ def open_source(
         on_event: called with lines about where images are cached and which images are left out.
         minimum: minimum side of a validation image.
         processes: of this run on this machine, which share its memory and cores.
+        rules: see `restore.data.discovery.RULES`.
+        expected: fingerprint of the training images; None: any. Checked before an image is read.
 
     Returns:
         The source of training batches, and the validation batches with one image each.
 
     Raises:
-        RestoreError: a folder does not exist or has no images, pairs do not match, no image can be used, or the
-            requested cache does not fit.
+        RestoreError: a folder does not exist or has no images, pairs do not match, no image can be used, the images
+            are not the expected ones, or the requested cache does not fit.
     """
     smallest = max(minimum, multiple)
     if config.validation_size < smallest:
         raise RestoreError(
             f"must be at least {smallest} for this model", where=f"data.validation_size = {config.validation_size}"
         )
-    folders, read = _open_reader(config)
-    files = split_files(folders, config.validation_percent)
+    folders, read = _open_reader(config, rules)
+    named = config.validation.is_set
+    files = split_files(folders, 0 if named else config.validation_percent, rules)
+    print_ = fingerprint(files.training, None if rules == 1 else files.names)
+    if expected is not None and print_ != expected:
+        raise RestoreError(
+            "this run started with other training images",
+            hint="use another out=, or the same images; to change them on purpose, set resume.allow=[data.folders]",
+        )
+    held_out_files, held_out_names, read_held_out = files.validation, files.names, read
+    if named:
+        held_out_folders, read_held_out = _open_validation_reader(config, rules)
+        held_out_names = named_images(held_out_folders, rules)
+        held_out_files = list(held_out_names)
+        shared = set(map(os.path.realpath, held_out_files)) & set(map(os.path.realpath, files.training))
+        if shared:
+            raise RestoreError(
+                f"{len(shared)} of these images are also training images, so the scores would be too good",
+                where=held_out_folders,
+                hint="remove them from one of the two",
+            )
     # Validation images are read first: training images are compared with them.
     threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
-    names, held_out = _read_validation(files, read, config, smallest, threads, on_event)
+    found, held_out = _read_validation(held_out_files, read_held_out, config, smallest, threads, on_event)
+    names = [held_out_names[file] for file in found]
+    if named and not names:
+        raise RestoreError("none of these images can be used for validation", where=held_out_folders)
     images = TrainingImages(
         files.training,
         read,
@@ -84,41 +104,64 @@ def open_source(
     sampler = FolderSampler(files.counts, [folder.weight or 1.0 for folder in folders] if weighted else None)
     store = _open_store(config, images, sampler, device, max(2, threads), processes, on_event)
     if not names:  # a few training images give a rough score; none would give no score at all
-        names, held_out = _first_training_images(images, config.validation_count, smallest)
-        on_event("no image is set aside for validation, so training images are scored; use more images")
+        found, held_out = _first_training_images(images, config.validation_count, smallest)
+        names = [files.names[file] for file in found]
+        why = "no image is set aside for validation"
+        if files.validation:
+            why = f"none of the {len(files.validation)} images that are set aside for validation can be used"
+        on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
     plan = CropPlan(config.patch, config.scale, config.flip, config.rotate)
-    source = Source(store, plan, damage, fingerprint(files.training))
+    source = Source(store, plan, damage, print_)
     return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device)
 
 
-def _open_reader(config: DataConfig) -> tuple[list[Folder], Callable[[Path], Image]]:
+def _open_reader(config: DataConfig, rules: int) -> tuple[list[Folder], Reader]:
     if config.folders:
-        return list(config.folders), image_reader(config.resize)
+        return list(config.folders), image_reader(config.resize, rules)
     if config.side_by_side is not None:
-        return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize)
+        return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize, rules)
     assert config.input is not None
     assert config.target is not None
-    return [Folder(path=config.input)], pair_reader(match_folders(config.input, config.target), config.resize)
+    partners = match_pairs(config.input, config.target, config.input_name)
+    return [Folder(path=config.input)], pair_reader(partners, config.resize, rules)
+
+
+def _open_validation_reader(config: DataConfig, rules: int) -> tuple[Path, Reader]:
+    """The folder or list with the images of `data.validation`, and a function that reads one."""
+    named = config.validation
+    if named.input is not None and named.target is not None:
+        partners = match_pairs(named.input, named.target, config.input_name)
+        return named.input, pair_reader(partners, config.resize, rules)
+    assert named.folder is not None
+    if config.side_by_side is not None:
+        return named.folder, side_by_side_reader(config.direction, config.resize, rules)
+    return named.folder, image_reader(config.resize, rules)
 
 
 def _read_validation(
-    files: ImageFiles,
-    read: Callable[[Path], Image],
+    files: list[Path],
+    read: Reader,
     config: DataConfig,
     smallest: int,
     threads: int,
     on_event: Callable[[str], None],
 ) -> tuple[list[Path], list[Image]]:
-    images = TrainingImages(
-        files.validation[: config.validation_count], read, on_error=config.on_error, on_event=on_event
-    )
-    images.leave_out_missing()
-    usable = {i: image for i, image in _load_all(images, threads) if image is not None}
-    large = {i: image for i, image in usable.items() if min(image.shape[:2]) >= smallest}
-    if len(large) < len(usable):
-        on_event(f"{len(usable) - len(large)} validation images are smaller than {smallest} px and are not scored")
-    return [images.files[i] for i in large], list(large.values())
+    """The first usable files up to `validation_count`, and their images."""
+    found: dict[Path, Image] = {}
+    small = at = 0
+    while at < len(files) and len(found) < config.validation_count:
+        part = files[at : at + config.validation_count - len(found)]
+        at += len(part)
+        images = TrainingImages(part, read, on_error=config.on_error, on_event=on_event)
+        images.leave_out_missing()
+        for i, image in _load_all(images, threads):
+            if image is not None and min(image.shape[:2]) >= smallest:
+                found[part[i]] = image
+            small += image is not None and min(image.shape[:2]) < smallest
+    if small:
+        on_event(f"{small} validation images are smaller than {smallest} px and are not scored")
+    return list(found), list(found.values())
 
 
 def _first_training_images(images: TrainingImages, count: int, smallest: int) -> tuple[list[Path], list[Image]]:
@@ -182,8 +225,9 @@ def _open_store(
     for folder in sampler.folders:
         images.require_usable(folder)
     on_event(
-        f"{len(images.files)} training images, decoded at every step by {threads} threads (data.cache: none){reason}; "
-        "those that are unreadable, too small or similar to a validation image are left out when they are first read"
+        f"{len(images.files)} files of training images, decoded at every step by {threads} threads (data.cache: none)"
+        f"{reason}; those that are unreadable, too small or similar to a validation image are left out when they are "
+        "first read"
     )
     return CropStore(images, sampler, device, threads=threads)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.data.dataset import Image, TrainingImages
+from restore.data.dataset import Image, TrainingImages, promoted
 from restore.data.sampler import CropSpec, FolderSampler
 from restore.devices import to_device
 from restore.errors import RestoreError
@@ -64,8 +64,8 @@ class CropStore:
         """Start to decode crops.
 
         Returns:
-            A function that waits for the crops: uint8, B×C×side×side, on the device. It raises RestoreError if a file
-            disappeared, or cannot be read in time.
+            A function that waits for the crops: B×C×side×side, on the device, uint8; or uint16, if one of the images
+            has more than 8 bits. It raises RestoreError if a file disappeared, or cannot be read in time.
         """
         if self._pool is None:
             return lambda: self._stack([self._crop(spec, i, n) for i, n in enumerate(self._first_choice(spec))])
@@ -86,11 +86,11 @@ class CropStore:
         raise _almost_none_usable()
 
     def _stack(self, crops: Sequence[Image]) -> Tensor:
-        return to_device(torch.from_numpy(np.stack(crops)), self.device).permute(0, 3, 1, 2)
+        return to_device(torch.from_numpy(np.stack(promoted(crops))), self.device).permute(0, 3, 1, 2)
 
 
 class DeviceCropStore(CropStore):
-    """Square crops of images that are cached on the device: one flat uint8 tensor, from which a batch is one gather.
+    """Square crops of images that are cached on the device: one flat tensor per depth, from which a batch is a gather.
 
     Args:
         images, sampler, device: see `CropStore`.
@@ -103,18 +103,27 @@ class DeviceCropStore(CropStore):
         super().__init__(images, sampler, device, cached=())
         usable = torch.tensor([image is not None for image in cached])
         self._usable, self._slots = usable, usable.long().cumsum(0) - 1
-        sizes, flat = [], []
+        sizes, deep = [], []
+        flat: tuple[list[Tensor], list[Tensor]] = ([], [])
         for number, image in enumerate(cached):
             cached[number] = None
             if image is not None:
                 sizes.append(image.shape[:2])
-                flat.append(torch.from_numpy(image).view(-1, image.shape[2]).to(device))
+                deep.append(image.dtype == np.uint16)
+                # PyTorch gathers int16, but not uint16; the bits are the same.
+                pixels = torch.from_numpy(image.view(np.int16) if deep[-1] else image)
+                flat[deep[-1]].append(pixels.view(-1, image.shape[2]).to(device))
         self._heights, self._widths = torch.tensor(sizes).unbind(1)
+        self._deep = torch.tensor(deep)
         areas = self._heights * self._widths
-        self._starts = areas.cumsum(0) - areas
-        self._pixels = torch.cat(flat)
-        self.nbytes = self._pixels.numel()
-        flat.clear()
+        self._starts = torch.zeros_like(areas)
+        for depth in (False, True):
+            of_depth = areas * (self._deep == depth)
+            self._starts += (of_depth.cumsum(0) - of_depth) * (self._deep == depth)
+        self._pixels = [torch.cat(pixels) if pixels else None for pixels in flat]
+        self.nbytes = sum(pixels.nbytes for pixels in self._pixels if pixels is not None)
+        flat[0].clear()
+        flat[1].clear()
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.synchronize(device)  # other streams read the pixels without waiting for this one
@@ -139,8 +148,22 @@ class DeviceCropStore(CropStore):
         quarter = spec.rotation % 2 == 1
         if quarter.any():
             index = torch.where(to_device(quarter, self.device)[:, None, None], index.transpose(1, 2), index)
-        crops = self._pixels.index_select(0, index.reshape(-1))
-        return crops.view(*index.shape, -1).permute(0, 3, 1, 2)
+        return self._at(index, self._deep[slot]).permute(0, 3, 1, 2)
+
+    def _at(self, index: Tensor, deep: Tensor) -> Tensor:
+        """The pixels B×side×side×C at positions of the flat tensors; in 16 bits if one of the images is deep."""
+        shallow, whole = (
+            None if pixels is None else pixels.index_select(0, index.reshape(-1).clamp(max=len(pixels) - 1))
+            for pixels in self._pixels
+        )
+        if shallow is not None and not deep.any():
+            return shallow.view(*index.shape, -1)
+        assert whole is not None
+        crops = whole.view(*index.shape, -1).to(torch.int32) & 0xFFFF
+        if shallow is not None:
+            promoted_crops = shallow.view(*index.shape, -1).to(torch.int32) * 257
+            crops = torch.where(to_device(deep, self.device)[:, None, None, None], crops, promoted_crops)
+        return crops.to(torch.uint16)
 
     def _choose(self, keys: Tensor) -> Tensor:
         """int64[B]: the cached image of each key, chosen as in `CropStore._crop`, but for all keys at once."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_serializer, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from restore.config import Settings
 
@@ -47,17 +47,44 @@ class Folder(Settings):
         return str(self.path) if self.weight is None else {"path": str(self.path), "weight": self.weight}
 
 
+class ValidationData(Settings):
+    """Images for validation, of the same kind as the training images. In a config: a path, or the two of pairs."""
+
+    folder: Path | None = None
+    """A folder of images, or a `.txt` list of them: clean ones, or side by side."""
+    input: Path | None = None
+    """Real pairs: the damaged images, a folder or a list."""
+    target: Path | None = None
+    """Real pairs: the clean images, a folder or a list."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"folder": value} if isinstance(value, (str, Path)) else {} if value is None else value
+
+    @property
+    def is_set(self) -> bool:
+        """Whether images are named."""
+        return self.folder is not None or self.input is not None or self.target is not None
+
+
 class DataConfig(Settings):
     """Training images: exactly one of `folders`, `input` + `target`, `side_by_side`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"tiny": "small_images"}
 
     folders: tuple[Folder, ...] = ()
-    """Folders or lists of clean images; `damage` degrades them."""
+    """Folders or lists of clean images, or one of them; `damage` degrades them."""
     input: Path | None = None
-    """Real pairs in two folders: the damaged images. The clean ones are in `target`."""
+    """Real pairs in two folders, or in two lists: the damaged images. The clean ones are in `target`."""
     target: Path | None = None
-    """Real pairs in two folders: the clean images, under the same relative names as the damaged ones in `input`."""
+    """Real pairs: the clean images, under the same relative names as the damaged ones in `input` (see `input_name`); or
+    a list, whose lines belong to those of the list in `input`.
+    """
+    input_name: str = "{}"
+    """Real pairs in two folders: name of a damaged image without suffix, where `{}` stands for that of the clean one.
+    `{}x4` pairs `0001x4.png` with `0001.png`.
+    """
     side_by_side: Path | None = None
     """Real pairs in one image each, A on the left, B on the right, as in pix2pix's data sets."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
@@ -77,7 +104,11 @@ class DataConfig(Settings):
     rotate: bool = False
     """Rotate crops by multiples of 90°: for textures, maps and scans, not for images with a sky."""
     validation_percent: float = Field(3.0, ge=0, le=50)
-    """Percentage of images that are set aside for validation, by file name. Raise it for small sets."""
+    """Percentage of images that are set aside for validation, by their path in the folder. Raise it for small sets."""
+    validation: ValidationData = ValidationData()
+    """Validate with these images, and train on all others: a folder or list of clean images or of images side by side;
+    for real pairs `{input: ..., target: ...}`. null: set `validation_percent` of the training images aside.
+    """
     validation_count: int = Field(32, ge=1)
     """How many of these are scored. More give steadier scores, and take longer."""
     validation_size: int = Field(256, ge=32)
@@ -98,6 +129,11 @@ class DataConfig(Settings):
     Batches are the same. auto uses the first that fits; change it if something else needs the memory.
     """
 
+    @field_validator("folders", mode="before")
+    @classmethod
+    def _from_one_folder(cls, value: Any) -> Any:
+        return [value] if isinstance(value, (str, Path, Mapping)) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
         is_set = [bool(self.folders), self.input is not None or self.target is not None, self.side_by_side is not None]
@@ -105,8 +141,22 @@ class DataConfig(Settings):
             raise ValueError("exactly one of folders, input + target, side_by_side must be set")
         if (self.input is None) != (self.target is None):
             raise ValueError("input and target must be set together")
+        if "{}" not in self.input_name or "/" in self.input_name:
+            raise ValueError("input_name must be a name with {} in it, such as {}x4")
+        self._check_validation()
         if not 0.05 <= self.scale[0] <= self.scale[1] <= 1:
             raise ValueError("scale must be [low, high] within 0.05 to 1")
         if self.resize is not None and self.resize < self.patch:
             raise ValueError("resize must be at least patch")
         return self
+
+    def _check_validation(self) -> None:
+        named = self.validation
+        if not named.is_set:
+            return
+        pair = (named.input is not None) + (named.target is not None)
+        if pair == 1 or (pair and named.folder is not None):
+            raise ValueError("validation must be a folder, or input and target")
+        if bool(pair) != (self.input is not None):
+            kind = "input and target" if self.input is not None else "a folder or list, as the training images are"
+            raise ValueError(f"validation must be {kind}")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +15,24 @@ from numpy.typing import NDArray
 
 from restore.errors import RestoreError, printable
 
-Image = NDArray[np.uint8]
-"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB."""
+Image = NDArray[np.unsignedinteger[Any]]
+"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB, uint8 or uint16."""
+
+
+def promoted(images: Sequence[Image]) -> list[Image]:
+    """The images in one depth: those of 8 bits in 16, if one has 16. The values in [0, 1] stay the same."""
+    if all(image.dtype == np.uint8 for image in images):
+        return list(images)
+    return [image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257) for image in images]
+
+
+def as_8_bits(image: Image) -> NDArray[np.uint8]:
+    """The image rounded to 8 bits."""
+    return (
+        np.rint(image / np.float32(257)).astype(np.uint8)
+        if image.dtype == np.uint16
+        else image.astype(np.uint8, copy=False)
+    )
 
 
 class ImageStatus(Enum):
@@ -220,19 +237,19 @@ def perceptual_hash(image: Image) -> int:
     benchmarking of perceptual image hash functions", 2010, section 3.2.1.
 
     Args:
-        image: uint8, H×W×3, sRGB.
+        image: H×W×3, sRGB.
 
     Returns:
         0 … 2^64 - 1; see `hamming`.
     """
-    small = cv2.resize(image, (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(as_8_bits(image), (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     low = cv2.dct(gray)[:_HASHED_FREQUENCIES, :_HASHED_FREQUENCIES].ravel()
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
 def hashes_with_mirror(image: Image) -> tuple[int, int]:
-    """The hashes of an image (uint8, H×W×3) and of its mirror image, left to right."""
+    """The hashes of an image (H×W×3) and of its mirror image, left to right."""
     return perceptual_hash(image), perceptual_hash(np.ascontiguousarray(image[:, ::-1]))
 
 
@@ -245,7 +262,7 @@ class DuplicateIndex:
     """Hashes of images and of their mirror images; `image in index` tests for near-duplicates.
 
     Args:
-        images: uint8, H×W×3 each.
+        images: H×W×3 each.
         bits: hashes that differ in fewer bits are near-duplicates. 0: nothing is.
     """
 
@@ -254,7 +271,7 @@ class DuplicateIndex:
         self._hashes = {h for image in images for h in hashes_with_mirror(image)} if bits else set()
 
     def __contains__(self, image: Image) -> bool:
-        """Whether an image (uint8, H×W×3) is a near-duplicate of one in the index."""
+        """Whether an image (H×W×3) is a near-duplicate of one in the index."""
         if not self._hashes:
             return False
         own = perceptual_hash(image)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from restore.data.cache import CropStore
 from restore.data.dataset import Image
-from restore.data.sampler import CropPlan, resize_crops, sample_crops
+from restore.data.sampler import CropPlan, in_unit_range, resize_crops, sample_crops
 from restore.degradations import Degradation
 from restore.devices import to_device
 from restore.hashed_random import key
@@ -109,7 +108,7 @@ _VALIDATION = 3  # first part of a key, different from those of training (see sa
 
 
 def validation_batches(
-    names: Sequence[Path],
+    names: Sequence[str],
     images: Sequence[Image],
     size: int,
     multiple: int,
@@ -119,7 +118,7 @@ def validation_batches(
     """The fixed validation set: center crops, one image per batch, degraded by a key of the file's name alone.
 
     Args:
-        names: the files.
+        names: of the files; see `restore.data.discovery.named_images`.
         images: their content, H×W×3 (clean) or H×W×6 (damaged, then clean), no side shorter than `multiple`.
         size: maximum side of the crop.
         multiple: sides of the crop are multiples of this.
@@ -131,8 +130,9 @@ def validation_batches(
         height, width = (min(size, side) // multiple * multiple for side in image.shape[:2])
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         crop = np.ascontiguousarray(image[top : top + height, left : left + width])
-        pixels = torch.from_numpy(crop).permute(2, 0, 1)[None].to(device).float().div_(255)
-        keys = torch.tensor([key(_VALIDATION, name.stem)])
+        pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
+        pixels = in_unit_range(pixels.to(device))
+        keys = torch.tensor([key(_VALIDATION, name)])
         if damage is None:
             batches.append(Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], keys))
         else:

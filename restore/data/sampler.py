@@ -114,11 +114,16 @@ def sample_crops(plan: CropPlan, seed: int, step: int, count: int, first: int = 
 
 
 def resize_crops(crops: Tensor, size: int) -> Tensor:
-    """Resize uint8 crops B×C×S×S to float32 B×C×size×size in [0, 1], by antialiased bicubic interpolation."""
-    images = crops.float().div_(255)
+    """Resize crops B×C×S×S, uint8 or uint16, to float32 B×C×size×size in [0, 1], by antialiased bicubic filtering."""
+    images = in_unit_range(crops)
     if images.shape[-1] == size:
         return images
     # One by one on the CPU, where the last bits of an image depend on its position in the batch.
     parts = [images[i : i + 1] for i in range(len(images))] if images.device.type == "cpu" else [images]
     resized = [F.interpolate(p, size=(size, size), mode="bicubic", antialias=True, align_corners=False) for p in parts]
     return (torch.cat(resized) if len(resized) > 1 else resized[0]).clamp_(0, 1)
+
+
+def in_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 or uint16 as float32 in [0, 1]. Equal values give equal results in both depths on a CPU."""
+    return pixels.float().div_(255 if pixels.dtype == torch.uint8 else 65535)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from restore.errors import printable
-from restore.evaluation.pairs import Pair, pair_up
+from restore.evaluation.pairs import Pair, named_files, pair_up
 from restore.evaluation.report import EvalReport, ImageScores
 from restore.evaluation.tables import baseline_table, score_table
 from restore.html import Column, PageTable, Row, write_page
-from restore.images import find_images, pair_key
 from restore.metrics import METRICS
 
 BASELINE, RESTORED, TRUE = "baseline", "restored", "true"
@@ -26,6 +25,7 @@ def write_report_page(
     *,
     masks: Path | None = None,
     baseline: Path | None = None,
+    suffix: str = "",
     progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Write a report and its images as a page.
@@ -37,6 +37,7 @@ def write_report_page(
         reference_dir: the clean images; error maps are differences to them.
         masks: folder of masks; None: no outlines.
         baseline: folder of the report's baseline, if it has one.
+        suffix: as in `pair_up`.
         progress: called with the number of pairs written.
 
     Returns:
@@ -45,7 +46,7 @@ def write_report_page(
     Raises:
         RestoreError: as `write_page`.
     """
-    pairs = pair_up(restored_dir, reference_dir, masks).pairs
+    pairs = pair_up(restored_dir, reference_dir, masks, suffix=suffix).pairs
     scores = {"Scores": score_table(report), "Comparison with the baseline": baseline_table(report)}
     tables = [PageTable(title, table.columns, table.rows) for title, table in scores.items() if table.rows]
     problems = report.problems()
@@ -60,7 +61,7 @@ def write_report_page(
     return write_page(
         folder,
         title=f"{Path(os.path.abspath(restored_dir)).name} against {Path(os.path.abspath(reference_dir)).name}",
-        rows=_rows(report, pairs, baseline),
+        rows=_rows(report, pairs, {} if baseline is None else named_files(baseline, suffix, reference_dir)),
         columns=[_column(metric) for metric in report.metrics if metric not in report.unavailable],
         tables=tables,
         notes=notes,
@@ -69,13 +70,10 @@ def write_report_page(
     )
 
 
-def _rows(report: EvalReport, pairs: list[Pair], baseline: Path | None) -> Iterator[Row]:
-    """One row per pair, including pairs that could not be scored."""
+def _rows(report: EvalReport, pairs: list[Pair], others: dict[str, Path]) -> Iterator[Row]:
+    """One row per pair, including pairs that could not be scored. `others` are the images of the baseline."""
     scored = {image.name: image for image in report.images}
     reasons = {failure["name"]: failure["reason"] for failure in report.failed}
-    others: dict[str, Path] = {}
-    if baseline is not None:
-        others = {pair_key(path): baseline / path for path in find_images(baseline)}
     for pair in pairs:
         images = {RESTORED: pair.restored, TRUE: pair.reference}
         if pair.name in others:

@@ -70,51 +70,86 @@ class Paired:
         return replace(self, pairs=[pair for pair in self.pairs if pair.name in names])
 
 
-def pair_up(restored_dir: Path, reference_dir: Path, masks_dir: Path | None, role: str = "restored") -> Paired:
-    """Pair images by relative path without the last suffix.
+def pair_up(restored: Path, reference: Path, masks: Path | None, role: str = "restored", *, suffix: str = "") -> Paired:
+    """Pair the images of two folders by relative path without the last suffix; or two files, whatever their names.
 
     Args:
-        restored_dir: images to score.
-        reference_dir: clean images.
-        masks_dir: masks, named as those of `restore fix` are (see `pair_by_name`), or None.
+        restored: images to score: a folder, or one file.
+        reference: clean images: likewise.
+        masks: masks, named as those of `restore fix` are (see `pair_by_name`); for two files a folder or one file; or
+            None.
         role: what messages call the images to score.
+        suffix: an ending of the names of restored images that the references lack: `x4` pairs `0001x4.png` with
+            `0001.png`. Names without it are taken as they are.
 
     Raises:
-        RestoreError: exit code 2; no such folder.
+        RestoreError: exit code 2; no such folder or file, or one is a folder and the other a file.
     """
-    restored, reference = _by_stem(restored_dir), _by_stem(reference_dir)
-    masks_of, strangers = pair_by_name(
-        [] if masks_dir is None else find_images(masks_dir), [path for paths in restored.values() for path in paths]
-    )
+    if restored.is_file() != reference.is_file():
+        file, other = (restored, reference) if restored.is_file() else (reference, restored)
+        if not other.is_dir():
+            raise RestoreError("there is no such file", where=other)
+        raise RestoreError("this is a file, and the other a folder", where=file, hint="give two folders or two files")
+    (mine, mine_dir), (theirs, theirs_dir) = _by_name(restored, suffix, reference), _by_name(reference)
+    (found_masks, masks_dir) = _files(masks) if masks is not None else ([], Path())
+    masks_of, strangers = _pair_masks(found_masks, mine, alone=masks is not None and masks.is_file())
     pairs, failed, without_mask = [], [], []
-    for name in sorted(restored.keys() & reference.keys()):
-        candidates = masks_of[restored[name][0]]
-        if masks_dir is not None and not candidates:
+    for name in sorted(mine.keys() & theirs.keys()):
+        candidates = masks_of[name]
+        if masks is not None and not candidates:
             without_mask.append(name)
-        several = next((f for f in (restored[name], reference[name], candidates) if len(f) > 1), None)
+        several = next((f for f in (mine[name], theirs[name], candidates) if len(f) > 1), None)
         if several:
             listed = ", ".join(path.name for path in several)
             failed.append({"name": name, "reason": f"several files have this name: {listed}"})
             continue
-        mask = masks_dir / candidates[0] if masks_dir is not None and candidates else None
-        pairs.append(Pair(name, restored_dir / restored[name][0], reference_dir / reference[name][0], mask, role))
+        mask = masks_dir / candidates[0] if candidates else None
+        pairs.append(Pair(name, mine_dir / mine[name][0], theirs_dir / theirs[name][0], mask, role))
     unmatched = Unmatched(
-        restored=_without_counterpart(restored, reference),
-        reference=_without_counterpart(reference, restored),
-        masks=sorted(mask.as_posix() for mask in strangers),
+        restored=_without_counterpart(mine, theirs),
+        reference=_without_counterpart(theirs, mine),
+        masks=strangers,
         without_mask=without_mask,
-        empty=[
-            printable(folder) for folder, found in ((restored_dir, restored), (reference_dir, reference)) if not found
-        ],
+        empty=[printable(folder) for folder, found in ((restored, mine), (reference, theirs)) if not found],
     )
     return Paired(pairs, unmatched, failed)
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
+def named_files(images: Path, suffix: str, reference: Path) -> dict[str, Path]:
+    """The images of a folder, or one file, by the names under which `pair_up` pairs them with references."""
+    names, folder = _by_name(images, suffix, reference)
+    return {name: folder / paths[0] for name, paths in names.items()}
+
+
+def _files(images: Path) -> tuple[list[Path], Path]:
+    """The images of a folder, or one file; and the folder that they are relative to."""
+    return ([Path(images.name)], images.parent) if images.is_file() else (find_images(images), images)
+
+
+def _by_name(images: Path, suffix: str = "", reference: Path | None = None) -> tuple[dict[str, list[Path]], Path]:
+    """The files by name, and the folder that they are relative to. A single file has the name of a single reference."""
+    files, folder = _files(images)
+    if images.is_file() and reference is not None and reference.is_file():
+        return {pair_key(reference.name): files}, folder
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in find_images(folder):
-        found[pair_key(path)].append(path)
-    return dict(found)
+    for path in files:
+        name = pair_key(path)
+        shorter = name.removesuffix(suffix)
+        whole = not shorter or shorter.endswith("/")  # the ending is the whole name
+        found[name if whole else shorter].append(path)
+    return dict(found), folder
+
+
+def _pair_masks(
+    masks: list[Path], images: dict[str, list[Path]], *, alone: bool
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """The masks of each name, and those without an image. A mask that is a single file is that of the one image."""
+    if alone and len(images) == 1:
+        return dict.fromkeys(images, masks), []
+    # A mask is named after the image, or after the name without the ending that pairs leave out.
+    paths = {name: Path(name).with_name(Path(name).name + files[0].suffix) for name, files in images.items()}
+    masks_of, strangers = pair_by_name(masks, list(paths.values()))
+    return {name: masks_of[path] for name, path in paths.items()}, sorted(mask.as_posix() for mask in strangers)
 
 
 def _without_counterpart(files: dict[str, list[Path]], others: Iterable[str]) -> list[str]:

@@ -139,6 +139,7 @@ def score_folders(
     *,
     baseline_dir: Path | None = None,
     masks: Path | None = None,
+    suffix: str = "",
     metrics: Sequence[str] = DEFAULT_METRICS,
     convention: str = "skimage",
     border_px: int = 0,
@@ -149,15 +150,17 @@ def score_folders(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalReport:
-    """Score all pairs of images with the same relative path, ignoring the last suffix.
+    """Score all pairs of images with the same relative path, ignoring the last suffix; or two single files.
 
     Args:
-        restored_dir: restored images, in any folder structure.
-        reference_dir: clean images, in the same structure.
+        restored_dir: restored images, in any folder structure; or one image.
+        reference_dir: clean images, in the same structure; or one image, whatever its name.
         baseline_dir: a second set of images in that structure (the damaged ones, or those of another method), scored
-            likewise and compared image by image.
-        masks: folder of masks (`x.png` or `x_mask.png` for the image `x`; white = hole). Masks add scores inside the
-            hole and of its seam. None: whole images only.
+            likewise and compared image by image; or one image.
+        masks: folder of masks (`x.png` or `x_mask.png` for the image `x`; white = hole); or the mask of one image.
+            Masks add scores inside the hole and of its seam. None: whole images only.
+        suffix: ending of the names of restored images (and of those of the baseline) that the references lack; see
+            `pair_up`.
         metrics: names of `metrics.METRICS`, and `fid`.
         convention: a name in `metrics.CONVENTIONS`.
         border_px: rows and columns that pixel metrics ignore at every side.
@@ -181,10 +184,11 @@ def score_folders(
         masked=masks is not None, lpips=lpips, lpips_net=lpips_net, lpips_weights=lpips_weights,
         fid_weights=fid_weights,
     )  # fmt: skip
-    paired = pair_up(Path(restored_dir), Path(reference_dir), masks)
+    paired = pair_up(Path(restored_dir), Path(reference_dir), masks, suffix=suffix)
     others = None
     if baseline_dir is not None:
-        others = pair_up(Path(baseline_dir), Path(reference_dir), masks, role="baseline").only(paired)
+        others = pair_up(Path(baseline_dir), Path(reference_dir), masks, role="baseline", suffix=suffix)
+        others = others.only(paired)
     total = len(paired.pairs) + (len(others.pairs) if others else 0)
     count = iter(range(1, total + 1))
 
@@ -194,6 +198,8 @@ def score_folders(
             progress(at, total)
 
     report = _scored(paired, suite, where, done)
+    if suffix:
+        report.convention["pairing"] += f"; the restored ones also without the ending {suffix!r}"
     if baseline_dir is not None and others is not None:
         report.baseline = compare(report, _scored(others, suite, where, done), baseline_dir)
     return report

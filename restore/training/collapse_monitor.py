@@ -168,6 +168,12 @@ class CollapseMonitor:
         raise RestoreError(
             f"stopped at step {step}: {what}",
             where=self.out,
-            hint=f"{hint}; the last saved state and the best weights are kept",
+            hint=f"{hint}; {self._kept()}",
             exit_code=3,
         )
+
+    def _kept(self) -> str:
+        """What the folder holds of the run."""
+        files = (("the last saved state", "last/state.safetensors"), ("the best weights", "best.safetensors"))
+        kept = [name for name, file in files if (self.out / file).is_file()]
+        return f"{' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} kept" if kept else "nothing was saved yet"

@@ -5,12 +5,13 @@ The docstring below a key is its description in the JSON schema (`restore train 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from restore.config import Settings, find_config, load
+from restore.config import Settings, find_config, known_keys, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.models.registry import DISCRIMINATORS, GENERATORS
@@ -187,6 +188,20 @@ class CollapseConfig(Settings):
     """
 
 
+class ResumeConfig(Settings):
+    """What may change when a run resumes."""
+
+    allow: tuple[str, ...] = ()
+    """Keys that may have other values than in the run so far, although they decide what it learns: `[data.batch,
+    data.patch]`. Rates, schedule, length, validation, logging and limits may change without being named here.
+    """
+
+    @field_validator("allow", mode="before")
+    @classmethod
+    def _from_one_key(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
 class TrainConfig(Settings):
     """A training run."""
 
@@ -206,7 +221,8 @@ class TrainConfig(Settings):
     """Steps of the whole run, each on `data.batch` crops. Raise it to continue a finished run."""
     init: str | None = None
     """Start from these weights with a new optimizer, to save time or to fine-tune: the name of a model, a weights file,
-    or a pix2pix `*_net_G.pth`. null: random weights.
+    the folder of a run (its best weights), a run's `last/` (its averaged weights), a `.pth` or `.ckpt` with the state
+    dict of this network, or a pix2pix `*_net_G.pth`. null: random weights.
     """
     task: Literal["restoration", "detection"] = "restoration"
     """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image
@@ -276,6 +292,9 @@ class TrainConfig(Settings):
     space as last/.
     """
 
+    resume: ResumeConfig = ResumeConfig()
+    """What may change when a run resumes. Change it to continue a run with, for example, another batch or patch."""
+
     @field_validator("damage", mode="before")
     @classmethod
     def _with_current_step_keys(cls, damage: Any) -> Any:
@@ -293,7 +312,20 @@ class TrainConfig(Settings):
         if self.early_stop is not None and self.best_by == "last":
             raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
         self._check_task()
+        self._check_allowed()
         return self
+
+    def _check_allowed(self) -> None:
+        """Refuse entries of `resume.allow` that are no keys, or that can never change.
+
+        Raises:
+            ValueError: the first such entry.
+        """
+        for key in self.resume.allow:
+            if is_within(key, FIXED):
+                raise ValueError(f"resume.allow: {key} cannot change, because the saved weights belong to it")
+            if key.partition(".")[0] != "damage" and key not in known_keys(TrainConfig):
+                raise ValueError(f"resume.allow: there is no key {key!r}")
 
     def _check_task(self) -> None:
         """Refuse keys that have no effect for the task.
@@ -355,20 +387,67 @@ _DETECTION_ONLY = {
     "loss.dice_weight": "it compares masks",
 }
 
-# Keys that may change when a run resumes. All others change the weights.
-FREE_ON_RESUME = (
+MAY_CHANGE = (
+    # How and where the run is computed. The weights are equal up to rounding.
     "out",
     "device",
     "devices",
     "nodes",
+    "precision",
+    "compile",
     "cuda_graph",
-    "model.purpose",
+    "grad_accumulation",
     "data.cache",
+    "data.on_error",
+    "model.purpose",
+    # How long it takes, and what is logged and saved.
+    "total_steps",
+    "early_stop",
     "log_every",
     "save_every",
     "keep_checkpoints",
-    "total_steps",
+    "resume",
+    # How it is validated. Other training images than before are refused.
+    "validate_every",
+    "best_by",
+    "lpips_net",
+    "lpips_weights",
+    "data.validation",
+    "data.validation_count",
+    "data.validation_size",
+    # When it is stopped, and what helps against a collapse: rates, schedule, clipping, and the weights of the loss.
+    "collapse",
+    "optimizer",
+    "ema",
+    "loss.pixel_weight",
+    "loss.hole_weight",
+    "loss.adversarial_weight",
+    "loss.adversarial_start",
+    "loss.gradient_penalty",
+    "loss.r1",
+    "loss.r1_interval",
+    "loss.feature_matching",
+    "loss.perceptual_weight",
+    "loss.perceptual_weights",
+    "loss.positive_weight",
+    "loss.dice_weight",
 )
+"""Keys, or sections of keys, that may change when a run resumes. Each change is logged.
+
+All others decide what the network is or learns from. Those in `resume.allow` may change all the same.
+"""
+
+FIXED = ("model.builder", "model.args", "discriminator.builder", "discriminator.args", "task", "init")
+"""Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
+
+
+IMAGE_KEYS = ("data.folders", "data.input", "data.target", "data.side_by_side", "data.validation_percent")
+"""Keys that decide which images a run trains on."""
+
+
+def is_within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `sections`, or in one of them."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def generator_args(config: TrainConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from restore.models.registry import count_parameters
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, make_stepper
 from restore.training.ema import Ema
-from restore.training.run_dir import resolved
+from restore.training.resume import resolved
 from restore.training.setup import (
     build_networks,
     make_step_context,

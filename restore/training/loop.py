@@ -26,6 +26,7 @@ from restore.training.cuda_graph import make_stepper
 from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
 from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
+from restore.training.resume import find_changes
 from restore.training.run_dir import Follower, RunFolder, Savable
 from restore.training.setup import (
     build_networks,
@@ -97,6 +98,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
     assert config.out is not None
     out = config.out
 
+    find_changes(out, config)  # refuses another run's folder before anything is read
     # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
     fabric = open_fabric(config)
     fabric.launch()
@@ -118,27 +120,26 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
 
     with on_rank_zero(fabric, lambda: RunFolder(out)) or Follower(out) as run:
         # Resume from the state in the folder.
-        on_rank_zero(fabric, lambda: run.check(config))
+        changes = on_rank_zero(fabric, lambda: run.check(config)) or []
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if d is not None:
             parts |= {"d": d.network, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
         facts = run.load(parts) or {"step": 0, "best": {}, "without_better": 0}
-        if facts.get("pictures", source.fingerprint) != source.fingerprint:
-            raise RestoreError(
-                "this run started with other training images",
-                where=out,
-                hint="use another out=, or the same images",
-            )
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         if fabric.broadcast(start) != start:
             raise RestoreError("not visible on every machine", where=out, hint="put out= on a shared disk")
         run.truncate_log(start)
+        if start and changes:
+            run.log({"step": start, "changed": {c.key: {"was": c.before, "is": c.now} for c in changes}})
         d_start = max(start, config.loss.adversarial_start)
         monitor = CollapseMonitor(config.collapse, config.loss.adversarial, out, discriminator, d_start)
         callbacks.on_event(
             f"{f'resumed at step {start}' if start else 'new run'} in {out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
         )
+        if start:
+            for change in changes:
+                callbacks.on_event(f"changed at step {start}: {change}")
 
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)

@@ -13,17 +13,16 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from restore.checkpoints import read_state, read_state_facts, save_state
-from restore.config import read_yaml, rename_old_keys
-from restore.degradations.pipeline import rename_old_step_keys
+from restore.data.discovery import RULES
 from restore.environment import environment
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers, write_atomically, write_error_message
 from restore.plotting import draw_curves
-from restore.training.config import FREE_ON_RESUME, TrainConfig
+from restore.training.config import TrainConfig
+from restore.training.resume import Change, find_changes, resolved
 
 Savable = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 
@@ -47,6 +46,7 @@ class RunFolder:
     _saved_step: int | None = None  # of last/, if this process has read or written it
     _board: Any = None
     _cpu_jpeg = "libjpeg"
+    _data_rules = RULES
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,28 +86,40 @@ class RunFolder:
 
         A run resumes bit for bit only with the implementation that it started with.
         """
-        if not RunFolder.has_state(path):
-            return "libjpeg"
-        return str(read_state_facts(path / "last" / "state.safetensors").get("cpu_jpeg", "tensor"))
+        facts = RunFolder.facts(path)
+        return str(facts.get("cpu_jpeg", "tensor")) if facts else "libjpeg"
+
+    @staticmethod
+    def data_rules(path: Path) -> int:
+        """How training images are split and read; see `restore.data.discovery.RULES`. A run keeps its rules."""
+        facts = RunFolder.facts(path)
+        return int(facts.get("data_rules", 1)) if facts else RULES
+
+    @staticmethod
+    def facts(path: Path) -> dict[str, Any]:
+        """The plain facts of the state in a folder (see `save`); empty without one."""
+        return read_state_facts(path / "last" / "state.safetensors") if RunFolder.has_state(path) else {}
 
     @property
     def has_saved(self) -> bool:
         """Whether this folder holds a state to resume from."""
         return self.state.exists()
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: TrainConfig) -> list[Change]:
         """Check that the folder is empty or holds a run of the same config, and write the resolved config.
 
         Temporary files of a killed process are removed. A run that was killed before it saved a state starts again.
 
+        Returns:
+            The keys that have other values than in the run so far.
+
         Raises:
-            RestoreError: the folder holds a run of another config (the differing keys are listed), or files of
-                something else that would be replaced.
+            RestoreError: the folder holds a run of another config (see `find_changes`), or files of something else
+                that would be replaced.
         """
         expected = resolved(config)
         file = self.path / "config.yaml"
-        if file.exists():
-            self._refuse_another_config(read_yaml(file), expected)
+        changes = find_changes(self.path, config)
         if not self.has_saved:
             own = () if file.exists() else ("metrics.jsonl",)
             foreign = [name for name in (*own, self.best.name) if (self.path / name).exists()]
@@ -126,19 +138,8 @@ class RunFolder:
         write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
         versions = environment(config.device, config.precision)
         write_atomically(self.path / "environment.json", json.dumps(versions, indent=1).encode())
-        self._keep = config.keep_checkpoints  # it may change when a run resumes
-
-    def _refuse_another_config(self, found: Any, expected: dict[str, Any]) -> None:
-        before, now = _flat(_in_current_form(found), FREE_ON_RESUME), _flat(expected, FREE_ON_RESUME)
-        differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-        if differing:
-            listed = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in differing[:5])
-            raise RestoreError(
-                f"holds a run of another config ({listed})",
-                where=self.path,
-                hint="use another out=, or the same values"
-                + ("" if self.has_saved else ", or move its config.yaml away: it has no saved state"),
-            )
+        self._keep = config.keep_checkpoints
+        return changes
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`, and to TensorBoard's log."""
@@ -149,7 +150,7 @@ class RunFolder:
             raise RestoreError(write_error_message(error), where=self.path / "metrics.jsonl", exit_code=1) from error
         if self._board is not None:
             for name, value in values.items():
-                if name != "step":
+                if isinstance(value, (int, float)) and name != "step":
                     group = "validation" if name.startswith("validation_") else "training"
                     self._board.add_scalar(f"{group}/{name.removeprefix('validation_')}", value, values["step"])
 
@@ -188,13 +189,17 @@ class RunFolder:
                 plain[name] = part.state_dict()
         checkpoint = self._link_previous_state() if self._keep else None
         try:
-            save_state(self.state, tensors, {**facts, "plain": plain, "cpu_jpeg": self._cpu_jpeg})
+            save_state(self.state, tensors, {**facts, "plain": plain, **self._kept_by_this_run()})
         except RestoreError:
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)  # the previous state is still in last/
             raise
         self._saved_step = int(facts["step"])
         self._remove_old_checkpoints(self._saved_step)
+
+    def _kept_by_this_run(self) -> dict[str, Any]:
+        """What a run goes on with as it began, so that it resumes bit for bit in later releases."""
+        return {"cpu_jpeg": self._cpu_jpeg, "data_rules": self._data_rules}
 
     def _link_previous_state(self) -> Path | None:
         """Link the state that is about to be replaced into checkpoints/; copy it if the disk has no hard links."""
@@ -228,13 +233,14 @@ class RunFolder:
         """
         if not self.has_saved:
             return None
-        self._cpu_jpeg = self.cpu_jpeg(self.path)
+        self._cpu_jpeg, self._data_rules = self.cpu_jpeg(self.path), self.data_rules(self.path)
         tensors, facts = read_state(self.state)
         self._saved_step = int(facts["step"])
         for name, part in parts.items():
             own = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
             if isinstance(part, nn.Module):
-                part.load_state_dict(own)
+                if own:  # a discriminator that joins a run without one starts from new weights
+                    part.load_state_dict(own)
             elif isinstance(part, torch.optim.Optimizer):
                 state: dict[int, dict[str, Tensor]] = {}
                 for k, v in own.items():
@@ -273,8 +279,9 @@ class Follower(RunFolder):
     def close(self) -> None:
         """Nothing is open."""
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: TrainConfig) -> list[Change]:
         """Left to rank 0."""
+        return []
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Left to rank 0."""
@@ -287,38 +294,6 @@ class Follower(RunFolder):
 
     def save(self, parts: Mapping[str, Savable], facts: Mapping[str, Any]) -> None:
         """Left to rank 0."""
-
-
-def resolved(config: TrainConfig) -> dict[str, Any]:
-    """The config as plain values, with every default."""
-    return config.model_dump(mode="json")
-
-
-def _in_current_form(found: Any) -> dict[str, Any]:
-    """The config of an earlier run as `resolved` gives it: old names replaced, keys that it lacks at their defaults."""
-    if not isinstance(found, dict):
-        return {}
-    values = rename_old_keys(TrainConfig, found, where="config.yaml", warn=False)
-    values["damage"] = rename_old_step_keys(values.get("damage"), where="config.yaml", warn=False)
-    try:
-        return resolved(TrainConfig.model_validate(values))
-    except ValidationError:  # not the config of a run
-        return values
-
-
-def _flat(values: Mapping[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys: `damage.steps.3.sigma`. Lists without mappings, such as ranges, stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if prefix + key in without:
-            continue
-        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
-            value = {str(number): part for number, part in enumerate(value)}
-        if isinstance(value, dict):
-            flat |= _flat(value, without, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +14,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from restore.checkpoints import (
-    Description,
-    DetectorSettings,
-    find_weights,
-    load_strictly,
-    read_torch_state,
-    read_weights,
-)
+from restore.checkpoints import Description, DetectorSettings, load_strictly
 from restore.data.build import open_source
+from restore.data.discovery import RULES
 from restore.data.loader import Batch, Source
 from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device, pick_precision
@@ -31,9 +24,9 @@ from restore.errors import RestoreError
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
-from restore.models.pix2pix import pix2pix_from_state_dict
 from restore.models.registry import build_discriminator, build_generator
-from restore.training.config import OptimizerConfig, TrainConfig, generator_args
+from restore.training.config import IMAGE_KEYS, OptimizerConfig, TrainConfig, generator_args, is_within
+from restore.training.initial import find_initial, read_initial
 from restore.training.run_dir import RunFolder
 from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
@@ -100,8 +93,8 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
     generator = build_generator(config.model.builder, generator_args(config), where="model")
     generator.init_for_training()
     if config.init is not None and use_init:
-        path = find_weights(config.init)
-        load_strictly(generator, with_new_channels(read_initial(path), generator), path)
+        path = find_initial(config.init)
+        load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)
     patch = config.data.patch
     if patch % generator.multiple:
         raise RestoreError(f"must be a multiple of {generator.multiple} for this model", where=f"data.patch = {patch}")
@@ -121,13 +114,6 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
             hint="set it to none",
         )
     return generator, discriminator
-
-
-def read_initial(path: Path) -> dict[str, Tensor]:
-    """Read the weights of `init`: a weights file, or a published pix2pix `*_net_G.pth`."""
-    if path.suffix.lower() in (".pth", ".pt"):
-        return pix2pix_from_state_dict(read_torch_state(path), path).state_dict()
-    return read_weights(path)[1]
 
 
 def with_new_channels(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
@@ -245,9 +231,16 @@ def open_data(
     """Find the images: the source of training batches, and the validation batches.
 
     Raises:
-        RestoreError: as `open_source`; or the task is detection, and the damage leaves no mask.
+        RestoreError: as `open_source`; or the damage leaves no mask, and the task is detection or the network sees one.
     """
     damage = open_damage(config)
+    if generator.takes_mask and (damage is None or not damage.has_mask):
+        source = "real pairs have none" if damage is None else f"damage = {damage.name} leaves none"
+        raise RestoreError(
+            f"this network sees a mask and changes what it covers alone, but {source}, so it could learn nothing",
+            where="model.args.mask = true",
+            hint="set model.args.mask=false",
+        )
     if config.task == "detection" and damage is not None and not damage.has_mask:
         raise RestoreError(
             "leaves no mask, so there is nothing to detect",
@@ -262,7 +255,21 @@ def open_data(
         device=device,
         on_event=on_event,
         processes=config.devices,
+        rules=RULES if config.out is None else RunFolder.data_rules(config.out),
+        expected=_expected_images(config),
     )
+
+
+def _expected_images(config: TrainConfig) -> str | None:
+    """The fingerprint of the images that the run in the folder began with; None if any are right."""
+    if config.out is None or _allows_other_images(config):
+        return None
+    found = RunFolder.facts(config.out).get("pictures")  # the key of states that exist already
+    return None if found is None else str(found)
+
+
+def _allows_other_images(config: TrainConfig) -> bool:
+    return any(is_within(key, config.resume.allow) for key in IMAGE_KEYS)
 
 
 def make_step_context(

@@ -261,3 +261,91 @@ def test_pairs_that_do_not_match_are_named(folder: Path, tmp_path: Path) -> None
     assert sum("03.png: the two images of a pair have different sizes" in line for line in said) == 1
     write_png(tmp_path / "damaged" / "stranger.png", scene(1))
     assert "stranger" in refused(two_folders, None)
+
+
+# Validation.
+
+
+def scenes(root: Path, count: int = 30) -> Path:
+    for i in range(count):
+        (root / f"{i:03}").mkdir(parents=True)
+        write_png(root / f"{i:03}" / "gt.png", scene(i, 40, 48))
+    return root
+
+
+def test_images_of_one_name_in_many_folders_are_split_and_damaged_each_by_itself(tmp_path: Path) -> None:
+    root = scenes(tmp_path / "scene")
+    files = split_files([Folder(path=root)], 25)
+    assert 2 < len(files.validation) < 15
+    assert files.names[root / "007" / "gt.png"] == "007/gt"
+    values = {"folders": [str(root)], "near_duplicates": 0}
+    _, validation, _ = opened(values, degradation_from([{"name": "boxes", "count": [2, 3]}], "test"))
+    assert len({batch.mask.numpy().tobytes() for batch in validation}) == len(validation)
+    before = fingerprint(files.training, files.names)
+    files.training[0].parent.rename(root / "new")
+    after = split_files([Folder(path=root)], 25)
+    assert fingerprint(after.training, after.names) != before
+
+
+def test_runs_of_earlier_releases_keep_their_split(tmp_path: Path, folder: Path) -> None:
+    root = scenes(tmp_path / "scene", 5)
+    assert split_files([Folder(path=root)], 50, rules=1).validation == [], "all are called gt"
+    old, new = (split_files([Folder(path=folder)], 25, rules=rules) for rules in (1, 2))
+    assert old.validation == new.validation, "in a folder without subfolders, nothing changes"
+
+
+def test_a_list_is_split_by_its_lines_wherever_it_lies(tmp_path: Path) -> None:
+    root = scenes(tmp_path / "scene", 12)
+    lines = [f"{i:03}/gt.png" for i in range(12)]
+    (root / "inside.txt").write_text("\n".join(lines))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "beside.txt").write_text("\n".join(f"../scene/{line}" for line in lines))
+    inside = split_files([Folder(path=root / "inside.txt")], 40)
+    assert [inside.names[file] for file in inside.training] == [
+        split_files([Folder(path=root)], 40).names[file] for file in split_files([Folder(path=root)], 40).training
+    ]
+    beside = split_files([Folder(path=tmp_path / "lists" / "beside.txt")], 40)
+    assert set(beside.names.values()) == {f"scene/{i:03}/gt" for i in range(12)}
+
+
+def test_a_folder_a_list_or_a_pair_of_folders_is_validated_with_if_it_is_named(folder: Path, tmp_path: Path) -> None:
+    mine = scenes(tmp_path / "mine", 3)
+    source, validation, _ = opened({"folders": [str(folder)], "validation": str(mine), "near_duplicates": 0})
+    assert len(source.store) == 12, "nothing is set aside"
+    assert len(validation) == 3
+    (tmp_path / "some.txt").write_text("mine/000/gt.png\nmine/002/gt.png\n")
+    assert len(opened({"folders": [str(folder)], "validation": str(tmp_path / "some.txt")})[1]) == 2
+    for i in range(2):
+        for side in ("in", "out"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            write_png(tmp_path / side / f"{i}.png", scene(200 + i, 40, 48) // (1 + (side == "in")))
+    two_folders, both = make_pairs(folder, tmp_path)
+    pair = {"input": str(tmp_path / "in"), "target": str(tmp_path / "out")}
+    _, validation, _ = opened(two_folders | {"validation": pair}, None)
+    assert len(validation) == 2
+    assert all(batch.damaged.mean() < 0.6 * batch.clean.mean() for batch in validation)
+    for source, wrong in ((two_folders, str(mine)), (both, pair), (two_folders, {"input": str(mine)})):
+        with pytest.raises(RestoreError, match="validation must be"):
+            build(DataConfig, source | {"validation": wrong}, where="data")
+
+
+def test_validation_images_that_are_trained_on_are_refused(folder: Path) -> None:
+    assert "12 of these images are also training images" in refused(
+        {"folders": [str(folder)], "validation": str(folder)}
+    )
+
+
+def test_what_is_set_aside_and_unusable_is_told_as_it_is(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    aside = split_files([Folder(path=tmp_path)], 25).validation
+    aside[0].write_bytes(b"\xff\xd8\xff no more")
+    _, validation, _ = opened({"folders": [str(tmp_path)], "validation_count": 1})
+    assert len(validation) == 1, "the next one takes the place of one that cannot be read"
+    for file in aside:
+        file.write_bytes(b"\xff\xd8\xff no more")
+    _, _, said = opened({"folders": [str(tmp_path)]})
+    line = f"none of the {len(aside)} images that are set aside for validation can be used, so training images are"
+    assert any(line in text for text in said)
+    _, _, said = opened({"folders": [str(tmp_path)], "validation_percent": 0, "cache": "none"})
+    assert any(text.startswith("12 files of training images") for text in said)

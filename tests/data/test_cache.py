@@ -8,7 +8,8 @@ import torch
 
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.dataset import TrainingImages
-from restore.data.sampler import CropPlan, CropSpec, FolderSampler, sample_crops
+from restore.data.readers import read_pixels
+from restore.data.sampler import CropPlan, CropSpec, FolderSampler, in_unit_range, resize_crops, sample_crops
 from restore.errors import RestoreError
 from restore.images import find_images, read_rgb8, write_png
 from tests.data.conftest import scene
@@ -161,3 +162,39 @@ def test_when_no_file_is_of_use_drawing_ends(tmp_path: Path) -> None:
     store = CropStore(TrainingImages(files, read_rgb8), FolderSampler([5]), CPU, threads=2)
     with pytest.raises(RestoreError, match="none of the 5 images can be read"):
         store.start(sample_crops(CropPlan(16), 0, 0, 4))()
+
+
+@pytest.mark.parametrize("only_deep", [False, True])
+def test_images_of_16_bits_keep_their_depth_in_every_store(folder: Path, tmp_path: Path, only_deep: bool) -> None:
+    deep = [scene(i, 50, 60).astype(np.uint16) * np.uint16(9) + np.uint16(i) for i in range(3)]
+    for i, picture in enumerate(deep):
+        write_png(tmp_path / f"deep{i}.png", picture)
+    files = files_of(tmp_path) if only_deep else [*files_of(folder)[:4], *files_of(tmp_path), *files_of(folder)[4:6]]
+    intake = [TrainingImages(files, read_pixels, patch=32) for _ in range(2)]
+    cached = [intake[0].load(i) for i in range(len(files))]
+    shallow = sum(image.nbytes for image in cached if image is not None and image.dtype == np.uint8)
+    assert shallow == sum(read_rgb8(file).nbytes for file in files if "deep" not in file.name), "8 bits stay 8 bits"
+    drawn = FolderSampler([len(files)])
+    three = [
+        DeviceCropStore(intake[0], drawn, CPU, list(cached)),
+        CropStore(intake[0], drawn, CPU, cached=cached),
+        CropStore(intake[1], drawn, CPU, threads=2),
+    ]
+    assert three[0].nbytes == three[1].nbytes
+    seen = set()
+    for step in range(12):
+        spec = sample_crops(CropPlan(32, rotate=True), 5, step, 2)
+        first, *others = [store.start(spec)() for store in three]
+        seen.add(first.dtype)
+        assert all(other.dtype == first.dtype and torch.equal(other.int(), first.int()) for other in others)
+        values = resize_crops(first, 32)
+        if first.dtype == torch.uint16:
+            assert torch.equal((values * 65535).round().int(), first.int())
+    assert torch.uint16 in seen
+    assert (torch.uint8 in seen) != only_deep
+
+
+def test_equal_values_of_two_depths_are_equal_numbers() -> None:
+    shallow = torch.arange(256, dtype=torch.uint8)
+    deep = (shallow.int() * 257).to(torch.uint16)
+    assert torch.equal(in_unit_range(shallow), in_unit_range(deep))

@@ -452,3 +452,47 @@ def test_a_name_of_odd_bytes_survives_csv_and_json(tmp_path: Path) -> None:
     report.write_json(tmp_path / "out.json")
     assert b"caf\xe9,inf" in (tmp_path / "out.csv").read_bytes()
     assert json.loads((tmp_path / "out.json").read_text())["images"][0]["name"] == odd.removesuffix(".png")
+
+
+def test_two_single_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
+    clean = picture()
+    save(tmp_path / "x" / "by_mine.png", noisy(clean, 5))
+    save(tmp_path / "y" / "truth.tif", clean)
+    save(tmp_path / "z" / "scan.png", noisy(clean, 20))
+    mask = np.zeros(clean.shape[:2], np.uint8)
+    mask[10:20, 10:30] = 255
+    save(tmp_path / "hole.png", mask)
+    report = score_folders(
+        tmp_path / "x" / "by_mine.png", tmp_path / "y" / "truth.tif", baseline_dir=tmp_path / "z" / "scan.png",
+        masks=tmp_path / "hole.png", metrics=["psnr"],
+    )  # fmt: skip
+    expected = peak_signal_noise_ratio(clean, noisy(clean, 5))
+    (scores,) = report.images
+    assert scores.name == "truth"
+    assert scores.scores["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert "psnr_hole" in scores.scores
+    assert report.exit_code == 0
+    assert report.baseline is not None
+    assert report.baseline.scores["truth"]["psnr"] < expected
+    for one, other, match in (
+        (tmp_path / "x" / "by_mine.png", tmp_path / "y", "this is a file, and the other a folder"),
+        (tmp_path / "x" / "by_mine.png", tmp_path / "none.png", r"none\.png: there is no such file"),
+    ):
+        with pytest.raises(RestoreError, match=match) as error:
+            score_folders(one, other, metrics=["psnr"])
+        assert error.value.exit_code == 2
+
+
+def test_an_ending_that_the_references_lack_is_left_out(tmp_path: Path) -> None:
+    clean = picture()
+    for name in ("0001", "city/0002"):
+        save(tmp_path / "clean" / f"{name}.png", clean)
+        save(tmp_path / "up" / f"{name}x4.png", noisy(clean, 5))
+        save(tmp_path / "masks" / f"{name}.png", np.full(clean.shape[:2], 255, np.uint8))
+    plain = score_folders(tmp_path / "up", tmp_path / "clean", metrics=["psnr"])
+    assert plain.images == []
+    report = score_folders(tmp_path / "up", tmp_path / "clean", masks=tmp_path / "masks", metrics=["psnr"], suffix="x4")
+    assert [image.name for image in report.images] == ["0001", "city/0002"]
+    assert all("psnr_hole" in image.scores for image in report.images)
+    assert report.exit_code == 0
+    assert "'x4'" in report.convention["pairing"]

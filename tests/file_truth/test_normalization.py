@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restore.data.discovery import match_folders
+from restore.data.readers import match_pairs
 from restore.degradations.write import write_degraded
 from restore.evaluation.pairs import pair_up
 from restore.images import read_rgb8
@@ -21,7 +21,7 @@ def test_images_masks_and_references_pair(tmp_path: Path) -> None:
     save(tmp_path / "masks" / f"{TWO}/{ONE}_mask.png", photo(8, 8))
     (pair,) = pair_up(tmp_path / "in", tmp_path / "out", tmp_path / "masks").pairs
     assert pair.mask == tmp_path / "masks" / f"{TWO}/{ONE}_mask.png"
-    assert match_folders(tmp_path / "in", tmp_path / "out") == {
+    assert match_pairs(tmp_path / "in", tmp_path / "out") == {
         tmp_path / "in" / f"{ONE}/{TWO}.png": tmp_path / "out" / f"{TWO}/{ONE}.png"
     }
     plan = plan_with(tmp_path / "in", tmp_path / "new", masks=tmp_path / "masks")

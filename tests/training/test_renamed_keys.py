@@ -11,7 +11,7 @@ from restore.config import build
 from restore.training import loop as loop_module
 from restore.training.config import TrainConfig
 from restore.training.loop import train
-from restore.training.run_dir import resolved
+from restore.training.resume import resolved
 from tests.training.test_loop import SMALL_NET, config
 from tests.training.test_resume import QUICK, assert_same_end
 

@@ -16,7 +16,7 @@ from restore.training import loop as loop_module
 from restore.training import step as step_module
 from restore.training.loop import TrainCallbacks, train
 from restore.training.validation import is_better
-from tests.training.test_loop import config, state
+from tests.training.test_loop import SMALL_NET, config, state
 
 TOLD = {"log_every": 1, "validate_every": 100, "save_every": 100}
 
@@ -162,7 +162,9 @@ def test_weights_without_numbers_have_no_score(clean: Path, tmp_path: Path, monk
 def test_going_on_from_good_weights_keeps_what_they_reach(clean: Path, tmp_path: Path) -> None:
     scores: list[float] = []
     told = TrainCallbacks(validated=lambda step, values, best: scores.append(values["psnr"]))
-    shape = {"loss": {}, "damage": [{"name": "noise", "sigma": 25}], "log_every": 100, "save_every": 1000}
+    blind = {"builder": "unet", "args": {**SMALL_NET["args"], "mask": False}}
+    noise = [{"name": "noise", "sigma": 25}]
+    shape = {"loss": {}, "damage": noise, "model": blind, "log_every": 100, "save_every": 1000}
     train(config(clean, tmp_path / "a", total_steps=120, validate_every=120, optimizer={"lr": 4e-3}, **shape), told)
     init = str(tmp_path / "a" / "best.safetensors")
     train(config(clean, tmp_path / "b", total_steps=1000, validate_every=10, init=init, early_stop=1, **shape), told)

@@ -1,0 +1,158 @@
+"""Reading training images: clean ones, pairs in two files, and pairs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+
+from restore.data.dataset import Image, promoted
+from restore.data.discovery import RULES, list_images
+from restore.errors import RestoreError, printable
+from restore.images import find_images, index_by_stem, pair_key, read_image, read_rgb8
+
+Reader = Callable[[Path], Image]
+
+
+def read_pixels(path: Path, rules: int = RULES) -> Image:
+    """Read an image: H×W×3, sRGB, upright; uint8, or uint16 if the file has more than 8 bits. Alpha is dropped."""
+    if rules == 1:
+        return read_rgb8(path)
+    image = read_image(path)
+    if image.pixels.dtype == np.uint8:
+        return read_rgb8(path) if image.profile is not None else _as_rgb(image.pixels)
+    rgb: Image = np.rint(np.clip(np.nan_to_num(image.to_srgb()), 0, 1) * 65535).astype(np.uint16)
+    return rgb
+
+
+def _as_rgb(pixels: Image) -> Image:
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
+
+
+def image_reader(resize: int | None = None, rules: int = RULES) -> Reader:
+    """A function that reads a clean image: H×W×3, or a square of side `resize`."""
+    return lambda path: resize_to_square(read_pixels(path, rules), resize, rules)
+
+
+def match_pairs(damaged: Path, clean: Path, name_template: str = "{}") -> dict[Path, Path]:
+    """Pair the images of two folders by their relative names without suffix, or two lists line by line.
+
+    Args:
+        damaged: a folder, or a `.txt` list of images.
+        clean: likewise, of the same kind.
+        name_template: name of a damaged image without suffix, where `{}` stands for that of the clean one: `{}x4`
+            pairs `0001x4.png` with `0001.png`. Not for lists.
+
+    Returns:
+        damaged file -> clean file, by name; or in the order of the lists.
+
+    Raises:
+        RestoreError: a folder or list does not exist, two files of a folder have the same name, a file has no
+            counterpart, or two lists differ in length.
+    """
+    if damaged.is_file() or clean.is_file():
+        return _match_lists(damaged, clean)
+    sides = []
+    for folder in (damaged, clean):
+        if not folder.is_dir():
+            raise RestoreError("there is no such folder", where=folder)
+        index = index_by_stem(folder, find_images(folder))
+        sides.append({key: folder / relative for key, relative in index.items()})
+    partners = {_expected_name(key, name_template): key for key in sides[1]}
+    unmatched = (
+        (sorted(set(sides[0]) - set(partners)), clean),
+        (sorted(key for name, key in partners.items() if name not in sides[0]), damaged),
+    )
+    for names, folder in unmatched:
+        if names:
+            listed = ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+            raise RestoreError(f"{len(names)} image(s) have no counterpart here: {listed}", where=folder)
+    if not sides[0]:
+        raise RestoreError("no images in this folder", where=damaged)
+    return {sides[0][stem]: sides[1][partners[stem]] for stem in sorted(sides[0])}
+
+
+def _expected_name(key: str, template: str) -> str:
+    folder, slash, name = key.rpartition("/")
+    return pair_key(f"{folder}{slash}{template.replace('{}', name)}.x")
+
+
+def _match_lists(damaged: Path, clean: Path) -> dict[Path, Path]:
+    for path, other in ((damaged, clean), (clean, damaged)):
+        if not path.exists():
+            raise RestoreError("there is no such list", where=path)
+        if not path.is_file():
+            raise RestoreError("this is a folder, and the other a list", where=path, hint=f"make a list for {other}")
+    sides = [list_images(path, repeats=True) for path in (damaged, clean)]
+    if len(sides[0]) != len(sides[1]):
+        raise RestoreError(
+            f"has {len(sides[0])} images, {printable(clean)} has {len(sides[1])}",
+            where=damaged,
+            hint="two lists are paired line by line",
+        )
+    repeated = len(sides[0]) - len(set(sides[0]))
+    if repeated:
+        raise RestoreError(f"{repeated} images are there more than once", where=damaged, hint="one line per pair")
+    return dict(zip(*sides))
+
+
+def pair_reader(partners: Mapping[Path, Path], resize: int | None = None, rules: int = RULES) -> Reader:
+    """A function that reads a damaged file and its clean counterpart: H×W×6, damaged, then clean.
+
+    It raises RestoreError if the two differ in size.
+    """
+
+    def read(path: Path) -> Image:
+        damaged, clean = read_pixels(path, rules), read_pixels(partners[path], rules)
+        if damaged.shape != clean.shape:
+            sizes = f"{damaged.shape[1]}×{damaged.shape[0]} and {clean.shape[1]}×{clean.shape[0]}"
+            raise RestoreError(f"the two images of a pair have different sizes: {sizes}", where=path, exit_code=1)
+        both = promoted([resize_to_square(side, resize, rules) for side in (damaged, clean)])
+        return np.concatenate(both, axis=2)
+
+    return read
+
+
+def side_by_side_reader(direction: str, resize: int | None = None, rules: int = RULES) -> Reader:
+    """A function that reads pix2pix's aligned format (A left, B right): H×W×6, input, then target.
+
+    Args:
+        direction: `AtoB` (A is the input) or `BtoA`.
+        resize: resize each half to a square of this side; None: no resizing.
+        rules: see `RULES`.
+    """
+
+    def read(path: Path) -> Image:
+        both = read_pixels(path, rules)
+        half = both.shape[1] // 2
+        if not half:
+            raise RestoreError("too narrow for two images side by side", where=path, exit_code=1)
+        a, b = both[:, :half], both[:, half : 2 * half]
+        first, second = (a, b) if direction == "AtoB" else (b, a)
+        return np.concatenate([resize_to_square(side, resize, rules) for side in (first, second)], axis=2)
+
+    return read
+
+
+def resize_to_square(image: Image, side: int | None, rules: int = RULES) -> Image:
+    """Resize H×W×3 as pix2pix loads images: Pillow's BICUBIC, which filters along each axis as far as it shrinks.
+
+    uint16 is filtered in float32, one channel at a time, because Pillow resizes no 16-bit colors.
+    """
+    if side is None or image.shape[:2] == (side, side):
+        return image
+    if rules == 1:
+        shrinks = min(image.shape[:2]) > side
+        resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        return np.asarray(resized, np.uint8)
+    bicubic = PillowImage.Resampling.BICUBIC
+    if image.dtype == np.uint8:
+        whole = PillowImage.fromarray(np.ascontiguousarray(image))
+        return np.asarray(whole.resize((side, side), bicubic))
+    channels = [PillowImage.fromarray(image[:, :, c].astype(np.float32)) for c in range(image.shape[2])]
+    values = np.stack([np.asarray(channel.resize((side, side), bicubic)) for channel in channels], axis=2)
+    rounded: Image = np.rint(values.clip(0, 65535)).astype(np.uint16)
+    return rounded

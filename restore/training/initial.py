@@ -1,0 +1,105 @@
+"""The weights that a run starts from (`init`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from restore.checkpoints import (
+    find_weights,
+    is_described,
+    read_state,
+    read_state_facts,
+    read_tensors,
+    read_torch_file,
+    read_weights,
+    shipped_weights,
+)
+from restore.errors import RestoreError
+from restore.models.base import RestorationNetwork
+from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
+
+_STATE = "state.safetensors"
+# What training code wraps around a state dict, best first: averaged weights come before the latest ones.
+_WRAPPERS = ("params_ema", "ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG", "net_g")
+
+
+def find_initial(name_or_path: str) -> Path:
+    """The file that `init` means.
+
+    Args:
+        name_or_path: the name of a shipped model; or a file, the folder of a run (its `best.safetensors`, or its last
+            state if there is none yet), or a run's `last/`.
+
+    Raises:
+        RestoreError: there is no such model, file or folder, or the folder holds no weights.
+    """
+    path = Path(name_or_path)
+    if name_or_path in shipped_weights() or not path.exists():
+        return find_weights(name_or_path)
+    if path.is_file():
+        return path
+    files = (path / "best.safetensors", path / "last" / _STATE, path / _STATE)
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise RestoreError(
+            "holds no weights: no best.safetensors, and no state in last/",
+            where=path,
+            hint="name the folder of a run, its last/, or a file",
+        )
+    return found
+
+
+def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]:
+    """Read weights for a generator.
+
+    Args:
+        path: a weights file; a state of a run, of which the averaged weights are read; a `.pth`, `.pt` or `.ckpt` with
+            a state dict of this network, alone or among other values; or a published pix2pix `*_net_G.pth`.
+        generator: the network that they are for; not changed.
+
+    Raises:
+        RestoreError: the file cannot be read, or has no weights with the names of this network.
+    """
+    if path.suffix.lower() in (".pth", ".pt", ".ckpt"):
+        return _from_torch_file(read_torch_file(path), path, generator)
+    if not is_described(path):
+        return _with_names_of(generator, read_tensors(path), path)
+    if "builder" not in read_state_facts(path):  # not a weights file, but the state of a run
+        return {k.removeprefix("ema."): v for k, v in read_state(path)[0].items() if k.startswith("ema.")}
+    return read_weights(path)[1]
+
+
+def _from_torch_file(content: Mapping[Any, Any], path: Path, generator: RestorationNetwork) -> dict[str, Tensor]:
+    for name in _WRAPPERS:
+        inner = content.get(name)
+        if isinstance(inner, Mapping) and inner:
+            content = inner
+            break
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise RestoreError("this file holds no state dict of tensors", where=path)
+    if isinstance(generator, Pix2Pix) and path.suffix.lower() != ".ckpt":
+        return dict(pix2pix_from_state_dict(tensors, path).state_dict())
+    return _with_names_of(generator, tensors, path)
+
+
+def _with_names_of(generator: RestorationNetwork, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors under the network's names. A common prefix, such as `module.` or `generator.`, is removed.
+
+    Other tensors of the file, such as those of a discriminator, are left out.
+    """
+    own = generator.state_dict().keys()
+    first = next(iter(own))
+    prefixes = sorted({name[: -len(first)] for name in tensors if name.endswith(first)}, key=len)
+    for prefix in prefixes:
+        found = {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
+        if prefix:
+            found = {name: v for name, v in found.items() if name in own}
+        if found.keys() >= own:
+            return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
+    # A network with other names is refused with the names that differ.
+    return dict(tensors)
