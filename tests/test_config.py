@@ -19,6 +19,7 @@ class Inner(Settings):
 class Outer(Settings):
     total_steps: int
     rate: float = 0.1
+    sizes: tuple[int, ...] = ()
     data: Inner = Inner()
 
 
@@ -52,6 +53,28 @@ def test_a_wrong_key_or_value_is_named(values: dict, expected: str) -> None:
         build(Outer, values, where="c.yaml")
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("batch=1", "batch=1: unknown key 'batch'; did you mean 'data.batch'?"),
+        ("rate.batch=1", "rate.batch=1: rate"),
+        ("data.BATCH=1", "unknown key 'data.BATCH'; did you mean 'data.batch'?"),
+        ("sizes=3", "sizes=3: sizes = 3: must be a list, such as [a, b]"),
+        ("data=3", "data=3: data = 3: must be a mapping of keys to values"),
+    ],
+)
+def test_a_wrong_override_is_named_in_the_words_of_yaml(override: str, expected: str) -> None:
+    with pytest.raises(RestoreError) as error:
+        build(Outer, {"total_steps": 1}, where="c.yaml", overrides=["total_steps=2", override])
+    assert expected in str(error.value)
+    assert "c.yaml" not in str(error.value), "the file is not to blame"
+
+
+def test_spaces_around_a_key_do_not_matter() -> None:
+    config = build(Outer, {"total_steps": 1}, where="c.yaml", overrides=[" data.batch =2", "rate = 0.5"])
+    assert (config.data.batch, config.rate) == (2, 0.5)
 
 
 def test_an_override_without_a_value_is_refused() -> None:
