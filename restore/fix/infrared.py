@@ -35,7 +35,8 @@ def infrared_of(image: DecodedImage) -> FloatArray | None:
     (VueScan).
     """
     if image.infrared is not None:
-        values: FloatArray = np.divide(image.infrared, np.iinfo(image.infrared.dtype).max, dtype=np.float32)
+        channel = image.infrared
+        values: FloatArray = np.divide(channel.pixels[:, :, 0], np.float32(channel.white), dtype=np.float32)
         return values
     if image.alpha is not None and not image.transparent:
         values = np.divide(image.alpha, np.float32(image.white), dtype=np.float32)

@@ -33,7 +33,7 @@ from restore.fix.steps import (
     tiles_of,
 )
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
-from restore.images.decoder_output import DamagedFile
+from restore.images.decoder_output import DamagedFile, notes_of_copy
 from restore.images.encode import encode, without_metadata
 from restore.signals import defer_signals
 
@@ -77,6 +77,18 @@ def changed_fraction(before: DecodedImage, after: DecodedImage) -> float:
             changed |= old.pixels[:, :, channel] != new.pixels[:, :, channel]
         count, total = count + int(np.count_nonzero(changed)), total + changed.size
     return count / total
+
+
+def notes_of_changes(sources: Sequence[DecodedImage], output: DecodedImage) -> list[str]:
+    """Notes on what changed pixels took away, on all pages."""
+    pages = zip(sources, (output, *output.extra_pages))
+    return [note for source, page in pages for note in page.notes if note not in source.notes]
+
+
+def without_losses(notes: Sequence[str], image: DecodedImage) -> list[str]:
+    """The notes on an image whose output is not made of what decoding kept."""
+    gone = set(image.notes) - set(notes_of_copy(image.notes))
+    return [note for note in notes if note not in gone]
 
 
 class Stages:
@@ -266,10 +278,12 @@ class Stages:
         job, data = item.job, item.data
         try:
             rendered = self.render(item)
+            if rendered.copied or self._output_of is not None:  # what decoding leaves out is not missing in the output
+                item.notes = without_losses(item.notes, item.image)
             if not rendered.copied:
                 after = without_metadata(rendered.image) if self.options.metadata == "strip" else rendered.image
                 data, notes = encode(after, rendered.format, job.target, quality=self.options.quality)
-                item.notes += notes
+                item.notes += [*notes_of_changes(item.sources, rendered.image), *notes]
             self._save_side(item)
             upright = None if rendered.copied or not rendered.image.reoriented else rendered.image.size
             self._save_sidecars(job, upright, item.notes)
@@ -402,7 +416,12 @@ class Stages:
             "touched": page.changed,
             "done": done,
             "copied": copy,
-            "notes": [*before.notes, *written, *coverage_warnings(page.mask_coverage or 0), *notes],
+            "notes": [
+                *(notes_of_copy(before.notes) if copy else before.notes),
+                *written,
+                *coverage_warnings(page.mask_coverage or 0),
+                *notes,
+            ],
             "damaged_fraction": None,
             "mask_coverage": page.mask_coverage,
             "input_sha256": input_sha256,

@@ -20,10 +20,11 @@ from restore.images.decode_pillow import decode_with_pillow
 from restore.images.decoder_output import (
     DecoderOutput,
     ImageTooLarge,
-    add_profile,
+    add_own_fields,
     as_uint16,
     check_size,
     damage_note,
+    fill_low_bits,
     undecodable,
 )
 from restore.images.formats import UnsupportedFile
@@ -263,12 +264,14 @@ def _decode_with_vips(
 ) -> DecoderOutput:
     image = open_sequential(data, kind, name, max_pixels, fail_on)
     header = header_fields(image)
-    add_profile(header.fields, data, kind)
+    add_own_fields(header.fields, data, kind)
     notes: list[str] = []
     image, color_channels = to_rgb_or_gray(image, header.fields, notes)
     values, white = _values(image, notes)
     if kind == "avif":
         values = _with_full_range(values, heif.read_header(data), header.bits or 8)
+    if kind in ("avif", "heic") and values.dtype == np.uint16:
+        values = fill_low_bits(values, header.bits or 16)
     channels = color_channels or (3 if values.shape[2] >= 3 else 1)
     if values.shape[2] > channels + 1:
         notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")

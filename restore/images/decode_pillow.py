@@ -13,14 +13,16 @@ from restore.images import tiff_pixels
 from restore.images.decoder_output import (
     DecoderOutput,
     ImageTooLarge,
-    add_profile,
+    add_own_fields,
     as_uint16,
     check_size,
     damage_note,
+    fill_low_bits,
     undecodable,
 )
+from restore.images.metadata import heif
 from restore.images.metadata.tiff import TiffHeader
-from restore.images.pillow import open_converted_by_libtiff, open_with_pillow, quiet_libtiff
+from restore.images.pillow import open_converted_by_libtiff, open_deep_heic, open_with_pillow, quiet_pillow
 
 
 def decode_with_pillow(
@@ -37,13 +39,16 @@ def decode_with_pillow(
     Raises:
         DamagedFile, ImageTooLarge: exit code 1, with Pillow's reason.
     """
+    if kind == "heic" and (deep := _decode_deep_heic(data, name, max_pixels)) is not None:
+        return deep
     converts = tiff_header is not None and tiff_pixels.needs_libtiff(tiff_header)
     try:
-        opened = open_converted_by_libtiff(data) if converts else open_with_pillow(data, kind)
-        with quiet_libtiff(kind), opened as image:
+        with quiet_pillow(), open_converted_by_libtiff(data) if converts else open_with_pillow(data, kind) as image:
             width, height = image.size
             check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
+            if kind == "avif":
+                image.info["bit_depth"] = heif.read_header(data).bits
             try:
                 return _with_profile(_from_pillow(image, frames), data, kind)
             except OSError as error:
@@ -51,7 +56,7 @@ def decode_with_pillow(
                     raise
                 complaint = _pillow_message(error)
         # Pillow accepts truncated files only by a switch for the whole process. Black pixels at the end do the same.
-        with quiet_libtiff(kind), open_with_pillow(data + bytes(4 * width * height), kind) as image:
+        with quiet_pillow(), open_with_pillow(data + bytes(4 * width * height), kind) as image:
             output = _with_profile(_from_pillow(image, frames), data, kind)
         output.notes.append(damage_note(complaint))
         return output
@@ -63,8 +68,33 @@ def decode_with_pillow(
         raise undecodable(kind, _pillow_message(error), name, allow_truncated=allow_truncated) from error
 
 
+def _decode_deep_heic(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput | None:
+    """A HEIC of 10 or 12 bits; None: it has 8, or cannot be decoded, and Pillow says why."""
+    bits = heif.read_header(data).bits
+    if bits == 8:
+        return None
+    try:
+        opened = open_deep_heic(data)
+        if opened is None:
+            return None
+        width, height = opened.size
+        check_size(width, height, max_pixels, name)
+        values = fill_low_bits(np.asarray(opened).reshape(height, width, -1), bits)
+    except (OSError, ValueError, EOFError, SyntaxError, RuntimeError):
+        return None
+    fields = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    return DecoderOutput(
+        values=values,
+        channels=3 if values.shape[2] >= 3 else 1,
+        bits=bits,
+        white=65535.0,
+        frames=len(opened),
+        fields={key: block for key, name in fields.items() if (block := opened.info.get(name))},
+    )
+
+
 def _with_profile(output: DecoderOutput, data: bytes, kind: str) -> DecoderOutput:
-    add_profile(output.fields, data, kind)
+    add_own_fields(output.fields, data, kind)
     if kind == "bmp" and output.channels == 1 and output.fields.get("icc-profile-data", b"")[16:20] == b"RGB ":
         colors, alpha = output.values[:, :, :1], output.values[:, :, 1:]  # a palette of grays
         output.values = np.concatenate([colors, colors, colors, alpha], axis=2)
@@ -88,7 +118,7 @@ def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
         stored_bits = tile.args[-1].bit_length()
     elif image.format == "SGI" and tile is not None and tile.codec_name == "SGI16":
         stored_bits = 16
-    elif isinstance(bits := image.info.get("bit_depth"), int):  # of HEIC
+    elif isinstance(bits := image.info.get("bit_depth"), int):  # of HEIC and AVIF
         stored_bits = bits
     sizes = len(image.info.get("sizes", ())) if image.format == "ICO" else 1
     if sizes > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -68,17 +69,22 @@ class DecoderOutput:
     notes: list[str] = field(default_factory=list)
 
 
-def add_profile(fields: dict[str, bytes], data: Any, kind: str) -> None:
-    """Add the color profile of a BMP, and of a JPEG whose pieces are numbered wrongly: libvips takes only some of them.
+def add_own_fields(fields: dict[str, bytes], data: Any, kind: str) -> None:
+    """Add what decoders do not find: the profile of a BMP, and in a JPEG a profile whose pieces are numbered
+    wrongly, and an EXIF block of several pieces.
 
     Args:
-        fields: `HeaderFields.fields`; changed in place.
+        fields: `DecoderOutput.fields`; changed in place.
         data: the file, as bytes or mapped into memory.
         kind: its format.
     """
-    icc = jpeg.read_header(data).icc if kind == "jpeg" else bmp.read_header(data).icc if kind == "bmp" else None
-    if icc is not None:
-        fields["icc-profile-data"] = icc
+    found: dict[str, bytes | None] = {}
+    if kind == "jpeg":
+        header = jpeg.read_header(data)
+        found = {"icc-profile-data": header.icc, "exif-data": header.exif}
+    elif kind == "bmp":
+        found = {"icc-profile-data": bmp.read_header(data).icc}
+    fields |= {name: block for name, block in found.items() if block is not None}
 
 
 def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -95,6 +101,11 @@ def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
         notes.append("32-bit integers rounded to 16 bits")
         return (values.astype(np.uint32) >> 16).astype(np.uint16)
     raise ValueError(f"integers from {low} to {high} are not supported")
+
+
+def fill_low_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values of 9 to 15 bits in the upper bits of uint16, repeated in the lower ones: white becomes 65535."""
+    return values | (values >> bits) if 8 < bits < 16 else values
 
 
 # Errors
@@ -118,6 +129,15 @@ def undecodable(
         return UnsupportedFile(what, where=name, hint="convert it to TIFF or PNG first", exit_code=1)
     hint = None if allow_truncated else "the file is damaged or truncated"
     return DamagedFile(what, where=name, hint=hint, exit_code=1)
+
+
+#: How notes begin that also hold for a copy of the file: on damage, and on what was not looked at.
+_HOLD_FOR_COPIES = ("the file is damaged", "parts of the file may be damaged", "only the first ")
+
+
+def notes_of_copy(notes: Iterable[str]) -> list[str]:
+    """Notes on decoding a file that hold if the file is copied, and keeps what decoding changes or leaves out."""
+    return [note for note in notes if note.startswith(_HOLD_FOR_COPIES)]
 
 
 def damage_note(complaint: str) -> str:

@@ -25,8 +25,12 @@ from restore.images.metadata import (
     gif,
     heif,
     jpeg,
+    netpbm,
+    photoshop,
     png,
     resolution,
+    sgi,
+    tga,
     tiff,
     tiff_pages,
     trailer,
@@ -52,8 +56,9 @@ BIGTIFF_BYTES = 3_500_000_000
 
 _LOSSY = ("jpeg", "webp", "avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
-_SIXTEEN_BITS = ("png", "tiff", "avif", "ppm")
-_AVIF_BITS = 12
+_SIXTEEN_BITS = ("png", "tiff", "avif", "heic", "ppm")
+#: The most bits of formats that hold more than 8, but less than 16.
+_MOST_BITS = {"avif": 12, "heic": 10}
 #: Flags of libvips: all metadata but EXIF.
 _WITHOUT_EXIF_BLOCK = 31 - 1
 _WITHOUT_EXIF = ("gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi")
@@ -129,8 +134,15 @@ def without_metadata(image: DecodedImage) -> DecodedImage:
     """The image without EXIF, XMP, captions and texts. What defines its colors stays."""
     colors = {"png": png.color_chunks, "tiff": tiff.color_tags}.get(image.format)
     passthrough = b"" if colors is None else colors(image.passthrough)
-    extra_pages = tuple(without_metadata(page) for page in image.extra_pages)
-    return replace(image, exif=None, xmp=None, passthrough=passthrough, trailer=b"", extra_pages=extra_pages)
+    return replace(
+        image,
+        exif=None,
+        xmp=None,
+        passthrough=passthrough,
+        trailer=b"",
+        infrared=image.infrared and without_metadata(image.infrared),
+        extra_pages=tuple(without_metadata(page) for page in image.extra_pages),
+    )
 
 
 def encode(
@@ -173,17 +185,8 @@ def encode(
         image = _fit_to_format(image, kind, notes)
         if kind in encoders:
             return encoders[kind](image, quality, notes) + image.trailer, notes
-        if kind == "ppm" and image.pixels.dtype == np.uint16:
-            return write_netpbm(image.pixels), notes
         if kind in _PILLOW_ONLY:
-            options: dict[str, Any] = {"sizes": [image.size[::-1]]} if kind == "ico" else {}
-            if kind == "bmp":
-                options["dpi"] = image.dpi or (0, 0)  # Pillow would make one up
-            data = _encode_with_pillow(image, _PILLOW_ONLY[kind], options)
-            if kind == "pcx":  # Pillow always writes 100 pixels per inch
-                across, down = (min(round(value), 65535) for value in image.dpi or (0, 0))
-                data = data[:12] + struct.pack("<HH", across, down) + data[16:]
-            return bmp.with_profile(data, image.icc) if kind == "bmp" and image.icc else data, notes
+            return _encode_simple(image, kind), notes
     except (pyvips.Error, UnicodeDecodeError) as error:
         reason = decoder_message(error)
     except (OSError, ValueError, KeyError, OverflowError) as error:
@@ -193,6 +196,23 @@ def encode(
     raise RestoreError(
         f"the image cannot be written as {kind.upper()}: {reason}", where=name, hint="choose PNG or TIFF", exit_code=1
     )
+
+
+def _encode_simple(image: DecodedImage, kind: str) -> bytes:
+    """An image in one of the formats that only Pillow writes, with what each can hold."""
+    if kind == "ppm" and image.pixels.dtype == np.uint16:
+        return netpbm.with_comments(write_netpbm(image.pixels), image.passthrough)
+    options: dict[str, Any] = {"sizes": [image.size[::-1]]} if kind == "ico" else {}
+    if kind == "bmp":
+        options["dpi"] = image.dpi or (0, 0)  # Pillow would make one up
+    data = _encode_with_pillow(image, _PILLOW_ONLY[kind], options)
+    if kind == "pcx":  # Pillow always writes 100 pixels per inch
+        across, down = (min(round(value), 65535) for value in image.dpi or (0, 0))
+        return data[:12] + struct.pack("<HH", across, down) + data[16:]
+    if kind == "bmp" and image.icc:
+        return bmp.with_profile(data, image.icc)
+    with_parts = {"tga": tga.with_parts, "ppm": netpbm.with_comments, "sgi": sgi.with_name}.get(kind)
+    return data if with_parts is None else with_parts(data, image.passthrough)
 
 
 def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
@@ -206,7 +226,7 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
         image = replace(image, infrared=None)
     pixels, alpha, white = image.pixels, image.alpha, image.white
     if pixels.dtype == np.float32 and kind != "tiff":
-        bits = _AVIF_BITS if kind == "avif" else 16 if kind in _SIXTEEN_BITS else 8
+        bits = _MOST_BITS.get(kind, 16) if kind in _SIXTEEN_BITS else 8
         notes.append(f"floating point rounded to {bits} bits")
         pixels, alpha, white = (
             _float_to_16_bits(pixels, white),
@@ -217,8 +237,8 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
         if image.pixels.dtype == np.uint16:
             notes.append("16 bits rounded to 8")
         pixels, alpha, white = _16_to_8_bits(pixels), None if alpha is None else _16_to_8_bits(alpha), 255.0
-    elif image.pixels.dtype == np.uint16 and kind == "avif" and image.bits > _AVIF_BITS:
-        notes.append(f"{image.bits} bits rounded to {_AVIF_BITS}")
+    elif image.pixels.dtype == np.uint16 and image.bits > _MOST_BITS.get(kind, 16):
+        notes.append(f"{image.bits} bits rounded to {_MOST_BITS[kind]}")
     if alpha is not None and kind in _WITHOUT_ALPHA:
         if alpha.min(initial=255) < white:
             notes.append("transparent pixels are blended with white")
@@ -244,7 +264,8 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     if kind == image.format:
         return image
     words = {
-        "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.describe, "webp": webp.contents,
+        "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.contents, "webp": webp.contents,
+        "tga": tga.contents, "ppm": netpbm.contents, "sgi": sgi.contents, "psd": photoshop.contents,
     }  # fmt: skip
     carried, rest = captions.converted(image.passthrough, image.format, kind)
     lost = words[image.format](rest) if image.format in words else []
@@ -301,21 +322,11 @@ def _encode_jpeg(image: DecodedImage, quality: int | None, notes: list[str]) -> 
         options["keep_rgb"] = True  # its tables are made for red, green and blue
     if source is not None and source.progressive:
         options["progressive"] = True
-    if image.exif:
-        if len(with_prefix(image.exif)) > jpeg.SEGMENT_BYTES:
-            notes.append("the EXIF block is too large for a JPEG and is left out")
-        else:
-            options["exif"] = with_prefix(image.exif)
-    if image.xmp:
-        if len(image.xmp) > jpeg.SEGMENT_BYTES - 29:  # the segment begins with a name of 29 bytes
-            notes.append("the XMP packet is too large for a JPEG and is left out")
-        else:
-            options["xmp"] = image.xmp
     icc = profile_for(image, "jpeg")
     if icc:
         options["icc_profile"] = icc
     data = jpeg.with_density(_encode_with_pillow(image, "JPEG", options), image.dpi, image.pixel_shape)
-    return jpeg.with_segments(data, image.passthrough) if image.passthrough else data
+    return jpeg.with_metadata(data, image.exif, image.xmp, image.passthrough, notes)
 
 
 def _row_by_row(zigzag: tuple[int, ...]) -> list[int]:
@@ -340,7 +351,7 @@ def _encode_png(image: DecodedImage, _quality: int | None, _notes: list[str]) ->
     )  # fmt: skip
 
 
-def _encode_tiff(image: DecodedImage, _quality: int | None, notes: list[str]) -> bytes:
+def _encode_tiff(image: DecodedImage, _quality: int | None, notes: list[str], *, is_mask: bool = False) -> bytes:
     compression = image.compression if image.format == "tiff" and image.compression else "deflate"
     data = _to_vips(image, icc=image.icc, xmp=image.xmp).tiffsave_buffer(
         compression=compression,
@@ -348,29 +359,21 @@ def _encode_tiff(image: DecodedImage, _quality: int | None, notes: list[str]) ->
         bigtiff=image.pixels.nbytes > BIGTIFF_BYTES,
     )
     try:
-        return _with_tiff_tags(bytes(data), image, image.exif)
+        return _with_tiff_tags(bytes(data), image, image.exif, is_mask=is_mask)
     except ValueError:
         notes.append("the EXIF block is broken and is left out")
-        return _with_tiff_tags(bytes(data), image, None)
+        return _with_tiff_tags(bytes(data), image, None, is_mask=is_mask)
 
 
 def _encode_tiff_page(image: DecodedImage, quality: int | None, notes: list[str]) -> list[bytes]:
     """A page, and the infrared channel as a mask of it."""
     if image.infrared is None:
         return [_encode_tiff(image, quality, notes)]
-    channel = DecodedImage(
-        image.infrared[:, :, None],
-        white=float(np.iinfo(image.infrared.dtype).max),
-        format=image.format,
-        compression=image.compression,
-        dpi=image.dpi,
-    )
-    mask = io.BytesIO(_encode_tiff(channel, quality, notes))
-    tiff.add_tags(mask, exif=None, passthrough=b"", dpi=image.dpi, shape=image.pixel_shape, is_mask=True)
-    return [_encode_tiff(replace(image, infrared=None), quality, notes), mask.getvalue()]
+    mask = _encode_tiff(image.infrared, quality, notes, is_mask=True)
+    return [_encode_tiff(replace(image, infrared=None), quality, notes), mask]
 
 
-def _with_tiff_tags(data: bytes, image: DecodedImage, exif: bytes | None) -> bytes:
+def _with_tiff_tags(data: bytes, image: DecodedImage, exif: bytes | None, *, is_mask: bool) -> bytes:
     file = io.BytesIO(data)
     tiff.add_tags(
         file,
@@ -379,6 +382,7 @@ def _with_tiff_tags(data: bytes, image: DecodedImage, exif: bytes | None) -> byt
         transparent=image.alpha is None or image.transparent,
         dpi=image.dpi,
         shape=image.pixel_shape,
+        is_mask=is_mask,
     )
     return file.getvalue()
 
@@ -433,7 +437,7 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
             compression="av1",
             Q=quality or DEFAULT_QUALITY,
             lossless=quality is None and _is_lossless(image),
-            bitdepth=(10 if image.bits == 10 else _AVIF_BITS) if sixteen_bits else 8,
+            bitdepth=(10 if image.bits == 10 else 12) if sixteen_bits else 8,
             subsample_mode="off",
             effort=3,  # 4 takes six times as long, for the same size on photographs
             keep="all" if image.exif else _WITHOUT_EXIF_BLOCK,  # libvips would make one up
@@ -459,7 +463,7 @@ def _encode_heic(image: DecodedImage, quality: int | None, _notes: list[str]) ->
     metadata = _metadata_options(image)
     if profile_for(image, "heic") is None:
         metadata.pop("icc_profile", None)
-    return encode_heic(_to_pillow(image), options | metadata)
+    return encode_heic(_with_alpha(image), options | metadata)
 
 
 def _is_lossless(image: DecodedImage) -> bool:
@@ -478,15 +482,16 @@ def _with_resolution_in_exif(image: DecodedImage) -> DecodedImage:
 
 def _encode_with_pillow(image: DecodedImage, name: str, options: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
-    _to_pillow(image).save(stream, name, **options)
+    values = _with_alpha(image)
+    Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(stream, name, **options)
     return stream.getvalue()
 
 
-def _to_pillow(image: DecodedImage) -> Image.Image:
-    values = image.pixels if not image.gray else image.pixels[:, :, 0]
-    if image.alpha is not None:
-        values = np.concatenate([image.pixels, image.alpha[:, :, None]], axis=2)
-    return Image.fromarray(np.ascontiguousarray(values))
+def _with_alpha(image: DecodedImage) -> np.ndarray:
+    """H×W×C: colors and, if there is one, alpha."""
+    if image.alpha is None:
+        return np.ascontiguousarray(image.pixels)
+    return np.concatenate([image.pixels, image.alpha[:, :, None]], axis=2)
 
 
 def _metadata_options(image: DecodedImage) -> dict[str, Any]:
@@ -499,10 +504,7 @@ def _to_vips(
     image: DecodedImage, *, icc: bytes | None = None, xmp: bytes | None = None, exif: bytes | None = None
 ) -> Any:
     disable_vips_cache()
-    values = image.pixels
-    if image.alpha is not None:
-        values = np.concatenate([values, image.alpha[:, :, None]], axis=2)
-    values = np.ascontiguousarray(values)
+    values = _with_alpha(image)
     height, width, bands = values.shape
     names = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
     vips_image = pyvips.Image.new_from_memory(values, width, height, bands, names[values.dtype.name])

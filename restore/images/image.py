@@ -43,8 +43,8 @@ class DecodedImage:
             chunks, a GIF's extensions, a TIFF's tags.
         trailer: bytes behind the image that are copied to an output of the same format, like a motion photo's video.
         transparent: False if `alpha` is a TIFF's channel of unspecified meaning.
-        infrared: H×W, uint8 or uint16, or None: the infrared channel of a scanner, in which dust is dark. A repair
-            leaves it as it is.
+        infrared: the infrared channel of a scanner, in which dust is dark, or None: a gray page of the same size, uint8
+            or uint16, with tags of its own. A repair leaves it as it is.
         reoriented: the pixels were rotated or mirrored, because the file's orientation tag said so.
         extra_pages: the pages after the first of a TIFF that was read with all of them.
         notes: for the user: what was changed or left out, like "only the first of 12 frames is read".
@@ -66,7 +66,7 @@ class DecodedImage:
     passthrough: bytes = b""
     trailer: bytes = b""
     transparent: bool = True
-    infrared: np.ndarray | None = None
+    infrared: DecodedImage | None = None
     reoriented: bool = False
     extra_pages: tuple[DecodedImage, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -238,11 +238,20 @@ class DecodedImage:
             values = np.repeat(_mean(values), 3, axis=1)
         pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
-        passthrough = tiff.without_places(self.passthrough) if self.format == "tiff" else self.passthrough
-        infrared = None if self.infrared is None else _resized(self.infrared, (height, width))
-        exif = None if self.exif is None else upright_exif(self.exif, (height, width))
-        xmp = None if self.xmp is None else upright_xmp(self.xmp, (height, width), reoriented=False)
-        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared, exif=exif, xmp=xmp, passthrough=passthrough)
+        infrared = self.infrared
+        if infrared is not None:
+            channel = _resized(infrared.pixels[:, :, 0], (height, width))[:, :, None]
+            infrared = replace(infrared, pixels=channel)._with_metadata_for_size()
+        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared)._with_metadata_for_size()
+
+    def _with_metadata_for_size(self) -> DecodedImage:
+        """The image with metadata for the size of its pixels, which has changed."""
+        passthrough, notes = self.passthrough, self.notes
+        if self.format == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
+            notes = [*notes, "GeoTIFF tags are left out, because the image has another size"]
+        exif = None if self.exif is None else upright_exif(self.exif, self.size)
+        xmp = None if self.xmp is None else upright_xmp(self.xmp, self.size, reoriented=False)
+        return replace(self, exif=exif, xmp=xmp, passthrough=passthrough, notes=notes)
 
 
 def _mean(rgb: np.ndarray) -> np.ndarray:

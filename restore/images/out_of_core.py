@@ -18,8 +18,9 @@ import pyvips
 from restore.errors import RestoreError
 from restore.files import temporary_path
 from restore.images import tiff_pixels
+from restore.images.assemble import assemble_image
 from restore.images.decode import decoder_message, header_fields, open_sequential, to_rgb_or_gray
-from restore.images.decoder_output import DamagedFile, DecoderOutput, add_profile, damage_note
+from restore.images.decoder_output import DamagedFile, DecoderOutput, add_own_fields, damage_note
 from restore.images.encode import (
     BIGTIFF_BYTES,
     DEFAULT_QUALITY,
@@ -33,7 +34,6 @@ from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff, tiff_pages
 from restore.images.metadata.exif import orientation_of
 from restore.images.output_colors import becomes_srgb, profile_for
-from restore.images.read import assemble_image
 from restore.images.vips_errors import with_own_errors
 
 #: Formats that can be read and written without the whole image in memory.
@@ -267,7 +267,7 @@ def _decode_to_spool(
     notes: list[str] = []
     image = open_sequential(source, kind, source, max_pixels, fail_on)
     header = header_fields(image)
-    add_profile(header.fields, data, kind)
+    add_own_fields(header.fields, data, kind)
     image, color_channels = to_rgb_or_gray(image, header.fields, notes)
     channels = color_channels or (3 if image.bands >= 3 else 1)
     if str(image.format) not in _DTYPES or image.bands > channels + 1:
@@ -402,10 +402,9 @@ def _write_jpeg(spool: Spool, header: DecodedImage, path: Path, quality: int | N
     )
     if quality is None and source is not None:  # libvips takes no quantization tables
         notes.append(f"an image of this size is compressed at quality {used}, without the source's own tables")
-    segments = jpeg.metadata_segments(header.exif, header.xmp, notes) + header.passthrough
-    _rewrite_head(
-        path, lambda data: jpeg.with_segments(jpeg.with_density(data, header.dpi, header.pixel_shape), segments)
-    )
+    _rewrite_head(path, lambda data: jpeg.with_metadata(
+        jpeg.with_density(data, header.dpi, header.pixel_shape), header.exif, header.xmp, header.passthrough, notes
+    ))  # fmt: skip
 
 
 def _rewrite_head(path: Path, change: Callable[[bytes], bytes]) -> None:

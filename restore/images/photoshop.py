@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from PIL import Image
 from restore.images.decode import to_rgb_or_gray
 from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
+from restore.images.metadata.photoshop import resolution_in, resources_of
 
 #: Color mode -> its name and the number of its channels.
 _MODES = {0: ("bitmap", 1), 1: ("gray", 1), 2: ("indexed", 1), 3: ("RGB", 3), 4: ("CMYK", 4), 8: ("duotone", 1)}
@@ -30,6 +30,7 @@ class _File:
         channels, depth, mode: from the header.
         palette: 768 bytes of an indexed image.
         resources: image resources by number.
+        dpi: pixels per inch across and down, or None.
         layers: their number.
         transparent: the first channel after the colors is the transparency of the merged image.
         merged_at: where the merged image begins.
@@ -42,6 +43,7 @@ class _File:
     big: bool
     palette: bytes = b""
     resources: dict[int, bytes] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
     layers: int = 0
     transparent: bool = False
     merged_at: int = 0
@@ -109,17 +111,13 @@ def _output(planes: np.ndarray, file: _File, fields: dict[str, bytes], notes: li
     if planes.shape[0] > colors:
         alpha = planes[colors][:, :, None].astype(values.dtype)
         values = np.concatenate([_without_white(values, alpha, white), alpha], axis=2)
-    dpi = None
-    if len(file.resources.get(1005, b"")) >= 16:  # 16.16 fixed point, always per inch
-        across, _, _, down = struct.unpack_from(">I2HI", file.resources[1005])
-        dpi = (across / 65536, down / 65536)
     return DecoderOutput(
         values=values,
         channels=count,
         bits=16 if white > 255 else 8,
         white=white,
         fields=fields,
-        dpi=dpi if dpi and min(dpi) > 0.3 else None,
+        dpi=file.dpi,
         notes=notes,
     )
 
@@ -177,7 +175,9 @@ def _read(data: bytes) -> _File:
     file.palette = data[at + 4 : at + 4 + length]
     at += 4 + length
     (length,) = struct.unpack_from(">I", data, at)
-    file.resources = _resources(data[at + 4 : at + 4 + length])
+    block = data[at + 4 : at + 4 + length]
+    file.resources, stated = dict(resources_of(block)), resolution_in(block)
+    file.dpi = stated and stated.dpi
     at += 4 + length
     wide = ">Q" if file.big else ">I"
     (length,) = struct.unpack_from(wide, data, at)
@@ -187,17 +187,6 @@ def _read(data: bytes) -> _File:
         file.layers, file.transparent = abs(count), count < 0
     file.merged_at = at + length
     return file
-
-
-def _resources(block: bytes) -> dict[int, bytes]:
-    found, stream = {}, io.BytesIO(block)
-    while stream.read(4) == b"8BIM":
-        number, name_length = struct.unpack(">HB", stream.read(3))
-        stream.seek(name_length + (name_length + 1) % 2, io.SEEK_CUR)
-        (length,) = struct.unpack(">I", stream.read(4))
-        found[number] = stream.read(length)
-        stream.seek(length % 2, io.SEEK_CUR)
-    return found
 
 
 def _damaged(why: str, name: str | os.PathLike[str]) -> DamagedFile:

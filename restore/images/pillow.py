@@ -9,14 +9,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
+import logging
 import os
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import PIL
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
@@ -32,6 +35,10 @@ HEIC_ADVICE = "HEIC needs an extra package: pip install 'restore-toolkit[heic]'"
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _libtiff_handlers: list[tuple[Any, int | None]] = []
+_own_filters: list[Any] = []
+_no_log = logging.NullHandler()
+#: Where warnings come from. No other code has a filter with this pattern, so that none is removed with it.
+_WARNING_MODULES = r"(?:PIL|pillow_heif)(?:\..*)?"
 
 
 def open_with_pillow(data: bytes, kind: str) -> Image.Image:
@@ -75,18 +82,20 @@ def open_converted_by_libtiff(data: bytes) -> Image.Image:
 
 
 @contextmanager
-def quiet_libtiff(kind: str) -> Iterator[None]:
-    """Keep the libtiff inside Pillow's wheel from writing to stderr while it decodes a TIFF.
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow, and the libtiff inside its wheel, from writing to stderr. What matters becomes a note or an error.
 
-    The handlers are process-wide: the first thread removes them, and the last one restores them.
+    Warning filters, loggers and libtiff's handlers are process-wide: the first thread changes them, and the last one
+    restores them.
     """
     global _quiet_users
-    if kind != "tiff":
-        yield
-        return
     with _quiet_lock:
         _quiet_users += 1
         if _quiet_users == 1:
+            for category in (UserWarning, RuntimeWarning):
+                warnings.filterwarnings("ignore", category=category, module=_WARNING_MODULES)
+                _own_filters.append(warnings.filters[0])
+            logging.getLogger("PIL").addHandler(_no_log)
             _libtiff_handlers[:] = [(setter, setter(None)) for setter in _libtiff_setters()]
     try:
         yield
@@ -94,6 +103,10 @@ def quiet_libtiff(kind: str) -> Iterator[None]:
         with _quiet_lock:
             _quiet_users -= 1
             if _quiet_users == 0:
+                while _own_filters:
+                    with suppress(ValueError):  # another thread has replaced the list
+                        cast(list[Any], warnings.filters).remove(_own_filters.pop())
+                logging.getLogger("PIL").removeHandler(_no_log)
                 for setter, handler in _libtiff_handlers:
                     setter(handler)
 
@@ -118,11 +131,20 @@ def heic_available() -> bool:
     return _pillow_heif() is not None
 
 
-def encode_heic(image: Image.Image, options: dict[str, Any]) -> bytes:
-    """A HEIC file.
+def open_deep_heic(data: bytes) -> Any:
+    """The first image of a HEIC of more than 8 bits, as a `pillow_heif.HeifFile`; None: it has 8 bits.
+
+    Its values lie in the upper bits of uint16. Pillow has no mode for them.
+    """
+    opened = _pillow_heif().open_heif(data, convert_hdr_to_8bit=False)
+    return opened if opened.mode in ("RGB;16", "RGBA;16", "L;16", "I;16", "I;16L") else None
+
+
+def encode_heic(values: np.ndarray, options: dict[str, Any]) -> bytes:
+    """A HEIC file of 8 bits, or of 10 from uint16.
 
     Args:
-        image: to encode.
+        values: H×W×C, uint8 or uint16, C = 1 to 4 (gray, gray and alpha, RGB, RGBA).
         options: of `pillow_heif.HeifFile.save`.
 
     Raises:
@@ -131,7 +153,9 @@ def encode_heic(image: Image.Image, options: dict[str, Any]) -> bytes:
     if not heic_available():
         raise ValueError(HEIC_ADVICE)
     stream = io.BytesIO()
-    _pillow_heif().from_pillow(image).save(stream, **options)
+    height, width, channels = values.shape
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] + (";16" if values.dtype == np.uint16 else "")
+    _pillow_heif().from_bytes(mode, (width, height), values.tobytes()).save(stream, **options)
     return stream.getvalue()
 
 

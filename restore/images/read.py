@@ -8,26 +8,21 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from restore.errors import RestoreError
 from restore.files import not_found_message
-from restore.images.color import open_profile
+from restore.images.assemble import assemble_image
 from restore.images.decode import decode
 from restore.images.decoder_output import DamagedFile, DecoderOutput, ImageTooLarge
 from restore.images.formats import UnsupportedFile, format_of
 from restore.images.image import DecodedImage
-from restore.images.metadata import bmp, gif, heif, jpeg, png, resolution, tiff, tiff_pages, trailer, webp, xmp_claims
-from restore.images.metadata.exif import orientation_of, states_adobe_rgb, upright_exif, upright_xmp
-from restore.images.stated_colors import adobe_rgb, colors_of_heif, colors_of_png
+from restore.images.metadata import tiff, tiff_pages
 
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
-
-#: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
-_MOST_NOTES = 20
 
 _LOSSY = ("jpeg",)
 #: In a JPEG of quality 75, black and white deviate by this much around edges. Without correction, a mask of that
@@ -262,7 +257,8 @@ def _with_infrared(
         if header.is_gray and header.number(tiff.BITS, 1) in (8, 16) and image.infrared is None:
             mask = _decode_page(cast(bytes, file), name, "tiff", page_at=at, max_pixels=max_pixels)
             if mask.gray and mask.size == image.size and mask.pixels.dtype != np.float32:
-                image = replace(image, infrared=mask.pixels[:, :, 0])
+                image = replace(image, infrared=mask)
+                image.notes.extend(f"the infrared channel: {note}" for note in mask.notes)
                 continue
         image.notes.append("a mask among the pages is left out")
     return image
@@ -314,162 +310,3 @@ def _read_only_decoder(kind: str) -> Callable[[bytes, str | os.PathLike[str], in
 
         return decode_photoshop
     return None
-
-
-def assemble_image(
-    data: Any,
-    kind: str,
-    output: DecoderOutput,
-    tiff_header: tiff.TiffHeader | None,
-    *,
-    size: tuple[int, int] | None = None,
-) -> DecodedImage:
-    """Turn a decoder's output upright and add the file's metadata.
-
-    Args:
-        data: the whole file, as bytes or mapped into memory.
-        kind: its format.
-        output: of the decoder.
-        tiff_header: of a TIFF; otherwise None.
-        size: the (H, W) of the upright image, if `output` holds none of its rows.
-    """
-    notes = list(output.notes)
-    exif, xmp, icc = (output.fields.get(f"{name}-data") for name in ("exif", "xmp", "icc-profile"))
-    jpeg_header, passthrough, frames, compression = None, b"", output.frames, ""
-    own: resolution.Resolution | None = None
-    rest = trailer.Trailer()
-    left_out: Sequence[str] = ()
-    if kind == "jpeg":
-        jpeg_header = jpeg.read_header(data)
-        passthrough, own, left_out = jpeg_header.passthrough, jpeg_header.resolution, jpeg_header.left_out
-        rest = trailer.after_jpeg(data, several=jpeg_header.several)
-        if jpeg_header.broken_icc and icc is None:
-            notes.append("the color profile is broken; the image is taken as sRGB")
-    elif kind == "png":
-        header = png.read_header(data)
-        xmp = xmp or header.xmp  # libvips finds no XMP behind the pixels
-        exif, passthrough, frames, own = header.exif, header.passthrough, header.frames, header.resolution
-        left_out = header.left_out
-        if header.wrong_sums:
-            chunks = ", ".join(header.wrong_sums[:5])
-            notes.append(f"parts of the file may be damaged: the checksum is wrong in {chunks}")
-        rest = trailer.after_image(data, header.end)
-    elif tiff_header is not None:
-        exif, passthrough, compression = tiff_header.exif, tiff_header.passthrough, tiff_header.compression
-        xmp, own, frames = tiff_header.xmp, tiff_header.resolution, 1
-        notes.extend(tiff_header.notes)
-    elif kind == "gif":
-        gif_header = gif.read_header(data)
-        xmp, passthrough, own = gif_header.xmp, gif_header.passthrough, gif_header.resolution
-        rest = trailer.after_image(data, gif_header.end)
-        if gif_header.plain_text:
-            left_out = ["a text to be drawn over the image"]
-    elif kind == "webp":
-        webp_header = webp.read_header(data)
-        compression = "lossless" if webp_header.lossless else "lossy"
-        passthrough, left_out = webp_header.passthrough, webp_header.left_out
-        rest = trailer.after_image(data, webp_header.end)
-    elif kind in ("avif", "heic"):
-        rest = trailer.after_boxes(data)
-        heif_header = heif.read_header(data)
-        compression = "lossless" if heif_header.lossless else "lossy"
-        if kind == "avif" and b"avis" in data[8:32] and frames == 1:
-            notes.append("only the first frame of the animation is read")
-    elif kind == "bmp":
-        bmp_header = bmp.read_header(data)
-        if bmp_header.missing:
-            notes.append("the color profile is in another file, or broken; the image is taken as sRGB")
-        own = output.dpi and resolution.per_meter(*(dpi / 0.0254 for dpi in output.dpi))
-    elif output.dpi is not None:
-        own = resolution.Resolution(*output.dpi)
-    if rest.gain_map or (kind == "jpeg" and xmp and b"hdrgm:" in xmp):
-        left_out = [*left_out, "its HDR gain map"]
-        xmp = xmp and xmp_claims.without_gain_map(xmp)
-    elif rest.images or (jpeg_header is not None and jpeg_header.several):
-        notes.append("only the first image of the file is read (MPO)")
-        xmp = xmp and xmp_claims.without_images(xmp)
-    if rest.depth_map:
-        left_out = [*left_out, "its depth map"]
-    notes.extend(f"{lost} is left out" for lost in left_out[:_MOST_NOTES])
-    if frames > 1:
-        notes.append(f"only the first of {frames} frames is read")
-
-    orientation = 1
-    if kind in ("tiff", "jxl") and output.orientation is not None:
-        orientation = output.orientation
-    elif exif is not None and kind not in ("avif", "heic", "jxl"):  # the decoder applies their own tags
-        orientation = orientation_of(exif)
-    values = _upright(output.values, orientation)
-    if orientation != 1 and kind == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
-        notes.append("GeoTIFF tags are left out, because the image was turned")
-    dpi, shape = resolution.settle(own, None if exif is None else resolution.in_exif(exif), notes)
-    if kind == "png":
-        passthrough = png.with_resolution(passthrough, own, dpi)
-    if orientation >= 5:
-        dpi, shape = dpi and dpi[::-1], shape and shape[::-1]
-        if kind == "png":
-            passthrough = png.swapped_resolution(passthrough)
-    if exif is not None and dpi is not None:
-        exif = resolution.exif_with(exif, dpi)
-    pixels = np.ascontiguousarray(values[:, :, : output.channels])
-    alpha = np.ascontiguousarray(values[:, :, -1]) if values.shape[2] > output.channels else None
-
-    size = size or (pixels.shape[0], pixels.shape[1])
-    broken = ""
-    if icc is not None:
-        try:
-            open_profile(icc, output.channels)
-        except ValueError as error:
-            broken, icc = str(error), None
-    elif kind == "png" and header.has_icc:
-        broken = "the color profile is broken"
-    stated = None
-    if icc is None and kind in ("png", "avif", "heic"):
-        gray = output.channels == 1
-        if kind == "png":
-            stated = colors_of_png(png.stated_colors(passthrough), gray=gray, notes=notes)
-        else:
-            stated = colors_of_heif(heif_header, gray=gray, notes=notes)
-        if stated is not None and open_profile(stated[0], output.channels) is None:
-            stated = None
-    elif icc is None and kind == "jpeg" and output.channels == 3 and exif is not None and states_adobe_rgb(exif):
-        stated = adobe_rgb()
-    elif icc is None and kind == "bmp" and bmp_header.gamma is not None:
-        colors = png.PngColors(gamma=bmp_header.gamma, chromaticities=bmp_header.chromaticities)
-        found = colors_of_png(colors, gray=output.channels == 1, notes=notes)
-        if found is not None and open_profile(found[0], output.channels) is not None:
-            icc = found[0]  # a profile of that meaning, which a BMP can hold as well
-    if broken:
-        notes.append(f"{broken}; the image is taken as {'sRGB' if stated is None else 'the rest of the file says'}")
-    reoriented = orientation != 1 or (kind in ("avif", "heic") and heif_header.turned)
-    return DecodedImage(
-        pixels=pixels,
-        alpha=alpha,
-        white=output.white,
-        icc=icc if stated is None else stated[0],
-        stated_colors=None if stated is None else stated[1],
-        bits=output.bits,
-        format=kind,
-        exif=None if exif is None else upright_exif(exif, size),
-        xmp=None if xmp is None else upright_xmp(xmp, size, reoriented=reoriented),
-        jpeg=jpeg_header,
-        dpi=dpi,
-        pixel_shape=shape,
-        compression=compression,
-        passthrough=passthrough,
-        trailer=rest.kept,
-        transparent=tiff_header is None or tiff_header.extra != 0,
-        reoriented=reoriented,
-        notes=notes,
-    )
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of an H×W(×C) array, turned upright (EXIF 2.32, tag 0x0112)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels

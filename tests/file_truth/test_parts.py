@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 
 from restore.images import read_image, write_image
+from restore.images.metadata.exif import without_prefix
 from restore.images.out_of_core import spool_image, write_spooled
 from tests.fix.conftest import Inverter, fix_with, photo
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -465,6 +466,35 @@ def test_a_second_exif_block_is_told(tmp_path):
     data, (warning,) = fixed(tmp_path, "x.jpg", with_segments(jpeg_bytes(), *blocks))
     assert "a second EXIF block is left out" in warning
     assert Image.open(io.BytesIO(data)).getexif()[0x010F] == "first"
+
+
+def large_exif() -> bytes:
+    """A block of three segments, without the prefix."""
+    block = Image.Exif()
+    block[0x010F] = "A maker"
+    block.get_ifd(ExifTags.IFD.Exif)[0x927C] = np.random.default_rng(1).bytes(150_000)  # a maker's note
+    return block.tobytes()[6:]
+
+
+@pytest.mark.parametrize("source", ["jpg", "png"])
+def test_an_exif_block_over_several_segments_is_kept(tmp_path, source):
+    block = large_exif()
+    if source == "jpg":
+        pieces = [b"Exif\0\0" + block[at : at + 65_000] for at in range(0, len(block), 65_000)]
+        (tmp_path / "a.jpg").write_bytes(with_segments(jpeg_bytes(), *(segment(0xE1, piece) for piece in pieces)))
+    else:
+        (tmp_path / "a.png").write_bytes(png_bytes(chunk(b"eXIf", block)))
+    image = read_image(tmp_path / f"a.{source}")
+    assert image.notes == []
+    assert without_prefix(image.exif) == block
+    for name in ("b.jpg", "b.png"):
+        assert write_image(image, tmp_path / name) == []
+        assert without_prefix(read_image(tmp_path / name).exif) == block
+    with Image.open(tmp_path / "b.jpg") as opened:
+        assert opened.info["exif"][6:] == block
+    data = (tmp_path / "b.jpg").read_bytes()
+    assert data[20:24] == b"\xff\xe1\xff\xff"  # right after JFIF, as readers expect it
+    assert data[24:34] == b"Exif\0\0" + block[:4]
 
 
 @pytest.mark.parametrize(("ext", "told"), [("gif", ("EXIF", "the resolution")), ("bmp", ("EXIF",)), ("png", ())])

@@ -187,3 +187,90 @@ def test_an_avif_s_exif_stays_as_it_is(tmp_path, dpi):
     with Image.open(tmp_path / "a.avif") as image:
         assert image.getexif()[0x010F] == "A maker"
     assert np.abs(written.pixels.astype(int) - source.pixels).mean() < 8
+
+
+# Photoshop's resources and XMP state it once more
+
+
+def resource(x: float, y: float) -> bytes:
+    """Photoshop's resolution, after one of another program and before a URL."""
+    body = struct.pack(">IHHIHH", round(x * 65536), 1, 2, round(y * 65536), 1, 2)
+    foreign = b"MeSa" + struct.pack(">HHI", 0x03ED, 0, 16) + bytes(16)
+    return (
+        foreign
+        + b"8BIM"
+        + struct.pack(">HHI", 0x03ED, 0, 16)
+        + body
+        + b"8BIM"
+        + struct.pack(">HHI", 1035, 0, 4)
+        + b"a://"
+    )
+
+
+def with_resource(data: bytes, block: bytes) -> bytes:
+    body = b"Photoshop 3.0\0" + block
+    return data[:2] + b"\xff\xed" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("jfif", "block"), [((300, 150), None), ((72, 72), (300, 150)), ((300, 150), (72, 72))])
+def test_photoshop_s_resolution_is_that_of_the_file(tmp_path, suffix, jfif, block):
+    source = with_resource(jpeg_bytes(1, *jfif, block and exif(*block)), resource(72, 72))
+    (tmp_path / "a.jpg").write_bytes(source)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.dpi == (300, 150)
+    write_image(image, tmp_path / f"out.{suffix}")
+    data = (tmp_path / f"out.{suffix}").read_bytes()
+    if suffix == "png":
+        with Image.open(tmp_path / "out.png") as opened:
+            opened.load()
+            text = opened.text["Raw profile type 8bim"]
+        data = bytes.fromhex("".join(text.split()[2:]))
+    assert data.count(resource(300, 150)) == 1
+    again = read_image(tmp_path / f"out.{suffix}")  # and from there to another format
+    write_image(again, tmp_path / "again.tif")
+    assert (tmp_path / "again.tif").read_bytes().count(resource(300, 150)) == 1
+
+
+def test_photoshop_s_resolution_turns_with_the_image(tmp_path):
+    block = Image.Exif()
+    block[0x0112] = 6
+    source = with_resource(jpeg_bytes(1, 300, 150, block.tobytes()), resource(300, 150))
+    (tmp_path / "a.jpg").write_bytes(source)
+    write_image(read_image(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    assert resource(150, 300) in (tmp_path / "b.jpg").read_bytes()
+
+
+def test_photoshop_s_resolution_in_a_tiff_is_that_of_its_tags(tmp_path):
+    Image.fromarray(photo(6, 7)).save(tmp_path / "a.tif", dpi=(600, 600), tiffinfo={34377: resource(72, 72)})
+    write_image(read_image(tmp_path / "a.tif"), tmp_path / "b.tif")
+    assert resource(600, 600) in (tmp_path / "b.tif").read_bytes()
+    write_image(read_image(tmp_path / "a.tif"), tmp_path / "b.jpg")
+    assert resource(600, 600) in (tmp_path / "b.jpg").read_bytes()
+
+
+def test_resources_without_a_change_keep_their_bytes(tmp_path):
+    block = resource(300.4, 300.4)  # which JFIF rounds
+    (tmp_path / "a.jpg").write_bytes(with_resource(jpeg_bytes(1, 300, 300), block))
+    write_image(read_image(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    assert block in (tmp_path / "b.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        (b'tiff:XResolution="72/1" tiff:YResolution="72/1" tiff:ResolutionUnit="2"', (b"300/1", b"150/1", b"2")),
+        (b'tiff:XResolution="118/1" tiff:YResolution="59/1" tiff:ResolutionUnit="3"', (b"118/1", b"59/1", b"3")),
+        (b'tiff:XResolution="72/1" tiff:YResolution="72/1" tiff:ResolutionUnit="3"', (b"300/1", b"150/1", b"2")),
+    ],
+)
+def test_the_resolution_in_xmp_is_that_of_the_file(tmp_path, stated, expected):
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    packet += b'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" ' + stated
+    packet += b"/></rdf:RDF></x:xmpmeta>"
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7)).save(stream, "JPEG", xmp=packet, dpi=(300, 150))
+    (tmp_path / "a.jpg").write_bytes(stream.getvalue())
+    xmp = read_image(tmp_path / "a.jpg").xmp
+    names = (b"XResolution", b"YResolution", b"ResolutionUnit")
+    assert all(b'tiff:%b="%b"' % pair in xmp for pair in zip(names, expected))

@@ -40,7 +40,8 @@ def scan(seed=0, *, leak=0.1, dusty=True):
 
 def decoded(image, infrared):
     as_int = [np.rint(values * 65535).astype(np.uint16) for values in (image, infrared)]
-    return DecodedImage(as_int[0], white=65535.0, bits=16, format="tiff", infrared=as_int[1])
+    channel = DecodedImage(as_int[1][:, :, None], white=65535.0, bits=16, format="tiff")
+    return DecodedImage(as_int[0], white=65535.0, bits=16, format="tiff", infrared=channel)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from restore.images import image_from_bytes, read_image, write_image
-from restore.images.encode import encode
+from restore.images.encode import encode, without_metadata
 from restore.images.metadata import tiff, tiff_pages
 from tests.images.tiffs import build, noise, plain, tags_of
 
@@ -215,16 +215,41 @@ def test_the_infrared_channel_of_a_scanner_is_kept(dtype):
     data = build(plain(pixels, t274=(3, [6])), plain(infrared, t254=(4, [4]), t274=(3, [6])))
     image = image_from_bytes(data, "x.tif", all_pages=True)
     assert image.notes == []
-    assert np.array_equal(image.infrared, np.rot90(infrared[:, :, 0], -1))
+    assert np.array_equal(image.infrared.pixels[:, :, 0], np.rot90(infrared[:, :, 0], -1))
     written, notes = encode(image, "tiff", "x")
     assert notes == []
     again = image_from_bytes(written, "x.tif", all_pages=True)
-    assert np.array_equal(again.infrared, image.infrared)
+    assert np.array_equal(again.infrared.pixels, image.infrared.pixels)
     assert np.array_equal(again.pixels, np.rot90(pixels, -1))
     with Image.open(io.BytesIO(written)) as opened:
         opened.seek(1)
         assert opened.tag_v2[254] == 4
     assert encode(image, "png", "x")[1] == ["the infrared channel is left out"]
+
+
+def test_the_tags_of_an_infrared_page_are_kept():
+    own = {"t270": (2, b"infrared\0"), "t65000": (3, [7]), "t282": (5, [1200]), "t283": (5, [1200]), "t296": (3, [2])}
+    mask = plain(noise(channels=1, seed=2), t254=(4, [4]), **own)
+    image = image_from_bytes(build(plain(noise(), t270=(2, b"scan\0")), mask), "x.tif", all_pages=True)
+    written, notes = encode(image, "tiff", "x")
+    assert notes == []
+    with Image.open(io.BytesIO(written)) as opened:
+        assert opened.tag_v2[270] == "scan"
+        opened.seek(1)
+        tags = opened.tag_v2
+        assert (tags[254], tags[270], tags[65000], tags[282], tags[296]) == (4, "infrared", 7, 1200, 2)
+    stripped = without_metadata(image)
+    assert b"infrared\0" not in encode(stripped, "tiff", "x")[0]
+
+
+def test_geotiff_tags_of_an_image_of_another_size_are_told():
+    places = {"t33550": (12, [1.0, 1.0, 0.0]), "t34735": (3, [1, 1, 0, 0])}
+    image = image_from_bytes(build(plain(noise(), **places)), "x.tif")
+    assert tags_of(encode(image, "tiff", "x")[0])[33550][1] == struct.pack("<3d", 1, 1, 0)
+    larger = image.blend(np.zeros((24, 32, 3), np.float32))
+    assert larger.notes == ["GeoTIFF tags are left out, because the image has another size"]
+    assert image.notes == []
+    assert not {33550, 34735} & tags_of(encode(larger, "tiff", "x")[0]).keys()
 
 
 def test_a_mask_of_one_bit_is_told():

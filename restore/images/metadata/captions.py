@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from restore.images.metadata import gif, jpeg, png, tiff
+from restore.images.metadata import gif, jpeg, netpbm, photoshop, png, tiff
 
-_TAKE = {"jpeg": jpeg.take_captions, "png": png.take_captions, "gif": gif.take_captions, "tiff": tiff.take_captions}
-_WRITE = {"jpeg": jpeg.of_captions, "png": png.of_captions, "gif": gif.of_captions, "tiff": tiff.of_captions}
-_HOLD_RESOURCES, _HOLD_COMMENTS = ("jpeg", "png", "tiff"), ("jpeg", "png", "gif")
+_TAKE = {
+    "jpeg": jpeg.take_captions,
+    "png": png.take_captions,
+    "gif": gif.take_captions,
+    "tiff": tiff.take_captions,
+    "ppm": netpbm.take_captions,
+    "psd": photoshop.take_captions,
+}
+_WRITE = {
+    "jpeg": jpeg.of_captions,
+    "png": png.of_captions,
+    "gif": gif.of_captions,
+    "tiff": tiff.of_captions,
+    "ppm": netpbm.of_captions,
+}
+_HOLD_RESOURCES, _HOLD_COMMENTS = ("jpeg", "png", "tiff"), ("jpeg", "png", "gif", "ppm")
 
 
 def converted(passthrough: bytes, source: str, target: str) -> tuple[bytes, bytes]:

@@ -25,6 +25,7 @@ class HeifHeader:
         full_range: the values use all codes, not only those of video.
         gray: only lightness is coded.
         unquantized: the pixels of an AVIF are stored without loss.
+        bits: bits per channel.
         turned: the file asks to rotate or mirror the pixels, which decoders do.
     """
 
@@ -33,6 +34,7 @@ class HeifHeader:
     full_range: bool = True
     gray: bool = False
     unquantized: bool = False
+    bits: int = 8
     turned: bool = False
 
     @property
@@ -126,13 +128,14 @@ def _header(data: bytes) -> HeifHeader:
     coded = own
     if not any(kind in (b"av1C", b"hvcC") for kind, _, _ in own):  # a grid: its tiles are items of their own
         coded = properties
-    points, matrix, full_range, gray, unquantized = None, _UNSPECIFIED, True, False, False
+    points, matrix, full_range, gray, unquantized, bits = None, _UNSPECIFIED, True, False, False, 8
     for kind, start, end in coded:
         if kind == b"hvcC":
-            gray = data[start + 16] & 3 == 0
+            gray, bits = data[start + 16] & 3 == 0, 8 + (data[start + 17] & 7)
             break
         if kind == b"av1C":
             gray = bool(data[start + 2] & 16)
+            bits = 8 if not data[start + 2] & 64 else 12 if data[start + 2] & 32 else 10
             headers = list(sequence_headers(data, start + 4, end))
             for _, at, stop in _items_data(data, boxes, item):
                 headers += sequence_headers(data, at, stop)
@@ -147,7 +150,7 @@ def _header(data: bytes) -> HeifHeader:
             primaries, transfer, matrix = struct.unpack_from(">3H", data, start + 4)
             points, full_range = (primaries, transfer), bool(data[start + 10] & 128)
     turned = any(kind == b"imir" or (kind == b"irot" and data[start] & 3) for kind, start, _ in own)
-    return HeifHeader(points, matrix, full_range, gray, unquantized, turned)
+    return HeifHeader(points, matrix, full_range, gray, unquantized, bits, turned)
 
 
 # Boxes: (kind, start and end of the body)

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from restore.images.metadata.exif import with_prefix
-from restore.images.metadata.photoshop import Captions, resources_of, without_thumbnails
+from restore.images.metadata import photoshop
+from restore.images.metadata.exif import without_prefix
+from restore.images.metadata.photoshop import (
+    Captions,
+    resolution_in,
+    without_thumbnails,
+)
 from restore.images.metadata.resolution import Resolution, density
 
 # ITU-T T.81 annex K.1, in zigzag order as DQT stores it; libjpeg scales these by its quality setting.
@@ -23,9 +28,10 @@ _LUMA = np.array(
 
 #: The most that a segment can hold: its length takes 16 bits and counts itself.
 SEGMENT_BYTES = 65533
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_RESOLUTION, _CAPTION = 0x03ED, 0x0404
 _JFIF_UNITS = {1: 1.0, 2: 1 / 2.54}
 _ICC = b"ICC_PROFILE\0"
 _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
@@ -37,7 +43,7 @@ _STALE: tuple[tuple[int, bytes, str], ...] = (
     (0xE0, b"JFXX\0", ""),  # a thumbnail
     (0xE0, b"AVI1", ""),  # which field of a film
     (0xE1, b"Exif\0", ""),
-    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", ""),
+    (0xE1, _XMP, ""),
     (0xE2, _ICC, ""),
     (0xE2, b"MPF\0", ""),  # positions of further images
     (0xE2, _GAIN_MAP, ""),
@@ -49,7 +55,7 @@ _STALE: tuple[tuple[int, bytes, str], ...] = (
     (0xEE, b"Adobe", ""),
 )
 #: Blocks that a file should hold once; readers take the first.
-_SINGLE = ((b"Exif\0", "EXIF block"), (b"http://ns.adobe.com/xap/1.0/\0", "XMP packet"))
+_SINGLE = ((b"Exif\0", "EXIF block"), (_XMP, "XMP packet"))
 _PREVIEW = b"\xff\xd8\xff"  # a JPEG, in APP2 to APP5
 
 
@@ -69,6 +75,7 @@ class JpegHeader:
         several: more images follow (a multi-image file).
         passthrough: the segments to keep, raw: captions, comments, extended XMP, those of camera makers; without
             Photoshop's thumbnails.
+        exif: EXIF block, or None. One that is too large for a segment continues in the next ones.
         icc: the color profile, or None.
         broken_icc: there are pieces of a profile that do not make a whole one.
         resolution: as JFIF or Photoshop states it, or None.
@@ -84,6 +91,7 @@ class JpegHeader:
     lossless: bool = False
     several: bool = False
     passthrough: bytes = b""
+    exif: bytes | None = None
     icc: bytes | None = None
     broken_icc: bool = False
     resolution: Resolution | None = None
@@ -99,9 +107,18 @@ def read_header(data: bytes) -> JpegHeader:
     profile: list[tuple[int, bytes]] = []
     resolution: Resolution | None = None
     left_out: list[str] = []
+    exif = bytearray()
+    in_exif = False  # the segment before this one is a piece of it
     seen: set[bytes] = set()
     preview = 0  # the marker of a preview that continues in the next segment
     for marker, at, body in _segments(data):
+        is_exif = marker == 0xE1 and body.startswith(_EXIF)
+        continues = is_exif and in_exif and not body.startswith((b"II*\0", b"MM\0*"), len(_EXIF))
+        if continues or (is_exif and not exif):
+            exif += body[len(_EXIF) if exif else 0 :]
+        in_exif = is_exif and (continues or b"Exif\0" not in seen)
+        if continues:
+            continue
         if marker == 0xDB:
             tables.update(_tables(body))
         elif marker in (0xC0, 0xC1, 0xC2, 0xC3) and len(body) >= 6:
@@ -134,7 +151,7 @@ def read_header(data: bytes) -> JpegHeader:
                 left_out.append(stale)
     passthrough += photoshop_segments(bytes(resources))
     if resolution is None or not resolution.inches:
-        resolution = _photoshop_resolution(bytes(resources)) or resolution
+        resolution = resolution_in(bytes(resources)) or resolution
     icc = _joined(profile)
     used = list(dict.fromkeys(table for _, _, table in components))
     found = tuple(tables[i] for i in used if i in tables)
@@ -148,6 +165,7 @@ def read_header(data: bytes) -> JpegHeader:
         lossless=lossless,
         several=several,
         passthrough=bytes(passthrough),
+        exif=bytes(exif) or None,
         icc=icc,
         broken_icc=bool(profile) and icc is None,
         resolution=resolution,
@@ -162,9 +180,7 @@ def contents(passthrough: bytes) -> list[str]:
         if marker == _COMMENT:
             found.append("the comment")
         elif body.startswith(_PHOTOSHOP):
-            numbers = {number for number, _ in resources_of(body[len(_PHOTOSHOP) :])} - {_RESOLUTION}
-            if numbers:
-                found.append("the IPTC caption" if _CAPTION in numbers else "Photoshop's block")
+            found += photoshop.contents(body[len(_PHOTOSHOP) :])
         elif body.startswith(_EXTENDED_XMP):
             found.append("the extended XMP")
         else:
@@ -189,19 +205,49 @@ def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tupl
 
 def of_captions(found: Captions) -> bytes:
     """The segments that hold Photoshop's resources and a comment."""
-    comment = found.comment[:SEGMENT_BYTES]
-    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment if comment else b""
-    return photoshop_segments(found.resources) + segment
+    comments = b"".join(_segment(_COMMENT, piece) for piece in _pieces(found.comment, SEGMENT_BYTES))
+    return photoshop_segments(found.resources) + comments
 
 
-def with_segments(data: bytes, passthrough: bytes) -> bytes:
-    """Insert raw segments into a JPEG, after its APPn segments."""
-    at = 2
+def with_resolution(passthrough: bytes, dpi: tuple[float, float] | None) -> bytes:
+    """`JpegHeader.passthrough` with this resolution in Photoshop's resources, if they state one."""
+    found, rest = take_captions(passthrough, resources=True, comment=False)
+    changed = photoshop.with_resolution(found.resources, dpi)
+    return passthrough if changed == found.resources else rest + photoshop_segments(changed)
+
+
+def with_metadata(data: bytes, exif: bytes | None, xmp: bytes | None, passthrough: bytes, notes: list[str]) -> bytes:
+    """Insert metadata into a JPEG as an encoder writes it: EXIF and XMP after JFIF, the rest after its APPn segments.
+
+    Args:
+        data: a JPEG.
+        exif: an EXIF block, or None. One that is too large for a segment continues in the next ones, as ExifTool and
+            Pillow read it.
+        xmp: an XMP packet, or None.
+        passthrough: raw segments of the source (`JpegHeader.passthrough`).
+        notes: gets a note on a packet that is too large for a segment and is left out.
+    """
+    pieces = [(_EXIF, piece) for piece in _pieces(exif and without_prefix(exif), SEGMENT_BYTES - len(_EXIF))]
+    if xmp and len(_XMP) + len(xmp) > SEGMENT_BYTES:
+        notes.append("the XMP packet is too large for a JPEG and is left out")
+    elif xmp:
+        pieces.append((_XMP, xmp))
+    segments = b"".join(_segment(0xE1, start + piece) for start, piece in pieces)
+    first = last = 2
     for marker, here, body in _segments(data):
         if not 0xE0 <= marker <= 0xEF:
             break
-        at = here + 4 + len(body)
-    return data[:at] + passthrough + data[at:]
+        last = here + 4 + len(body)
+        first = last if marker == 0xE0 else first
+    return data[:first] + segments + data[first:last] + passthrough + data[last:]
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def _pieces(data: bytes | None, size: int) -> list[bytes]:
+    return [] if not data else [data[i : i + size] for i in range(0, len(data), size)]
 
 
 def with_density(data: bytes, dpi: tuple[float, float] | None, shape: tuple[float, float] | None = None) -> bytes:
@@ -218,20 +264,6 @@ def with_density(data: bytes, dpi: tuple[float, float] | None, shape: tuple[floa
     if any(marker == 0xEE for marker, _, _ in _segments(data)):
         return data
     return data[:2] + b"\xff\xe0\0\x10JFIF\0\1\1" + fields + b"\0\0" + data[2:]
-
-
-def metadata_segments(exif: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
-    """EXIF and XMP as raw APP1 segments. A block that is too large for a segment is left out, with a note."""
-    segments = b""
-    for name, body in (
-        ("EXIF block", exif and with_prefix(exif)),
-        ("XMP packet", xmp and b"http://ns.adobe.com/xap/1.0/\0" + xmp),
-    ):
-        if body and len(body) > SEGMENT_BYTES:
-            notes.append(f"the {name} is too large for a JPEG and is left out")
-        elif body:
-            segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
-    return segments
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -272,21 +304,10 @@ def _joined(pieces: list[tuple[int, bytes]]) -> bytes | None:
     return None
 
 
-def _photoshop_resolution(resources: bytes) -> Resolution | None:
-    """Photoshop's resolution: pixels per inch with 16 bits after the point, whatever unit it displays."""
-    for number, body in resources_of(resources):
-        if number == _RESOLUTION and len(body) >= 12:
-            across, down = struct.unpack_from(">I4xI", body)
-            return Resolution(across / 65536, down / 65536)
-    return None
-
-
 def photoshop_segments(resources: bytes) -> bytes:
     """Photoshop's resources as segments, without thumbnails."""
-    copied = without_thumbnails(resources)
-    room = SEGMENT_BYTES - len(_PHOTOSHOP)
-    parts = [_PHOTOSHOP + copied[i : i + room] for i in range(0, len(copied), room)]
-    return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    pieces = _pieces(without_thumbnails(resources), SEGMENT_BYTES - len(_PHOTOSHOP))
+    return b"".join(_segment(0xED, _PHOTOSHOP + piece) for piece in pieces)
 
 
 def _tables(body: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:

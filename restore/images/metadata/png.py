@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from restore.errors import printable
+from restore.images.metadata import photoshop
 from restore.images.metadata.exif import without_prefix
 from restore.images.metadata.photoshop import CAPTION, Captions, resource, resources_of, without, without_thumbnails
-from restore.images.metadata.resolution import Resolution, density, per_meter, same
+from restore.images.metadata.resolution import Resolution, density, per_meter
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _RAW_CAPTIONS = (b"raw profile type iptc", b"raw profile type 8bim")
-_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_COLORS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 #: Chunks that are written anew, describe the palette or the compressed data, or belong to other frames. Of all others,
 #: those are copied whose name declares them safe to copy to changed pixels (W3C PNG, 5.4), and those in _STILL_TRUE.
 _REWRITTEN = (
-    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"sPLT", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT",
-    b"iDOT", b"CgBI", b"dSIG", b"gIFg",
+    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"sPLT", b"iCCP", b"eXIf", b"pHYs", b"acTL", b"fcTL",
+    b"fdAT", b"iDOT", b"CgBI", b"dSIG", b"gIFg",
 )  # fmt: skip
 #: Chunks whose names do not declare that, and that hold all the same: colors, significant bits, background, time.
 _STILL_TRUE = (
-    *_COLOUR, b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"sBIT", b"bKGD", b"tIME", b"sTER", b"pCAL", b"oFFs", b"sCAL",
+    *_COLORS, b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"sBIT", b"bKGD", b"tIME", b"sTER", b"pCAL", b"oFFs", b"sCAL",
 )  # fmt: skip
 #: Chunks with one value per channel: they are copied if the channels stay the same.
 _PER_CHANNEL = {b"sBIT": {1: (1,), 2: (2,), 3: (3,), 4: (4,)}, b"bKGD": {1: (2,), 2: (2,), 3: (6,), 4: (6,)}}
@@ -40,7 +41,7 @@ class PngHeader:
 
     Attributes:
         exif: EXIF block, or None.
-        frames: the number of frames.
+        frames: the number of images: the one that all programs show, and the other frames of an animation.
         passthrough: chunks to copy, raw.
         has_icc: there is a color profile.
         resolution: as pHYs states it, or None.
@@ -106,7 +107,8 @@ def read_header(data: bytes) -> PngHeader:
     exif: bytes | None = None
     xmp: bytes | None = None
     resolution: Resolution | None = None
-    frames, has_icc, plain, end = 1, False, True, len(data)
+    frames, has_icc, plain, end = 0, False, True, len(data)
+    has_pixels = is_frame = False  # so far; the image is the first frame of its animation
     left_out: list[str] = []
     wrong_sums: dict[str, None] = {}
     passthrough = bytearray()  # appending to bytes would copy them for each of what may be a million chunks
@@ -119,7 +121,11 @@ def read_header(data: bytes) -> PngHeader:
         elif kind == b"eXIf":
             exif = body
         elif kind == b"acTL" and len(body) >= 4:
-            frames = max(struct.unpack_from(">I", body)[0], 1)
+            frames = struct.unpack_from(">I", body)[0]
+        elif kind == b"fcTL" and not has_pixels:
+            is_frame = True
+        elif kind == b"IDAT":
+            has_pixels = True
         elif kind in (b"zTXt", b"tEXt") and body.startswith((b"Raw profile type ", b"raw profile type ")):
             name, profile = _raw_profile(kind, body)
             if name in (b"exif", b"app1") and profile.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
@@ -148,12 +154,13 @@ def read_header(data: bytes) -> PngHeader:
         if kind == b"pHYs" and len(body) == 9:
             across, down, unit = struct.unpack(">IIB", body)
             resolution = per_meter(across, down) if unit == 1 else Resolution(across, down, 0)
+    frames = max(frames + (not is_frame), 1)
     lost, wrong = tuple(dict.fromkeys(left_out)), tuple(wrong_sums)
     return PngHeader(exif, frames, bytes(passthrough), has_icc, resolution, xmp, end, lost, wrong)
 
 
 def contents(passthrough: bytes) -> list[str]:
-    """What `PngHeader.passthrough` holds besides colors, resolution and time, in words."""
+    """What `PngHeader.passthrough` holds besides colors and time, in words."""
     found: dict[str, None] = {}
     texts: list[str] = []
     for kind, body, _, _ in _chunks(bytes(8) + passthrough):
@@ -164,7 +171,7 @@ def contents(passthrough: bytes) -> list[str]:
             found["the comment"] = None
         elif kind in _TEXTS:
             texts.append(keyword)
-        elif kind not in _STILL_TRUE and kind != b"pHYs":
+        elif kind not in _STILL_TRUE:
             found[f"the chunk {printable(kind.decode('latin-1'))}"] = None
     if texts:
         found[f"the text {texts[0]!r}" if len(texts) == 1 else f"{len(texts)} texts"] = None
@@ -181,7 +188,10 @@ def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tupl
             profile = _raw_profile(kind, body)[1]
             profile = resource(CAPTION, profile) if profile.startswith(b"\x1c") else profile
             known = {number for number, _ in resources_of(found)}
-            found += without(profile, known) if profile.startswith(b"8BIM") else b""
+            if any(True for _ in resources_of(profile)):
+                found += without(profile, known)
+            else:
+                rest += raw
         elif comment and kind in _TEXTS and keyword == b"Comment" and not text:
             text = value if kind == b"tEXt" else (_text(body) or b"") if kind == b"iTXt" else _inflated(value[1:])
         else:
@@ -239,17 +249,14 @@ def with_chunks(
         shape: of a pixel, as densities across and down; None = square.
     """
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(data[25], 0)
-    new, resolution = bytearray(), None
+    new = bytearray()
     for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
-        if has_icc and kind in _COLOUR and kind != b"cICP":
+        if has_icc and kind in _COLORS and kind != b"cICP":
             continue
         if kind in _PER_CHANNEL and len(body) not in _PER_CHANNEL[kind].get(channels, ()):
             continue
-        if kind == b"pHYs":
-            resolution = raw
-            continue
         new += raw
-    new += resolution or _resolution_chunk(dpi, shape)
+    new += _resolution_chunk(dpi, shape)
     if exif:
         new += _chunk(b"eXIf", without_prefix(exif))
     if xmp:
@@ -259,11 +266,16 @@ def with_chunks(
     return data[:end_of_header] + bytes(new) + data[end_of_header:]
 
 
-def with_resolution(passthrough: bytes, stated: Resolution | None, dpi: tuple[float, float] | None) -> bytes:
-    """`PngHeader.passthrough` without a resolution that is not the one that counts (see `resolution.settle`)."""
-    if dpi is None or stated is None or (stated.dpi is not None and same(stated.dpi, dpi)):
-        return passthrough
-    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind != b"pHYs")
+def with_resolution(passthrough: bytes, dpi: tuple[float, float] | None) -> bytes:
+    """`PngHeader.passthrough` with this resolution in Photoshop's resources, if they state one."""
+    changed = bytearray()
+    for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
+        if kind in _TEXTS and body.lower().startswith(_RAW_CAPTIONS[1] + b"\0"):
+            profile = _raw_profile(kind, body)[1]
+            new = photoshop.with_resolution(profile, dpi)
+            raw = raw if new == profile else _raw_profile_chunk("8bim", new)
+        changed += raw
+    return bytes(changed)
 
 
 def _resolution_chunk(dpi: tuple[float, float] | None, shape: tuple[float, float] | None) -> bytes:
@@ -286,17 +298,9 @@ def with_end(data: bytes) -> bytes:
     return data
 
 
-def swapped_resolution(passthrough: bytes) -> bytes:
-    """`PngHeader.passthrough` for an image that was turned by 90°: swaps the resolutions across and down."""
-    return b"".join(
-        _chunk(kind, body[4:8] + body[:4] + body[8:]) if kind == b"pHYs" else raw
-        for kind, body, raw, _ in _chunks(bytes(8) + passthrough)
-    )
-
-
 def color_chunks(passthrough: bytes) -> bytes:
-    """The chunks of `PngHeader.passthrough` that define the colors and the resolution."""
-    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind in (*_COLOUR, b"pHYs"))
+    """The chunks of `PngHeader.passthrough` that define the colors."""
+    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind in _COLORS)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes, int]]:

@@ -6,13 +6,19 @@ EXIF 2.32, 4.6.4), and other programs write that number too, so it gives way to 
 
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
 from typing import NamedTuple
 
 _X, _Y, _UNIT = 0x011A, 0x011B, 0x0128
 _UNKNOWN = (72.0, 72.0)
+_IN_XMP = re.compile(
+    rb"(tiff:([XY]Resolution|ResolutionUnit)(?:\s*=\s*[\"']|\s*>)\s*)(\d{1,10}(?:/\d{1,10})?)(?=\s*[\"'<])"
+)
 _LOWEST, _HIGHEST = 0.3, 250_000
+#: The units of EXIF and TIFF in inches; JFIF counts from 0 instead of 1.
+UNITS = {1: 0.0, 2: 1.0, 3: 1 / 2.54}
 
 
 class Resolution(NamedTuple):
@@ -49,10 +55,6 @@ def per_meter(x: float, y: float) -> Resolution:
     if all(round(round(dpi) / 0.0254) == round(value) for dpi, value in zip(inches, (x, y))):
         inches = [round(dpi) for dpi in inches]
     return Resolution(*inches)
-
-
-#: The units of EXIF and TIFF in inches; JFIF counts from 0 instead of 1.
-UNITS = {1: 0.0, 2: 1.0, 3: 1 / 2.54}
 
 
 def settle(
@@ -143,6 +145,28 @@ def exif_with(exif: bytes, dpi: tuple[float, float]) -> bytes:
     if _UNIT in at:
         struct.pack_into(order + "H", out, at[_UNIT][1], 2)
     return bytes(out)
+
+
+def xmp_with(xmp: bytes, dpi: tuple[float, float]) -> bytes:
+    """The packet, with another resolution in the place of the one that it states; one that states none is unchanged.
+
+    Args:
+        xmp: an XMP packet, with the properties of a TIFF (ISO 16684-2, 8.5).
+        dpi: pixels per inch, across and down.
+    """
+    numbers = {found[2]: _number(found[3]) for found in _IN_XMP.finditer(xmp)}
+    unit = UNITS.get(int(numbers.get(b"ResolutionUnit", 2)), 0.0)
+    stated = Resolution(numbers.get(b"XResolution", 0), numbers.get(b"YResolution", 0), unit)
+    if min(stated.x, stated.y) <= 0 or (stated.dpi is not None and same(stated.dpi, dpi)):
+        return xmp
+    new = {b"XResolution": b"%d/%d" % as_rational(dpi[0]), b"YResolution": b"%d/%d" % as_rational(dpi[1])}
+    new[b"ResolutionUnit"] = b"2"
+    return _IN_XMP.sub(lambda found: found[1] + new[found[2]], xmp)
+
+
+def _number(text: bytes) -> float:
+    above, _, below = text.partition(b"/")
+    return int(above) / (int(below or 1) or 1)
 
 
 def new_exif(dpi: tuple[float, float]) -> bytes:

@@ -195,6 +195,16 @@ def without_places(passthrough: bytes) -> bytes:
     return _filtered(passthrough, lambda tag: tag not in _PLACES)
 
 
+def with_resolution(passthrough: bytes, dpi: tuple[float, float] | None) -> bytes:
+    """`TiffHeader.passthrough` with this resolution in Photoshop's resources, if they state one."""
+    tags = read_block(passthrough)[0] if passthrough else {}
+    if _PHOTOSHOP not in tags:
+        return passthrough
+    old = tags[_PHOTOSHOP].value
+    new = photoshop.with_resolution(old, dpi)
+    return passthrough if new == old else pack_block(tags | {_PHOTOSHOP: Entry(7, len(new), new)}, "<")
+
+
 def color_tags(passthrough: bytes) -> bytes:
     """The part of `TiffHeader.passthrough` that says how colors are meant."""
     return _filtered(passthrough, lambda tag: tag in _COLORS)
@@ -228,7 +238,7 @@ def of_captions(found: photoshop.Captions) -> bytes:
     return pack_block(tags, "<") if tags else b""
 
 
-def describe(passthrough: bytes) -> list[str]:
+def contents(passthrough: bytes) -> list[str]:
     """What `TiffHeader.passthrough` holds, in words, for a note that another format has no place for it."""
     if not passthrough:
         return []
