@@ -215,7 +215,7 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
         make_step = make_stepper(context, device, cuda_graph=config.cuda_graph, paused=stream.paused)
         same = next(stream)
         for step in range(2 if device.type == "cpu" else 40):
-            benchmark.step(step, d, next(stream), make_step)
+            benchmark.step(step, d, stream.__next__, make_step)
         ratios, steps, speeds = [], 1, []
         for turn in range(9):
             times = []
@@ -223,7 +223,7 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
                 synchronize(device)
                 start = time.perf_counter()
                 for step in range(steps):
-                    benchmark.step(step + 1, d, same if repeated else next(stream), make_step)
+                    benchmark.step(step + 1, d, (lambda: same) if repeated else stream.__next__, make_step)
                 synchronize(device)
                 times.append((repeated, (time.perf_counter() - start) / steps))
             by = dict(times)

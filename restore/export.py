@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from restore.checkpoints import (
     find_weights,
     read_description,
     read_state,
+    read_state_facts,
+    read_tensors,
     read_torch_state,
     read_weights,
     save_weights,
@@ -31,7 +33,7 @@ G_ENDING, D_ENDING = "_net_G.pth", "_net_D.pth"
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, and a note for each that was left out, with the reason."""
+    """The files written, and notes: what they hold, and what was left out for which reason."""
 
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
@@ -39,22 +41,28 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Source:
-    """Weights of a generator with their description, and of the discriminator `d` if the source holds them."""
+    """Weights of a generator with their description, and of the discriminator `d` if the source holds them.
+
+    `half`: a safetensors file gets them in float16. Published weights stay in float32, so that they open unchanged.
+    `notes`: what a reader of float32 files should know.
+    """
 
     path: Path
     description: Description
     g: Mapping[str, Tensor]
     d: Mapping[str, Tensor] | None = None
-    half: bool = True  # published weights stay in float32, so that they open unchanged
+    half: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = False) -> Exported:
     """Write weights in another format.
 
     Args:
-        source: a run's folder (its `best.safetensors`, and D from `last/`), a state of a run (`last/state.safetensors`
-            or one of `checkpoints/`: the averaged weights, and D), a weights file or a shipped model's name, or a
-            published pix2pix `*_net_G.pth`.
+        source: a run's folder; a state of a run (`last/state.safetensors` or one of `checkpoints/`: the averaged
+            weights, and D); a weights file or a shipped model's name; or a published pix2pix `*_net_G.pth`. Of a
+            folder, `safetensors` takes `best.safetensors`. `pix2pix` takes G and D from one state, in full precision:
+            that of the best step if it is kept in `last/` or `checkpoints/`, else the last one.
         out: for `pix2pix` a folder, which gets `latest_net_G.pth` and `latest_net_D.pth` as the reference code looks
             for them, or a file `NAME_net_G.pth`; for `safetensors` a file.
         format: `pix2pix` (state dicts in the reference code's names) or `safetensors` (with a description).
@@ -63,7 +71,7 @@ def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = F
     Raises:
         RestoreError: no such source; the architecture is not pix2pix; a file exists already or cannot be written.
     """
-    opened = _open(Path(source), str(source))
+    opened = _open(Path(source), str(source), both=format == "pix2pix")
     if format == "pix2pix":
         return _write_pix2pix(opened, out, overwrite)
     if out.suffix != ".safetensors":
@@ -73,25 +81,50 @@ def export(source: Path | str, out: Path, format: Format, *, overwrite: bool = F
     return Exported((out,))
 
 
-def _open(path: Path, name: str) -> _Source:
+def _open(path: Path, name: str, both: bool) -> _Source:
     if path.is_dir():
-        return _open_run(path)
+        return _open_run(path, both)
     if path.suffix.lower() in (".pth", ".pt"):
         return _open_published(path)
     run = path.parent.parent
     if path.suffix == ".safetensors" and path.parent.name in ("last", "checkpoints") and (run / "config.yaml").exists():
-        tensors, _ = read_state(path)
-        described = read_description(best_weights(run))
-        return _Source(path, described, _part(tensors, "ema"), _part(tensors, "d") or None)
+        return _open_state(path, best_weights(run))
     weights = find_weights(name)
-    return _Source(weights, *read_weights(weights))
+    return _Source(weights, *read_weights(weights), notes=_rounded(weights))
 
 
-def _open_run(folder: Path) -> _Source:
-    best, state = best_weights(folder), folder / "last" / "state.safetensors"
-    description, g = read_weights(best)
-    d = _part(read_state(state)[0], "d") if state.exists() else {}
-    return _Source(best, description, g, d or None)
+def _open_run(folder: Path, both: bool) -> _Source:
+    best = best_weights(folder)
+    last = folder / "last" / "state.safetensors"
+    if not both or not last.exists():
+        return _Source(best, *read_weights(best), notes=_rounded(best))
+    # G and D have trained each other, so both come from the same state.
+    facts = read_state_facts(last)
+    best_step = facts.get("best", {}).get("step", facts["step"])
+    kept = folder / "checkpoints" / f"step_{best_step:07d}.safetensors"
+    if best_step == facts["step"]:
+        return _open_state(last, best)
+    if kept.exists():
+        return _open_state(kept, best)
+    opened = _open_state(last, best)
+    lost = (
+        f"the best step was {best_step}, but its state is not kept (see keep_checkpoints); {best.name} holds its G "
+        "alone, rounded to half precision"
+    )
+    return replace(opened, notes=(*opened.notes, lost))
+
+
+def _open_state(path: Path, best: Path) -> _Source:
+    tensors, facts = read_state(path)
+    note = f"the weights are those of step {facts['step']}, in full precision, from {path.parent.name}/{path.name}"
+    return _Source(path, read_description(best), _part(tensors, "ema"), _part(tensors, "d") or None, notes=(note,))
+
+
+def _rounded(weights: Path) -> tuple[str, ...]:
+    """A note if the weights are stored in half precision."""
+    if any(tensor.dtype == torch.float16 for tensor in read_tensors(weights).values()):
+        return (f"{weights.name} holds weights rounded to half precision",)
+    return ()
 
 
 def _open_published(path: Path) -> _Source:
@@ -128,10 +161,10 @@ def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
     _refuse_existing(files, overwrite)
     write_atomically(g_file, _torch_bytes(source.g))
     if reason:
-        return Exported((g_file,), (f"no {d_file.name}: {reason}",))
+        return Exported((g_file,), (*source.notes, f"no {d_file.name}: {reason}"))
     assert source.d is not None
     write_atomically(d_file, _torch_bytes(source.d))
-    return Exported((g_file, d_file))
+    return Exported((g_file, d_file), source.notes)
 
 
 def _reason_against_d(source: _Source) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from skimage import data as pictures
 
 from restore.checkpoints import load_generator, read_description
@@ -42,8 +43,8 @@ def run_config(folder: Path, **changes: object) -> TrainConfig:
         "data": {"side_by_side": str(pairs), "patch": 64, "batch": 1, "validation_size": 64, "validation_count": 1},
         "model": {"builder": "pix2pix", "args": {"num_downs": 5, "ngf": 4}},
         "discriminator": {"args": {"ndf": 8}},
-        "loss": {"pixel_weight": 100, "adversarial": "vanilla", "adversarial_weight": 1},
-        "lpips_net": "none", "validate_every": 1, "save_every": 1, "keep": 1, "best_by": "last",
+        "loss": {"pixel_weight": 200, "adversarial": "vanilla", "adversarial_weight": 1},
+        "lpips_net": "none", "validate_every": 1, "save_every": 1, "keep_checkpoints": 1, "best_by": "last",
     }  # fmt: skip
     return build(TrainConfig, values | changes, where="test")
 
@@ -68,10 +69,28 @@ def test_a_run_opens_in_the_reference_codes_naming(run: Path, tmp_path: Path) ->
     written = export(run, tmp_path / "net", "pix2pix")
     assert [f.name for f in written.files] == ["latest_net_G.pth", "latest_net_D.pth"]
     g, d = (opened(file) for file in written.files)
-    assert torch.equal(output(pix2pix_from_state_dict(g, "test")), output(load_generator(run / "best.safetensors")[0]))
+    state = load_file(run / "last" / "state.safetensors")
+    assert all(torch.equal(g[name], state[f"ema.{name}"]) for name in g), "nothing is rounded"
+    assert all(torch.equal(d[name], state[f"d.{name}"]) for name in d)
+    assert written.notes == ("the weights are those of step 2, in full precision, from last/state.safetensors",)
     assert set(d) == D_NAMES
     assert d["model.0.weight"].shape == (8, 6, 4, 4)
     assert all(v.dtype in (torch.float32, torch.int64) for v in (*g.values(), *d.values()))
+
+
+@pytest.mark.parametrize("kept", [1, 0])
+def test_g_and_d_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    scored = iter([20.0, 30.0, 25.0])  # at the start, and after each step: the first step gives the best weights
+    monkeypatch.setattr("restore.training.validation.score_images", lambda *_, **__: {"psnr": next(scored)})
+    train(run_config(tmp_path, total_steps=2, keep_checkpoints=kept, best_by="psnr"))
+    written = export(tmp_path / "run", tmp_path / "net", "pix2pix")
+    file = "checkpoints/step_0000001.safetensors" if kept else "last/state.safetensors"
+    state = load_file(tmp_path / "run" / file)
+    for name, part in (("G", "ema"), ("D", "d")):
+        found = opened(tmp_path / "net" / f"latest_net_{name}.pth")
+        assert all(torch.equal(value, state[f"{part}.{key}"]) for key, value in found.items())
+    assert written.notes[0] == f"the weights are those of step {1 if kept else 2}, in full precision, from {file}"
+    assert [("the best step was 1" in note) for note in written.notes[1:]] == ([] if kept else [True])
 
 
 def test_an_older_state_can_be_exported_too(run: Path, tmp_path: Path) -> None:
@@ -114,7 +133,7 @@ def test_a_discriminator_that_the_reference_has_not_stays_here_and_why(
     train(run_config(tmp_path, total_steps=1, discriminator={"args": {"ndf": 8} | args}))
     written = export(tmp_path / "run", tmp_path / "net", "pix2pix")
     assert [f.name for f in written.files] == ["latest_net_G.pth"]
-    assert words in written.notes[0]
+    assert words in written.notes[1]
     assert not (tmp_path / "net" / "latest_net_D.pth").exists()
 
 

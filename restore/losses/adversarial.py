@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,25 @@ from torch import Tensor
 ADVERSARIAL = ("vanilla", "lsgan", "hinge", "wgan-gp")
 
 
-def discriminator_loss(kind: str, real: Tensor, fake: Tensor, fake_mask: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class CountedPatches:
+    """Which of D's patches count, in one part of a batch.
+
+    In inpainting, a patch that sees no hole equals the clean one. It must not count as fake (after Suvorov et al. 2022,
+    "LaMa", section 2.3.2). It does not count as real either: D would learn how rare holes are, not what they look like.
+
+    Attributes:
+        mask: 0 or 1, of the shape of D's logits.
+        per_part: a scalar: how many patches count in a part of the whole batch, on average over all its parts and all
+            processes; at least a fraction above 0. Sums are divided by it instead of the part's own count, so that
+            every patch has the same weight however a batch is split.
+    """
+
+    mask: Tensor
+    per_part: Tensor
+
+
+def discriminator_loss(kind: str, real: Tensor, fake: Tensor, counted: CountedPatches | None = None) -> Tensor:
     """The loss of D.
 
     `vanilla`: binary cross-entropy (Goodfellow et al. 2014), halved as in pix2pix; `lsgan`: least squares (Mao et al.
@@ -23,42 +42,41 @@ def discriminator_loss(kind: str, real: Tensor, fake: Tensor, fake_mask: Tensor 
         kind: one of `ADVERSARIAL`.
         real: D's logits for clean images.
         fake: D's logits for restored images, of the same shape.
-        fake_mask: 0 or 1, of that shape: which patches of a restored image are fake. In inpainting, a patch that does
-            not overlap the hole equals the clean one and must not count as fake (after Suvorov et al. 2022, "LaMa",
-            section 2.3.2). None: all are.
+        counted: which patches count, of clean images as of restored ones. None: all do.
     """
     if kind == "vanilla":  # softplus(-x) is binary cross-entropy of a logit against 1, softplus(x) against 0
-        return 0.5 * (F.softplus(-real).mean() + _masked_mean(F.softplus(fake), fake_mask))
+        return 0.5 * (patch_mean(F.softplus(-real), counted) + patch_mean(F.softplus(fake), counted))
     if kind == "lsgan":
-        return 0.5 * ((real - 1).square().mean() + _masked_mean(fake.square(), fake_mask))
+        return 0.5 * (patch_mean((real - 1).square(), counted) + patch_mean(fake.square(), counted))
     if kind == "hinge":
-        return F.relu(1 - real).mean() + _masked_mean(F.relu(1 + fake), fake_mask)
-    return _masked_mean(fake, fake_mask) - real.mean()
+        return patch_mean(F.relu(1 - real), counted) + patch_mean(F.relu(1 + fake), counted)
+    return patch_mean(fake, counted) - patch_mean(real, counted)
 
 
-def generator_loss(kind: str, fake: Tensor, fake_mask: Tensor | None = None) -> Tensor:
+def generator_loss(kind: str, fake: Tensor, counted: CountedPatches | None = None) -> Tensor:
     """The adversarial loss of G; `vanilla` is the non-saturating form. Arguments as for `discriminator_loss`."""
     if kind == "vanilla":
-        return _masked_mean(F.softplus(-fake), fake_mask)
+        return patch_mean(F.softplus(-fake), counted)
     if kind == "lsgan":
-        return _masked_mean((fake - 1).square(), fake_mask)
-    return -_masked_mean(fake, fake_mask)
+        return patch_mean((fake - 1).square(), counted)
+    return -patch_mean(fake, counted)
 
 
-def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean where the mask is 1; 0 for an empty mask."""
-    return values.mean() if mask is None else (values * mask).sum() / mask.sum().clamp(min=1)
+def patch_mean(values: Tensor, counted: CountedPatches | None) -> Tensor:
+    """The part's share in the mean over the patches that count: averaged over all parts, it is that mean."""
+    return values.mean() if counted is None else (values * counted.mask).sum() / counted.per_part
 
 
-def accuracy(kind: str, real: Tensor, fake: Tensor, fake_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def accuracy(kind: str, real: Tensor, fake: Tensor, counted: CountedPatches | None = None) -> tuple[Tensor, Tensor]:
     """D's accuracy on clean patches and on fake ones, each in [0, 1]. Arguments as for `discriminator_loss`."""
     if kind == "lsgan":
         threshold = torch.full_like(real.mean(), 0.5)
     elif kind == "wgan-gp":  # a critic's outputs have no zero, so the threshold is halfway between the means
-        threshold = (real.mean() + _masked_mean(fake, fake_mask)) / 2
+        mask = torch.ones_like(real) if counted is None else counted.mask
+        threshold = ((real + fake) * mask).sum() / (2 * mask.sum().clamp(min=1))
     else:
         threshold = torch.zeros_like(real.mean())
-    return (real > threshold).float().mean(), _masked_mean((fake < threshold).float(), fake_mask)
+    return patch_mean((real > threshold).float(), counted), patch_mean((fake < threshold).float(), counted)
 
 
 def sensitivity(real: Tensor, fake: Tensor, clean: Tensor, restored: Tensor) -> Tensor:
@@ -107,6 +125,9 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 
 def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Mean L1 distance between D's activations for both, over its layers (Wang et al. 2018, pix2pixHD, eq. 4)."""
+    """Mean L1 distance between D's activations for both, averaged over its layers.
+
+    Wang et al. 2018, "pix2pixHD", eq. 4, sums over the layers instead: its λ of 10 is 10 × the number of layers here.
+    """
     # Detached: the features of clean images are the target, so they must not move towards G's.
     return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake)]).mean()

@@ -76,6 +76,20 @@ class PatchGAN(nn.Module):
         return (x, activations) if features else x
 
     @torch.no_grad()
+    def update_spectral_norm(self) -> None:
+        """One power iteration for every weight with spectral norm, as Miyato et al. 2018 make one per update of D.
+
+        From then on, forward passes leave the singular vectors as they are, in training mode, too. So it makes no
+        difference how many passes an update takes, and how the batch is split between them.
+        """
+        for layer in self.model:
+            if parametrize.is_parametrized(layer, "weight"):
+                chain = layer.get_submodule("parametrizations.weight")
+                chain.train()
+                _ = layer.weight  # computing it in training mode makes the iteration
+                chain.eval()
+
+    @torch.no_grad()
     def sees(self, hole: Tensor) -> Tensor:
         """Which logits see something of a hole.
 

@@ -51,7 +51,9 @@ class DiscriminatorConfig(NetworkConfig):
     builder: str = "patchgan"
     """Kind of discriminator; `patchgan` is the only one."""
     steps: int = Field(1, ge=1)
-    """Steps of D for each step of G: 5 with wgan-gp; more than 1 if D is too weak."""
+    """Updates of D for each of G: 5 with wgan-gp; more than 1 if D is too weak. With more than 1, each takes a batch of
+    its own, and so does G's; logged values are means over them.
+    """
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """Differentiable augmentation of D's inputs, clean and restored alike. Keeps D from memorizing a small data set
     (fewer than 1000 images).
@@ -67,14 +69,20 @@ class DiscriminatorConfig(NetworkConfig):
 
 
 class LossConfig(Settings):
-    """The loss of the generator: a weighted sum of terms."""
+    """The loss of the generator: a weighted sum of terms.
+
+    Pixel losses compare values in [0, 1], everything that D sees is in [-1, 1]. A pixel weight that was published for
+    values in [-1, 1] has to be doubled.
+    """
 
     RENAMED: ClassVar[dict[str, str]] = {"r1_every": "r1_interval"}
 
     pixel: Literal["l1", "charbonnier"] = "l1"
     """Pixel loss between output and clean image. charbonnier equals l1, but is smooth at zero. pix2pix uses l1."""
     pixel_weight: float = Field(1.0, ge=0)
-    """Weight of the pixel loss. Raise it if the discriminator makes the generator invent detail. pix2pix uses 100."""
+    """Weight of the pixel loss, on values in [0, 1]. Raise it if the discriminator makes the generator invent detail.
+    pix2pix's λ of 100, on values in [-1, 1], is 200 here.
+    """
     hole_weight: float = Field(1.0, gt=0)
     """Weight of a pixel in the hole, relative to a pixel outside. With .inf only the hole counts: right for inpainting,
     where pixels outside the hole are copied from the input. With 20, the zero error outside kept a network at its
@@ -86,19 +94,24 @@ class LossConfig(Settings):
     """
     adversarial_weight: float = Field(0.01, ge=0)
     """Weight of the adversarial loss of G. Raise it for more texture, lower it if G invents detail. pix2pix uses 1 with
-    pixel_weight 100.
+    pixel_weight 200.
     """
     adversarial_start: int = Field(0, ge=0)
     """Train G for N steps without D, so that D starts with plausible images."""
     gradient_penalty: float = Field(10.0, ge=0)
-    """Weight of the gradient penalty of wgan-gp. The paper's value, 10, rarely needs a change."""
+    """Weight of the gradient penalty of wgan-gp, on the gradient by D's input in [-1, 1], as in the paper. The paper's
+    value, 10, rarely needs a change.
+    """
     r1: float = Field(0.0, ge=0)
-    """Weight of the R1 penalty on the gradient of D at clean images. Try 1 to 10 if D's logits grow. 0: off."""
+    """Weight of the R1 penalty: γ in γ/2 ‖∇D‖², by D's input in [-1, 1], as published. Try 1 to 10 if D's logits grow.
+    0: off.
+    """
     r1_interval: int = Field(16, ge=1)
     """Apply R1 every N steps, scaled by N (lazy regularization). Saves time. 1: at every step."""
     feature_matching: float = Field(0.0, ge=0)
-    """Weight of the feature matching loss between D's activations for restored and clean images. Stabilizes training;
-    try 10 × adversarial_weight. 0: off.
+    """Weight of the feature matching loss between D's activations for restored and clean images, the mean over D's
+    layers. Stabilizes training; try 10 × adversarial_weight. pix2pixHD's 10 is on the sum over four layers, so it is
+    40 × adversarial_weight here. 0: off.
     """
     perceptual: Literal["none", "lpips", "features"] = "none"
     """Perceptual loss: a distance between features of an image classifier, for texture instead of blur. lpips has
@@ -128,7 +141,7 @@ class OptimizerConfig(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """Adam's β₁ and β₂ for G. Lower β₁ if adversarial training oscillates. pix2pix uses [0.5, 0.999]."""
     betas_discriminator: tuple[Beta, Beta] | None = None
-    """Adam's β₁ and β₂ for D. null: same as G. [0, 0.99] suits wgan-gp."""
+    """Adam's β₁ and β₂ for D. null: same as G. [0, 0.99] suits wgan-gp; its paper uses [0, 0.9] for both networks."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay for both networks, against overfitting on few images. 0: off."""
     clip_norm: float | None = Field(None, gt=0)

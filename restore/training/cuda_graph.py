@@ -8,7 +8,7 @@ same kernels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -80,24 +80,24 @@ class CudaGraphStep:
         batches: list[Batch],
         context: StepContext,
         *,
-        d_steps: int = 1,
+        d_batches: Sequence[list[Batch]] = (),
         apply_r1: bool = True,
     ) -> dict[str, Tensor]:
         """See `train_step`."""
         if self._failed:
-            return train_step(g, d, batches, context, d_steps=d_steps, apply_r1=apply_r1)
+            return train_step(g, d, batches, context, d_batches=d_batches, apply_r1=apply_r1)
         r1 = apply_r1 and d is not None and context.loss.r1 > 0
-        kind = (d is not None, r1, d_steps, len(batches), batches[0].clean.shape)
+        kind = (d is not None, r1, len(d_batches), len(batches), batches[0].clean.shape)
         if kind not in self._recordings:
             if self._steps[kind] < _WARM_UP_STEPS:
                 self._steps[kind] += 1
-                return self._on_own_stream(lambda: train_step(g, d, batches, context, d_steps=d_steps, apply_r1=r1))
-            recording = self._record(g, d, batches, context, d_steps, r1)
+                return self._on_own_stream(lambda: train_step(g, d, batches, context, d_batches=d_batches, apply_r1=r1))
+            recording = self._record(g, d, batches, context, d_batches, r1)
             if recording is None:
-                return train_step(g, d, batches, context, d_steps=d_steps, apply_r1=r1)
+                return train_step(g, d, batches, context, d_batches=d_batches, apply_r1=r1)
             self._recordings[kind] = recording
         recording = self._recordings[kind]
-        for own, batch in zip(recording.batches, batches):
+        for own, batch in zip(recording.batches, _flat(batches, d_batches)):
             torch._foreach_copy_(_float_tensors(own), _float_tensors(batch))
             own.keys.copy_(batch.keys)
         recording.graph.replay()
@@ -118,18 +118,18 @@ class CudaGraphStep:
         d: TrainableNetwork | None,
         batches: list[Batch],
         context: StepContext,
-        d_steps: int,
+        d_batches: Sequence[list[Batch]],
         apply_r1: bool,
     ) -> _Recording | None:
         # A graph always reads from the same addresses: batches are copied there before each replay.
-        own = [Batch(*(t.clone() for t in (b.damaged, b.mask, b.clean, b.keys))) for b in batches]
+        own, own_d = _copied(batches), [_copied(parts) for parts in d_batches]
         graph = torch.cuda.CUDAGraph()
         try:
             with (
                 self._paused(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
-                terms = train_step(g, d, own, context, d_steps=d_steps, apply_r1=apply_r1)
+                terms = train_step(g, d, own, context, d_batches=own_d, apply_r1=apply_r1)
         except RuntimeError as error:
             self._failed = True
             for network in (g, d):
@@ -141,7 +141,15 @@ class CudaGraphStep:
             self._on_event(f"steps cannot be recorded as a CUDA graph, so they run kernel by kernel: {reason}")
             return None
         self._pool = graph.pool()
-        return _Recording(graph, own, terms)
+        return _Recording(graph, _flat(own, own_d), terms)
+
+
+def _copied(parts: list[Batch]) -> list[Batch]:
+    return [Batch(*(t.clone() for t in (b.damaged, b.mask, b.clean, b.keys))) for b in parts]
+
+
+def _flat(batches: list[Batch], d_batches: Sequence[list[Batch]]) -> list[Batch]:
+    return [*batches, *(batch for parts in d_batches for batch in parts)]
 
 
 def _float_tensors(batch: Batch) -> list[Tensor]:

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, make_stepper
+from restore.training.draws import draw, fresh_d_batches
 from restore.training.ema import Ema
 from restore.training.resume import resolved
 from restore.training.setup import (
@@ -200,14 +202,17 @@ class StepBenchmark:
     ema: Ema
     part: int
 
-    def step(self, step: int, d: TrainableNetwork | None, batch: Batch, make_step: Step | None = None) -> None:
+    def step(
+        self, step: int, d: TrainableNetwork | None, next_batch: Callable[[], Batch], make_step: Step | None = None
+    ) -> None:
         """Do one step as the training loop does, by `train_step` if `make_step` is None."""
         config = self.config
-        batches = batch.parts(config.grad_accumulation)
+        updates = 0 if d is None else fresh_d_batches(config, config.loss.adversarial_start)
+        batches, d_batches = draw(next_batch, config.grad_accumulation, updates)
         set_learning_rates(self.g, d, config.optimizer, step, config.total_steps, from_init=config.init is not None)
         apply_r1 = step % config.loss.r1_interval == 0
         step_function = make_step or train_step
-        step_function(self.g, d, batches, self.context, d_steps=config.discriminator.steps, apply_r1=apply_r1)
+        step_function(self.g, d, batches, self.context, d_batches=d_batches, apply_r1=apply_r1)
         self.ema.update(self.g.network, step)
 
     def seconds(self, d: TrainableNetwork | None) -> float:
@@ -217,11 +222,11 @@ class StepBenchmark:
             make_step = make_stepper(self.context, device, cuda_graph=self.config.cuda_graph, paused=stream.paused)
             warm_up = _WARM_UP_STEPS if device.type == "cuda" else 1
             for step in range(warm_up):
-                self.step(step, d, next(stream), make_step)
+                self.step(step, d, stream.__next__, make_step)
             synchronize(device)
             done, start = 0, time.perf_counter()
             while done < _MIN_STEPS or (done < _MAX_STEPS and time.perf_counter() - start < MEASURED_SECONDS):
-                self.step(warm_up + done, d, next(stream), make_step)
+                self.step(warm_up + done, d, stream.__next__, make_step)
                 done += 1
                 synchronize(device)
             return (time.perf_counter() - start) / done
@@ -230,8 +235,9 @@ class StepBenchmark:
         """The largest number of images at a time that fits in memory, by halving; 0 if a single image does not."""
         part = self.part // 2
         while part:
+            count = part * self.config.grad_accumulation
             try:
-                self.step(0, self.d, self.source.batch(self.config.seed, 0, part * self.config.grad_accumulation))
+                self.step(0, self.d, partial(self.source.batch, self.config.seed, 0, count))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise

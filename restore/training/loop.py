@@ -24,6 +24,7 @@ from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import make_stepper
 from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
+from restore.training.draws import draw, fresh_d_batches
 from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
 from restore.training.resume import find_changes
@@ -142,7 +143,8 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                 callbacks.on_event(f"changed at step {start}: {change}")
 
         share = config.data.batch // fabric.world_size
-        stream = BatchStream(source, seed=config.seed, start=start, count=share, first=fabric.global_rank * share)
+        drawn = int(facts.get("batches", start))  # states of earlier versions: every step used one batch
+        stream = BatchStream(source, seed=config.seed, start=drawn, count=share, first=fabric.global_rank * share)
         make_step = make_stepper(
             context, device, cuda_graph=config.cuda_graph, paused=stream.paused, on_event=callbacks.on_event
         )
@@ -160,9 +162,11 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                 set_learning_rates(g, d, config.optimizer, step, config.total_steps, from_init=config.init is not None)
                 active_d = d if step >= config.loss.adversarial_start else None
                 with benchmark.explain_out_of_memory(exit_code=1):
+                    batches, d_batches = draw(stream.__next__, config.grad_accumulation, fresh_d_batches(config, step))
+                    drawn += 1 + len(d_batches)
                     terms = make_step(
-                        g, active_d, next(stream).parts(config.grad_accumulation), context,
-                        d_steps=config.discriminator.steps, apply_r1=step % config.loss.r1_interval == 0,
+                        g, active_d, batches, context,
+                        d_batches=d_batches, apply_r1=step % config.loss.r1_interval == 0,
                     )  # fmt: skip
                 ema.update(g.network, step)
                 if config.task == "restoration":  # most masks are almost empty, so a detector's outputs may be alike
@@ -213,6 +217,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                     sync_buffers(fabric, ema.model, *(network.network for network in trained))
                     facts = {
                         "step": step,
+                        "batches": drawn,
                         "best": best,
                         "without_better": without_better,
                         "pictures": source.fingerprint,  # the key of states that exist already

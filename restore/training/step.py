@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,13 @@ from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.hashed_random import uniform
 from restore.losses.adversarial import (
+    CountedPatches,
     accuracy,
     discriminator_loss,
     feature_matching,
     generator_loss,
     gradient_penalty,
+    patch_mean,
     r1_penalty,
     sensitivity,
 )
@@ -120,44 +122,55 @@ def train_step(
     batches: list[Batch],
     context: StepContext,
     *,
-    d_steps: int = 1,
+    d_batches: Sequence[list[Batch]] = (),
     apply_r1: bool = True,
 ) -> dict[str, Tensor]:
     """Update D (if there is one, and it has joined), then G.
+
+    A step does the same however its batches are split into parts and over processes, up to rounding. Only batch norm
+    takes its statistics from the images of each part.
 
     Args:
         g: the generator, (image, mask) -> image or logits.
         d: the discriminator; None before it joins, or without adversarial loss.
         batches: the images of the step on this device, in parts over which gradients are accumulated.
         context: see there.
-        d_steps: updates of D before the one of G.
+        d_batches: the images of each update of D, in parts likewise; with several updates, each takes images of its
+            own (Gulrajani et al. 2017, algorithm 1). Empty: one update, on the images that G is updated on, as in
+            pix2pix.
         apply_r1: add the R1 penalty in this step.
 
     Returns:
-        Detached scalars by name, averaged over the parts: `pixel` (detection: `cross_entropy`, `dice`), `g_norm`; with
-        D also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean logits), `d_accuracy_real`, `d_accuracy_fake`,
-        `d_sensitivity`; and each optional term of the loss. Also `output_thumbnail` and `clean_thumbnail`, 1×3×8×8.
+        Detached scalars by name, averaged over the parts, and those of D over its updates: `pixel` (detection:
+        `cross_entropy`, `dice`), `g_norm`; with D also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean
+        logits), `d_accuracy_real`, `d_accuracy_fake`, `d_sensitivity`; and each optional term of the loss. Also
+        `output_thumbnail` and `clean_thumbnail`, 1×3×8×8.
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
     trained = [g] if d is None else [g, d]
     buffers = [buffer for network in trained for buffer in network.float_buffers()]
     before = _flatten(buffers) if buffers else None
+    skipped_before = torch.stack([network.skipped[0] for network in trained])
+    updates = list(d_batches) or [batches]
+    counted = None if d is None else count_patches(d, [*d_batches, batches], context)
     # One forward pass of G serves both updates. With accumulation there are two, so that one part is held at a time.
-    shared_output = _forward(g, batches[0], context) if len(batches) == 1 else None
+    shared_output = _forward(g, batches[0], context) if len(batches) == 1 and not d_batches else None
 
     # Update D: tell clean images from restored ones.
-    for _ in range(d_steps if d is not None else 0):
+    for update, parts in enumerate(updates if d is not None else ()):
         assert d is not None
+        assert counted is not None
         d.network.requires_grad_(True)
-        for i, batch in enumerate(batches):
+        d.network.update_spectral_norm()  # type: ignore[operator]
+        for i, batch in enumerate(parts):
             with torch.no_grad():
                 output = _forward(g, batch, context) if shared_output is None else shared_output.detach()
-            with context.fabric.no_backward_sync(d.forward, enabled=i < len(batches) - 1):
-                loss, found = d_loss(d, batch, output, context, apply_r1)
+            with context.fabric.no_backward_sync(d.forward, enabled=i < len(parts) - 1):
+                loss, found = d_loss(d, batch, output, counted[update][i], context, apply_r1)
                 context.fabric.backward(d.scaler.scale(loss * share))
-            _add(terms, found, share)
-        terms["d_norm"] = d.step()
+            _add(terms, found, share / len(updates))
+        _add(terms, {"d_norm": d.step()}, 1 / len(updates))
 
     # Update G: restore images, and make D take them for clean ones; or detect damage.
     if d is not None:
@@ -168,14 +181,14 @@ def train_step(
             if context.task == "detection":
                 loss, found = detection_loss(output, batch, context)
             else:
-                loss, found = restoration_loss(output, d, batch, context)
+                loss, found = restoration_loss(output, d, batch, None if counted is None else counted[-1][i], context)
             context.fabric.backward(g.scaler.scale(loss * share))
         _add(terms, found, share)
     terms["g_norm"] = g.step()
 
     # Undo what a skipped step did to the buffers: NaN or Inf would stay in running statistics for good.
     if before is not None:
-        skipped = torch.stack([network.skipped[1] for network in trained]).amax() > 0
+        skipped = (torch.stack([network.skipped[0] for network in trained]) > skipped_before).any()
         after = torch.where(skipped, before, _flatten(buffers))
         sizes = [buffer.numel() for buffer in buffers]
         torch._foreach_copy_(buffers, [v.view_as(b) for v, b in zip(after.split_with_sizes(sizes), buffers)])
@@ -190,22 +203,63 @@ def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
     return output.float()
 
 
+def count_patches(
+    d: TrainableNetwork, batches: Sequence[list[Batch]], context: StepContext
+) -> list[list[CountedPatches | None]]:
+    """Which of D's patches count: those that see a hole; None: all, without a mask.
+
+    Args:
+        d: the discriminator.
+        batches: of each update, in parts.
+        context: see there.
+
+    Returns:
+        One for each part.
+    """
+    if not context.with_mask:
+        return [[None] * len(parts) for parts in batches]
+    masks: list[list[Tensor]] = [
+        [d.network.sees(_augmented_mask(batch, context) > 0) for batch in parts]  # type: ignore[operator]
+        for parts in batches
+    ]
+    totals = torch.stack([torch.stack([mask.sum() for mask in parts]).sum() for parts in masks])
+    processes = context.fabric.world_size
+    if processes > 1:  # one exchange for all updates
+        reduced = context.fabric.all_reduce(totals, reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        totals = reduced
+    # At least 1 in all: without any hole, the losses are 0.
+    means = [total.clamp(min=1) / (len(parts) * processes) for total, parts in zip(totals, masks)]
+    return [[CountedPatches(mask, mean) for mask in parts] for parts, mean in zip(masks, means)]
+
+
+def _augmented_mask(batch: Batch, context: StepContext) -> Tensor:
+    """The mask in D's input, B×1×H×W in [-1, 1]."""
+    mask = batch.mask * 2 - 1
+    return diff_augment(mask, batch.keys, context.augment, rgb_at=()) if context.augment else mask
+
+
 def d_loss(
-    d: TrainableNetwork, batch: Batch, output: Tensor, context: StepContext, apply_r1: bool
+    d: TrainableNetwork,
+    batch: Batch,
+    output: Tensor,
+    counted: CountedPatches | None,
+    context: StepContext,
+    apply_r1: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """D's loss for one batch, and its terms."""
     kind = context.loss.adversarial
     real_input = discriminator_input(batch, batch.clean, context)
     fake_input = discriminator_input(batch, composite(batch, output, context), context)
     with autocast(batch.clean.device, context.precision):
-        real, fake = d.forward(real_input).float(), d.forward(fake_input).float()
-    fake_mask = fake_patches(d, fake_input, context)
-    loss = discriminator_loss(kind, real, fake, fake_mask)
-    accuracy_real, accuracy_fake = accuracy(kind, real.detach(), fake.detach(), fake_mask)
+        # Fake before real, as in pix2pix: running statistics of batch norm depend on the order.
+        fake, real = d.forward(fake_input).float(), d.forward(real_input).float()
+    loss = discriminator_loss(kind, real, fake, counted)
+    accuracy_real, accuracy_fake = accuracy(kind, real.detach(), fake.detach(), counted)
     terms = {
         "d": loss,
-        "d_real": real.mean(),
-        "d_fake": fake.mean(),
+        "d_real": patch_mean(real, counted),
+        "d_fake": patch_mean(fake, counted),
         "d_accuracy_real": accuracy_real,
         "d_accuracy_fake": accuracy_fake,
         "d_sensitivity": sensitivity(real.detach(), fake.detach(), real_input[:, -3:], fake_input[:, -3:]),
@@ -222,7 +276,11 @@ def d_loss(
 
 
 def restoration_loss(
-    output: Tensor, d: TrainableNetwork | None, batch: Batch, context: StepContext
+    output: Tensor,
+    d: TrainableNetwork | None,
+    batch: Batch,
+    counted: CountedPatches | None,
+    context: StepContext,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """G's loss for one batch, and its terms."""
     config = context.loss
@@ -241,8 +299,7 @@ def restoration_loss(
                 loss = loss + config.feature_matching * terms["g_features"]
             else:
                 fake = d.compiled(fake_input)
-        fake_mask = fake_patches(d, fake_input, context)
-        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float(), fake_mask)
+        terms["g_adversarial"] = generator_loss(config.adversarial, fake.float(), counted)
         loss = loss + config.adversarial_weight * terms["g_adversarial"]
     if context.perceptual is not None:
         with autocast(batch.clean.device, context.precision):
@@ -280,17 +337,6 @@ def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Te
         parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, image]
     x = torch.cat(parts, dim=1) * 2 - 1
     return diff_augment(x, batch.keys, context.augment, rgb_at=(0, x.shape[1] - 3)) if context.augment else x
-
-
-def fake_patches(d: TrainableNetwork, x: Tensor, context: StepContext) -> Tensor | None:
-    """Which of D's logits for a restored image count as fake: those that see the hole; None: all, without a mask.
-
-    Args:
-        d: the discriminator.
-        x: its input, from `discriminator_input`.
-        context: see there.
-    """
-    return d.network.sees(x[:, 3:4] > 0) if context.with_mask else None  # type: ignore[operator]
 
 
 def _flatten(tensors: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from restore.losses.adversarial import (
+    CountedPatches,
     accuracy,
     discriminator_loss,
     feature_matching,
@@ -72,17 +73,37 @@ def test_losses_are_the_published_ones(kind: str, real: float, fake: float, of_d
     assert generator_loss(kind, torch.tensor([fake])).item() == pytest.approx(of_g)
 
 
+def counted(mask: torch.Tensor, parts: int = 1) -> CountedPatches:
+    return CountedPatches(mask, mask.sum().clamp(min=1) / parts)
+
+
 @pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge", "wgan-gp"])
-def test_patches_that_do_not_count_as_fake_change_nothing(kind: str) -> None:
-    real, fake, counts = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
-    counts[0, 0, 1] = 1
-    assert torch.isfinite(generator_loss(kind, fake, 0 * counts)), "where there is no hole at all"
-    other = torch.where(counts > 0, fake, 100.0)
-    assert discriminator_loss(kind, real, fake, counts) == discriminator_loss(kind, real, other, counts)
-    assert generator_loss(kind, fake, counts) == generator_loss(kind, other, counts)
-    alone = fake[0, 0, 1]
-    assert generator_loss(kind, fake, counts).item() == pytest.approx(generator_loss(kind, alone).item())
-    assert accuracy(kind, real, fake, counts)[1] == accuracy(kind, real, other, counts)[1]
+def test_patches_that_do_not_count_change_nothing(kind: str) -> None:
+    real, fake, mask = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
+    mask[0, 0, 1] = 1
+    counts = counted(mask)
+    assert torch.isfinite(generator_loss(kind, fake, counted(0 * mask))), "where there is no hole at all"
+    assert discriminator_loss(kind, real, fake, counted(0 * mask)) == 0
+    other_real, other_fake = torch.where(mask > 0, real, -50.0), torch.where(mask > 0, fake, 100.0)
+    loss = discriminator_loss(kind, real, fake, counts)
+    assert loss == discriminator_loss(kind, other_real, other_fake, counts)
+    assert loss.item() == pytest.approx(discriminator_loss(kind, real[0, 0, 1], fake[0, 0, 1]).item())
+    assert generator_loss(kind, fake, counts) == generator_loss(kind, other_fake, counts)
+    assert generator_loss(kind, fake, counts).item() == pytest.approx(generator_loss(kind, fake[0, 0, 1]).item())
+    assert accuracy(kind, real, fake, counts) == accuracy(kind, other_real, other_fake, counts)
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge", "wgan-gp"])
+def test_a_patch_counts_the_same_in_whichever_part_it_is(kind: str) -> None:
+    real, fake, mask = torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3), torch.zeros(4, 1, 3, 3)
+    mask[0, 0, 1] = mask[1] = mask[3, 0, 0, 0] = 1
+    whole = discriminator_loss(kind, real, fake, counted(mask))
+    per_part = mask.sum() / 4
+    parts = [
+        discriminator_loss(kind, *part[:2], CountedPatches(part[2], per_part))
+        for part in zip(real.split(1), fake.split(1), mask.split(1))
+    ]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge", "wgan-gp"])

@@ -84,7 +84,7 @@ def test_pix2pix_is_that_of_the_paper() -> None:
     pictures_in_facades, epochs = 400, 100 + 100
     assert config.total_steps * config.data.batch == epochs * pictures_in_facades
     assert (config.data.batch, config.data.resize, config.data.patch, config.data.flip) == (1, 286, 256, True)
-    assert (config.loss.adversarial, config.loss.pixel, config.loss.pixel_weight) == ("vanilla", "l1", 100)
+    assert (config.loss.adversarial, config.loss.pixel, config.loss.pixel_weight) == ("vanilla", "l1", 200)
     assert config.loss.adversarial_weight == 1
     assert config.loss.adversarial_start == 0
     assert (config.optimizer.lr, config.optimizer.lr_discriminator) == (2e-4, None)

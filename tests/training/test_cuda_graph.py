@@ -25,7 +25,7 @@ GAMES = {
     "dropout and batch norm": {  # of many values: a norm of two turns rounding into signs
         "model": {"builder": "pix2pix", "args": {"num_downs": 5, "ngf": 8}}, "damage": [{"name": "noise"}],
         "data": {"patch": 128, "batch": 8},
-        "discriminator": {"args": {"ndf": 8}}, "loss": {"adversarial": "vanilla", "pixel_weight": 100},
+        "discriminator": {"args": {"ndf": 8}}, "loss": {"adversarial": "vanilla", "pixel_weight": 200},
     },
     "in two parts": {"loss": {"adversarial": "lsgan"}, "grad_accumulation": 2},
 }  # fmt: skip

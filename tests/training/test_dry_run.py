@@ -1,5 +1,6 @@
 """A dry run says what a config means and costs, and trains nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,8 @@ def test_the_time_is_that_of_all_steps(clean: Path, tmp_path: Path, monkeypatch:
 def test_a_batch_that_does_not_fit_says_what_would(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(benchmark: module.StepBenchmark, number: int, d: object, batch: Batch, *how: object) -> None:
-        if len(batch.keys) > 1:
+    def step(benchmark: module.StepBenchmark, number: int, d: object, draw: Callable[[], Batch], *how: object) -> None:
+        if len(draw().keys) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module.StepBenchmark, "step", step)
@@ -108,7 +109,7 @@ def test_a_batch_that_does_not_fit_says_what_would(
 def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(benchmark: module.StepBenchmark, number: int, d: object, batch: Batch, *how: object) -> None:
+    def step(benchmark: module.StepBenchmark, number: int, d: object, draw: Callable[[], Batch], *how: object) -> None:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(module.StepBenchmark, "step", step)

@@ -170,3 +170,19 @@ def test_pictures_too_small_to_validate_on_are_refused_at_the_start(clean: Path,
     with pytest.raises(RestoreError, match="256") as error:
         train(config(clean, tmp_path / "run", data=small(clean, patch=256), loss={}, **changes))
     assert error.value.exit_code == 2
+
+
+def test_several_updates_of_d_go_on_with_the_images_that_were_next(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        **QUICK, "loss": {"adversarial": "wgan-gp", "adversarial_start": 1}, "grad_accumulation": 2,
+        "discriminator": {"args": {"ndf": 4, "norm": "none"}, "steps": 2},
+    }  # fmt: skip
+    whole, parts = (config(clean, tmp_path / name, **changes) for name in ("whole", "parts"))
+    train(whole)
+    asked = iter([False, False, True])
+    monkeypatch.setattr(loop_module, "any_rank", lambda fabric, here: next(asked, False))
+    assert train(parts).step == 3
+    assert train(parts).finished
+    assert_same_end(whole, parts)
