@@ -152,6 +152,10 @@ def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
             where=source.path,
             hint="only models with builder: pix2pix can be exported in this format",
         )
+    if source.description.args.get("upsampling", "transposed") != "transposed":
+        raise RestoreError(
+            "was trained with model.args.upsampling=resize, which pix2pix's code does not have", where=source.path
+        )
     if out.suffix == ".pth" and not out.name.endswith(G_ENDING):
         raise RestoreError(f"a file for pix2pix's code must end with {G_ENDING}", where=out, hint="or name a folder")
     g_file = out if out.suffix == ".pth" else out / f"latest{G_ENDING}"

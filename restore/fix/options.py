@@ -195,6 +195,14 @@ class FixOptions(BatchOptions):
             "What to repair",
         ),
     ] = False
+    pix2pix_batch_norm: Annotated[
+        Literal["stored", "instance"],
+        Option(
+            "Statistics for the batch norms of a pix2pix --model: those stored with the weights, or those of each "
+            "image, as the original code tests.",
+            "What to repair",
+        ),
+    ] = "stored"
     strength: Annotated[
         float, Option("Blend between the original (0) and the repair (1).", "What to repair", 0, 1, metavar="X")
     ] = 1.0

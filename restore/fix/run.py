@@ -76,9 +76,18 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
     if model is None or isinstance(model, str | os.PathLike):
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
         opened = open_restorers(name, device=device, precision=precision)
+        if options.pix2pix_batch_norm == "instance":
+            for one in opened:
+                _use_image_statistics(one)
         if options.cleans_up:
             cleaners = open_restorers("photo", device=device, precision=precision)
     else:
+        if options.pix2pix_batch_norm == "instance":
+            raise RestoreError(
+                "needs a model by name or path, because an open one would change",
+                where="--pix2pix-batch-norm",
+                hint="call `model.network.use_image_statistics()` yourself",
+            )
         opened = model if isinstance(model, list | tuple) else [model]
         for one in opened:
             if not isinstance(one, Restorer | Models):
@@ -99,6 +108,22 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
             one = Models(one, cleaner, detector)
         models.append(one)
     return models
+
+
+def _use_image_statistics(restorer: Restorer) -> None:
+    """Make a pix2pix network normalize by each image.
+
+    Raises:
+        RestoreError: it is no pix2pix network, or has no batch norm.
+    """
+    from restore.models.pix2pix import Pix2Pix
+
+    if not isinstance(restorer.network, Pix2Pix) or not restorer.network.use_image_statistics():
+        raise RestoreError(
+            f"{restorer.name} is not a pix2pix network with batch norm",
+            where="--pix2pix-batch-norm",
+            hint="leave it out",
+        )
 
 
 def run_fix(

@@ -1,1 +1,1 @@
-"""Training losses: per pixel, adversarial, perceptual, segmentation."""
+"""Training losses: per pixel, on structure, adversarial, perceptual, segmentation."""

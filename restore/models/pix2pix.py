@@ -30,6 +30,9 @@ class Pix2Pix(RestorationNetwork):
         output_nc: 3, or 1 (repeated in the three channels).
         norm: "batch", or "instance" (non-affine, no running statistics, every convolution with a bias).
         dropout: 0.5 after the up-norm of the blocks between the innermost and the fourth.
+        upsampling: "transposed" convolutions as published; or "resize": nearest neighbor, then a 3×3 convolution, which
+            leaves no checkerboard pattern (Odena et al. 2016, "Deconvolution and checkerboard artifacts"). Published
+            weights do not fit.
 
     Raises:
         ValueError: an argument out of range.
@@ -46,6 +49,7 @@ class Pix2Pix(RestorationNetwork):
         output_nc: int = 3,
         norm: str = "batch",
         dropout: bool = True,
+        upsampling: str = "transposed",
     ) -> None:
         super().__init__()
         if not 5 <= num_downs <= 12 or ngf < 1:
@@ -54,17 +58,37 @@ class Pix2Pix(RestorationNetwork):
             raise ValueError(f"input_nc is 1, 3 or 4, output_nc 1 or 3, not {input_nc} and {output_nc}")
         if norm not in ("batch", "instance"):
             raise ValueError(f'norm is "batch" or "instance", not {norm!r}')
+        if upsampling not in ("transposed", "resize"):
+            raise ValueError(f'upsampling is "transposed" or "resize", not {upsampling!r}')
         self.input_nc = input_nc
         self.multiple = self.minimum = 2**num_downs
         widths = [ngf * min(2**depth, 8) for depth in range(num_downs)]
-        block = _Block(widths[-2], widths[-1], None, norm)
+        block = _Block(widths[-2], widths[-1], None, norm, upsampling)
         for depth in range(num_downs - 2, 0, -1):
-            block = _Block(widths[depth - 1], widths[depth], block, norm, dropout=dropout and depth >= 4)
-        self.model = _Outermost(input_nc, output_nc, ngf, block, bias=norm == "instance")
+            block = _Block(widths[depth - 1], widths[depth], block, norm, upsampling, dropout=dropout and depth >= 4)
+        self.model = _Outermost(input_nc, output_nc, ngf, block, norm == "instance", upsampling)
 
     def init_for_training(self) -> None:
         """Draw the weights as the paper does; see `init_weights`."""
         init_weights(self)
+
+    def use_image_statistics(self) -> bool:
+        """From now on, normalize by the statistics of each image instead of those of training.
+
+        This is what the reference code does when it tests, with a batch of one.
+
+        Returns:
+            False if the network has no batch norm; nothing changes then.
+        """
+        found = False
+        for parent in list(self.modules()):
+            for name, layer in parent.named_children():
+                if isinstance(layer, nn.BatchNorm2d):
+                    by_image = nn.InstanceNorm2d(layer.num_features, eps=layer.eps, affine=True)
+                    by_image.weight, by_image.bias = layer.weight, layer.bias
+                    setattr(parent, name, by_image)
+                    found = True
+        return found
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
@@ -160,13 +184,13 @@ def _first_few(keys: list[str], count: int = 4) -> str:
 
 
 class _Outermost(nn.Module):
-    def __init__(self, input_nc: int, output_nc: int, ngf: int, inner: nn.Module, bias: bool) -> None:
+    def __init__(self, input_nc: int, output_nc: int, ngf: int, inner: nn.Module, bias: bool, upsampling: str) -> None:
         super().__init__()
         self.model = nn.Sequential(
             nn.Conv2d(input_nc, ngf, 4, 2, 1, bias=bias),
             inner,
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(ngf * 2, output_nc, 4, 2, 1),
+            _up(upsampling, ngf * 2, output_nc, bias=True),
             nn.Tanh(),
         )
 
@@ -182,7 +206,9 @@ class _Block(nn.Module):
     `model.{1,3,4}` innermost.
     """
 
-    def __init__(self, outer: int, inner: int, inside: nn.Module | None, norm: str, dropout: bool = False) -> None:
+    def __init__(
+        self, outer: int, inner: int, inside: nn.Module | None, norm: str, upsampling: str, dropout: bool = False
+    ) -> None:
         super().__init__()
         bias = norm == "instance"
         layers: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
@@ -191,7 +217,7 @@ class _Block(nn.Module):
         up = inner if inside is None else inner * 2
         layers += [
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(up, outer, 4, 2, 1, bias=bias),
+            _up(upsampling, up, outer, bias),
             _norm(norm, outer),
         ]
         if dropout:
@@ -204,3 +230,10 @@ class _Block(nn.Module):
 
 def _norm(norm: str, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
+
+
+def _up(kind: str, inside: int, outside: int, bias: bool) -> nn.Module:
+    """Twice the size."""
+    if kind == "transposed":
+        return nn.ConvTranspose2d(inside, outside, 4, 2, 1, bias=bias)
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inside, outside, 3, 1, 1, bias=bias))

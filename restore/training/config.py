@@ -88,6 +88,16 @@ class LossConfig(Settings):
     where pixels outside the hole are copied from the input. With 20, the zero error outside kept a network at its
     initial output for a thousand steps.
     """
+    gradient: float = Field(0.0, ge=0)
+    """Weight of the L1 distance between gradients of output and clean image, for sharper edges. Try 0.5 × pixel_weight.
+    0: off.
+    """
+    frequency: float = Field(0.0, ge=0)
+    """Weight of the L1 distance between the Fourier transforms of output and clean image, for texture and against
+    periodic patterns. MIMO-UNet uses 0.1 beside L1 with weight 1, on patches of 256 px. 0: off.
+    """
+    ms_ssim: float = Field(0.0, ge=0)
+    """Weight of 1 - MS-SSIM, for local contrast. Zhao et al. use 0.84 beside L1 with pixel_weight 0.16. 0: off."""
     adversarial: Literal["none", "vanilla", "lsgan", "hinge", "wgan-gp"] = "none"
     """Adversarial loss. hinge with spectral norm is the most stable; vanilla is what pix2pix uses; lsgan has smaller
     gradients if D is too strong; wgan-gp is for when the others collapse: it is slower, and D must not use batch norm.
@@ -132,8 +142,14 @@ class LossConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """AdamW for both networks."""
+    """The optimizers of both networks: AdamW, and on request Muon for G."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """Optimizer of G; D always has AdamW. muon: Muon for the kernels of convolutions, and AdamW for all else; try it if
+    steps are expensive, because it needs fewer. It needs PyTorch 2.9, and fp32 or bf16.
+    """
+    lr_kernels: float = Field(0.01, gt=0)
+    """Peak learning rate of Muon, with `kind: muon`. Lower it if the loss jumps."""
     lr: float = Field(2e-4, gt=0)
     """Peak learning rate of G. Lower it if the loss jumps or steps are skipped."""
     lr_discriminator: float | None = Field(None, gt=0)
@@ -378,6 +394,9 @@ _RESTORATION_ONLY = {
     "loss.pixel": _SEGMENTATION_LOSS,
     "loss.pixel_weight": _SEGMENTATION_LOSS,
     "loss.hole_weight": _SEGMENTATION_LOSS,
+    "loss.gradient": _SEGMENTATION_LOSS,
+    "loss.frequency": _SEGMENTATION_LOSS,
+    "loss.ms_ssim": _SEGMENTATION_LOSS,
     "loss.adversarial": _NO_ADVERSARY,
     "loss.adversarial_weight": _NO_ADVERSARY,
     "loss.adversarial_start": _NO_ADVERSARY,

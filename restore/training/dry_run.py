@@ -219,7 +219,8 @@ class StepBenchmark:
         """Measure the time of a step, after a warm-up of caches, allocators and compilers."""
         count, device = self.part * self.config.grad_accumulation, self.source.store.device
         with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
-            make_step = make_stepper(self.context, device, cuda_graph=self.config.cuda_graph, paused=stream.paused)
+            cuda_graph = self.config.cuda_graph and self.g.kernels is None
+            make_step = make_stepper(self.context, device, cuda_graph=cuda_graph, paused=stream.paused)
             warm_up = _WARM_UP_STEPS if device.type == "cuda" else 1
             for step in range(warm_up):
                 self.step(step, d, stream.__next__, make_step)
@@ -267,7 +268,7 @@ class StepBenchmark:
             cause = error
         for network in (self.g, self.d):
             if network is not None:
-                network.optimizer.zero_grad(set_to_none=True)
+                network.network.zero_grad(set_to_none=True)
         # With several processes, only one may be out of memory. A step of that one alone would wait for the others.
         alone = self.context.fabric.world_size == 1
         fits, side = self.largest_part() if alone else 0, self.config.data.patch

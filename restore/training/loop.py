@@ -123,6 +123,8 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         # Resume from the state in the folder.
         changes = on_rank_zero(fabric, lambda: run.check(config)) or []
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
+        if g.kernels is not None:
+            parts["g_kernels"] = g.kernels.optimizer
         if d is not None:
             parts |= {"d": d.network, "d_optimizer": d.optimizer, "d_scaler": d.scaler}
         facts = run.load(parts) or {"step": 0, "best": {}, "without_better": 0}
@@ -146,7 +148,11 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         drawn = int(facts.get("batches", start))  # states of earlier versions: every step used one batch
         stream = BatchStream(source, seed=config.seed, start=drawn, count=share, first=fabric.global_rank * share)
         make_step = make_stepper(
-            context, device, cuda_graph=config.cuda_graph, paused=stream.paused, on_event=callbacks.on_event
+            context,
+            device,
+            cuda_graph=config.cuda_graph and g.kernels is None,
+            paused=stream.paused,
+            on_event=callbacks.on_event,
         )
         benchmark = StepBenchmark(config, source, context, g, d, ema, share // config.grad_accumulation)
         step, clock, timed_from = start, time.perf_counter(), start

@@ -27,6 +27,7 @@ from restore.models.patchgan import init_weights
 from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import IMAGE_KEYS, OptimizerConfig, TrainConfig, generator_args, is_within
 from restore.training.initial import find_initial, read_initial
+from restore.training.muon import KernelMuon
 from restore.training.run_dir import RunFolder
 from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
@@ -152,7 +153,11 @@ def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, mul
 def make_trainable(
     network: nn.Module, fabric: Fabric, config: TrainConfig, precision: str, *, is_discriminator: bool
 ) -> TrainableNetwork:
-    """Move a network to its device and give it an optimizer and a scaler; compile it if the config says so."""
+    """Move a network to its device and give it an optimizer and a scaler; compile it if the config says so.
+
+    Raises:
+        RestoreError: Muon does not work with the precision, or with this version of PyTorch.
+    """
     optimizer = config.optimizer
     device = fabric.device
     # Tensor cores and half precision are fastest in channels_last; float32 on a CPU is slower in it.
@@ -165,8 +170,16 @@ def make_trainable(
         clip = optimizer.clip_norm_discriminator
     compiled: Any = torch.compile(network) if config.compile else network
     on_cuda = device.type == "cuda"
+    kernels = None
+    parameters = list(network.parameters())
+    if optimizer.kind == "muon" and not is_discriminator:
+        if precision == "fp16":
+            raise RestoreError("muon has no fp16", where="precision", hint="use fp32 or bf16")
+        kernels = KernelMuon([p for p in parameters if p.ndim > 1], optimizer.lr_kernels, optimizer.weight_decay)
+        kernels.optimizer.param_groups[0]["full_rate"] = optimizer.lr_kernels
+        parameters = [p for p in parameters if p.ndim <= 1]
     adamw = torch.optim.AdamW(
-        network.parameters(),
+        parameters,
         lr=torch.tensor(rate, device=device) if on_cuda else rate,  # a tensor, since CUDA graphs record numbers
         betas=betas,
         weight_decay=optimizer.weight_decay,
@@ -180,7 +193,7 @@ def make_trainable(
     scales = precision == "fp16"
     # PyTorch's default scale, 2¹⁶, makes more of the first steps overflow, which are then skipped.
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
-    trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adamw, scaler, clip, scales)
+    trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adamw, scaler, clip, scales, kernels)
     trainable.skipped = trainable.skipped.to(device)
     return trainable
 
@@ -207,7 +220,7 @@ def set_learning_rates(
         factor *= min(1.0, 2 * (1 - progress))
     for network in (g, d):
         if network is not None:
-            for group in network.optimizer.param_groups:
+            for group in network.param_groups:
                 group["rate"] = group["full_rate"] * factor
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(group["rate"])

@@ -27,8 +27,11 @@ from restore.losses.adversarial import (
 from restore.losses.diffaugment import diff_augment
 from restore.losses.reconstruction import pixel_loss
 from restore.losses.segmentation import soft_dice, weighted_cross_entropy
+from restore.losses.structure import frequency_loss, gradient_loss, ms_ssim_loss
 from restore.training.config import LossConfig
+from restore.training.muon import KernelMuon
 
+_STRUCTURE_LOSSES = {"gradient": gradient_loss, "frequency": frequency_loss, "ms_ssim": ms_ssim_loss}
 _MIX = 2101  # stream of the hash for the position of the gradient penalty
 
 
@@ -46,6 +49,7 @@ class TrainableNetwork:
         scaler: loss scaler; enabled with fp16.
         clip_norm: maximum gradient norm, or None.
         scales: whether the scaler is enabled.
+        kernels: Muon of the kernels, which `optimizer` then leaves out; or None.
         skipped: int64[2] on the device: number of skipped steps, in total and since the last step that was not.
     """
 
@@ -56,6 +60,7 @@ class TrainableNetwork:
     scaler: torch.amp.GradScaler
     clip_norm: float | None = None
     scales: bool = False
+    kernels: KernelMuon | None = None
     skipped: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
 
     def step(self) -> Tensor:
@@ -78,14 +83,22 @@ class TrainableNetwork:
             self.optimizer.step()
         elif not bad:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)  # zeros would cost a pass over memory
+        if self.kernels is not None and not bad:
+            self.kernels.step()
+        self.network.zero_grad(set_to_none=True)  # zeros would cost a pass over memory
         return norm
 
     def discard_step(self) -> None:
         """Discard the gradients of an interrupted step."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         if self.scales:
             self.scaler.update(self.scaler.get_scale())
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Of all optimizers: with `rate`, the learning rate of the step, and `full_rate`, its peak."""
+        more = [] if self.kernels is None else self.kernels.optimizer.param_groups
+        return [*self.optimizer.param_groups, *more]
 
     def float_buffers(self) -> list[Tensor]:
         """The buffers that forward passes change: running statistics, singular vectors."""
@@ -287,6 +300,11 @@ def restoration_loss(
     terms = {"pixel": pixel_loss(config.pixel, output, batch.clean, batch.mask, config.hole_weight)}
     loss = config.pixel_weight * terms["pixel"]
     restored = composite(batch, output, context)
+    for name, structure_loss in _STRUCTURE_LOSSES.items():
+        weight = getattr(config, name)
+        if weight > 0:
+            terms[name] = structure_loss(restored, batch.clean)
+            loss = loss + weight * terms[name]
     if d is not None:
         fake_input = discriminator_input(batch, restored, context)
         with autocast(batch.clean.device, context.precision):

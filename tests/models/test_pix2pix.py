@@ -220,3 +220,43 @@ def test_what_is_missing_unexpected_or_misshapen_is_named():
 def test_another_architecture_is_refused_by_name(state):
     with pytest.raises(RestoreError, match=r"other\.pth: not a pix2pix U-Net"):
         pix2pix_from_state_dict(state, "other.pth")
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_resize_convolution_repeats_pixels_and_then_filters_them(norm):
+    network = trained_looking(num_downs=5, ngf=4, norm=norm, upsampling="resize")
+    assert not any(isinstance(m, nn.ConvTranspose2d) for m in network.modules())
+    state, x = network.state_dict(), torch.rand(1, 8, 4, 4, generator=seeded(3))
+    up = network.get_submodule("model.model.3")
+    repeated = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    expected = F.conv2d(repeated, state["model.model.3.1.weight"], state["model.model.3.1.bias"], padding=1)
+    assert torch.allclose(up(x), expected, atol=1e-6)
+    out = network.train()(torch.rand(2, 3, 64, 64, generator=seeded(4)))
+    assert out.shape == (2, 3, 64, 64)
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_resize_convolution_treats_all_pixels_alike_and_a_transposed_one_does_not():
+    """The checkerboard of Odena et al. 2016: what equal inputs give, inside."""
+    flat = torch.ones(1, 16, 8, 8)
+    for upsampling, alike in (("resize", True), ("transposed", False)):
+        network = trained_looking(num_downs=5, ngf=8, upsampling=upsampling)
+        with torch.no_grad():
+            inside = network.get_submodule("model.model.3")(flat)[..., 4:-4, 4:-4]
+        assert (inside.std(dim=(2, 3)).max() < 1e-5) == alike
+
+
+def test_with_image_statistics_it_gives_what_the_reference_gives_in_training_mode():
+    network = trained_looking(num_downs=6, ngf=4, dropout=False)
+    twin = Pix2Pix(num_downs=6, ngf=4, dropout=False)
+    twin.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 64, 64, generator=seeded(5))
+    with torch.no_grad():
+        stored = network(images)
+        expected = torch.cat([twin.train()(image[None]) for image in images])  # batch norm of one image at a time
+        assert network.use_image_statistics()
+        found = network(images)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, stored, atol=1e-2)
+    assert not Pix2Pix(num_downs=5, ngf=4, norm="instance").use_image_statistics()

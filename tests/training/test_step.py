@@ -86,12 +86,14 @@ def test_where_no_mask_is_told_every_patch_counts() -> None:
 
 
 def batch_of_unequal_holes(count: int, seed: int) -> Batch:
-    """From no hole at all to one that every patch sees, the large ones last."""
-    clean = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    """From no hole at all to one that every patch sees, the large ones last; and noise, so that no error is zero."""
+    draw = torch.Generator().manual_seed(seed)
+    clean = torch.rand(count, 3, 64, 64, generator=draw)
+    damaged = clean + 0.1 * torch.randn(clean.shape, generator=draw)
     mask = torch.zeros(count, 1, 64, 64)
     for i in range(1, count):
         mask[i, :, 4 : 4 + 7 * i, 4 : 4 + 5 * i] = 1
-    return Batch(torch.where(mask > 0, 0.5, clean), mask, clean, torch.arange(count) + 100 * seed)
+    return Batch(torch.where(mask > 0, 0.5, damaged), mask, clean, torch.arange(count) + 100 * seed)
 
 
 Networks = tuple[TrainableNetwork, TrainableNetwork, StepContext]

@@ -1,0 +1,54 @@
+"""`--pix2pix-batch-norm`: the statistics of a pix2pix network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from restore.errors import RestoreError
+from restore.fix.options import FixOptions
+from restore.fix.run import fix_folder, open_models
+from restore.images import read_rgb8, write_png
+from restore.models.patchgan import init_weights
+from restore.models.pix2pix import Pix2Pix
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    network = Pix2Pix(num_downs=5, ngf=4)
+    init_weights(network, torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "a_net_G.pth")
+    return tmp_path / "a_net_G.pth"
+
+
+def test_instance_normalizes_by_the_image(weights: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / "x.png", image)
+    expected = Pix2Pix(num_downs=5, ngf=4, dropout=False)
+    expected.load_state_dict(torch.load(weights, weights_only=True))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    for mode, network in (("stored", expected.eval()), ("instance", expected.train())):
+        options = FixOptions(pix2pix_batch_norm=mode, device="cpu", precision="fp32")
+        fix_folder(tmp_path / "in", tmp_path / mode, weights, options=options)
+        with torch.no_grad():
+            theirs = network(pixels)[0].permute(1, 2, 0).numpy() * 255
+        assert np.abs(read_rgb8(tmp_path / mode / "x.png") - theirs).max() < 1
+
+
+@pytest.mark.parametrize("model", ["photo", "telea", "instance"])
+def test_other_networks_are_refused(model: str, tmp_path: Path) -> None:
+    if model == "instance":
+        model = str(tmp_path / "b_net_G.pth")
+        torch.save(Pix2Pix(num_downs=5, ngf=4, norm="instance").state_dict(), model)
+    with pytest.raises(RestoreError, match="not a pix2pix network with batch norm"):
+        open_models(model, FixOptions(pix2pix_batch_norm="instance", device="cpu"))
+
+
+def test_an_open_network_is_not_changed(weights: Path) -> None:
+    (models,) = open_models(weights, FixOptions(device="cpu"))
+    with pytest.raises(RestoreError, match="needs a model by name or path"):
+        open_models(models, FixOptions(pix2pix_batch_norm="instance", device="cpu"))
