@@ -136,6 +136,18 @@ def _init_spectral(layer: nn.Module, generator: torch.Generator | None) -> None:
     for buffer in chain.buffers():
         vector = torch.empty_like(buffer).normal_(generator=generator)
         buffer.copy_(vector / vector.norm())
+    _settle(layer)
+
+
+@torch.no_grad()
+def settle_spectral_norm(network: nn.Module) -> None:
+    """Let the singular vectors of spectral norms converge to those of weights that were just loaded."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and parametrize.is_parametrized(layer, "weight"):
+            _settle(layer)
+
+
+def _settle(layer: nn.Module) -> None:
     was_training = layer.training
     layer.train()
     for _ in range(15):  # every read in training mode is one power iteration; torch starts with 15

@@ -50,6 +50,10 @@ class DiscriminatorConfig(NetworkConfig):
 
     builder: str = "patchgan"
     """Kind of discriminator; `patchgan` is the only one."""
+    init: str | None = None
+    """Start D from these weights, beside `init` for G: the folder of a run or its `last/` (the last state), a state, a
+    folder with pix2pix's `latest_net_D.pth`, or a file. null: random weights.
+    """
     steps: int = Field(1, ge=1)
     """Updates of D for each of G: 5 with wgan-gp; more than 1 if D is too weak. With more than 1, each takes a batch of
     its own, and so does G's; logged values are means over them.
@@ -252,6 +256,11 @@ class TrainConfig(Settings):
     """Start from these weights with a new optimizer, to save time or to fine-tune: the name of a model, a weights file,
     the folder of a run (its best weights), a run's `last/` (its averaged weights), a `.pth` or `.ckpt` with the state
     dict of this network, or a pix2pix `*_net_G.pth`. null: random weights.
+    """
+    init_strict: bool = True
+    """Refuse weights of `init` and `discriminator.init` that do not fit in full. false: also take weights of other
+    networks and projects. Those whose names and shapes fit are used, or those whose order and shapes fit if the names
+    differ. The rest is drawn at random, and a line says what did not fit.
     """
     task: Literal["restoration", "detection"] = "restoration"
     """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image

@@ -84,7 +84,7 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     fabric = open_fabric(alone)
     device = fabric.device
     precision = set_precision(config, device)
-    generator, discriminator = build_networks(config)
+    generator, discriminator = build_networks(config, on_event=on_event)
     source, validation = open_data(config, generator, device, on_event)
     validator = open_validator(config, precision, device, on_event)
     context = make_step_context(config, fabric, precision, generator)

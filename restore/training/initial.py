@@ -24,7 +24,7 @@ from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 
 _STATE = "state.safetensors"
 # What training code wraps around a state dict, best first: averaged weights come before the latest ones.
-_WRAPPERS = ("params_ema", "ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG", "net_g")
+WRAPPERS = ("params_ema", "ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG", "net_g")
 
 
 def find_initial(name_or_path: str) -> Path:
@@ -32,7 +32,7 @@ def find_initial(name_or_path: str) -> Path:
 
     Args:
         name_or_path: the name of a shipped model; or a file, the folder of a run (its `best.safetensors`, or its last
-            state if there is none yet), or a run's `last/`.
+            state if there is none yet), a run's `last/`, or a folder with pix2pix's `latest_net_G.pth`.
 
     Raises:
         RestoreError: there is no such model, file or folder, or the folder holds no weights.
@@ -42,13 +42,13 @@ def find_initial(name_or_path: str) -> Path:
         return find_weights(name_or_path)
     if path.is_file():
         return path
-    files = (path / "best.safetensors", path / "last" / _STATE, path / _STATE)
+    files = (path / "best.safetensors", path / "last" / _STATE, path / _STATE, path / "latest_net_G.pth")
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise RestoreError(
-            "holds no weights: no best.safetensors, and no state in last/",
+            "holds no weights: no best.safetensors, no state in last/, and no latest_net_G.pth",
             where=path,
-            hint="name the folder of a run, its last/, or a file",
+            hint="name the folder of a run, its last/, a folder of pix2pix, or a file",
         )
     return found
 
@@ -74,7 +74,7 @@ def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]
 
 
 def _from_torch_file(content: Mapping[Any, Any], path: Path, generator: RestorationNetwork) -> dict[str, Tensor]:
-    for name in _WRAPPERS:
+    for name in WRAPPERS:
         inner = content.get(name)
         if isinstance(inner, Mapping) and inner:
             content = inner

@@ -108,7 +108,9 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
     callbacks = callbacks if callbacks is not None and leads else TrainCallbacks()
 
     # Networks, images, and the fixed validation set.
-    generator, discriminator = build_networks(config, use_init=not RunFolder.has_state(out))
+    generator, discriminator = build_networks(
+        config, use_init=not RunFolder.has_state(out), on_event=callbacks.on_event
+    )
     source, validation = open_data(config, generator, device, callbacks.on_event)
     validator = open_validator(config, precision, device, callbacks.on_event)
     context = make_step_context(config, fabric, precision, generator)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import IMAGE_KEYS, OptimizerConfig, TrainConfig, generator_args, is_within
+from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
 from restore.training.muon import KernelMuon
 from restore.training.run_dir import RunFolder
@@ -80,12 +82,15 @@ def set_precision(config: TrainConfig, device: torch.device) -> str:
     return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
 
 
-def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[RestorationNetwork, nn.Module | None]:
+def build_networks(
+    config: TrainConfig, *, use_init: bool = True, on_event: Callable[[str], None] = lambda line: None
+) -> tuple[RestorationNetwork, nn.Module | None]:
     """Build G, and D if there is an adversarial loss. Seeds torch's generator, from which their weights are drawn.
 
     Args:
         config: of the run.
         use_init: load the weights of `init`. False if a saved state is loaded afterwards; the file may be gone then.
+        on_event: called with a line on what fits, without `init_strict`.
 
     Raises:
         RestoreError: arguments that cannot be built, `init` weights of another network, or a patch that is too small.
@@ -95,7 +100,11 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
     generator.init_for_training()
     if config.init is not None and use_init:
         path = find_initial(config.init)
-        load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)
+        if config.init_strict:
+            with _hint_at_fitting():
+                load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)
+        else:
+            load_fitting(generator, with_new_channels(read_any(path, "g"), generator), path, on_event)
     patch = config.data.patch
     if patch % generator.multiple:
         raise RestoreError(f"must be a multiple of {generator.multiple} for this model", where=f"data.patch = {patch}")
@@ -107,6 +116,10 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
     args = {**config.discriminator.args, "in_channels": channels}
     discriminator = build_discriminator(config.discriminator.builder, args, where="discriminator")
     init_weights(discriminator)
+    if config.discriminator.init is not None and use_init:
+        path = find_discriminator(config.discriminator.init)
+        with _hint_at_fitting():
+            load_discriminator(discriminator, path, strict=config.init_strict, on_event=on_event)
     _refuse_small_patch(discriminator, channels, patch, generator.multiple)
     if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
         raise RestoreError(
@@ -115,6 +128,16 @@ def build_networks(config: TrainConfig, *, use_init: bool = True) -> tuple[Resto
             hint="set it to none",
         )
     return generator, discriminator
+
+
+@contextmanager
+def _hint_at_fitting() -> Iterator[None]:
+    try:
+        yield
+    except RestoreError as error:
+        if error.hint is None:
+            error.hint = "init_strict=false takes what fits"
+        raise
 
 
 def with_new_channels(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
