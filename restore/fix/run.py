@@ -77,8 +77,8 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
         opened = open_restorers(name, device=device, precision=precision)
         if options.pix2pix_batch_norm == "instance":
-            for one in opened:
-                _use_image_statistics(one)
+            for restorer in opened:
+                _use_image_statistics(restorer)
         if options.cleans_up:
             cleaners = open_restorers("photo", device=device, precision=precision)
     else:

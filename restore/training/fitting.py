@@ -169,9 +169,9 @@ def fit_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> Fit:
     if by_order:
         ours = [(n, v) for n, v in own.items() if v.is_floating_point()]
         theirs = [(n, v) for n, v in tensors.items() if v.is_floating_point()]
-        shapes = [[(_kind(n), tuple(v.shape)) for n, v in side] for side in (ours, theirs)]
-        blocks = SequenceMatcher(None, *shapes, autojunk=False).get_matching_blocks()
-        in_order = {ours[a + i][0]: theirs[b + i][0] for a, b, size in blocks for i in range(size)}
+        a, b = ([(_kind(n), tuple(v.shape)) for n, v in side] for side in (ours, theirs))
+        blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
+        in_order = {ours[at + i][0]: theirs[there + i][0] for at, there, size in blocks for i in range(size)}
         by_order = len(in_order) > len(pairs)
         pairs = in_order if by_order else pairs
     used = set(pairs.values())

@@ -137,7 +137,9 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path, kind
         slopes, other_slopes = (
             torch.cat([n.optimizer.state[p]["exp_avg"].flatten() for p in n.network.parameters()]) for n in (one, other)
         )
-        torch.testing.assert_close(other_slopes, slopes, rtol=0, atol=1e-5 * slopes.abs().max().item())
+        # With vanilla, what clean and restored images ask of an untrained D is opposite, and almost cancels out.
+        tolerance = 3e-5 if kind == "vanilla" else 1e-5
+        torch.testing.assert_close(other_slopes, slopes, rtol=0, atol=tolerance * slopes.abs().max().item())
         for a, b in zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     for name in ("d", "d_real", "d_fake", "g_adversarial", "pixel", "d_norm", "g_norm"):
