@@ -462,6 +462,9 @@ MAY_CHANGE = (
     "ema",
     "loss.pixel_weight",
     "loss.hole_weight",
+    "loss.gradient",
+    "loss.frequency",
+    "loss.ms_ssim",
     "loss.adversarial_weight",
     "loss.adversarial_start",
     "loss.gradient_penalty",
@@ -478,7 +481,17 @@ MAY_CHANGE = (
 All others decide what the network is or learns from. Those in `resume.allow` may change all the same.
 """
 
-FIXED = ("model.builder", "model.args", "discriminator.builder", "discriminator.args", "task", "init")
+FIXED = (
+    "model.builder",
+    "model.args",
+    "discriminator.builder",
+    "discriminator.args",
+    "optimizer.kind",
+    "task",
+    "init",
+    "init_strict",
+    "discriminator.init",
+)
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
 
 

@@ -50,7 +50,7 @@ def find_changes(out: Path, config: TrainConfig) -> list[Change]:
         return []
     changes = list(_differences(_flat(_in_current_form(read_yaml(file))), _flat(resolved(config))))
     allowed = (*MAY_CHANGE, *config.resume.allow)
-    refused = [change for change in changes if not is_within(change.key, allowed)]
+    refused = [c for c in changes if is_within(c.key, FIXED) or not is_within(c.key, allowed)]
     if refused:
         raise _refusal(out, refused)
     return changes

@@ -58,7 +58,7 @@ def test_a_checkpoint_of_other_training_code_is_one_if_it_holds_this_network(
 def test_what_holds_no_weights_is_named(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for init, expected in (
-        (str(tmp_path / "empty"), r"holds no weights: no best\.safetensors, and no state in last/"),
+        (str(tmp_path / "empty"), r"holds no weights: no best\.safetensors, no state in last/"),
         (str(tmp_path / "none.ckpt"), "there is no such weights file"),
     ):
         with pytest.raises(RestoreError, match=expected):

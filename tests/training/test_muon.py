@@ -71,3 +71,5 @@ def test_a_run_goes_on_bit_for_bit_and_learns(clean: Path, tmp_path: Path, monke
     assert train(parts).step == 2
     assert train(parts).finished
     assert_same_end(whole, parts)
+    with pytest.raises(RestoreError, match=r"optimizer\.kind was muon, is adamw"):
+        train(settings(clean, tmp_path / "whole", optimizer={"kind": "adamw"}))
