@@ -135,7 +135,7 @@ def _from_config(name: str, seed: int) -> BenchDegradation:
         raise RestoreError(f"no damage is called {name!r}", hint=did_you_mean(name, _known())) from error
 
     def make(clean: Tensor, image: str) -> BenchSample:
-        degraded, mask = damage(clean, torch.tensor([key(seed, image)], dtype=torch.int64))
+        degraded, mask = damage(clean, torch.tensor([key(seed, image)], dtype=torch.int64), [image])
         return replace(_sample(clean, degraded), mask=(mask > 0).float() if damage.has_mask else None)
 
     description = f"`restore degrade --damage {damage.name} --seed {seed}`, random numbers from the image's name"

@@ -43,7 +43,7 @@ def bench(
         typer.Option(
             metavar="DAMAGE",
             help="How to degrade the images (repeatable): none, awgn-15|25|50, jpeg-10|20|30|40, bicubic-x2|x4, "
-            "a shipped degradation (inpaint-thin, ...), or a YAML file.",
+            "a shipped degradation (inpaint-thin, ...), a YAML file, or a folder of masks (with a slash).",
             autocompletion=bench_damage_names,
         ),
     ] = None,

@@ -22,7 +22,10 @@ def degrade(
     ] = None,
     damage: Annotated[
         str | None,
-        typer.Option(help="Name of a shipped damage config, or a YAML file.", autocompletion=damage_names),
+        typer.Option(
+            help="Name of a shipped damage config, a YAML file, or a folder of masks (with a slash).",
+            autocompletion=damage_names,
+        ),
     ] = None,
     gallery: Annotated[
         Path | None,

@@ -13,11 +13,12 @@ import torch
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
-from restore.data.discovery import RULES, fingerprint, named_images, split_files
+from restore.data.discovery import RULES, ImageFiles, fingerprint, named_images, split_files
 from restore.data.loader import Batch, Source, validation_batches
-from restore.data.readers import Reader, image_reader, match_pairs, pair_reader, side_by_side_reader
+from restore.data.readers import Reader, image_reader, match_pairs, pair_reader, side_by_side_reader, with_masks
 from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Degradation
+from restore.degradations.mask_files import mask_of
 from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
 
@@ -85,6 +86,10 @@ def open_source(
                 where=held_out_folders,
                 hint="remove them from one of the two",
             )
+    if config.masks is not None:
+        read = with_masks(read, config.masks, files.names, config.resize)
+        read_held_out = with_masks(read_held_out, config.masks, held_out_names, config.resize) if named else read
+        _require_masks(config.masks, files, held_out_names, held_out_files)
     # Validation images are read first: training images are compared with them.
     threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
     found, held_out = _read_validation(held_out_files, read_held_out, config, smallest, threads, on_event)
@@ -125,6 +130,24 @@ def _open_reader(config: DataConfig, rules: int) -> tuple[list[Folder], Reader]:
     assert config.target is not None
     partners = match_pairs(config.input, config.target, config.input_name)
     return [Folder(path=config.input)], pair_reader(partners, config.resize, rules)
+
+
+def _require_masks(masks: Path, files: ImageFiles, held_out_names: dict[Path, str], held_out: list[Path]) -> None:
+    """Check that each image has a mask.
+
+    Raises:
+        RestoreError: some have none, or several.
+    """
+    names = [*(files.names[file] for file in files.training), *(held_out_names[file] for file in held_out)]
+    problems = []
+    for name in names:
+        try:
+            mask_of(masks, name)
+        except RestoreError as error:
+            problems.append(error)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RestoreError(f"{problems[0].what}{more}", where=f"data.masks = {masks}")
 
 
 def _open_validation_reader(config: DataConfig, rules: int) -> tuple[Path, Reader]:

@@ -89,6 +89,11 @@ class DataConfig(Settings):
     """Real pairs in one image each, A on the left, B on the right, as in pix2pix's data sets."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """For `side_by_side`: which half is the input. BtoA if the damaged half is on the right."""
+    masks: Path | None = None
+    """A folder with a mask for each image (white = hole): `x.png` or `x_mask.png` for the image `x`, of the same size.
+    Beside clean images, the holes are cut into them, before `damage` if that is set. Masks to draw from at random are a
+    step of `damage`: `{name: masks, folder: ...}`. null: none.
+    """
     patch: int = Field(128, ge=16, le=4096)
     """Side of a training crop in pixels. Raise it for larger holes; the cost grows with its square."""
     batch: int = Field(8, ge=1)

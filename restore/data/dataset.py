@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from restore.errors import RestoreError, printable
 
 Image = NDArray[np.unsignedinteger[Any]]
-"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB, uint8 or uint16."""
+"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB, uint8 or uint16. With masks, the mask is one channel before."""
 
 
 def promoted(images: Sequence[Image]) -> list[Image]:
@@ -220,7 +220,7 @@ def upscaled(image: Image, side: int) -> Image:
     factor = side / min(image.shape[:2])
     height, width = (max(side, round(length * factor)) for length in image.shape[:2])
     # OpenCV resizes at most four channels at a time.
-    parts = np.split(image, image.shape[2] // 3, axis=2)
+    parts = np.array_split(image, -(-image.shape[2] // 4), axis=2)
     return np.concatenate([cv2.resize(p, (width, height), interpolation=cv2.INTER_CUBIC) for p in parts], axis=2)
 
 

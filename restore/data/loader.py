@@ -64,9 +64,9 @@ class Source:
     """Makes training batches. Every image follows from (seed, step, index) alone.
 
     Args:
-        store: clean images with three channels, or pairs with six: damaged, then clean.
+        store: clean images with three channels, or pairs with six: damaged, then clean; with masks one channel before.
         plan: how crops are sampled. Both halves of a pair are cropped alike.
-        damage: degrades clean images, on their device; None for pairs.
+        damage: degrades clean images, on their device; None for pairs, and where masks are all the damage.
         fingerprint: of the files; see `restore.data.discovery.fingerprint`.
     """
 
@@ -98,10 +98,31 @@ class Source:
 
     def _batch(self, images: Tensor, keys: Tensor) -> Batch:
         keys_there = to_device(keys, images.device) if images.is_cuda else keys
-        if self.damage is None:
-            return Batch(images[:, :3], torch.zeros_like(images[:, :1]), images[:, 3:], keys_there)
-        damaged, mask = self.damage.apply(images, self.damage.sample(keys, (self.plan.patch, self.plan.patch)))
-        return Batch(damaged, mask, images, keys_there)
+        damaged, mask, clean = degrade(images, keys, self.damage)
+        return Batch(damaged, mask, clean, keys_there)
+
+
+_FILL = 0.5  # of holes that are cut into clean images, as `BlankHoles.fill`
+
+
+def degrade(images: Tensor, keys: Tensor, damage: Degradation | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Damaged images, masks and clean images from what a store holds.
+
+    Args:
+        images: float32, B×C×H×W: clean images (C = 3), or pairs (6); with masks one channel before.
+        keys: int64[B] on the CPU.
+        damage: degrades clean images; None for pairs and for masks alone.
+    """
+    has_masks = images.shape[1] % 3 == 1
+    mask = (images[:, :1] >= 0.5).to(images.dtype) if has_masks else torch.zeros_like(images[:, :1])
+    images = images[:, has_masks:]
+    damaged, clean = images[:, :3], images[:, -3:]
+    if has_masks and images.shape[1] == 3:
+        damaged = damaged.masked_fill(mask > 0, _FILL)
+    if damage is not None:
+        damaged, more = damage.apply(damaged, damage.sample(keys, (images.shape[-2], images.shape[-1])))
+        mask = torch.maximum(mask, more) if has_masks else more
+    return damaged, mask, clean
 
 
 _VALIDATION = 3  # first part of a key, different from those of training (see sampler.py)
@@ -119,7 +140,7 @@ def validation_batches(
 
     Args:
         names: of the files; see `restore.data.discovery.named_images`.
-        images: their content, H×W×3 (clean) or H×W×6 (damaged, then clean), no side shorter than `multiple`.
+        images: their content (see `restore.data.dataset.Image`), no side shorter than `multiple`.
         size: maximum side of the crop.
         multiple: sides of the crop are multiples of this.
         damage: None for real pairs.
@@ -133,11 +154,8 @@ def validation_batches(
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         pixels = in_unit_range(pixels.to(device))
         keys = torch.tensor([key(_VALIDATION, name)])
-        if damage is None:
-            batches.append(Batch(pixels[:, :3], torch.zeros_like(pixels[:, :1]), pixels[:, 3:], keys))
-        else:
-            damaged, mask = damage.apply(pixels, damage.sample(keys, (height, width)))
-            batches.append(Batch(damaged, mask, pixels, keys))
+        damaged, mask, clean = degrade(pixels, keys, damage)
+        batches.append(Batch(damaged, mask, clean, keys))
     return batches
 
 

@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 
 from restore.data.dataset import Image, promoted
 from restore.data.discovery import RULES, list_images
+from restore.degradations.mask_files import read_mask_file, resized
 from restore.errors import RestoreError, printable
 from restore.images import find_images, index_by_stem, pair_key, read_image, read_rgb8
 
@@ -156,3 +157,31 @@ def resize_to_square(image: Image, side: int | None, rules: int = RULES) -> Imag
     values = np.stack([np.asarray(channel.resize((side, side), bicubic)) for channel in channels], axis=2)
     rounded: Image = np.rint(values.clip(0, 65535)).astype(np.uint16)
     return rounded
+
+
+def with_masks(read: Reader, masks: Path, names: Mapping[Path, str], resize: int | None, hole: str = "white") -> Reader:
+    """A function that reads an image as `read` does, with its mask as one channel before the others.
+
+    Args:
+        read: see there.
+        masks: a folder; see `restore.degradations.mask_files.mask_of`.
+        names: of the images.
+        resize: as for `read`.
+        hole: which color of a mask is the hole.
+    """
+
+    def read_both(path: Path) -> Image:
+        image = read(path)
+        mask = read_mask_file(masks, names[path], hole)
+        if resize is not None:
+            mask = resized(mask, resize / max(mask.shape), (resize, resize))
+        if mask.shape != image.shape[:2]:
+            raise RestoreError(
+                f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image {image.shape[1]}×{image.shape[0]}",
+                where=path,
+                exit_code=1,
+            )
+        white = np.iinfo(image.dtype).max
+        return np.concatenate([mask[:, :, None].astype(image.dtype) * image.dtype.type(white), image], axis=2)
+
+    return read_both

@@ -15,7 +15,7 @@ steps:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from restore.config import Settings, build, find_config, read_yaml, rename_old_k
 from restore.degradations.base import Params, Probability, Step
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.jpeg import Jpeg
+from restore.degradations.mask_files import MaskFiles
 from restore.degradations.registry import STEPS
 from restore.devices import to_device
 from restore.errors import RestoreError
@@ -41,6 +42,7 @@ class Degradation:
     Attributes:
         name: name in reports: that of the config, or one from the caller.
         has_mask: at least one step covers pixels, so the mask may be non-zero.
+        needs_names: a step needs the names of the images.
         only_holes: every step cuts holes, so pixels outside the mask are unchanged and a repair needs the mask.
     """
 
@@ -49,17 +51,22 @@ class Degradation:
         self._node = node
         self.has_mask = any(step.has_mask for step in _steps_of(node))
         self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
+        self.needs_names = any(isinstance(step, MaskFiles) and step.paired for step in _steps_of(node))
 
-    def sample(self, keys: Tensor, size: tuple[int, int]) -> SampledDegradation:
+    def sample(self, keys: Tensor, size: tuple[int, int], names: Sequence[str] | None = None) -> SampledDegradation:
         """Draw the steps and parameters of each image.
 
         Args:
             keys: int64[B] on the CPU, one per image, from `hashed_random.key` or `hashed_random.keys`.
             size: (height, width) of the images.
+            names: of the images, without suffix; for steps that look for a file of each image (`needs_names`).
+
+        Raises:
+            RestoreError: exit code 1; an image has no such file.
         """
         steps: list[SampledStep] = []
         with _single_threaded():
-            _sample(self._node, keys, torch.arange(len(keys)), size, steps)
+            _sample(self._node, keys, torch.arange(len(keys)), size, names, steps)
         return SampledDegradation(len(keys), size, tuple(steps))
 
     @torch.no_grad()
@@ -91,9 +98,9 @@ class Degradation:
                 parts = [_apply(image[i : i + 1], sampled.for_image(i)) for i in range(sampled.count)]
             return torch.cat([degraded for degraded, _ in parts]), torch.cat([mask for _, mask in parts])
 
-    def __call__(self, clean: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, clean: Tensor, keys: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
         """`sample` and `apply` in one."""
-        return self.apply(clean, self.sample(keys, (clean.shape[-2], clean.shape[-1])))
+        return self.apply(clean, self.sample(keys, (clean.shape[-2], clean.shape[-1]), names))
 
     def with_tensor_jpeg(self) -> Degradation:
         """The same, but JPEG runs on tensors on every device, as in earlier releases (`Jpeg.implementation`)."""
@@ -129,11 +136,14 @@ class SampledDegradation:
 
 
 def load_degradation(name_or_path: str | Path) -> Degradation:
-    """A degradation by the name of a shipped config, or by the path of a YAML file.
+    """A degradation by the name of a shipped config, by the path of a YAML file, or by that of a folder of masks.
 
     Raises:
         RestoreError: no such config, or it is invalid; the message names the first wrong key and the nearest known one.
     """
+    if str(name_or_path).endswith(("/", "\\")) or (len(Path(name_or_path).parts) > 1 and Path(name_or_path).is_dir()):
+        folder = Path(name_or_path)
+        return degradation_from([{"name": "masks", "folder": str(folder)}], folder, name=folder.name)
     path = find_config(name_or_path, "damage")
     return degradation_from(read_yaml(path), path, name=path.stem)
 
@@ -242,7 +252,14 @@ def _steps_of(node: _Node) -> list[Step]:
 # Sampling and applying the tree.
 
 
-def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], steps: list[SampledStep]) -> None:
+def _sample(
+    node: _Node,
+    keys: Tensor,
+    index: Tensor,
+    size: tuple[int, int],
+    names: Sequence[str] | None,
+    steps: list[SampledStep],
+) -> None:
     """Append to `steps` the steps of `node` for the images `index` of the batch, whose keys are `keys`.
 
     Every node derives its keys from its parent's: 0 decides whether the node applies, 1 draws the parameters or the
@@ -253,17 +270,23 @@ def _sample(node: _Node, keys: Tensor, index: Tensor, size: tuple[int, int], ste
     if not len(index):
         return
     if node.step is not None:
-        steps.append(SampledStep(node.step, index, node.step.sample(fold_in(keys, 1), size)))
+        if isinstance(node.step, MaskFiles) and node.step.paired:
+            if names is None:
+                raise RestoreError("paired masks need the names of the images", where="masks", hint="set paired: false")
+            params = node.step.sample_named([names[i] for i in index.tolist()], size)
+        else:
+            params = node.step.sample(fold_in(keys, 1), size)
+        steps.append(SampledStep(node.step, index, params))
     elif node.in_order:
         for i, part in enumerate(node.parts):
-            _sample(part, fold_in(keys, 2 + i), index, size, steps)
+            _sample(part, fold_in(keys, 2 + i), index, size, names, steps)
     else:
         bounds = torch.tensor([part.weight for part in node.parts], dtype=torch.float64).cumsum(0)
         drawn = uniform(fold_in(keys, 1), 0, 1) * bounds[-1]
         choice = (drawn >= bounds[:-1]).sum(1)
         for i, part in enumerate(node.parts):
             chosen = choice == i
-            _sample(part, fold_in(keys[chosen], 2 + i), index[chosen], size, steps)
+            _sample(part, fold_in(keys[chosen], 2 + i), index[chosen], size, names, steps)
 
 
 def _apply(image: Tensor, sampled: SampledDegradation) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from restore.degradations.crack import Crack
 from restore.degradations.fold import Fold
 from restore.degradations.inpainting_masks import Blobs, Border, Boxes, Strokes
 from restore.degradations.jpeg import Jpeg
+from restore.degradations.mask_files import MaskFiles
 from restore.degradations.noise import Noise, Quantize
 from restore.degradations.overlay import Overlay
 from restore.degradations.print_losses import Chip, LostEdge, Smear, Tape
@@ -26,6 +27,7 @@ STEPS: dict[str, type[Step]] = {
     "blobs": Blobs,
     "border": Border,
     "text": Text,
+    "masks": MaskFiles,
     # Defects of cameras, lenses and files, on the whole image.
     "noise": Noise,
     "quantize": Quantize,

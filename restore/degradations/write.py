@@ -128,7 +128,7 @@ def write_degraded(
 def _write_one(source: Path, relative: Path, folders: dict[str, Path], degradation: Degradation, seed: int) -> None:
     pixels = torch.from_numpy(read_rgb8(source)).permute(2, 0, 1)[None].to(torch.float32) / 255
     keys = torch.tensor([key(seed, pair_key(relative))], dtype=torch.int64)
-    degraded, mask = degradation(pixels, keys)
+    degraded, mask = degradation(pixels, keys, [pair_key(relative)])
     name = relative.with_suffix(".png")
     _save(folders["damaged"] / name, degraded[0].permute(1, 2, 0))
     if degradation.has_mask:

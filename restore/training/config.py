@@ -282,8 +282,8 @@ class TrainConfig(Settings):
     data: DataConfig
     """Training images, and how crops are taken from them. Set this first."""
     damage: str | list[Any] | dict[str, Any] | None = None
-    """How clean images are degraded: the name of a damage config, a file, or the steps. Required with `data.folders`;
-    must be null with real pairs, which are already damaged.
+    """How clean images are degraded: the name of a damage config, a file, a folder of masks with a slash, or the steps.
+    Required with `data.folders`, unless `data.masks` is set; must be null with real pairs, which are already damaged.
     """
     model: ModelConfig = ModelConfig()
     """The generator, which restores images. Change it for a larger or smaller network, or one without a mask."""
@@ -340,7 +340,7 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.data.folders and self.damage is None:
+        if self.data.folders and self.damage is None and self.data.masks is None:
             raise ValueError("data.folders holds clean images, so damage must be set")
         if not self.data.folders and self.damage is not None:
             raise ValueError("damage cannot be combined with real pairs, which are already damaged")
@@ -381,7 +381,7 @@ class TrainConfig(Settings):
         if detects and not GENERATORS[self.model.builder].can_detect:
             builders = ", ".join(name for name, network in GENERATORS.items() if network.can_detect)
             raise ValueError(f"task: detection needs model.builder: {builders}, not {self.model.builder}")
-        if detects and self.damage is None:
+        if detects and self.damage is None and self.data.masks is None:
             raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
         scores = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
         if self.best_by not in scores:
@@ -495,7 +495,7 @@ FIXED = (
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
 
 
-IMAGE_KEYS = ("data.folders", "data.input", "data.target", "data.side_by_side", "data.validation_percent")
+IMAGE_KEYS = ("data.folders", "data.input", "data.target", "data.side_by_side", "data.masks", "data.validation_percent")
 """Keys that decide which images a run trains on."""
 
 

@@ -270,14 +270,18 @@ def open_data(
         RestoreError: as `open_source`; or the damage leaves no mask, and the task is detection or the network sees one.
     """
     damage = open_damage(config)
-    if generator.takes_mask and (damage is None or not damage.has_mask):
+    if damage is not None and damage.needs_names:
+        raise RestoreError(
+            "paired masks are cropped with their images", where="damage: masks", hint="set data.masks to their folder"
+        )
+    if generator.takes_mask and config.data.masks is None and (damage is None or not damage.has_mask):
         source = "real pairs have none" if damage is None else f"damage = {damage.name} leaves none"
         raise RestoreError(
             f"this network sees a mask and changes what it covers alone, but {source}, so it could learn nothing",
             where="model.args.mask = true",
             hint="set model.args.mask=false",
         )
-    if config.task == "detection" and damage is not None and not damage.has_mask:
+    if config.task == "detection" and config.data.masks is None and damage is not None and not damage.has_mask:
         raise RestoreError(
             "leaves no mask, so there is nothing to detect",
             where=f"damage = {damage.name}",
@@ -337,10 +341,16 @@ def describe(
     return Description(
         builder=config.model.builder,
         args=generator_args(config),
-        purpose=config.model.purpose or f"trained on {config.damage if isinstance(config.damage, str) else 'pairs'}",
+        purpose=config.model.purpose or f"trained on {_training_damage(config)}",
         needs_mask=model.takes_mask,
         multiple=model.multiple,
         minimum=model.minimum,
         overlap_px=model.measure_overlap_px(image, mask),
         finds=finds,
     )
+
+
+def _training_damage(config: TrainConfig) -> str:
+    if config.damage is None:
+        return "masks of its own" if config.data.folders else "pairs"
+    return config.damage if isinstance(config.damage, str) else "damage of its own"

@@ -15,7 +15,7 @@ from restore.images import read_rgb8, write_png
 
 
 def test_every_degradation_is_shown() -> None:
-    without = {"quantize", "overlay"}  # rounding has no strengths; the shapes to lay over are the user's
+    without = {"quantize", "overlay", "masks"}  # rounding has no strengths; shapes and masks are the user's
     assert {kind.step["name"] for kind in KINDS} == STEPS.keys() - without
 
 
