@@ -18,6 +18,7 @@ from restore.environment import package_versions
 from restore.errors import RestoreError
 from restore.files import check_not_within, check_writable
 from restore.images import find_images, index_by_stem
+from restore.images.formats import left_out_lines
 from restore.metrics import Convention, find_convention
 from restore.metrics.lpips import Lpips, open_lpips_if_available
 from restore.models.profiling import count_macs
@@ -132,6 +133,7 @@ class BenchPlan:
         lpips: None if LPIPS is unavailable; then `why_no_lpips` is the reason.
         published: published figures for these degradations.
         settings: of the command, for the report.
+        warnings: what of `clean_dir` is left out without being asked for, one line each.
     """
 
     clean_dir: Path
@@ -145,6 +147,7 @@ class BenchPlan:
     why_no_lpips: str
     published: tuple[PublishedFigure, ...]
     settings: dict[str, Any]
+    warnings: list[str]
 
     def models(self) -> list[BenchModel]:
         """All models that run, each once."""
@@ -202,7 +205,8 @@ def plan_bench(
     pixel_convention = find_convention(convention)
     place = pick_device(device)
     pick_precision(precision, place)
-    images = find_images(clean_dir)
+    left_out: list[Path] = []
+    images = find_images(clean_dir, on_left_out=left_out.append)
     if not images:
         raise RestoreError("no images in this folder", where=clean_dir)
     index_by_stem(clean_dir, images)  # refuses images whose outputs would have the same name
@@ -226,7 +230,7 @@ def plan_bench(
     }  # fmt: skip
     return BenchPlan(
         clean_dir, out, tuple(images[:limit]), found, tuple(cells), tuple(skipped) if models else (), pixel_convention,
-        lpips, why_no_lpips, figures, settings,
+        lpips, why_no_lpips, figures, settings, left_out_lines(left_out, hint="name one as CLEAN"),
     )  # fmt: skip
 
 

@@ -88,6 +88,8 @@ def bench(
     from restore.benchmark.run import run_bench
     from restore.benchmark.sheets import write_bench_page, write_sheets
 
+    for line in plan.warnings:
+        echo(line)
     for skipped in plan.skipped:
         echo(skipped.format())
     if plan.lpips is None:

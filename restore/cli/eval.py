@@ -122,7 +122,7 @@ def evaluate(
         if number:
             typer.echo(err=stdout_taken)
         print_table(tuple(table.columns), [tuple(row) for row in table.rows], err=stdout_taken)
-    for line in report.problems(_PROBLEM_LINES):
+    for line in [*report.warnings, *report.problems(_PROBLEM_LINES)]:
         echo(printable(line))
     if csv_target is not None:
         report.write_csv(csv_target)

@@ -21,6 +21,7 @@ from restore.degradations import Degradation
 from restore.degradations.mask_files import mask_of
 from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
+from restore.images.formats import left_out_of
 
 # Share of the free memory that images may take. On a device, concatenating them into one tensor needs it twice.
 _DEVICE_SHARE, _RAM_SHARE = 0.4, 0.33
@@ -66,6 +67,9 @@ def open_source(
             f"must be at least {smallest} for this model", where=f"data.validation_size = {config.validation_size}"
         )
     folders, read = _open_reader(config, rules)
+    places = [folder.path for folder in folders] + [config.target]
+    for line in left_out_of(places, hint="to train on one, name it in data.folders"):
+        on_event(line)
     named = config.validation.is_set
     files = split_files(folders, 0 if named else config.validation_percent, rules)
     print_ = fingerprint(files.training, None if rules == 1 else files.names)

@@ -155,6 +155,7 @@ class EvalReport:
         unavailable: metrics that could not be computed for any image, and why.
         fid: FID of the two sets and the number of images it covers; None if it was not requested or is unavailable.
         baseline: a second folder to compare with.
+        warnings: what the folders hold and is left out without being asked for, one line each.
     """
 
     convention: dict[str, Any]
@@ -165,6 +166,7 @@ class EvalReport:
     unavailable: dict[str, str] = field(default_factory=dict)
     fid: tuple[float, int] | None = None
     baseline: Baseline | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -221,6 +223,8 @@ class EvalReport:
             "unmatched": vars(self.unmatched),
             "failed": self.failed,
         }
+        if self.warnings:
+            out["warnings"] = self.warnings
         if self.fid is not None or FID in self.unavailable:
             out["sets"] = {FID: self._json_fid(self.fid)}
         if self.baseline is not None:

@@ -18,7 +18,7 @@ ReportKind = Literal["json", "csv"]
 JSON_KEYS = ("convention", "summary", "images", "unmatched", "failed")
 """Top-level keys of every JSON report. An existing file with these keys is an earlier report and may be replaced."""
 
-OPTIONAL_JSON_KEYS = ("sets", "baseline")
+OPTIONAL_JSON_KEYS = ("sets", "baseline", "warnings")
 """Top-level keys that only some reports have."""
 
 STDOUT = "-"

@@ -16,6 +16,7 @@ from restore.errors import RestoreError, did_you_mean
 from restore.evaluation.pairs import LoadedPair, Paired, batches, in_order, load_pair, pair_up
 from restore.evaluation.report import EvalReport, ImageScores, compare
 from restore.evaluation.statistics import LEVEL, RESAMPLES, SEED
+from restore.images.formats import left_out_of
 from restore.metrics import FID, METRICS, MS_SSIM_MINIMUM_PX, SSIM_MINIMUM_PX, Convention, find_convention, score_batch
 from restore.metrics.fid import FrechetDistance, Inception, open_inception
 from restore.metrics.lpips import Lpips, open_lpips_if_available
@@ -200,6 +201,7 @@ def score_folders(
     report = _scored(paired, suite, where, done)
     if suffix:
         report.convention["pairing"] += f"; the restored ones also without the ending {suffix!r}"
+    report.warnings = left_out_of([Path(restored_dir), Path(reference_dir), masks, baseline_dir], hint="not scored")
     if baseline_dir is not None and others is not None:
         report.baseline = compare(report, _scored(others, suite, where, done), baseline_dir)
     return report

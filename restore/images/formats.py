@@ -362,6 +362,20 @@ def left_out_lines(paths: Iterable[Path], *, hint: str) -> list[str]:
     return [f"left out, as hidden or made by a system: {', '.join(named)}{more}; {hint}"]
 
 
+def left_out_of(folders: Iterable[Path | None], *, hint: str) -> list[str]:
+    """What `find_images` leaves out of folders without being asked to, in at most one line.
+
+    Args:
+        folders: those that are searched; files and None are skipped.
+        hint: as for `left_out_lines`.
+    """
+    left_out: list[Path] = []
+    for folder in folders:
+        if folder is not None and folder.is_dir():
+            find_images(folder, on_left_out=left_out.append)
+    return left_out_lines(left_out, hint=hint)
+
+
 def composed(name: str) -> str:
     """One spelling of accented letters (NFC): macOS stores é as two characters, other systems as one."""
     return unicodedata.normalize("NFC", name)

@@ -345,3 +345,11 @@ def test_a_full_disk_ends_the_run_instead_of_failing_every_picture(bench, monkey
     monkeypatch.setattr("restore.benchmark.cache.write_png", full)
     with pytest.raises(RestoreError, match="the disk is full"):
         bench("awgn-25")
+
+
+def test_what_systems_leave_in_the_folder_is_told_and_not_measured(bench, clean: Path) -> None:
+    (clean / "@eaDir").mkdir()
+    write_png(clean / "@eaDir" / "a.png", photo(60))
+    plan = bench("awgn-25").plan
+    assert plan.warnings == ["left out, as hidden or made by a system: @eaDir; name one as CLEAN"]
+    assert len(plan.images) == 2

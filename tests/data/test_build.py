@@ -70,6 +70,16 @@ def test_a_list_file_names_pictures_relative_to_itself(folder: Path, tmp_path: P
     assert len(source.store) == 2
 
 
+def test_what_systems_leave_in_a_folder_is_told_and_not_trained_on(folder: Path) -> None:
+    before, _, _ = opened({"folders": [str(folder)], "validation_percent": 0})
+    (folder / "@eaDir").mkdir()
+    write_png(folder / "@eaDir" / "01.png", scene(1))
+    source, _, said = opened({"folders": [str(folder)], "validation_percent": 0})
+    line = "left out, as hidden or made by a system: @eaDir; to train on one, name it in data.folders"
+    assert said.count(line) == 1
+    assert len(source.store) == len(before.store)
+
+
 @pytest.mark.parametrize("cache", ["memory", "none"])
 def test_what_a_list_names_and_nobody_has_is_left_out_once(folder: Path, tmp_path: Path, cache: str) -> None:
     (tmp_path / "some.txt").write_text(f"{folder / '01.png'}\nnowhere.png\n")

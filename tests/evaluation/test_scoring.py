@@ -196,6 +196,14 @@ def test_files_without_a_counterpart_are_named_on_both_sides(folders) -> None:
     assert "extra/one.png: restored, but without a reference" in report.problems()
 
 
+def test_what_systems_leave_in_a_folder_is_told_and_not_scored(folders) -> None:
+    restored, reference = folders
+    save(restored / "@eaDir" / "a.png", picture())
+    report = score_folders(restored, reference, metrics=["psnr"], device="cpu")
+    assert report.warnings == ["left out, as hidden or made by a system: @eaDir; not scored"]
+    assert (report.exit_code, report.to_json()["warnings"]) == (0, report.warnings)
+
+
 def test_nothing_in_common_is_a_report_without_scores(tmp_path: Path) -> None:
     save(tmp_path / "r/x.png", picture())
     save(tmp_path / "t/y.png", picture())
