@@ -248,43 +248,21 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
     """
     options = options or FixOptions()
     given = [input] if isinstance(input, str | os.PathLike) else list(input)
-    for name, path in (*(("INPUT", path) for path in given), ("OUTPUT", output)):
-        if not os.fspath(path):  # as a shell makes it of a variable that is not set
-            raise RestoreError("must not be empty", where=name, hint="the current folder is .")
-    options.check_masks(has_masks=options.masks is not None)
-    inputs, target = [as_path(path) for path in given], as_path(output)
-    listed = None if options.files_from is None else read_list(options.files_from)
-    if not inputs and listed is None:
-        what = "is missing (the last name is OUTPUT)"
-        raise RestoreError(what, where="INPUT", hint="name images or a folder, or use --files-from")
-    if len(inputs) == 1 and inputs[0] != PIPE:
-        check_input(inputs[0])
-    if listed is not None and (len(inputs) > 1 or (inputs and not inputs[0].is_dir())):
-        raise RestoreError("takes one folder as INPUT, or none", where="--files-from", hint="leave out INPUT")
+    inputs, listed = _check_given(given, output, options)
+    target = as_path(output)
     masks = options.masks
     mask_source = (
         None if masks is None else MaskSource.open(masks, invert=options.mask_invert, missing=options.mask_missing)
     )
-
     single = len(inputs) == 1 and (inputs[0] == PIPE or not inputs[0].is_dir())
-    if single and (options.include or options.exclude):
-        raise RestoreError("is a file; --include and --exclude only apply to folders", where=inputs[0])
     if single:
+        if options.include or options.exclude:
+            raise RestoreError("is a file; --include and --exclude only apply to folders", where=inputs[0])
         listing = list_file(inputs[0])
         jobs = [_single_job(inputs[0], output, options, mask_source)]
     else:
         listing = _list_to_folder(inputs, listed, target, options, mask_source)
-        jobs = [
-            _job(source, name, target, options, named=name in listing.named) for name, source in listing.files.items()
-        ]
-        for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
-            check_writable(parent)
-        if all(job.action == "skip" for job in jobs) and not listing.unreadable:
-            narrowed = " match --include and --exclude" if len(listing.everything) > len(listing.files) else ""
-            left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
-            place = inputs[0] if inputs else options.files_from
-            raise RestoreError(f"no images in this {'folder' if inputs else 'list'}{narrowed}{left_out}", where=place)
-
+        jobs = _jobs_to_folder(listing, target, options, inputs[0] if inputs else None)
     if options.metadata == "keep":
         from restore.fix.sidecars import with_sidecars
 
@@ -293,12 +271,7 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
         jobs = [job for job in jobs if job.action != "skip" or job.source not in sidecars]
     unmatched: dict[Path, str] = {}
     if mask_source is not None:
-        folders = listing.folders if len(inputs) == 1 else [listing.files[name].parent for name in listing.named]
-        beside = mask_source.path is not None and os.path.realpath(mask_source.path) in map(os.path.realpath, folders)
-        masks_of, unmatched = pair_masks(mask_source, listing.files, listing.everything, beside=beside)
-        jobs = [job if job.action == "skip" else _with_mask(job, masks_of[job.name], mask_source) for job in jobs]
-        if listing.named and not listing.folders:
-            unmatched = {}  # the folder may hold masks of images that were not named
+        jobs, unmatched = _with_masks(jobs, listing, mask_source, one_input=len(inputs) == 1)
     refuse_collisions(jobs)
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
     for bad in listing.unreadable:
@@ -324,6 +297,52 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
 
         check_fix_page(options.html_report, plan)
     return plan
+
+
+def _check_given(
+    given: Sequence[FilePath], output: FilePath, options: FixOptions
+) -> tuple[list[Path], list[Path] | None]:
+    """The inputs as paths, and the files of the list, if there is one, after a check of all that the user gave."""
+    for name, path in (*(("INPUT", path) for path in given), ("OUTPUT", output)):
+        if not os.fspath(path):  # as a shell makes it of a variable that is not set
+            raise RestoreError("must not be empty", where=name, hint="the current folder is .")
+    options.check_masks(has_masks=options.masks is not None)
+    inputs = [as_path(path) for path in given]
+    listed = None if options.files_from is None else read_list(options.files_from)
+    if not inputs and listed is None:
+        what = "is missing (the last name is OUTPUT)"
+        raise RestoreError(what, where="INPUT", hint="name images or a folder, or use --files-from")
+    if len(inputs) == 1 and inputs[0] != PIPE:
+        check_input(inputs[0])
+    if listed is not None and (len(inputs) > 1 or (inputs and not inputs[0].is_dir())):
+        raise RestoreError("takes one folder as INPUT, or none", where="--files-from", hint="leave out INPUT")
+    return inputs, listed
+
+
+def _jobs_to_folder(listing: Listing, target: Path, options: FixOptions, source: Path | None) -> list[Job]:
+    """The jobs of images that go into a folder, of which there must be one. `source`: the first input; None: a list."""
+    jobs = [_job(path, name, target, options, named=name in listing.named) for name, path in listing.files.items()]
+    for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
+        check_writable(parent)
+    if all(job.action == "skip" for job in jobs) and not listing.unreadable:
+        narrowed = " match --include and --exclude" if len(listing.everything) > len(listing.files) else ""
+        left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
+        what = f"no images in this {'list' if source is None else 'folder'}{narrowed}{left_out}"
+        raise RestoreError(what, where=options.files_from if source is None else source)
+    return jobs
+
+
+def _with_masks(
+    jobs: list[Job], listing: Listing, masks: MaskSource, *, one_input: bool
+) -> tuple[list[Job], dict[Path, str]]:
+    """The jobs with their masks, and the masks without an image, with the reason."""
+    folders = listing.folders if one_input else [listing.files[name].parent for name in listing.named]
+    beside = masks.path is not None and os.path.realpath(masks.path) in map(os.path.realpath, folders)
+    masks_of, unmatched = pair_masks(masks, listing.files, listing.everything, beside=beside)
+    jobs = [job if job.action == "skip" else _with_mask(job, masks_of[job.name], masks) for job in jobs]
+    if listing.named and not listing.folders:
+        unmatched = {}  # the folder may hold masks of images that were not named
+    return jobs, unmatched
 
 
 def _single_job(source: Path, output: FilePath, options: FixOptions, masks: MaskSource | None) -> Job:
