@@ -68,6 +68,8 @@ def dust_mask(image: DecodedImage, *, on_event: Callable[[str], object] | None =
     depth, ground = _absorbance(infrared / top)
     red, _ = _absorbance(image.to_srgb()[:, :, 0])
     film = ground >= _DARK
+    if not film.any():
+        return np.zeros(image.size, np.float32)
     share = _share_of_red(depth[film], red[film])
     depth = np.where(film, depth - np.float32(share) * red, np.float32(0))
     least = max(_MIN_DEPTH, _DEVIATIONS * _deviation(depth[film]))

@@ -58,6 +58,14 @@ def test_dust_is_found_and_the_image_is_not(seed, leak):
     assert events == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_channel_without_film_has_no_dust():
+    infrared = np.full((H, W), 0.001)
+    infrared[:5, :50] = 1
+    mask = dust_mask(decoded(np.full((H, W, 3), 0.5), infrared))
+    assert not mask.any()
+
+
 def test_without_dust_nothing_is_repaired():
     image, infrared, _ = scan(dusty=False)
     assert not dust_mask(decoded(image, infrared)).any()
