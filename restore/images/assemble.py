@@ -34,6 +34,8 @@ from restore.images.stated_colors import StatedColors, adobe_rgb, colors_of_heif
 _MOST_NOTES = 20
 #: Formats that hold Photoshop's resources, which state the resolution once more.
 _WITH_RESOURCES = {"jpeg": jpeg.with_resolution, "png": png.with_resolution, "tiff": tiff.with_resolution}
+#: Formats that state a resolution in EXIF alone, where decoders read it less exactly.
+_WITHOUT_RESOLUTION = ("webp", "avif", "heic")
 
 
 def assemble_image(
@@ -137,7 +139,7 @@ class _Parts:
 
 def _parts_of(data: Any, kind: str, output: DecoderOutput, tiff_header: tiff.TiffHeader | None) -> _Parts:
     parts = _Parts(output.fields.get("exif-data"), output.fields.get("xmp-data"), output.frames)
-    if output.dpi is not None:
+    if output.dpi is not None and kind not in _WITHOUT_RESOLUTION:
         parts.resolution = resolution.Resolution(*output.dpi)
     if tiff_header is not None:
         parts.exif, parts.xmp, parts.passthrough = tiff_header.exif, tiff_header.xmp, tiff_header.passthrough

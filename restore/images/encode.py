@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -240,7 +239,7 @@ def _fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedI
     elif image.pixels.dtype == np.uint16 and image.bits > _MOST_BITS.get(kind, 16):
         notes.append(f"{image.bits} bits rounded to {_MOST_BITS[kind]}")
     if alpha is not None and kind in _WITHOUT_ALPHA:
-        if alpha.min(initial=255) < white:
+        if (alpha < white).any():
             notes.append("transparent pixels are blended with white")
             opacity = alpha[:, :, None] / np.float32(white)
             pixels = np.rint(pixels * opacity + white * (1 - opacity)).astype(pixels.dtype)
@@ -429,7 +428,7 @@ def _palette_image(image: DecodedImage) -> Image.Image | None:
     return paletted
 
 
-def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) -> bytes:
+def _encode_avif(image: DecodedImage, quality: int | None, notes: list[str]) -> bytes:
     image = _with_resolution_in_exif(image)
     sixteen_bits = image.pixels.dtype == np.uint16
     data = bytes(
@@ -444,8 +443,10 @@ def _encode_avif(image: DecodedImage, quality: int | None, _notes: list[str]) ->
         )
     )
     if image.exif:
-        with suppress(ValueError):  # libvips has not written a broken block
+        try:
             data = heif.with_exif(data, without_prefix(image.exif))
+        except ValueError:  # libvips writes a block of its own, and none for a broken one
+            notes.append("the EXIF block cannot be kept as it is, and may have lost a part")
     stated = image.stated_colors
     return heif.with_code_points(data, stated.code_points) if stated and stated.code_points else data
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -13,8 +12,16 @@ import numpy as np
 from restore.images.decode_pillow import decode_with_pillow
 from restore.images.decoder_output import DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
+from restore.images.metadata.boxes import boxes_in
 
 _EXIF = b"JpgTiffExif->JP2"
+_UUIDS = {
+    bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): "its GeoTIFF block",
+    bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "its IPTC caption",
+}
+#: `EnumCS` of colors that are read: bilevel, sRGB, gray, YCbCr; and what others are called (ISO/IEC 15444-2, M.11.7).
+_COLORS = (0, 15, 16, 17, 18)
+_COLOR_NAMES = {12: "CMYK", 13: "YCCK", 14: "CIELab", 19: "CIEJab", 21: "ROMM-RGB"}
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
@@ -29,6 +36,7 @@ class Header:
         color: the `EnumCS` of the color box (16 sRGB, 17 gray, 18 YCbCr); None: there is none.
         fields: as in `DecoderOutput`.
         dpi: pixels per inch across and down, of the capture or display resolution.
+        left_out: what other boxes hold, in words.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -37,6 +45,7 @@ class Header:
     color: int | None = None
     fields: dict[str, bytes] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
+    left_out: list[str] = field(default_factory=list)
 
 
 def decode_jpeg2000(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
@@ -47,13 +56,24 @@ def decode_jpeg2000(data: bytes, name: str | os.PathLike[str], max_pixels: int) 
     """
     header = read_header(data)
     check_size(*header.size, max_pixels, name)
-    if header.signed:
-        what = "the JPEG 2000 is not supported: its values are signed"
+    if reason := _refusal(header):
+        what = f"the JPEG 2000 is not supported: {reason}"
         raise UnsupportedFile(what, where=name, hint="convert it to TIFF first", exit_code=1)
     output = _deep(data, header) or decode_with_pillow(data, "jp2", name, max_pixels)
     output.fields |= header.fields
     output.dpi = header.dpi
+    output.notes.extend(f"{what} is left out" for what in dict.fromkeys(header.left_out))
     return output
+
+
+def _refusal(header: Header) -> str:
+    """Why the pixels cannot be read; "" if nothing speaks against it."""
+    if header.signed:
+        return "its values are signed"
+    if header.color is not None and header.color not in _COLORS:
+        return f"its colors are {_COLOR_NAMES.get(header.color, f'of the enumerated color space {header.color}')}"
+    space = header.fields.get("icc-profile-data", b"")[16:20]
+    return f"its colors are {space.decode('ascii').strip()}" if space in (b"CMYK", b"Lab ") else ""
 
 
 def _deep(data: bytes, header: Header) -> DecoderOutput | None:
@@ -79,12 +99,16 @@ def read_header(data: bytes) -> Header:
     """Read the boxes and the `SIZ` segment."""
     header = Header()
     codestream = 0 if data[:4] == b"\xff\x4f\xff\x51" else -1
-    for kind, start, end in _boxes(data, 0, len(data)) if codestream else ():
+    for kind, _, start, end in boxes_in(data, 0, len(data), cut=True) if codestream else ():
         if kind == b"jp2c":
             codestream = start
         elif kind == b"uuid" and data[start : start + 16] in (_EXIF, _XMP):
             field_name = "exif-data" if data[start : start + 16] == _EXIF else "xmp-data"
             header.fields[field_name] = data[start + 16 : end]
+        elif kind == b"uuid":
+            header.left_out.append(_UUIDS.get(bytes(data[start : start + 16]), "a box of another program (UUID)"))
+        elif kind == b"xml ":
+            header.left_out.append("a description in XML")
         elif kind == b"jp2h":
             _read_jp2h(data, start, end, header)
     if codestream >= 0 and data[codestream : codestream + 4] == b"\xff\x4f\xff\x51" and len(data) > codestream + 42:
@@ -98,7 +122,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _read_jp2h(data: bytes, start: int, end: int, header: Header) -> None:
-    for kind, at, stop in _boxes(data, start, end):
+    for kind, _, at, stop in boxes_in(data, start, end, cut=True):
         if kind == b"colr" and header.color is None and "icc-profile-data" not in header.fields:
             method = data[at : min(at + 1, stop)]
             if method == b"\1":
@@ -106,22 +130,8 @@ def _read_jp2h(data: bytes, start: int, end: int, header: Header) -> None:
             elif method in (b"\2", b"\3"):
                 header.fields["icc-profile-data"] = data[at + 3 : stop]
         elif kind == b"res ":
-            for _, place, last in _boxes(data, at, stop):
+            for _, _, place, last in boxes_in(data, at, stop):
                 if last - place >= 10:
                     down, by, across, by2, e, e2 = struct.unpack_from(">4H2b", data, place)
                     if by and by2:
                         header.dpi = (across / by2 * 10.0**e2 * 0.0254, down / by * 10.0**e * 0.0254)
-
-
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each box, and where its content starts and ends."""
-    while start + 8 <= end:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        begin = start + 8
-        if length == 1:
-            length, begin = int.from_bytes(data[start + 8 : start + 16], "big"), start + 16
-        stop = start + length if length else end
-        if stop < begin or stop > end:
-            stop = end
-        yield kind, begin, stop
-        start = stop

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 
 import numpy as np
 
 from restore.images.decode import decode
 from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
+from restore.images.metadata.boxes import boxes_in
 from restore.images.metadata.exif import orientation_of
 
 
@@ -47,8 +47,8 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
     fields = {"icc-profile-data": bytes(icc) if icc else b""}
     for box in boxes:
         content = bytes(box.data)
-        if box.box_type == b"Exif":  # after the position of the TIFF header
-            fields["exif-data"] = content[4:].removeprefix(b"Exif\0\0") if content[:4] == bytes(4) else content
+        if box.box_type == b"Exif":  # it begins with the position of the TIFF structure behind these four bytes
+            fields["exif-data"] = content[4 + int.from_bytes(content[:4], "big") :].removeprefix(b"Exif\0\0")
         elif box.box_type == b"xml ":
             fields["xmp-data"] = content
     return DecoderOutput(
@@ -90,13 +90,6 @@ def size_in_header(data: bytes) -> tuple[int, int]:
 
 def _codestream(data: bytes) -> Iterator[bytes]:
     """The parts of the codestream in a container."""
-    at = 0
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        header = 8
-        if length == 1:
-            length, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        end = at + length if length >= header else len(data)
+    for kind, _, start, end in boxes_in(data, 0, len(data), cut=True):
         if kind in (b"jxlc", b"jxlp"):
-            yield data[at + header + (4 if kind == b"jxlp" else 0) : end]  # a part begins with its number
-        at = end
+            yield data[start + (4 if kind == b"jxlp" else 0) : end]  # a part begins with its number

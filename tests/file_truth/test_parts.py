@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image, features
 
 from restore.images import read_image, write_image
+from restore.images.metadata import webp
 from restore.images.metadata.exif import without_prefix
 from restore.images.out_of_core import spool_image, write_spooled
 from tests.fix.conftest import Inverter, fix_with, photo
@@ -452,6 +453,15 @@ def test_unknown_chunks_of_a_webp_are_kept(tmp_path, extended):
         assert np.array_equal(np.asarray(again), photo(6, 7))
     (note,) = write_image(image, tmp_path / "out.png")
     assert "the chunk 'prVt'" in note
+
+
+def test_a_chunk_that_is_cut_is_not_kept():
+    stream = io.BytesIO()
+    Image.fromarray(photo(6, 7)).save(stream, "WEBP", lossless=True)
+    whole, cut = b"prVt" + struct.pack("<I", 5) + b"maker\0", b"prVt" + struct.pack("<I", 500) + b"cut short"
+    data = stream.getvalue() + whole + cut
+    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    assert webp.read_header(data).passthrough == whole
 
 
 # What a format has no place for, and what is there twice

@@ -277,3 +277,13 @@ def test_threads_do_not_get_in_each_others_way(tmp_path):
     for thread in threads:
         thread.join()
     assert found == [True] * 40
+
+
+@pytest.mark.parametrize("opaque", [True, False])
+def test_only_transparent_pixels_are_blended(tmp_path, opaque):
+    alpha = np.full((24, 40), 65535, np.uint16)
+    alpha[0, 0] = 65535 if opaque else 0
+    image = DecodedImage(RGB.astype(np.uint16) * 257, alpha, white=65535.0, bits=16)
+    notes = write_image(image, tmp_path / "x.ppm")
+    assert notes == ([] if opaque else ["transparent pixels are blended with white"])
+    assert np.array_equal(read_image(tmp_path / "x.ppm").pixels[1:], image.pixels[1:])

@@ -172,6 +172,20 @@ def test_profile_texts_and_resolution_of_jpeg_2000_are_kept():
     assert image.dpi == pytest.approx((300, 300))
 
 
+@pytest.mark.parametrize(("color", "words"), [(12, "CMYK"), (14, "CIELab"), (99, "enumerated color space 99")])
+def test_colors_of_jpeg_2000_that_are_not_understood_fail(color, words):
+    data, plain = jpeg2000(PIXELS), b"colr\1\0\0" + struct.pack(">I", 16)
+    assert data.count(plain) == 1
+    with pytest.raises(UnsupportedFile, match=words):
+        image_from_bytes(data.replace(plain, plain[:-4] + struct.pack(">I", color)), "x.jp2")
+
+
+def test_boxes_of_jpeg_2000_that_are_left_out_are_told():
+    data = jpeg2000(PIXELS) + box(b"xml ", b"<a/>") + box(b"uuid", bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"))
+    notes = image_from_bytes(data, "x.jp2").notes
+    assert notes == ["a description in XML is left out", "its GeoTIFF block is left out"]
+
+
 def test_broken_jpeg_2000():
     data = jpeg2000(PIXELS)
     with pytest.raises(DamagedFile):

@@ -259,6 +259,19 @@ def test_a_mask_of_one_bit_is_told():
     assert image.infrared is None
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sizes_of_64_bits_are_read_in_either_byte_order(order):
+    """The larger of two pages is the image, the other a smaller copy; both state their sizes as LONG8."""
+    pixels = noise(24, 32)
+    small = plain(pixels[::4, ::4], order, t254=(4, [1]), t256=(16, [8]), t257=(16, [6]))
+    data = build(small, plain(pixels, order, t254=(4, [0]), t256=(16, [32]), t257=(16, [24])), order=order, big=True)
+    found = tiff_pages.find_pages(data)
+    assert (len(found.pages), found.reduced) == (1, 1)
+    assert found.pages != [found.first]
+    only = build(plain(pixels, order, t254=(4, [1]), t256=(16, [32]), t257=(16, [24])), small, order=order, big=True)
+    assert tiff_pages.find_pages(only).pages == [tiff_pages.find_pages(only).first]
+
+
 def test_a_big_tiff_whose_list_of_pages_leads_nowhere_has_one_page():
     data = bytearray(build(plain(noise()), big=True))
     (at,) = struct.unpack_from("<Q", data, 8)

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8, 13: 4}
-CODES = {3: "H", 4: "I", 12: "d", 13: "I"}
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8, 13: 4, 16: 8}
+CODES = {3: "H", 4: "I", 12: "d", 13: "I", 16: "Q"}
 
 
 def entry_bytes(kind, values, order):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import struct
 
+from restore.images.metadata.ifd import SIZES
+
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 # ImageWidth and ImageLength in the first directory, PixelXDimension and PixelYDimension in the EXIF directory.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
@@ -25,7 +27,7 @@ _XMP_SIZE = re.compile(
 
 def orientation_of(exif: bytes) -> int:
     """The orientation, 1 to 8; 1 if it is not stated or the block is broken."""
-    for tag, kind, count, at, order in _entries(exif, 0):
+    for tag, kind, count, at, order in entries(exif, 0):
         if tag == _ORIENTATION and kind in (3, 4) and count == 1:
             value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at)[0]
             return value if 1 <= value <= 8 else 1
@@ -37,14 +39,14 @@ def states_adobe_rgb(exif: bytes) -> bool:
     (CIPA DC-009, DCF 2.0, optional color space)."""
     block = without_prefix(exif)
     try:
-        first, interoperability, space = {}, {}, 0
-        first = {tag: struct.unpack_from(order + "I", block, at)[0] for tag, _, _, at, order in _entries(block, 0)}
-        for tag, _, _, at, order in _entries(block, first.get(_EXIF_IFD) or len(block)):
+        interoperability, space = {}, 0
+        first = {tag: struct.unpack_from(order + "I", block, at)[0] for tag, _, _, at, order in entries(block, 0)}
+        for tag, _, _, at, order in entries(block, first.get(_EXIF_IFD) or len(block)):
             if tag == _COLOR_SPACE:
                 space = struct.unpack_from(order + "H", block, at)[0]
             elif tag == _INTEROPERABILITY_IFD:
                 ifd = struct.unpack_from(order + "I", block, at)[0] or len(block)
-                interoperability = {key: block[here : here + 3] for key, _, _, here, _ in _entries(block, ifd)}
+                interoperability = {key: block[here : here + 3] for key, _, _, here, _ in entries(block, ifd)}
     except struct.error:
         return False
     return space in _UNKNOWN_SPACES and interoperability.get(1) == b"R03"
@@ -54,13 +56,13 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes:
     """The block for an upright image of size (H, W): orientation 1, that size, no thumbnail."""
     out = bytearray(exif)
     exif_ifd = 0
-    for tag, kind, count, at, order in _entries(exif, 0):
+    for tag, kind, count, at, order in entries(exif, 0):
         if tag == _ORIENTATION and kind in (3, 4) and count == 1:
             struct.pack_into(order + ("H" if kind == 3 else "I"), out, at, 1)
         elif tag == _EXIF_IFD and kind == 4:
             exif_ifd = struct.unpack_from(order + "I", exif, at)[0]
     for directory in (0, exif_ifd) if exif_ifd else (0,):
-        for tag, kind, count, at, order in _entries(exif, directory):
+        for tag, kind, count, at, order in entries(exif, directory):
             if tag in (*_WIDTHS, *_HEIGHTS) and kind in (3, 4) and count == 1:
                 value = size[0] if tag in _HEIGHTS else size[1]
                 struct.pack_into(
@@ -108,8 +110,11 @@ def _layout(exif: bytes | bytearray) -> tuple[int, str, int] | None:
     return start, order, struct.unpack_from(order + "I", exif, start + 4)[0]
 
 
-def _entries(exif: bytes | bytearray, ifd: int) -> list[tuple[int, int, int, int, str]]:
-    """(tag, type, count, position of the value, byte order) of a directory's entries; `ifd` 0 = the first directory."""
+def entries(exif: bytes | bytearray, ifd: int) -> list[tuple[int, int, int, int, str]]:
+    """(tag, type, count, position of the value, byte order) of a directory's entries; `ifd` 0 = the first directory.
+
+    Entries whose values lie beyond the end of the block are left out.
+    """
     layout = _layout(exif)
     if layout is None:
         return []
@@ -120,8 +125,11 @@ def _entries(exif: bytes | bytearray, ifd: int) -> list[tuple[int, int, int, int
     count = struct.unpack_from(order + "H", exif, at)[0]
     found = []
     for here in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, length = struct.unpack_from(order + "HHI", exif, here)
-        found.append((tag, kind, length, here + 8, order))
+        tag, kind, length, value = struct.unpack_from(order + "HHII", exif, here)
+        size = SIZES.get(kind, 1) * length
+        place = here + 8 if size <= 4 else start + value
+        if place + size <= len(exif):
+            found.append((tag, kind, length, place, order))
     return found
 
 
@@ -143,7 +151,7 @@ def _remove_thumbnail(exif: bytearray) -> None:
         return
     thumbnail = {
         tag: struct.unpack_from(order + "I", exif, where)[0]
-        for tag, kind, count, where, _ in _entries(exif, second)
+        for tag, kind, count, where, _ in entries(exif, second)
         if tag in (_THUMBNAIL_AT, _THUMBNAIL_LENGTH) and kind == 4 and count == 1
     }
     begin = start + thumbnail.get(_THUMBNAIL_AT, 0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from restore.images.metadata.av1 import SequenceHeader, is_lossless, sequence_headers
+from restore.images.metadata.boxes import boxes_in
 
 #: "Unspecified" in ITU-T H.273.
 _UNSPECIFIED = 2
@@ -159,17 +160,7 @@ _Box = tuple[bytes, int, int]
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
-    while at + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, at)
-        start = at + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, at + 8)
-            start += 8
-        stop = end if size == 0 else at + size
-        if stop < start or stop > end:
-            raise ValueError("a box is broken")
-        yield kind, start, stop
-        at = stop
+    return ((box.kind, box.start, box.end) for box in boxes_in(data, at, end))
 
 
 def _of_kinds(boxes: list[_Box], *kinds: bytes) -> list[_Box]:

@@ -56,7 +56,7 @@ _STALE: tuple[tuple[int, bytes, str], ...] = (
 )
 #: Blocks that a file should hold once; readers take the first.
 _SINGLE = ((b"Exif\0", "EXIF block"), (_XMP, "XMP packet"))
-_PREVIEW = b"\xff\xd8\xff"  # a JPEG, in APP2 to APP5
+_PREVIEW = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,10 @@ class JpegHeader:
 def read_header(data: bytes) -> JpegHeader:
     """Parse the segments before the first scan, up to the first one that is broken."""
     tables: dict[int, tuple[int, ...]] = {}
-    bits, progressive, rgb, lossless, several = 8, False, False, False, False
+    bits, progressive, rgb, lossless = 8, False, False, False
     components: list[tuple[int, int, int]] = []
-    passthrough, resources = bytearray(), bytearray()
-    profile: list[tuple[int, bytes]] = []
-    resolution: Resolution | None = None
-    left_out: list[str] = []
-    exif = bytearray()
-    in_exif = False  # the segment before this one is a piece of it
-    seen: set[bytes] = set()
-    preview = 0  # the marker of a preview that continues in the next segment
+    metadata = _Metadata()
     for marker, at, body in _segments(data):
-        is_exif = marker == 0xE1 and body.startswith(_EXIF)
-        continues = is_exif and in_exif and not body.startswith((b"II*\0", b"MM\0*"), len(_EXIF))
-        if continues or (is_exif and not exif):
-            exif += body[len(_EXIF) if exif else 0 :]
-        in_exif = is_exif and (continues or b"Exif\0" not in seen)
-        if continues:
-            continue
         if marker == 0xDB:
             tables.update(_tables(body))
         elif marker in (0xC0, 0xC1, 0xC2, 0xC3) and len(body) >= 6:
@@ -126,35 +112,12 @@ def read_header(data: bytes) -> JpegHeader:
             triples = [body[i : i + 3] for i in range(6, 6 + 3 * body[5], 3)]
             rgb = bytes(t[0] for t in triples if t) == b"RGB"
             components = [(t[1] >> 4, t[1] & 15, t[2]) for t in triples if len(t) == 3]
-        elif marker == 0xED and body.startswith(_PHOTOSHOP):
-            resources += body[len(_PHOTOSHOP) :]
         elif 0xE0 <= marker <= 0xEF or marker == _COMMENT:
-            several = several or (marker == 0xE2 and body.startswith(b"MPF\0"))
-            if marker == 0xE2 and body.startswith(_ICC):
-                profile.append((body[12] if len(body) > 12 else 0, body[14:]))
-            if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12 and resolution is None:
-                across, down = struct.unpack_from(">HH", body, 8)
-                resolution = Resolution(across, down, _JFIF_UNITS.get(body[7], 0))
-            if 0xE2 <= marker <= 0xE5 and (body.startswith(_PREVIEW) or preview in (marker, marker - 1)):
-                preview = 0 if body.rstrip(b"\0").endswith(b"\xff\xd9") else marker
-                continue
-            preview = 0
-            stale = _stale(marker, body)
-            for start, name in _SINGLE:
-                if marker == 0xE1 and body.startswith(start):
-                    if start in seen:
-                        left_out.append(f"a second {name}")
-                    seen.add(start)
-            if stale is None:
-                passthrough += data[at : at + 4 + len(body)]
-            elif stale:
-                left_out.append(stale)
-    passthrough += photoshop_segments(bytes(resources))
-    if resolution is None or not resolution.inches:
-        resolution = resolution_in(bytes(resources)) or resolution
-    icc = _joined(profile)
+            metadata.add(marker, body, data[at : at + 4 + len(body)])
     used = list(dict.fromkeys(table for _, _, table in components))
     found = tuple(tables[i] for i in used if i in tables)
+    resources, stated = bytes(metadata.resources), metadata.resolution
+    icc = _joined(metadata.profile)
     return JpegHeader(
         bits=bits,
         quality=_quality(found[0]) if found else 0,
@@ -163,14 +126,80 @@ def read_header(data: bytes) -> JpegHeader:
         progressive=progressive,
         rgb=rgb,
         lossless=lossless,
-        several=several,
-        passthrough=bytes(passthrough),
-        exif=bytes(exif) or None,
+        several=metadata.several,
+        passthrough=bytes(metadata.passthrough) + photoshop_segments(resources),
+        exif=bytes(metadata.exif) or None,
         icc=icc,
-        broken_icc=bool(profile) and icc is None,
-        resolution=resolution,
-        left_out=tuple(dict.fromkeys(left_out)),
+        broken_icc=bool(metadata.profile) and icc is None,
+        resolution=stated if stated is not None and stated.inches else resolution_in(resources) or stated,
+        left_out=tuple(dict.fromkeys(metadata.left_out)),
     )
+
+
+class _Metadata:
+    """Collects what APPn segments and comments hold; for the attributes see `JpegHeader`."""
+
+    def __init__(self) -> None:
+        self.several = False
+        self.passthrough, self.resources, self.exif = bytearray(), bytearray(), bytearray()
+        self.profile: list[tuple[int, bytes]] = []  # numbered pieces
+        self.resolution: Resolution | None = None
+        self.left_out: list[str] = []
+        self._seen: set[bytes] = set()
+        self._in_exif = False  # the segment before was a piece of EXIF
+        self._preview = 0  # the marker of a preview that continues in the next segment
+
+    def add(self, marker: int, body: bytes, raw: bytes) -> None:
+        """Take a segment: its marker, its content, and all of its bytes."""
+        if marker == 0xE1 and self._continues_exif(body):
+            return
+        if marker == 0xED and body.startswith(_PHOTOSHOP):
+            self.resources += body[len(_PHOTOSHOP) :]
+            return
+        if 0xE2 <= marker <= 0xE5 and self._is_preview(marker, body):
+            return
+        self._preview = 0
+        self._in_exif = False
+        if marker == 0xE1:
+            self._take_single(body)
+        elif marker == 0xE2 and body.startswith(_ICC):
+            self.profile.append((body[12] if len(body) > 12 else 0, body[14:]))
+        elif marker == 0xE2 and body.startswith(b"MPF\0"):
+            self.several = True
+        elif marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12 and self.resolution is None:
+            across, down = struct.unpack_from(">HH", body, 8)
+            self.resolution = Resolution(across, down, _JFIF_UNITS.get(body[7], 0))
+        stale = _stale(marker, body)
+        if stale is None:
+            self.passthrough += raw
+        elif stale:
+            self.left_out.append(stale)
+
+    def _continues_exif(self, body: bytes) -> bool:
+        """Whether a segment is a further piece of the EXIF block, which is then taken."""
+        own = body.startswith((b"II*\0", b"MM\0*"), len(_EXIF))
+        continues = self._in_exif and body.startswith(_EXIF) and not own
+        if continues:
+            self.exif += body[len(_EXIF) :]
+        return continues
+
+    def _take_single(self, body: bytes) -> None:
+        """Take a block of which a file should hold one; a second one is lost."""
+        for start, name in _SINGLE:
+            if body.startswith(start):
+                if start in self._seen:
+                    self.left_out.append(f"a second {name}")
+                elif body.startswith(_EXIF):
+                    self.exif += body
+                    self._in_exif = True
+                self._seen.add(start)
+
+    def _is_preview(self, marker: int, body: bytes) -> bool:
+        """Whether a segment holds a preview, or continues it: a JPEG, in APP2 to APP5."""
+        if not (body.startswith(_PREVIEW) or self._preview in (marker, marker - 1)):
+            return False
+        self._preview = 0 if body.rstrip(b"\0").endswith(b"\xff\xd9") else marker
+        return True
 
 
 def contents(passthrough: bytes) -> list[str]:

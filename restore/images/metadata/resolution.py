@@ -11,6 +11,8 @@ import struct
 from fractions import Fraction
 from typing import NamedTuple
 
+from restore.images.metadata.exif import entries
+
 _X, _Y, _UNIT = 0x011A, 0x011B, 0x0128
 _UNKNOWN = (72.0, 72.0)
 _IN_XMP = re.compile(
@@ -124,7 +126,7 @@ def in_exif(exif: bytes) -> Resolution | None:
     if not values:
         return None
     order, at = values
-    return Resolution(_rational(exif, order, at[_X][1]), _rational(exif, order, at[_Y][1]), _unit(exif, order, at))
+    return Resolution(_rational(exif, order, at[_X]), _rational(exif, order, at[_Y]), _unit(exif, order, at))
 
 
 def exif_with(exif: bytes, dpi: tuple[float, float]) -> bytes:
@@ -141,9 +143,9 @@ def exif_with(exif: bytes, dpi: tuple[float, float]) -> bytes:
     order, at = values
     out = bytearray(exif)
     for tag, value in ((_X, dpi[0]), (_Y, dpi[1])):
-        struct.pack_into(order + "II", out, at[tag][1], *as_rational(value))
+        struct.pack_into(order + "II", out, at[tag], *as_rational(value))
     if _UNIT in at:
-        struct.pack_into(order + "H", out, at[_UNIT][1], 2)
+        struct.pack_into(order + "H", out, at[_UNIT], 2)
     return bytes(out)
 
 
@@ -183,26 +185,14 @@ def as_rational(value: float) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def _values(exif: bytes) -> tuple[str, dict[int, tuple[int, int]]] | None:
-    """The byte order, and tag -> (type, position of the value); None unless both values are stated."""
-    start = 6 if exif[:6] == b"Exif\0\0" else 0
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[start : start + 4])
-    if order is None or len(exif) < start + 8:
-        return None
-    first = start + struct.unpack_from(order + "I", exif, start + 4)[0]
-    if first + 2 > len(exif):
-        return None
-    found: dict[int, tuple[int, int]] = {}
-    count = struct.unpack_from(order + "H", exif, first)[0]
-    for here in range(first + 2, min(first + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, length = struct.unpack_from(order + "HHI", exif, here)
-        if tag in (_X, _Y) and kind == 5 and length == 1:
-            at = start + struct.unpack_from(order + "I", exif, here + 8)[0]
-            if at + 8 <= len(exif):
-                found.setdefault(tag, (kind, at))
-        elif tag == _UNIT and kind == 3 and length == 1:
-            found.setdefault(tag, (kind, here + 8))
-    return (order, found) if _X in found and _Y in found else None
+def _values(exif: bytes) -> tuple[str, dict[int, int]] | None:
+    """The byte order, and tag -> position of the value; None unless both values are stated."""
+    in_first = entries(exif, 0)
+    found: dict[int, int] = {}
+    for tag, kind, count, at, _ in in_first:
+        if (tag, kind, count) in ((_X, 5, 1), (_Y, 5, 1), (_UNIT, 3, 1)):
+            found.setdefault(tag, at)
+    return (in_first[0][4], found) if _X in found and _Y in found else None
 
 
 def _rational(exif: bytes, order: str, at: int) -> float:
@@ -210,6 +200,6 @@ def _rational(exif: bytes, order: str, at: int) -> float:
     return above / below if below else 0.0
 
 
-def _unit(exif: bytes, order: str, at: dict[int, tuple[int, int]]) -> float:
-    stated = struct.unpack_from(order + "H", exif, at[_UNIT][1])[0] if _UNIT in at else 2
+def _unit(exif: bytes, order: str, at: dict[int, int]) -> float:
+    stated = struct.unpack_from(order + "H", exif, at[_UNIT])[0] if _UNIT in at else 2
     return UNITS.get(stated, 0.0)

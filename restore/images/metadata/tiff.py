@@ -290,8 +290,8 @@ def add_tags(
     if is_mask:
         added[_SUBFILE_TYPE] = Entry(4, 1, struct.pack("<I", 4))
     head = file.read(16)
-    if not added or head[:4] not in (b"II*\0", b"II+\0"):
-        return
+    if head[:4] not in (b"II*\0", b"II+\0"):
+        raise ValueError("the TIFF is not little-endian")
     big = head[2:3] == b"+"
     count_code, word, inline = ("<Q", "<Q", 8) if big else ("<H", "<I", 4)
     link = 8 if big else 4

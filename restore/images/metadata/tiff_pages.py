@@ -195,7 +195,8 @@ def _look(data: Any, at: int, order: str, big: bool) -> _Found:
     for here in range(first, min(first + entry * min(count, 16), len(data) - entry + 1), entry):
         tag, kind = struct.unpack_from(order + "HH", data, here)
         if tag in values:
-            values[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, here + (12 if big else 8))[0]
+            code = {3: "H", 16: "Q"}.get(kind, "I")
+            values[tag] = struct.unpack_from(order + code, data, here + (12 if big else 8))[0]
         elif tag > _HEIGHT:  # tags are sorted
             break
     subfile = values[_SUBFILE_TYPE] or (_REDUCED if values[_OLD_SUBFILE_TYPE] == 2 else 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from restore.images.metadata.boxes import boxes_in
 
 #: In the data of a scan, 0xFF begins a marker unless 0x00 or the number of a restart follows (ITU-T T.81, B.1.1.5).
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
@@ -82,11 +83,11 @@ def after_jpeg(data: Any, *, several: bool) -> Trailer:
 def after_boxes(data: Any) -> Trailer:
     """What a HEIC or AVIF holds beside its main image (ISO/IEC 14496-12, 23008-12)."""
     kept, gain_map, depth_map = b"", False, False
-    for kind, begin, end in _boxes(data):
+    for kind, begin, start, end in boxes_in(data, 0, len(data)):
         if kind in _VIDEO_BOXES:
             kept += data[begin:end]
         elif kind == b"meta":
-            items = data[begin:end]
+            items = data[start:end]
             gain_map = bool(_GAIN_MAP_ITEM.search(items)) or any(name in items for name in _GAIN_MAP_AUXILIARY)
             depth_map = any(name in items for name in _DEPTH_AUXILIARY)
     return Trailer(kept, gain_map=gain_map, depth_map=depth_map)
@@ -122,17 +123,3 @@ def _end_of_jpeg(data: Any, at: int) -> int | None:
                 return None
             at = found.start(1) - 1
     return at + 2 if data[at : at + 2] == b"\xff\xd9" else None
-
-
-def _boxes(data: Any) -> Iterator[tuple[bytes, int, int]]:
-    """(type, begin, end) of the outermost boxes."""
-    at = 0
-    while at + 8 <= len(data):
-        size, head = struct.unpack_from(">I", data, at)[0], 8
-        if size == 1 and at + 16 <= len(data):
-            size, head = struct.unpack_from(">Q", data, at + 8)[0], 16
-        end = len(data) if size == 0 else at + size
-        if 0 < size < head or end > len(data):
-            return
-        yield bytes(data[at + 4 : at + 8]), at, end
-        at = end

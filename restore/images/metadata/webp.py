@@ -43,8 +43,8 @@ def read_header(data: bytes) -> WebpHeader:
             lossless = kind == b"VP8L"
         elif kind == _CREDENTIALS:
             left_out = ("its content credentials (C2PA)",)
-        elif kind not in _KNOWN:
-            passthrough += data[begin:stop]
+        elif kind not in _KNOWN and stop - begin >= 8 + struct.unpack_from("<I", data, begin + 4)[0]:
+            passthrough += data[begin:stop] + bytes(stop - begin & 1)
     return WebpHeader(bool(lossless), bytes(passthrough), left_out, end)
 
 

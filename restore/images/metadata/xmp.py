@@ -26,7 +26,7 @@ _EMPTY = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
     f'<rdf:RDF xmlns:rdf="{_RDF}">\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
 ).encode()
-_TAG = re.compile(rb"<[^\s/>\"']+(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>")
+_TAG = re.compile(rb"<(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _find(packet: bytes) -> _Found:
     def end(name: str) -> None:
         at, place = parser.CurrentByteIndex, names()
         _, began = found.path.pop()
-        opened = _tag_end(packet, began)
+        opened = tag_end(packet, began)
         empty = packet[opened - 2 : opened] == b"/>"
         span = (began, opened) if empty else (at, at)
         if place == [_ROOT]:
@@ -159,7 +159,12 @@ def _appended(packet: bytes, span: tuple[int, int], piece: bytes) -> tuple[int, 
     return begin, end, tag[: tag.rindex(b"/")] + b">\n" + piece + b"\n</" + name + b">"
 
 
-def _tag_end(packet: bytes, at: int) -> int:
+def tag_end(packet: bytes, at: int) -> int:
+    """The position after the tag at a position.
+
+    Raises:
+        ValueError: there is none.
+    """
     tag = _TAG.match(packet, at)
     if tag is None:
         raise ValueError("the packet has a tag that cannot be parsed")
@@ -168,9 +173,7 @@ def _tag_end(packet: bytes, at: int) -> int:
 
 def _attribute(packet: bytes, at: int, name: bytes) -> tuple[int, int]:
     """The span of an attribute's value in the tag at a position; `name` has no prefix."""
-    found = re.compile(rb"[\s:]" + name + rb"\s*=\s*(?:\"([^\"]*)\"|'([^']*)')").search(
-        packet, at, _tag_end(packet, at)
-    )
+    found = re.compile(rb"[\s:]" + name + rb"\s*=\s*(?:\"([^\"]*)\"|'([^']*)')").search(packet, at, tag_end(packet, at))
     if found is None:
         raise ValueError("the packet has an attribute that cannot be parsed")
     return found.span(1) if found[1] is not None else found.span(2)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from restore.images.metadata.xmp import tag_end
+
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 _OPLUS = "http://ns.oplus.com/photos/1.0/camera/"
@@ -114,9 +116,9 @@ def _without(packet: bytes, is_gone: _Property, item_is_gone: _Item) -> bytes:
         elif path:
             path[-1].meaning, path[-1].kind = path[-1].meaning or meaning, path[-1].kind or kind
         if gone:
-            opened = _tag_end(packet, element.at)
+            opened = tag_end(packet, element.at)
             empty = packet[opened - 2 : opened] == b"/>"
-            spans.append((element.at, opened if empty else _tag_end(packet, parser.CurrentByteIndex)))
+            spans.append((element.at, opened if empty else tag_end(packet, parser.CurrentByteIndex)))
 
     def characters(text: str) -> None:
         if path:
@@ -146,19 +148,11 @@ def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept
 
 
-def _tag_end(packet: bytes, at: int) -> int:
-    """The position after the tag at a position."""
-    found = re.compile(rb"<(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>").match(packet, at)
-    if found is None:
-        raise ValueError("the packet has a tag that cannot be parsed")
-    return found.end()
-
-
 def _attribute(packet: bytes, at: int, prefixes: set[str], name: str) -> tuple[int, int]:
     """The span of an attribute in the tag at a position, with the space before it."""
     names = "|".join(re.escape(f"{prefix}:{name}") for prefix in sorted(prefixes))
     pattern = rb"\s+(?:" + names.encode() + rb")\s*=\s*(?:\"[^\"]*\"|'[^']*')"
-    found = re.compile(pattern).search(packet, at, _tag_end(packet, at))
+    found = re.compile(pattern).search(packet, at, tag_end(packet, at))
     if found is None:
         raise ValueError("the packet has an attribute that cannot be parsed")
     return found.span()
