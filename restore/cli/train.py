@@ -32,6 +32,12 @@ def train(
             help="Print the resolved config, network sizes, and estimated memory and time; save a batch as an image.",
         ),
     ] = False,
+    lr_finder: Annotated[
+        bool,
+        typer.Option(
+            "--lr-finder", help="With --dry-run: raise the learning rate over 100 steps, plot the loss, suggest a rate."
+        ),
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configs, with every key.")] = False,
 ) -> None:
     """Train a network. Ctrl-C saves the state, and the same command resumes the run."""
@@ -50,8 +56,10 @@ def train(
     if dry_run:
         from restore.training.dry_run import preview
 
-        typer.echo(preview(settings, echo).text(), nl=False)
+        typer.echo(preview(settings, echo, lr_finder=lr_finder).text(), nl=False)
         return
+    if lr_finder:
+        raise RestoreError("is part of a dry run", where="--lr-finder", hint="give --dry-run, too")
 
     from restore.training.loop import train as run_training
 

@@ -40,6 +40,7 @@ def open_source(
     processes: int = 1,
     rules: int = RULES,
     expected: str | None = None,
+    largest_patch: int = 0,
 ) -> tuple[Source, list[Batch]]:
     """Find the images, and decide where they are cached.
 
@@ -52,6 +53,7 @@ def open_source(
         minimum: minimum side of a validation image.
         processes: of this run on this machine, which share its memory and cores.
         rules: see `restore.data.discovery.RULES`.
+        largest_patch: images must be at least as large as this, too.
         expected: fingerprint of the training images; None: any. Checked before an image is read.
 
     Returns:
@@ -103,7 +105,7 @@ def open_source(
     images = TrainingImages(
         files.training,
         read,
-        patch=config.patch,
+        patch=max(config.patch, largest_patch),
         small_images=config.small_images,
         on_error=config.on_error,
         held_out=DuplicateIndex((image[:, :, -3:] for image in held_out), config.near_duplicates or 0),
@@ -120,9 +122,13 @@ def open_source(
             why = f"none of the {len(files.validation)} images that are set aside for validation can be used"
         on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
-    plan = CropPlan(config.patch, config.scale, config.flip, config.rotate)
-    source = Source(store, plan, damage, print_)
+    source = Source(store, crop_plan(config), damage, print_)
     return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device)
+
+
+def crop_plan(config: DataConfig) -> CropPlan:
+    """How crops are sampled."""
+    return CropPlan(config.patch, config.scale, config.flip, config.rotate)
 
 
 def _open_reader(config: DataConfig, rules: int) -> tuple[list[Folder], Reader]:

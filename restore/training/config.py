@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from restore.config import Settings, find_config, known_keys, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.models.registry import DISCRIMINATORS, GENERATORS
+from restore.training.stage_config import Stage
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -330,6 +331,11 @@ class TrainConfig(Settings):
     space as last/.
     """
 
+    stages: tuple[Stage, ...] = ()
+    """Keys that take other values from some step on: `[{start: 1000, data: {patch: 192, batch: 4}, optimizer: {lr:
+    1e-4}}]`. A stage keeps the values of the one before, except those that it sets. For patches that grow, and for
+    fine-tuning.
+    """
     resume: ResumeConfig = ResumeConfig()
     """What may change when a run resumes. Change it to continue a run with, for example, another batch or patch."""
 
@@ -351,7 +357,34 @@ class TrainConfig(Settings):
             raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
         self._check_task()
         self._check_allowed()
+        self._check_stages()
         return self
+
+    def stage_configs(self) -> list[TrainConfig]:
+        """The config before the first stage, and in each stage; without stages themselves.
+
+        Raises:
+            ValueError: a stage sets a value that is not allowed.
+        """
+        values = self.model_dump() | {"stages": ()}
+        configs = [self.model_copy(update={"stages": ()})]
+        for number, stage in enumerate(self.stages):
+            values = stage.applied_to(values)
+            try:
+                configs.append(TrainConfig.model_validate(values))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(["stages", str(number), *map(str, first["loc"])])
+                raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        return configs
+
+    def _check_stages(self) -> None:
+        starts = [stage.start for stage in self.stages]
+        if starts != sorted(set(starts)):
+            raise ValueError("each of the stages must start after the one before")
+        if starts and starts[-1] >= self.total_steps:
+            raise ValueError(f"a stage starts at step {starts[-1]}, but total_steps is {self.total_steps}")
+        self.stage_configs()
 
     def _check_allowed(self) -> None:
         """Refuse entries of `resume.allow` that are no keys, or that can never change.
@@ -448,6 +481,7 @@ MAY_CHANGE = (
     "save_every",
     "keep_checkpoints",
     "resume",
+    "stages",
     # How it is validated. Other training images than before are refused.
     "validate_every",
     "best_by",

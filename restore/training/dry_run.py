@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.data.build import format_bytes
@@ -27,6 +28,7 @@ from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, make_stepper
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.ema import Ema
+from restore.training.lr_finder import rising_rates
 from restore.training.resume import resolved
 from restore.training.setup import (
     build_networks,
@@ -37,6 +39,7 @@ from restore.training.setup import (
     set_learning_rates,
     set_precision,
 )
+from restore.training.stages import StagePlan, parts_of, plan_stages
 from restore.training.step import StepContext, TrainableNetwork, discriminator_input, train_step
 from restore.training.validation import open_validator, save_grid
 
@@ -65,12 +68,15 @@ class Preview:
 
 
 @restored_cuda_flags()
-def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: None) -> Preview:
+def preview(
+    config: TrainConfig, on_event: Callable[[str], None] = lambda line: None, *, lr_finder: bool = False
+) -> Preview:
     """Build everything that training builds, do a few steps on the device, and discard them.
 
     Args:
-        config: `out` must be set; only `out/dry_run.png` is written.
+        config: `out` must be set; only `out/dry_run.png` is written, and with `lr_finder` `out/lr_finder.png`.
         on_event: called with a line for each image or score that is left out.
+        lr_finder: also train G alone for up to 100 steps at rising learning rates, and suggest one.
 
     Returns:
         The resolved config and the results. Memory and time are estimates, from steps with this batch and patch.
@@ -112,33 +118,69 @@ def preview(config: TrainConfig, on_event: Callable[[str], None] = lambda line: 
     facts.append(f"data: {len(source.store)} images, {cached} cached; {len(validation)} for validation")
 
     ema = Ema(generator, config.ema)
-    benchmark = StepBenchmark(config, source, context, g, d, ema, share // config.grad_accumulation)
-    steps_without_d = min(config.loss.adversarial_start, config.total_steps) if d else 0
-    with benchmark.explain_out_of_memory(exit_code=2):
-        seconds_without_d = benchmark.seconds(None) if steps_without_d else 0.0
-        seconds_with_d = benchmark.seconds(d)
+    plans = plan_stages(config)
+    costs = [_stage_cost(plan, source, context, g, d, ema, processes) for plan in plans]
     started = time.perf_counter()
     validator.scores(ema.model, validation[:1], fabric)
     validation_seconds = (time.perf_counter() - started) * len(validation)
 
     validations = math.ceil(config.total_steps / config.validate_every)
-    seconds = (
-        steps_without_d * seconds_without_d
-        + (config.total_steps - steps_without_d) * seconds_with_d
-        + validations * validation_seconds
-    )
+    seconds = sum(cost for cost, _ in costs) + validations * validation_seconds
     where = f"{device}, {precision}" + (f" (one of {processes} processes)" if processes > 1 else "")
-    before_d = f" ({seconds_without_d:.3g} s before D joins)" if steps_without_d else ""
+    stages = [f"stage {p.number}, from step {p.steps.start}: {line}" for p, (_, line) in zip(plans, costs)]
     facts += [
-        f"measured on {where}: {seconds_with_d:.3g} s per step of {share} × {side}²{before_d}, "
-        f"{validation_seconds:.3g} s per validation",
+        f"measured on {where}: {costs[0][1]}, {validation_seconds:.3g} s per validation",
+        *stages[1:],
         f"memory, about: {_peak_memory(device)}",
         f"time, about: {format_duration(seconds)} for {config.total_steps} steps and {validations} validations, "
         "with the current load of the machine",
         f"a batch, damaged | mask | clean: {printable(image)}",
     ]
+    if lr_finder:
+        facts.append(_find_rate(config, source, context, fabric, precision))
     text = yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)
     return Preview(text, facts, image, seconds)
+
+
+def _stage_cost(
+    plan: StagePlan,
+    source: Source,
+    context: StepContext,
+    g: TrainableNetwork,
+    d: TrainableNetwork | None,
+    ema: Ema,
+    processes: int,
+) -> tuple[float, str]:
+    """Seconds of all steps of a stage, and a line about one of them."""
+    now = plan.config
+    share = now.data.batch // processes
+    staged, its_context = parts_of(plan, source, context)
+    benchmark = StepBenchmark(now, staged, its_context, g, d, ema, share // now.grad_accumulation)
+    steps_without_d = len(range(plan.steps.start, min(plan.steps.stop, now.loss.adversarial_start))) if d else 0
+    with benchmark.explain_out_of_memory(exit_code=2):
+        seconds_without_d = benchmark.seconds(None) if steps_without_d else 0.0
+        seconds_with_d = benchmark.seconds(d)
+    seconds = steps_without_d * seconds_without_d + (len(plan.steps) - steps_without_d) * seconds_with_d
+    before_d = f" ({seconds_without_d:.3g} s before D joins)" if steps_without_d else ""
+    return seconds, f"{seconds_with_d:.3g} s per step of {share} × {now.data.patch}²{before_d}"
+
+
+def _find_rate(config: TrainConfig, source: Source, context: StepContext, fabric: Fabric, precision: str) -> str:
+    """A line about the learning rates at which the loss of G alone falls; the curve is drawn into the run's folder."""
+    assert config.out is not None
+    generator, _ = build_networks(config)  # the measured steps have changed the other one
+    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
+    with BatchStream(source, seed=config.seed, start=0, count=config.data.batch) as stream:
+        found = rising_rates(g, stream.__next__, config.grad_accumulation, context)
+    curve = config.out / "lr_finder.png"
+    found.draw(curve)
+    if found.suggestion is None:
+        return f"learning rate: the loss of G does not fall within {len(found.rates)} steps: {printable(curve)}"
+    lowest = found.rates[found.losses.index(min(found.losses))]
+    return (
+        f"learning rate, for G alone: the loss falls most steeply at {found.suggestion:.1e} and is lowest at "
+        f"{lowest:.1e} (optimizer.lr is {config.optimizer.lr:g}): {printable(curve)}"
+    )
 
 
 def format_duration(seconds: float) -> str:

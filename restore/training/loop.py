@@ -15,14 +15,12 @@ from pathlib import Path
 import torch
 
 from restore.checkpoints import save_weights
-from restore.data.loader import BatchStream
 from restore.devices import restored_cuda_flags
 from restore.errors import RestoreError
 from restore.hashed_random import key
 from restore.models.registry import count_parameters
 from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import TrainConfig
-from restore.training.cuda_graph import make_stepper
 from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.dry_run import StepBenchmark
@@ -36,9 +34,9 @@ from restore.training.setup import (
     make_trainable,
     open_data,
     open_fabric,
-    set_learning_rates,
     set_precision,
 )
+from restore.training.stages import Stages
 from restore.training.step import TrainableNetwork
 from restore.training.validation import is_better, open_validator, save_grid
 
@@ -146,20 +144,11 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
             for change in changes:
                 callbacks.on_event(f"changed at step {start}: {change}")
 
-        share = config.data.batch // fabric.world_size
         drawn = int(facts.get("batches", start))  # states of earlier versions: every step used one batch
-        stream = BatchStream(source, seed=config.seed, start=drawn, count=share, first=fabric.global_rank * share)
-        make_step = make_stepper(
-            context,
-            device,
-            cuda_graph=config.cuda_graph and g.kernels is None,
-            paused=stream.paused,
-            on_event=callbacks.on_event,
-        )
-        benchmark = StepBenchmark(config, source, context, g, d, ema, share // config.grad_accumulation)
-        step, clock, timed_from = start, time.perf_counter(), start
+        stages = Stages(config, source, context, g, d, ema, callbacks.on_event)
+        step, images, clock = start, 0, time.perf_counter()
         last = start >= config.total_steps or _should_stop_early(config, without_better)
-        with _stop_requests() as stop_requested, stream:
+        with _stop_requests() as stop_requested, stages:
             if not start:  # the scores of the initial weights, for comparison
                 scores = validator.scores(ema.model, validation, fabric)
                 run.log({"step": 0, **_validation_values(scores)})
@@ -167,15 +156,19 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
             while not last:
                 # A step of D and G on this process's share of the batch (see step.py), and the average of the weights.
                 torch.manual_seed(key(config.seed, _DROPOUT, step, fabric.global_rank))
-                set_learning_rates(g, d, config.optimizer, step, config.total_steps, from_init=config.init is not None)
-                active_d = d if step >= config.loss.adversarial_start else None
+                stage = stages.at(step, drawn)
+                now = stage.plan.config
+                stage.set_learning_rates(g, d, step)
+                active_d = d if step >= now.loss.adversarial_start else None
+                benchmark = StepBenchmark(now, stage.source, stage.context, g, d, ema, stage.images_at_a_time)
                 with benchmark.explain_out_of_memory(exit_code=1):
-                    batches, d_batches = draw(stream.__next__, config.grad_accumulation, fresh_d_batches(config, step))
+                    batches, d_batches = draw(stage.stream.__next__, now.grad_accumulation, fresh_d_batches(now, step))
                     drawn += 1 + len(d_batches)
-                    terms = make_step(
-                        g, active_d, batches, context,
-                        d_batches=d_batches, apply_r1=step % config.loss.r1_interval == 0,
+                    terms = stage.make_step(
+                        g, active_d, batches, stage.context,
+                        d_batches=d_batches, apply_r1=step % now.loss.r1_interval == 0,
                     )  # fmt: skip
+                images += now.data.batch
                 ema.update(g.network, step)
                 if config.task == "restoration":  # most masks are almost empty, so a detector's outputs may be alike
                     monitor.add_thumbnails(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
@@ -191,7 +184,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                     monitor.check(step, values, int(values.pop("skipped_in_a_row")))
                     values["lr"] = g.optimizer.param_groups[0]["rate"]
                     seconds = time.perf_counter() - clock
-                    values["images_per_second"] = (step - timed_from) * config.data.batch / seconds
+                    values["images_per_second"] = images / seconds
                     run.log({"step": step, **{k: v for k, v in values.items() if math.isfinite(v)}})
                     callbacks.logged(step, config.total_steps, values)
                 if to_validate:

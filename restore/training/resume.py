@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from restore.checkpoints import read_state_facts
 from restore.config import read_yaml, rename_old_keys
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.errors import RestoreError
@@ -48,12 +49,26 @@ def find_changes(out: Path, config: TrainConfig) -> list[Change]:
     file = out / "config.yaml"
     if not file.exists():
         return []
-    changes = list(_differences(_flat(_in_current_form(read_yaml(file))), _flat(resolved(config))))
+    before, now = _in_current_form(read_yaml(file)), resolved(config)
+    changes = list(_differences(_flat(before), _flat(now)))
     allowed = (*MAY_CHANGE, *config.resume.allow)
+    past = [_stages_before(_saved_step(out), values) for values in (before, now)]
+    if past[0] != past[1] and "stages" not in config.resume.allow:
+        raise _refusal(out, [Change("stages", *past)])
     refused = [c for c in changes if is_within(c.key, FIXED) or not is_within(c.key, allowed)]
     if refused:
         raise _refusal(out, refused)
     return changes
+
+
+def _saved_step(out: Path) -> int:
+    state = out / "last" / "state.safetensors"
+    return int(read_state_facts(state)["step"]) if state.exists() else 0
+
+
+def _stages_before(step: int, values: Mapping[str, Any]) -> list[Any]:
+    """The stages that began before a step, which can change no more."""
+    return [stage for stage in values.get("stages") or () if stage["start"] < step]
 
 
 def _refusal(out: Path, refused: list[Change]) -> RestoreError:
@@ -90,7 +105,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under dotted keys: `damage.steps.3.sigma`. Lists without mappings, such as ranges, stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        if key != "stages" and isinstance(value, list) and any(isinstance(part, dict) for part in value):
             value = {str(number): part for number, part in enumerate(value)}
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

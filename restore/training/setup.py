@@ -105,11 +105,13 @@ def build_networks(
                 load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)
         else:
             load_fitting(generator, with_new_channels(read_any(path, "g"), generator), path, on_event)
-    patch = config.data.patch
-    if patch % generator.multiple:
-        raise RestoreError(f"must be a multiple of {generator.multiple} for this model", where=f"data.patch = {patch}")
-    if patch < generator.smallest_side:
-        raise RestoreError(f"must be at least {generator.smallest_side} for this model", where=f"data.patch = {patch}")
+    patches = [values.data.patch for values in config.stage_configs()]
+    for patch in patches:
+        multiple, least, where = generator.multiple, generator.smallest_side, f"data.patch = {patch}"
+        if patch % multiple:
+            raise RestoreError(f"must be a multiple of {multiple} for this model", where=where)
+        if patch < least:
+            raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
     channels = 7 if generator.takes_mask else 6
@@ -120,7 +122,7 @@ def build_networks(
         path = find_discriminator(config.discriminator.init)
         with _hint_at_fitting():
             load_discriminator(discriminator, path, strict=config.init_strict, on_event=on_event)
-    _refuse_small_patch(discriminator, channels, patch, generator.multiple)
+    _refuse_small_patch(discriminator, channels, min(patches), generator.multiple)
     if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
         raise RestoreError(
             "wgan-gp needs a discriminator without batch norm",
@@ -186,11 +188,7 @@ def make_trainable(
     # Tensor cores and half precision are fastest in channels_last; float32 on a CPU is slower in it.
     fast = device.type == "cuda" or precision in ("bf16", "fp16")
     network.to(device).to(memory_format=torch.channels_last if fast else torch.contiguous_format)
-    rate, betas, clip = optimizer.lr, optimizer.betas, optimizer.clip_norm
-    if is_discriminator:
-        rate = optimizer.lr_discriminator or rate
-        betas = optimizer.betas_discriminator or betas
-        clip = optimizer.clip_norm_discriminator
+    rate, betas, clip = _optimizer_values(optimizer, is_discriminator)
     compiled: Any = torch.compile(network) if config.compile else network
     on_cuda = device.type == "cuda"
     kernels = None
@@ -219,6 +217,26 @@ def make_trainable(
     trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adamw, scaler, clip, scales, kernels)
     trainable.skipped = trainable.skipped.to(device)
     return trainable
+
+
+def _optimizer_values(
+    optimizer: OptimizerConfig, is_discriminator: bool
+) -> tuple[float, tuple[float, float], float | None]:
+    """Full rate, betas and clipping norm of a network."""
+    if not is_discriminator:
+        return optimizer.lr, optimizer.betas, optimizer.clip_norm
+    rate, betas = optimizer.lr_discriminator or optimizer.lr, optimizer.betas_discriminator or optimizer.betas
+    return rate, betas, optimizer.clip_norm_discriminator
+
+
+def set_optimizer(network: TrainableNetwork, config: TrainConfig, *, is_discriminator: bool) -> None:
+    """Give a network the full rates, betas, decay and clipping of a config. What the optimizer has averaged stays."""
+    rate, betas, network.clip_norm = _optimizer_values(config.optimizer, is_discriminator)
+    for group in network.optimizer.param_groups:
+        group |= {"full_rate": rate, "betas": betas, "weight_decay": config.optimizer.weight_decay}
+    if network.kernels is not None:
+        for group in network.kernels.optimizer.param_groups:
+            group |= {"full_rate": config.optimizer.lr_kernels, "weight_decay": config.optimizer.weight_decay}
 
 
 def set_learning_rates(
@@ -297,6 +315,7 @@ def open_data(
         processes=config.devices,
         rules=RULES if config.out is None else RunFolder.data_rules(config.out),
         expected=_expected_images(config),
+        largest_patch=max(values.data.patch for values in config.stage_configs()),
     )
 
 
