@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
@@ -48,6 +51,35 @@ class CollapseMonitor:
         self._pixel_losses: deque[float] = deque(maxlen=4 * config.patience)
         self._lowest_pixel_loss = math.inf
         self._sensitivities: deque[float] = deque(maxlen=config.patience)
+
+    def state(self, fabric: Fabric) -> dict[str, Any]:
+        """What a resumed run needs to log and check the same values, as plain values. Call it on all processes."""
+        thumbnails = [torch.cat(list(images)) for images in (self._outputs, self._cleans) if images]
+        if fabric.world_size > 1:  # each process has its own
+            thumbnails = [fabric.all_gather(images) for images in thumbnails]  # type: ignore[misc]
+        else:
+            thumbnails = [images[None] for images in thumbnails]
+        return {
+            "thumbnails": [images.tolist() for images in thumbnails],
+            "norms": [[step, norm.item()] for step, norm in self._norms],
+            "lines_in_a_row": self._lines_in_a_row,
+            "pixel_losses": list(self._pixel_losses),
+            "lowest_pixel_loss": self._lowest_pixel_loss if math.isfinite(self._lowest_pixel_loss) else None,
+            "sensitivities": list(self._sensitivities),
+        }
+
+    def load(self, state: Mapping[str, Any], fabric: Fabric) -> None:
+        """Continue from a `state`; of a run with another number of processes, without thumbnails."""
+        device = fabric.device
+        for images, saved in zip((self._outputs, self._cleans), state["thumbnails"]):
+            if len(saved) == fabric.world_size:
+                images.extend(torch.tensor(saved[fabric.global_rank], device=device).split(1))
+        if self._filters and state["norms"]:
+            self._norms = deque((step, torch.tensor(norm, device=device)) for step, norm in state["norms"])
+        self._lines_in_a_row = dict(state["lines_in_a_row"])
+        self._pixel_losses.extend(state["pixel_losses"])
+        self._lowest_pixel_loss = math.inf if state["lowest_pixel_loss"] is None else state["lowest_pixel_loss"]
+        self._sensitivities.extend(state["sensitivities"])
 
     def add_thumbnails(self, output: Tensor, clean: Tensor) -> None:
         """Add the thumbnails of a step's first image, 1×3×h×w each: restored and clean."""

@@ -136,6 +136,10 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
             run.log({"step": start, "changed": {c.key: {"was": c.before, "is": c.now} for c in changes}})
         d_start = max(start, config.loss.adversarial_start)
         monitor = CollapseMonitor(config.collapse, config.loss.adversarial, out, discriminator, d_start)
+        if "monitor" in facts:
+            monitor.load(facts["monitor"], fabric)
+        for network, counts in zip(trained, facts.get("skipped", ())):
+            network.skipped.copy_(torch.tensor(counts))
         callbacks.on_event(
             f"{f'resumed at step {start}' if start else 'new run'} in {out}: "
             f"{count_parameters(generator) / 1e6:.2f} M parameters, {fabric.world_size} × {device.type}, {precision}"
@@ -221,6 +225,8 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                         "batches": drawn,
                         "best": best,
                         "without_better": without_better,
+                        "monitor": monitor.state(fabric),
+                        "skipped": [network.skipped.tolist() for network in trained],
                         "pictures": source.fingerprint,  # the key of states that exist already
                     }
                     on_rank_zero(fabric, partial(run.save, parts, facts))

@@ -1,5 +1,6 @@
 """A run that was stopped, however, ends as one never stopped; and a folder with other files is left alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -186,3 +187,21 @@ def test_several_updates_of_d_go_on_with_the_images_that_were_next(
     assert train(parts).step == 3
     assert train(parts).finished
     assert_same_end(whole, parts)
+
+
+def test_a_resumed_run_logs_what_one_never_stopped_logs(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = QUICK | {"total_steps": 14, "validate_every": 7, "loss": {"adversarial": "hinge", "adversarial_start": 2}}
+    whole, parts = (config(clean, tmp_path / name, **changes) for name in ("whole", "parts"))
+    train(whole)
+    asked = iter([False] * 8 + [True])
+    monkeypatch.setattr(loop_module, "any_rank", lambda fabric, here: next(asked, False))
+    assert train(parts).step == 9
+    assert train(parts).finished
+    logs = []
+    for name in ("whole", "parts"):
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        logs.append([{k: v for k, v in line.items() if k != "images_per_second"} for line in lines])
+    assert logs[0] == logs[1]
+    assert {"diversity", "d_growth", "skipped"} <= set(logs[0][-2]), "what looks back over many steps"
