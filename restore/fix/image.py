@@ -24,7 +24,8 @@ from restore.fix.run import ModelLike, models_for, open_models, resolved_setting
 from restore.fix.stages import Stages
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes
 from restore.images.decoder_output import check_size
-from restore.images.encode import encode, without_metadata
+from restore.images.encode import encode
+from restore.images.fit_to_format import without_metadata
 from restore.images.read import check_mask_size
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ from restore.fix.steps import (
 )
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
 from restore.images.decoder_output import DamagedFile, notes_of_copy
-from restore.images.encode import encode, without_metadata
+from restore.images.encode import encode
+from restore.images.fit_to_format import without_metadata
 from restore.signals import defer_signals
 
 if TYPE_CHECKING:

@@ -9,8 +9,12 @@ import numpy as np
 
 from restore.images.decode import decode
 from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
+from restore.images.metadata import jpeg
 from restore.images.metadata.boxes import boxes_in
 from restore.images.metadata.exif import orientation_of
+
+#: Boxes that hold for the unrepaired image alone.
+_LOST = {b"jumb": "its content credentials (C2PA)", b"jhgm": "its HDR gain map"}
 
 
 def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:
@@ -31,8 +35,11 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
     except Exception as error:  # its messages are about the library itself
         what = "the JPEG XL cannot be decoded: broken data"
         raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1) from error
+    lost = left_out_of(data)
     if is_jpeg:  # a JPEG that JPEG XL has compressed further, without loss
         output = decode(pixels, "jpeg", name, max_pixels=max_pixels)
+        lost = [*lost, *jpeg.contents(jpeg.read_header(pixels).passthrough)]
+        output.notes.extend(f"{what} is left out" for what in lost)
         if "exif-data" in output.fields:
             output.orientation = orientation_of(output.fields["exif-data"])
         return output
@@ -57,7 +64,14 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
         bits=8 * values.dtype.itemsize,
         white={1: 255.0, 2: 65535.0, 4: 1.0}[values.dtype.itemsize],
         fields={key: block for key, block in fields.items() if block},
+        notes=[f"{what} is left out" for what in lost],
     )
+
+
+def left_out_of(data: bytes) -> list[str]:
+    """What boxes of a container hold that is not kept, in words."""
+    kinds = dict.fromkeys(box.kind for box in boxes_in(data, 0, len(data), cut=True))
+    return [_LOST[kind] for kind in kinds if kind in _LOST]
 
 
 def size_in_header(data: bytes) -> tuple[int, int]:

@@ -26,9 +26,8 @@ from restore.images.encode import (
     DEFAULT_QUALITY,
     PNG_LEVEL,
     with_header,
-    without_foreign_parts,
-    without_metadata,
 )
+from restore.images.fit_to_format import without_foreign_parts, without_metadata
 from restore.images.formats import format_of
 from restore.images.image import DecodedImage
 from restore.images.metadata import jpeg, png, tiff, tiff_pages

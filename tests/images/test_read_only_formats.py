@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from restore.errors import RestoreError
 from restore.images import UnsupportedFile, read_image
 from restore.images.decoder_output import DamagedFile, ImageTooLarge
-from restore.images.jpeg_xl import size_in_header
+from restore.images.jpeg_xl import left_out_of, size_in_header
 from restore.images.read import image_from_bytes
 from tests.fix.conftest import Inverter, fix_with, plan_with, save
 
@@ -232,6 +232,17 @@ def test_a_jpeg_in_jpeg_xl_is_that_jpeg(tmp_path):
         image.save(tmp_path / "x.jxl", lossless_jpeg=True)
     turned = read_image(tmp_path / "x.jpg")
     assert np.array_equal(read_image(tmp_path / "x.jxl").pixels, turned.pixels)
+
+
+def test_what_jpeg_xl_holds_besides_is_told(tmp_path):
+    start = b"\0\0\0\x0cJXL \r\n\x87\n"
+    data = start + box(b"jumb", b"signed") + box(b"jxlc", b"\xff\x0a") + box(b"jhgm", b"map")
+    assert left_out_of(data) == ["its content credentials (C2PA)", "its HDR gain map"]
+    pytest.importorskip("pillow_jxl")
+    Image.fromarray(np.repeat(PIXELS, 3, axis=0)).save(tmp_path / "x.jpg", comment=b"a comment")
+    with Image.open(tmp_path / "x.jpg") as image:
+        image.save(tmp_path / "x.jxl", lossless_jpeg=True)
+    assert read_image(tmp_path / "x.jxl").notes == ["the comment is left out"]
 
 
 def test_broken_jpeg_xl_and_a_missing_package(monkeypatch):

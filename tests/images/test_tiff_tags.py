@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from restore.images import image_from_bytes, read_image, write_image
-from restore.images.encode import encode, without_metadata
+from restore.images.encode import encode
+from restore.images.fit_to_format import without_metadata
 from restore.images.metadata import tiff, tiff_pages
 from tests.images.tiffs import build, noise, plain, tags_of
 
