@@ -26,7 +26,9 @@ def alone(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(clean: Path, out: Path, extra: list[str], launcher: tuple[str, ...] = ()) -> Path:
     settings = config(
         clean, out, total_steps=STEPS, log_every=1, validate_every=STEPS, save_every=STEPS, model=SMALL_NET,
-        discriminator={"args": {"ndf": 8, "norm": "none", "spectral_norm": True}},
+        # Holes of different sizes, and patches of 16 px: the processes count unequal numbers of patches.
+        damage=[{"name": "boxes", "count": [1, 2], "side": [60, 300]}],
+        discriminator={"args": {"ndf": 8, "n_layers": 1, "norm": "none", "spectral_norm": True}},
         loss={"adversarial": "hinge", "adversarial_start": 5, "hole_weight": 6},
     )  # fmt: skip
     file = out.parent / "small.yaml"
@@ -55,7 +57,9 @@ def test_two_processes_with_half_the_batch_lose_as_one(
         assert ("d" in one) == (one["step"] > 5)
         for name in ("pixel", "d", "g_adversarial"):
             if name in one:
-                assert two[name] == pytest.approx(one[name], abs=1e-4), f"{name} at step {one['step']}"
+                # Once D has been updated, Adam has made steps of rounding.
+                tolerance = 1e-5 if name == "d" and one["step"] == 6 else 1e-4
+                assert two[name] == pytest.approx(one[name], abs=tolerance), f"{name} at step {one['step']}"
     validated = [
         [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if "validation_psnr" in line]
         for out in (alone, shared)
