@@ -52,8 +52,9 @@ class DiscriminatorConfig(NetworkConfig):
     builder: str = "patchgan"
     """Kind of discriminator; `patchgan` is the only one."""
     init: str | None = None
-    """Start D from these weights, beside `init` for G: the folder of a run or its `last/` (the last state), a state, a
-    folder with pix2pix's `latest_net_D.pth`, or a file. null: random weights.
+    """Start D from these weights: the folder of a run or its `last/` (the last state), a state, a folder with pix2pix's
+    `latest_net_D.pth`, or a file. If `init` names the same run, G starts from its last state, too, instead of the best
+    step. null: random weights.
     """
     steps: int = Field(1, ge=1)
     """Updates of D for each of G: 5 with wgan-gp; more than 1 if D is too weak. With more than 1, each takes a batch of

@@ -100,6 +100,8 @@ def build_networks(
     generator.init_for_training()
     if config.init is not None and use_init:
         path = find_initial(config.init)
+        if config.init == config.discriminator.init and path.name == "best.safetensors":
+            path = find_discriminator(config.init)  # G and D have trained each other: both from the last state
         if config.init_strict:
             with _hint_at_fitting():
                 load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)

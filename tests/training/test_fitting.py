@@ -62,6 +62,9 @@ def test_d_goes_on_from_a_run_with_a_new_optimizer(clean: Path, tmp_path: Path) 
     trained = read_any(tmp_path / "a" / "last" / "state.safetensors", "d")
     assert all(torch.equal(value, trained[name]) for name, value in d.state_dict().items())
     assert not equal(d, fresh)
+    g, _ = build_networks(again.model_copy(update={"init": str(tmp_path / "a")}))
+    averaged = read_any(tmp_path / "a" / "last" / "state.safetensors", "g")
+    assert all(torch.equal(value, averaged[name]) for name, value in g.state_dict().items()), "of the same moment"
     assert train(again).finished
     for name in ("a/last", "a/last/state.safetensors", "a"):
         assert find_discriminator(str(tmp_path / name)).name == "state.safetensors"
