@@ -148,11 +148,13 @@ class LossConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """The optimizers of both networks: AdamW, and on request Muon for G."""
+    """The optimizers of both networks: AdamW, and on request another for G."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
+    kind: Literal["adamw", "muon", "schedule-free"] = "adamw"
     """Optimizer of G; D always has AdamW. muon: Muon for the kernels of convolutions, and AdamW for all else; try it if
-    steps are expensive, because it needs fewer. It needs PyTorch 2.9, and fp32 or bf16.
+    steps are expensive, because it needs fewer. It needs PyTorch 2.9, and fp32 or bf16. schedule-free: AdamW without a
+    schedule, whose averaged weights take the place of `ema`; for runs of unknown length. It needs the extra
+    `schedule-free`, and a higher rate than AdamW.
     """
     lr_kernels: float = Field(0.01, gt=0)
     """Peak learning rate of Muon, with `kind: muon`. Lower it if the loss jumps."""

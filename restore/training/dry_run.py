@@ -261,7 +261,7 @@ class StepBenchmark:
         """Measure the time of a step, after a warm-up of caches, allocators and compilers."""
         count, device = self.part * self.config.grad_accumulation, self.source.store.device
         with BatchStream(self.source, seed=self.config.seed, start=0, count=count) as stream:
-            cuda_graph = self.config.cuda_graph and self.g.kernels is None
+            cuda_graph = self.config.cuda_graph and self.g.is_recordable
             make_step = make_stepper(self.context, device, cuda_graph=cuda_graph, paused=stream.paused)
             warm_up = _WARM_UP_STEPS if device.type == "cuda" else 1
             for step in range(warm_up):

@@ -27,6 +27,7 @@ from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
 from restore.training.resume import find_changes
 from restore.training.run_dir import Follower, RunFolder, Savable
+from restore.training.schedule_free import averaged_weights, counters
 from restore.training.setup import (
     build_networks,
     describe,
@@ -131,6 +132,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         start, best, without_better = int(facts["step"]), dict(facts["best"]), int(facts.get("without_better", 0))
         if fabric.broadcast(start) != start:
             raise RestoreError("not visible on every machine", where=out, hint="put out= on a shared disk")
+        g.optimizer.param_groups[0].update(facts.get("counters", {}))
         run.truncate_log(start)
         if start and changes:
             run.log({"step": start, "changed": {c.key: {"was": c.before, "is": c.now} for c in changes}})
@@ -173,7 +175,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                         d_batches=d_batches, apply_r1=step % now.loss.r1_interval == 0,
                     )  # fmt: skip
                 images += now.data.batch
-                ema.update(g.network, step)
+                ema.update(g.network, step, averaged_weights(g.optimizer))
                 if config.task == "restoration":  # most masks are almost empty, so a detector's outputs may be alike
                     monitor.add_thumbnails(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
@@ -223,6 +225,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                     facts = {
                         "step": step,
                         "batches": drawn,
+                        "counters": counters(g.optimizer),
                         "best": best,
                         "without_better": without_better,
                         "monitor": monitor.state(fabric),

@@ -31,6 +31,7 @@ from restore.training.fitting import find_discriminator, load_discriminator, loa
 from restore.training.initial import find_initial, read_initial
 from restore.training.muon import KernelMuon
 from restore.training.run_dir import RunFolder
+from restore.training.schedule_free import is_schedule_free, open_schedule_free
 from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
@@ -183,7 +184,8 @@ def make_trainable(
     """Move a network to its device and give it an optimizer and a scaler; compile it if the config says so.
 
     Raises:
-        RestoreError: Muon does not work with the precision, or with this version of PyTorch.
+        RestoreError: the kind of optimizer does not work with the precision or the version of PyTorch, or is not
+            installed.
     """
     optimizer = config.optimizer
     device = fabric.device
@@ -201,22 +203,26 @@ def make_trainable(
         kernels = KernelMuon([p for p in parameters if p.ndim > 1], optimizer.lr_kernels, optimizer.weight_decay)
         kernels.optimizer.param_groups[0]["full_rate"] = optimizer.lr_kernels
         parameters = [p for p in parameters if p.ndim <= 1]
-    adamw = torch.optim.AdamW(
-        parameters,
-        lr=torch.tensor(rate, device=device) if on_cuda else rate,  # a tensor, since CUDA graphs record numbers
-        betas=betas,
-        weight_decay=optimizer.weight_decay,
-        fused=on_cuda or device.type == "cpu",
-        capturable=on_cuda,
-    )
-    # PyTorch warns about steps of a capturable optimizer outside of a graph; the first steps of a run are.
-    adamw._warned_capturable_if_run_uncaptured = True
+    adam: torch.optim.Optimizer
+    if optimizer.kind == "schedule-free" and not is_discriminator:
+        adam = open_schedule_free(parameters, rate, betas, optimizer.weight_decay)
+    else:
+        adam = torch.optim.AdamW(
+            parameters,
+            lr=torch.tensor(rate, device=device) if on_cuda else rate,  # a tensor, since CUDA graphs record numbers
+            betas=betas,
+            weight_decay=optimizer.weight_decay,
+            fused=on_cuda or device.type == "cpu",
+            capturable=on_cuda,
+        )
+        # PyTorch warns about steps of a capturable optimizer outside of a graph; the first steps of a run are.
+        adam._warned_capturable_if_run_uncaptured = True
     # The rate of each step is a fraction of this one, which schedules must not lose.
-    adamw.param_groups[0]["full_rate"] = rate
+    adam.param_groups[0]["full_rate"] = rate
     scales = precision == "fp16"
     # PyTorch's default scale, 2¹⁶, makes more of the first steps overflow, which are then skipped.
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
-    trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adamw, scaler, clip, scales, kernels)
+    trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adam, scaler, clip, scales, kernels)
     trainable.skipped = trainable.skipped.to(device)
     return trainable
 
@@ -251,18 +257,20 @@ def set_learning_rates(
         d: the discriminator, or None.
         config: schedule and warm-up.
         step: from 0.
-        total: steps of the run.
+        total: steps of the run. The schedule leaves out a schedule-free G.
         from_init: the run started from `init`, so there is a warm-up even if the config has none.
     """
     warmup = config.warmup_steps or (_INIT_WARMUP_STEPS if from_init else 0)
-    factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    warm = min(1.0, (step + 1) / warmup) if warmup else 1.0
     progress = step / total
+    scheduled = warm
     if config.schedule == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * progress))
+        scheduled *= 0.5 * (1 + math.cos(math.pi * progress))
     elif config.schedule == "linear":
-        factor *= min(1.0, 2 * (1 - progress))
+        scheduled *= min(1.0, 2 * (1 - progress))
     for network in (g, d):
         if network is not None:
+            factor = warm if is_schedule_free(network.optimizer) else scheduled
             for group in network.param_groups:
                 group["rate"] = group["full_rate"] * factor
                 if isinstance(group["lr"], Tensor):

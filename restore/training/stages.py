@@ -145,7 +145,7 @@ class Stages:
         share = config.data.batch // fabric.world_size
         stream = BatchStream(source, seed=config.seed, start=drawn, count=share, first=fabric.global_rank * share)
         g = self._trained[0]
-        cuda_graph = config.cuda_graph and g is not None and g.kernels is None
+        cuda_graph = config.cuda_graph and g is not None and g.is_recordable
         make_step = make_stepper(
             context, fabric.device, cuda_graph=cuda_graph, paused=stream.paused, on_event=self._on_event
         )

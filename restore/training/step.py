@@ -77,7 +77,7 @@ class TrainableNetwork:
         if self.scales:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.optimizer.defaults["fused"]:
+        elif self.optimizer.defaults.get("fused"):
             # Set by GradScaler otherwise: the fused kernel makes no update if `found_inf` is 1.
             self.optimizer.grad_scale, self.optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -93,6 +93,11 @@ class TrainableNetwork:
         self.network.zero_grad(set_to_none=True)
         if self.scales:
             self.scaler.update(self.scaler.get_scale())
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether a step can be recorded as a CUDA graph: the optimizer itself skips steps with NaN or Inf."""
+        return self.kernels is None and bool(self.optimizer.defaults.get("fused"))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
