@@ -60,7 +60,7 @@ def assemble_image(
     _leave_out(parts, notes)
     exif, xmp, passthrough = parts.exif, parts.xmp, parts.passthrough
     orientation = _orientation(kind, output, exif)
-    values = _upright(output.values, orientation)
+    values = upright(output.values, orientation)
     if orientation != 1 and kind == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
         notes.append("GeoTIFF tags are left out, because the image was turned")
     dpi, shape = resolution.settle(parts.resolution, None if exif is None else resolution.in_exif(exif), notes)
@@ -269,7 +269,7 @@ def _leave_out(parts: _Parts, notes: list[str]) -> None:
 def _colors(
     icc: bytes | None, parts: _Parts, channels: int, notes: list[str]
 ) -> tuple[bytes | None, StatedColors | None]:
-    """The profile of an image with so many color channels, and what it stands for if the file has no valid one."""
+    """The profile of an image with this number of color channels, and what it stands for if the file has none."""
     stated, broken = None, parts.broken_profile if icc is None else ""
     if icc is not None:
         try:
@@ -294,7 +294,7 @@ def _orientation(kind: str, output: DecoderOutput, exif: bytes | None) -> int:
     return orientation_of(exif)
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """A view of an H×W(×C) array, turned upright (EXIF 2.32, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

@@ -67,27 +67,30 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
     if icc[16:20] != {1: b"GRAY", 3: b"RGB "}[channels]:
         kind = icc[16:20].decode("ascii", "replace").strip()
         raise ValueError(f"the color profile is for {kind} images")
-    tags = _tags(icc)
-    profile: Profile
+    levels = np.linspace(0, 1, 9, dtype=np.float32)
+    grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
     try:
-        if any(name in tags for name in (b"A2B0", b"A2B1", b"D2B1")) or icc[20:24] != b"XYZ ":
-            both_ways = any(name[:3] in (b"B2A", b"B2D") for name in tags)
-            profile = _TableProfile(icc, channels) if both_ways else _OneWayProfile(icc, channels)
-        elif channels == 1:
-            profile = _GrayProfile(_curve(tags[b"kTRC"]))
-        else:
-            matrix = np.stack([_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")], axis=1)
-            profile = _MatrixProfile(matrix, [tags[name] for name in (b"rTRC", b"gTRC", b"bTRC")])
-        levels = np.linspace(0, 1, 9, dtype=np.float32)
-        grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
-        in_srgb = profile.to_srgb(grid)
-        if not isinstance(profile, _OneWayProfile):  # its inversion takes a second
-            profile.from_srgb(in_srgb)
-    except (KeyError, struct.error, IndexError, np.linalg.LinAlgError, FloatingPointError) as error:
+        with np.errstate(all="ignore"):  # whose results are checked below
+            profile = _profile_of(icc, channels)
+            in_srgb = profile.to_srgb(grid)
+            if not isinstance(profile, _OneWayProfile):  # its inversion takes a second
+                profile.from_srgb(in_srgb)
+    except (KeyError, struct.error, IndexError, np.linalg.LinAlgError) as error:
         raise ValueError("the color profile is broken") from error
     if not np.isfinite(in_srgb).all():
         raise ValueError("the color profile is broken")
     return None if np.abs(in_srgb - grid).max() < _SAME else profile
+
+
+def _profile_of(icc: bytes, channels: int) -> Profile:
+    tags = _tags(icc)
+    if any(name in tags for name in (b"A2B0", b"A2B1", b"D2B1")) or icc[20:24] != b"XYZ ":
+        both_ways = any(name[:3] in (b"B2A", b"B2D") for name in tags)
+        return _TableProfile(icc, channels) if both_ways else _OneWayProfile(icc, channels)
+    if channels == 1:
+        return _GrayProfile(_curve(tags[b"kTRC"]))
+    matrix = np.stack([_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")], axis=1)
+    return _MatrixProfile(matrix, [tags[name] for name in (b"rTRC", b"gTRC", b"bTRC")])
 
 
 class _MatrixProfile:

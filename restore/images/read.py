@@ -14,7 +14,7 @@ import numpy as np
 
 from restore.errors import RestoreError
 from restore.files import not_found_message
-from restore.images.assemble import assemble_image
+from restore.images.assemble import assemble_image, upright
 from restore.images.decode import decode
 from restore.images.decoder_output import DamagedFile, DecoderOutput, ImageTooLarge
 from restore.images.formats import UnsupportedFile, format_of
@@ -198,7 +198,7 @@ def image_from_bytes(
             )  # fmt: skip
             remaining -= image.size[0] * image.size[1]
             if page_alone is not None:
-                image = _with_infrared(image, page_alone, name, found.masks.get(at, ()), remaining)
+                image = _with_infrared(image, page_alone, name, at, found.masks.get(at, ()), remaining)
         except RestoreError as error:
             if number == 1:
                 raise
@@ -240,7 +240,12 @@ def _pages_of_pdf(data: bytes, name: str | os.PathLike[str], *, max_pixels: int,
 
 
 def _with_infrared(
-    image: DecodedImage, file: bytearray, name: str | os.PathLike[str], masks: Sequence[int], max_pixels: int
+    image: DecodedImage,
+    file: bytearray,
+    name: str | os.PathLike[str],
+    page_at: int,
+    masks: Sequence[int],
+    max_pixels: int,
 ) -> DecodedImage:
     """The image with its scanner's infrared channel, which is a gray mask of the same size. Other masks are noted.
 
@@ -248,14 +253,18 @@ def _with_infrared(
         image: a page.
         file: the TIFF, which is changed.
         name: for messages.
-        masks: the positions of the masks that follow the page.
+        page_at: its position.
+        masks: the positions of the masks that follow it. One without an orientation has that of the page.
         max_pixels: as for `read_image`.
     """
+    orientation = tiff.read_header(file, page_at).number(tiff.ORIENTATION, 1)
     for at in masks:
         tiff_pages.isolate_page(file, at)
         header = tiff.read_header(file, at)
         if header.is_gray and header.number(tiff.BITS, 1) in (8, 16) and image.infrared is None:
             mask = _decode_page(cast(bytes, file), name, "tiff", page_at=at, max_pixels=max_pixels)
+            if tiff.ORIENTATION not in header.tags:
+                mask = replace(mask, pixels=np.ascontiguousarray(upright(mask.pixels, orientation)))
             if mask.gray and mask.size == image.size and mask.pixels.dtype != np.float32:
                 image = replace(image, infrared=mask)
                 image.notes.extend(f"the infrared channel: {note}" for note in mask.notes)

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from restore.images import (
     read_rgb8,
     write_image,
 )
+from restore.images.color import open_profile
 from restore.images.decode import decoder_message
 from restore.images.encode import encode
 from tests.images.profiles import ADOBE_RGB, matrix_profile
@@ -405,3 +407,14 @@ def test_pillow_stays_as_it_is_for_the_rest_of_the_process(tmp_path):
     done = subprocess.run([sys.executable, "-c", SIDE_EFFECTS, folder], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "broken.tif: the TIFF cannot be decoded" in done.stdout
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("gamma", [-1.0, -2.0, 30000.0])
+def test_a_profile_with_an_impossible_curve_is_broken_or_read_in_silence(gamma):
+    """A division by zero, or an overflow, on the way."""
+    para = b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(gamma * 65536))
+    plain = matrix_profile(*ADOBE_RGB)
+    at = plain.index(b"curv")
+    with suppress(ValueError):
+        open_profile(plain.replace(plain[at : at + len(para)], para), 3)

@@ -210,6 +210,16 @@ def test_a_file_of_smaller_copies_alone_has_an_image():
     assert np.array_equal(image.pixels, pixels)
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_infrared_channel_without_an_orientation_turns_with_its_page(orientation):
+    pixels, infrared = noise(), noise(channels=1, seed=2)
+    pages = plain(pixels, t274=(3, [orientation])), plain(infrared, t254=(4, [4]))
+    image = image_from_bytes(build(*pages), "x.tif", all_pages=True)
+    turns = {3: 2, 6: -1}[orientation]
+    assert np.array_equal(image.pixels, np.rot90(pixels, turns))
+    assert np.array_equal(image.infrared.pixels, np.rot90(infrared, turns))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_infrared_channel_of_a_scanner_is_kept(dtype):
     pixels, infrared = noise(dtype=np.uint16), noise(channels=1, dtype=dtype, seed=2)

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,9 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _JFIF_UNITS = {1: 1.0, 2: 1 / 2.54}
 _ICC = b"ICC_PROFILE\0"
 _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
-_COMMENT = 0xFE
+_START, _END, _SCAN, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
+#: In the data of a scan, 0xFF begins a marker unless 0x00 or the number of a restart follows (ITU-T T.81, B.1.1.5).
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 #: (marker, beginning) of segments that do not hold for another image, and what they are if a user would miss them. They
 #: describe the compressed data, are written anew, or show the image before the repair. All others are copied.
 _STALE: tuple[tuple[int, bytes, str], ...] = (
@@ -295,24 +298,34 @@ def with_density(data: bytes, dpi: tuple[float, float] | None, shape: tuple[floa
     return data[:2] + b"\xff\xe0\0\x10JFIF\0\1\1" + fields + b"\0\0" + data[2:]
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def end_of_image(data: Any, at: int) -> int | None:
+    """The position after the end marker of the JPEG that begins at a position; None if it is truncated."""
+    return next((end for marker, _, end in _markers(data, at) if marker == _END), None)
+
+
+def _segments(data: Any) -> Iterator[tuple[int, int, bytes]]:
     """(marker, position, body) up to the first scan."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)
-            if at < 0:
-                return
-            continue
-        marker = data[at + 1]
-        if marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xD9, 0xDA):
+    for marker, at, end in _markers(data, 0):
+        if marker in (_SCAN, _END):
             return
-        length = struct.unpack_from(">H", data, at + 2)[0]
-        yield marker, at, data[at + 4 : at + 2 + max(length, 2)]
-        at += 2 + max(length, 2)
+        yield marker, at, data[at + 4 : end]
+
+
+def _markers(data: Any, at: int) -> Iterator[tuple[int, int, int]]:
+    """(marker, begin, end) of every segment of the JPEG that begins at a position, with the end marker."""
+    at += 2
+    while found := _MARKER.search(data, at):
+        marker, begin = found[1][0], found.start(1) - 1
+        end = begin + 2
+        if marker == _END:
+            yield marker, begin, end
+            return
+        if marker != _START:
+            if end + 2 > len(data):
+                return
+            end += max(struct.unpack_from(">H", data, end)[0], 2)
+            yield marker, begin, end
+        at = end
 
 
 def _stale(marker: int, body: bytes) -> str | None:

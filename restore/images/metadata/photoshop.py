@@ -57,10 +57,10 @@ def with_resolution(resources: bytes, dpi: tuple[float, float] | None) -> bytes:
             return b""
         if stated.dpi is not None and same(stated.dpi, dpi):
             return raw
-        values = bytearray(_data(raw))
+        changed = bytearray(raw)
         for at, value in zip((0, 8), dpi):
-            struct.pack_into(">I", values, at, min(round(value * 65536), 0xFFFFFFFF))
-        return raw[: len(raw) - len(values) - len(values) % 2] + values + bytes(len(values) % 2)
+            struct.pack_into(">I", changed, _data_at(raw) + at, min(round(value * 65536), 0xFFFFFFFF))
+        return bytes(changed)
 
     return _changed(resources, change)
 
@@ -133,8 +133,12 @@ def _spans(resources: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _data(raw: bytes) -> bytes:
     """The data of a resource."""
-    size_at = 6 + (raw[6] + 2) // 2 * 2
-    return raw[size_at + 4 : size_at + 4 + struct.unpack_from(">I", raw, size_at)[0]]
+    at = _data_at(raw)
+    return raw[at : at + struct.unpack_from(">I", raw, at - 4)[0]]
+
+
+def _data_at(raw: bytes) -> int:
+    return 6 + (raw[6] + 2) // 2 * 2 + 4
 
 
 def _changed(resources: bytes, change: Callable[[int, bytes], bytes], *, keep_rest: bool = True) -> bytes:

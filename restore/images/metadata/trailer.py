@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 from restore.images.metadata.boxes import boxes_in
+from restore.images.metadata.jpeg import end_of_image
 
-#: In the data of a scan, 0xFF begins a marker unless 0x00 or the number of a restart follows (ITU-T T.81, B.1.1.5).
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
-_SCAN, _END = 0xDA, 0xD9
 _PADDING = b"\0\xff \t\r\n"
 _JPEG = b"\xff\xd8\xff"
 #: In the segments of a JPEG that holds the gain map of another (ISO 21496-1, Adobe's and Apple's forerunners).
@@ -59,13 +56,13 @@ def after_jpeg(data: Any, *, several: bool) -> Trailer:
         several: its index of images (CIPA DC-007, the multi-picture format) declares more. They are left out, as the
             index is: its positions hold for this file only.
     """
-    at = _end_of_jpeg(data, 0)
+    at = end_of_image(data, 0)
     kept, gain_map, images = bytearray(), False, 0
     while at is not None and at < len(data):
         begin = at
         while data[at : at + 1] == b"\0":
             at += 1
-        end = _end_of_jpeg(data, at) if data[at : at + 3] == _JPEG else None
+        end = end_of_image(data, at) if data[at : at + 3] == _JPEG else None
         if end is None:
             kept += data[begin:]
             break
@@ -97,29 +94,3 @@ def after_image(data: Any, end: int) -> Trailer:
     """What follows an image that ends at a position."""
     kept = bytes(data[end:])
     return Trailer(kept if kept.strip(_PADDING) else b"")
-
-
-def _end_of_jpeg(data: Any, at: int) -> int | None:
-    """The position after the end marker of the JPEG that begins at a position; None if it is truncated."""
-    at += 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
-            found = _MARKER.search(data, at)
-            if found is None:
-                return None
-            at = found.start(1) - 1
-        marker = data[at + 1]
-        if marker == _END:
-            return at + 2
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 2
-            continue
-        if at + 4 > len(data):
-            return None
-        at += 2 + max(struct.unpack_from(">H", data, at + 2)[0], 2)
-        if marker == _SCAN:
-            found = _MARKER.search(data, at)
-            if found is None:
-                return None
-            at = found.start(1) - 1
-    return at + 2 if data[at : at + 2] == b"\xff\xd9" else None
