@@ -152,17 +152,14 @@ class DeviceCropStore(CropStore):
 
     def _at(self, index: Tensor, deep: Tensor) -> Tensor:
         """The pixels B×side×side×C at positions of the flat tensors; in 16 bits if one of the images is deep."""
-        shallow, whole = (
-            None if pixels is None else pixels.index_select(0, index.reshape(-1).clamp(max=len(pixels) - 1))
-            for pixels in self._pixels
-        )
-        if shallow is not None and not deep.any():
-            return shallow.view(*index.shape, -1)
-        assert whole is not None
-        crops = whole.view(*index.shape, -1).to(torch.int32) & 0xFFFF
-        if shallow is not None:
-            promoted_crops = shallow.view(*index.shape, -1).to(torch.int32) * 257
-            crops = torch.where(to_device(deep, self.device)[:, None, None, None], crops, promoted_crops)
+        (shallow, whole), flat = self._pixels, index.reshape(-1)
+        if whole is None or not deep.any():
+            assert shallow is not None
+            return shallow.index_select(0, flat).view(*index.shape, -1)
+        crops = whole.index_select(0, flat.clamp(max=len(whole) - 1)).view(*index.shape, -1).to(torch.int32) & 0xFFFF
+        if shallow is not None and not deep.all():
+            eight = shallow.index_select(0, flat.clamp(max=len(shallow) - 1)).view(*index.shape, -1)
+            crops = torch.where(to_device(deep, self.device)[:, None, None, None], crops, eight.to(torch.int32) * 257)
         return crops.to(torch.uint16)
 
     def _choose(self, keys: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Folder(Settings):
 class ValidationData(Settings):
     """Images for validation, of the same kind as the training images. In a config: a path, or the two of pairs."""
 
+    model_config = ConfigDict(json_schema_extra=_or_path)
+
     folder: Path | None = None
     """A folder of images, or a `.txt` list of them: clean ones, or side by side."""
     input: Path | None = None

@@ -113,15 +113,16 @@ def degrade(images: Tensor, keys: Tensor, damage: Degradation | None) -> tuple[T
         keys: int64[B] on the CPU.
         damage: degrades clean images; None for pairs and for masks alone.
     """
-    has_masks = images.shape[1] % 3 == 1
-    mask = (images[:, :1] >= 0.5).to(images.dtype) if has_masks else torch.zeros_like(images[:, :1])
-    images = images[:, has_masks:]
+    mask = (images[:, :1] >= 0.5).to(images.dtype) if images.shape[1] % 3 == 1 else None
+    images = images[:, images.shape[1] % 3 :]
     damaged, clean = images[:, :3], images[:, -3:]
-    if has_masks and images.shape[1] == 3:
+    if mask is not None and images.shape[1] == 3:
         damaged = damaged.masked_fill(mask > 0, _FILL)
     if damage is not None:
         damaged, more = damage.apply(damaged, damage.sample(keys, (images.shape[-2], images.shape[-1])))
-        mask = torch.maximum(mask, more) if has_masks else more
+        mask = more if mask is None else torch.maximum(mask, more)
+    if mask is None:
+        mask = torch.zeros_like(images[:, :1])
     return damaged, mask, clean
 
 

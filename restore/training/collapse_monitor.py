@@ -208,4 +208,4 @@ class CollapseMonitor:
         """What the folder holds of the run."""
         files = (("the last saved state", "last/state.safetensors"), ("the best weights", "best.safetensors"))
         kept = [name for name, file in files if (self.out / file).is_file()]
-        return f"{' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} kept" if kept else "nothing was saved yet"
+        return f"the folder keeps {' and '.join(kept)}" if kept else "nothing was saved yet"

@@ -532,7 +532,15 @@ FIXED = (
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
 
 
-IMAGE_KEYS = ("data.folders", "data.input", "data.target", "data.side_by_side", "data.masks", "data.validation_percent")
+IMAGE_KEYS = (
+    "data.folders",
+    "data.input",
+    "data.target",
+    "data.side_by_side",
+    "data.masks",
+    "data.validation",
+    "data.validation_percent",
+)
 """Keys that decide which images a run trains on."""
 
 

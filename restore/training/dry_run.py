@@ -115,7 +115,8 @@ def preview(
         builder = config.discriminator.builder
         facts.append(_network_line("D", builder, discriminator, lambda: discriminator(d_input), side))
     cached = format_bytes(source.store.nbytes)
-    facts.append(f"data: {len(source.store)} images, {cached} cached; {len(validation)} for validation")
+    at_most = "at most " if source.store.threads else ""  # files that were not read yet may be unusable
+    facts.append(f"data: {at_most}{len(source.store)} images, {cached} cached; {len(validation)} for validation")
 
     ema = Ema(generator, config.ema)
     plans = plan_stages(config)

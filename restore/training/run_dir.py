@@ -198,7 +198,7 @@ class RunFolder:
         self._remove_old_checkpoints(self._saved_step)
 
     def _kept_by_this_run(self) -> dict[str, Any]:
-        """What a run goes on with as it began, so that it resumes bit for bit in later releases."""
+        """What stays as it was when the run began, so that it resumes bit for bit in later releases."""
         return {"cpu_jpeg": self._cpu_jpeg, "data_rules": self._data_rules}
 
     def _link_previous_state(self) -> Path | None:

@@ -141,13 +141,18 @@ def score_images(
 
 @torch.no_grad()
 def restore_batch(model: RestorationNetwork, batch: Batch, precision: str) -> Tensor:
-    """The restored images as a user gets them: in [0, 1], rounded to 8 bits, with a mask equal to the input outside."""
+    """The restored images as a user gets them: in [0, 1], with a mask equal to the input outside.
+
+    They are rounded to 8 bits, unless the clean images have more: `restore fix` keeps the depth of a file.
+    """
     with autocast(batch.clean.device, precision):
         output: Tensor = model(batch.damaged, batch.mask if model.takes_mask else None)
     output = output.float().clamp(0, 1)
     if model.takes_mask:
         output = torch.where(batch.mask > 0, output, batch.damaged)
-    return (output * 255).round() / 255  # `restore eval` scores 8-bit files
+    steps = batch.clean * 255
+    deep = bool((steps - steps.round()).abs().max() > 1e-3)
+    return output if deep else (output * 255).round() / 255
 
 
 def image_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:

@@ -8,7 +8,7 @@ from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
 from restore.errors import RestoreError
 
-HOLES = [name for name, kind in STEPS.items() if issubclass(kind, Holes)]
+HOLES = [name for name, kind in STEPS.items() if issubclass(kind, Holes) and name != "masks"]
 SIZES = [(128, 128), (37, 53), (200, 60), (1, 1), (1, 9)]
 
 

@@ -96,3 +96,20 @@ def test_diversity_is_that_of_the_outputs_over_that_of_the_clean_pictures() -> N
         clean = torch.rand(1, 3, 8, 8, generator=generator)
         watch.add_thumbnails(0.5 + 0.1 * clean, clean)
     assert float(watch.diversity()["diversity"]) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_what_is_kept_of_the_run_is_told_as_it_is(tmp_path: Path) -> None:
+    for files, words in (
+        ((), "nothing was saved yet"),
+        (("best.safetensors",), "; the folder keeps the best weights"),
+        (
+            ("best.safetensors", "last/state.safetensors"),
+            "; the folder keeps the last saved state and the best weights",
+        ),
+    ):
+        for file in files:
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).touch()
+        watch = CollapseMonitor(CollapseConfig(patience=1), "vanilla", tmp_path)
+        with pytest.raises(RestoreError, match=words):
+            looked(watch, 3, d_growth=2.0)

@@ -41,7 +41,9 @@ def test_a_stage_keeps_what_it_does_not_set_and_a_schedule_starts_where_rates_do
 def test_a_run_stopped_in_any_stage_ends_as_one_never_stopped(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
-    whole, parts = (staged(clean, tmp_path / name, GROWING) for name in ("whole", "parts"))
+    # Two batches of its own for D in each step, so that steps and batches are counted apart.
+    d = {"args": {"ndf": 8, "norm": "none"}, "steps": 2}
+    whole, parts = (staged(clean, tmp_path / name, GROWING, discriminator=d) for name in ("whole", "parts"))
     said: list[str] = []
     train(whole, TrainCallbacks(on_event=said.append))
     assert [line for line in said if line.startswith("stage ")] == [
