@@ -103,6 +103,9 @@ def _section(part: dict[str, Any], schema: dict[str, Any], prefix: str) -> list[
         reference = value.get("$ref") or next((v["$ref"] for v in value.get("allOf", ()) if "$ref" in v), None)
         if reference is not None:
             target = schema["$defs"][reference.rpartition("/")[2]]
+            # A section that may also be a plain path has its keys in one of two options.
+            options = [target, *target.get("anyOf", ())]
+            target = next((option for option in options if "properties" in option), target)
             if "properties" in target:
                 inner += ["", f"## `{prefix}{key}`", "", value.get("description", target.get("description", "")), ""]
                 inner += _section(target, schema, f"{prefix}{key}.")

@@ -1,5 +1,6 @@
 """From a config to pictures: what is used, what is left out and said, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -70,11 +71,13 @@ def test_a_list_file_names_pictures_relative_to_itself(folder: Path, tmp_path: P
     assert len(source.store) == 2
 
 
-def test_what_systems_leave_in_a_folder_is_told_and_not_trained_on(folder: Path) -> None:
-    before, _, _ = opened({"folders": [str(folder)], "validation_percent": 0})
-    (folder / "@eaDir").mkdir()
-    write_png(folder / "@eaDir" / "01.png", scene(1))
-    source, _, said = opened({"folders": [str(folder)], "validation_percent": 0})
+def test_what_systems_leave_in_a_folder_is_told_and_not_trained_on(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    before, _, _ = opened({"folders": [str(mine)], "validation_percent": 0})
+    (mine / "@eaDir").mkdir()
+    write_png(mine / "@eaDir" / "01.png", scene(1))
+    source, _, said = opened({"folders": [str(mine)], "validation_percent": 0})
     line = "left out, as hidden or made by a system: @eaDir; to train on one, name it in data.folders"
     assert said.count(line) == 1
     assert len(source.store) == len(before.store)
