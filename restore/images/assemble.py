@@ -89,6 +89,7 @@ def assemble_image(
         dpi=dpi,
         pixel_shape=shape,
         compression=parts.compression,
+        quantizer=parts.quantizer,
         passthrough=passthrough,
         trailer=parts.trailer.kept,
         transparent=tiff_header is None or tiff_header.extra != 0,
@@ -109,7 +110,7 @@ class _Parts:
     """What a file holds besides its pixels.
 
     Attributes:
-        exif, xmp, passthrough, compression, jpeg: see `DecodedImage`.
+        exif, xmp, passthrough, compression, quantizer, jpeg: see `DecodedImage`.
         frames: the number of images in the file.
         resolution: as the format itself states it; None: not stated.
         trailer: what follows the image.
@@ -126,6 +127,7 @@ class _Parts:
     frames: int
     passthrough: bytes = b""
     compression: str = ""
+    quantizer: int | None = None
     jpeg: jpeg.JpegHeader | None = None
     resolution: resolution.Resolution | None = None
     trailer: trailer.Trailer = field(default_factory=trailer.Trailer)
@@ -195,7 +197,7 @@ def _read_webp(parts: _Parts, data: Any) -> None:
 
 def _read_heif(parts: _Parts, data: Any) -> None:
     header = heif.read_header(data)
-    parts.compression = "lossless" if header.lossless else "lossy"
+    parts.compression, parts.quantizer = "lossless" if header.lossless else "lossy", header.quantizer
     parts.trailer, parts.turned = trailer.after_boxes(data), header.turned
     parts.colors = lambda gray, notes: colors_of_heif(header, gray=gray, notes=notes)
 

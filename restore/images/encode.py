@@ -15,6 +15,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
+from restore.images.avif_quality import avif_quality
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.fit_to_format import fit_to_format, without_metadata
 from restore.images.formats import FORMAT_OF_SUFFIX, READ_ONLY_FORMATS
@@ -315,7 +316,7 @@ def _encode_avif(image: DecodedImage, quality: int | None, notes: list[str]) -> 
     data = bytes(
         _to_vips(image, icc=profile_for(image, "avif"), xmp=image.xmp, exif=image.exif).heifsave_buffer(
             compression="av1",
-            Q=quality or DEFAULT_QUALITY,
+            Q=quality or avif_quality(image.quantizer, DEFAULT_QUALITY),
             lossless=quality is None and _is_lossless(image),
             bitdepth=(10 if image.bits == 10 else 12) if sixteen_bits else 8,
             subsample_mode="off",

@@ -11,6 +11,8 @@ from PIL import ExifTags, Image
 
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_bytes, write_image, write_png
+from restore.images.encode import DEFAULT_QUALITY
+from restore.images.metadata import heif
 from restore.images.metadata.exif import orientation_of, upright_exif
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -132,6 +134,31 @@ def test_a_jpeg_is_compressed_like_its_source(tmp_path, quality, subsampling):
     with Image.open(tmp_path / "a.jpg") as a, Image.open(tmp_path / "b.jpg") as b:
         assert a.quantization == b.quantization
     assert read_image(tmp_path / "b.jpg").jpeg == picture.jpeg
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_an_avif_loses_no_more_than_its_source_has_lost(tmp_path, bits):
+    """The quantizer lies in the header of the bitstream. Quality 90 is the least."""
+    noise = np.random.default_rng(0).integers(0, 1 << bits, (64, 64, 3)).astype(np.uint8 if bits == 8 else np.uint16)
+    image = pyvips.Image.new_from_array(noise << (0 if bits == 8 else 6))
+    seen = []
+    for quality in (50, 90, 95, 98):
+        (tmp_path / "a.avif").write_bytes(
+            image.heifsave_buffer(compression="av1", Q=quality, bitdepth=bits, subsample_mode="off", effort=0)
+        )
+        source = read_image(tmp_path / "a.avif")
+        write_image(source, tmp_path / "b.avif")
+        written = read_image(tmp_path / "b.avif")
+        seen.append(source.quantizer)
+        assert written.quantizer == (source.quantizer if quality > 50 else encoded_quantizer(image, DEFAULT_QUALITY))
+    assert seen[0] > seen[1] > seen[2] > seen[3] > 0
+    write_image(source, tmp_path / "c.avif", quality=60)
+    assert read_image(tmp_path / "c.avif").quantizer == encoded_quantizer(image, 60)
+
+
+def encoded_quantizer(image, quality):
+    data = image.heifsave_buffer(compression="av1", Q=quality, effort=0)
+    return heif.read_header(bytes(data)).quantizer
 
 
 def test_quality_can_be_chosen(tmp_path):

@@ -94,18 +94,18 @@ def sequence_headers(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]
     return ((start, stop) for kind, start, stop in _units(data, at, end) if kind == _SEQUENCE_HEADER)
 
 
-def is_lossless(data: bytes) -> bool:
-    """Whether the first frame of a bitstream is stored without quantization; False if its header is not understood."""
+def quantizer(data: bytes) -> int | None:
+    """How coarsely the first frame of a bitstream is quantized: 0, without loss, to 255; None: not understood."""
     sequence = None
     try:
         for kind, start, stop in _units(data, 0, len(data)):
             if kind == _SEQUENCE_HEADER:
                 sequence = SequenceHeader(data[start:stop])
             elif kind in (_FRAME_HEADER, _FRAME) and sequence is not None:
-                return _quantizer(_Bits(data[start : min(start + 256, stop)]), sequence) == 0
+                return _quantizer(_Bits(data[start : min(start + 256, stop)]), sequence)
     except (IndexError, ValueError):
         pass
-    return False
+    return None
 
 
 def _units(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

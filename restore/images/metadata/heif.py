@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from restore.images.metadata.av1 import SequenceHeader, is_lossless, sequence_headers
+from restore.images.metadata.av1 import SequenceHeader, quantizer, sequence_headers
 from restore.images.metadata.boxes import boxes_in
 
 #: "Unspecified" in ITU-T H.273.
@@ -25,7 +25,7 @@ class HeifHeader:
         matrix: matrix coefficients; 0: red, green and blue themselves, as lossless images are coded.
         full_range: the values use all codes, not only those of video.
         gray: only lightness is coded.
-        unquantized: the pixels of an AVIF are stored without loss.
+        quantizer: how coarsely an AVIF is quantized, 0 (without loss) to 255; None: unknown.
         bits: bits per channel.
         turned: the file asks to rotate or mirror the pixels, which decoders do.
     """
@@ -34,14 +34,14 @@ class HeifHeader:
     matrix: int = _UNSPECIFIED
     full_range: bool = True
     gray: bool = False
-    unquantized: bool = False
+    quantizer: int | None = None
     bits: int = 8
     turned: bool = False
 
     @property
     def lossless(self) -> bool:
         """Without loss, or coded as red, green and blue: encoders do that for lossless images alone."""
-        return self.unquantized or self.matrix == _IDENTITY
+        return self.quantizer == 0 or self.matrix == _IDENTITY
 
 
 def read_header(data: bytes) -> HeifHeader:
@@ -129,7 +129,7 @@ def _header(data: bytes) -> HeifHeader:
     coded = own
     if not any(kind in (b"av1C", b"hvcC") for kind, _, _ in own):  # a grid: its tiles are items of their own
         coded = properties
-    points, matrix, full_range, gray, unquantized, bits = None, _UNSPECIFIED, True, False, False, 8
+    points, matrix, full_range, gray, coarseness, bits = None, _UNSPECIFIED, True, False, None, 8
     for kind, start, end in coded:
         if kind == b"hvcC":
             gray, bits = data[start + 16] & 3 == 0, 8 + (data[start + 17] & 7)
@@ -140,7 +140,7 @@ def _header(data: bytes) -> HeifHeader:
             headers = list(sequence_headers(data, start + 4, end))
             for _, at, stop in _items_data(data, boxes, item):
                 headers += sequence_headers(data, at, stop)
-                unquantized = coded is own and is_lossless(data[at:stop])
+                coarseness = quantizer(data[at:stop]) if coded is own else None
             if headers:
                 sequence = SequenceHeader(data[headers[0][0] : headers[0][1]])
                 full_range, matrix = sequence.full_range, sequence.matrix
@@ -151,7 +151,7 @@ def _header(data: bytes) -> HeifHeader:
             primaries, transfer, matrix = struct.unpack_from(">3H", data, start + 4)
             points, full_range = (primaries, transfer), bool(data[start + 10] & 128)
     turned = any(kind == b"imir" or (kind == b"irot" and data[start] & 3) for kind, start, _ in own)
-    return HeifHeader(points, matrix, full_range, gray, unquantized, bits, turned)
+    return HeifHeader(points, matrix, full_range, gray, coarseness, bits, turned)
 
 
 # Boxes: (kind, start and end of the body)
