@@ -28,7 +28,7 @@ from restore.images.metadata import (
     xmp_claims,
 )
 from restore.images.metadata.exif import orientation_of, states_adobe_rgb, upright_exif, upright_xmp
-from restore.images.stated_colors import StatedColors, adobe_rgb, colors_of_heif, colors_of_png
+from restore.images.stated_colors import StatedColors, adobe_rgb, colors_of_heif, colors_of_png, colors_of_tiff
 
 #: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
 _MOST_NOTES = 20
@@ -147,6 +147,9 @@ def _parts_of(data: Any, kind: str, output: DecoderOutput, tiff_header: tiff.Tif
         parts.exif, parts.xmp, parts.passthrough = tiff_header.exif, tiff_header.xmp, tiff_header.passthrough
         parts.compression, parts.resolution = tiff_header.compression, tiff_header.resolution
         parts.frames, parts.notes = 1, tiff_header.notes
+        primaries = tiff_header.primaries
+        if primaries is not None:
+            parts.colors = lambda gray, notes: None if gray else colors_of_tiff(primaries, notes)
     elif kind in _READERS:
         _READERS[kind](parts, data)
     if kind == "avif" and b"avis" in data[8:32] and parts.frames == 1:

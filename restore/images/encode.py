@@ -234,7 +234,7 @@ def _encode_png(image: DecodedImage, _quality: int | None, _notes: list[str]) ->
 
 def _encode_tiff(image: DecodedImage, _quality: int | None, notes: list[str], *, is_mask: bool = False) -> bytes:
     compression = image.compression if image.format == "tiff" and image.compression else "deflate"
-    data = _to_vips(image, icc=image.icc, xmp=image.xmp).tiffsave_buffer(
+    data = _to_vips(image, icc=profile_for(image, "tiff"), xmp=image.xmp).tiffsave_buffer(
         compression=compression,
         predictor="float" if image.pixels.dtype == np.float32 else "horizontal",
         bigtiff=image.pixels.nbytes > BIGTIFF_BYTES,

@@ -360,7 +360,7 @@ def write_spooled(
 
 def _write_tiff(spool: Spool, header: DecodedImage, path: Path, _quality: int | None, _notes: list[str]) -> None:
     big = spool.size[0] * spool.size[1] * spool.bands * spool.dtype.itemsize > BIGTIFF_BYTES
-    with_header(spool.to_vips(), header, icc=header.icc, xmp=header.xmp).tiffsave(
+    with_header(spool.to_vips(), header, icc=profile_for(header, "tiff"), xmp=header.xmp).tiffsave(
         os.fsencode(path),
         compression=header.compression if header.format == "tiff" and header.compression else "deflate",
         predictor="horizontal",

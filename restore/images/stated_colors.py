@@ -120,8 +120,28 @@ def colors_of_png(stated: PngColors, *, gray: bool, notes: list[str]) -> tuple[b
         notes.append("its cHRM chunk is broken; the chunk is ignored")
         primaries = _SRGB
         icc = _profile(primaries, _parametric(curve), gray=gray, name="Colors of PNG chunks")
-    beyond = not gray and max(abs(one - other) for one, other in zip(primaries, _SRGB)) > 0.002
-    return icc, StatedColors(beyond_srgb=beyond)
+    return icc, StatedColors(beyond_srgb=not gray and not _is_srgb(primaries))
+
+
+def colors_of_tiff(primaries: Primaries, notes: list[str]) -> tuple[bytes, StatedColors] | None:
+    """A profile of the white point and the primaries of a TIFF, with the curve of sRGB; None: they are those of sRGB.
+
+    Args:
+        primaries: x and y of white, red, green and blue.
+        notes: gets a note on primaries that make no color space.
+    """
+    if _is_srgb(primaries):
+        return None
+    try:
+        icc = _profile(primaries, _parametric(_SRGB_CURVE), gray=False, name="Colors of TIFF tags")
+    except (ValueError, OverflowError, np.linalg.LinAlgError):
+        notes.append("its tags on primary colors are broken; the image is taken as sRGB")
+        return None
+    return icc, StatedColors(beyond_srgb=True)
+
+
+def _is_srgb(primaries: Primaries) -> bool:
+    return max(abs(one - other) for one, other in zip(primaries, _SRGB)) <= 0.002
 
 
 def _of_code_points(code_points: tuple[int, int], *, gray: bool, notes: list[str]) -> tuple[bytes, StatedColors] | None:

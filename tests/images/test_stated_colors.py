@@ -12,12 +12,15 @@ from restore.images import read_image, write_image
 from restore.images.color import open_profile
 from restore.images.metadata import av1, heif, png
 from restore.images.stated_colors import StatedColors, colors_of_heif, colors_of_png
+from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 LINEAR = np.tile(np.array([34, 50, 46], np.uint8), (16, 16, 1))
 RAMP = np.stack(np.broadcast_arrays(np.arange(32)[:, None] * 8, np.arange(48) * 5, 90), -1).astype(np.uint8)
 P3_CHUNK = {b"cICP": bytes([12, 13, 0, 1])}
 #: Red, green and blue of Display P3 in sRGB's linear light.
 P3_TO_SRGB = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+
+WIDE = matrix_profile(*ADOBE_RGB)
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow lacks AVIF")
 
@@ -319,6 +322,41 @@ def test_adobe_rgb_that_a_camera_states_in_exif(tmp_path):
 def test_other_exif_blocks_state_no_adobe_rgb(tmp_path, exif):
     Image.fromarray(RAMP).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").icc is None
+
+
+def save_tiff(path, white, primaries, **options):
+    Image.fromarray(RAMP).save(path, tiffinfo={318: white, 319: primaries}, **options)
+    return path
+
+
+def test_primaries_of_a_tiff(tmp_path):
+    """Those of Adobe RGB. They stay in a TIFF, and other formats get a profile of that meaning."""
+    path = save_tiff(tmp_path / "a.tif", (0.3127, 0.329), (0.64, 0.33, 0.21, 0.71, 0.15, 0.06))
+    source = read_image(path)
+    light = linear(source.pixels[5, 40] / 255) @ np.array([[1.3984, 0, 0], [-0.3984, 1, -0.0429], [0, 0, 1.0429]])
+    np.testing.assert_allclose(linear(source.to_srgb()[5, 40]), np.clip(light, 0, 1), atol=0.003)
+
+    for metadata in ("keep", "strip"):
+        write_image(source, tmp_path / "b.tif", metadata=metadata)
+        with Image.open(tmp_path / "b.tif") as image:
+            assert "icc_profile" not in image.info
+            assert image.tag_v2[319] == pytest.approx((0.64, 0.33, 0.21, 0.71, 0.15, 0.06))
+            np.testing.assert_array_equal(np.asarray(image), RAMP)
+    assert read_image(tmp_path / "b.tif").icc == source.icc
+    for suffix in ("png", "jpg"):
+        assert not write_image(source, tmp_path / f"b.{suffix}")
+        with Image.open(tmp_path / f"b.{suffix}") as image:
+            assert image.info["icc_profile"] == source.icc
+
+
+@pytest.mark.parametrize(
+    "primaries", [(0.64, 0.33, 0.3, 0.6, 0.15, 0.06), (0.64, 0.0, 0.3, 0.6, 0.15, 0.06), (1e9, 1) * 3]
+)
+def test_primaries_of_a_tiff_that_mean_srgb_or_nothing(tmp_path, primaries):
+    source = read_image(save_tiff(tmp_path / "a.tif", (0.3127, 0.329), primaries))
+    assert source.icc is None
+    assert len(source.notes) == (primaries[1] != 0.33)
+    assert read_image(save_tiff(tmp_path / "b.tif", (0.3127, 0.329), primaries, icc_profile=WIDE)).icc == WIDE
 
 
 def test_hostile_headers_end_soon():

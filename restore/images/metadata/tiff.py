@@ -45,8 +45,8 @@ _NOT_COPIED = frozenset((
     _XMP, 32781, *range(32932, 32936), *range(32995, 32999), *range(33300, 33306), 33421, 33422, *range(33628, 33632),
     34412, _ICC, 34908, 34909, 34910, _LAYERS, INTEROP_IFD, 37439, 59932, 59933,
 ))  # fmt: skip
-#: Tags that say how colors are meant: the transfer function, the white point, and the primaries.
-_COLORS = (301, 318, 319)
+#: Tags that say how colors are meant.
+_COLORS = _TRANSFER, _WHITE, _PRIMARIES = 301, 318, 319
 #: GeoTIFF: where pixels lie on a map.
 _PLACES = frozenset((33550, 33922, 34264, 34735, 34736, 34737))
 _COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
@@ -101,6 +101,14 @@ class TiffHeader:
     def icc(self) -> bytes | None:
         """The color profile, or None."""
         return self.block(_ICC)
+
+    @property
+    def primaries(self) -> tuple[float, ...] | None:
+        """x and y of white, red, green and blue, if stated for colors of red, green and blue."""
+        if self.number(PHOTOMETRIC, -1) not in (2, 3, 6) or _WHITE not in self.tags or _PRIMARIES not in self.tags:
+            return None
+        values = (*self.numbers(_WHITE), *self.numbers(_PRIMARIES))
+        return values if len(values) == 8 else None
 
     @property
     def xmp(self) -> bytes | None:
@@ -242,8 +250,9 @@ def contents(passthrough: bytes) -> list[str]:
     """What `TiffHeader.passthrough` holds, in words, for a note that another format has no place for it."""
     if not passthrough:
         return []
-    tags = [tag for tag in read_block(passthrough)[0] if tag not in _COLORS]
-    names = {_IPTC: "IPTC", _PHOTOSHOP: "Photoshop's resources"} | dict.fromkeys(_PLACES, "GeoTIFF")
+    tags = [tag for tag in read_block(passthrough)[0] if tag not in (_WHITE, _PRIMARIES)]
+    names = {_IPTC: "IPTC", _PHOTOSHOP: "Photoshop's resources", _TRANSFER: "the transfer function"}
+    names |= dict.fromkeys(_PLACES, "GeoTIFF")
     return list(dict.fromkeys(names.get(tag, f"tag {tag}") for tag in sorted(tags)))
 
 
