@@ -193,7 +193,7 @@ def _read_gif(parts: _Parts, data: Any) -> None:
 
 def _read_webp(parts: _Parts, data: Any) -> None:
     header = webp.read_header(data)
-    parts.compression = "lossless" if header.lossless else "lossy"
+    parts.compression, parts.quantizer = "lossless" if header.lossless else "lossy", header.quantizer
     parts.passthrough, parts.left_out = header.passthrough, header.left_out
     parts.trailer = trailer.after_image(data, header.end)
 

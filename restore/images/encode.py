@@ -15,11 +15,11 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
-from restore.images.avif_quality import avif_quality
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.fit_to_format import fit_to_format, without_metadata
 from restore.images.formats import FORMAT_OF_SUFFIX, READ_ONLY_FORMATS
 from restore.images.image import DecodedImage
+from restore.images.matched_quality import matched_quality
 from restore.images.metadata import bmp, gif, heif, jpeg, netpbm, png, resolution, sgi, tga, tiff, tiff_pages, webp
 from restore.images.metadata.exif import with_prefix, without_prefix
 from restore.images.netpbm import write_netpbm
@@ -273,7 +273,8 @@ def _encode_webp(image: DecodedImage, quality: int | None, _notes: list[str]) ->
     lossless = quality is None and (image.compression == "lossless" or image.format not in _LOSSY)
     options: dict[str, Any] = {"lossless": lossless, "exact": True}
     # For lossless files, the quality is the effort.
-    options |= {"quality": 50, "method": 2} if lossless else {"quality": quality or DEFAULT_QUALITY}
+    lossy = quality or _lossy_quality(image, "webp")
+    options |= {"quality": 50, "method": 2} if lossless else {"quality": lossy}
     data = _encode_with_pillow(image, "WEBP", options | _metadata_options(image))
     return webp.with_chunks(data, image.passthrough, image.size, alpha=image.alpha is not None)
 
@@ -316,7 +317,7 @@ def _encode_avif(image: DecodedImage, quality: int | None, notes: list[str]) -> 
     data = bytes(
         _to_vips(image, icc=profile_for(image, "avif"), xmp=image.xmp, exif=image.exif).heifsave_buffer(
             compression="av1",
-            Q=quality or avif_quality(image.quantizer, DEFAULT_QUALITY),
+            Q=quality or _lossy_quality(image, "avif"),
             lossless=quality is None and _is_lossless(image),
             bitdepth=(10 if image.bits == 10 else 12) if sixteen_bits else 8,
             subsample_mode="off",
@@ -347,6 +348,11 @@ def _encode_heic(image: DecodedImage, quality: int | None, _notes: list[str]) ->
     if profile_for(image, "heic") is None:
         metadata.pop("icc_profile", None)
     return encode_heic(_with_alpha(image), options | metadata)
+
+
+def _lossy_quality(image: DecodedImage, kind: str) -> int:
+    """That of the source, but at least 90."""
+    return matched_quality(kind, image.quantizer if image.format == kind else None, DEFAULT_QUALITY)
 
 
 def _is_lossless(image: DecodedImage) -> bool:

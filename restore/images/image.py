@@ -39,7 +39,7 @@ class DecodedImage:
         dpi: pixels per inch across and down, if the file states them.
         pixel_shape: densities across and down where pixels are not square and their size is unknown; else None.
         compression: of a TIFF (`none`, `lzw`, `deflate`), or `lossless` or `lossy` (WebP, AVIF, HEIC); else "".
-        quantizer: how coarsely an AVIF is quantized, 0 (without loss) to 255; None: unknown, or another format.
+        quantizer: how coarsely an AVIF (0, without loss, to 255) or a lossy WebP (0 to 127) is quantized; else None.
         passthrough: raw pieces of the file that are copied to an output of the same format: a JPEG's segments, a PNG's
             chunks, a GIF's extensions, a TIFF's tags.
         trailer: bytes behind the image that are copied to an output of the same format, like a motion photo's video.

@@ -1,5 +1,6 @@
 """What `write_image` puts into files, read back with Pillow; and that it leaves nothing half done."""
 
+import io
 import os
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_bytes, write_image, write_png
 from restore.images.encode import DEFAULT_QUALITY
-from restore.images.metadata import heif
+from restore.images.metadata import heif, vp8
 from restore.images.metadata.exif import orientation_of, upright_exif
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -154,6 +155,29 @@ def test_an_avif_loses_no_more_than_its_source_has_lost(tmp_path, bits):
     assert seen[0] > seen[1] > seen[2] > seen[3] > 0
     write_image(source, tmp_path / "c.avif", quality=60)
     assert read_image(tmp_path / "c.avif").quantizer == encoded_quantizer(image, 60)
+
+
+def test_a_webp_loses_no_more_than_its_source_has_lost(tmp_path):
+    """Quality 90 is the least; another format has its own quantizers."""
+    y, x = np.mgrid[:64, :96]
+    noise = np.random.default_rng(0).normal(0, 12, (64, 96, 3))
+    scene = (np.stack([x * 2, y * 3, x + y], -1) + 20 + noise).clip(0, 255).astype(np.uint8)
+    for quality, wanted in ((60, 90), (90, 90), (96, 96), (100, 100)):
+        Image.fromarray(scene).save(tmp_path / "a.webp", quality=quality)
+        source = read_image(tmp_path / "a.webp")
+        write_image(source, tmp_path / "b.webp")
+        Image.fromarray(source.pixels).save(tmp_path / "c.webp", quality=wanted)
+        assert (tmp_path / "b.webp").read_bytes() == (tmp_path / "c.webp").read_bytes()
+    write_image(source, tmp_path / "c.avif")
+    assert read_image(tmp_path / "c.avif").quantizer == encoded_quantizer(pyvips.Image.black(16, 16), DEFAULT_QUALITY)
+
+
+def test_half_a_webp_has_no_quantizer():
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, "WEBP", quality=80)
+    body = stream.getvalue()[20:]
+    assert vp8.quantizer(body) is not None
+    assert [vp8.quantizer(body[:size]) for size in range(20)] == [None] * 20
 
 
 def encoded_quantizer(image, quality):

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from restore.images.metadata.vp8 import quantizer
+
 _KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 _CREDENTIALS = b"C2PA"
 
@@ -16,12 +18,14 @@ class WebpHeader:
 
     Attributes:
         lossless: the (first) frame is lossless: a `VP8L` chunk, which other chunks may precede.
+        quantizer: of a lossy (first) frame; None: unknown.
         passthrough: unknown chunks, raw; the format asks writers to keep them.
         left_out: what is not kept.
         end: the position after the last chunk.
     """
 
     lossless: bool = False
+    quantizer: int | None = None
     passthrough: bytes = b""
     left_out: tuple[str, ...] = ()
     end: int = 0
@@ -29,23 +33,24 @@ class WebpHeader:
 
 def read_header(data: bytes) -> WebpHeader:
     """Parse all chunks, up to the first one that is broken."""
-    lossless: bool | None = None
+    first: list[tuple[bytes, int, int]] | None = None
     passthrough, end = bytearray(), len(data)
     left_out: tuple[str, ...] = ()
     if len(data) >= 12:
         size = struct.unpack_from("<I", data, 4)[0]
         end = min(8 + size + size % 2, len(data))
     for kind, begin, stop in _chunks(data, 12, end):
-        if kind == b"ANMF" and lossless is None:  # it holds the chunks of an image, after 16 bytes on place and time
-            frame = [inner for inner, _, _ in _chunks(data, begin + 24, stop) if inner in (b"VP8 ", b"VP8L")]
-            lossless = frame[:1] == [b"VP8L"]
-        elif kind in (b"VP8 ", b"VP8L") and lossless is None:
-            lossless = kind == b"VP8L"
+        if kind == b"ANMF" and first is None:  # it holds the chunks of an image, after 16 bytes on place and time
+            first = [inner for inner in _chunks(data, begin + 24, stop) if inner[0] in (b"VP8 ", b"VP8L")][:1]
+        elif kind in (b"VP8 ", b"VP8L") and first is None:
+            first = [(kind, begin, stop)]
         elif kind == _CREDENTIALS:
             left_out = ("its content credentials (C2PA)",)
         elif kind not in _KNOWN and stop - begin >= 8 + struct.unpack_from("<I", data, begin + 4)[0]:
             passthrough += data[begin:stop] + bytes(stop - begin & 1)
-    return WebpHeader(bool(lossless), bytes(passthrough), left_out, end)
+    kind, begin, stop = first[0] if first else (b"", 0, 0)
+    coarseness = quantizer(bytes(data[begin + 8 : min(begin + 208, stop)])) if kind == b"VP8 " else None
+    return WebpHeader(kind == b"VP8L", coarseness, bytes(passthrough), left_out, end)
 
 
 def with_chunks(data: bytes, passthrough: bytes, size: tuple[int, int], *, alpha: bool) -> bytes:
