@@ -92,7 +92,7 @@ def assemble_image(
         quantizer=parts.quantizer,
         passthrough=passthrough,
         trailer=parts.trailer.kept,
-        transparent=tiff_header is None or tiff_header.extra != 0,
+        transparent=output.transparent if tiff_header is None else tiff_header.extra != 0,
         reoriented=reoriented,
         notes=notes,
     )

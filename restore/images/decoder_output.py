@@ -55,6 +55,7 @@ class DecoderOutput:
         frames: the number of images in the file.
         fields: `icc-profile-data`, `exif-data` and `xmp-data`, if present.
         dpi: pixels per inch across and down, if stated.
+        transparent: alpha is transparency, and not a channel of unspecified meaning.
         notes: for the user: what decoding changed or left out.
     """
 
@@ -66,6 +67,7 @@ class DecoderOutput:
     frames: int = 1
     fields: dict[str, bytes] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
+    transparent: bool = True
     notes: list[str] = field(default_factory=list)
 
 

@@ -43,7 +43,7 @@ class DecodedImage:
         passthrough: raw pieces of the file that are copied to an output of the same format: a JPEG's segments, a PNG's
             chunks, a GIF's extensions, a TIFF's tags.
         trailer: bytes behind the image that are copied to an output of the same format, like a motion photo's video.
-        transparent: False if `alpha` is a TIFF's channel of unspecified meaning.
+        transparent: False if `alpha` is a channel of unspecified meaning, in a TIFF or JPEG 2000.
         infrared: the infrared channel of a scanner, in which dust is dark, or None: a gray page of the same size, uint8
             or uint16, with tags of its own. A repair leaves it as it is.
         reoriented: the pixels were rotated or mirrored, because the file's orientation tag said so.

@@ -36,6 +36,8 @@ class Header:
         color: the `EnumCS` of the color box (16 sRGB, 17 gray, 18 YCbCr); None: there is none.
         fields: as in `DecoderOutput`.
         dpi: pixels per inch across and down, of the capture or display resolution.
+        channels: the types that the boxes declare of channels (0 color, 1 transparency, 2 the same with premultiplied
+            colors); None: the file is a bare codestream, which cannot declare any.
         left_out: what other boxes hold, in words.
     """
 
@@ -45,6 +47,7 @@ class Header:
     color: int | None = None
     fields: dict[str, bytes] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
+    channels: list[int] | None = None
     left_out: list[str] = field(default_factory=list)
 
 
@@ -62,6 +65,7 @@ def decode_jpeg2000(data: bytes, name: str | os.PathLike[str], max_pixels: int) 
     output = _deep(data, header) or decode_with_pillow(data, "jp2", name, max_pixels)
     output.fields |= header.fields
     output.dpi = header.dpi
+    output.transparent = header.channels is None or 1 in header.channels
     output.notes.extend(f"{what} is left out" for what in dict.fromkeys(header.left_out))
     return output
 
@@ -70,6 +74,8 @@ def _refusal(header: Header) -> str:
     """Why the pixels cannot be read; "" if nothing speaks against it."""
     if header.signed:
         return "its values are signed"
+    if 2 in (header.channels or ()):
+        return "its colors are multiplied by its transparency"
     if header.color is not None and header.color not in _COLORS:
         return f"its colors are {_COLOR_NAMES.get(header.color, f'of the enumerated color space {header.color}')}"
     space = header.fields.get("icc-profile-data", b"")[16:20]
@@ -110,6 +116,7 @@ def read_header(data: bytes) -> Header:
         elif kind == b"xml ":
             header.left_out.append("a description in XML")
         elif kind == b"jp2h":
+            header.channels = []
             _read_jp2h(data, start, end, header)
     if codestream >= 0 and data[codestream : codestream + 4] == b"\xff\x4f\xff\x51" and len(data) > codestream + 42:
         right, bottom, left, top = struct.unpack_from(">4I", data, codestream + 8)
@@ -129,6 +136,10 @@ def _read_jp2h(data: bytes, start: int, end: int, header: Header) -> None:
                 header.color = int.from_bytes(data[at + 3 : at + 7], "big")
             elif method in (b"\2", b"\3"):
                 header.fields["icc-profile-data"] = data[at + 3 : stop]
+        elif kind == b"cdef":  # number, type and color of each channel
+            header.channels = [
+                type_ for _, type_, _ in struct.iter_unpack(">3H", data[at + 2 : stop - (stop - at - 2) % 6])
+            ]
         elif kind == b"res ":
             for _, _, place, last in boxes_in(data, at, stop):
                 if last - place >= 10:

@@ -410,9 +410,9 @@ def test_pillow_stays_as_it_is_for_the_rest_of_the_process(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("gamma", [-1.0, -2.0, 30000.0])
+@pytest.mark.parametrize("gamma", [-1.0, -2.0])
 def test_a_profile_with_an_impossible_curve_is_broken_or_read_in_silence(gamma):
-    """A division by zero, or an overflow, on the way."""
+    """A division by zero on the way."""
     para = b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(gamma * 65536))
     plain = matrix_profile(*ADOBE_RGB)
     at = plain.index(b"curv")

@@ -180,6 +180,20 @@ def test_colors_of_jpeg_2000_that_are_not_understood_fail(color, words):
         image_from_bytes(data.replace(plain, plain[:-4] + struct.pack(">I", color)), "x.jp2")
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_channel_of_jpeg_2000_is_transparency_only_if_declared(channels):
+    pixels = RNG.integers(0, 256, (16, 16, channels), np.uint8)
+    data = jpeg2000(pixels)
+    assert image_from_bytes(data, "x.jp2").transparent
+    undeclared = image_from_bytes(data.replace(b"cdef", b"cdeg"), "x.jp2")
+    assert not undeclared.transparent
+    assert np.array_equal(undeclared.alpha, pixels[:, :, -1])
+    place = data.index(b"cdef") + 6 + 6 * (channels - 1)  # of the last channel
+    assert data[place : place + 6] == struct.pack(">3H", channels - 1, 1, 0)
+    with pytest.raises(UnsupportedFile, match="its colors are multiplied by its transparency"):
+        image_from_bytes(data[: place + 3] + b"\2" + data[place + 4 :], "x.jp2")
+
+
 def test_boxes_of_jpeg_2000_that_are_left_out_are_told():
     data = jpeg2000(PIXELS) + box(b"xml ", b"<a/>") + box(b"uuid", bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"))
     notes = image_from_bytes(data, "x.jp2").notes
