@@ -22,7 +22,8 @@ from restore.images.decoder_output import (
 )
 from restore.images.metadata import heif
 from restore.images.metadata.tiff import TiffHeader
-from restore.images.pillow import open_converted_by_libtiff, open_deep_heic, open_with_pillow, quiet_pillow
+from restore.images.pillow import open_converted_by_libtiff, open_deep_heic, open_with_pillow
+from restore.images.quiet import QUIET_PILLOW
 
 
 def decode_with_pillow(
@@ -43,7 +44,7 @@ def decode_with_pillow(
         return deep
     converts = tiff_header is not None and tiff_pixels.needs_libtiff(tiff_header)
     try:
-        with quiet_pillow(), open_converted_by_libtiff(data) if converts else open_with_pillow(data, kind) as image:
+        with QUIET_PILLOW, open_converted_by_libtiff(data) if converts else open_with_pillow(data, kind) as image:
             width, height = image.size
             check_size(width, height, max_pixels, name)
             frames = getattr(image, "n_frames", 1) if kind != "ico" else 1
@@ -56,7 +57,7 @@ def decode_with_pillow(
                     raise
                 complaint = _pillow_message(error)
         # Pillow accepts truncated files only by a switch for the whole process. Black pixels at the end do the same.
-        with quiet_pillow(), open_with_pillow(data + bytes(4 * width * height), kind) as image:
+        with QUIET_PILLOW, open_with_pillow(data + bytes(4 * width * height), kind) as image:
             output = _with_profile(_from_pillow(image, frames), data, kind)
         output.notes.append(damage_note(complaint))
         return output

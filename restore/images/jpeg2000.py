@@ -13,6 +13,7 @@ from restore.images.decode_pillow import decode_with_pillow
 from restore.images.decoder_output import DecoderOutput, check_size
 from restore.images.formats import UnsupportedFile
 from restore.images.metadata.boxes import boxes_in
+from restore.images.quiet import QUIET_OPENCV
 
 _EXIF = b"JpgTiffExif->JP2"
 _UUIDS = {
@@ -88,7 +89,8 @@ def _deep(data: bytes, header: Header) -> DecoderOutput | None:
     if len(header.bits) not in (1, 3) or len(bits) > 1 or not 8 < min(bits) <= 16 or header.color == 18:
         return None
     try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        with QUIET_OPENCV:
+            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     count = len(header.bits)

@@ -6,21 +6,13 @@ program that imports this package may use in its own way.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import io
-import logging
-import os
 import struct
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
-import PIL
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -31,14 +23,6 @@ PILLOW_NAMES = {
     "ppm": ("PPM",), "sgi": ("SGI",), "jp2": ("JPEG2000",),
 }  # fmt: skip
 HEIC_ADVICE = "HEIC needs an extra package: pip install 'restore-toolkit[heic]'"
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_libtiff_handlers: list[tuple[Any, int | None]] = []
-_own_filters: list[Any] = []
-_no_log = logging.NullHandler()
-#: Where warnings come from. No other code has a filter with this pattern, so that none is removed with it.
-_WARNING_MODULES = r"(?:PIL|pillow_heif)(?:\..*)?"
 
 
 def open_with_pillow(data: bytes, kind: str) -> Image.Image:
@@ -79,48 +63,6 @@ def open_converted_by_libtiff(data: bytes) -> Image.Image:
     with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in `Image.open`
         return _ConvertedByLibtiff(io.BytesIO(data), "")
     raise OSError("broken header")
-
-
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow, and the libtiff inside its wheel, from writing to stderr. What matters becomes a note or an error.
-
-    Warning filters, loggers and libtiff's handlers are process-wide: the first thread changes them, and the last one
-    restores them.
-    """
-    global _quiet_users
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            for category in (UserWarning, RuntimeWarning):
-                warnings.filterwarnings("ignore", category=category, module=_WARNING_MODULES)
-                _own_filters.append(warnings.filters[0])
-            logging.getLogger("PIL").addHandler(_no_log)
-            _libtiff_handlers[:] = [(setter, setter(None)) for setter in _libtiff_setters()]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                while _own_filters:
-                    with suppress(ValueError):  # another thread has replaced the list
-                        cast(list[Any], warnings.filters).remove(_own_filters.pop())
-                logging.getLogger("PIL").removeHandler(_no_log)
-                for setter, handler in _libtiff_handlers:
-                    setter(handler)
-
-
-@functools.cache
-def _libtiff_setters() -> list[Any]:
-    """The C functions that set libtiff's handlers and return the old ones; none if Pillow uses the system's libtiff."""
-    setters = []
-    for library in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*.so*"):
-        tiff = ctypes.CDLL(os.fspath(library))
-        for setter in (tiff.TIFFSetErrorHandler, tiff.TIFFSetWarningHandler):
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setters.append(setter)
-    return setters
 
 
 # HEIC, as phones write it, if pillow-heif is installed

@@ -1,4 +1,4 @@
-"""What Pillow says on standard error stays there only where a program asked for it."""
+"""A program that reads images hears nothing of the libraries on standard error, and keeps its own settings."""
 
 import logging
 import subprocess
@@ -6,11 +6,12 @@ import sys
 import threading
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from restore.images.pillow import quiet_pillow
+from restore.images.quiet import QUIET_PILLOW
 
 READ = "import sys; from restore.images import read_image; print(read_image(sys.argv[1]).size)"
 
@@ -27,20 +28,29 @@ def test_a_program_that_reads_an_image_hears_nothing(tmp_path):
     assert (done.stdout, done.stderr) == ("(16, 16)\n", "")
 
 
+def test_a_program_that_reads_a_broken_jpeg_2000_gets_an_exception_alone(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), np.uint16)
+    _, data = cv2.imencode(".jp2", deep, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
+    (tmp_path / "x.jp2").write_bytes(data.tobytes()[:-3000])
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path / "x.jp2"], capture_output=True, text=True)
+    assert "DamagedFile" in done.stderr.splitlines()[-1]
+    assert "OpenJPEG" not in done.stderr
+
+
 def test_warnings_and_loggers_are_as_before():
     before, handlers = list(warnings.filters), list(logging.getLogger("PIL").handlers)
     inside = threading.Event()
     leave = threading.Event()
 
     def hold() -> None:
-        with quiet_pillow():
+        with QUIET_PILLOW:
             inside.set()
             leave.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
     inside.wait(10)
-    with quiet_pillow():
+    with QUIET_PILLOW:
         assert len(warnings.filters) == len(before) + 2
     assert len(warnings.filters) == len(before) + 2
     leave.set()
