@@ -11,8 +11,8 @@ def pixel_loss(kind: str, output: Tensor, clean: Tensor, mask: Tensor, hole_weig
     """Mean error over all pixels, with a weight of `hole_weight` for those in the hole.
 
     Args:
-        kind: `l1` |d|, or `charbonnier` √(d² + 10⁻⁶) (Lai et al. 2017), smooth at zero.
-        output, clean: B×3×H×W.
+        kind: `l1` |d|, or `charbonnier` √(d² + 10⁻⁶) (Lai et al. 2017, also on values in [0, 1]), smooth at zero.
+        output, clean: B×3×H×W in [0, 1].
         mask: B×1×H×W, 1 = repair.
         hole_weight: relative to a pixel outside the hole; infinity: only the hole counts.
 

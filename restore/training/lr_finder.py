@@ -66,11 +66,13 @@ def rising_rates(g: TrainableNetwork, next_batch: Callable[[], Batch], parts: in
     average = 0.0
     for step in range(STEPS):
         rate = low * (high / low) ** (step / (STEPS - 1))
-        for group in g.optimizer.param_groups:
+        for group in g.param_groups:
+            # Of several optimizers, the rates keep their proportion.
+            own = rate * group["full_rate"] / g.optimizer.param_groups[0]["full_rate"]
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(own)
             else:
-                group["lr"] = rate
+                group["lr"] = own
         terms = train_step(g, None, next_batch().parts(parts), context)
         loss = float(terms["pixel"] if "pixel" in terms else terms["cross_entropy"])
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss

@@ -175,6 +175,8 @@ def train_step(
     # One forward pass of G serves both updates. With accumulation there are two, so that one part is held at a time.
     shared_output = _forward(g, batches[0], context) if len(batches) == 1 and not d_batches else None
 
+    sensitivities: list[Tensor] = []
+
     # Update D: tell clean images from restored ones.
     for update, parts in enumerate(updates if d is not None else ()):
         assert d is not None
@@ -187,8 +189,12 @@ def train_step(
             with context.fabric.no_backward_sync(d.forward, enabled=i < len(parts) - 1):
                 loss, found = d_loss(d, batch, output, counted[update][i], context, apply_r1)
                 context.fabric.backward(d.scaler.scale(loss * share))
+            sensitivities.append(found.pop("d_sensitivity").detach())
             _add(terms, found, share / len(updates))
         _add(terms, {"d_norm": d.step()}, 1 / len(updates))
+
+    if sensitivities:  # NaN for a part without holes, which says nothing
+        terms["d_sensitivity"] = torch.stack(sensitivities).nanmean()
 
     # Update G: restore images, and make D take them for clean ones; or detect damage.
     if d is not None:

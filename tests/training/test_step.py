@@ -188,6 +188,16 @@ def test_values_are_means_over_the_updates_of_d(tmp_path: Path) -> None:
     assert together["pixel"].item() == pytest.approx(single[0]["pixel"].item())
 
 
+def test_a_part_without_holes_says_nothing_of_the_sensitivity(tmp_path: Path) -> None:
+    batch = batch_of_unequal_holes(2, 0)
+    batch = Batch(torch.where(batch.mask > 0, 0.5, batch.clean), batch.mask, batch.clean, batch.keys)
+    found = []
+    for parts in (batch.parts(2), batch.parts(2)[1:]):
+        g, d, context = networks(tmp_path, "hinge")
+        found.append(train_step(g, d, parts, context)["d_sensitivity"].item())
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_statistics_of_a_skipped_update_of_d_are_undone(tmp_path: Path) -> None:
     g, d, context = networks(tmp_path, "hinge")
     before = [buffer.clone() for buffer in d.float_buffers()]
