@@ -79,7 +79,8 @@ def _wrapped(signature: str) -> str:
 def config() -> str:
     """Every key of a training config with its type, default and description."""
     from restore.config import json_schema
-    from restore.training.config import FIXED, MAY_CHANGE, TrainConfig
+    from restore.training.config import TrainConfig
+    from restore.training.resume_keys import FIXED, MAY_CHANGE
 
     schema = json_schema(TrainConfig)
     pages = ["# Training config", "", "Generated from the schema (`restore train --schema`).", ""]

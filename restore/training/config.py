@@ -5,7 +5,6 @@ The docstring below a key is its description in the JSON schema (`restore train 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from restore.config import Settings, find_config, known_keys, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.models.registry import DISCRIMINATORS, GENERATORS
+from restore.training.resume_keys import FIXED, is_within
 from restore.training.stage_config import Stage
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -463,90 +463,6 @@ _DETECTION_ONLY = {
     "loss.positive_weight": "it weighs damaged pixels against intact ones (loss.hole_weight does that for holes)",
     "loss.dice_weight": "it compares masks",
 }
-
-MAY_CHANGE = (
-    # How and where the run is computed. The weights are equal up to rounding.
-    "out",
-    "device",
-    "devices",
-    "nodes",
-    "precision",
-    "compile",
-    "cuda_graph",
-    "grad_accumulation",
-    "data.cache",
-    "data.on_error",
-    "model.purpose",
-    # How long it takes, and what is logged and saved.
-    "total_steps",
-    "early_stop",
-    "log_every",
-    "save_every",
-    "keep_checkpoints",
-    "resume",
-    "stages",
-    # How it is validated. Other training images than before are refused.
-    "validate_every",
-    "best_by",
-    "lpips_net",
-    "lpips_weights",
-    "data.validation",
-    "data.validation_count",
-    "data.validation_size",
-    # When it is stopped, and what helps against a collapse: rates, schedule, clipping, and the weights of the loss.
-    "collapse",
-    "optimizer",
-    "ema",
-    "loss.pixel_weight",
-    "loss.hole_weight",
-    "loss.gradient",
-    "loss.frequency",
-    "loss.ms_ssim",
-    "loss.adversarial_weight",
-    "loss.adversarial_start",
-    "loss.gradient_penalty",
-    "loss.r1",
-    "loss.r1_interval",
-    "loss.feature_matching",
-    "loss.perceptual_weight",
-    "loss.perceptual_weights",
-    "loss.positive_weight",
-    "loss.dice_weight",
-)
-"""Keys, or sections of keys, that may change when a run resumes. Each change is logged.
-
-All others decide what the network is or learns from. Those in `resume.allow` may change all the same.
-"""
-
-FIXED = (
-    "model.builder",
-    "model.args",
-    "discriminator.builder",
-    "discriminator.args",
-    "optimizer.kind",
-    "task",
-    "init",
-    "init_strict",
-    "discriminator.init",
-)
-"""Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
-
-
-IMAGE_KEYS = (
-    "data.folders",
-    "data.input",
-    "data.target",
-    "data.side_by_side",
-    "data.masks",
-    "data.validation",
-    "data.validation_percent",
-)
-"""Keys that decide which images a run trains on."""
-
-
-def is_within(key: str, sections: Iterable[str]) -> bool:
-    """Whether a dotted key is one of `sections`, or in one of them."""
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def generator_args(config: TrainConfig) -> dict[str, Any]:

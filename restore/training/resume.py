@@ -1,4 +1,4 @@
-"""Which keys of a config may change when a run resumes."""
+"""Compares the config that a run resumes with to the one that it began with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from restore.checkpoints import read_state_facts
 from restore.config import read_yaml, rename_old_keys
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.errors import RestoreError
-from restore.training.config import FIXED, MAY_CHANGE, TrainConfig, is_within
+from restore.training.config import TrainConfig
+from restore.training.resume_keys import FIXED, MAY_CHANGE, is_within
 
 
 @dataclass(frozen=True)

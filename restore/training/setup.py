@@ -26,10 +26,11 @@ from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.registry import build_discriminator, build_generator
-from restore.training.config import IMAGE_KEYS, OptimizerConfig, TrainConfig, generator_args, is_within
+from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
 from restore.training.muon import KernelMuon
+from restore.training.resume_keys import IMAGE_KEYS, is_within
 from restore.training.run_dir import RunFolder
 from restore.training.schedule_free import is_schedule_free, open_schedule_free
 from restore.training.step import StepContext, TrainableNetwork

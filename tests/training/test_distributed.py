@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.training.test_loop import SMALL_NET, config
 
@@ -65,3 +67,15 @@ def test_two_processes_with_half_the_batch_lose_as_one(
         for out in (alone, shared)
     ]
     assert validated[1][-1]["validation_psnr"] == pytest.approx(validated[0][-1]["validation_psnr"], abs=1e-3)
+
+
+def test_two_processes_resume_what_they_were_doing(clean: Path, tmp_path: Path) -> None:
+    shared = ["devices=2", "optimizer.schedule=constant", "validate_every=100"]
+    whole = run(clean, tmp_path / "whole", [*shared, "total_steps=12"])
+    run(clean, tmp_path / "parts", [*shared, "total_steps=9"])
+    parts = run(clean, tmp_path / "parts", [*shared, "total_steps=12"])
+    seen = [[{k: v for k, v in line.items() if k != "images_per_second"} for line in losses(o)] for o in (whole, parts)]
+    assert seen[0] == seen[1]
+    assert "diversity" in seen[0][-1], "each process remembers its own images"
+    states = [load_file(out / "last" / "state.safetensors") for out in (whole, parts)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())

@@ -9,9 +9,10 @@ import yaml
 from restore.config import build, known_keys
 from restore.errors import RestoreError
 from restore.training import loop as loop_module
-from restore.training.config import FIXED, IMAGE_KEYS, MAY_CHANGE, TrainConfig
+from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
 from restore.training.resume import find_changes, resolved
+from restore.training.resume_keys import FIXED, IMAGE_KEYS, MAY_CHANGE
 from restore.training.run_dir import RunFolder
 from tests.training.test_loop import SMALL_NET, config
 

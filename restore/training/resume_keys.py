@@ -1,0 +1,89 @@
+"""Which keys of a config may change when a run resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MAY_CHANGE = (
+    # How and where the run is computed. The weights are equal up to rounding.
+    "out",
+    "device",
+    "devices",
+    "nodes",
+    "precision",
+    "compile",
+    "cuda_graph",
+    "grad_accumulation",
+    "data.cache",
+    "data.on_error",
+    "model.purpose",
+    # How long it takes, and what is logged and saved.
+    "total_steps",
+    "early_stop",
+    "log_every",
+    "save_every",
+    "keep_checkpoints",
+    "resume",
+    "stages",
+    # How it is validated. Other training images than before are refused.
+    "validate_every",
+    "best_by",
+    "lpips_net",
+    "lpips_weights",
+    "data.validation",
+    "data.validation_count",
+    "data.validation_size",
+    # When it is stopped, and what helps against a collapse: rates, schedule, clipping, and the weights of the loss.
+    "collapse",
+    "optimizer",
+    "ema",
+    "loss.pixel_weight",
+    "loss.hole_weight",
+    "loss.gradient",
+    "loss.frequency",
+    "loss.ms_ssim",
+    "loss.adversarial_weight",
+    "loss.adversarial_start",
+    "loss.gradient_penalty",
+    "loss.r1",
+    "loss.r1_interval",
+    "loss.feature_matching",
+    "loss.perceptual_weight",
+    "loss.perceptual_weights",
+    "loss.positive_weight",
+    "loss.dice_weight",
+)
+"""Keys, or sections of keys, that may change when a run resumes. Each change is logged.
+
+All others decide what the network is or learns from. Those in `resume.allow` may change all the same.
+"""
+
+FIXED = (
+    "model.builder",
+    "model.args",
+    "discriminator.builder",
+    "discriminator.args",
+    "optimizer.kind",
+    "task",
+    "init",
+    "init_strict",
+    "discriminator.init",
+)
+"""Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
+
+
+IMAGE_KEYS = (
+    "data.folders",
+    "data.input",
+    "data.target",
+    "data.side_by_side",
+    "data.masks",
+    "data.validation",
+    "data.validation_percent",
+)
+"""Keys that decide which images a run trains on."""
+
+
+def is_within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `sections`, or in one of them."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
