@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from restore.images.decode import decode
 from restore.images.decoder_output import DamagedFile, DecoderOutput, check_size
+from restore.images.formats import UnsupportedFile
 from restore.images.metadata import jpeg
 from restore.images.metadata.boxes import boxes_in
 from restore.images.metadata.exif import orientation_of
@@ -21,7 +23,7 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
     """Decode a JPEG XL, upright.
 
     Raises:
-        DamagedFile, ImageTooLarge: exit code 1, as for `decode`.
+        DamagedFile, ImageTooLarge, UnsupportedFile: exit code 1, as for `decode`.
     """
     import pillow_jxl
 
@@ -43,14 +45,12 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
         if "exif-data" in output.fields:
             output.orientation = orientation_of(output.fields["exif-data"])
         return output
-    channels, alpha = info.num_channels, bool(info.has_alpha_channel)
-    counted = channels + alpha
-    sample_bytes = len(pixels) // (info.width * info.height * counted)
-    dtype = {1: np.uint8, 2: np.uint16, 4: np.float32}[sample_bytes]
-    if info.mode == "F;16":
-        dtype = np.float16
-    values = np.frombuffer(pixels, dtype).reshape(info.height, info.width, counted)
-    values = values.astype(np.float32) if values.dtype == np.float16 else values
+    channels, counted = info.num_channels, info.num_channels + bool(info.has_alpha_channel)
+    try:
+        values = _values(pixels, info.mode, (info.height, info.width, counted))
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        what = "the JPEG XL cannot be decoded: its pixels have an unknown layout"
+        raise UnsupportedFile(what, where=name, hint="convert it to TIFF first", exit_code=1) from error
     fields = {"icc-profile-data": bytes(icc) if icc else b""}
     for box in boxes:
         content = bytes(box.data)
@@ -66,6 +66,18 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
         fields={key: block for key, block in fields.items() if block},
         notes=[f"{what} is left out" for what in lost],
     )
+
+
+def _values(pixels: bytes, mode: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decoded pixels as an array H×W×C, uint8, uint16 or float32.
+
+    Raises:
+        KeyError, ValueError, ZeroDivisionError: they have another size than the image.
+    """
+    dtype: Any = {1: np.uint8, 2: np.uint16, 4: np.float32}[len(pixels) // (shape[0] * shape[1] * shape[2])]
+    if mode == "F;16":
+        return np.frombuffer(pixels, np.float16).reshape(shape).astype(np.float32)
+    return np.frombuffer(pixels, dtype).reshape(shape)
 
 
 def left_out_of(data: bytes) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -246,6 +247,21 @@ def test_a_jpeg_in_jpeg_xl_is_that_jpeg(tmp_path):
         image.save(tmp_path / "x.jxl", lossless_jpeg=True)
     turned = read_image(tmp_path / "x.jpg")
     assert np.array_equal(read_image(tmp_path / "x.jxl").pixels, turned.pixels)
+
+
+def test_pixels_of_jpeg_xl_that_do_not_fit_the_image_fail(monkeypatch):
+    class Decoder:
+        def __init__(self, num_threads: int) -> None:
+            pass
+
+        def __call__(self, data: bytes) -> tuple[object, ...]:
+            info = SimpleNamespace(width=9, height=7, num_channels=3, has_alpha_channel=False, mode="RGB")
+            return False, info, bytes(7 * 9 * 3 * 8), b"", []
+
+    data = jpeg_xl(PIXELS)
+    monkeypatch.setattr("pillow_jxl.Decoder", Decoder)
+    with pytest.raises(UnsupportedFile, match="unknown layout"):
+        image_from_bytes(data, "x.jxl")
 
 
 def test_what_jpeg_xl_holds_besides_is_told(tmp_path):

@@ -32,11 +32,6 @@ _Property = Callable[[str, str], bool]
 _Item = Callable[[str, str], bool]
 
 
-def promises_video(xmp: bytes) -> bool:
-    """Whether a packet says that a video follows the image."""
-    return b"MotionPhoto" in xmp or b"MicroVideo" in xmp
-
-
 def without_video(xmp: bytes) -> bytes:
     """The packet of a motion photo whose video is gone (Google, Motion Photo format 1.0)."""
     return _without(
