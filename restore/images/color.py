@@ -65,8 +65,9 @@ def open_profile(icc: bytes, channels: int) -> Profile | None:
     if len(icc) < 132 or icc[36:40] != b"acsp":
         raise ValueError("the color profile is broken")
     if icc[16:20] != {1: b"GRAY", 3: b"RGB "}[channels]:
-        kind = icc[16:20].decode("ascii", "replace").strip()
-        raise ValueError(f"the color profile is for {kind} images")
+        kind = icc[16:20].decode("latin-1").strip()
+        known = kind.isascii() and kind.isalnum()  # as all color spaces of the specification
+        raise ValueError(f"the color profile is for {kind} images" if known else "the color profile is broken")
     levels = np.linspace(0, 1, 9, dtype=np.float32)
     grid = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,9 @@ from restore.images.metadata import heif
 from restore.images.metadata.tiff import TiffHeader
 from restore.images.pillow import open_converted_by_libtiff, open_deep_heic, open_with_pillow
 from restore.images.quiet import QUIET_PILLOW
+
+#: Messages that quote the bytes of a file, or that are Python's own.
+_ABOUT_CODE = re.compile(r"""\bb['"]|invalid literal|codec can't""")
 
 
 def decode_with_pillow(
@@ -104,7 +108,10 @@ def _with_profile(output: DecoderOutput, data: bytes, kind: str) -> DecoderOutpu
 
 
 def _pillow_message(error: Exception) -> str:
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    """What Pillow has against a file, if it says so in words: other errors of hostile files are about its own code."""
+    text = printable(" ".join(str(error).split()))
+    in_words = isinstance(error, OSError | SyntaxError | NotImplementedError | ValueError)
+    return text if text and in_words and not _ABOUT_CODE.search(text) else "broken data"
 
 
 def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:

@@ -36,6 +36,13 @@ def test_half_a_file_fails(tmp_path):
         read_image(tmp_path / "a.pgm")
 
 
+@pytest.mark.parametrize("header", [b"P5\n3\xdcx 2\n255\n", b"P5\n3 123456789012\n255\n", b"P2\n1 1\n9\n\x07\xff"])
+def test_the_reason_quotes_no_bytes_and_no_python(tmp_path, header):
+    (tmp_path / "a.pgm").write_bytes(header)
+    with pytest.raises(RestoreError, match=r"the PPM cannot be decoded: broken data; the file is damaged"):
+        read_image(tmp_path / "a.pgm")
+
+
 def test_a_header_that_lies_allocates_nothing(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5\n1000000 1000000\n65535\n")
     with pytest.raises(RestoreError, match="over the limit"):

@@ -356,6 +356,9 @@ def test_a_profile_that_does_not_fit_is_told_and_left_out(tmp_path):
     picture = read_image(path)
     assert picture.icc is None
     assert "is for RGB images" in picture.notes[0]
+    odd = matrix_profile(*ADOBE_RGB)[:16] + b"7=\xfe " + matrix_profile(*ADOBE_RGB)[20:]
+    picture = read_image(saved(tmp_path / "b.jpg", RGB, icc_profile=odd))
+    assert picture.notes == ["the color profile is broken; the image is taken as sRGB"]
 
 
 SIDE_EFFECTS = """
