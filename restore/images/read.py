@@ -24,6 +24,10 @@ from restore.images.metadata import tiff, tiff_pages
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
 
+#: Profiles and texts of all pages of a file may take so many bytes, or so many times the file. Hostile pages all point
+#: at the same ones, of which each page would get a copy.
+_METADATA_BYTES, _METADATA_TIMES = 256 << 20, 4
+
 _LOSSY = ("jpeg",)
 #: In a JPEG of quality 75, black and white deviate by this much around edges. Without correction, a mask of that
 #: quality covers a third too many pixels.
@@ -187,6 +191,7 @@ def image_from_bytes(
     page_alone = None if alone else bytearray(data)
     images: list[DecodedImage] = []
     remaining = max_pixels
+    room = max(_METADATA_BYTES, _METADATA_TIMES * len(data))
     for number, at in enumerate(pages if all_pages else pages[:1], start=1):
         if page_alone is not None:
             tiff_pages.isolate_page(page_alone, at)
@@ -199,6 +204,9 @@ def image_from_bytes(
             remaining -= image.size[0] * image.size[1]
             if page_alone is not None:
                 image = _with_infrared(image, page_alone, name, at, found.masks.get(at, ()), remaining)
+            room -= sum(len(block or b"") for block in (image.exif, image.xmp, image.icc, image.passthrough))
+            if room < 0:
+                raise RestoreError("the pages share profiles or texts that would fill the memory", where=name)
         except RestoreError as error:
             if number == 1:
                 raise

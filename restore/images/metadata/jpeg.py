@@ -38,7 +38,7 @@ _ICC = b"ICC_PROFILE\0"
 _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 _START, _END, _SCAN, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 #: In the data of a scan, 0xFF begins a marker unless 0x00 or the number of a restart follows (ITU-T T.81, B.1.1.5).
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 #: (marker, beginning) of segments that do not hold for another image, and what they are if a user would miss them. They
 #: describe the compressed data, are written anew, or show the image before the repair. All others are copied.
 _STALE: tuple[tuple[int, bytes, str], ...] = (

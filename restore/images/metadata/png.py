@@ -31,6 +31,7 @@ _STILL_TRUE = (
 )  # fmt: skip
 #: Chunks with one value per channel: they are copied if the channels stay the same.
 _PER_CHANNEL = {b"sBIT": {1: (1,), 2: (2,), 3: (3,), 4: (4,)}, b"bKGD": {1: (2,), 2: (2,), 3: (6,), 4: (6,)}}
+_SPACES = b" \t\n\r\v\f"
 #: Bytes to which a compressed text may expand. Larger ones, which may be bombs, are not read.
 _TEXT_LIMIT = 16 << 20
 
@@ -180,23 +181,24 @@ def contents(passthrough: bytes) -> list[str]:
 
 def take_captions(passthrough: bytes, *, resources: bool, comment: bool) -> tuple[Captions, bytes]:
     """Photoshop's resources and the comment in `PngHeader.passthrough`, where asked for, and its other chunks."""
-    found = text = b""
-    rest = bytearray()
+    text = b""
+    found, rest = bytearray(), bytearray()
+    known: set[int] = set()
     for kind, body, raw, _ in _chunks(bytes(8) + passthrough):
         keyword, _, value = body.partition(b"\0")
         if resources and kind in (b"tEXt", b"zTXt") and keyword.lower() in _RAW_CAPTIONS:
             profile = _raw_profile(kind, body)[1]
             profile = resource(CAPTION, profile) if profile.startswith(b"\x1c") else profile
-            known = {number for number, _ in resources_of(found)}
             if any(True for _ in resources_of(profile)):
                 found += without(profile, known)
+                known.update(number for number, _ in resources_of(profile))
             else:
                 rest += raw
         elif comment and kind in _TEXTS and keyword == b"Comment" and not text:
             text = value if kind == b"tEXt" else (_text(body) or b"") if kind == b"iTXt" else _inflated(value[1:])
         else:
             rest += raw
-    return Captions(found, text), bytes(rest)
+    return Captions(bytes(found), text), bytes(rest)
 
 
 def of_captions(found: Captions) -> bytes:
@@ -353,7 +355,8 @@ def _raw_profile(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
     try:
         if kind == b"zTXt":
             value = zlib.decompressobj().decompress(value[1:], _TEXT_LIMIT)
-        profile = bytes.fromhex(b"".join(value.split()[2:]).decode("ascii"))
+        digits = b"".join(value.split(None, 2)[2:])
+        profile = bytes.fromhex(digits.translate(None, _SPACES).decode("ascii"))
     except (zlib.error, ValueError):
         profile = b""
     return keyword[len(b"Raw profile type ") :].lower(), profile

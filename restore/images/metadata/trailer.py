@@ -79,7 +79,7 @@ def after_jpeg(data: Any, *, several: bool) -> Trailer:
 
 def after_boxes(data: Any) -> Trailer:
     """What a HEIC or AVIF holds beside its main image (ISO/IEC 14496-12, 23008-12)."""
-    kept, gain_map, depth_map = b"", False, False
+    kept, gain_map, depth_map = bytearray(), False, False
     for kind, begin, start, end in boxes_in(data, 0, len(data)):
         if kind in _VIDEO_BOXES:
             kept += data[begin:end]
@@ -87,7 +87,7 @@ def after_boxes(data: Any) -> Trailer:
             items = data[start:end]
             gain_map = bool(_GAIN_MAP_ITEM.search(items)) or any(name in items for name in _GAIN_MAP_AUXILIARY)
             depth_map = any(name in items for name in _DEPTH_AUXILIARY)
-    return Trailer(kept, gain_map=gain_map, depth_map=depth_map)
+    return Trailer(bytes(kept), gain_map=gain_map, depth_map=depth_map)
 
 
 def after_image(data: Any, end: int) -> Trailer:

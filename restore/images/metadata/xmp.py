@@ -26,7 +26,9 @@ _EMPTY = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
     f'<rdf:RDF xmlns:rdf="{_RDF}">\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
 ).encode()
-_TAG = re.compile(rb"<(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>")
+#: In a tag: its end, or a quoted value, which may hold anything.
+_NEXT_IN_TAG = re.compile(rb"[>\"']")
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def _find(packet: bytes) -> _Found:
 
     def start(name: str, attributes: dict[str, str]) -> None:
         at = parser.CurrentByteIndex
+        if len(found.path) == _MOST_LEVELS:  # packets have some ten; every level is searched for each element
+            raise ValueError(f"the packet has more than {_MOST_LEVELS} levels")
         found.path.append((name, at))
         place = names()
         if place == in_description:
@@ -163,12 +167,15 @@ def tag_end(packet: bytes, at: int) -> int:
     """The position after the tag at a position.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it has no end.
     """
-    tag = _TAG.match(packet, at)
-    if tag is None:
-        raise ValueError("the packet has a tag that cannot be parsed")
-    return tag.end()
+    while found := _NEXT_IN_TAG.search(packet, at):
+        if found[0] == b">":
+            return found.end()
+        at = packet.find(found[0], found.end()) + 1
+        if not at:
+            break
+    raise ValueError("the packet has a tag that cannot be parsed")
 
 
 def _attribute(packet: bytes, at: int, name: bytes) -> tuple[int, int]:

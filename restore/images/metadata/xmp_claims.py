@@ -6,7 +6,7 @@ As in `xmp`, a parser finds the positions, and every other byte of the packet st
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -24,6 +24,8 @@ _NOTE = "http://ns.adobe.com/xmp/note/"
 _ITEM = "http://ns.google.com/photos/1.0/container/item/"
 _CONTAINER = "http://ns.google.com/photos/1.0/container/ Directory"
 _DESCRIPTION, _LI = f"{_RDF} Description", f"{_RDF} li"
+_START = re.compile(rb"<[^\s/>]+")
+_ATTRIBUTE = re.compile(rb"(?<=\s)([^\s=]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _MOTION = re.compile(r"Motion|MicroVideo|OLivePhoto|VideoLength")
 
 #: Whether a property goes: its namespace and name.
@@ -84,14 +86,12 @@ def _without(packet: bytes, is_gone: _Property, item_is_gone: _Item) -> bytes:
     def start(name: str, attributes: dict[str, str]) -> None:
         at = parser.CurrentByteIndex
         element = _Open(name, at)
-        for key, value in attributes.items():
-            space, _, local = key.rpartition(" ")
-            if name == _DESCRIPTION and is_gone(space, local):
-                spans.append(_attribute(packet, at, prefixes[space], local))
-            elif key == f"{_ITEM} Semantic":
-                element.meaning = value
-            elif key == f"{_ITEM} Mime":
-                element.kind = value
+        names = [key.rpartition(" ") for key in attributes] if name == _DESCRIPTION else []
+        gone = {f"{prefix}:{local}" for space, _, local in names if is_gone(space, local) for prefix in prefixes[space]}
+        if gone:
+            spans.extend(_attributes(packet, at, gone))
+        element.meaning = attributes.get(f"{_ITEM} Semantic", "")
+        element.kind = attributes.get(f"{_ITEM} Mime", "")
         path.append(element)
 
     def end(name: str) -> None:
@@ -129,9 +129,11 @@ def _without(packet: bytes, is_gone: _Property, item_is_gone: _Item) -> bytes:
         parser.Parse(packet.rstrip(b"\0 \t\r\n"), True)
     except (expat.ExpatError, ValueError):
         return packet
-    for begin, stop in sorted(_outermost(spans), reverse=True):
-        packet = packet[:begin] + packet[stop:]
-    return packet
+    kept, at = bytearray(), 0
+    for begin, stop in _outermost(spans):
+        kept += packet[at:begin]
+        at = stop
+    return bytes(kept) + packet[at:]
 
 
 def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -143,11 +145,12 @@ def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept
 
 
-def _attribute(packet: bytes, at: int, prefixes: set[str], name: str) -> tuple[int, int]:
-    """The span of an attribute in the tag at a position, with the space before it."""
-    names = "|".join(re.escape(f"{prefix}:{name}") for prefix in sorted(prefixes))
-    pattern = rb"\s+(?:" + names.encode() + rb")\s*=\s*(?:\"[^\"]*\"|'[^']*')"
-    found = re.compile(pattern).search(packet, at, tag_end(packet, at))
-    if found is None:
-        raise ValueError("the packet has an attribute that cannot be parsed")
-    return found.span()
+def _attributes(packet: bytes, at: int, gone: set[str]) -> Iterator[tuple[int, int]]:
+    """The spans of some attributes (`prefix:name`) in the tag at a position, with the space before them."""
+    end = tag_end(packet, at)
+    before = _START.match(packet, at, end)
+    last = at if before is None else before.end()
+    for found in _ATTRIBUTE.finditer(packet, last, end):
+        if found[1].decode("utf-8", "replace") in gone:
+            yield last, found.end()
+        last = found.end()
