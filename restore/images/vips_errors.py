@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyvips
 
@@ -13,6 +13,25 @@ import pyvips
 _WAIT_SECONDS = 5.0
 
 T = TypeVar("T")
+
+
+def _take_any_bytes() -> None:
+    """Let pyvips take messages that quote bytes of a file.
+
+    By itself it raises `UnicodeDecodeError`, also in operations that do not fail, because it clears the buffer in them,
+    where it may find the message of another thread. The buffer stays as it is then, and all later operations fail.
+    """
+
+    def to_string(text: Any) -> str:
+        content = "NULL" if text == pyvips.ffi.NULL else pyvips.ffi.string(text)
+        return content.decode("utf-8", "backslashreplace") if isinstance(content, bytes) else str(content)
+
+    for module in (pyvips, pyvips.error):  # the first one for what libvips logs
+        if hasattr(module, "_to_string"):
+            module._to_string = to_string
+
+
+_take_any_bytes()
 
 _changed = threading.Condition()
 _running = 0

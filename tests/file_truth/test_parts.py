@@ -455,13 +455,15 @@ def test_unknown_chunks_of_a_webp_are_kept(tmp_path, extended):
     assert "the chunk 'prVt'" in note
 
 
-def test_a_chunk_that_is_cut_is_not_kept():
+def test_a_chunk_of_a_webp_that_is_cut_short_is_told_and_not_copied():
     stream = io.BytesIO()
     Image.fromarray(photo(6, 7)).save(stream, "WEBP", lossless=True)
-    whole, cut = b"prVt" + struct.pack("<I", 5) + b"maker\0", b"prVt" + struct.pack("<I", 500) + b"cut short"
-    data = stream.getvalue() + whole + cut
-    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
-    assert webp.read_header(data).passthrough == whole
+    data = stream.getvalue()
+    whole, cut = b"prVt" + struct.pack("<I", 5) + b"maker", b"laST" + struct.pack("<I", 50) + b"and"
+    for end, left_out in ((whole + b"\0" + cut, ("a chunk that is cut short",)), (whole, ())):
+        header = webp.read_header(data[:4] + struct.pack("<I", len(data) - 8 + len(end)) + data[8:] + end)
+        assert header.passthrough == whole + b"\0"
+        assert header.left_out == left_out
 
 
 # What a format has no place for, and what is there twice

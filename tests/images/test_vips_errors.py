@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import time
 
@@ -12,10 +13,12 @@ import pyvips
 from PIL import Image
 
 from restore.errors import RestoreError
+from restore.images.color import open_profile
 from restore.images.decoder_output import undecodable
 from restore.images.formats import UnsupportedFile
 from restore.images.read import image_from_bytes
 from restore.images.vips_errors import with_own_errors
+from tests.images.profiles import ADOBE_RGB, colorants, table_profile
 
 
 def encoded(kind: str) -> bytes:
@@ -84,3 +87,14 @@ def test_what_is_unsupported_is_not_called_damaged(complaint, unsupported):
     error = undecodable("tiff", complaint, "x")
     assert isinstance(error, UnsupportedFile) == unsupported
     assert ("damaged" in str(error)) != unsupported
+
+
+def test_a_message_that_quotes_odd_bytes_spoils_no_operation_after_it():
+    """LittleCMS quotes the type of a curve: four bytes of the profile."""
+    table = b"mAB " + bytes(4) + bytes((3, 3, 0, 0)) + struct.pack(">5I", 32, 0, 0, 0, 0) + b"\xff\xfe\xfd\xfc" * 4
+    icc = table_profile(lambda values: values @ colorants(ADOBE_RGB[0]).T, extra={b"A2B0": table})
+    with pytest.raises(ValueError, match="the color profile is broken"):
+        open_profile(icc, 3)
+    assert pyvips.Image.black(2, 3).copy().width == 2  # pyvips reads the buffer of messages to find `copy`
+    text = pyvips.ffi.new("char[]", b"chunk \xc1")
+    assert pyvips._to_string(text) == pyvips.error._to_string(text) == "chunk \\xc1"

@@ -35,7 +35,7 @@ def read_header(data: bytes) -> WebpHeader:
     """Parse all chunks, up to the first one that is broken."""
     first: list[tuple[bytes, int, int]] | None = None
     passthrough, end = bytearray(), len(data)
-    left_out: tuple[str, ...] = ()
+    left_out: list[str] = []
     if len(data) >= 12:
         size = struct.unpack_from("<I", data, 4)[0]
         end = min(8 + size + size % 2, len(data))
@@ -45,12 +45,14 @@ def read_header(data: bytes) -> WebpHeader:
         elif kind in (b"VP8 ", b"VP8L") and first is None:
             first = [(kind, begin, stop)]
         elif kind == _CREDENTIALS:
-            left_out = ("its content credentials (C2PA)",)
-        elif kind not in _KNOWN and stop - begin >= 8 + struct.unpack_from("<I", data, begin + 4)[0]:
-            passthrough += data[begin:stop] + bytes(stop - begin & 1)
+            left_out.append("its content credentials (C2PA)")
+        elif kind not in _KNOWN and begin + 8 + struct.unpack_from("<I", data, begin + 4)[0] > stop:
+            left_out.append("a chunk that is cut short")
+        elif kind not in _KNOWN:
+            passthrough += data[begin:stop] + bytes((stop - begin) % 2)
     kind, begin, stop = first[0] if first else (b"", 0, 0)
     coarseness = quantizer(bytes(data[begin + 8 : min(begin + 208, stop)])) if kind == b"VP8 " else None
-    return WebpHeader(kind == b"VP8L", coarseness, bytes(passthrough), left_out, end)
+    return WebpHeader(kind == b"VP8L", coarseness, bytes(passthrough), tuple(dict.fromkeys(left_out)), end)
 
 
 def with_chunks(data: bytes, passthrough: bytes, size: tuple[int, int], *, alpha: bool) -> bytes:
