@@ -60,7 +60,7 @@ def fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedIm
         if image.pixels.dtype == np.uint16:
             notes.append("16 bits rounded to 8")
         pixels, alpha, white = _16_to_8_bits(pixels), None if alpha is None else _16_to_8_bits(alpha), 255.0
-    elif image.pixels.dtype == np.uint16 and image.bits > _MOST_BITS.get(kind, 16):
+    elif image.pixels.dtype == np.uint16 and kind in _MOST_BITS and image.bits > _MOST_BITS[kind]:
         notes.append(f"{image.bits} bits rounded to {_MOST_BITS[kind]}")
     if alpha is not None and kind in _WITHOUT_ALPHA:
         if (alpha < white).any():

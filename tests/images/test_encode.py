@@ -12,9 +12,10 @@ from PIL import ExifTags, Image
 
 from restore.errors import RestoreError
 from restore.images import DecodedImage, read_image, write_bytes, write_image, write_png
-from restore.images.encode import DEFAULT_QUALITY
+from restore.images.encode import DEFAULT_QUALITY, encode
 from restore.images.metadata import heif, vp8
 from restore.images.metadata.exif import orientation_of, upright_exif
+from restore.images.read import image_from_bytes
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
 RNG = np.random.default_rng(2)
@@ -338,3 +339,27 @@ def test_only_transparent_pixels_are_blended(tmp_path, opaque):
     notes = write_image(image, tmp_path / "x.ppm")
     assert notes == ([] if opaque else ["transparent pixels are blended with white"])
     assert np.array_equal(read_image(tmp_path / "x.ppm").pixels[1:], image.pixels[1:])
+
+
+@pytest.mark.parametrize("kind", ["tiff", "png", "avif"])
+def test_integers_of_32_bits_that_are_read_as_16_are_written(kind):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 9, 3)).astype(np.uint16)
+    data, notes = encode(DecodedImage(values, white=65535.0, bits=32, format="tiff"), kind, "x")
+    assert notes == (["32 bits rounded to 12"] if kind == "avif" else [])
+    again = image_from_bytes(data, f"x.{kind}")
+    assert again.pixels.dtype == np.uint16
+    if kind != "avif":
+        assert np.array_equal(again.pixels, values)
+
+
+def test_an_avif_holds_only_exif_in_its_block():
+    """Readers refuse the whole file if something is before it."""
+    block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0"
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for before in (b"", b"odd\0\0\0"):
+        data, notes = encode(DecodedImage(pixels, format="png", exif=before + block), "avif", "x")
+        assert notes == []
+        assert bytes(4) + block in data
+        with Image.open(io.BytesIO(data)) as again:
+            assert again.size == (8, 8)
+            assert again.getexif()[0x0112] == 1

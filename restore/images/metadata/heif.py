@@ -101,7 +101,9 @@ def with_exif(data: bytes, exif: bytes) -> bytes:
         if size != 4 or struct.unpack_from(">I", data, length_at)[0] != length or offset + length > len(data):
             raise KeyError("iloc")
         out[offset : offset + length] = bytes(length)
-        body = bytes(4) + exif  # the position of the TIFF structure in the block, and the block
+        start = min(place for order in (b"II*\0", b"MM\0*") if (place := exif.find(order)) >= 0)
+        # The position of the TIFF structure in the block, and the block. Readers refuse a file with anything before it.
+        body = bytes(4) + exif[start:]
         (stored,) = struct.unpack_from(">I", data, at)
         struct.pack_into(">I", out, at, stored + len(data) + 8 - offset)
         struct.pack_into(">I", out, length_at, len(body))
