@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image, features
 
 from restore.images import read_image, write_image
-from restore.images.metadata import webp
+from restore.images.metadata import jpeg, webp
 from restore.images.metadata.exif import without_prefix
 from restore.images.out_of_core import spool_image, write_spooled
 from tests.fix.conftest import Inverter, fix_with, photo
@@ -134,6 +134,15 @@ def test_what_another_program_has_appended_is_kept(tmp_path, trailer):
 def test_padding_is_nothing(tmp_path):
     data, _ = fixed(tmp_path, "x.jpg", jpeg_bytes() + bytes(500))
     assert data.endswith(b"\xff\xd9")
+
+
+@pytest.mark.parametrize("size", [*range(248, 258), *range(758, 770), 100_000])
+@pytest.mark.parametrize("last", [b"\x7f", b"\xff", b"\xff\0", b"\xff\xd3"])
+def test_the_end_marker_is_found_behind_a_scan_of_any_length(size, last):
+    scan = (b"\xff\0\xff\xd7\x01" * (size // 5 + 1))[: size - len(last)].rstrip(b"\xff") + last
+    data = b"\xff\xd8\xff\xda\0\2" + scan
+    assert jpeg.end_of_image(data + b"\xff\xd9\xff\xd9", 0) == len(data) + 2
+    assert jpeg.end_of_image(data, 0) is None
 
 
 def test_an_end_marker_in_a_thumbnail_is_not_the_end(tmp_path):

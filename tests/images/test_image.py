@@ -216,3 +216,13 @@ def test_channels_that_differ_by_rounding_stay_where_nothing_changes():
     np.testing.assert_array_equal(picture.blend(picture.to_srgb()).pixels, values)
     values[3, 3] = [10, 12, 14]
     assert not DecodedImage(values).is_neutral()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (16, 32), (17, 5), (99, 49)])
+def test_one_colored_pixel_is_enough(place):
+    values = np.full((100, 50, 3), 90, np.uint8)
+    values[place] = 90, 90, 99
+    assert not DecodedImage(values).is_neutral()
+    mask = np.zeros((100, 50), np.float32)
+    mask[place] = 1
+    assert DecodedImage(values).is_neutral(mask)
