@@ -48,7 +48,9 @@ SLOW_SECONDS = 10.0
 #: Codes that no content of a file may cause.
 _NEVER = ("unexpected", "out_of_memory", "disk_full", "io_error", "not_found", "no_permission", "changed", "bad_mask")
 #: What no message should hold.
-_INTERNAL = re.compile(r"""Traceback|<_io| at 0x[0-9a-f]{8}|restore\.|\bb['"]|invalid literal|codec can't|\ufffd""")
+_INTERNAL = re.compile(
+    r"""Traceback|<_io| at 0x[0-9a-f]{8}|restore\.|\bb['"]|invalid literal|codec can't|\ufffd|written as \w+: '"""
+)
 #: Images are large enough from here on to be processed out of core.
 _IN_PARTS = "from restore.fix import reader; reader.HUGE_PIXELS = 300; cli.run()"
 _IN_PARTS_UNSEEN = "from restore.fix import reader; reader.HUGE_FILE_BYTES = 1; cli.run()"
