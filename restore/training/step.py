@@ -88,6 +88,11 @@ class TrainableNetwork:
         self.network.zero_grad(set_to_none=True)  # zeros would cost a pass over memory
         return norm
 
+    def count_as_one_step(self, before: Tensor) -> None:
+        """Count the updates since `before`, a copy of `skipped`, as one step: skipped in a row if the last one was."""
+        some, last = self.skipped[0] > before[0], self.skipped[1] > 0
+        self.skipped.copy_(torch.stack([before[0] + some, (before[1] + 1) * last]))
+
     def discard_step(self) -> None:
         """Discard the gradients of an interrupted step."""
         self.network.zero_grad(set_to_none=True)
@@ -176,6 +181,7 @@ def train_step(
     shared_output = _forward(g, batches[0], context) if len(batches) == 1 and not d_batches else None
 
     sensitivities: list[Tensor] = []
+    d_skipped_before = None if d is None else d.skipped.clone()
 
     # Update D: tell clean images from restored ones.
     for update, parts in enumerate(updates if d is not None else ()):
@@ -193,6 +199,8 @@ def train_step(
             _add(terms, found, share / len(updates))
         _add(terms, {"d_norm": d.step()}, 1 / len(updates))
 
+    if d is not None and d_skipped_before is not None and len(updates) > 1:
+        d.count_as_one_step(d_skipped_before)
     if sensitivities:  # NaN for a part without holes, which says nothing
         terms["d_sensitivity"] = torch.stack(sensitivities).nanmean()
 

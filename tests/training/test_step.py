@@ -207,6 +207,8 @@ def test_statistics_of_a_skipped_update_of_d_are_undone(tmp_path: Path) -> None:
     train_step(g, d, [batch_of_unequal_holes(2, 1)], context, d_batches=[[broken], [batch_of_unequal_holes(2, 2)]])
     assert d.skipped.tolist() == [1, 0]
     assert all(torch.equal(one, other) for one, other in zip(before, d.float_buffers()))
+    train_step(g, d, [batch_of_unequal_holes(2, 1)], context, d_batches=[[broken], [broken]])
+    assert d.skipped.tolist() == [2, 1], "steps are counted, not updates"
 
 
 def test_each_update_of_d_draws_its_own_images(tmp_path: Path) -> None:
