@@ -150,7 +150,7 @@ def test_no_number_is_never_the_best(by: str) -> None:
 
 
 def test_weights_without_numbers_have_no_score(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module.Ema, "update", lambda ema, model, step: ema.model.head.weight.fill_(math.nan))
+    monkeypatch.setattr(loop_module.Ema, "update", lambda ema, *_: ema.model.head.weight.fill_(math.nan))
     scores: list[dict[str, float]] = []
     settings = config(clean, tmp_path / "run", total_steps=1, best_by="last", loss={})
     train(settings, TrainCallbacks(validated=lambda step, values, best: scores.append({**values, "best": best})))
