@@ -313,6 +313,9 @@ def _palette_image(image: DecodedImage) -> Image.Image | None:
 
 def _encode_avif(image: DecodedImage, quality: int | None, notes: list[str]) -> bytes:
     image = _with_resolution_in_exif(image)
+    if image.exif and len(without_prefix(image.exif)) < 8:  # not even its header, for which programs refuse the file
+        notes.append("the EXIF block is broken and is left out")
+        image = replace(image, exif=None)
     sixteen_bits = image.pixels.dtype == np.uint16
     data = bytes(
         _to_vips(image, icc=profile_for(image, "avif"), xmp=image.xmp, exif=image.exif).heifsave_buffer(

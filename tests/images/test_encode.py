@@ -363,3 +363,7 @@ def test_an_avif_holds_only_exif_in_its_block():
         with Image.open(io.BytesIO(data)) as again:
             assert again.size == (8, 8)
             assert again.getexif()[0x0112] == 1
+    data, notes = encode(DecodedImage(pixels, format="png", exif=b"Exif\0\0" + block[:7]), "avif", "x")
+    assert notes == ["the EXIF block is broken and is left out"]
+    with Image.open(io.BytesIO(data)) as again:
+        assert not again.getexif()
