@@ -66,6 +66,8 @@ def decode_photoshop(data: bytes, name: str | os.PathLike[str], max_pixels: int)
         what = f"the Photoshop file is not supported: {lacking}"
         raise UnsupportedFile(what, where=name, hint="save it as TIFF first", exit_code=1)
     colors = _MODES[file.mode][1]
+    if file.channels < colors:
+        raise _damaged("it has fewer channels than its color mode", name)
     try:
         planes = _planes(data, file, min(file.channels, colors + file.transparent))
     except (struct.error, ValueError, OSError) as error:

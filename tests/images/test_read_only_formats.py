@@ -117,6 +117,13 @@ def test_what_a_photoshop_file_lacks_is_said(data, words):
         image_from_bytes(data, "x.psd")
 
 
+@pytest.mark.parametrize("channels", [0, 1, 2])
+def test_a_photoshop_file_with_too_few_channels_is_damaged(channels):
+    data = photoshop(PIXELS.transpose(2, 0, 1), 3)
+    with pytest.raises(DamagedFile, match="fewer channels than its color mode"):
+        image_from_bytes(data[:12] + struct.pack(">H", channels) + data[14:], "x.psd")
+
+
 @pytest.mark.parametrize("rle", [False, True])
 def test_a_photoshop_file_that_is_cut_short_is_damaged(rle):
     data = photoshop(PIXELS.transpose(2, 0, 1), 3, rle=rle)
