@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -118,6 +118,14 @@ def write_error_message(error: OSError | ValueError) -> str:
         errno.EISDIR: "a folder with this name exists",
         errno.ENAMETOOLONG: "the file name is too long",
     }.get(code or 0, f"the file cannot be written: {getattr(error, 'strerror', None) or error}")
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """Eight hexadecimal digits that change if a name is added, removed or changed, or if the order changes."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
+    return digest.hexdigest()[:8]
 
 
 def check_writable(folder: Path) -> None:

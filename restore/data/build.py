@@ -13,7 +13,7 @@ import torch
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
-from restore.data.discovery import RULES, ImageFiles, fingerprint, named_images, split_files
+from restore.data.discovery import RULES, fingerprint, named_images, split_files
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.readers import Reader, image_reader, match_pairs, pair_reader, side_by_side_reader, with_masks
 from restore.data.sampler import CropPlan, FolderSampler
@@ -21,6 +21,7 @@ from restore.degradations import Degradation
 from restore.degradations.mask_files import mask_of
 from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
+from restore.files import digest_of_names
 from restore.images.formats import left_out_of
 
 # Share of the free memory that images may take. On a device, concatenating them into one tensor needs it twice.
@@ -75,9 +76,11 @@ def open_source(
     named = config.validation.is_set
     files = split_files(folders, 0 if named else config.validation_percent, rules)
     print_ = fingerprint(files.training, None if rules == 1 else files.names)
+    if config.masks is not None:
+        print_ = digest_of_names([print_, *_masks_of(config.masks, [files.names[file] for file in files.training])])
     if expected is not None and print_ != expected:
         raise RestoreError(
-            "this run started with other training images",
+            "this run started with other training images" + (" or masks" if config.masks is not None else ""),
             hint="use another out=, or the same images; to change them on purpose, set resume.allow=[data.folders]",
         )
     held_out_files, held_out_names, read_held_out = files.validation, files.names, read
@@ -95,7 +98,7 @@ def open_source(
     if config.masks is not None:
         read = with_masks(read, config.masks, files.names, config.resize)
         read_held_out = with_masks(read_held_out, config.masks, held_out_names, config.resize) if named else read
-        _require_masks(config.masks, files, held_out_names, held_out_files)
+        _masks_of(config.masks, [held_out_names[file] for file in held_out_files])
     # Validation images are read first: training images are compared with them.
     threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
     found, held_out = _read_validation(held_out_files, read_held_out, config, smallest, threads, on_event)
@@ -142,22 +145,22 @@ def _open_reader(config: DataConfig, rules: int) -> tuple[list[Folder], Reader]:
     return [Folder(path=config.input)], pair_reader(partners, config.resize, rules)
 
 
-def _require_masks(masks: Path, files: ImageFiles, held_out_names: dict[Path, str], held_out: list[Path]) -> None:
-    """Check that each image has a mask.
+def _masks_of(masks: Path, names: list[str]) -> list[str]:
+    """The mask of each image, relative to their folder.
 
     Raises:
         RestoreError: some have none, or several.
     """
-    names = [*(files.names[file] for file in files.training), *(held_out_names[file] for file in held_out)]
-    problems = []
+    found, problems = [], []
     for name in names:
         try:
-            mask_of(masks, name)
+            found.append(mask_of(masks, name))
         except RestoreError as error:
             problems.append(error)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RestoreError(f"{problems[0].what}{more}", where=f"data.masks = {masks}")
+    return found
 
 
 def _open_validation_reader(config: DataConfig, rules: int) -> tuple[Path, Reader]:

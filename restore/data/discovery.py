@@ -10,6 +10,7 @@ from pathlib import Path
 
 from restore.data.config import Folder
 from restore.errors import RestoreError
+from restore.files import digest_of_names
 from restore.images import find_images, pair_key
 from restore.images.formats import composed
 
@@ -132,11 +133,7 @@ def fingerprint(files: Sequence[Path], names: Mapping[Path, str] | None = None) 
         files: in order.
         names: as in `ImageFiles`, so that renamed folders count; None: of the files alone, as in rules 1.
     """
-    digest = hashlib.sha256()
-    for file in files:
-        name = file.name if names is None else names[file] + file.suffix
-        digest.update(os.fsencode(name) + b"\0")
-    return digest.hexdigest()[:8]
+    return digest_of_names(file.name if names is None else names[file] + file.suffix for file in files)
 
 
 def _hashed_share(name: str) -> float:

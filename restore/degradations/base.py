@@ -58,6 +58,10 @@ class Step(Settings):
 
     has_mask: ClassVar[bool] = False
 
+    def files(self) -> list[str]:
+        """The files that the step chooses from, in their order, relative to their folder."""
+        return []
+
     @abstractmethod
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """Draw parameters.

@@ -69,6 +69,10 @@ class MaskFiles(BlankHoles):
             )
         return self
 
+    def files(self) -> list[str]:
+        """The masks; see `Step.files`."""
+        return list(mask_files(str(self.folder)))
+
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`masks`: float64[B, 5]: the file, mirrored, turned, and the place of the crop, as fractions."""
         return {"masks": self._sample_within_limits(keys, size, self._table)}

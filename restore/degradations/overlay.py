@@ -56,6 +56,11 @@ class Overlay(ScaledStep):
             raise ValueError(f"there are no images of shapes in {folder}")
         return folder
 
+    def files(self) -> list[str]:
+        """The shapes; see `Step.files`."""
+        base = self.folder.parent if self.folder.suffix == ".txt" else self.folder
+        return [Path(os.path.relpath(file, base)).as_posix() for kind in _shapes(str(self.folder)) for file in kind]
+
     def sample(self, keys: Tensor, size: tuple[int, int]) -> Params:
         """`places` [B, N, 8]: kind and file as fractions, middle x, y in pixels, angle, zoom, mirrored, opacity (0:
         none); `tone` [B, 3]."""

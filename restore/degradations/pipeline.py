@@ -33,6 +33,7 @@ from restore.degradations.mask_files import MaskFiles
 from restore.degradations.registry import STEPS
 from restore.devices import to_device
 from restore.errors import RestoreError
+from restore.files import digest_of_names
 from restore.hashed_random import bernoulli, fold_in, uniform
 
 
@@ -44,6 +45,7 @@ class Degradation:
         has_mask: at least one step covers pixels, so the mask may be non-zero.
         needs_names: a step needs the names of the images.
         only_holes: every step cuts holes, so pixels outside the mask are unchanged and a repair needs the mask.
+        fingerprint: of the files that steps choose from; see `restore.files.digest_of_names`.
     """
 
     def __init__(self, name: str, node: _Node) -> None:
@@ -52,6 +54,7 @@ class Degradation:
         self.has_mask = any(step.has_mask for step in _steps_of(node))
         self.only_holes = all(isinstance(step, Holes) for step in _steps_of(node))
         self.needs_names = any(isinstance(step, MaskFiles) and step.paired for step in _steps_of(node))
+        self.fingerprint = digest_of_names(file for step in _steps_of(node) for file in step.files())
 
     def sample(self, keys: Tensor, size: tuple[int, int], names: Sequence[str] | None = None) -> SampledDegradation:
         """Draw the steps and parameters of each image.

@@ -154,6 +154,14 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         stages = Stages(config, source, context, g, d, ema, callbacks.on_event)
         step, images, clock = start, 0, time.perf_counter()
         last = start >= config.total_steps or _should_stop_early(config, without_better)
+        has_saved = start > 0
+
+        def save_best() -> None:
+            description = describe(config, ema.model, validation, best)
+            save_weights(run.best, ema.model.state_dict(), description)
+
+        if has_saved and best.get("step") == start:  # it may have been killed between this state and its best weights
+            on_rank_zero(fabric, lambda: None if run.best.exists() else save_best())
         with _stop_requests() as stop_requested, stages:
             if not start:  # the scores of the initial weights, for comparison
                 scores = validator.scores(ema.model, validation, fabric)
@@ -201,13 +209,15 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                     without_better = 0 if is_best else without_better + 1
                     if is_best:
                         best = {"step": step, **scores}
+                    replace_best = is_best and has_saved
 
-                    def write(step: int = step, scores: dict[str, float] = scores, is_best: bool = is_best) -> None:
+                    def write(
+                        step: int = step, scores: dict[str, float] = scores, replace: bool = replace_best
+                    ) -> None:
                         rows = [validator.row(ema.model, batch) for batch in validation[:_GRID_IMAGES]]
                         save_grid(run.path / "samples" / f"step_{step:07d}.png", rows)
-                        if is_best:
-                            description = describe(config, ema.model, validation, scores)
-                            save_weights(run.best, ema.model.state_dict(), description)
+                        if replace:
+                            save_best()
                         run.log({"step": step, **_validation_values(scores)})
                         run.draw_curves()
 
@@ -217,10 +227,11 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                     if _should_stop_early(config, without_better) and not last:
                         callbacks.on_event(f"stopped early: no better {config.best_by} in {without_better} validations")
                         last = True
-                # best.safetensors must not exist without a state of the run that it belongs to.
-                due = step % config.save_every == 0 or (bool(best) and not run.has_saved)
+                # The state comes first: best.safetensors must not exist without one of the run that it belongs to.
+                first_best = bool(best) and not has_saved
                 # While steps are skipped, the previous state is the better one, except at the end.
-                if last or stopping or (due and all(network.skipped[1] == 0 for network in trained)):
+                due = step % config.save_every == 0 and all(network.skipped[1] == 0 for network in trained)
+                if last or stopping or first_best or due:
                     sync_buffers(fabric, ema.model, *(network.network for network in trained))
                     facts = {
                         "step": step,
@@ -231,8 +242,12 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
                         "monitor": monitor.state(fabric),
                         "skipped": [network.skipped.tolist() for network in trained],
                         "pictures": source.fingerprint,  # the key of states that exist already
+                        "damage_files": None if source.damage is None else source.damage.fingerprint,
                     }
                     on_rank_zero(fabric, partial(run.save, parts, facts))
+                    has_saved = True
+                if first_best:
+                    on_rank_zero(fabric, save_best)
                 if stopping:
                     break
         return Result(run.path, step, last, best, leads)

@@ -296,9 +296,16 @@ def open_data(
     """Find the images: the source of training batches, and the validation batches.
 
     Raises:
-        RestoreError: as `open_source`; or the damage leaves no mask, and the task is detection or the network sees one.
+        RestoreError: as `open_source`; the damage has other files than when the run began; or it leaves no mask, and
+            the task is detection or the network sees one.
     """
     damage = open_damage(config)
+    if damage is not None and damage.fingerprint != _expected_damage_files(config, damage):
+        raise RestoreError(
+            "this run started with other masks or shapes in the folders of its damage",
+            where=f"damage = {damage.name}",
+            hint="use another out=, or the same files; to change them on purpose, set resume.allow=[damage]",
+        )
     if damage is not None and damage.needs_names:
         raise RestoreError(
             "paired masks are cropped with their images", where="damage: masks", hint="set data.masks to their folder"
@@ -336,6 +343,14 @@ def _expected_images(config: TrainConfig) -> str | None:
         return None
     found = RunFolder.facts(config.out).get("pictures")  # the key of states that exist already
     return None if found is None else str(found)
+
+
+def _expected_damage_files(config: TrainConfig, damage: Degradation) -> str:
+    """The fingerprint of the files that the run in the folder began with; that of `damage` if any are right."""
+    if config.out is None or any(is_within(key, ("damage",)) for key in config.resume.allow):
+        return damage.fingerprint
+    found = RunFolder.facts(config.out).get("damage_files")  # earlier versions did not save it
+    return damage.fingerprint if found is None else str(found)
 
 
 def _allows_other_images(config: TrainConfig) -> bool:

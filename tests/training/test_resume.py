@@ -15,6 +15,7 @@ from restore.models.pix2pix import Pix2Pix
 from restore.training import loop as loop_module
 from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
+from restore.training.run_dir import RunFolder
 from restore.training.setup import build_networks
 from tests.training.test_loop import config, state
 
@@ -112,6 +113,30 @@ def test_a_run_that_died_before_its_first_save_starts_again(clean: Path, tmp_pat
         train(settings, TrainCallbacks(logged=die))
     assert (tmp_path / "run" / "config.yaml").exists()
     assert train(settings).finished
+
+
+@pytest.mark.parametrize(
+    "last_words", [(RunFolder, "save"), (loop_module, "save_weights")], ids=["before its state", "before best weights"]
+)
+def test_a_run_that_died_at_its_first_best_weights_costs_nothing(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_words: tuple[object, str]
+) -> None:
+    whole, parts = (config(clean, tmp_path / name, **QUICK) for name in ("whole", "parts"))
+    train(whole)
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*last_words, die)
+        with pytest.raises(KeyboardInterrupt):
+            train(parts)
+    assert not (tmp_path / "parts" / "best.safetensors").exists(), "it would be of no state"
+    if last_words[1] == "save_weights":
+        assert train(parts.model_copy(update={"total_steps": 2})).finished
+        assert (tmp_path / "parts" / "best.safetensors").exists(), "even if there is no step left"
+    assert train(parts).finished
+    assert_same_end(whole, parts)
 
 
 def test_best_weights_without_a_state_are_kept(clean: Path, tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from restore.config import build, known_keys
+from restore.degradations.mask_files import _by_name, mask_files
+from restore.degradations.overlay import _shapes
 from restore.errors import RestoreError
+from restore.images import write_png
 from restore.training import loop as loop_module
 from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
@@ -122,6 +126,46 @@ def test_other_images_are_refused_before_one_is_read_unless_they_are_meant(
         with pytest.raises(RestoreError, match="other training images"):
             train(config(folder, tmp_path / "run", **longer))
     assert train(config(folder, tmp_path / "run", **longer, resume={"allow": ["data.folders"]})).step == 3
+
+
+@pytest.mark.parametrize("step", ["masks", "overlay"])
+def test_other_files_of_the_damage_are_refused_unless_they_are_meant(clean: Path, tmp_path: Path, step: str) -> None:
+    draw_masks(tmp_path / "holes", ["a", "b", "c"])
+    changes = {"damage": [{"name": step, "folder": str(tmp_path / "holes")}]}
+    train(config(clean, tmp_path / "run", **SHORT, **changes))
+    longer = SHORT | {"total_steps": 3} | changes
+    (tmp_path / "holes" / "b.png").rename(tmp_path / "holes" / "d.png")
+    mask_files.cache_clear()
+    _shapes.cache_clear()
+    with pytest.raises(RestoreError, match=r"other masks or shapes .* set resume.allow=\[damage\]") as error:
+        train(config(clean, tmp_path / "run", **longer))
+    assert error.value.exit_code == 2
+    assert train(config(clean, tmp_path / "run", **longer, resume={"allow": ["damage"]})).step == 3
+
+
+def test_other_masks_of_the_images_are_refused_unless_they_are_meant(clean: Path, tmp_path: Path) -> None:
+    names = [file.stem for file in clean.iterdir()]
+    draw_masks(tmp_path / "holes", names)
+    values = config(clean, tmp_path / "run").model_dump(mode="json")["data"] | {"masks": str(tmp_path / "holes")}
+    changes = SHORT | {"damage": None, "data": values}
+    train(config(clean, tmp_path / "run", **changes))
+    for name in names:
+        (tmp_path / "holes" / f"{name}.png").rename(tmp_path / "holes" / f"{name}_mask.png")
+    mask_files.cache_clear()
+    _by_name.cache_clear()
+    longer = changes | {"total_steps": 3}
+    with pytest.raises(RestoreError, match="other training images or masks"):
+        train(config(clean, tmp_path / "run", **longer))
+    assert train(config(clean, tmp_path / "run", **longer, resume={"allow": ["data.masks"]})).step == 3
+
+
+def draw_masks(folder: Path, names: list[str]) -> None:
+    """White boxes in black images of the size of the photographs."""
+    for number, name in enumerate(names):
+        mask = np.zeros((160, 180, 3), np.uint8)
+        mask[40 : 80 + 10 * number, 30:120] = 255
+        folder.mkdir(exist_ok=True)
+        write_png(folder / f"{name}.png", mask)
 
 
 def test_a_run_of_an_earlier_release_keeps_its_rules_for_data(clean: Path, tmp_path: Path) -> None:
