@@ -33,7 +33,7 @@ from restore.checkpoints import Description, save_weights
 from restore.errors import printable
 from restore.files import TEMPORARY_PREFIX
 from restore.fix.log import REASON_CODES
-from restore.images import IMAGE_SUFFIXES
+from restore.images import IMAGE_SUFFIXES, format_of
 from restore.images.pillow import open_with_pillow
 from restore.models.registry import build_generator
 from tests.mutations import Mutator, Seed, seeds_of, small_seeds
@@ -265,8 +265,10 @@ def _size_of(path: Path) -> tuple[int, int]:
     if path.suffix in (".tif", ".tiff"):
         image = pyvips.Image.new_from_file(str(path))
         return image.width, image.height
-    if path.suffix in (".heic", ".heif", ".hif"):
-        return open_with_pillow(path.read_bytes(), "heic").size
+    with path.open("rb") as file:
+        kind = format_of(file.read(1024), path)  # a file keeps its name, whatever its content is
+    if kind == "heic":
+        return open_with_pillow(path.read_bytes(), kind).size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:

@@ -120,6 +120,7 @@ def _from_pillow(image: Image.Image, frames: int) -> DecoderOutput:
     names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
     fields = {field: image.info.get(key) for field, key in names.items()}
     orientation = image.getexif().get(0x0112) if image.format == "TIFF" else None
+    orientation = orientation if isinstance(orientation, int) else None  # a tag may hold a text
     stored_bits = int(max(np.atleast_1d(getattr(image, "tag_v2", {}).get(258, 8))))
     tile = next(iter(getattr(image, "tile", [])), None)
     if image.format == "PPM" and tile is not None and isinstance(tile.args[-1], int):

@@ -233,3 +233,13 @@ def test_tiles_that_would_fill_the_memory_are_refused():
     directory = plain(noise(8, 8, 1, np.uint16), t258=(3, [12]), t259=(3, [8]), t278=None, strips=[bomb])
     with pytest.raises(RestoreError, match="larger than the image"):
         decoded(directory | {322: (4, [1 << 16]), 323: (4, [1 << 16])})
+
+
+def test_an_orientation_that_is_a_text_turns_nothing():
+    """Pillow reads it as one; libvips, which fails at the tiles in planes, is not asked."""
+    plane = noise(16, 16, 1)
+    tags = {"t284": (3, [2]), "t322": (3, [16]), "t323": (3, [16]), "t278": None, "t274": (2, b"six\0")}
+    directory = plain(noise(16, 16, 3), strips=[plane.tobytes()] * 3, **tags)
+    image = image_from_bytes(build(directory), "x.tif")
+    assert np.array_equal(image.pixels, np.repeat(plane, 3, axis=2))
+    assert not image.reoriented
