@@ -97,7 +97,8 @@ def as_uint16(values: np.ndarray, notes: list[str]) -> np.ndarray:
     """
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low >= 0 and high <= 65535:
-        notes.append(f"{values.dtype.itemsize * 8}-bit integers read as 16 bits")
+        signed = "signed " if values.dtype.kind == "i" else ""
+        notes.append(f"{values.dtype.itemsize * 8}-bit {signed}integers read as 16 bits")
         return values.astype(np.uint16)
     if low >= 0 and values.dtype.itemsize == 4:
         notes.append("32-bit integers rounded to 16 bits")

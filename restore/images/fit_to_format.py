@@ -95,7 +95,8 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     xmp = image.xmp
     if image.trailer:
         video = trailer.is_video(image.trailer)
-        lost.append("the video of the motion photo" if video else f"{len(image.trailer)} bytes behind the image")
+        count = len(image.trailer)
+        lost.append("the video of the motion photo" if video else f"{count} byte{'s'[: count != 1]} behind the image")
         xmp = xmp and xmp_claims.without_video(xmp)
     if image.exif and kind in _WITHOUT_EXIF:
         lost.append("EXIF")

@@ -16,7 +16,7 @@ from restore.images.metadata.boxes import boxes_in
 from restore.images.metadata.exif import orientation_of
 
 #: Boxes that hold for the unrepaired image alone.
-_LOST = {b"jumb": "its content credentials (C2PA)", b"jhgm": "its HDR gain map"}
+_LOST = {b"jumb": "its manifest of content credentials (C2PA)", b"jhgm": "its HDR gain map"}
 
 
 def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -> DecoderOutput:

@@ -41,7 +41,7 @@ def test_a_repair_tells_the_loss(tmp_path):
     (tmp_path / "in").mkdir()
     marked(tmp_path / "in" / "marked.webp")
     (warning,) = repaired(tmp_path, (4, 4, 8, 8)).warnings
-    assert "its content credentials (C2PA) is left out" in warning
+    assert "its manifest of content credentials (C2PA) is left out" in warning
 
 
 def test_a_copy_says_that_only_a_part_was_looked_at(tmp_path):

@@ -274,7 +274,7 @@ def test_pixels_of_jpeg_xl_that_do_not_fit_the_image_fail(monkeypatch):
 def test_what_jpeg_xl_holds_besides_is_told(tmp_path):
     start = b"\0\0\0\x0cJXL \r\n\x87\n"
     data = start + box(b"jumb", b"signed") + box(b"jxlc", b"\xff\x0a") + box(b"jhgm", b"map")
-    assert left_out_of(data) == ["its content credentials (C2PA)", "its HDR gain map"]
+    assert left_out_of(data) == ["its manifest of content credentials (C2PA)", "its HDR gain map"]
     pytest.importorskip("pillow_jxl")
     Image.fromarray(np.repeat(PIXELS, 3, axis=0)).save(tmp_path / "x.jpg", comment=b"a comment")
     with Image.open(tmp_path / "x.jpg") as image:

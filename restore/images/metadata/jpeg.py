@@ -57,7 +57,7 @@ _STALE: tuple[tuple[int, bytes, str], ...] = (
     (0xE8, b"SPIFF\0", ""),  # size and compression
     (0xEA, b"AROT\0", ""),  # the curve of a gain map
     (0xEB, b"HDR_RI ", "the ratio image of its HDR version"),
-    (0xEB, b"JP", "its content credentials (C2PA)"),  # JUMBF: signed for the unrepaired image
+    (0xEB, b"JP", "its manifest of content credentials (C2PA)"),  # JUMBF: signed for the unrepaired image
     (0xEE, b"Adobe", ""),
 )
 #: Blocks that a file should hold once; readers take the first.

@@ -149,7 +149,7 @@ def read_header(data: bytes) -> PngHeader:
             if kind in _STILL_TRUE or (kind.isalpha() and kind[0] & 0x20 and kind[3] & 0x20):
                 passthrough += raw
             elif kind == b"caBX":
-                left_out.append("its content credentials (C2PA)")
+                left_out.append("its manifest of content credentials (C2PA)")
             else:
                 left_out.append(f"the chunk {printable(kind.decode('latin-1'))}")
         if kind == b"pHYs" and len(body) == 9:

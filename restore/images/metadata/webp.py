@@ -45,7 +45,7 @@ def read_header(data: bytes) -> WebpHeader:
         elif kind in (b"VP8 ", b"VP8L") and first is None:
             first = [(kind, begin, stop)]
         elif kind == _CREDENTIALS:
-            left_out.append("its content credentials (C2PA)")
+            left_out.append("its manifest of content credentials (C2PA)")
         elif kind not in _KNOWN and begin + 8 + struct.unpack_from("<I", data, begin + 4)[0] > stop:
             left_out.append("a chunk that is cut short")
         elif kind not in _KNOWN:
