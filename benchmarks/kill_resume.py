@@ -33,12 +33,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from PIL import Image
 
 import restore.plotting
 import restore.training.loop
 from restore.checkpoints import read_state
 from restore.config import build
-from restore.images import write_png
 from restore.training.config import TrainConfig
 
 TIMINGS = ("images_per_second",)
@@ -77,7 +77,7 @@ def draw_images(folder: Path, seed: int) -> None:
         image = torch.nn.functional.interpolate(coarse, size=96, mode="bicubic").clamp(0, 255)[0].permute(1, 2, 0)
         file = folder / ("validation" if number < 2 else "training") / f"{number}.png"
         file.parent.mkdir(exist_ok=True)
-        write_png(file, np.ascontiguousarray(image.numpy().astype(np.uint8)))
+        Image.fromarray(image.numpy().astype(np.uint8)).save(file)  # libvips would start threads before the forks
 
 
 def config_of(setting: str, images: Path, out: Path) -> TrainConfig:
