@@ -8,8 +8,9 @@ weights and whole state, `best.safetensors`, `samples/`, `checkpoints/`, and `me
 equal those of a run never stopped. Prints Markdown, and ends with exit code 1 if anything differs.
 
 Runs of one process are forks of this one, which has imported everything, because an import takes longer than a run. So
-the moments lie between the start of `restore.training.train` and the end of the process. Runs of two processes are
-whole commands. Either process is killed, after the run has written its config; the other must end by itself.
+the moments lie between the start of `restore.training.train` and the end of the process, and are drawn by processor
+time, because other work on the machine must not move them. Runs of two processes are whole commands. Either process is
+killed, after the run has written its config; the other must end by itself.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 MOMENTS_OF_TWO_PROCESSES = 2  # of all; each costs the imports of a command
 PATIENCE_SECONDS = 120  # for the other process to end
+HANG_SECONDS = 900
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def draw_images(folder: Path, seed: int) -> None:
@@ -90,7 +93,7 @@ def config_of(setting: str, images: Path, out: Path) -> TrainConfig:
         },
         "model": {"builder": "unet", "args": {"widths": [4, 6], "blocks": [1, 1]}},
         "discriminator": {"args": D}, "lpips_net": "none",
-        "log_every": 1, "validate_every": 4, "save_every": 3, "keep_checkpoints": 2,
+        "log_every": 1, "validate_every": 3, "save_every": 4, "keep_checkpoints": 2,
     }  # fmt: skip
     return build(TrainConfig, values | SETTINGS[setting], where=setting)
 
@@ -108,7 +111,7 @@ class Run:
         self._written = config.out / "config.yaml"
         self._before = self._time_written()
         self._alone = config.devices == 1
-        self.began = time.monotonic()
+        self.began = 0.0
         if self._alone:
             self.process = os.fork()
             if not self.process:
@@ -125,18 +128,25 @@ class Run:
 
     def wait_until_begun(self) -> None:
         """Wait until the moments begin from which one is drawn."""
-        while not self._alone and self._time_written() == self._before and self.ended(0) is None:
+        while not self._alone and self._time_written() == self._before and not self.ends_within(0):
             time.sleep(0.01)
-        self.began = time.monotonic()
+        self.began = self.cpu_seconds()
 
-    def ended(self, seconds: float) -> int | None:
-        """The exit code once the process has ended; None if it has not after some time."""
-        deadline = time.monotonic() + seconds
-        while not (found := os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+    def cpu_seconds(self) -> float:
+        """The processor time that the process has used, also of one that has ended and was not waited for."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def ends_within(self, cpu_seconds: float) -> bool:
+        """Wait until the process has ended, or has used this processor time since it began; whether it has ended."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while not os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if self.cpu_seconds() - self.began >= cpu_seconds:
+                return False
             if time.monotonic() > deadline:
-                return None
-            time.sleep(0.002)
-        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+                raise TimeoutError(f"process {self.process} hangs")
+            time.sleep(0.001)
+        return True
 
     def kill(self, rng: random.Random) -> bool:
         """Kill the process, or one of the two, and wait for all of them. Whether none had to be killed but that."""
@@ -213,16 +223,16 @@ def try_setting(setting: str, count: int, rng: random.Random, folder: Path) -> t
     whole.parent.mkdir()
     run = Run(config_of(setting, folder, whole), told)
     run.wait_until_begun()
-    code = run.wait()
-    seconds = time.monotonic() - run.began
-    if code:
+    run.ends_within(float("inf"))
+    seconds = run.cpu_seconds() - run.began
+    if code := run.wait():
         return 0, [f"the run never stopped: exit code {code}: {_last_words(told)}"]
     killed = ended = 0
     while killed < count or run is not None:
         parts = whole.with_name(f"run {ended}")
         run = Run(config_of(setting, folder, parts), told)
         run.wait_until_begun()
-        if killed == count or (code := run.ended(rng.uniform(0, seconds))) is not None:
+        if killed == count or run.ends_within(rng.uniform(0, seconds)):
             code = run.wait()
             found = [f"exit code {code}: {_last_words(told)}"] if code else list(differences(whole, parts))
             wrong += [f"run {ended}: {what}" for what in found]
