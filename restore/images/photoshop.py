@@ -187,7 +187,7 @@ def _read(data: bytes) -> _File:
     if length >= struct.calcsize(wide) + 2:
         (count,) = struct.unpack_from(">h", data, at + struct.calcsize(wide))
         file.layers, file.transparent = abs(count), count < 0
-    file.merged_at = at + length
+    file.merged_at = min(at + length, len(data))  # a broken length of a PSB can exceed any address
     return file
 
 

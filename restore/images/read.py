@@ -24,8 +24,8 @@ from restore.images.metadata import tiff, tiff_pages
 #: The default limit on W·H.
 MAX_PIXELS = 400_000_000
 
-#: Profiles and texts of all pages of a file may take so many bytes, or so many times the file. Hostile pages all point
-#: at the same ones, of which each page would get a copy.
+#: The most that profiles and texts of all pages of a file may take: in bytes, or as a multiple of the file's size,
+#: whichever is more. Hostile pages all point at the same ones, of which each page would get a copy.
 _METADATA_BYTES, _METADATA_TIMES = 256 << 20, 4
 
 _LOSSY = ("jpeg",)

@@ -124,6 +124,14 @@ def test_a_photoshop_file_with_too_few_channels_is_damaged(channels):
         image_from_bytes(data[:12] + struct.pack(">H", channels) + data[14:], "x.psd")
 
 
+def test_a_psb_whose_layers_end_beyond_any_address_is_damaged():
+    data = photoshop(PIXELS.transpose(2, 0, 1), 3, big=True)
+    at = len(data) - 2 - PIXELS.nbytes - 8
+    assert data[at : at + 8] == bytes(8)
+    with pytest.raises(DamagedFile, match="broken or cut short"):
+        image_from_bytes(data[:at] + b"\xff" * 8 + data[at + 8 :], "x.psb")
+
+
 @pytest.mark.parametrize("rle", [False, True])
 def test_a_photoshop_file_that_is_cut_short_is_damaged(rle):
     data = photoshop(PIXELS.transpose(2, 0, 1), 3, rle=rle)
