@@ -199,6 +199,9 @@ def to_rgb_or_gray(image: Any, fields: dict[str, bytes], notes: list[str]) -> tu
         The image, and its number of color channels if this is known now.
     """
     if image.interpretation == "cmyk" and image.bands >= 4:
+        if image.bands > 5:  # hundreds of channels would take gigabytes in the conversion
+            notes.append(f"only the first 5 of {image.bands} channels are read")
+            image = image[:5]
         convert = cmyk8_to_srgb if image.format == "uchar" else cmyk16_to_srgb
         icc = fields.pop("icc-profile-data", None)
         profile = "its own profile" if icc else "a standard profile, because it has none"

@@ -194,6 +194,17 @@ def test_cmyk_agrees_with_littlecms(tmp_path):
     assert np.abs(picture.pixels.astype(int) - np.asarray(expected)).max() <= 2
 
 
+def test_channels_beyond_the_inks_are_dropped_before_the_conversion(tmp_path):
+    inks = RNG.integers(0, 256, (16, 16, 40), np.uint8)
+    for name, bands in (("few.tif", 5), ("many.tif", 40)):
+        pixels = np.ascontiguousarray(inks[:, :, :bands])
+        image = pyvips.Image.new_from_memory(pixels.tobytes(), 16, 16, bands, "uchar").copy(interpretation="cmyk")
+        image.tiffsave(str(tmp_path / name))
+    few, many = (read_image(tmp_path / name) for name in ("few.tif", "many.tif"))
+    assert np.array_equal(few.pixels, many.pixels)
+    assert "only the first 5 of 40 channels are read" in many.notes
+
+
 def test_a_gray_cmyk_jpeg_without_a_profile_comes_out_the_right_way_round(tmp_path):
     ramp = np.zeros((16, 256, 4), np.uint8)
     ramp[:, :, 3] = np.arange(256)  # black ink grows to the right
