@@ -110,6 +110,7 @@ def test_other_names_are_matched_by_order_and_shape() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "netD.model."])
 def test_prefixes_and_spectral_norm_are_seen_through(tmp_path: Path, prefix: str) -> None:
+    torch.manual_seed(0)  # how near the power iteration comes to the norm depends on its random start
     d = PatchGAN(ndf=4, norm="none")
     torch.save({"netD": {prefix + name: value for name, value in d.state_dict().items()}}, tmp_path / "gan.ckpt")
     spectral = PatchGAN(ndf=4, norm="none", spectral_norm=True)
