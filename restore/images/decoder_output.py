@@ -163,8 +163,12 @@ def check_size(
         pixel_bytes: the size of a pixel. One of more than 16 bytes (many channels) counts as several pixels.
 
     Raises:
+        DamagedFile: exit code 1; no pixels, which some decoders let pass.
         ImageTooLarge: exit code 1.
     """
+    if min(width, height) < 1:
+        what = f"the header states a size of {width}×{height} pixels"
+        raise DamagedFile(what, where=name, hint="the file is damaged or truncated", exit_code=1)
     counted = -(-width * height * max(pixel_bytes, _PIXEL_BYTES) // _PIXEL_BYTES)
     if counted > max_pixels:
         large = f" with {pixel_bytes} bytes per pixel" if pixel_bytes > _PIXEL_BYTES else ""

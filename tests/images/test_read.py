@@ -260,7 +260,7 @@ def test_what_is_no_picture_says_so(tmp_path, content):
 
 
 def test_pictures_that_cannot_be_read_are_named_and_are_not_taken_for_something_else(tmp_path):
-    (tmp_path / "a.psd").write_bytes(b"8BPS\0\1" + bytes(100))
+    (tmp_path / "a.psd").write_bytes(b"8BPS\0\1" + bytes(8) + b"\0\0\0\1" * 2 + bytes(84))
     with pytest.raises(RestoreError, match="Photoshop") as caught:
         read_image(tmp_path / "a.psd")
     assert not isinstance(caught.value, NotAnImage)

@@ -124,6 +124,13 @@ def test_a_photoshop_file_with_too_few_channels_is_damaged(channels):
         image_from_bytes(data[:12] + struct.pack(">H", channels) + data[14:], "x.psd")
 
 
+@pytest.mark.parametrize("at", [14, 18], ids=["height", "width"])
+def test_an_image_without_pixels_is_damaged(at):
+    data = photoshop(PIXELS.transpose(2, 0, 1), 3)
+    with pytest.raises(DamagedFile, match="the header states a size of"):
+        image_from_bytes(data[:at] + bytes(4) + data[at + 4 :], "x.psd")
+
+
 def test_a_psb_whose_layers_end_beyond_any_address_is_damaged():
     data = photoshop(PIXELS.transpose(2, 0, 1), 3, big=True)
     at = len(data) - 2 - PIXELS.nbytes - 8
