@@ -234,7 +234,9 @@ def decoder_message(error: Exception) -> str:
         lines = error.object.decode("utf-8", "backslashreplace").splitlines()
     else:
         lines = str(error).splitlines()[1:] or [str(error)]
-    useful = [line.partition(": ")[2] or line for line in lines if not line.endswith("load error")]
+    # pyvips asks for a property before it calls a method. It clears the answer, but another thread may see it before.
+    lines = [line for line in lines if not line.endswith("load error") and "no property named" not in line]
+    useful = [line.partition(": ")[2] or line for line in lines]
     parts = dict.fromkeys(printable(part.strip()) for part in useful if part.strip())
     return "; ".join(list(parts)[:2]) or "broken data"
 

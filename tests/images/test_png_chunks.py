@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from restore.images.encode import encode
@@ -42,3 +43,15 @@ def test_a_chunk_whose_name_is_no_name_is_left_out_and_told():
     with Image.open(io.BytesIO(written)) as result:
         result.load()
         assert result.size == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [(b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"tIME", 7), (b"cLLI", 8)]
+)
+def test_a_chunk_of_a_wrong_length_is_left_out_and_told(kind, size):
+    """Pillow refuses a whole file with a short gAMA chunk."""
+    for length in (0, size - 1, size + 1):
+        image = image_from_bytes(with_chunks(chunk(kind, bytes(length))), "x.png")
+        assert image.notes == [f"the broken chunk {kind.decode()} is left out"]
+        written, _ = encode(image, "png", "x.png")
+        assert kind not in written

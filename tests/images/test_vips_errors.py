@@ -14,6 +14,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.images.color import open_profile
+from restore.images.decode import decoder_message
 from restore.images.decoder_output import undecodable
 from restore.images.formats import UnsupportedFile
 from restore.images.read import image_from_bytes
@@ -98,3 +99,13 @@ def test_a_message_that_quotes_odd_bytes_spoils_no_operation_after_it():
     assert pyvips.Image.black(2, 3).copy().width == 2  # pyvips reads the buffer of messages to find `copy`
     text = pyvips.ffi.new("char[]", b"chunk \xc1")
     assert pyvips._to_string(text) == pyvips.error._to_string(text) == "chunk \\xc1"
+
+
+def test_the_property_lookups_of_another_thread_are_no_reason():
+    pyvips.vips_lib.vips_error_clear()
+    pyvips.vips_lib.vips_foreign_find_load(b"/absent")
+    pyvips.Image.black(1, 1)._get_pspec("copy")  # the first half of the call `image.copy()`
+    error = pyvips.Error("cannot load")
+    assert "no property named `copy'" in str(error)
+    assert "property" not in decoder_message(error)
+    assert "/absent" in decoder_message(error)

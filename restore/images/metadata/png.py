@@ -31,6 +31,11 @@ _STILL_TRUE = (
 )  # fmt: skip
 #: Chunks with one value per channel: they are copied if the channels stay the same.
 _PER_CHANNEL = {b"sBIT": {1: (1,), 2: (2,), 3: (3,), 4: (4,)}, b"bKGD": {1: (2,), 2: (2,), 3: (6,), 4: (6,)}}
+#: Chunks of one length. Programs refuse a file in which one has another.
+_LENGTHS = {
+    b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"mDCv": 24, b"cLLI": 8, b"cLLi": 8, b"tIME": 7,
+    b"oFFs": 9, b"sTER": 1,
+}  # fmt: skip
 _SPACES = b" \t\n\r\v\f"
 #: Bytes to which a compressed text may expand. Larger ones, which may be bombs, are not read.
 _TEXT_LIMIT = 16 << 20
@@ -84,16 +89,16 @@ class PngColors:
 
 
 def stated_colors(passthrough: bytes) -> PngColors:
-    """The colors that the chunks of `PngHeader.passthrough` state; chunks of a wrong length are skipped."""
+    """The colors that the chunks of `PngHeader.passthrough` state."""
     found: dict[str, Any] = {}
     for kind, body, _, _ in _chunks(bytes(8) + passthrough):
-        if kind == b"cICP" and len(body) == 4:
+        if kind == b"cICP":
             found |= {"code_points": (body[0], body[1]), "matrix": body[2], "full_range": body[3] == 1}
         elif kind == b"sRGB":
             found["srgb"] = True
-        elif kind == b"gAMA" and len(body) == 4:
+        elif kind == b"gAMA":
             found["gamma"] = struct.unpack(">I", body)[0] / 100_000
-        elif kind == b"cHRM" and len(body) == 32:
+        elif kind == b"cHRM":
             found["chromaticities"] = tuple(value / 100_000 for value in struct.unpack(">8I", body))
     return PngColors(**found)
 
@@ -146,7 +151,9 @@ def read_header(data: bytes) -> PngHeader:
         elif kind not in _REWRITTEN:
             if kind in _PER_CHANNEL and not plain:
                 continue
-            if kind in _STILL_TRUE or (kind.isalpha() and kind[0] & 0x20 and kind[3] & 0x20):
+            if len(body) != _LENGTHS.get(kind, len(body)):
+                left_out.append(f"the broken chunk {printable(kind.decode('latin-1'))}")
+            elif kind in _STILL_TRUE or (kind.isalpha() and kind[0] & 0x20 and kind[3] & 0x20):
                 passthrough += raw
             elif kind == b"caBX":
                 left_out.append("its manifest of content credentials (C2PA)")
