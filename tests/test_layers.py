@@ -50,7 +50,9 @@ LAYERS = {
     "benchmark": 6,
     "export": 6,
     "api": 6,
-    "cli": 7,
+    # The server runs the programs in processes of its own.
+    "serve": 7,
+    "cli": 8,
 }
 
 

@@ -1,0 +1,100 @@
+"""Connections with limits that uvicorn lacks: on their number, on slow headers, and on clients that read slowly."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from restore.serve.settings import ServeSettings
+
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
+)
+_TOO_MANY_BODY = (
+    b'{"type": "urn:restore:problem:too_many_connections", "title": "Too many connections", "status": 503,'
+    b' "detail": "too many connections are open", "code": "too_many_connections"}'
+)
+
+
+def bounded_protocol(settings: ServeSettings) -> type[asyncio.Protocol]:
+    """The class of connections for `uvicorn.Config(http=...)`, with the limits of `settings`."""
+
+    class Bounded(_Bounded):
+        limits = settings
+
+    return Bounded
+
+
+class _Bounded(H11Protocol):
+    limits: ServeSettings
+    _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected: it must send the headers of a request soon."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.write(_TOO_MANY % (len(_TOO_MANY_BODY), _TOO_MANY_BODY))
+            transport.close()
+            return
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived. The first bytes of a further request start its time limit."""
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self._late is None:
+            self._expect_headers()
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before and self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed: no time limit is left."""
+        for timer in (self._late, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client takes no more of an answer: it must go on soon."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(self.limits.idle_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client takes more of an answer."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        super().resume_writing()
+
+    def _expect_headers(self) -> None:
+        self._late = self.loop.call_later(self.limits.header_seconds, self._close_late)
+
+    def _close_late(self) -> None:
+        self._late = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+class GracefulServer(uvicorn.Server):
+    """A server that tells the application at once when it is asked to stop.
+
+    Args:
+        config: of uvicorn.
+        on_stop: called at the first signal, in the main thread.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_stop: Any) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stop: first the application refuses new work, then uvicorn waits for open requests."""
+        self._on_stop()
+        await super().shutdown(sockets)

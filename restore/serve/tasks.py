@@ -1,0 +1,247 @@
+"""The tasks of a worker process: each takes parameters and a report, and returns its result, all of them JSON.
+
+A task is interrupted by `KeyboardInterrupt`. It raises `TaskFailed` or `RestoreError` for a reason that is known.
+Modules are imported inside, so that a worker that only decodes never loads PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from restore.serve.workers import Json, Report, TaskFailed, Tasks
+
+if TYPE_CHECKING:
+    from restore.fix.decoder_isolation import SupervisorLink
+    from restore.fix.log import Record
+    from restore.fix.options import FixOptions
+    from restore.fix.results import Summary
+    from restore.fix.steps import Models
+
+#: Models that stay open in a worker; beyond that, the one that was not used for longest is dropped.
+_OPEN_MODELS = 6
+
+_opened: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+
+
+def fix(params: Json, report: Report) -> Json:
+    """Repair an image, as `restore fix` does: the same plan, the same run, the same bytes.
+
+    Params:
+        input, output: paths, as for `restore.fix.plan.plan_fix`.
+        mask: the path of its mask; None or left out: `options` say where to repair.
+        options: of `FixOptions`, as JSON; the device is the worker's.
+        model: what repairs; None or left out: as `restore fix` chooses.
+
+    Returns:
+        {output, reason, reason_code, width, height, model, steps, seconds, mask_coverage, damaged_fraction,
+        changed_fraction, warnings}.
+    """
+    from restore.fix.options import FixOptions
+    from restore.fix.plan import plan_fix
+    from restore.fix.run import run_fix
+
+    given = dict(params.get("options") or {}) | {"device": report.device}
+    if params.get("mask") is not None:
+        given["masks"] = params["mask"]
+    options = FixOptions.from_dict(given)
+    report.progress(None, "reading")
+    plan = plan_fix(params["input"], params["output"], options)
+    models = [open_models(params.get("model"), options)]
+    report.progress(None, "repairing")
+    records: list[Record] = []
+    summary = run_fix(
+        plan, models, options, link=_link(report), progress=lambda record, done, total: records.append(record)
+    )
+    return _result(summary, records)
+
+
+def detect(params: Json, report: Report) -> Json:
+    """Write the mask of what the detector finds, as `restore detect` does.
+
+    Params:
+        input, output: paths; the output ends with .png.
+        options: of `DetectOptions`, as JSON; the device is the worker's.
+        model: a detector; None or left out: the shipped one.
+
+    Returns:
+        As `fix`.
+    """
+    from restore.fix.detect import plan_detect, run_detect
+    from restore.fix.options import DetectOptions
+    from restore.restorers.detector import open_detector
+
+    options = DetectOptions.from_dict(dict(params.get("options") or {}) | {"device": report.device})
+    report.progress(None, "reading")
+    plan = plan_detect(params["input"], params["output"], options)
+    name = params.get("model") or "detector"
+    detector = kept(
+        ("detector", name, options.precision),
+        lambda: open_detector(name, device=options.device, precision=options.precision),
+    )
+    report.progress(None, "detecting")
+    records: list[Record] = []
+    summary = run_detect(
+        plan, detector, options, link=_link(report), progress=lambda record, done, total: records.append(record)
+    )
+    return _result(summary, records)
+
+
+def evaluate(params: Json, report: Report) -> Json:
+    """Score a restored image against its reference, as `restore eval` does.
+
+    Params:
+        restored, reference: paths of images.
+        baseline, mask: paths; None or left out: there is none.
+        metrics, convention, crop_border: as for `restore.evaluate`.
+
+    Returns:
+        The report, as `restore eval --json` writes it.
+    """
+    from restore.api import evaluate as score
+
+    done = score(
+        params["restored"],
+        params["reference"],
+        baseline=params.get("baseline"),
+        masks=params.get("mask"),
+        metrics=params.get("metrics") or ("psnr", "ssim"),
+        convention=params.get("convention", "skimage"),
+        crop_border=params.get("crop_border", 0),
+        device=report.device,
+    )
+    if done.exit_code:
+        raise TaskFailed("; ".join(done.problems(3)) or "the images cannot be scored")
+    return done.to_json()
+
+
+def warm(params: Json, report: Report) -> Json:
+    """Open models, so that the first request need not wait for them.
+
+    Params:
+        models: names; `detector` and other detectors among them.
+
+    Returns:
+        {models}: the names.
+    """
+    from restore.fix.options import FixOptions
+
+    _prepare_torch()
+    names = list(params.get("models") or ())
+    for number, name in enumerate(names):
+        report.progress(number / len(names), f"opening {name}")
+        if name == "detector":
+            from restore.restorers.detector import open_detector
+
+            kept(("detector", name, "auto"), lambda: open_detector("detector", device=report.device))
+        else:
+            open_models(name, FixOptions(device=report.device))
+    return {"models": names}
+
+
+def list_models(params: Json, report: Report) -> Json:
+    """The models that have names, as `restore models --json` lists them: {models}."""
+    from restore.restorers.registry import list_restorers
+
+    return {"models": [asdict(info) for info in list_restorers()]}
+
+
+#: What a worker can do, by name.
+TASKS: Tasks = {
+    "fix": fix,
+    "detect": detect,
+    "evaluate": evaluate,
+    "warm": warm,
+    "list_models": list_models,
+}
+
+
+# Shared by tasks
+
+
+def open_models(model: str | None, options: FixOptions) -> Models:
+    """The models of a repair on this worker's device; those that were opened before are still warm.
+
+    Args:
+        model: a name or path; None: as `restore fix` chooses.
+        options: those of the repair.
+
+    Raises:
+        RestoreError: as `restore.fix.run.open_models`.
+    """
+    from restore.fix.run import open_models as open_anew
+    from restore.fix.steps import Models
+    from restore.restorers.detector import open_detector
+    from restore.restorers.registry import open_restorer
+
+    _prepare_torch()
+    if options.pix2pix_batch_norm == "instance":  # it changes the network that it opens
+        return open_anew(model, options)[0]
+    device, precision = options.device, options.precision
+
+    def restorer(name: str) -> Any:
+        return kept((name, precision), lambda: open_restorer(name, device=device, precision=precision))
+
+    name = model or ("photo" if options.masks is None else "inpaint")
+    cleaner = restorer("photo") if options.cleans_up else None
+    detector = None
+    if options.masks == "auto":
+        found_by = os.fspath(options.detector)
+        detector = kept(
+            ("detector", found_by, precision), lambda: open_detector(found_by, device=device, precision=precision)
+        )
+    return open_anew(Models(restorer(name), cleaner, detector), options)[0]
+
+
+def kept(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """What was made for this key before, or is made now; a few are kept, of which the least used goes first."""
+    if key not in _opened:
+        _opened[key] = make()
+    _opened.move_to_end(key)
+    while len(_opened) > _OPEN_MODELS:
+        _opened.popitem(last=False)
+    return _opened[key]
+
+
+def _prepare_torch() -> None:
+    from restore.devices import limit_threads
+
+    limit_threads()
+
+
+def _link(report: Report) -> SupervisorLink:
+    """Reports to the server when an image is being decoded, as a run of the command line reports to its parent."""
+    from restore.fix.decoder_isolation import SupervisorLink
+
+    class Link(SupervisorLink):
+        @contextmanager
+        def decoding(self, name: str) -> Iterator[None]:
+            with report.decoding(name):
+                yield
+
+    return Link()
+
+
+def _result(summary: Summary, records: list[Record]) -> Json:
+    """What came of one image.
+
+    Raises:
+        TaskFailed: it failed.
+        KeyboardInterrupt: the run was interrupted.
+    """
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if summary.failed:
+        raise TaskFailed(summary.failed[0].reason, summary.failed[0].code)
+    record = records[0]
+    if record.status != "done":
+        raise TaskFailed(record.reason, record.reason_code or "failed")
+    names = (
+        "output", "reason", "reason_code", "width", "height", "model", "steps", "seconds", "mask_coverage",
+        "damaged_fraction", "changed_fraction", "warnings",
+    )  # fmt: skip
+    return {name: getattr(record, name) for name in names}

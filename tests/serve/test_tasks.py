@@ -1,0 +1,85 @@
+"""The tasks of a worker, in this process: the same bytes as the command line's, and why a task failed."""
+
+from __future__ import annotations
+
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix.options import FixOptions
+from restore.fix.run import fix_folder
+from restore.images import write_png
+from restore.serve.tasks import TASKS
+from restore.serve.workers import Report, TaskFailed
+
+
+def run(task: str, params: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    ours, theirs = Pipe()
+    result = TASKS[task](params, Report(theirs, "cpu", 60.0))
+    told = []
+    while ours.poll():
+        told.append(ours.recv())
+    return result, told
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    write_png(tmp_path / "x.png", noise)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[20:30, 40:60] = 255
+    write_png(tmp_path / "mask.png", mask)
+    return tmp_path / "x.png"
+
+
+def test_a_repair_has_the_bytes_of_fix(photo: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    fix_folder(photo, tmp_path / "by_fix.png", "telea", options=FixOptions(masks=mask, device="cpu"))
+    params = {"input": str(photo), "output": str(tmp_path / "out.png"), "mask": str(mask), "model": "telea"}
+    result, told = run("fix", params)
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "by_fix.png").read_bytes()
+    assert result["output"] == str(tmp_path / "out.png")
+    assert (result["width"], result["height"], result["model"], result["warnings"]) == (96, 64, "telea", [])
+    assert result["steps"] == ["fill_holes"]
+    kinds = [kind for kind, _ in told]
+    assert "progress" in kinds
+    assert kinds.count("decoding") % 2 == 0
+    assert "decoding" in kinds
+
+
+def test_an_image_that_fails_says_why_and_for_programs(tmp_path: Path, photo: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photo.read_bytes()[:2000])
+    with pytest.raises(TaskFailed) as error:
+        run(
+            "fix",
+            {
+                "input": str(broken),
+                "output": str(tmp_path / "out.png"),
+                "options": {"masks": "alpha"},
+                "model": "telea",
+            },
+        )
+    assert error.value.code == "damaged"
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_options_that_make_no_sense_are_refused_as_on_the_command_line(tmp_path: Path, photo: Path) -> None:
+    with pytest.raises(RestoreError, match="must be a number between 0 and 1"):
+        run("fix", {"input": str(photo), "output": str(tmp_path / "out.png"), "options": {"strength": 2}})
+
+
+def test_models_are_opened_once(photo: Path, tmp_path: Path) -> None:
+    from restore.serve import tasks
+
+    assert run("warm", {"models": ["telea"]})[0] == {"models": ["telea"]}
+    opened = tasks._opened["telea", "auto"]
+    run(
+        "fix",
+        {"input": str(photo), "output": str(tmp_path / "o.png"), "mask": str(tmp_path / "mask.png"), "model": "telea"},
+    )
+    assert tasks._opened["telea", "auto"] is opened
