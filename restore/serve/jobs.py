@@ -73,6 +73,7 @@ class Job:
         self.finished: float | None = None
         self.cancelled = threading.Event()
         self.over = threading.Event()
+        self.finishing: Callable[[Outcome], Outcome] | None = None
         self._owner = owner
         self._watchers: set[Callable[[], None]] = set()
 
@@ -187,6 +188,7 @@ class Jobs:
         priority: int = 0,
         about: str = "",
         counted: bool = False,
+        finishing: Callable[[Outcome], Outcome] | None = None,
     ) -> Job:
         """Queue a task.
 
@@ -197,6 +199,7 @@ class Jobs:
             priority: higher goes first; equals in the order of submission.
             about: what it concerns; returned with the job.
             counted: the job counts against the limit of the queue, and has a time limit.
+            finishing: called with its outcome before anybody sees it, from any thread; what it returns counts.
 
         Raises:
             QueueFull: counted jobs fill the queue.
@@ -210,6 +213,7 @@ class Jobs:
                 ahead = len(pool.waiting) + len(pool.devices)
                 raise QueueFull(max(1, min(600, round(self._recent_seconds * ahead / len(pool.devices) / 2))))
             job = Job(self, task, params, worker, priority, about, counted)
+            job.finishing = finishing
             self._jobs[job.id] = job
             self._forget()
             heapq.heappush(pool.waiting, (-priority, next(self._numbers), job))
@@ -350,6 +354,12 @@ class Jobs:
         self._changed(job)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
+        if job.finishing is not None and not job.is_finished:
+            try:
+                outcome = job.finishing(outcome)
+            except Exception as error:
+                logger.debug("%s", job.task, exc_info=error)
+                outcome = Outcome("failed", problem=problem_of(error))
         with self.lock:
             if job.is_finished:
                 return

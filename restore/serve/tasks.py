@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from restore.serve.page.tasks import PAGE_TASKS
 from restore.serve.workers import Json, Report, TaskFailed, Tasks
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def list_models(params: Json, report: Report) -> Json:
 
 
 #: What a worker can do, by name.
-TASKS: Tasks = {
+TASKS: Tasks = PAGE_TASKS | {
     "fix": fix,
     "detect": detect,
     "evaluate": evaluate,

@@ -1,0 +1,94 @@
+"""`restore open`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore.cli.console import echo
+from restore.cli.options import Command, app
+from restore.errors import RestoreError, printable
+
+EXAMPLES = """Examples:
+
+\b
+  restore open scans/
+  restore open portrait.jpg --output repaired/
+  restore open scans/ --host 0.0.0.0
+"""
+
+
+@app.command("open", cls=Command, epilog=EXAMPLES)
+def open_folder(
+    *,
+    opened: Annotated[
+        Path,
+        typer.Argument(metavar="[FOLDER|FILE]", help="A folder of images, or one image.", show_default=True),
+    ] = Path("."),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder for what is saved. Default: FOLDER-repaired.", rich_help_panel="Files"
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the work in progress: masks, settings, results, history. Default: one for each folder, in "
+            "the user's data directory.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on. 0: a free one.", metavar="N", rich_help_panel="Server")
+    ] = 0,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. With 0.0.0.0, other devices on the network can open the page, with the token "
+            "that is printed.",
+            metavar="ADDRESS",
+            rich_help_panel="Server",
+        ),
+    ] = "127.0.0.1",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", rich_help_panel="Speed")
+    ] = "auto",
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.", rich_help_panel="Server")
+    ] = True,
+) -> None:
+    """Open images in the browser: paint over damage, or find it, repair, compare, save. Nothing is written beside the
+    originals.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise RestoreError(
+            "requires the extra serve", where="restore open", hint='pip install "restore-toolkit[serve]"'
+        ) from error
+    from restore.serve.app import run
+    from restore.serve.page.open import open_page
+    from restore.serve.settings import ServeSettings, token_for
+
+    settings = ServeSettings(host=host, port=port, token=token_for(host, None), device=device, output=output, work=work)
+    page = open_page(opened, settings)
+    for line in page.warnings:
+        echo(line)
+
+    def ready(address: str) -> None:
+        echo(f"open {address}  (Ctrl-C ends)")
+        echo(f"saves to {printable(page.output)}; work in progress: {printable(page.work)}")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    try:
+        run(settings, page=page.routes, on_ready=ready)
+    finally:
+        page.close()

@@ -1,0 +1,1 @@
+"""The page of `restore open`: its work folder, masks, tiles and requests."""

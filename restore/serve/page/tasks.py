@@ -1,0 +1,232 @@
+"""The page's tasks of worker processes; see `restore.serve.tasks`. All paths are made by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from restore.errors import RestoreError
+
+if TYPE_CHECKING:
+    from restore.images import DecodedImage
+    from restore.serve.workers import Json, Report
+
+#: Share of a preview's progress at which the models are open.
+_OPENED = 0.2
+
+
+def thumbnail(params: Json, report: Report) -> Json:
+    """Read an image, and write its thumbnail.
+
+    Params:
+        source: the image.
+        thumbnail: the file to write.
+        max_pixels: the limit.
+
+    Returns:
+        {width, height}.
+    """
+    from restore.serve.page.pyramid import shown, write_thumbnail
+
+    image = _read(params["source"], params["max_pixels"], report)
+    write_thumbnail(Path(params["thumbnail"]), shown(_sampled(image))[0])
+    return {"width": image.size[1], "height": image.size[0]}
+
+
+def prepare(params: Json, report: Report) -> Json:
+    """Read an image, and write the tiles that the page shows.
+
+    Params:
+        source, max_pixels: as for `thumbnail`.
+        pyramid: the file to write.
+
+    Returns:
+        {width, height}.
+    """
+    from restore.serve.page.pyramid import shown, write_pyramid
+
+    report.progress(None, "reading")
+    image = _read(params["source"], params["max_pixels"], report)
+    write_pyramid(Path(params["pyramid"]), *shown(image), lambda share: report.progress(share, "preparing"))
+    return {"width": image.size[1], "height": image.size[0]}
+
+
+def read_mask(params: Json, report: Report) -> Json:
+    """Read the file of a mask: black and white, strokes of color, or a painted copy of the image.
+
+    Params:
+        mask: the file.
+        source: the image.
+        target: a .npy file to write: H×W, uint8.
+        max_pixels: the limit.
+
+    Returns:
+        {warnings}.
+    """
+    from restore.fix.mask_kinds import mask_of
+    from restore.images.read import check_mask_size
+
+    image = _read(params["source"], params["max_pixels"], report)
+    given = _read(params["mask"], params["max_pixels"], report, name="the mask")
+    check_mask_size(given.size, image.size, "the mask")
+    warnings: list[str] = []
+    mask = mask_of(given, image, invert=False, name="the mask", on_event=warnings.append)
+    _write_array(Path(params["target"]), np.rint(mask * 255).astype(np.uint8))
+    return {"warnings": warnings}
+
+
+def probability(params: Json, report: Report) -> Json:
+    """Find damage: write how likely each pixel is damaged.
+
+    Params:
+        source, max_pixels: as for `thumbnail`.
+        target: the file of tiles to write.
+
+    Returns:
+        {threshold, margin_px, fraction, detector}: the detector's own settings, and the share of damaged pixels.
+    """
+    from restore.fix.steps import Models, tiles_of
+    from restore.restorers.detector import open_detector
+    from restore.serve.page.pyramid import write_probabilities
+    from restore.serve.tasks import kept
+
+    report.progress(None, "reading")
+    image = _read(params["source"], params["max_pixels"], report)
+    detector = kept(("detector", "detector", "auto"), lambda: open_detector("detector", device=report.device))
+    report.progress(None, "detecting")
+    tile_px = tiles_of([Models(detector=detector)], "auto")[id(detector)]
+    likely = detector.probability(image.to_srgb(), tile_px=tile_px)
+    facts = {"threshold": detector.threshold, "margin_px": detector.margin_px, "detector": detector.name}
+    write_probabilities(Path(params["target"]), likely, facts)
+    return facts | {"fraction": float(np.count_nonzero(detector.mask_of(likely)) / likely.size)}
+
+
+def repair(params: Json, report: Report) -> Json:
+    """Repair an image as `restore fix` does, then write what the page shows of it.
+
+    Params:
+        input, output, mask, options, model: as for `restore.serve.tasks.fix`; the output is a folder.
+        pyramid, thumbnail: the files to write.
+        original: the tiles of the original, if they are there; None: they are not.
+        mask_array: a .npy file that gets the mask that was found; None: no mask was searched for.
+        max_pixels: the limit.
+
+    Returns:
+        As `restore.serve.tasks.fix`.
+    """
+    from restore.images import read_mask as read_mask_file
+    from restore.serve.page.pyramid import shown, write_pyramid, write_thumbnail
+    from restore.serve.page.tiles import TileFile
+    from restore.serve.tasks import fix
+
+    result = fix(params, report)
+    report.progress(None, "preparing")
+    image = _read(result["output"], params["max_pixels"], report)
+    original = params.get("original")
+    gain = None if original is None or not Path(original).exists() else TileFile.open(Path(original)).facts["gain"]
+    pixels, gain = shown(image, gain)
+    write_pyramid(Path(params["pyramid"]), pixels, gain)
+    write_thumbnail(Path(params["thumbnail"]), pixels)
+    if params.get("mask_array") is not None:
+        (saved,) = Path(params["options"]["save_masks"]).rglob("*.png")
+        mask = read_mask_file(saved, max_pixels=params["max_pixels"])
+        _write_array(Path(params["mask_array"]), np.rint(mask * 255).astype(np.uint8))
+    return result
+
+
+def preview(params: Json, report: Report) -> Json:
+    """Fill holes in a part of what the page shows.
+
+    Params:
+        pyramid: the tiles of the original.
+        level: of the pyramid.
+        box: [left, top, right, bottom] in that level.
+        mask: a .npy file: the mask of the box, H×W, uint8.
+        options: of `FixOptions`, as JSON, without `masks`.
+        model: what fills.
+        target: the JPEG to write.
+
+    Returns:
+        {}.
+    """
+    from restore.fix.image import fix_image
+    from restore.fix.options import FixOptions
+    from restore.serve.page.pyramid import write_jpeg
+    from restore.serve.page.tiles import Box, TileFile
+    from restore.serve.tasks import open_models
+
+    report.progress(None, "reading")
+    pixels = TileFile.open(Path(params["pyramid"])).read_box(Box(*params["box"]), params["level"])
+    mask = np.load(params["mask"], allow_pickle=False)
+    options = FixOptions.from_dict(dict(params["options"]) | {"device": report.device})
+    models = open_models(params["model"], FixOptions.from_dict(options.to_dict() | {"masks": "alpha"}))
+    report.progress(_OPENED, "repairing")
+    write_jpeg(Path(params["target"]), fix_image(pixels, model=models, mask=mask, options=options))
+    return {}
+
+
+#: By name.
+PAGE_TASKS: dict[str, Callable[[Json, Report], Json]] = {
+    "thumbnail": thumbnail,
+    "prepare": prepare,
+    "read_mask": read_mask,
+    "probability": probability,
+    "repair": repair,
+    "preview": preview,
+}
+
+
+def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> DecodedImage:
+    """Read an image; errors have the words of `restore fix`.
+
+    Raises:
+        TaskFailed: it cannot be read.
+    """
+    from restore.fix.plan import Job
+    from restore.fix.results import code_of, reason_of
+    from restore.images import read_image
+    from restore.images.decoder_output import DamagedFile
+    from restore.serve.workers import TaskFailed
+
+    path = Path(source)
+    try:
+        with report.decoding(source):
+            return read_image(path, max_pixels=max_pixels)
+    except (RestoreError, OSError, MemoryError) as error:
+        if isinstance(error, DamagedFile) and error.partly:
+            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
+        job = Job(path, path)
+        reason = reason_of(error, job)
+        raise TaskFailed(f"{name}: {reason}" if name else reason, code_of(error, job)) from error
+
+
+def _sampled(image: DecodedImage) -> DecodedImage:
+    """An image with fewer pixels, for a thumbnail: conversions to sRGB take most of the time."""
+    from dataclasses import replace
+
+    import cv2
+
+    from restore.serve.page.pyramid import THUMBNAIL_PX
+
+    height, width = image.size
+    scale = 2 * THUMBNAIL_PX / max(height, width)
+    if scale >= 1 or image.pixels.dtype == np.float32:
+        return image
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+
+    def smaller(array: Any) -> Any:
+        out = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+        return out if out.ndim == array.ndim else out[:, :, None]
+
+    alpha = None if image.alpha is None else smaller(image.alpha)
+    return replace(image, pixels=smaller(image.pixels), alpha=alpha, infrared=None, extra_pages=())
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    from restore.files import replace_atomically
+
+    with replace_atomically(path) as temporary, open(temporary, "xb") as file:
+        np.save(file, array, allow_pickle=False)

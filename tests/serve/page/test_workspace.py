@@ -1,0 +1,225 @@
+"""The work folder: the state of every image, and what a restart finds."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore.errors import RestoreError
+from restore.serve.page import mask_tools
+from restore.serve.page.listing import list_images
+from restore.serve.page.workspace import FileExists, NotFound, Workspace, default_work
+
+MP = 200_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.png", "b.jpg", "sub/c.png"):
+        Image.new("RGB", (96, 64), (90, 120, 60)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "old.wmf").write_bytes(b"\xd7\xcd\xc6\x9a" + bytes(40))
+    return folder
+
+
+def opened(folder: Path, output: Path | None = None) -> Workspace:
+    return Workspace(list_images(folder, output, MP), folder.parent / "work")
+
+
+def stroke(workspace: Workspace, file: int, x: float = 30) -> None:
+    coverage = mask_tools.stroke([(x, 30, 5)], 0, 96, 64)
+    workspace.masks.paint(file, "stroke", coverage, (96, 64), erase=False)
+
+
+def repaired(workspace: Workspace, file: int, content: bytes = b"repaired") -> int:
+    row = workspace.row(file)
+    revision = workspace.new_revision()
+    place = workspace.result_folder(file, revision)
+    place.mkdir()
+    name = Path(row["name"]).name
+    (place / name).write_bytes(content)
+    workspace.repaired(file, revision, name, workspace.repair_key(row), ["a note"])
+    return revision
+
+
+def state(workspace: Workspace, file: int) -> str:
+    return workspace.file(file)["state"]
+
+
+def test_the_folder_is_listed_as_the_command_line_lists_it(folder: Path) -> None:
+    workspace = opened(folder)
+    files = [workspace.file(file) for file in workspace.ids_in_order()]
+    names = {file["name"]: file for file in files}
+    assert set(names) >= {"a.png", "b.jpg", "sub/c.png"}
+    assert "notes.txt" not in names
+    assert {names[name]["state"] for name in ("a.png", "b.jpg", "sub/c.png")} == {"untouched"}
+    assert workspace.output == folder.parent / "scans-repaired"
+    assert not workspace.output.exists()
+    assert sorted(os.listdir(folder)) == ["a.png", "b.jpg", "notes.txt", "old.wmf", "sub"]
+
+
+def test_one_file_is_opened_alone(folder: Path) -> None:
+    workspace = Workspace(list_images(folder / "b.jpg", None, MP), folder.parent / "one")
+    assert [workspace.file(file)["name"] for file in workspace.ids_in_order()] == ["b.jpg"]
+    assert workspace.output == folder.parent / "scans-repaired"
+
+
+def test_links_out_of_the_folder_are_left_out_and_refused_when_they_appear_later(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder.parent / "secret.png")
+    (folder / "out.png").symlink_to("../secret.png")
+    (folder / "in.png").symlink_to("a.png")
+    workspace = opened(folder)
+    names = [workspace.file(file)["name"] for file in workspace.ids_in_order()]
+    assert "in.png" in names
+    assert "out.png" not in names
+    assert any("1 link leads out of the folder" in line for line in workspace.listing.warnings)
+    file = workspace.ids["a.png"]
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to("../secret.png")
+    with pytest.raises(RestoreError, match="leads out of the folder"):
+        workspace.source(file)
+
+
+def test_states_follow_the_work(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    assert state(workspace, file) == "untouched"
+    stroke(workspace, file)
+    assert state(workspace, file) == "found"
+    workspace.undo(file)
+    assert state(workspace, file) == "untouched"
+    workspace.found(file, 5, 0.01, {"threshold": 0.4})
+    assert state(workspace, file) == "found"
+    stroke(workspace, file)
+    repaired(workspace, file)
+    assert state(workspace, file) == "repaired"
+    assert workspace.detail(file)["result"] | {"revision": 0} == {"revision": 0, "current": True, "notes": ["a note"]}
+    path, notes = workspace.save(file, overwrite=False)
+    assert (state(workspace, file), path.read_bytes(), notes) == ("saved", b"repaired", ["a note"])
+    stroke(workspace, file, 60)
+    assert workspace.detail(file)["result"]["current"] is False
+    repaired(workspace, file, b"again")
+    assert state(workspace, file) == "repaired"
+    workspace.save(file, overwrite=False)  # its own output
+    assert path.read_bytes() == b"again"
+    workspace.failed(file, "damaged", "damaged")
+    assert state(workspace, file) == "failed"
+
+
+def test_saving_replaces_only_what_the_page_has_written(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["sub/c.png"]
+    with pytest.raises(RestoreError, match="has not been repaired"):
+        workspace.save(file, overwrite=True)
+    repaired(workspace, file)
+    target = workspace.output / "sub/c.png"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"someone's own")
+    with pytest.raises(FileExists):
+        workspace.save(file, overwrite=False)
+    assert target.read_bytes() == b"someone's own"
+    workspace.save(file, overwrite=True)
+    assert target.read_bytes() == b"repaired"
+    target.write_bytes(b"changed by another program")
+    with pytest.raises(FileExists):
+        workspace.save(file, overwrite=False)
+
+
+def test_ground_can_be_undone_and_redone_with_the_repairs_on_it(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    first = repaired(workspace, file, b"first")
+    workspace.make_ground(file)
+    assert workspace.original(file).read_bytes() == b"first"
+    assert workspace.masks.is_empty(file)
+    assert workspace.detail(file)["result"] is None
+    assert state(workspace, file) == "repaired"
+    assert workspace.result(file)[0].read_bytes() == b"first"
+    second = repaired(workspace, file, b"second")
+    workspace.undo(file)
+    assert workspace.original(file) == folder / "a.png"
+    assert workspace.row(file)["result"] == first
+    assert not workspace.masks.is_empty(file)
+    workspace.close()
+    workspace = opened(folder)
+    workspace.redo(file)
+    assert workspace.original(file).read_bytes() == b"first"
+    assert workspace.row(file)["result"] == second
+    assert workspace.result(file)[0].read_bytes() == b"second"
+    with pytest.raises(RestoreError):
+        workspace.set_recipe(file, {"strength": 3})
+
+
+def test_a_restart_finds_everything_and_removes_what_was_half_written(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    workspace.set_recipe(file, {"strength": 0.5})
+    revision = repaired(workspace, file)
+    before = workspace.detail(file)
+    half = workspace.result_folder(file, 999)
+    half.mkdir()
+    (half / "a.png").write_bytes(b"half")
+    (workspace.work / "pyramids" / f"{file}-repaired-999.tiles").write_bytes(b"half")
+    (workspace.work / "masks" / "x.png").write_bytes(b"half")
+    workspace.close()
+    workspace = opened(folder)
+    assert workspace.detail(file) == before
+    assert workspace.recipe(file)["strength"] == 0.5
+    assert not half.exists()
+    assert not list((workspace.work / "masks").iterdir()) + list((workspace.work / "pyramids").iterdir())
+    assert workspace.result_folder(file, revision).exists()
+
+
+def test_an_original_that_changed_loses_what_was_made_from_it(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    repaired(workspace, file)
+    workspace.close()
+    Image.new("RGB", (96, 64), (1, 2, 3)).save(folder / "a.png", compress_level=0)
+    workspace = opened(folder)
+    assert workspace.row(file)["result"] is None
+    assert not workspace.masks.is_empty(file)
+    workspace.read(file, 100, 64)
+    assert workspace.masks.is_empty(file)
+
+
+def test_a_work_folder_belongs_to_one_folder_and_one_process(folder: Path) -> None:
+    workspace = opened(folder)
+    with pytest.raises(RestoreError, match="open in another"):
+        opened(folder)
+    workspace.close()
+    other = folder.parent / "other"
+    other.mkdir()
+    Image.new("RGB", (8, 8)).save(other / "a.png")
+    with pytest.raises(RestoreError, match="work folder of"):
+        opened(other)
+    with pytest.raises(RestoreError, match="lies in the folder"):
+        Workspace(list_images(folder, None, MP), folder / "work")
+    opened(folder).close()
+
+
+def test_files_that_do_not_exist_are_not_found(folder: Path) -> None:
+    workspace = opened(folder)
+    for file in (0, -1, 10**9):
+        with pytest.raises(NotFound):
+            workspace.row(file)
+
+
+def test_work_folders_lie_in_the_users_data(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    if os.name != "nt":
+        monkeypatch.setattr("sys.platform", "linux")
+        assert default_work(folder).is_relative_to(tmp_path / "data")
+    assert default_work(folder) != default_work(folder / "sub")
+    assert np.unique([len(default_work(place).name) for place in (folder, Path("/"))]).tolist() == [16]
