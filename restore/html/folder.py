@@ -15,7 +15,7 @@ INDEX = "index.html"
 IMAGES = "images"
 _OLD_IMAGES = "pictures"  # in pages of earlier releases; vocabulary: ok
 DATA = "data.js"
-ASSETS = ("page.css", "page.js", "viewer.js")
+ASSETS = ("shared.css", "page.css", "shared.js", "page.js", "viewer.js")
 
 #: In the first bytes of every page, finished or not. A folder with such a page may be overwritten.
 GENERATOR = '<meta name="generator" content="restore page">'

@@ -1,16 +1,8 @@
 "use strict";
-// The list of rows with sorting, filter, histograms and theme. `viewer.js` shows one row at full size.
+// The list of rows with sorting, filter and histograms. `viewer.js` shows one row at full size.
 // All text is inserted as text, never as markup, because names may contain anything.
 
 const page = window.PAGE;
-const byId = (id) => document.getElementById(id);
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 function svg(tag, attributes = {}) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -184,29 +176,6 @@ function drawHistograms() {
   byId("histograms").replaceChildren(...(page.rows.length ? page.columns.map(histogramOf) : []));
 }
 
-// ---- light and dark
-
-const themes = ["auto", "light", "dark"];
-
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = `Theme: ${theme}`;
-  try { localStorage.setItem("restore-page-theme", theme); } catch { /* some browsers have no storage for local files */ }
-}
-
-function nextTheme() {
-  setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % themes.length]);
-}
-
-function storedTheme() {
-  try {
-    const stored = localStorage.getItem("restore-page-theme");
-    return themes.includes(stored) ? stored : "auto";
-  } catch {
-    return "auto";
-  }
-}
-
 // ---- keys of the list; those of the viewer are its own
 
 function focusedRow() {
@@ -243,8 +212,6 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-setTheme(storedTheme());
-
 // All scripts have run by then, and the page does not yet count as loaded.
 document.addEventListener("DOMContentLoaded", () => {
   byId("body").addEventListener("click", (event) => {
@@ -252,7 +219,6 @@ document.addEventListener("DOMContentLoaded", () => {
     if (row && !String(getSelection())) viewer.open(Number(row.dataset.index));
   });
   byId("filter").addEventListener("input", (event) => { list.filter = event.target.value; arrange(); });
-  byId("theme").addEventListener("click", nextTheme);
   byId("keys-close").addEventListener("click", () => byId("keys").close());
   for (const button of document.querySelectorAll(".help")) button.addEventListener("click", () => byId("keys").showModal());
   buildHead();

@@ -5,9 +5,10 @@ const viewer = (() => {
   const dialog = byId("viewer"), stage = byId("stage"), canvas = byId("canvas"), slider = byId("slider");
   const zooms = ["fit", "1", "2", "4"];
   const gains = [1, 2, 4];
-  const near = 28; // when zoomed in, the border can be grabbed within this distance (px)
   // Choices persist from row to row. A label that a row does not have is ignored.
-  const state = { index: 0, left: null, right: null, at: 0.5, error: false, outline: false, zoom: "fit", view: 0, gain: 1 };
+  const state = { index: 0, left: null, right: null, error: false, outline: false, zoom: "fit", view: 0, gain: 1 };
+
+  const divider = createDivider(slider, canvas);
 
   const row = () => page.rows[state.index];
   const view = () => row().views[Math.min(state.view, row().views.length - 1)];
@@ -74,7 +75,7 @@ const viewer = (() => {
     byId("hole").hidden = !byId("outline").checked;
     if (byId("outline").checked) byId("hole").setAttribute("src", `images/${seen.outline}`);
     resize();
-    moveTo(state.at);
+    divider.moveTo(divider.at);
   }
 
   function viewName(one, at) {
@@ -105,7 +106,7 @@ const viewer = (() => {
     }
   }
 
-  // ---- size and slider
+  // ---- size and divider
 
   function resize() {
     const seen = view();
@@ -121,12 +122,6 @@ const viewer = (() => {
     byId("zoom").value = state.zoom;
   }
 
-  function moveTo(share) {
-    state.at = Math.min(Math.max(share, 0), 1);
-    canvas.style.setProperty("--at", `${state.at * 100}%`);
-    slider.setAttribute("aria-valuenow", Math.round(state.at * 100));
-  }
-
   function zoomTo(zoom) {
     state.zoom = zoom;
     resize();
@@ -136,9 +131,7 @@ const viewer = (() => {
   let held = null;
   stage.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || !view()) return;
-    const box = canvas.getBoundingClientRect();
-    const onBorder = Math.abs(event.clientX - (box.left + state.at * box.width)) < near;
-    held = state.zoom === "fit" || onBorder ? { border: true } : { x: event.clientX, y: event.clientY };
+    held = state.zoom === "fit" || divider.isNear(event) ? { border: true } : { x: event.clientX, y: event.clientY };
     stage.setPointerCapture(event.pointerId);
     slider.focus({ preventScroll: true });
     drag(event);
@@ -146,10 +139,8 @@ const viewer = (() => {
   });
   function drag(event) {
     if (!held) return;
-    if (held.border) {
-      const box = canvas.getBoundingClientRect();
-      moveTo((event.clientX - box.left) / box.width);
-    } else {
+    if (held.border) divider.follow(event);
+    else {
       stage.scrollBy(held.x - event.clientX, held.y - event.clientY);
       held = { x: event.clientX, y: event.clientY };
     }
@@ -196,15 +187,11 @@ const viewer = (() => {
 
   function press(event) {
     const seen = view();
-    const far = event.shiftKey ? 0.1 : 0.01;
     const digit = /^Digit([1-9])$/.exec(event.code);
     const label = digit && seen && Object.keys(seen.images)[Number(digit[1]) - 1];
     if (event.key === "j" || event.key === "ArrowDown") step(1);
     else if (event.key === "k" || event.key === "ArrowUp") step(-1);
-    else if (event.key === "ArrowLeft") moveTo(state.at - far);
-    else if (event.key === "ArrowRight") moveTo(state.at + far);
-    else if (event.key === "Home") moveTo(0);
-    else if (event.key === "End") moveTo(1);
+    else if (divider.press(event)) { /* moved */ }
     else if (event.key === "e") byId("error").click();
     else if (event.key === "o") byId("outline").click();
     else if (event.key === "z") zoomTo(zooms[(zooms.indexOf(state.zoom) + 1) % zooms.length]);
