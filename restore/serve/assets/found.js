@@ -1,0 +1,109 @@
+// What the detector found: marks over the photograph that follow a slider at once, until they join the mask.
+
+import { complain, say } from "./messages.js";
+import { get, post } from "./server.js";
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+const logit = (p) => Math.log(p / (1 - p));
+
+export class Found {
+  constructor(editor) {
+    this.editor = editor;
+    this.facts = null; // of the server: ready, revision, threshold, sensitivities
+    this.isCommitting = false;
+    this.addedAt = null; // revision of the mask right after the marks joined it
+    byId("sensitivity").addEventListener("input", (event) => this.slide(sigmoid(-Number(event.target.value))));
+    byId("found-add").addEventListener("click", () => this.commit());
+    byId("found-drop").addEventListener("click", () => this.show(false));
+  }
+
+  get isShown() {
+    return this.editor.stage.showsFound;
+  }
+
+  get threshold() {
+    return this.editor.stage.threshold;
+  }
+
+  set(facts) {
+    const isNew = facts?.ready && facts.revision !== this.facts?.revision;
+    this.facts = facts;
+    this.editor.stage.layers.found.renew(facts?.revision ?? 0);
+    byId("found-panel").hidden = !facts?.ready;
+    if (!facts?.ready) this.show(false);
+    if (isNew) {
+      this.addedAt = null;
+      this.setThreshold(facts.threshold);
+    }
+  }
+
+  setThreshold(threshold) {
+    const { stage } = this.editor;
+    stage.threshold = threshold;
+    const slider = byId("sensitivity");
+    slider.value = -logit(Math.min(Math.max(threshold, 0.001), 0.999));
+    const named = Object.entries(this.facts?.sensitivities || {}).find(([, value]) => Math.abs(value - threshold) < 0.01);
+    const text = named ? named[0] : `threshold ${threshold.toFixed(2)}`;
+    slider.setAttribute("aria-valuetext", text);
+    byId("sensitivity-value").textContent = text;
+    stage.redraw("found");
+  }
+
+  slide(threshold) {
+    // The marks that joined the mask last come out again: the slider still decides.
+    if (this.addedAt !== null && this.addedAt === this.editor.mask.state.revision) this.editor.mask.apply("undo");
+    this.addedAt = null;
+    this.setThreshold(threshold);
+    this.editor.showOriginalSide();
+    if (!this.isShown) this.show(true);
+  }
+
+  show(shows) {
+    this.editor.stage.showsFound = shows;
+    this.editor.stage.redraw("found");
+    this.editor.drawState();
+  }
+
+  async find() {
+    const { editor } = this;
+    if (!editor.file || editor.work.isBusy) return;
+    const id = editor.file.id;
+    if (this.facts?.ready) {
+      editor.showOriginalSide();
+      return this.show(!this.isShown);
+    }
+    const job = await editor.work.run("Looking for damage", () => post(`/page/files/${id}/detect`));
+    if (job?.state !== "done" || editor.file?.id !== id) return;
+    try {
+      const file = await get(`/page/files/${id}`);
+      if (editor.file?.id !== id) return;
+      editor.file = file;
+      this.set(file.found);
+      editor.showOriginalSide();
+      this.show(true);
+      say(file.found_fraction === 0 ? "No damage was found. Paint over it yourself." : "What was found is marked in yellow. Correct it with the brush, or press Repair.");
+    } catch (error) { complain(error); }
+  }
+
+  /** The marks that are shown join the mask. */
+  async commit() {
+    const { editor } = this;
+    if (!this.isShown || this.isCommitting) return;
+    this.isCommitting = true;
+    const answer = await editor.mask.apply("found", { threshold: this.threshold, at: null, erase: false });
+    this.isCommitting = false;
+    if (!answer) return;
+    this.show(false);
+    this.addedAt = answer.revision;
+    editor.stage.showMarks();
+    editor.drawState();
+  }
+
+  async bucket(x, y, erase) {
+    if (!this.facts?.ready) return say("The bucket fills what was found. Press “Find damage” first.");
+    const answer = await this.editor.mask.apply("found", { threshold: this.threshold, at: [x, y], erase });
+    if (!answer) return;
+    if (answer.tiles.length) this.editor.stage.showMarks();
+    else say("Nothing was found at this place.");
+  }
+}

@@ -1,0 +1,92 @@
+// The page: a contact sheet of the folder, and an editor for one photograph. Its address is #/ID.
+
+import { Editor } from "./editor.js";
+import { bindKeys } from "./keys.js";
+import { ask, complain, say } from "./messages.js";
+import { get, listen, on, post } from "./server.js";
+import { Sheet } from "./sheet.js";
+
+async function start() {
+  const session = await get("/page/session");
+  const sheet = new Sheet((id) => { location.hash = `/${encodeURIComponent(id)}`; });
+  const editor = new Editor(session);
+  editor.onStep = (by) => step(by);
+  const folder = session.folder.split(/[\\/]/).filter(Boolean).pop() || session.folder;
+
+  function step(by) {
+    const order = sheet.order, at = order.indexOf(String(editor.file?.id));
+    const next = order[at + by];
+    if (at >= 0 && next !== undefined) location.hash = `/${encodeURIComponent(next)}`;
+  }
+
+  async function route() {
+    const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+    const isEditor = sheet.files.has(id);
+    const before = editor.file?.id ?? null;
+    for (const [name, shows] of [["sheet", !isEditor], ["editor", isEditor], ["back", isEditor], ["steps", isEditor]]) byId(name).hidden = !shows;
+    document.body.classList.toggle("editing", isEditor);
+    byId("ask").close();
+    if (isEditor) {
+      sheet.pause();
+      await editor.open(id, sheet.files.get(id));
+      const order = sheet.order, at = order.indexOf(id);
+      byId("previous").disabled = at <= 0;
+      byId("next").disabled = at < 0 || at >= order.length - 1;
+      return;
+    }
+    editor.close();
+    document.title = `${folder} · restore`;
+    byId("title").firstChild.textContent = folder;
+    byId("subtitle").textContent = `Results are saved to ${session.output}`;
+    sheet.arrange();
+    if (before !== null) sheet.focus(before);
+  }
+
+  async function applyToAll() {
+    const count = [...sheet.files.values()].filter((file) => file.state === "untouched").length;
+    if (!count) return say("You have worked on every photograph already.");
+    const yes = await ask(
+      `Repair ${count === 1 ? "1 photograph" : `${count} photographs`}?`,
+      `Every photograph that you have not worked on gets this recipe: ${editor.recipe.inWords()}. The mask is not copied. You can go on working meanwhile. Nothing is saved until you save it.`,
+      "Repair", byId("recipe-of-all"),
+    );
+    if (!yes) return;
+    try {
+      await editor.recipeSent;
+      const { jobs } = await post("/page/apply", { ids: null, recipe: editor.recipe.values });
+      say(`${jobs.length === 1 ? "1 photograph is" : `${jobs.length} photographs are`} being repaired in the background.`);
+    } catch (error) { complain(error); }
+  }
+
+  const loadFiles = async () => sheet.set(await get("/page/files"));
+
+  on("file", (file) => {
+    sheet.update(file);
+    editor.fileChanged(file);
+  });
+  on("job", (job) => sheet.showJob(job));
+  let wasOffline = false;
+  on("connection", (isOpen) => {
+    document.body.classList.toggle("offline", !isOpen);
+    // What happened meanwhile was not told.
+    if (isOpen && wasOffline) loadFiles().then(() => editor.refresh()).catch(complain);
+    wasOffline = !isOpen;
+  });
+  byId("back").addEventListener("click", () => { location.hash = ""; });
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  for (const button of document.querySelectorAll(".apply")) button.addEventListener("click", applyToAll);
+  byId("help").addEventListener("click", () => byId("keys").showModal());
+  byId("keys-close").addEventListener("click", () => byId("keys").close());
+  bindKeys(editor);
+
+  byId("warnings").append(...(session.warnings || []).map((warning) => element("li", {}, warning)));
+  await loadFiles();
+  listen();
+  addEventListener("hashchange", route);
+  // A single photograph needs no contact sheet.
+  if (sheet.files.size === 1 && !location.hash) history.replaceState(null, "", `#/${sheet.order[0]}`);
+  await route();
+}
+
+start().catch(complain);

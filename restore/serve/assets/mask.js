@@ -1,0 +1,116 @@
+// The mask of the open image lives on the server. Changes go there one after the other, in the order they were made;
+// a stroke stays on the stage until the server's tiles show it.
+
+import { post, putFile } from "./server.js";
+
+export class Mask {
+  /**
+   * @param {object} stage
+   * @param {(error: Error) => void} failed
+   * @param {() => void} changed
+   */
+  constructor(stage, failed, changed) {
+    Object.assign(this, { stage, failed, changed });
+    this.reset(null);
+  }
+
+  reset(file) {
+    this.file = file?.id ?? null;
+    this.state = file ? { ...file.mask } : { revision: 0, empty: true, undo: 0, redo: 0 };
+    this.queue = Promise.resolve();
+    this.waiting = 0;
+    this.isOffline = false;
+    this.stage.layers?.mask.renew(this.state.revision);
+  }
+
+  /**
+   * @param {string} change  `stroke`, `polygon`, `found`, `invert`, `clear`, `grow`, `undo` or `redo`
+   * @param {object} body
+   * @param {object} [pending]  the entry of `stage.pending` that shows it meanwhile
+   * @returns {Promise<object | null>}  the server's answer; null if it failed, which has been told
+   */
+  apply(change, body = {}, pending = null) {
+    return this.enqueue((address) => post(`${address}/mask/${change}`, body), pending);
+  }
+
+  load(file) {
+    return this.enqueue((address) => putFile(`${address}/mask.png`, file));
+  }
+
+  /** Make the repair the original: an operation of the mask, which it empties. */
+  ground() {
+    return this.enqueue((address) => post(`${address}/ground`));
+  }
+
+  /** The server's mask may have changed without this page. */
+  synchronize(state) {
+    if (state.revision <= this.state.revision) return;
+    this.state = { ...state };
+    this.stage.layers.mask.renew(state.revision);
+    this.stage.redraw("marks");
+  }
+
+  /** Everything that was painted so far has arrived. */
+  settled() {
+    return this.queue;
+  }
+
+  enqueue(send, pending = null) {
+    const file = this.file;
+    this.waiting++;
+    this.changed();
+    const done = this.queue.then(() => this.attempt(() => send(`/page/files/${file}`))).then(
+      (answer) => {
+        this.waiting--;
+        if (file === this.file) this.accept(answer, pending);
+        return answer;
+      },
+      (error) => {
+        this.waiting--;
+        if (pending) this.drop(pending);
+        this.changed();
+        this.failed(error);
+        return null;
+      },
+    );
+    this.queue = done;
+    return done;
+  }
+
+  /** A server that does not answer is asked again: what was painted is not lost. */
+  async attempt(send) {
+    for (let wait = 500; ; wait = Math.min(wait * 2, 8000)) {
+      try {
+        const answer = await send();
+        this.setOffline(false);
+        return answer;
+      } catch (error) {
+        if (error.status !== 0 && error.status !== 503) throw error;
+        this.setOffline(true);
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
+    }
+  }
+
+  setOffline(isOffline) {
+    if (isOffline === this.isOffline) return;
+    this.isOffline = isOffline;
+    this.changed();
+  }
+
+  accept(answer, pending) {
+    const { revision, undo, redo, empty } = answer;
+    this.state = { revision, undo, redo, empty };
+    const tiles = answer.tiles || [];
+    this.stage.layers.mask.renewTiles(tiles, revision);
+    if (pending) Object.assign(pending, { revision, tiles });
+    if (answer.box) this.stage.redrawMarks(answer.box);
+    else this.stage.redraw("marks");
+    this.changed(answer);
+  }
+
+  drop(pending) {
+    this.stage.pending = this.stage.pending.filter((one) => one !== pending);
+    this.stage.redraw("marks");
+  }
+}
