@@ -24,6 +24,8 @@ from restore.serve.settings import ServeSettings
 from restore.serve.workers import devices_of
 
 ASSETS = Path(__file__).parent / "assets"
+#: Colors, theme and divider, which the pages of reports also use.
+SHARED_ASSETS = tuple(Path(__file__).parents[1] / "html" / "assets" / name for name in ("shared.css", "shared.js"))
 
 #: Makes the routes of the page, given the jobs of the server.
 PageRoutes = Callable[[Jobs], APIRouter]
@@ -85,7 +87,7 @@ def _serve_assets(app: FastAPI) -> None:
 
     @app.get("/assets/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
-        known = {path.name: path for path in ASSETS.iterdir() if path.is_file()}
+        known = {path.name: path for path in (*ASSETS.iterdir(), *SHARED_ASSETS) if path.is_file()}
         if name not in known:
             raise Refused("not_found", "there is no such file")
         return FileResponse(known[name], headers={"Cache-Control": "no-cache"})

@@ -112,7 +112,7 @@ export class Editor {
       this.prepare(file);
     } catch (error) {
       if (this.opening !== id) return;
-      this.tellPreparing(error.hint ? `${error.message}. ${error.hint}` : error.message);
+      this.tellPreparing(error.hint ? `${error.message} (${error.hint})` : error.message);
     }
   }
 
@@ -368,9 +368,13 @@ export class Editor {
     say("The repair is the new original.");
   }
 
+  get canSave() {
+    return Boolean(this.file?.result || this.file?.original?.is_repair);
+  }
+
   async save() {
     if (!this.file || this.work.isBusy) return;
-    if (!this.file.result) return say("Nothing is repaired yet. Press “Repair” first.");
+    if (!this.canSave) return say("Nothing is repaired yet. Press “Repair” first.");
     const address = `/page/files/${this.file.id}/save`;
     try {
       await this.mask.settled();
@@ -442,7 +446,7 @@ export class Editor {
     byId("redo").disabled = !file || !mask.state.redo;
     for (const id of ["find", "repair"]) byId(id).disabled = !file || this.work.isBusy;
     byId("find").setAttribute("aria-pressed", stage.showsFound);
-    byId("save").disabled = !file?.result || this.work.isBusy;
+    byId("save").disabled = !this.canSave || this.work.isBusy;
     byId("result-panel").hidden = !file?.result;
     byId("marks-shown").setAttribute("aria-pressed", stage.showsMarks);
     const canCompare = Boolean(file && (file.result || stage.patch));

@@ -81,8 +81,15 @@ export class Found {
       this.set(file.found);
       editor.showOriginalSide();
       this.show(true);
-      say(file.found_fraction === 0 ? "No damage was found. Paint over it yourself." : "What was found is marked in yellow. Correct it with the brush, or press Repair.");
+      say(this.inWords(file.found_fraction), 10);
     } catch (error) { complain(error); }
+  }
+
+  /** @param {number} share  of the photograph that was found, 0 to 1 */
+  inWords(share) {
+    if (!share) return "No damage was found. Paint over it yourself.";
+    const percent = share < 0.001 ? "less than 0.1" : (100 * share).toFixed(1);
+    return `Damage was found on ${percent} % of the photograph, marked in yellow. Correct it with the brush, or press Repair.`;
   }
 
   /** The marks that are shown join the mask. */

@@ -2,13 +2,13 @@
 
 export function say(text, seconds = 6) {
   const line = element("p", {}, text);
-  byId("messages").append(line);
+  byId("messages").replaceChildren(line);
   setTimeout(() => line.remove(), seconds * 1000);
 }
 
 export function complain(error) {
   if (error?.name === "AbortError") return;
-  const hint = error.hint && !error.message.includes(error.hint) ? ` ${error.hint}` : "";
+  const hint = error.hint ? ` (${error.hint})` : "";
   const text = `${error.message || error}${hint}`;
   if ([...byId("alerts").children].some((line) => line.dataset.text === text)) return;
   const close = element("button", { type: "button", class: "icon", "aria-label": "Close this message" }, "✕");

@@ -19,8 +19,8 @@ async function problemOf(response) {
 export function describe(problem) {
   if (!problem) return "";
   if (typeof problem === "string") return problem;
-  const text = problem.detail || problem.what || problem.title || "";
-  return problem.hint && !text.includes(problem.hint) ? `${text} (${problem.hint})` : text;
+  const text = problem.detail || problem.title || "";
+  return problem.where && !text.includes(problem.where) ? `${problem.where}: ${text}` : text;
 }
 
 async function send(path, options) {
@@ -109,7 +109,7 @@ export function finished(id, changed = () => {}) {
       if (!isOver(job)) return;
       clearInterval(timer);
       waiting.delete(id);
-      if (job.state === "failed") reject(new Problem(500, describe(job.problem) || job.message || "This failed."));
+      if (job.state === "failed") reject(new Problem(500, describe(job.problem) || job.message || "This failed.", job.problem?.hint || ""));
       else resolve(job);
     };
     const ask = async () => {
