@@ -58,7 +58,7 @@ def opened_folder(folder: Path, work: Path, warm: tuple[str, ...] = ()) -> Itera
 
 @contextlib.contextmanager
 def page_at(browser: Any, url: str, *, width: int = 1000, height: int = 700, **how: Any) -> Iterator[Any]:
-    """A page, with `page.requests` and `page.complaints`: at the end there is no complaint, and no request to others."""
+    """A page with `page.requests` and `page.complaints`. At the end there is no complaint, and no request to others."""
     context = browser.new_context(viewport={"width": width, "height": height}, **how)
     try:
         page = context.new_page()

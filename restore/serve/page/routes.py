@@ -297,12 +297,15 @@ async def _events(session: Session, stopping: asyncio.Event) -> AsyncIterator[st
         yield ": connected\n\n"
         while not stopping.is_set() and not lost.is_set():
             getting = asyncio.ensure_future(queue.get())
-            await asyncio.wait({getting, ended}, timeout=_HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
+            try:
+                await asyncio.wait({getting, ended}, timeout=_HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not getting.done():
+                    getting.cancel()
+            if getting.done() and not getting.cancelled():
                 event, what = getting.result()
                 yield f"event: {event}\ndata: {json.dumps(what)}\n\n"
             else:
-                getting.cancel()
                 yield ": still here\n\n"
     finally:
         ended.cancel()
