@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.serve.page.database import Database
-from restore.serve.page.mask_tools import Tiles, grown, painted
-from restore.serve.page.tiles import Box, all_tiles, halved_by_maximum, level_sizes, put, tile_box
+from restore.serve.page.mask_tools import MAX_GROWTH_PX, Tiles, grown, painted
+from restore.serve.page.tiles import Box, all_tiles, halved_by_maximum, has_tile, level_sizes, put, tile_box
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -86,13 +86,15 @@ class MaskStore:
 
     def reduced(self, file: int, level: int, x: int, y: int, size: tuple[int, int]) -> Bytes | None:
         """The pixels of a tile of any level: the maximum of the pixels that each stands for; None: it is empty."""
+        sizes, changes = level_sizes(*size), self._changes
+        if not 0 <= level < len(sizes) or not has_tile(x, y, *sizes[level]):
+            return None
         if level == 0:
             return self.tile(file, x, y, size)
         key = (file, level, x, y)
         if key in self._reduced:
             return self._reduced[key]
-        sizes, changes = level_sizes(*size), self._changes
-        if not 0 <= level < len(sizes) or not self._any_in(file, level, x, y):
+        if not self._any_in(file, level, x, y):
             return None
         above = sizes[level - 1]
         place = tile_box(x, y, *sizes[level])
@@ -177,7 +179,7 @@ class MaskStore:
         masked = self.box(file, size)
         if masked is None or not px:
             return self.state(file)
-        box = masked.grown(abs(px)).within(*size)
+        box = masked.grown(min(abs(px), MAX_GROWTH_PX)).within(*size)
         larger = grown(self.read(file, box, size), px)
 
         def after(before: Bytes, x: int, y: int) -> Bytes:

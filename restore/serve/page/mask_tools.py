@@ -170,9 +170,14 @@ def grown(mask: Bytes, px: int) -> Bytes:
     """A mask that reaches this many pixels farther in all directions; negative: less far. Soft edges stay soft.
 
     What touches the border of the array does not shrink from there.
+
+    Raises:
+        RestoreError: more than `MAX_GROWTH_PX`.
     """
     import cv2
 
+    if abs(px) > MAX_GROWTH_PX:
+        raise RestoreError(f"must be between -{MAX_GROWTH_PX} and {MAX_GROWTH_PX}, not {px}", where="px")
     left = abs(px)
     while left:
         step = min(left, _STEP_PX)
@@ -188,11 +193,10 @@ def connected(mask: Bytes, x: float, y: float) -> Bytes:
     import cv2
 
     height, width = mask.shape
-    column, row = math.floor(x), math.floor(y)
-    if not (0 <= column < width and 0 <= row < height) or not mask[row, column]:
+    if not (0 <= x < width and 0 <= y < height) or not mask[math.floor(y), math.floor(x)]:  # also if one is NaN
         return np.zeros_like(mask)
     _, labels = cv2.connectedComponents(mask, connectivity=8)
-    return np.where(np.asarray(labels) == labels[row, column], np.uint8(255), np.uint8(0))
+    return np.where(np.asarray(labels) == labels[math.floor(y), math.floor(x)], np.uint8(255), np.uint8(0))
 
 
 def in_tiles(array: Bytes, box: Box, width: int, height: int) -> Tiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 from collections import OrderedDict
@@ -386,6 +387,8 @@ class Session:
             RestoreError: nothing is masked there.
         """
         size = self.workspace.size(file)
+        if box is not None and not np.isfinite(box).all():
+            raise RestoreError("the numbers must be finite", where="box")
         masked = self.workspace.masks.box(file, size)
         part = Box(0, 0, *size) if box is None else Box.around(*box).within(*size)
         if masked is not None:
@@ -459,7 +462,7 @@ class Session:
             NotFound: there is none.
         """
         path = self.workspace.work / "previews" / f"{file}-{number}.jpg"
-        if not path.is_file():
+        if not 0 < number < 1 << 63 or not path.is_file():
             raise NotFound("there is no such preview")
         return path
 
@@ -482,7 +485,7 @@ class Session:
             mask = self.workspace.work / "masks" / f"{file}-{self.workspace.new_revision()}.png"
             write_atomically(mask, self.mask_png(file))
         options = fix_options(self.workspace.recipe(file), masks=str(mask)).to_dict()
-        return self._repair(file, options, str(mask), key, priority=_ASKED)
+        return self._repair(file, options, mask, key, priority=_ASKED)
 
     def apply(self, files: Iterable[int] | None, recipe: Mapping[str, Any]) -> list[Job]:
         """Repair files by a recipe in the background. With `find` in the recipe, the detector makes their masks, which
@@ -496,49 +499,62 @@ class Session:
             RestoreError: a wrong recipe.
         """
         complete = checked(recipe)
-        chosen = self.workspace.ids_in_order() if files is None else list(files)
+        if files is None:
+            chosen = [file for file in self.workspace.ids_in_order() if self.workspace.is_untouched(file)]
+        else:
+            chosen = [file for file in dict.fromkeys(files) if not self.workspace.row(file)["reason"]]
         jobs = []
         for file in chosen:
-            if files is None and not self.workspace.is_untouched(file):
-                continue
-            if self.workspace.row(file)["reason"]:
-                continue
             self.workspace.set_recipe(file, complete)
-            if self.workspace.masks.is_empty(file) and complete["find"]:
-                jobs.append(self._find_and_repair(file))
-            elif self.workspace.row(file)["width"] is not None:
+            if self.workspace.masks.is_empty(file):
+                jobs.append(self._repair_without_mask(file))
+            else:
                 jobs.append(self.repair(file))
         return jobs
 
-    def _find_and_repair(self, file: int) -> Job:
-        saved = self.workspace.work / "masks" / f"{file}-{self.workspace.new_revision()}"
+    def _repair_without_mask(self, file: int) -> Job:
+        """Repair a file whose mask is empty, in the background: the detector makes one, if the recipe says so."""
+        place = self.workspace.work / "masks" / f"{file}-{self.workspace.new_revision()}"
         recipe = self.workspace.recipe(file)
-        options = fix_options(recipe, masks="auto").to_dict() | {"save_masks": str(saved)}
-        return self._repair(file, options, None, "", priority=_BACKGROUND, found=saved)
+        if recipe["find"]:
+            options = fix_options(recipe, masks="auto").to_dict() | {"save_masks": str(place)}
+            return self._repair(file, options, None, None, priority=_BACKGROUND, found=place)
+        mask = place.with_suffix(".png")
+        options = fix_options(recipe, masks=str(mask)).to_dict()
+        return self._repair(file, options, mask, None, priority=_BACKGROUND, blank=True)
 
     def _repair(
-        self, file: int, options: Json, mask: str | None, key: str, *, priority: int, found: Path | None = None
+        self,
+        file: int,
+        options: Json,
+        mask: Path | None,
+        key: str | None,
+        *,
+        priority: int,
+        found: Path | None = None,
+        blank: bool = False,
     ) -> Job:
         """Submit a repair.
 
         Args:
             file: to repair.
             options: of `FixOptions`.
-            mask: the file of the mask.
-            key: what the repair depends on, see `Workspace.repair_key`.
+            mask: the file of the mask; None: the detector makes it.
+            key: what the repair depends on, see `Workspace.repair_key`; None: on what the file is afterwards.
             priority: of the job.
-            found: the folder for the mask if the detector makes it; None: there is a mask.
+            found: the folder for the mask if the detector makes it.
+            blank: the file of the mask is not there yet, and is to be empty.
         """
         revision = self.workspace.new_revision()
         folder = self.workspace.result_folder(file, revision)
         row = self.workspace.row(file)
         pyramids = self.workspace.work / "pyramids"
-        name = Path(row["name"]).name
         array = None if found is None else found.with_suffix(".npy")
         params = {
             "input": str(self.workspace.original(file)),
-            "output": str(folder / name),
-            "mask": mask,
+            "output": f"{folder}{os.sep}",
+            "mask": None if mask is None else str(mask),
+            "blank": blank,
             "options": options | {"max_pixels": self.max_pixels},
             "model": self.workspace.recipe(file)["model"],
             "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles"),
@@ -552,23 +568,21 @@ class Session:
             with self.painting(file):
                 if self.workspace.row(file)["original"] != row["original"]:
                     raise RestoreError("the image has changed since", hint="repair it again")
-                own = key
-                if array is not None:
-                    self.workspace.read(file, result["width"], result["height"])
-                    if self.workspace.masks.is_empty(file):
-                        self.workspace.masks.replace(file, "found", _loaded(array))
-                        own = self.workspace.repair_key(self.workspace.row(file))
-                self.workspace.repaired(file, revision, name, own, result["warnings"])
+                self.workspace.read(file, result["width"], result["height"])
+                if array is not None and self.workspace.masks.is_empty(file):
+                    self.workspace.masks.replace(file, "found", _loaded(array))
+                own = self.workspace.repair_key(self.workspace.row(file)) if key is None else key
+                self.workspace.repaired(file, revision, Path(result["output"]).name, own, result["warnings"])
             self.tell(file)
             return {"revision": revision, "notes": result["warnings"], "seconds": result["seconds"]}
 
         def failed(problem: Json | None) -> None:
             _remove(folder)
-            if found is not None and self.workspace.row(file)["width"] is None:
+            if self.workspace.row(file)["width"] is None:  # it was not read before
                 self._unreadable(file, problem)
 
         def clean() -> None:
-            for path in (Path(mask) if mask else None, array):
+            for path in (mask, array):
                 if path is not None:
                     path.unlink(missing_ok=True)
             if found is not None:

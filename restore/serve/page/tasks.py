@@ -109,6 +109,7 @@ def repair(params: Json, report: Report) -> Json:
 
     Params:
         input, output, mask, options, model: as for `restore.serve.tasks.fix`; the output is a folder.
+        blank: the mask's file is written first: nothing is masked.
         pyramid, thumbnail: the files to write.
         original: the tiles of the original, if they are there; None: they are not.
         mask_array: a .npy file that gets the mask that was found; None: no mask was searched for.
@@ -117,11 +118,15 @@ def repair(params: Json, report: Report) -> Json:
     Returns:
         As `restore.serve.tasks.fix`.
     """
+    from restore.files import write_atomically
     from restore.images import read_mask as read_mask_file
-    from restore.serve.page.pyramid import shown, write_pyramid, write_thumbnail
+    from restore.serve.page.pyramid import png, shown, write_pyramid, write_thumbnail
     from restore.serve.page.tiles import TileFile
     from restore.serve.tasks import fix
 
+    if params["blank"]:
+        height, width = _read(params["input"], params["max_pixels"], report).size
+        write_atomically(Path(params["mask"]), png(np.zeros((height, width), np.uint8)))
     result = fix(params, report)
     report.progress(None, "preparing")
     image = _read(result["output"], params["max_pixels"], report)

@@ -111,6 +111,11 @@ def all_tiles(width: int, height: int) -> list[tuple[int, int]]:
     return Box(0, 0, width, height).tiles()
 
 
+def has_tile(x: int, y: int, width: int, height: int) -> bool:
+    """Whether a level of this size has this tile."""
+    return 0 <= x * TILE_PX < width and 0 <= y * TILE_PX < height
+
+
 def halved_by_maximum(pixels: Bytes) -> Bytes:
     """Half the size, rounded up: each pixel is the largest of four."""
     height, width = pixels.shape

@@ -29,12 +29,22 @@ def photograph(width: int = SIZE[0], height: int = SIZE[1]) -> np.ndarray:
     return np.clip(values + np.random.default_rng(0).normal(0, 4, values.shape), 0, 255).astype(np.uint8)
 
 
+def scratched() -> np.ndarray:
+    import cv2
+
+    values = photograph(320, 256)
+    cv2.polylines(values, [np.array([[30, 20], [150, 110], [170, 240]], np.int32)], False, (250, 250, 245), 2)
+    cv2.line(values, (300, 10), (220, 250), (10, 10, 12), 2)
+    return values
+
+
 def write_folder(folder: Path) -> None:
     """A folder with one image of each kind that is easily shown or saved wrong, and one that is broken."""
     import tifffile
 
     folder.mkdir()
     values = photograph()
+    Image.fromarray(scratched()).save(folder / "scratched.png")
     Image.fromarray(values).save(folder / "plain.png")
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -108,7 +118,7 @@ def test_the_session_describes_the_folder_and_the_recipe(page: Page) -> None:
     session = page.get("session")
     assert session["folder"] == str(page.folder)
     assert session["output"] == f"{page.folder}-repaired"
-    assert (session["files"], session["tile"]) == (5, 512)
+    assert (session["files"], session["tile"]) == (6, 512)
     names = {one["name"] for one in session["recipe"]}
     assert names >= {"correct_fading", "clean_up", "strength", "match_grain", "model"}
     assert all(one["label"] and one["help"] and "\n" not in one["help"] for one in session["recipe"])
@@ -120,7 +130,10 @@ def test_thumbnails_are_shown_upright_and_a_broken_file_fails_with_the_words_of_
         if file["name"] != "broken.jpg":
             picture = Image.open(io.BytesIO(page.get(f"files/{file['id']}/thumbnail")))
             sizes[file["name"]] = picture.size
-    assert sizes == {"plain.png": (96, 64), "turned.jpg": (64, 96), "alpha.png": (96, 64), "deep.tif": (96, 64)}
+    assert sizes == {
+        "plain.png": (96, 64), "turned.jpg": (64, 96), "alpha.png": (96, 64), "deep.tif": (96, 64),
+        "scratched.png": (320, 256),
+    }  # fmt: skip
     page.get(f"files/{page.id('broken.jpg')}/thumbnail", 404)
     broken = page.get("files")[[file["name"] for file in page.get("files")].index("broken.jpg")]
     from restore import FixOptions, fix_folder
@@ -275,6 +288,57 @@ def test_a_preview_fills_a_hole_in_its_surroundings(page: Page) -> None:
     page.post(f"files/{file}/preview", {"box": [70, 50, 90, 60]}, 422)
 
 
+def test_found_damage_is_what_restore_detect_finds_at_every_sensitivity(page: Page) -> None:
+    from restore.restorers.detector import open_detector
+
+    file = page.open("scratched.png")
+    page.post(f"files/{file}/mask/found", {"threshold": 0.5}, 404)
+    job = page.wait(page.post(f"files/{file}/detect")["job"])
+    assert job["state"] == "done", job
+    detail = page.get(f"files/{file}")
+    assert detail["state"] == "found"
+    assert detail["found"]["ready"]
+    assert detail["found_fraction"] > 0.005
+    detector = open_detector(device="cpu")
+    likely = detector.probability(scratched().astype(np.float32) / 255)
+    assert detail["found_fraction"] == pytest.approx(detector.mask_of(likely).mean(), rel=0.02)
+    tile = np.asarray(Image.open(io.BytesIO(page.get(f"files/{file}/found/0/0/0?v={detail['found']['revision']}"))))
+    assert np.abs(tile - likely * 255).max() <= 0.51
+    thresholds = detail["found"]["sensitivities"]
+    assert thresholds["normal"] == detail["found"]["threshold"] == detector.threshold
+    covered = []
+    for name in ("gentle", "normal", "strong"):
+        threshold = thresholds[name]
+        page.post(f"files/{file}/mask/clear")
+        page.post(f"files/{file}/mask/found", {"threshold": threshold})
+        mask = page.mask(file) > 0
+        less, more = (detector.adjusted(threshold=threshold + by).mask_of(likely) > 0 for by in (1 / 509, -1 / 509))
+        assert (less <= mask).all()
+        assert (mask <= more).all()
+        covered.append(mask.sum())
+    assert 0 < covered[0] <= covered[1] <= covered[2]
+
+
+def test_the_bucket_takes_one_mark_and_the_eraser_takes_it_away(page: Page) -> None:
+    file = page.open("scratched.png")
+    if not page.get(f"files/{file}")["found"]["ready"]:
+        page.wait(page.post(f"files/{file}/detect")["job"])
+    threshold = page.get(f"files/{file}")["found"]["threshold"]
+    page.post(f"files/{file}/mask/clear")
+    page.post(f"files/{file}/mask/found", {"threshold": threshold})
+    whole = page.mask(file)
+    y, x = (int(values[0]) for values in np.nonzero(whole[:60, :150]))
+    page.post(f"files/{file}/mask/clear")
+    page.post(f"files/{file}/mask/found", {"threshold": threshold, "at": [x + 0.5, y + 0.5]})
+    one = page.mask(file)
+    assert one[y, x] == 255
+    assert 0 < np.count_nonzero(one) < np.count_nonzero(whole)
+    page.post(f"files/{file}/mask/found", {"threshold": threshold, "at": [x + 0.5, y + 0.5], "erase": True})
+    assert not page.mask(file).any()
+    nothing = page.post(f"files/{file}/mask/found", {"threshold": threshold, "at": [1, 200]})
+    assert nothing["tiles"] == []
+
+
 def test_wrong_recipes_are_refused_in_words(page: Page) -> None:
     file = page.open("plain.png")
     for recipe, word in (
@@ -295,5 +359,48 @@ def test_requests_of_other_sites_are_refused(page: Page) -> None:
 
 
 def test_nothing_is_written_beside_the_originals(page: Page) -> None:
-    names = {"alpha.png", "broken.jpg", "deep.tif", "plain.png", "plain.xmp", "turned.jpg"}
+    names = {"alpha.png", "broken.jpg", "deep.tif", "plain.png", "plain.xmp", "scratched.png", "turned.jpg"}
     assert {path.name for path in page.folder.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("mask/stroke", {"points": [[0, 0, 1e9]], "softness": 0}),
+        ("mask/stroke", {"points": [[0, 0]], "softness": 0}),
+        ("mask/stroke", {"points": "x"}),
+        ("mask/polygon", {"points": [[0, 0], [1, 1]]}),
+        ("mask/grow", {"px": 10**6}),
+        ("preview", {"box": [0, 0, 1]}),
+        ("repair", {"recipe": {"model": "../x"}}),
+    ],
+)
+def test_nonsense_is_refused_with_a_problem(page: Page, path: str, body: Any) -> None:
+    file = page.open("plain.png")
+    page.post(f"files/{file}/mask/stroke", STROKE)
+    answer = page.client.post(f"/page/files/{file}/{path}", json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("part", ["mask/-1/0/0", f"mask/0/{10**30}/0", "mask/0/-1/-1", "mask/99/0/0"])
+def test_places_outside_of_a_mask_are_empty(page: Page, part: str) -> None:
+    page.get(f"files/{page.open('plain.png')}/{part}", 204)
+
+
+@pytest.mark.parametrize("part", [f"previews/{10**30}", "previews/-1", "found/0/0/0"])
+def test_what_is_not_there_is_not_found(page: Page, part: str) -> None:
+    page.get(f"files/{page.open('turned.jpg')}/{part}", 404)
+
+
+def test_a_number_that_is_none_is_refused(page: Page) -> None:
+    file = page.open("plain.png")
+    for path, text in (
+        ("mask/stroke", '{"points": [[NaN, 1, 2]], "softness": 0}'),
+        ("mask/stroke", '{"points": [[1, 1, 2]], "softness": NaN}'),
+        ("preview", '{"box": [NaN, 0, 1, 1]}'),
+    ):
+        answer = page.client.post(
+            f"/page/files/{file}/{path}", content=text, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code in (400, 422)
