@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -92,6 +92,8 @@ class Description(Settings):
         format: of this description; a newer one is refused.
         builder, args: see `restore.models.build_generator`.
         purpose: one line for `restore models`.
+        channels: of the images that the network takes and gives: 1 for gray; None: 3.
+        float_range: (black, white) of the float images that it was trained on; None: not declared.
         needs_mask, multiple, minimum, scale, overlap_px: see `restore.restorers.base.ModelRequirements`.
         finds: of a detector; None: the network is a restorer.
     """
@@ -101,6 +103,8 @@ class Description(Settings):
     args: dict[str, Any] = Field(default_factory=dict)
     purpose: str = ""
     needs_mask: bool
+    channels: Literal[1] | None = None
+    float_range: tuple[float, float] | None = None
     multiple: int = Field(default=1, ge=1)
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,17 @@ from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
 from restore.data.discovery import RULES, fingerprint, named_images, split_files
+from restore.data.layout import Layout
 from restore.data.loader import Batch, Source, validation_batches
-from restore.data.readers import Reader, image_reader, match_pairs, pair_reader, side_by_side_reader, with_masks
+from restore.data.readers import (
+    ReadAs,
+    Reader,
+    image_reader,
+    match_pairs,
+    pair_reader,
+    side_by_side_reader,
+    with_masks,
+)
 from restore.data.sampler import CropPlan, FolderSampler
 from restore.degradations import Degradation
 from restore.degradations.mask_files import mask_of
@@ -69,7 +79,9 @@ def open_source(
         raise RestoreError(
             f"must be at least {smallest} for this model", where=f"data.validation_size = {config.validation_size}"
         )
-    folders, read = _open_reader(config, rules)
+    layout = layout_of(config)
+    how = ReadAs(rules, gray=config.channels == "gray", float_range=config.float_range, on_event=_once(on_event))
+    folders, read = _open_reader(config, how)
     places = [folder.path for folder in folders] + [config.target]
     for line in left_out_of(places, hint="to train on one, name it in data.folders"):
         on_event(line)
@@ -85,7 +97,7 @@ def open_source(
         )
     held_out_files, held_out_names, read_held_out = files.validation, files.names, read
     if named:
-        held_out_folders, read_held_out = _open_validation_reader(config, rules)
+        held_out_folders, read_held_out = _open_validation_reader(config, how)
         held_out_names = named_images(held_out_folders, rules)
         held_out_files = list(held_out_names)
         shared = set(map(os.path.realpath, held_out_files)) & set(map(os.path.realpath, files.training))
@@ -111,7 +123,8 @@ def open_source(
         patch=max(config.patch, largest_patch),
         small_images=config.small_images,
         on_error=config.on_error,
-        held_out=DuplicateIndex((image[:, :, -3:] for image in held_out), config.near_duplicates or 0),
+        held_out=DuplicateIndex((image[:, :, -layout.image :] for image in held_out), config.near_duplicates or 0),
+        clean_channels=layout.image,
         on_event=on_event,
     )
     weighted = any(folder.weight is not None for folder in folders)
@@ -125,8 +138,24 @@ def open_source(
             why = f"none of the {len(files.validation)} images that are set aside for validation can be used"
         on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
-    source = Source(store, crop_plan(config), damage, print_)
-    return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device)
+    source = Source(store, crop_plan(config), damage, print_, layout)
+    return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device, layout)
+
+
+def layout_of(config: DataConfig) -> Layout:
+    """The channels of the stored images."""
+    return Layout(config.image_channels, mask=config.masks is not None, pair=not config.folders)
+
+
+def _once(on_event: Callable[[str], None]) -> Callable[[str], None]:
+    """`on_event` for the first line alone, from any thread."""
+    first = threading.Lock()  # never released
+
+    def call(line: str) -> None:
+        if first.acquire(blocking=False):
+            on_event(f"{line}; further images are not reported")
+
+    return call
 
 
 def crop_plan(config: DataConfig) -> CropPlan:
@@ -134,15 +163,15 @@ def crop_plan(config: DataConfig) -> CropPlan:
     return CropPlan(config.patch, config.scale, config.flip, config.rotate)
 
 
-def _open_reader(config: DataConfig, rules: int) -> tuple[list[Folder], Reader]:
+def _open_reader(config: DataConfig, how: ReadAs) -> tuple[list[Folder], Reader]:
     if config.folders:
-        return list(config.folders), image_reader(config.resize, rules)
+        return list(config.folders), image_reader(config.resize, how)
     if config.side_by_side is not None:
-        return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize, rules)
+        return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize, how)
     assert config.input is not None
     assert config.target is not None
     partners = match_pairs(config.input, config.target, config.input_name)
-    return [Folder(path=config.input)], pair_reader(partners, config.resize, rules)
+    return [Folder(path=config.input)], pair_reader(partners, config.resize, how)
 
 
 def _masks_of(masks: Path, names: list[str]) -> list[str]:
@@ -163,16 +192,16 @@ def _masks_of(masks: Path, names: list[str]) -> list[str]:
     return found
 
 
-def _open_validation_reader(config: DataConfig, rules: int) -> tuple[Path, Reader]:
+def _open_validation_reader(config: DataConfig, how: ReadAs) -> tuple[Path, Reader]:
     """The folder or list with the images of `data.validation`, and a function that reads one."""
     named = config.validation
     if named.input is not None and named.target is not None:
         partners = match_pairs(named.input, named.target, config.input_name)
-        return named.input, pair_reader(partners, config.resize, rules)
+        return named.input, pair_reader(partners, config.resize, how)
     assert named.folder is not None
     if config.side_by_side is not None:
-        return named.folder, side_by_side_reader(config.direction, config.resize, rules)
-    return named.folder, image_reader(config.resize, rules)
+        return named.folder, side_by_side_reader(config.direction, config.resize, how)
+    return named.folder, image_reader(config.resize, how)
 
 
 def _read_validation(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.data.dataset import Image, TrainingImages, promoted
+from restore.data.dataset import WHITE, Image, TrainingImages, depth_of, promoted
 from restore.data.sampler import CropSpec, FolderSampler
 from restore.devices import to_device
 from restore.errors import RestoreError
@@ -64,8 +64,8 @@ class CropStore:
         """Start to decode crops.
 
         Returns:
-            A function that waits for the crops: B×C×side×side, on the device, uint8; or uint16, if one of the images
-            has more than 8 bits. It raises RestoreError if a file disappeared, or cannot be read in time.
+            A function that waits for the crops: B×C×side×side, on the device, in the depth of the deepest image: uint8,
+            uint16 or float32. It raises RestoreError if a file disappeared, or cannot be read in time.
         """
         if self._pool is None:
             return lambda: self._stack([self._crop(spec, i, n) for i, n in enumerate(self._first_choice(spec))])
@@ -103,27 +103,26 @@ class DeviceCropStore(CropStore):
         super().__init__(images, sampler, device, cached=())
         usable = torch.tensor([image is not None for image in cached])
         self._usable, self._slots = usable, usable.long().cumsum(0) - 1
-        sizes, deep = [], []
-        flat: tuple[list[Tensor], list[Tensor]] = ([], [])
+        sizes, depths = [], []
+        flat: list[list[Tensor]] = [[] for _ in WHITE]
         for number, image in enumerate(cached):
             cached[number] = None
             if image is not None:
                 sizes.append(image.shape[:2])
-                deep.append(image.dtype == np.uint16)
+                depths.append(depth_of(image))
                 # PyTorch gathers int16, but not uint16; the bits are the same.
-                pixels = torch.from_numpy(image.view(np.int16) if deep[-1] else image)
-                flat[deep[-1]].append(pixels.view(-1, image.shape[2]).to(device))
+                pixels = torch.from_numpy(image.view(np.int16) if image.dtype == np.uint16 else image)
+                flat[depths[-1]].append(pixels.view(-1, image.shape[2]).to(device))
         self._heights, self._widths = torch.tensor(sizes).unbind(1)
-        self._deep = torch.tensor(deep)
+        self._depths = torch.tensor(depths)
         areas = self._heights * self._widths
         self._starts = torch.zeros_like(areas)
-        for depth in (False, True):
-            of_depth = areas * (self._deep == depth)
-            self._starts += (of_depth.cumsum(0) - of_depth) * (self._deep == depth)
+        for depth in range(len(flat)):
+            of_depth = areas * (self._depths == depth)
+            self._starts += (of_depth.cumsum(0) - of_depth) * (self._depths == depth)
         self._pixels = [torch.cat(pixels) if pixels else None for pixels in flat]
         self.nbytes = sum(pixels.nbytes for pixels in self._pixels if pixels is not None)
-        flat[0].clear()
-        flat[1].clear()
+        flat.clear()
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.synchronize(device)  # other streams read the pixels without waiting for this one
@@ -148,19 +147,23 @@ class DeviceCropStore(CropStore):
         quarter = spec.rotation % 2 == 1
         if quarter.any():
             index = torch.where(to_device(quarter, self.device)[:, None, None], index.transpose(1, 2), index)
-        return self._at(index, self._deep[slot]).permute(0, 3, 1, 2)
+        return self._at(index, self._depths[slot]).permute(0, 3, 1, 2)
 
-    def _at(self, index: Tensor, deep: Tensor) -> Tensor:
-        """The pixels B×side×side×C at positions of the flat tensors; in 16 bits if one of the images is deep."""
-        (shallow, whole), flat = self._pixels, index.reshape(-1)
-        if whole is None or not deep.any():
-            assert shallow is not None
-            return shallow.index_select(0, flat).view(*index.shape, -1)
-        crops = whole.index_select(0, flat.clamp(max=len(whole) - 1)).view(*index.shape, -1).to(torch.int32) & 0xFFFF
-        if shallow is not None and not deep.all():
-            eight = shallow.index_select(0, flat.clamp(max=len(shallow) - 1)).view(*index.shape, -1)
-            crops = torch.where(to_device(deep, self.device)[:, None, None, None], crops, eight.to(torch.int32) * 257)
-        return crops.to(torch.uint16)
+    def _at(self, index: Tensor, depths: Tensor) -> Tensor:
+        """The pixels B×side×side×C at positions of the flat tensors, in the depth of the deepest image."""
+        flat, deepest = index.reshape(-1), int(depths.max())
+        crops: Tensor | None = None
+        of_batch = depths.unique().tolist()
+        for depth in of_batch:
+            pixels = self._pixels[depth]
+            assert pixels is not None
+            # Positions of images in another depth may lie beyond the end; they are not used.
+            inside = flat if len(of_batch) == 1 else flat.clamp(max=len(pixels) - 1)
+            found = _in_depth(pixels.index_select(0, inside).view(*index.shape, -1), depth, deepest)
+            of_depth = to_device(depths == depth, self.device)[:, None, None, None]
+            crops = found if crops is None else torch.where(of_depth, found, crops)
+        assert crops is not None
+        return crops.to(torch.uint16) if deepest == 1 else crops
 
     def _choose(self, keys: Tensor) -> Tensor:
         """int64[B]: the cached image of each key, chosen as in `CropStore._crop`, but for all keys at once."""
@@ -171,6 +174,15 @@ class DeviceCropStore(CropStore):
                 return self._slots[number]
             number = torch.where(unusable, self._sampler.pick(keys, attempt), number)
         raise _almost_none_usable()
+
+
+def _in_depth(pixels: Tensor, depth: int, deepest: int) -> Tensor:
+    """Pixels of a flat tensor in a depth that is as deep or deeper, as `promoted` gives it; 16 bits as int32."""
+    if depth == 1:
+        pixels = pixels.to(torch.int32) & 0xFFFF
+    if depth < deepest:
+        return pixels.to(torch.int32) * 257 if deepest == 1 else pixels.float() / list(WHITE.values())[depth]
+    return pixels
 
 
 def crop_image(image: Image, spec: CropSpec, i: int) -> Image:

@@ -96,6 +96,14 @@ class DataConfig(Settings):
     Beside clean images, the holes are cut into them, before `damage` if that is set. Masks to draw from at random are a
     step of `damage`: `{name: masks, folder: ...}`. null: none.
     """
+    channels: Literal["color", "gray"] = "color"
+    """color: networks see and give RGB; gray images have three equal channels. gray: networks with one image channel;
+    color images are read as their luma. What a step of `damage` does to the green channel then happens to gray.
+    """
+    float_range: tuple[float, float] | None = None
+    """[black, white] of float images (TIFF), which keep their precision in caches and batches; what lies outside is
+    clipped. null: [0, 1]; where values exceed 16, white is 255 or 65535.
+    """
     patch: int = Field(128, ge=16, le=4096)
     """Side of a training crop in pixels. Raise it for larger holes; the cost grows with its square."""
     batch: int = Field(8, ge=1)
@@ -136,6 +144,11 @@ class DataConfig(Settings):
     Batches are the same. auto uses the first that fits; change it if something else needs the memory.
     """
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image: 3, or 1 for gray."""
+        return 1 if self.channels == "gray" else 3
+
     @field_validator("folders", mode="before")
     @classmethod
     def _from_one_folder(cls, value: Any) -> Any:
@@ -151,6 +164,8 @@ class DataConfig(Settings):
         if "{}" not in self.input_name or "/" in self.input_name:
             raise ValueError("input_name must be a name with {} in it, such as {}x4")
         self._check_validation()
+        if self.float_range is not None and not self.float_range[0] < self.float_range[1]:
+            raise ValueError("float_range must be [black, white], and black less than white")
         if not 0.05 <= self.scale[0] <= self.scale[1] <= 1:
             raise ValueError("scale must be [low, high] within 0.05 to 1")
         if self.resize is not None and self.resize < self.patch:

@@ -15,24 +15,41 @@ from numpy.typing import NDArray
 
 from restore.errors import RestoreError, printable
 
-Image = NDArray[np.unsignedinteger[Any]]
-"""H×W×3 (clean), or H×W×6 (damaged, then clean), sRGB, uint8 or uint16. With masks, the mask is one channel before."""
+Image = NDArray[np.unsignedinteger[Any] | np.floating[Any]]
+"""H×W×C, sRGB, with the channels of a `restore.data.layout.Layout`: uint8, uint16, or float32 in [0, 1]."""
+
+WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The value of white by dtype, from the lowest depth to the highest."""
+_DEPTHS = tuple(WHITE)
+
+
+def depth_of(image: Image) -> int:
+    """0 for 8 bits, 1 for 16, 2 for float."""
+    return _DEPTHS.index(image.dtype.name)
 
 
 def promoted(images: Sequence[Image]) -> list[Image]:
-    """The images in one depth: those of 8 bits in 16, if one has 16. The values in [0, 1] stay the same."""
-    if all(image.dtype == np.uint8 for image in images):
-        return list(images)
-    return [image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257) for image in images]
+    """The images in the depth of the deepest. The values in [0, 1] stay the same."""
+    deepest = max(map(depth_of, images))
+    return [_in_depth(image, deepest) for image in images]
+
+
+def _in_depth(image: Image, depth: int) -> Image:
+    own = depth_of(image)
+    if own == depth:
+        return image
+    if depth == 2:
+        return np.divide(image, np.float32(WHITE[image.dtype.name]), dtype=np.float32)
+    return image.astype(np.uint16) * np.uint16(257)
 
 
 def as_8_bits(image: Image) -> NDArray[np.uint8]:
     """The image rounded to 8 bits."""
-    return (
-        np.rint(image / np.float32(257)).astype(np.uint8)
-        if image.dtype == np.uint16
-        else image.astype(np.uint8, copy=False)
-    )
+    if image.dtype == np.uint8:
+        return image.astype(np.uint8, copy=False)
+    levels = image / np.float32(257) if image.dtype == np.uint16 else image * np.float32(255)
+    rounded: NDArray[np.uint8] = np.rint(levels).astype(np.uint8)
+    return rounded
 
 
 class ImageStatus(Enum):
@@ -59,6 +76,7 @@ class TrainingImages:
         small_images: `upscale` or `skip` images with a shorter side.
         on_error: `skip` or `fail` if a file cannot be read.
         held_out: images that are similar to one of these are left out.
+        clean_channels: of the clean image, which comes last: 3, or 1 for gray.
         on_event: called once for each unreadable file.
         announce: also call `on_event` for the first file that is upscaled, and for the first one left out for each
             other reason.
@@ -78,6 +96,7 @@ class TrainingImages:
         small_images: str = "upscale",
         on_error: str = "skip",
         held_out: DuplicateIndex | None = None,
+        clean_channels: int = 3,
         on_event: Callable[[str], None] = lambda line: None,
         announce: bool = False,
     ) -> None:
@@ -85,7 +104,7 @@ class TrainingImages:
         self.announce = announce
         self.statuses = [ImageStatus.UNKNOWN] * len(self.files)
         self._read, self._patch, self._small_images, self._on_error = read, patch, small_images, on_error
-        self._held_out = held_out or DuplicateIndex()
+        self._held_out, self._clean_channels = held_out or DuplicateIndex(), clean_channels
         self._on_event = on_event
         self._announced: set[ImageStatus] = set()
         self._lock = threading.Lock()
@@ -196,7 +215,7 @@ class TrainingImages:
         small = min(image.shape[:2]) < self._patch
         if small and self._small_images == "skip":
             return ImageStatus.TOO_SMALL
-        if image[:, :, -3:] in self._held_out:
+        if image[:, :, -self._clean_channels :] in self._held_out:
             return ImageStatus.NEAR_DUPLICATE
         return ImageStatus.UPSCALED if small else ImageStatus.USED
 
@@ -219,9 +238,11 @@ def upscaled(image: Image, side: int) -> Image:
     image = image[top : top + longest, left : left + longest]
     factor = side / min(image.shape[:2])
     height, width = (max(side, round(length * factor)) for length in image.shape[:2])
-    # OpenCV resizes at most four channels at a time.
+    # OpenCV resizes at most four channels at a time, and drops the dimension of a single one.
     parts = np.array_split(image, -(-image.shape[2] // 4), axis=2)
-    return np.concatenate([cv2.resize(p, (width, height), interpolation=cv2.INTER_CUBIC) for p in parts], axis=2)
+    larger = [cv2.resize(p, (width, height), interpolation=cv2.INTER_CUBIC) for p in parts]
+    resized = np.concatenate([p if p.ndim == 3 else p[:, :, None] for p in larger], axis=2)
+    return resized.clip(0, 1) if resized.dtype == np.float32 else resized  # integers are clipped by OpenCV
 
 
 # Near-duplicates: a perceptual hash that survives re-encoding, resizing and small retouches.
@@ -237,19 +258,19 @@ def perceptual_hash(image: Image) -> int:
     benchmarking of perceptual image hash functions", 2010, section 3.2.1.
 
     Args:
-        image: H×W×3, sRGB.
+        image: H×W×3, or H×W×1 (gray), sRGB.
 
     Returns:
         0 … 2^64 - 1; see `hamming`.
     """
     small = cv2.resize(as_8_bits(image), (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
-    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = (cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else small).astype(np.float32)
     low = cv2.dct(gray)[:_HASHED_FREQUENCIES, :_HASHED_FREQUENCIES].ravel()
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
 def hashes_with_mirror(image: Image) -> tuple[int, int]:
-    """The hashes of an image (H×W×3) and of its mirror image, left to right."""
+    """The hashes of an image (H×W×3 or H×W×1) and of its mirror image, left to right."""
     return perceptual_hash(image), perceptual_hash(np.ascontiguousarray(image[:, ::-1]))
 
 
@@ -262,7 +283,7 @@ class DuplicateIndex:
     """Hashes of images and of their mirror images; `image in index` tests for near-duplicates.
 
     Args:
-        images: H×W×3 each.
+        images: H×W×3 or H×W×1 each.
         bits: hashes that differ in fewer bits are near-duplicates. 0: nothing is.
     """
 
@@ -271,7 +292,7 @@ class DuplicateIndex:
         self._hashes = {h for image in images for h in hashes_with_mirror(image)} if bits else set()
 
     def __contains__(self, image: Image) -> bool:
-        """Whether an image (H×W×3) is a near-duplicate of one in the index."""
+        """Whether an image (H×W×3 or H×W×1) is a near-duplicate of one in the index."""
         if not self._hashes:
             return False
         own = perceptual_hash(image)

@@ -14,14 +14,15 @@ from restore.files import digest_of_names
 from restore.images import find_images, pair_key
 from restore.images.formats import composed
 
-RULES = 2
+RULES = 3
 """How images are split and read. A run keeps the rules that it started with.
 
 1: of earlier releases: the split and the damage of validation images follow from the name without the folder; images
 are read with 8 bits, and resized by area where they shrink in both directions, by bicubic interpolation of the nearest
 16 pixels otherwise.
-2: split and damage follow from the relative path; images with more than 8 bits are read with 16; images are resized as
-by Pillow's BICUBIC.
+2: split and damage follow from the relative path; images with more than 8 bits are read with 16, also float ones;
+images are resized as by Pillow's BICUBIC.
+3: float images stay float.
 """
 
 _HINT = "set data.folders=[...] to your clean photographs"

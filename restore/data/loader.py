@@ -24,6 +24,7 @@ from torch import Tensor
 
 from restore.data.cache import CropStore
 from restore.data.dataset import Image
+from restore.data.layout import Layout
 from restore.data.sampler import CropPlan, in_unit_range, resize_crops, sample_crops
 from restore.degradations import Degradation
 from restore.devices import to_device
@@ -35,9 +36,9 @@ class Batch:
     """B images on one device.
 
     Attributes:
-        damaged: float32, B×3×H×W, [0, 1].
+        damaged: float32, B×3×H×W, [0, 1]; gray: B×1×H×W.
         mask: float32, B×1×H×W, 1 = repair.
-        clean: float32, B×3×H×W, [0, 1].
+        clean: as `damaged`.
         keys: int64[B], from which everything random about each image follows. On the CPU, or with the rest on a CUDA
             device, so that a step does not wait for a transfer.
     """
@@ -64,14 +65,23 @@ class Source:
     """Makes training batches. Every image follows from (seed, step, index) alone.
 
     Args:
-        store: clean images with three channels, or pairs with six: damaged, then clean; with masks one channel before.
-        plan: how crops are sampled. Both halves of a pair are cropped alike.
+        store: the images.
+        plan: how crops are sampled. All parts of an image are cropped alike.
         damage: degrades clean images, on their device; None for pairs, and where masks are all the damage.
         fingerprint: of the files; see `restore.data.discovery.fingerprint`.
+        layout: the channels of the images.
     """
 
-    def __init__(self, store: CropStore, plan: CropPlan, damage: Degradation | None, fingerprint: str = "") -> None:
+    def __init__(
+        self,
+        store: CropStore,
+        plan: CropPlan,
+        damage: Degradation | None,
+        fingerprint: str = "",
+        layout: Layout = Layout(),  # noqa: B008 - frozen
+    ) -> None:
         self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
+        self.layout = layout
 
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
         """The images `first` … `first + count - 1` of a step.
@@ -98,28 +108,30 @@ class Source:
 
     def _batch(self, images: Tensor, keys: Tensor) -> Batch:
         keys_there = to_device(keys, images.device) if images.is_cuda else keys
-        damaged, mask, clean = degrade(images, keys, self.damage)
+        damaged, mask, clean = degrade(images, keys, self.damage, self.layout)
         return Batch(damaged, mask, clean, keys_there)
 
 
 _FILL = 0.5  # of holes that are cut into clean images, as `BlankHoles.fill`
 
 
-def degrade(images: Tensor, keys: Tensor, damage: Degradation | None) -> tuple[Tensor, Tensor, Tensor]:
+def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     """Damaged images, masks and clean images from what a store holds.
 
     Args:
-        images: float32, B×C×H×W: clean images (C = 3), or pairs (6); with masks one channel before.
+        images: float32, B×C×H×W.
         keys: int64[B] on the CPU.
         damage: degrades clean images; None for pairs and for masks alone.
+        layout: the channels of `images`.
     """
-    mask = (images[:, :1] >= 0.5).to(images.dtype) if images.shape[1] % 3 == 1 else None
-    images = images[:, images.shape[1] % 3 :]
-    damaged, clean = images[:, :3], images[:, -3:]
-    if mask is not None and images.shape[1] == 3:
-        damaged = damaged.masked_fill(mask > 0, _FILL)
+    mask, _, damaged, clean = layout.split(images)
+    if mask is not None:
+        mask = (mask >= 0.5).to(images.dtype)
+        if not layout.pair:
+            damaged = damaged.masked_fill(mask > 0, _FILL)
     if damage is not None:
-        damaged, more = damage.apply(damaged, damage.sample(keys, (images.shape[-2], images.shape[-1])))
+        sampled = damage.sample(keys, (images.shape[-2], images.shape[-1]))
+        damaged, more = damage.apply(damaged, sampled)
         mask = more if mask is None else torch.maximum(mask, more)
     if mask is None:
         mask = torch.zeros_like(images[:, :1])
@@ -136,6 +148,7 @@ def validation_batches(
     multiple: int,
     damage: Degradation | None,
     device: torch.device,
+    layout: Layout,
 ) -> list[Batch]:
     """The fixed validation set: center crops, one image per batch, degraded by a key of the file's name alone.
 
@@ -146,6 +159,7 @@ def validation_batches(
         multiple: sides of the crop are multiples of this.
         damage: None for real pairs.
         device: of the batches.
+        layout: the channels of `images`.
     """
     batches = []
     for name, image in zip(names, images):
@@ -155,7 +169,7 @@ def validation_batches(
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         pixels = in_unit_range(pixels.to(device))
         keys = torch.tensor([key(_VALIDATION, name)])
-        damaged, mask, clean = degrade(pixels, keys, damage)
+        damaged, mask, clean = degrade(pixels, keys, damage, layout)
         batches.append(Batch(damaged, mask, clean, keys))
     return batches
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from restore.data.dataset import Image, promoted
+from restore.data.dataset import WHITE, Image, promoted
 from restore.data.discovery import RULES, list_images
 from restore.degradations.mask_files import read_mask_file, resized
 from restore.errors import RestoreError, printable
@@ -18,24 +19,65 @@ from restore.images import find_images, index_by_stem, pair_key, read_image, rea
 Reader = Callable[[Path], Image]
 
 
-def read_pixels(path: Path, rules: int = RULES) -> Image:
-    """Read an image: H×W×3, sRGB, upright; uint8, or uint16 if the file has more than 8 bits. Alpha is dropped."""
-    if rules == 1:
-        return read_rgb8(path)
+@dataclass(frozen=True)
+class ReadAs:
+    """How pixels are read.
+
+    Attributes:
+        rules: see `RULES`.
+        gray: one channel instead of three.
+        float_range: (black, white) of float images; None: (0, white), with white as `DecodedImage` says.
+        on_event: called with a line where white was guessed.
+    """
+
+    rules: int = RULES
+    gray: bool = False
+    float_range: tuple[float, float] | None = None
+    on_event: Callable[[str], None] = lambda line: None
+
+
+_AS_USUAL = ReadAs()
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def read_pixels(path: Path, how: ReadAs = _AS_USUAL) -> Image:
+    """Read an image, upright, without alpha.
+
+    Returns:
+        H×W×3, sRGB, or H×W×1 (gray; of a color image, its luma): uint8; uint16 if the file has more than 8 bits; or
+        float32 in [0, 1] if it holds floats.
+    """
+    if how.rules == 1:
+        return _in_channels(read_rgb8(path), gray=how.gray)
     image = read_image(path)
     if image.pixels.dtype == np.uint8:
-        return read_rgb8(path) if image.profile is not None else _as_rgb(image.pixels)
-    rgb: Image = np.rint(np.clip(np.nan_to_num(image.to_srgb()), 0, 1) * 65535).astype(np.uint16)
-    return rgb
+        pixels = read_rgb8(path) if image.profile is not None else np.ascontiguousarray(image.pixels)
+        return _in_channels(pixels, gray=how.gray, is_gray=image.gray)
+    if image.pixels.dtype == np.float32:
+        if how.float_range is not None:
+            image = replace(image, alpha=None).with_range(*how.float_range)
+        elif image.white != 1:
+            how.on_event(f"{printable(path)}: {image.white:g} is taken as white; set data.float_range to choose it")
+    values = _in_channels(np.clip(np.nan_to_num(image.to_srgb()), 0, 1), gray=how.gray, is_gray=image.gray)
+    if image.pixels.dtype == np.float32 and how.rules >= 3:
+        return values
+    deep: Image = np.rint(values * 65535).astype(np.uint16)
+    return deep
 
 
-def _as_rgb(pixels: Image) -> Image:
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
+def _in_channels(pixels: Image, *, gray: bool, is_gray: bool = False) -> Image:
+    """H×W×1 (`gray`) or H×W×3, from either; `is_gray`: the channels are equal, if there are several."""
+    if not gray:
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    if pixels.shape[2] == 1 or is_gray:
+        return np.ascontiguousarray(pixels[:, :, :1])
+    luma = (pixels.astype(np.float32) @ _LUMA)[:, :, None]
+    return luma if pixels.dtype == np.float32 else np.rint(luma).astype(pixels.dtype)
 
 
-def image_reader(resize: int | None = None, rules: int = RULES) -> Reader:
-    """A function that reads a clean image: H×W×3, or a square of side `resize`."""
-    return lambda path: resize_to_square(read_pixels(path, rules), resize, rules)
+def image_reader(resize: int | None = None, how: ReadAs = _AS_USUAL) -> Reader:
+    """A function that reads a clean image, or a square of side `resize`; see `read_pixels`."""
+    return lambda path: resize_to_square(read_pixels(path, how), resize, how.rules)
 
 
 def match_pairs(damaged: Path, clean: Path, name_template: str = "{}") -> dict[Path, Path]:
@@ -100,63 +142,63 @@ def _match_lists(damaged: Path, clean: Path) -> dict[Path, Path]:
     return dict(zip(*sides))
 
 
-def pair_reader(partners: Mapping[Path, Path], resize: int | None = None, rules: int = RULES) -> Reader:
-    """A function that reads a damaged file and its clean counterpart: H×W×6, damaged, then clean.
+def pair_reader(partners: Mapping[Path, Path], resize: int | None = None, how: ReadAs = _AS_USUAL) -> Reader:
+    """A function that reads a damaged file and its clean counterpart: H×W×6 (gray: 2), damaged, then clean.
 
     It raises RestoreError if the two differ in size.
     """
 
     def read(path: Path) -> Image:
-        damaged, clean = read_pixels(path, rules), read_pixels(partners[path], rules)
+        damaged, clean = read_pixels(path, how), read_pixels(partners[path], how)
         if damaged.shape != clean.shape:
             sizes = f"{damaged.shape[1]}×{damaged.shape[0]} and {clean.shape[1]}×{clean.shape[0]}"
             raise RestoreError(f"the two images of a pair have different sizes: {sizes}", where=path, exit_code=1)
-        both = promoted([resize_to_square(side, resize, rules) for side in (damaged, clean)])
+        both = promoted([resize_to_square(side, resize, how.rules) for side in (damaged, clean)])
         return np.concatenate(both, axis=2)
 
     return read
 
 
-def side_by_side_reader(direction: str, resize: int | None = None, rules: int = RULES) -> Reader:
-    """A function that reads pix2pix's aligned format (A left, B right): H×W×6, input, then target.
+def side_by_side_reader(direction: str, resize: int | None = None, how: ReadAs = _AS_USUAL) -> Reader:
+    """A function that reads pix2pix's aligned format (A left, B right): H×W×6 (gray: 2), input, then target.
 
     Args:
         direction: `AtoB` (A is the input) or `BtoA`.
         resize: resize each half to a square of this side; None: no resizing.
-        rules: see `RULES`.
+        how: how pixels are read.
     """
 
     def read(path: Path) -> Image:
-        both = read_pixels(path, rules)
+        both = read_pixels(path, how)
         half = both.shape[1] // 2
         if not half:
             raise RestoreError("too narrow for two images side by side", where=path, exit_code=1)
         a, b = both[:, :half], both[:, half : 2 * half]
         first, second = (a, b) if direction == "AtoB" else (b, a)
-        return np.concatenate([resize_to_square(side, resize, rules) for side in (first, second)], axis=2)
+        return np.concatenate([resize_to_square(side, resize, how.rules) for side in (first, second)], axis=2)
 
     return read
 
 
 def resize_to_square(image: Image, side: int | None, rules: int = RULES) -> Image:
-    """Resize H×W×3 as pix2pix loads images: Pillow's BICUBIC, which filters along each axis as far as it shrinks.
+    """Resize H×W×3 or H×W×1 as pix2pix loads images: Pillow's BICUBIC, which filters along each axis as it shrinks.
 
-    uint16 is filtered in float32, one channel at a time, because Pillow resizes no 16-bit colors.
+    uint16 and float32 are filtered in float32, one channel at a time, because Pillow resizes no 16-bit colors.
     """
     if side is None or image.shape[:2] == (side, side):
         return image
     if rules == 1:
         shrinks = min(image.shape[:2]) > side
         resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        return np.asarray(resized, np.uint8)
+        return np.asarray(resized, np.uint8).reshape(side, side, -1)
     bicubic = PillowImage.Resampling.BICUBIC
     if image.dtype == np.uint8:
-        whole = PillowImage.fromarray(np.ascontiguousarray(image))
-        return np.asarray(whole.resize((side, side), bicubic))
+        whole = PillowImage.fromarray(np.ascontiguousarray(image if image.shape[2] > 1 else image[:, :, 0]))
+        return np.asarray(whole.resize((side, side), bicubic)).reshape(side, side, -1)
     channels = [PillowImage.fromarray(image[:, :, c].astype(np.float32)) for c in range(image.shape[2])]
     values = np.stack([np.asarray(channel.resize((side, side), bicubic)) for channel in channels], axis=2)
-    rounded: Image = np.rint(values.clip(0, 65535)).astype(np.uint16)
-    return rounded
+    values = values.clip(0, WHITE[image.dtype.name])
+    return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
 
 
 def with_masks(read: Reader, masks: Path, names: Mapping[Path, str], resize: int | None, hole: str = "white") -> Reader:
@@ -181,7 +223,7 @@ def with_masks(read: Reader, masks: Path, names: Mapping[Path, str], resize: int
                 where=path,
                 exit_code=1,
             )
-        white = np.iinfo(image.dtype).max
-        return np.concatenate([mask[:, :, None].astype(image.dtype) * image.dtype.type(white), image], axis=2)
+        white = image.dtype.type(WHITE[image.dtype.name])
+        return np.concatenate([mask[:, :, None].astype(image.dtype) * white, image], axis=2)
 
     return read_both

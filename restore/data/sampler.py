@@ -114,7 +114,7 @@ def sample_crops(plan: CropPlan, seed: int, step: int, count: int, first: int = 
 
 
 def resize_crops(crops: Tensor, size: int) -> Tensor:
-    """Resize crops B×C×S×S, uint8 or uint16, to float32 B×C×size×size in [0, 1], by antialiased bicubic filtering."""
+    """Resize crops B×C×S×S of any depth to float32 B×C×size×size in [0, 1], by antialiased bicubic filtering."""
     images = in_unit_range(crops)
     if images.shape[-1] == size:
         return images
@@ -125,5 +125,7 @@ def resize_crops(crops: Tensor, size: int) -> Tensor:
 
 
 def in_unit_range(pixels: Tensor) -> Tensor:
-    """uint8 or uint16 as float32 in [0, 1]. Equal values give equal results in both depths on a CPU."""
+    """Pixels as float32 in [0, 1], as floats are. Equal values give equal results in all depths on a CPU."""
+    if pixels.is_floating_point():
+        return pixels
     return pixels.float().div_(255 if pixels.dtype == torch.uint8 else 65535)

@@ -77,11 +77,12 @@ class Degradation:
         """Degrade a batch; the result for an image depends on its own key and pixels only.
 
         Args:
-            clean: float32, B×3×H×W, [0, 1], sRGB, any device. Not changed.
+            clean: float32, B×3×H×W, [0, 1], sRGB, any device. Not changed. Or B×1×H×W: gray, where what a step does
+                to the green channel of three equal ones happens.
             sampled: from `sample` for the same number of images of this size.
 
         Returns:
-            degraded: float32, B×3×H×W; leaves [0, 1] only if a step has `clip: false`.
+            degraded: float32, of the shape of `clean`; leaves [0, 1] only if a step has `clip: false`.
             mask: float32, B×1×H×W, 1 = covered; all zero if no step covers pixels.
 
         Raises:
@@ -297,15 +298,23 @@ def _apply(image: Tensor, sampled: SampledDegradation) -> tuple[Tensor, Tensor]:
     mask = image.new_zeros(image.shape[0], 1, *image.shape[-2:])
     for step in sampled.steps:
         if len(step.index) == sampled.count:  # the step applies to the whole batch: no gather and scatter
-            image, covered = step.step.apply(image, step.params)
+            image, covered = _apply_step(step, image)
             mask = mask if covered is None else torch.maximum(mask, covered)
             continue
         index = to_device(step.index, image.device)
-        part, covered = step.step.apply(image.index_select(0, index), step.params)
+        part, covered = _apply_step(step, image.index_select(0, index))
         image = image.index_copy(0, index, part)
         if covered is not None:
             mask = mask.index_copy(0, index, torch.maximum(mask.index_select(0, index), covered))
     return (image.clone() if image is clean else image), mask
+
+
+def _apply_step(step: SampledStep, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    if image.shape[1] == 3:
+        return step.step.apply(image, step.params)
+    # Not the mean of the channels: it would lower noise that differs between them.
+    degraded, covered = step.step.apply(image.repeat(1, 3, 1, 1), step.params)
+    return degraded[:, 1:2], covered
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from restore.fix.reader import WorkItem, is_lossy_reencode
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
 from restore.fix.stages import Stages
+from restore.fix.steps import in_range_of, notes_on_colors
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes
 from restore.images.decoder_output import check_size
 from restore.images.encode import encode
@@ -129,6 +130,7 @@ def fix_image(
     settings = resolved_settings(models, options) | ({} if mask is None else {"masks": "given"})
     recorder = ResultRecorder(Summary(1, settings=settings), RunLog(None))
     stages = Stages(plan, models, options, recorder, SupervisorLink())
+    source = in_range_of(models[0], source, "image")
     item = _work_item(stages, job, source, _mask_image(mask, options), options)
     if isinstance(image, bytes) and (not item.steps or is_lossy_reencode(source)):
         item.data = image
@@ -171,6 +173,7 @@ def _work_item(
         notes += mask_warnings(read)
         pages = [MemoryPage(page.to_srgb, values) for page, values in zip(sources, read)]
         steps = stages.reader.steps_of(job, holes=any(bool(values.any()) for values in read))
+    notes += notes_on_colors(stages.models[0], steps, lambda: all(page.is_neutral() for page in sources))
     return WorkItem(job, b"", source, None, steps, pages, None, notes, 0.0)
 
 

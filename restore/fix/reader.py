@@ -19,7 +19,7 @@ from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan, Job
 from restore.fix.results import ResultRecorder
-from restore.fix.steps import Models, Steps, correct_fading
+from restore.fix.steps import Models, Steps, correct_fading, in_range_of, notes_on_colors
 from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
 from restore.images.decoder_output import DamagedFile, ImageTooLarge, check_bytes
 
@@ -195,6 +195,7 @@ class Reader:
                     allow_truncated=self.options.allow_truncated,
                     all_pages=job.format in (None, "tiff"),
                 )
+            image = in_range_of(self.models, image, job.source)
             if self.plan.masks is not None and not self.plan.masks.is_in(image):
                 job = replace(job, **self.plan.masks.when_missing())
             if job.action in ("skip", "fail"):
@@ -208,6 +209,9 @@ class Reader:
                     read = self._read_masks(job, (image, *image.extra_pages), notes)
                 pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
                 steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
+            notes += notes_on_colors(
+                self.models, steps, lambda: all(page.is_neutral() for page in (image, *image.extra_pages))
+            )
             if steps:
                 # Fading correction and color conversion need no model, so the idle reader threads do them.
                 if steps.correct_fading and not steps.detect:  # a detector sees the image as it was

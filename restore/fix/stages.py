@@ -28,6 +28,7 @@ from restore.fix.steps import (
     Models,
     Steps,
     model_provenance,
+    notes_on_colors,
     run_steps,
     steps_done,
     tiles_of,
@@ -359,6 +360,8 @@ class Stages:
                 ) as page:
                     if page is not None:
                         strips = page.source_strips
+                        header = page.before.header
+                        notes += notes_on_colors(self.models[network], steps, lambda: header.gray)
                         run_steps(
                             page, steps, self.models[network],
                             tile_of=self._tile_of, on_event=notes.append,

@@ -10,6 +10,7 @@ note in the metadata are in `restore.fix.stages`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,11 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from restore.errors import RestoreError
 from restore.fix.pages import MemoryPage, Page, to_tensor
 from restore.restorers.base import Restorer, check_finite, run_restorer, run_restorer_banded
 
 if TYPE_CHECKING:
     from restore.fix.options import Dilate
+    from restore.images import DecodedImage
 
 FloatArray = npt.NDArray[np.float32]
 OnEvent = Callable[[str], None]
@@ -299,6 +302,44 @@ def repair(
     key = None if grain_key is None else lambda: grain_key
     run_steps(page, steps, Models(restorer), tile_of=lambda model: tile_px, on_event=on_event, grain_key=key)
     return image if page.repaired is None else page.repaired
+
+
+def notes_on_colors(models: Models, steps: Steps, is_gray: Callable[[], bool]) -> list[str]:
+    """What the user should know about the models that see an image's colors.
+
+    Args:
+        models: of the run.
+        steps: of the image.
+        is_gray: whether the image is gray; only called if a model is for gray images.
+    """
+    used = [models.restorer if steps.restore else None, models.clean_up if steps.clean_up else None]
+    of_gray = [model.name for model in used if model is not None and model.requirements.gray]
+    if not of_gray or is_gray():
+        return []
+    return [
+        f"{name} was trained on gray images: it repairs each channel of this color image by itself" for name in of_gray
+    ]
+
+
+def in_range_of(models: Models, image: DecodedImage, name: str | os.PathLike[str]) -> DecodedImage:
+    """A float image with the values of black and white that the first model was trained with; others as they are.
+
+    Raises:
+        RestoreError: exit code 1; the image has alpha.
+    """
+    used = [model.requirements.float_range for model in (models.restorer, models.clean_up) if model is not None]
+    declared = next((found for found in used if found is not None), None)
+    pages = [page for page in (image, *image.extra_pages) if page.pixels.dtype == np.float32]
+    if declared is None or not pages:
+        return image
+    if any(page.alpha is not None for page in pages):
+        raise RestoreError(
+            f"the model was trained on float images from {declared[0]:g} to {declared[1]:g}, without alpha",
+            where=name,
+            hint="remove the alpha channel",
+            exit_code=1,
+        )
+    return image.with_range(*declared)
 
 
 def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:

@@ -18,6 +18,7 @@ from restore.images import tiff_pixels
 from restore.images.color import cmyk8_to_srgb, cmyk16_to_srgb
 from restore.images.decode_pillow import decode_with_pillow
 from restore.images.decoder_output import (
+    GUESSED_WHITE,
     DecoderOutput,
     ImageTooLarge,
     add_own_fields,
@@ -331,7 +332,7 @@ def _values(image: Any, notes: list[str]) -> tuple[np.ndarray, float]:
         # Float files do not state the value of white. HDR images exceed 1 slightly; others hold 8- or 16-bit values.
         white = 1.0 if top <= 16 else 255.0 if top <= 255 else 65535.0
         if white != 1.0:
-            notes.append(f"float image with values up to {top:g}: {white:.0f} is taken as white")
+            notes.append(f"float image with values up to {top:g}: {white:.0f} {GUESSED_WHITE}")
         return values, white
     if np.iscomplexobj(values):
         raise pyvips.Error("complex numbers\n  complex numbers are not supported")

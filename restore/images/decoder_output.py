@@ -19,6 +19,9 @@ _PIXEL_BYTES = 16
 #: Allowance for the contents of a file besides pixels: profiles, previews and texts.
 _OTHER_BYTES = 64 << 20
 
+#: The end of the note on a float image whose values do not say what is white.
+GUESSED_WHITE = "is taken as white"
+
 
 class DamagedFile(RestoreError):
     """A decoder gave up because the file is damaged or truncated.

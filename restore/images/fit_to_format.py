@@ -52,7 +52,7 @@ def fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedIm
         bits = _MOST_BITS.get(kind, 16) if kind in _SIXTEEN_BITS else 8
         notes.append(f"floating point rounded to {bits} bits")
         pixels, alpha, white = (
-            _float_to_16_bits(pixels, white),
+            _float_to_16_bits(pixels, white, image.black),
             None if alpha is None else _float_to_16_bits(alpha, white),
             65535.0,
         )
@@ -71,7 +71,8 @@ def fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedIm
     if kind == "sgi" and alpha is not None:
         pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # SGI has no gray with alpha
     image = without_foreign_parts(image, kind, notes)
-    return replace(image, pixels=pixels, alpha=alpha, white=white)
+    black = image.black if pixels.dtype == np.float32 else 0.0
+    return replace(image, pixels=pixels, alpha=alpha, white=white, black=black)
 
 
 def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
@@ -111,9 +112,12 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     return replace(image, passthrough=carried, trailer=b"", xmp=xmp)
 
 
-def _float_to_16_bits(values: np.ndarray, white: float) -> np.ndarray:
-    unit = np.nan_to_num(values / np.float32(white), nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(np.clip(unit, 0, 1) * 65535).astype(np.uint16)
+def _float_to_16_bits(values: np.ndarray, white: float, black: float = 0.0) -> np.ndarray:
+    unit: np.ndarray = np.nan_to_num(
+        (values - np.float32(black)) / np.float32(white - black), nan=0.0, posinf=1.0, neginf=0.0
+    )
+    deep: np.ndarray = np.rint(np.clip(unit, 0, 1) * 65535).astype(np.uint16)
+    return deep
 
 
 def _16_to_8_bits(values: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from restore.images.color import Profile, open_profile
+from restore.images.decoder_output import GUESSED_WHITE
 from restore.images.metadata import tiff
 from restore.images.metadata.exif import upright_exif, upright_xmp
 from restore.images.metadata.jpeg import JpegHeader
@@ -31,6 +32,7 @@ class DecodedImage:
         pixels: H×W×1 (gray) or H×W×3; uint8, uint16 or float32.
         alpha: H×W of the same dtype, or None; colors are not premultiplied.
         white: the value of white: 255 or 65535, or for float images what is taken as white.
+        black: the value of black: 0, or for float images what `with_range` says.
         icc: the color profile of `pixels`; None means sRGB (or gray with sRGB's curve).
         stated_colors: `icc` was made here, of what the file states without a profile; None: `icc` is the file's.
         bits: bits per channel in the file (1 to 16, or 32 for float).
@@ -56,6 +58,7 @@ class DecodedImage:
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     white: float = 255.0
+    black: float = 0.0
     icc: bytes | None = None
     stated_colors: StatedColors | None = None
     bits: int = 8
@@ -96,6 +99,17 @@ class DecodedImage:
             return None
         return open_profile(self.icc, self.pixels.shape[2])
 
+    def with_range(self, black: float, white: float) -> DecodedImage:
+        """The image with other values for black and white, if it is a float image; its pages, too.
+
+        No guess of white is noted any more. Of alpha, nothing is known then: images should have none.
+        """
+        pages = tuple(page.with_range(black, white) for page in self.extra_pages)
+        if self.pixels.dtype != np.float32:
+            return replace(self, extra_pages=pages) if pages else self
+        notes = [note for note in self.notes if not note.endswith(GUESSED_WHITE)]
+        return replace(self, black=black, white=white, notes=notes, extra_pages=pages)
+
     def to_srgb(self) -> np.ndarray:
         """The input of a network: float32, H×W×3, sRGB, [0, 1]; gray images have three equal channels."""
         height, width = self.size
@@ -111,7 +125,7 @@ class DecodedImage:
     def in_srgb(self) -> DecodedImage:
         """The image with its pixels converted to sRGB, in the same depth; gray stays gray."""
         values = self.to_srgb()[:, :, : self.pixels.shape[2]]
-        pixels = _as_type(values * np.float32(self.white), self.pixels.dtype)
+        pixels = _as_type(self._from_unit(values), self.pixels.dtype)
         return replace(self, pixels=pixels, icc=None, stated_colors=None)
 
     def is_neutral(self, mask: np.ndarray | None = None) -> bool:
@@ -132,7 +146,8 @@ class DecodedImage:
 
     def _is_neutral(self, pixels: np.ndarray, mask: np.ndarray | None) -> bool:
         # NaN counts as colored.
-        close = np.abs(pixels[:, :, 1:] - pixels[:, :, :1].astype(np.float32)) <= np.float32(_NEUTRAL * self.white)
+        limit = np.float32(_NEUTRAL * (self.white - self.black))
+        close = np.abs(pixels[:, :, 1:] - pixels[:, :, :1].astype(np.float32)) <= limit
         return bool((close if mask is None else close[mask == 0]).all())
 
     def blend(
@@ -205,7 +220,7 @@ class DecodedImage:
         if profile is None:
             values = repaired if colored else _mean(repaired)
             if mask is None and source.dtype != np.float32 and not (neutral and colored):
-                return _as_type(values * np.float32(self.white), source.dtype)
+                return _as_type(self._from_unit(values), source.dtype)
             before = self._unit(source)
             seen = np.clip(before, 0, 1) if source.dtype == np.float32 else before
         else:
@@ -226,12 +241,19 @@ class DecodedImage:
             # Channels that differ by rounding keep their differences, so that unchanged pixels stay as they are.
             was_neutral = np.ptp(before, axis=1, keepdims=True) <= np.float32(_NEUTRAL)
             after = np.where(was_neutral, before + _mean(change), _mean(after))
-        return _as_type(after * np.float32(self.white), source.dtype)
+        return _as_type(self._from_unit(after), source.dtype)
 
     def _unit(self, values: np.ndarray) -> np.ndarray:
         """Values as float32, white = 1. In float images NaN and negative infinity become black, infinity white."""
-        unit: np.ndarray = np.divide(values, np.float32(self.white), dtype=np.float32)
+        if self.black:
+            values = values - np.float32(self.black)
+        unit: np.ndarray = np.divide(values, np.float32(self.white - self.black), dtype=np.float32)
         return np.nan_to_num(unit, copy=False, nan=0.0, posinf=1.0, neginf=0.0) if values.dtype == np.float32 else unit
+
+    def _from_unit(self, values: np.ndarray) -> np.ndarray:
+        """The reverse of `_unit`, not rounded."""
+        own: np.ndarray = values * np.float32(self.white - self.black)
+        return own + np.float32(self.black) if self.black else own
 
     def _upscaled(self, repaired: np.ndarray, *, neutral: bool) -> DecodedImage:
         height, width = repaired.shape[:2]
@@ -243,7 +265,7 @@ class DecodedImage:
             values = _mean(values)
         if neutral and not self.gray:
             values = np.repeat(_mean(values), 3, axis=1)
-        pixels = _as_type(values * np.float32(self.white), self.pixels.dtype).reshape(height, width, -1)
+        pixels = _as_type(self._from_unit(values), self.pixels.dtype).reshape(height, width, -1)
         alpha = None if self.alpha is None else _resized(self.alpha, (height, width))
         infrared = self.infrared
         if infrared is not None:

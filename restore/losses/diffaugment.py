@@ -14,7 +14,7 @@ KINDS = ("color", "translation", "cutout")
 _STREAM = 2001  # of the hash
 
 
-def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence[int]) -> Tensor:
+def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence[int], channels: int = 3) -> Tensor:
     """Augment D's inputs. The same key gives the same augmentation, for a clean and for a restored image.
 
     Args:
@@ -22,7 +22,8 @@ def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence
         keys: int64[B], one per image.
         kinds: some of `KINDS`: `color` (brightness ± 0.5, saturation × 0 to 2, contrast × 0.5 to 1.5), `translation`
             (by up to an eighth of the size, padded with zeros), `cutout` (a square of half the size is set to zero).
-        rgb_at: first channel of each RGB image in `x`. `color` changes these channels only, all in the same way.
+        rgb_at: first channel of each image in `x`. `color` changes the channels of images only, all in the same way.
+        channels: of an image: 3, or 1 for gray.
 
     Returns:
         The same shape; gradients flow through.
@@ -33,12 +34,12 @@ def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence
     if "color" in kinds:
         changed: list[Tensor] = []
         for first in rgb_at:
-            rgb = x[:, first : first + 3] + draw[0] - 0.5
+            rgb = x[:, first : first + channels] + draw[0] - 0.5
             gray = rgb.mean(dim=1, keepdim=True)
             rgb = gray + (rgb - gray) * (draw[1] * 2)
             mean = rgb.mean(dim=(1, 2, 3), keepdim=True)
             changed.append(mean + (rgb - mean) * (draw[2] + 0.5))
-        x = _replace_rgb(x, changed, rgb_at)
+        x = _replace_images(x, changed, rgb_at)
     height, width = x.shape[-2:]
     if "translation" in kinds:
         dy = (2 * draw[3] - 1) * (height // 8)
@@ -51,11 +52,11 @@ def diff_augment(x: Tensor, keys: Tensor, kinds: Sequence[str], rgb_at: Sequence
     return x
 
 
-def _replace_rgb(x: Tensor, images: list[Tensor], rgb_at: Sequence[int]) -> Tensor:
+def _replace_images(x: Tensor, images: list[Tensor], rgb_at: Sequence[int]) -> Tensor:
     parts, at = [], 0
-    for first, rgb in sorted(zip(rgb_at, images), key=lambda pair: pair[0]):
-        parts += [x[:, at:first], rgb]
-        at = first + 3
+    for first, image in sorted(zip(rgb_at, images), key=lambda pair: pair[0]):
+        parts += [x[:, at:first], image]
+        at = first + image.shape[1]
     return torch.cat([*parts, x[:, at:]], dim=1)
 
 

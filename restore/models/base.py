@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,13 @@ class RestorationNetwork(nn.Module):
         """Repair a batch.
 
         Args:
-            image: B×3×H×W, sRGB, nominally [0, 1]; H and W divide by `multiple`. Values under the mask are ignored.
+            image: B×3×H×W (gray: B×1×H×W), sRGB, nominally [0, 1]; H and W divide by `multiple`. Values under the
+                mask are ignored.
             mask: B×1×H×W, 1 = repair; None: there are no holes.
             filled: `image` comes from `fill`.
 
         Returns:
-            B×3×H×W, not clamped; or logits of a mask, B×1×H×W.
+            The same shape, not clamped; or logits of a mask, B×1×H×W.
         """
         raise NotImplementedError
 
@@ -52,13 +53,27 @@ class RestorationNetwork(nn.Module):
         A guess may depend on the whole image, so it is made before the image is cut into tiles.
 
         Args:
-            image: B×3×H×W, [0, 1].
+            image: B×3×H×W, [0, 1]; gray: B×1×H×W.
             mask: B×1×H×W; above 0 is a hole.
 
         Returns:
-            B×3×H×W.
+            The same shape.
         """
         return torch.where(mask > 0, 0.5, image)
+
+    @classmethod
+    def args_for(cls, channels: int) -> dict[str, Any]:
+        """Arguments of the constructor that follow from the training images; none for color images.
+
+        Args:
+            channels: of the images: 3, or 1 for gray.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if channels != 3:
+            raise ValueError("it takes color images alone")
+        return {}
 
     def init_for_training(self) -> None:
         """Draw the weights that training starts from; by default the constructor's stay."""
@@ -72,7 +87,7 @@ class RestorationNetwork(nn.Module):
         """Measure the overlap that neighboring tiles need: the effective receptive field (`measure_reach_px`).
 
         Args:
-            image: 1×3×H×W, [0, 1], real content.
+            image: 1×3×H×W, [0, 1], real content; gray: 1×1×H×W.
             mask: 1×1×H×W or None. Its holes are filled first, as they are before an image is cut into tiles.
         """
         if mask is not None:

@@ -27,7 +27,7 @@ class Pix2Pix(RestorationNetwork):
         num_downs: how often the side is halved (at least 5; 8 is U-Net-256, 7 is U-Net-128).
         ngf: channels of the outermost layer.
         input_nc: 3, or 1 (the image as luma), or 4 (image and mask).
-        output_nc: 3, or 1 (repeated in the three channels).
+        output_nc: 3, or 1 (repeated in the three channels, unless the image has one).
         norm: "batch", or "instance" (non-affine, no running statistics, every convolution with a bias).
         dropout: 0.5 after the up-norm of the blocks between the innermost and the fourth.
         upsampling: "transposed" convolutions as published; or "resize": nearest neighbor, then a 3×3 convolution, which
@@ -68,6 +68,11 @@ class Pix2Pix(RestorationNetwork):
             block = _Block(widths[depth - 1], widths[depth], block, norm, upsampling, dropout=dropout and depth >= 4)
         self.model = _Outermost(input_nc, output_nc, ngf, block, norm == "instance", upsampling)
 
+    @classmethod
+    def args_for(cls, channels: int) -> dict[str, Any]:
+        """See `RestorationNetwork.args_for`."""
+        return {} if channels == 3 else {"input_nc": channels, "output_nc": channels}
+
     def init_for_training(self) -> None:
         """Draw the weights as the paper does; see `init_weights`."""
         init_weights(self)
@@ -94,21 +99,23 @@ class Pix2Pix(RestorationNetwork):
         """Repair a batch.
 
         Args:
-            image: float, B×3×H×W, nominally [0, 1], sRGB; H and W divide by `multiple`.
+            image: float, B×3×H×W, nominally [0, 1], sRGB; H and W divide by `multiple`. Or B×1×H×W: gray, where
+                `input_nc` and `output_nc` are 1.
             mask: float, B×1×H×W, 1 = repair; the network sees mid-gray where it is above 0.
             filled: `image` comes from `fill`.
 
         Returns:
-            B×3×H×W in [0, 1] (the network's tanh).
+            The same shape, in [0, 1] (the network's tanh).
         """
+        channels = image.shape[1]
         if mask is not None and not filled:
             image = self.fill(image, mask)
-        if self.input_nc == 1:
+        if self.input_nc == 1 and channels == 3:
             image = (image * image.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         elif self.input_nc == 4:
             image = torch.cat([image, image.new_zeros(image[:, :1].shape) if mask is None else mask], 1)
         out: Tensor = self.model(image * 2 - 1) * 0.5 + 0.5  # the reference works in [-1, 1]
-        return out.expand(-1, 3, -1, -1)
+        return out.expand(-1, channels, -1, -1)
 
 
 def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLike[str]) -> Pix2Pix:

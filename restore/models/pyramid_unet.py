@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restore.models.base import RestorationNetwork
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import Norm, UNet
 
@@ -54,6 +56,11 @@ class PyramidUNet(UNet):
         self.head.weight.data[:, 3:].zero_()
         self.tail.weight.data[1:].zero_()
         self.tail.get_parameter("bias").data[1:].zero_()
+
+    @classmethod
+    def args_for(cls, channels: int) -> dict[str, Any]:
+        """See `RestorationNetwork.args_for`; it sees gray photographs in three channels."""
+        return RestorationNetwork.args_for(channels)
 
     def train(self, mode: bool = True) -> PyramidUNet:
         """Set the training mode; batch normalization keeps its statistics.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ _BAND_PX = 1 << 18
 
 
 class UNet(RestorationNetwork):
-    """Residual U-Net: RGB (+ mask) in, RGB or logits out, fully convolutional.
+    """Residual U-Net: RGB or gray (+ mask) in, RGB, gray or logits out, fully convolutional.
 
     Encoder and decoder have the same number of residual blocks on each level; skips are added, not concatenated, as
     in DRUNet (Zhang et al. 2021), which halves the cost of the decoder. The network predicts a residual, which is added
@@ -39,11 +39,12 @@ class UNet(RestorationNetwork):
         blocks: residual blocks per level; the last is the bottom's, all others count once down and once up.
         dilations: of the bottom's blocks in turn (repeated if shorter); above 1 to see across large holes.
         norm: `batch` for logits, which are learned several times faster with it; `none` for images.
-        mask: whether the mask is the network's fourth input channel.
+        mask: whether the mask is an input channel after those of the image.
         prefill: whether holes are filled smoothly first, instead of with 0.5.
-        out_channels: 3 is an image, to which the input is added; anything else are logits, to which it is not. Logits
-            start at a probability of 0.02, so that the many undamaged pixels do not dominate the first steps (Lin et
-            al. 2017, section 4.1).
+        out_channels: 3 is an image (of `channels`), to which the input is added; anything else are logits, to which it
+            is not. Logits start at a probability of 0.02, so that the many undamaged pixels do not dominate the first
+            steps (Lin et al. 2017, section 4.1).
+        channels: of the image: 3, or 1 for gray.
 
     Raises:
         ValueError: an argument out of range.
@@ -60,6 +61,7 @@ class UNet(RestorationNetwork):
         mask: bool = True,
         prefill: bool = False,
         out_channels: int = 3,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths or not dilations:
@@ -68,9 +70,12 @@ class UNet(RestorationNetwork):
             raise ValueError(f"norm must be none or batch, not {norm!r}")
         if min(*widths, *blocks, *dilations, out_channels) < 1:
             raise ValueError("widths, blocks, dilations and out_channels must be at least 1")
-        self.takes_mask, self.prefill, self.out_channels = mask, prefill, out_channels
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {channels}")
+        self.takes_mask, self.prefill = mask, prefill
+        self.gives_image = out_channels == 3
         self.multiple = self.minimum = 2 ** (len(widths) - 1)
-        self.head = nn.Conv2d(4 if mask else 3, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(channels + mask, widths[0], 3, padding=1)
         self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
         for level, (width, count) in enumerate(zip(widths[:-1], blocks[:-1])):
             self.encoder.append(nn.Sequential(*(ResidualBlock(width, norm=norm) for _ in range(count))))
@@ -80,10 +85,15 @@ class UNet(RestorationNetwork):
         self.bottom = nn.Sequential(
             *(ResidualBlock(widths[-1], dilations[i % len(dilations)], norm) for i in range(blocks[-1]))
         )
-        self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], channels if self.gives_image else out_channels, 3, padding=1)
         # An untrained network starts near the identity (or, as a detector, near `_PRIOR` everywhere).
         self.tail.weight.data.mul_(0.1)
-        self.tail.get_parameter("bias").data.fill_(0.0 if out_channels == 3 else math.log(_PRIOR / (1 - _PRIOR)))
+        self.tail.get_parameter("bias").data.fill_(0.0 if self.gives_image else math.log(_PRIOR / (1 - _PRIOR)))
+
+    @classmethod
+    def args_for(cls, channels: int) -> dict[str, Any]:
+        """See `RestorationNetwork.args_for`."""
+        return {} if channels == 3 else {"channels": channels}
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
         """The image that the network starts from: holes filled smoothly (with `prefill`) or with 0.5.
@@ -98,7 +108,7 @@ class UNet(RestorationNetwork):
 
     def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
         """See `RestorationNetwork.measure_overlap_px`; of a detector's probabilities, not of its logits."""
-        if self.out_channels == 3:
+        if self.gives_image:
             return super().measure_overlap_px(image, mask)
         # Differences between logits mean nothing if the probability is near 0 or 1.
         return measure_reach_px(lambda image, _: self(image).sigmoid(), image, None)
@@ -107,12 +117,12 @@ class UNet(RestorationNetwork):
         """Repair a batch.
 
         Args:
-            image: B×3×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
+            image: B×channels×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
             mask: B×1×H×W, 1 = repair; None: there are no holes. A network built with `mask=False` only fills it.
             filled: `image` comes from `fill`.
 
         Returns:
-            float32, B×3×H×W, not clamped; or logits, B×out_channels×H×W.
+            float32, B×channels×H×W, not clamped; or logits, B×out_channels×H×W.
         """
         if mask is not None and not filled:
             image = self.fill(image, mask)
@@ -121,7 +131,7 @@ class UNet(RestorationNetwork):
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
         # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
         out = self._convolve(x).float()
-        return image.float() + out if self.out_channels == 3 else out
+        return image.float() + out if self.gives_image else out
 
     def _convolve(self, x: Tensor) -> Tensor:
         """The output of the last convolution for the input channels."""

@@ -20,6 +20,8 @@ class ModelRequirements:
 
     Attributes:
         needs_mask: it fills holes, so it does nothing without a mask.
+        gray: its network has one image channel, and repairs those of a color image one by one.
+        float_range: (black, white) of float images, as in its training; None: as their files are read.
         multiple: height and width must be multiples of it (`Restorer.__call__` pads; callers need not).
         minimum: smallest height and width in pixels (likewise).
         scale: output side / input side.
@@ -34,6 +36,8 @@ class ModelRequirements:
     scale: int = 1
     tileable: bool = True
     overlap_px: int = 0
+    gray: bool = False
+    float_range: tuple[float, float] | None = None
 
     def pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Image and mask (B×C×H×W), extended to the right and below until `multiple` and `minimum` are met."""

@@ -128,7 +128,7 @@ def model_card(name_or_path: str) -> ModelCard:
 
 def _macs(network: nn.Module, requirements: ModelRequirements) -> int | None:
     side = -(-max(MACS_AT_PX, requirements.minimum) // requirements.multiple) * requirements.multiple
-    image: Tensor = torch.full((1, 3, side, side), 0.5)
+    image: Tensor = torch.full((1, 1 if requirements.gray else 3, side, side), 0.5)
     arguments = (image, torch.zeros_like(image[:, :1])) if requirements.needs_mask else (image,)
     try:
         return count_macs(lambda: network(*arguments))
@@ -153,7 +153,8 @@ def _training(config: Path) -> dict[str, Any] | None:
 
 
 def _in_words(requirements: ModelRequirements) -> str:
-    parts = ["image and mask" if requirements.needs_mask else "image"]
+    image = "gray image" if requirements.gray else "image"
+    parts = [f"{image} and mask" if requirements.needs_mask else image]
     if requirements.minimum > 1 or requirements.multiple > 1:
         sides = f"sides from {requirements.minimum} px" if requirements.minimum > 1 else "any size"
         parts.append(f"{sides}, padded to multiples of {requirements.multiple}")

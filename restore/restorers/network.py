@@ -38,7 +38,7 @@ class NetworkRunner:
         """The network's output for images whose holes are filled (`RestorationNetwork.fill`).
 
         Args:
-            image: float32, B×3×H×W, of a size that the network takes.
+            image: float32, B×C×H×W, with the channels and of a size that the network takes.
             mask: float32, B×1×H×W or None.
 
         Returns:
@@ -85,7 +85,12 @@ class NetworkRestorer(Restorer):
         return (image, None) if mask is None else (self.model.fill(image, mask), mask)
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        return self._run(image, mask)
+        if not self.requirements.gray:
+            return self._run(image, mask)
+        channels = image.split(1, dim=1)
+        if all(torch.equal(channel, channels[0]) for channel in channels[1:]):
+            return self._run(channels[0], mask).expand(-1, 3, -1, -1)
+        return torch.cat([self._run(channel, mask) for channel in channels], dim=1)
 
     @property
     def network(self) -> nn.Module:
@@ -108,6 +113,8 @@ def requirements_of(description: Description, model: RestorationNetwork) -> Mode
         scale=description.scale,
         tileable=model.tileable,
         overlap_px=description.overlap_px,
+        gray=description.channels == 1,
+        float_range=description.float_range,
     )
 
 

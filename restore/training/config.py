@@ -359,6 +359,7 @@ class TrainConfig(Settings):
         if self.early_stop is not None and self.best_by == "last":
             raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
         self._check_task()
+        self._check_channels()
         self._check_allowed()
         self._check_stages()
         return self
@@ -423,6 +424,22 @@ class TrainConfig(Settings):
         if self.best_by not in scores:
             raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
 
+    def _check_channels(self) -> None:
+        """Refuse images that the network cannot have been built for.
+
+        Raises:
+            ValueError: the reason.
+        """
+        if self.data.channels == "gray" and self.task == "detection":
+            raise ValueError("data.channels: gray has no effect with task: detection: detectors see gray as color")
+        try:
+            found = _args_from_images(self)
+        except ValueError as error:
+            raise ValueError(f"model.builder: {self.model.builder}: {error}") from error
+        for name in found:
+            if name in self.model.args:
+                raise ValueError(f"model.args.{name} cannot be set: it follows from the images (data.channels)")
+
     def _is_default(self, key: str) -> bool:
         *parents, last = key.split(".")
         part: Any = self
@@ -466,10 +483,14 @@ _DETECTION_ONLY = {
 
 
 def generator_args(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of the generator: those of the config, and those that follow from the task."""
+    """Arguments of the generator: those of the config, and those that follow from the task and the images."""
     if config.task == "detection":
         return {**config.model.args, "mask": False, "out_channels": 1}
-    return config.model.args
+    return {**config.model.args, **_args_from_images(config)}
+
+
+def _args_from_images(config: TrainConfig) -> dict[str, Any]:
+    return GENERATORS[config.model.builder].args_for(config.data.image_channels)
 
 
 def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.data.build import format_bytes
+from restore.data.layout import as_rgb
 from restore.data.loader import Batch, BatchStream, Source
 from restore.devices import is_out_of_memory, restored_cuda_flags
 from restore.errors import RestoreError, printable
@@ -205,7 +206,7 @@ def _network_line(name: str, builder: str, network: nn.Module, forward: Callable
 
 
 def _save_batch(batch: Batch, path: Path) -> None:
-    columns = (batch.damaged, batch.mask.expand(-1, 3, -1, -1), batch.clean)
+    columns = [as_rgb(image) for image in (batch.damaged, batch.mask, batch.clean)]
     save_grid(path, [[column[i : i + 1] for column in columns] for i in range(len(batch.keys))])
 
 

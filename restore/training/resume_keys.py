@@ -68,6 +68,7 @@ FIXED = (
     "init",
     "init_strict",
     "discriminator.init",
+    "data.channels",
 )
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
 

@@ -118,7 +118,7 @@ def build_networks(
             raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
-    channels = 7 if generator.takes_mask else 6
+    channels = 2 * config.data.image_channels + generator.takes_mask
     args = {**config.discriminator.args, "in_channels": channels}
     discriminator = build_discriminator(config.discriminator.builder, args, where="discriminator")
     init_weights(discriminator)
@@ -388,6 +388,8 @@ def describe(
         args=generator_args(config),
         purpose=config.model.purpose or f"trained on {_training_damage(config)}",
         needs_mask=model.takes_mask,
+        channels=None if config.data.image_channels == 3 else config.data.image_channels,
+        float_range=config.data.float_range,
         multiple=model.multiple,
         minimum=model.minimum,
         overlap_px=model.measure_overlap_px(image, mask),

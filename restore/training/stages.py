@@ -79,7 +79,7 @@ class RunningStage:
 
 def parts_of(plan: StagePlan, source: Source, context: StepContext) -> tuple[Source, StepContext]:
     """The source and the context of a stage, from those of another one."""
-    staged = Source(source.store, crop_plan(plan.config.data), source.damage, source.fingerprint)
+    staged = Source(source.store, crop_plan(plan.config.data), source.damage, source.fingerprint, source.layout)
     return staged, replace(context, loss=plan.config.loss)
 
 

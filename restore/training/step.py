@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from restore.data.layout import as_rgb
 from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.hashed_random import uniform
@@ -167,7 +168,7 @@ def train_step(
         Detached scalars by name, averaged over the parts, and those of D over its updates: `pixel` (detection:
         `cross_entropy`, `dice`), `g_norm`; with D also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean
         logits), `d_accuracy_real`, `d_accuracy_fake`, `d_sensitivity`; and each optional term of the loss. Also
-        `output_thumbnail` and `clean_thumbnail`, 1×3×8×8.
+        `output_thumbnail` and `clean_thumbnail`, 1×3×8×8 (gray: 1×1×8×8).
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
@@ -294,7 +295,9 @@ def d_loss(
         "d_fake": patch_mean(fake, counted),
         "d_accuracy_real": accuracy_real,
         "d_accuracy_fake": accuracy_fake,
-        "d_sensitivity": sensitivity(real.detach(), fake.detach(), real_input[:, -3:], fake_input[:, -3:]),
+        "d_sensitivity": sensitivity(
+            real.detach(), fake.detach(), *(x[:, -batch.clean.shape[1] :] for x in (real_input, fake_input))
+        ),
     }
     if kind == "wgan-gp":
         mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(real_input.device)
@@ -340,7 +343,7 @@ def restoration_loss(
         loss = loss + config.adversarial_weight * terms["g_adversarial"]
     if context.perceptual is not None:
         with autocast(batch.clean.device, context.precision):
-            terms["g_perceptual"] = context.perceptual(restored, batch.clean).float()
+            terms["g_perceptual"] = context.perceptual(as_rgb(restored), as_rgb(batch.clean)).float()
         loss = loss + config.perceptual_weight * terms["g_perceptual"]
     # Of the first image alone: the collapse monitor compares images of different steps.
     terms["output_thumbnail"], terms["clean_thumbnail"] = (
@@ -367,13 +370,17 @@ def composite(batch: Batch, output: Tensor, context: StepContext) -> Tensor:
 def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Tensor:
     """D's input in [-1, 1]: the damaged image, the mask if G gets it, and the image to judge.
 
-    With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W.
+    With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W. Of gray images, B×3×H×W
+    and B×2×H×W.
     """
     parts = [batch.damaged, image]
     if context.with_mask:
         parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, image]
     x = torch.cat(parts, dim=1) * 2 - 1
-    return diff_augment(x, batch.keys, context.augment, rgb_at=(0, x.shape[1] - 3)) if context.augment else x
+    if not context.augment:
+        return x
+    channels = image.shape[1]
+    return diff_augment(x, batch.keys, context.augment, rgb_at=(0, x.shape[1] - channels), channels=channels)
 
 
 def _flatten(tensors: list[Tensor]) -> Tensor:

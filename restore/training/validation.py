@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from restore.data.layout import as_rgb
 from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.images import write_png
@@ -127,7 +128,8 @@ def score_images(
     names = ["psnr", "ssim"] + (["lpips"] if lpips is not None else [])
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=fabric.device)
     for batch in batches[fabric.global_rank :: fabric.world_size]:
-        scores = score_batch(restore_batch(model, batch, precision), batch.clean, lpips=lpips)
+        restored = restore_batch(model, batch, precision)
+        scores = score_batch(as_rgb(restored), as_rgb(batch.clean), lpips=lpips)
         for i, name in enumerate(names):
             # LPIPS is NaN for an image that is too small. NaN of other metrics comes from the weights, and must stay.
             unscored = scores[name].isnan() if name == "lpips" else scores[name].isinf()
@@ -157,7 +159,7 @@ def restore_batch(model: RestorationNetwork, batch: Batch, precision: str) -> Te
 
 def image_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
     """Damaged | restored | clean, 1×3×H×W each."""
-    return [batch.damaged, restore_batch(model, batch, precision), batch.clean]
+    return [as_rgb(image) for image in (batch.damaged, restore_batch(model, batch, precision), batch.clean)]
 
 
 # Detection

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from restore.data.dataset import as_8_bits, perceptual_hash, promoted
-from restore.data.readers import match_pairs, pair_reader, read_pixels, resize_to_square
+from restore.data.readers import ReadAs, match_pairs, pair_reader, read_pixels, resize_to_square
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
 from tests.data.conftest import scene
@@ -31,7 +31,7 @@ def test_sixteen_bits_are_read_in_full_depth_and_eight_stay_eight(tmp_path: Path
     assert len(np.unique(read_rgb8(tmp_path / "dark.png"))) <= 9, "what 8 bits leave of it"
     assert np.array_equal(read_pixels(tmp_path / "gray.tiff"), np.repeat(dark[:, :, :1], 3, axis=2))
     assert read_pixels(tmp_path / "usual.png").dtype == np.uint8
-    assert np.array_equal(read_pixels(tmp_path / "dark.png", rules=1), read_rgb8(tmp_path / "dark.png"))
+    assert np.array_equal(read_pixels(tmp_path / "dark.png", ReadAs(rules=1)), read_rgb8(tmp_path / "dark.png"))
 
 
 def test_a_pair_of_two_depths_is_read_in_the_deeper_one(tmp_path: Path) -> None:

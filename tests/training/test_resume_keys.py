@@ -172,7 +172,7 @@ def test_a_run_of_an_earlier_release_keeps_its_rules_for_data(clean: Path, tmp_p
     from restore.checkpoints import read_state, save_state
 
     train(config(clean, tmp_path / "run", **SHORT))
-    assert RunFolder.data_rules(tmp_path / "run") == 2
+    assert RunFolder.data_rules(tmp_path / "run") == 3
     file = tmp_path / "run" / "last" / "state.safetensors"
     tensors, facts = read_state(file)
     del facts["data_rules"]
@@ -184,7 +184,7 @@ def test_a_run_of_an_earlier_release_keeps_its_rules_for_data(clean: Path, tmp_p
     assert RunFolder.data_rules(tmp_path / "run") == 1
     assert train(config(clean, tmp_path / "run", **SHORT | {"total_steps": 3})).step == 3
     assert RunFolder.data_rules(tmp_path / "run") == 1, "it goes on as it began"
-    assert RunFolder.data_rules(tmp_path / "new") == 2
+    assert RunFolder.data_rules(tmp_path / "new") == 3
 
 
 def test_a_network_that_sees_a_mask_is_not_trained_without_one(clean: Path, tmp_path: Path) -> None:
