@@ -15,7 +15,7 @@ class RestoreError(Exception):
         where: the file, folder, option or config key that failed.
         hint: what to do about it.
         exit_code: 1 = something failed during the work, 2 = the command was wrong and nothing was written, 3 = training
-            diverged (see `restore --help`).
+            diverged, 4 = training lost one of its processes (see `restore --help`).
     """
 
     def __init__(

@@ -35,7 +35,9 @@ def main() -> None:
         _log_to_stderr()
     _limit_thread_spinning()
     _reuse_large_blocks()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings print the frames of C++ code
     _quiet_pillow()
+    _quiet_fabric()
     interrupt_by_signals(once=False)
     # All processes of a distributed run meet the same errors, so only the first reports them.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -50,7 +52,7 @@ def main() -> None:
     except RestoreError as error:
         if debug:
             raise
-        if first:
+        if getattr(error, "speaks", first):  # of several processes that lost another one, one per machine reports it
             echo(f"error: {error}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -139,6 +141,12 @@ def _quiet_libraries() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         os.close(null)
+
+
+def _quiet_fabric() -> None:
+    """Silence what Fabric and newer versions of PyTorch say about each other's interfaces."""
+    for what in ("`broadcast_buffers`", r"torch\.distributed\.nn\.functional\.all_gather"):
+        warnings.filterwarnings("ignore", message=f"{what} is deprecated")
 
 
 def _quiet_pillow() -> None:

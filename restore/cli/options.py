@@ -55,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 success; 1 some files failed (all others are done); 2 the command was wrong, and nothing was "
-    "written; 3 training diverged; 130 interrupted.",
+    "written; 3 training diverged; 4 training lost one of its processes; 130 interrupted.",
 )
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Speed")]

@@ -278,7 +278,11 @@ class TrainConfig(Settings):
     devices: int = Field(1, ge=1)
     """GPUs per machine (or processes, on a CPU) that share each batch."""
     nodes: int = Field(1, ge=1)
-    """Machines that share each batch. Start the command on each of them with torchrun or a similar launcher."""
+    """Machines that share each batch. Start the command on each of them with torchrun or srun."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """With several processes: end the run if one does not arrive at the start, or does not answer later, within this
+    time. Raise it if machines start at very different times.
+    """
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Number format of the networks. Use fp32 if steps are skipped or results are compared. tf32: float32 with fast
     matrix products, on NVIDIA GPUs. auto: bf16 if the device is fast at it, fp16 on other NVIDIA GPUs, else fp32.

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
 from restore.checkpoints import save_weights
 from restore.devices import restored_cuda_flags
@@ -25,6 +26,7 @@ from restore.training.distributed import any_rank, mean_over_processes, on_rank_
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.dry_run import StepBenchmark
 from restore.training.ema import Ema
+from restore.training.process_failures import connected
 from restore.training.resume import find_changes
 from restore.training.run_dir import Follower, RunFolder, Savable
 from restore.training.schedule_free import averaged_weights, counters
@@ -92,16 +94,18 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         How the run ended. `best.safetensors` and `last/` are in `config.out`.
 
     Raises:
-        RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1), or
-            training diverged (3).
+        RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1),
+            training diverged (3), or another process of the run was lost (4).
     """
     assert config.out is not None
-    out = config.out
-
-    find_changes(out, config)  # refuses another run's folder before anything is read
-    # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
+    find_changes(config.out, config)  # refuses another run's folder before anything is read
     fabric = open_fabric(config)
-    fabric.launch()
+    with connected(config, fabric):
+        return _train(config, config.out, fabric, callbacks)
+
+
+def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallbacks | None) -> Result:
+    # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
     device, leads = fabric.device, fabric.is_global_zero
     precision = set_precision(config, device)
     callbacks = callbacks if callbacks is not None and leads else TrainCallbacks()

@@ -10,6 +10,7 @@ MAY_CHANGE = (
     "device",
     "devices",
     "nodes",
+    "timeout_minutes",
     "precision",
     "compile",
     "cuda_graph",

@@ -29,6 +29,7 @@ from restore.models.registry import build_discriminator, build_generator
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
+from restore.training.launchers import find_environment
 from restore.training.muon import KernelMuon
 from restore.training.resume_keys import IMAGE_KEYS, is_within
 from restore.training.run_dir import RunFolder
@@ -37,14 +38,14 @@ from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
 _INIT_WARMUP_STEPS = 100  # good weights must not be moved far by an optimizer without statistics
-_HANG_MINUTES = 10
 
 
 def open_fabric(config: TrainConfig) -> Fabric:
     """The devices of a run, and the communication between its processes.
 
     Raises:
-        RestoreError: there is no such device, or not enough of them.
+        RestoreError: there is no such device, or not enough of them; or other processes were started than the config
+            says.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the devices that it found
     device = pick_device(config.device)
@@ -61,11 +62,14 @@ def open_fabric(config: TrainConfig) -> Fabric:
         raise RestoreError("MPS has one device", where=f"devices = {config.devices}", hint="use devices=1")
     # By default DDP broadcasts buffers in each forward pass, in place. The second pass through D in a step would then
     # invalidate the graph of the first.
-    strategy: Any = (
-        DDPStrategy(broadcast_buffers=False, timeout=timedelta(minutes=_HANG_MINUTES)) if processes > 1 else "auto"
-    )
+    strategy: Any = "auto"
+    if processes > 1:
+        strategy = DDPStrategy(broadcast_buffers=False, timeout=timedelta(minutes=config.timeout_minutes))
     devices: Any = [device.index or 0] if device.type == "cuda" and processes == 1 else config.devices
-    return Fabric(accelerator=device.type, devices=devices, num_nodes=config.nodes, strategy=strategy)
+    environment = find_environment(config.devices, config.nodes)
+    return Fabric(
+        accelerator=device.type, devices=devices, num_nodes=config.nodes, strategy=strategy, plugins=[environment]
+    )
 
 
 def set_precision(config: TrainConfig, device: torch.device) -> str:

@@ -2,9 +2,9 @@
 
     python -m tests.docs.server SOCKET
 
-The client is `FOLDER/restore`, which `install` writes. It sends its arguments, folder and standard streams, and exits
-with the code of the forked process. The documentation calls `restore` some fifty times; starting Python each time would
-take minutes.
+The client is `FOLDER/restore`, which `install` writes. It sends its arguments, folder, environment and standard
+streams, and exits with the code of the forked process. Calls may overlap. `FOLDER/torchrun` is
+PyTorch's. The documentation calls `restore` some fifty times; starting Python each time would take minutes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 #: Laid over every `restore train` of the documentation, so that it takes seconds. What a page itself sets stays.
 TINY_TRAINING = {
@@ -28,18 +30,23 @@ _CLIENT = """#!{python} -S
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as line:
     line.connect({address!r})
-    order = json.dumps({{"arguments": sys.argv[1:], "folder": os.getcwd()}}).encode()
+    order = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+    order = json.dumps(order).encode()
     socket.send_fds(line, [order], [0, 1, 2])
     sys.exit(int(line.recv(16) or b"99"))
 """
 
 
 def install(folder: Path, address: Path) -> None:
-    """Write the client into a folder for the PATH."""
+    """Write the client, and a `torchrun`, into a folder for the PATH."""
     folder.mkdir(parents=True, exist_ok=True)
-    client = folder / "restore"
-    client.write_text(_CLIENT.format(python=sys.executable, address=os.fspath(address)))
-    client.chmod(0o755)
+    commands = {
+        "restore": _CLIENT.format(python=sys.executable, address=os.fspath(address)),
+        "torchrun": f'#!/bin/sh\nexec {sys.executable} -m torch.distributed.run "$@"\n',
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
 
 
 def start(address: Path) -> subprocess.Popen[bytes]:
@@ -58,7 +65,7 @@ def start(address: Path) -> subprocess.Popen[bytes]:
 
 
 def serve(address: str) -> None:
-    """Answer one call after the other until this process is ended."""
+    """Answer calls until this process is ended."""
     import torch
 
     import restore.cli.main
@@ -68,6 +75,7 @@ def serve(address: str) -> None:
     import restore.training.loop  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # each child answers its client itself
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address + ".new")
         listener.listen()
@@ -76,15 +84,16 @@ def serve(address: str) -> None:
             line, _ = listener.accept()
             with line:
                 order, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
-                child = os.fork()
-                if child == 0:
-                    os._exit(_run(json.loads(order), streams))
+                if os.fork() == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    line.sendall(str(_run(json.loads(order), streams)).encode())
+                    os._exit(0)
                 for stream in streams:
                     os.close(stream)
-                line.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
-def _run(order: dict[str, list[str]], streams: list[int]) -> int:
+def _run(order: dict[str, Any], streams: list[int]) -> int:
+    os.environ.update(order["environment"])
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     arguments = order["arguments"]
@@ -93,7 +102,7 @@ def _run(order: dict[str, list[str]], streams: list[int]) -> int:
         own = {argument.partition("=")[0] for argument in arguments}
         own |= {"data.patch"} if "pix2pix" in arguments[1] else set()  # its networks take multiples of 256 pixels
         arguments += [f"{key}={value}" for key, value in TINY_TRAINING.items() if key not in own]
-    os.chdir(os.fspath(order["folder"]))  # type: ignore[arg-type]
+    os.chdir(order["folder"])
     sys.argv = ["restore", *arguments]
     code: object = 0
     try:

@@ -17,6 +17,10 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: Options of other programs that the pages name.
 OTHERS = {"--index-url", "--constraint", "--torch-backend", "--only", "--eval", "--version", "--debug", "--help"}
 OTHERS |= {"--install-completion", "--show-completion"}
+OTHERS |= {"--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port", "--no-python"}
+OTHERS |= {"--max-restarts", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"}
+OTHERS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal", "--requeue"}
+OTHERS |= {"--open-mode"}
 
 
 def options() -> set[str]:
