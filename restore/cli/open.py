@@ -9,7 +9,7 @@ import typer
 
 from restore.cli.console import echo
 from restore.cli.options import Command, app
-from restore.errors import RestoreError, printable
+from restore.errors import printable
 
 EXAMPLES = """Examples:
 
@@ -64,16 +64,11 @@ def open_folder(
     """Open images in the browser: paint over damage, or find it, repair, compare, save. Nothing is written beside the
     originals.
     """
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise RestoreError(
-            "requires the extra serve", where="restore open", hint='pip install "restore-toolkit[serve]"'
-        ) from error
+    from restore.serve.settings import ServeSettings, check_extra, token_for
+
+    check_extra("restore open")
     from restore.serve.app import run
     from restore.serve.page.open import open_page
-    from restore.serve.settings import ServeSettings, token_for
 
     settings = ServeSettings(host=host, port=port, token=token_for(host, None), device=device, output=output, work=work)
     page = open_page(opened, settings)

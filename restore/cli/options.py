@@ -45,7 +45,7 @@ class Command(typer.core.TyperCommand):
 
 
 #: Sections of the help of `fix` and `detect`, in order.
-PANELS = ("What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Safety", "Reports")
+PANELS = ("Server", "What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Safety", "Reports")
 
 app = typer.Typer(
     name="restore",

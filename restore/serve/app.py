@@ -12,13 +12,16 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from restore import __version__
 from restore.errors import RestoreError
+from restore.serve.api import Api, api_router
 from restore.serve.connections import GracefulServer, bounded_protocol
+from restore.serve.docs_page import DOCS_CSS, docs_page
 from restore.serve.jobs import Jobs, QueueFull, Stopping
 from restore.serve.problems import Refused, on_error
+from restore.serve.prometheus import Measure
 from restore.serve.security import Security
 from restore.serve.settings import ServeSettings
 from restore.serve.workers import devices_of
@@ -49,13 +52,21 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
         decode_seconds=settings.decode_seconds,
     )
 
+    stopping = asyncio.Event()
+    # The page's work folder keeps what a person has done; uploads are not among it.
+    spool_folder = settings.work if page is None else None
+    api = Api(settings, jobs, lambda: app.state.warming, stopping, spool_folder)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.loop = asyncio.get_running_loop()
-        if settings.warm:
+        await asyncio.to_thread(api.spool.open)
+        if settings.warm or page is None:  # the page shows its first images sooner without
             app.state.warming = jobs.submit("warm", {"models": list(settings.warm)}, priority=100)
+        sweeping = asyncio.create_task(api.sweep())
         yield
+        sweeping.cancel()
         await asyncio.to_thread(jobs.stop, settings.stop_seconds)
+        await asyncio.to_thread(api.spool.close)
 
     app = FastAPI(
         title="restore",
@@ -67,19 +78,38 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
         openapi_url=None,
     )
     app.state.jobs, app.state.settings = jobs, settings
-    app.state.stopping, app.state.warming = asyncio.Event(), None
+    app.state.stopping, app.state.warming = stopping, None
     for kind in (Refused, QueueFull, Stopping, RequestValidationError, RestoreError, HTTPException):
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(Exception, on_error)
+    app.include_router(api_router(api))
+    _describe(app)
     if page is not None:
         app.include_router(page(jobs), include_in_schema=False)
-        _serve_assets(app)
+        _serve_page(app)
+    app.add_middleware(Measure, measurements=api.measurements)
     app.add_middleware(Security, settings=settings)
     return app
 
 
-def _serve_assets(app: FastAPI) -> None:
-    """Serve the files of `assets/`, and no others: a name is looked up among those that are there."""
+def _describe(app: FastAPI) -> None:
+    """Serve the description of the API, for programs and for people; it needs no other host."""
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def description() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/docs.css", include_in_schema=False)
+    def style() -> Response:
+        return Response(DOCS_CSS, media_type="text/css")
+
+
+def _serve_page(app: FastAPI) -> None:
+    """Serve the page, and the files of `assets/`, no others: a name is looked up among those that are there."""
 
     @app.get("/", include_in_schema=False)
     def index() -> Response:
@@ -152,6 +182,7 @@ def make_server(settings: ServeSettings, *, page: PageRoutes | None = None) -> G
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a client could claim to be another one
         timeout_keep_alive=max(1, round(settings.header_seconds)),
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )

@@ -206,12 +206,10 @@ class Jobs:
             Stopping: the server stops.
         """
         with self.lock:
-            if self._stopping:
-                raise Stopping
+            self.check_open()
             pool = self._pools[worker]
             if counted and self.queue_length(worker) >= self.queue:
-                ahead = len(pool.waiting) + len(pool.devices)
-                raise QueueFull(max(1, min(600, round(self._recent_seconds * ahead / len(pool.devices) / 2))))
+                raise QueueFull(self.retry_seconds(worker))
             job = Job(self, task, params, worker, priority, about, counted)
             job.finishing = finishing
             self._jobs[job.id] = job
@@ -249,6 +247,22 @@ class Jobs:
         """Jobs that wait for a kind of worker: only the counted ones, or all."""
         with self.lock:
             return sum(job.counted or not counted for _, _, job in self._pools[worker].waiting)
+
+    def check_open(self) -> None:
+        """Check that the server takes jobs.
+
+        Raises:
+            Stopping: it stops.
+        """
+        if self._stopping:
+            raise Stopping
+
+    def retry_seconds(self, worker: Kind = "models") -> int:
+        """After how many seconds a client that was refused may try again: when half of the queue is done, about."""
+        with self.lock:
+            pool = self._pools[worker]
+            ahead = len(pool.waiting) + len(pool.devices)
+            return max(1, min(600, round(self._recent_seconds * ahead / len(pool.devices) / 2)))
 
     def running(self) -> list[Job]:
         """The jobs in work."""

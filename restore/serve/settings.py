@@ -117,3 +117,20 @@ def token_for(host: str, token: str | None) -> str | None:
 def usable_processors() -> int:
     """Processors of this process. `restore.devices` knows more, but loads PyTorch."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_extra(command: str) -> None:
+    """Check that what a server needs is installed.
+
+    Args:
+        command: that needs it, as the user typed it.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "python_multipart")):
+        raise RestoreError(
+            f"`{command}` requires the extra `serve`", hint='install it: pip install "restore-toolkit[serve]"'
+        )

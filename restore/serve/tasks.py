@@ -127,7 +127,7 @@ def warm(params: Json, report: Report) -> Json:
         models: names; `detector` and other detectors among them.
 
     Returns:
-        {models}: the names.
+        {models, catalog}: the names, and all that have one, as `list_models`.
     """
     from restore.fix.options import FixOptions
 
@@ -141,14 +141,14 @@ def warm(params: Json, report: Report) -> Json:
             kept(("detector", name, "auto"), lambda: open_detector("detector", device=report.device))
         else:
             open_models(name, FixOptions(device=report.device))
-    return {"models": names}
+    return {"models": names, **list_models({}, report)}
 
 
 def list_models(params: Json, report: Report) -> Json:
-    """The models that have names, as `restore models --json` lists them: {models}."""
+    """The models that have names, as `restore models --json` lists them: {catalog}."""
     from restore.restorers.registry import list_restorers
 
-    return {"models": [asdict(info) for info in list_restorers()]}
+    return {"catalog": [asdict(info) for info in list_restorers()]}
 
 
 #: What a worker can do, by name.

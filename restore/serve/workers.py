@@ -35,6 +35,14 @@ _CANCEL_SECONDS = 5.0
 #: How often a worker looks whether its parent lives.
 _ORPHAN_SECONDS = 1.0
 
+#: Classes of `RestoreError` that say what is wrong with an image -> `restore.fix.log.ReasonCode`.
+_CODES = {
+    "NotAnImage": "not_an_image",
+    "UnsupportedFile": "unsupported",
+    "ImageTooLarge": "too_large",
+    "DamagedFile": "damaged",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,6 +65,8 @@ def problem_of(error: BaseException) -> Json:
         return {"detail": error.reason, "code": error.code, "where": None, "hint": None}
     if isinstance(error, RestoreError):
         code = "bad_request" if error.exit_code == 2 else "failed"
+        # By name, because importing these classes would load the decoders.
+        code = next((_CODES[one.__name__] for one in type(error).__mro__ if one.__name__ in _CODES), code)
         return {"detail": error.what, "code": code, "where": error.where, "hint": error.hint}
     if isinstance(error, MemoryError):
         return {"detail": "out of memory", "code": "out_of_memory", "where": None, "hint": "try a smaller image"}

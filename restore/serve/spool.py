@@ -1,0 +1,125 @@
+"""The files of requests: a folder for each, removed when its answer was sent, or its result was kept long enough."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from restore.serve.jobs import Job
+
+_PREFIX = "restore-serve-"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A job whose result can be fetched later, and the folder of its files."""
+
+    job: Job
+    folder: Path
+
+
+class Spool:
+    """The folder of a server's uploads and results.
+
+    Args:
+        parent: the folder that holds it; None: the system's folder for temporary files.
+        keep_seconds, keep_results: how long results are kept, and how many at a time.
+    """
+
+    def __init__(self, parent: Path | None, *, keep_seconds: float, keep_results: int) -> None:
+        self._parent = Path(tempfile.gettempdir()) if parent is None else parent
+        self._keep_seconds, self._keep_results = keep_seconds, keep_results
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock: IO[bytes] | None = None
+        self.root = Path()
+
+    def open(self) -> None:
+        """Make the folder, and remove those of servers that were killed."""
+        self._parent.mkdir(parents=True, exist_ok=True)
+        for old in self._parent.glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                if not _is_locked(old):  # the folders of other users cannot be opened
+                    shutil.rmtree(old)
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+        self._lock = open(self.root / "lock", "wb")
+        with suppress(OSError):
+            _lock(self._lock)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def new_folder(self) -> Path:
+        """An empty folder for a request."""
+        folder = self.root / secrets.token_hex(16)
+        (folder / "out").mkdir(parents=True)
+        return folder
+
+    def remove(self, folder: Path) -> None:
+        """Remove the folder of a request."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, job: Job, folder: Path) -> None:
+        """Keep a job and its files until `sweep` finds them too old."""
+        self._kept[job.id] = Kept(job, folder)
+
+    def get(self, identifier: str) -> Kept | None:
+        """A job that is kept."""
+        return self._kept.get(identifier)
+
+    def drop(self, identifier: str) -> None:
+        """Remove a job and its files."""
+        kept = self._kept.pop(identifier, None)
+        if kept is not None:
+            self.remove(kept.folder)
+
+    def sweep(self) -> None:
+        """Remove results that are too old, and the oldest of too many."""
+        finished = [kept.job for kept in self._kept.values() if kept.job.finished is not None]
+        finished.sort(key=lambda job: job.finished or 0.0)
+        for place, job in enumerate(finished):
+            surplus = place < len(finished) - self._keep_results
+            if surplus or time.time() - (job.finished or 0.0) > self._keep_seconds:
+                self.drop(job.id)
+
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with suppress(OSError):
+                    total += os.stat(os.path.join(folder, name)).st_size
+        return total
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file until it is closed, or this process ends.
+
+    Raises:
+        OSError: it is locked by another process, or this system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise OSError("no locks") from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a server holds this folder. One that has no lock file is just being made, or not a server's."""
+    try:
+        with open(folder / "lock", "rb") as file:
+            _lock(file)
+    except OSError:
+        return True
+    return False
