@@ -53,7 +53,7 @@ export class Editor {
   bind() {
     const click = (id, action) => byId(id).addEventListener("click", action);
     const input = (id, action) => byId(id).addEventListener("input", (event) => action(Number(event.target.value)));
-    for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => this.setTool(button.dataset.tool));
+    for (const button of document.querySelectorAll("#toolbar [data-tool]")) button.addEventListener("click", () => this.setTool(button.dataset.tool));
     for (const button of document.querySelectorAll("[data-side]")) button.addEventListener("click", () => this.show(button.dataset.side));
     click("erase", () => this.setErase(!this.tool.erase));
     click("marks-shown", () => this.setMarksShown(!this.stage.showsMarks));
@@ -172,7 +172,8 @@ export class Editor {
     this.file = { ...before, ...file };
     this.drawState();
     // Something happened that this page did not do: the recipe was applied to all, or another window is open.
-    if (!this.work.isBusy && file.revision !== before.revision) this.refresh();
+    const isNew = ["revision", "state", "found_fraction", "saved"].some((name) => file[name] !== before[name]);
+    if (isNew && !this.work.isBusy) this.refresh();
   }
 
   /** Ask for everything about the file again. */
@@ -199,7 +200,7 @@ export class Editor {
     this.tool.name = name;
     byId("stage").dataset.tool = name;
     if (name !== "brush") byId("cursor").hidden = true;
-    for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
+    for (const button of document.querySelectorAll("#toolbar [data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
     this.input.drawKeyboardCursor();
   }
 

@@ -10,7 +10,7 @@ export class Found {
   constructor(editor) {
     this.editor = editor;
     this.facts = null; // of the server: ready, revision, threshold, sensitivities
-    this.isCommitting = false;
+    this.joining = null; // settles when the marks that are shown are in the mask
     this.addedAt = null; // revision of the mask right after the marks joined it
     byId("sensitivity").addEventListener("input", (event) => this.slide(sigmoid(-Number(event.target.value))));
     byId("found-add").addEventListener("click", () => this.commit());
@@ -50,11 +50,16 @@ export class Found {
   }
 
   slide(threshold) {
-    // The marks that joined the mask last come out again: the slider still decides.
-    if (this.addedAt !== null && this.addedAt === this.editor.mask.state.revision) this.editor.mask.apply("undo");
-    this.addedAt = null;
     this.setThreshold(threshold);
     this.editor.showOriginalSide();
+    if (this.joining) this.joining.then(() => this.takeBack());
+    else this.takeBack();
+  }
+
+  /** The marks that joined the mask last come out again: the slider still decides. */
+  takeBack() {
+    if (this.addedAt !== null && this.addedAt === this.editor.mask.state.revision) this.editor.mask.apply("undo");
+    this.addedAt = null;
     if (!this.isShown) this.show(true);
   }
 
@@ -93,17 +98,18 @@ export class Found {
   }
 
   /** The marks that are shown join the mask. */
-  async commit() {
+  commit() {
+    if (this.isShown) this.joining ??= this.join().finally(() => { this.joining = null; });
+    return this.joining;
+  }
+
+  async join() {
     const { editor } = this;
-    if (!this.isShown || this.isCommitting) return;
-    this.isCommitting = true;
     const answer = await editor.mask.apply("found", { threshold: this.threshold, at: null, erase: false });
-    this.isCommitting = false;
     if (!answer) return;
-    this.show(false);
     this.addedAt = answer.revision;
+    this.show(false);
     editor.stage.showMarks();
-    editor.drawState();
   }
 
   async bucket(x, y, erase) {
