@@ -9,6 +9,7 @@ import { bitmap, finished, get, post } from "./server.js";
 import { Stage } from "./stage.js";
 import { Work } from "./work.js";
 
+const smallPixels = 1_000_000; // smaller photographs are repaired as a whole as fast as their visible part
 const sizes = { smallest: 1, largest: 2000 };
 const stored = (name, otherwise) => {
   try { return JSON.parse(localStorage.getItem(`restore-editor-${name}`)) ?? otherwise; } catch { return otherwise; }
@@ -123,7 +124,9 @@ export class Editor {
       if (this.opening !== id) return null;
       if (file.state !== "preparing") return file;
       this.tellPreparing("Opening…");
-      await finished(file.job);
+      await finished(file.job, (job) => {
+        if (this.opening === id && job.progress) this.tellPreparing(`Opening… ${Math.round(100 * job.progress)} %`);
+      });
       if (this.opening !== id) return null;
     }
   }
@@ -297,6 +300,8 @@ export class Editor {
     await this.found.commit();
     await Promise.all([this.mask.settled(), this.recipeSent]);
     if (this.file?.id !== id || this.work.isBusy) return;
+    const { clean_up: cleansUp, correct_fading: correctsFading } = this.recipe.values;
+    if (this.mask.state.empty && !cleansUp && !correctsFading) return say("Nothing is masked yet. Find damage, or paint over it.");
     const started = performance.now();
     const preview = await this.preview(id);
     if (this.file?.id !== id || preview?.state === "cancelled") return;
@@ -315,7 +320,8 @@ export class Editor {
   /** Fill what is in the stage first. Where nothing of that is masked, there is nothing to see yet. */
   async preview(id) {
     const box = this.stage.view.box;
-    if (this.mask.state.empty || box[2] <= box[0] || box[3] <= box[1]) return null;
+    const isSmall = this.file.width * this.file.height < smallPixels;
+    if (isSmall || this.mask.state.empty || box[2] <= box[0] || box[3] <= box[1]) return null;
     let started;
     try {
       started = await post(`/page/files/${id}/preview`, { box });

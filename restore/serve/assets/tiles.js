@@ -27,13 +27,17 @@ export class Tiles {
 
   close() {
     layers.delete(this);
-    for (const cell of this.cells.values()) cell.loading?.abort();
+    for (const cell of this.cells.values()) {
+      cell.loading?.abort();
+      cell.value?.close?.();
+    }
     this.cells.clear();
     this.wanted = [];
   }
 
-  /** Everything is new. What is shown stays until its successor is there. */
+  /** Everything is new, and what failed is tried again. What is shown stays until its successor is there. */
   renew(version) {
+    for (const cell of this.cells.values()) delete cell.failed;
     this.base = version;
     this.changed.clear();
   }
@@ -92,6 +96,7 @@ export class Tiles {
     try {
       const loaded = await bitmap(this.address(level, x, y, version), cell.loading.signal);
       if (layers.has(this)) {
+        cell.value?.close?.();
         cell.value = loaded && this.prepare(loaded);
         cell.version = version;
         this.arrived(level, x, y);
@@ -129,5 +134,8 @@ function forget() {
   const all = [];
   for (const layer of layers) for (const [key, cell] of layer.cells) if (!cell.loading) all.push([cell.used, layer, key]);
   all.sort((a, b) => a[0] - b[0]);
-  for (const [, layer, key] of all.slice(0, count - Math.floor(kept * 0.8))) layer.cells.delete(key);
+  for (const [, layer, key] of all.slice(0, count - Math.floor(kept * 0.8))) {
+    layer.cells.get(key).value?.close?.();
+    layer.cells.delete(key);
+  }
 }
