@@ -70,7 +70,15 @@ def open_folder(
     from restore.serve.app import run
     from restore.serve.page.open import open_page
 
-    settings = ServeSettings(host=host, port=port, token=token_for(host, None), device=device, output=output, work=work)
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        token=token_for(host, None),
+        device=device,
+        output=output,
+        work=work,
+        stop_seconds=5,  # all that is worth keeping is in the work folder
+    )
     page = open_page(opened, settings)
     for line in page.warnings:
         echo(line)

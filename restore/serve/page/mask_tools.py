@@ -74,8 +74,17 @@ def stroke(points: Sequence[Sequence[float]], softness: float, width: int, heigh
             rows = slice(part.top - tile.top, part.bottom - tile.top)
             columns = slice(part.left - tile.left, part.right - tile.left)
             target = covered[x, y][rows, columns]
-            np.maximum(target, _segment(start, end, softness, part), out=target)
+            if start[2] == end[2] and _is_inside(start, end, softness, part):
+                target[:] = 1
+            elif target.min() < 1:
+                np.maximum(target, _segment(start, end, softness, part), out=target)
     return {place: np.asarray(np.rint(values * 255), np.uint8) for place, values in covered.items() if values.max() > 0}
+
+
+def _is_inside(start: Floats, end: Floats, softness: float, part: Box) -> bool:
+    """Whether a piece of one radius covers all pixels of a box: it is convex, so the corners decide."""
+    corners = (Box(x, y, x + 1, y + 1) for x in (part.left, part.right - 1) for y in (part.top, part.bottom - 1))
+    return all(_segment(start, end, softness, corner)[0, 0] == 1 for corner in corners)
 
 
 def _segment(start: Floats, end: Floats, softness: float, part: Box) -> npt.NDArray[np.float32]:
@@ -148,7 +157,7 @@ def polygon(points: Sequence[Sequence[float]], width: int, height: int) -> Tiles
 
 
 def _checked(points: Sequence[Sequence[float]], numbers: int) -> Floats:
-    """The points as an array of rows of so many numbers."""
+    """The points as an array of rows of N numbers."""
     if not 1 <= len(points) <= MAX_POINTS:
         raise RestoreError(f"must be 1 to {MAX_POINTS} points, not {len(points)}", where="points")
     if any(len(point) != numbers for point in points):

@@ -126,33 +126,36 @@ def _add_image_routes(router: APIRouter, session: Session) -> None:
         if job is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(job.wait(), _THUMBNAIL_SECONDS)
-        path = session.workspace.thumbnail(session.workspace.row(file))
+        row = session.workspace.row(file)
+        path = session.workspace.thumbnail(row)
         if not path.is_file():
             return _not_found("there is no thumbnail")
-        return FileResponse(path, media_type="image/jpeg", headers=_FOREVER if v else _FRESH)
+        return FileResponse(path, media_type="image/jpeg", headers=_headers(v, row["revision"]))
 
     @router.get("/files/{file}/tiles/{which}/{level}/{x}/{y}")
     def tile(file: int, which: str, level: int, x: int, y: int, v: str | None = None) -> Response:
         if which not in ("original", "repaired"):
             return _not_found("there are only tiles of original and repaired")
+        row = _known(lambda: session.workspace.row(file))
         data = _known(lambda: session.tiles(file, which)).read(level, x, y)
         if data is None:
             return _not_found("there is no such tile")
-        return Response(data, media_type="image/jpeg", headers=_FOREVER if v else _FRESH)
+        headers = _headers(v, row["original" if which == "original" else "result"])
+        return Response(data, media_type="image/jpeg", headers=headers)
 
     @router.get("/files/{file}/found/{level}/{x}/{y}")
     def found(file: int, level: int, x: int, y: int, v: str | None = None) -> Response:
+        row = _known(lambda: session.workspace.row(file))
         data = _known(lambda: session.probabilities(file)).read(level, x, y)
-        headers = _FOREVER if v else _FRESH
+        headers = _headers(v, row["found"])
         return Response(status_code=204, headers=headers) if data is None else _png(data, headers)
 
     @router.get("/files/{file}/mask/{level}/{x}/{y}")
     def mask_tile(file: int, level: int, x: int, y: int, v: str | None = None) -> Response:
         size = _known(lambda: session.workspace.size(file))
+        revision = session.workspace.row(file)["mask"]
         pixels = session.workspace.masks.reduced(file, level, x, y, size)
-        # A tile is asked for by the state that the page knows; the mask may be further already.
-        current = v is not None and v == str(session.workspace.row(file)["mask"])
-        headers = _FOREVER if current else _FRESH
+        headers = _headers(v, revision if revision == session.workspace.row(file)["mask"] else None)
         return Response(status_code=204, headers=headers) if pixels is None else _png(coverage_png(pixels), headers)
 
     @router.get("/files/{file}/previews/{number}")
@@ -266,6 +269,11 @@ def _known(ask: Callable[[], T]) -> T:
 
 def _changed(change: Callable[[], Change]) -> Json:
     return dict(_known(change).to_dict())
+
+
+def _headers(asked: str | None, revision: int | None) -> dict[str, str]:
+    """Those of an answer that belongs to a revision. The page may ask for one that it knows, and get a later one."""
+    return _FOREVER if asked is not None and asked == str(revision) else _FRESH
 
 
 def _not_found(detail: str) -> Response:

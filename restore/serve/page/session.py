@@ -212,7 +212,10 @@ class Session:
             if path.exists() and row["width"] is not None:
                 continue
             source = self.workspace.original(file) if which == "original" else self.workspace.result(file)[0]
-            params = {"source": str(source), "pyramid": str(path), "max_pixels": self.max_pixels}
+            params = {
+                "source": str(source), "pyramid": str(path), "max_pixels": self.max_pixels,
+                "like": None if which == "original" else str(self.workspace.pyramid(row, "original")),
+            }  # fmt: skip
             return self._submit(
                 "prepare", params, file,
                 worker="decoder", priority=_URGENT, done=self._read_done(file),
@@ -421,6 +424,9 @@ class Session:
         shown = Box(crop.left * scale, crop.top * scale, crop.right * scale, crop.bottom * scale).within(*size)
 
         def done(result: Json) -> Json:
+            for path in folder.glob(f"{file}-*.jpg"):
+                if path != target:
+                    path.unlink(missing_ok=True)
             return {
                 "url": f"/page/files/{file}/previews/{number}", "x": shown.left, "y": shown.top,
                 "width": shown.width, "height": shown.height,
@@ -550,6 +556,7 @@ class Session:
         row = self.workspace.row(file)
         pyramids = self.workspace.work / "pyramids"
         array = None if found is None else found.with_suffix(".npy")
+        is_shown = priority > _BACKGROUND or self.workspace.pyramid(row, "original").exists()
         params = {
             "input": str(self.workspace.original(file)),
             "output": f"{folder}{os.sep}",
@@ -557,9 +564,10 @@ class Session:
             "blank": blank,
             "options": options | {"max_pixels": self.max_pixels},
             "model": self.workspace.recipe(file)["model"],
-            "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles"),
+            # In the background there may be thousands; tiles are made when somebody looks at one that was never open.
+            "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles") if is_shown else None,
             "thumbnail": str(self.workspace.work / "thumbnails" / f"{file}-{revision}.jpg"),
-            "original": str(self.workspace.pyramid(row, "original")),
+            "like": str(self.workspace.pyramid(row, "original")),
             "mask_array": None if array is None else str(array),
             "max_pixels": self.max_pixels,
         }

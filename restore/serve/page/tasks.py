@@ -42,6 +42,7 @@ def prepare(params: Json, report: Report) -> Json:
     Params:
         source, max_pixels: as for `thumbnail`.
         pyramid: the file to write.
+        like: tiles of the same image before its repair, which is shown as bright; None: there are none.
 
     Returns:
         {width, height}.
@@ -50,7 +51,8 @@ def prepare(params: Json, report: Report) -> Json:
 
     report.progress(None, "reading")
     image = _read(params["source"], params["max_pixels"], report)
-    write_pyramid(Path(params["pyramid"]), *shown(image), lambda share: report.progress(share, "preparing"))
+    pixels, gain = shown(image, _gain(params["like"]))
+    write_pyramid(Path(params["pyramid"]), pixels, gain, lambda share: report.progress(share, "preparing"))
     return {"width": image.size[1], "height": image.size[0]}
 
 
@@ -110,8 +112,8 @@ def repair(params: Json, report: Report) -> Json:
     Params:
         input, output, mask, options, model: as for `restore.serve.tasks.fix`; the output is a folder.
         blank: the mask's file is written first: nothing is masked.
-        pyramid, thumbnail: the files to write.
-        original: the tiles of the original, if they are there; None: they are not.
+        pyramid, thumbnail: the files to write; no pyramid where it is None.
+        like: as for `prepare`.
         mask_array: a .npy file that gets the mask that was found; None: no mask was searched for.
         max_pixels: the limit.
 
@@ -121,7 +123,6 @@ def repair(params: Json, report: Report) -> Json:
     from restore.files import write_atomically
     from restore.images import read_mask as read_mask_file
     from restore.serve.page.pyramid import png, shown, write_pyramid, write_thumbnail
-    from restore.serve.page.tiles import TileFile
     from restore.serve.tasks import fix
 
     if params["blank"]:
@@ -130,11 +131,12 @@ def repair(params: Json, report: Report) -> Json:
     result = fix(params, report)
     report.progress(None, "preparing")
     image = _read(result["output"], params["max_pixels"], report)
-    original = params.get("original")
-    gain = None if original is None or not Path(original).exists() else TileFile.open(Path(original)).facts["gain"]
-    pixels, gain = shown(image, gain)
-    write_pyramid(Path(params["pyramid"]), pixels, gain)
-    write_thumbnail(Path(params["thumbnail"]), pixels)
+    if params["pyramid"] is None:
+        write_thumbnail(Path(params["thumbnail"]), shown(_sampled(image))[0])
+    else:
+        pixels, gain = shown(image, _gain(params["like"]))
+        write_pyramid(Path(params["pyramid"]), pixels, gain)
+        write_thumbnail(Path(params["thumbnail"]), pixels)
     if params.get("mask_array") is not None:
         (saved,) = Path(params["options"]["save_masks"]).rglob("*.png")
         mask = read_mask_file(saved, max_pixels=params["max_pixels"])
@@ -206,6 +208,15 @@ def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> De
         job = Job(path, path)
         reason = reason_of(error, job)
         raise TaskFailed(f"{name}: {reason}" if name else reason, code_of(error, job)) from error
+
+
+def _gain(like: str | None) -> float | None:
+    """The brightness by which an image is shown; None: it has not been shown yet."""
+    from restore.serve.page.tiles import TileFile
+
+    if like is None or not Path(like).exists():
+        return None
+    return float(TileFile.open(Path(like)).facts["gain"])
 
 
 def _sampled(image: DecodedImage) -> DecodedImage:

@@ -37,6 +37,9 @@ from restore.serve.page.tiles import level_sizes
 _FOLDERS = ("thumbnails", "pyramids", "found", "results", "masks", "previews")
 _TEMPORARY = ("masks", "previews")
 
+#: What tiles of images may take on the disk when a folder is opened; those that were not used for longest go.
+_PYRAMID_BYTES = 4 << 30
+
 
 class NotFound(RestoreError):
     """What a request names does not exist."""
@@ -242,19 +245,28 @@ class Workspace:
         self.database.run("UPDATE files SET reason = ?, code = ? WHERE id = ?", reason, code, file)
 
     def found(self, file: int, revision: int, fraction: float, facts: dict[str, Any]) -> None:
-        """Damage was searched for."""
-        with self.database.transaction():
-            self.database.run(
-                "UPDATE files SET found = ?, found_fraction = ?, found_facts = ? WHERE id = ?",
-                revision, fraction, json.dumps(facts), file,
-            )  # fmt: skip
+        """Damage was searched for. What was found before goes."""
+        before = self.row(file)
+        self.database.run(
+            "UPDATE files SET found = ?, found_fraction = ?, found_facts = ? WHERE id = ?",
+            revision, fraction, json.dumps(facts), file,
+        )  # fmt: skip
+        if before["found"] is not None:
+            self._remove(self.probabilities(file, before["found"]), self._kept())
 
     def repaired(self, file: int, revision: int, name: str, key: str, notes: list[str]) -> None:
-        """A repair is complete: the file `name` in the folder `result_folder(file, revision)`."""
+        """A repair is complete: the file `name` in the folder `result_folder(file, revision)`. The one before goes."""
+        before = self.row(file)
         self.database.run(
             "UPDATE files SET result = ?, result_name = ?, result_of = ?, result_notes = ?, revision = ? WHERE id = ?",
             revision, name, key, json.dumps(notes), revision, file,
         )  # fmt: skip
+        kept = self._kept()
+        old = before["result"]
+        self._remove(self.thumbnail(before), kept)
+        if old is not None:
+            self._remove(self.result_folder(file, old), kept)
+            self._remove(self.pyramid(before, "repaired"), kept)
 
     # Where files are
 
@@ -430,24 +442,36 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove what no state refers to: what jobs were writing when the server was killed, and older states."""
-        rows = self.database.rows("SELECT * FROM files")
-        facts = self.database.rows("SELECT file, facts FROM operations WHERE facts IS NOT NULL")
+        kept = self._kept()
+        for folder in _FOLDERS:
+            for path in (self.work / folder).iterdir():
+                self._remove(path, set() if folder in _TEMPORARY else kept)
+        room = _PYRAMID_BYTES
+        pyramids = [(path.stat().st_mtime, path.stat().st_size, path) for path in (self.work / "pyramids").iterdir()]
+        for _, size, path in sorted(pyramids, reverse=True):
+            room -= size
+            if room < 0:  # made anew when the image is opened again
+                self._remove(path, set())
+
+    def _kept(self) -> set[str]:
+        """The names of files and folders that some state refers to, one that can be undone or redone among them."""
         kept = set()
-        for row in rows:
+        for row in self.database.rows("SELECT * FROM files"):
             kept |= {self.thumbnail(row).name, f"{row['id']}-original-{row['original']}.tiles"}
             kept |= {f"{row['id']}-repaired-{row['result']}.tiles"}
             kept |= {f"{row['id']}-{row['found']}.tiles", f"{row['id']}-{row['result']}"}
             kept |= {Path(row["ground"]).parts[1]} if row["ground"] else set()
-        for operation in facts:
+        for operation in self.database.rows("SELECT file, facts FROM operations WHERE facts IS NOT NULL"):
+            file = operation["file"]
             for side in json.loads(operation["facts"]).values():
-                file = operation["file"]
                 kept |= {f"{file}-{side['result']}", f"{file}-{side['found']}.tiles", f"{file}-{side['revision']}.jpg"}
                 kept |= {Path(side["ground"]).parts[1]} if side["ground"] else set()
-        for folder in _FOLDERS:
-            for path in (self.work / folder).iterdir():
-                if folder in _TEMPORARY or path.name not in kept:
-                    with suppress(OSError):
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return kept
+
+    def _remove(self, path: Path, kept: set[str]) -> None:
+        if path.name not in kept:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 #: What an operation `ground` changes beside the mask.

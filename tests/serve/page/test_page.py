@@ -89,10 +89,9 @@ class Page:
 
     def open(self, name: str) -> int:
         file = self.id(name)
-        answer = self.client.get(f"/page/files/{file}")
-        if answer.status_code == 202:
+        while (answer := self.client.get(f"/page/files/{file}")).status_code == 202:
             assert self.wait(answer.json()["job"])["state"] == "done"
-        self.get(f"files/{file}")
+        assert answer.status_code == 200, answer.text
         return file
 
     def mask(self, file: int) -> np.ndarray:
