@@ -95,6 +95,7 @@ class Description(Settings):
         channels: of the images that the network takes and gives: 1 for gray; None: 3.
         float_range: (black, white) of the float images that it was trained on; None: not declared.
         needs_mask, multiple, minimum, scale, overlap_px: see `restore.restorers.base.ModelRequirements`.
+        adds_color: see `restore.restorers.base.ModelRequirements`; None: it does not.
         finds: of a detector; None: the network is a restorer.
     """
 
@@ -109,6 +110,7 @@ class Description(Settings):
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)
     overlap_px: int = Field(default=0, ge=0)
+    adds_color: bool | None = None
     finds: DetectorSettings | None = None
 
 

@@ -89,7 +89,8 @@ def fix_image(
 
     Returns:
         The repaired image: an array of the same dtype and number of dimensions, a PIL image, or the bytes of a file of
-        the same format. Bytes are returned as they are if nothing changed.
+        the same format. Bytes are returned as they are if nothing changed. A gray image to which the model adds color
+        has three channels then.
 
     Raises:
         RestoreError: exit code 2: a type or dtype that is not supported, or options and models that do not fit. Exit
@@ -221,11 +222,12 @@ def _decoded(image: Any, options: FixOptions, name: str, *, all_pages: bool) -> 
 
 
 def _as_array(image: DecodedImage, like: np.ndarray) -> np.ndarray:
-    """An image as an array of the dtype and the number of dimensions of another."""
+    """An image as an array of the dtype and the number of dimensions of another; with color, it has three."""
     values = image.pixels
     if image.alpha is not None:
         values = np.concatenate([values, image.alpha[:, :, None]], axis=2)
-    return (values if like.ndim == 3 else values[:, :, 0]).astype(like.dtype, copy=False)
+    flat = like.ndim == 2 and values.shape[2] == 1
+    return (values[:, :, 0] if flat else values).astype(like.dtype, copy=False)
 
 
 def _bytes_of_pil(image: PIL.Image.Image) -> bytes:

@@ -30,12 +30,14 @@ class Page(ABC):
         fading_corrected, filled, cleaned: which steps changed the page.
         fading_estimated: it is known whether the page has faded.
         everywhere: pixels outside the mask change, too.
+        in_color: a model that adds color changed the page, so it is in color now.
         damaged_pixels: the number of pixels that the detector found damaged; None: it did not run.
     """
 
     has_mask = False
     fading_estimated = fading_corrected = filled = cleaned = False
     everywhere = False
+    in_color = False
     damaged_pixels: int | None = None
 
     @property
@@ -189,7 +191,10 @@ class MemoryPage(Page):
         repaired, self._image, self._unblended = self.repaired, None, None
         if repaired is None:
             return source
-        return source.blend(repaired, None if self.everywhere else self.mask, strength=strength)
+        mask = None if self.everywhere else self.mask
+        if self.in_color:
+            return source.in_color().blend(repaired, mask, strength=strength, neutral=False)
+        return source.blend(repaired, mask, strength=strength)
 
 
 def blend(image: FloatArray, repaired: FloatArray, mask: FloatArray) -> FloatArray:

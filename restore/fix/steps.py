@@ -120,7 +120,7 @@ class Steps:
         if not self:
             return True
         model = self.only_model(models)
-        if model is None or model.requirements.scale != 1:
+        if model is None or model.requirements.scale != 1 or model.requirements.adds_color:
             return False
         requirements = model.requirements
         if self.restore and self.masked:
@@ -231,6 +231,7 @@ def fill_holes(
     if crops:
         page.end_holes()
         page.filled = True
+        page.in_color |= restorer.requirements.adds_color
 
 
 def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: OnEvent) -> None:
@@ -249,6 +250,7 @@ def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: O
         on_event=on_event,
     )
     page.end_rows()
+    page.in_color |= restorer.requirements.adds_color
 
 
 def clean_up(page: Page, restorer: Restorer, tile_px: int, spare_clean: bool, on_event: OnEvent) -> None:

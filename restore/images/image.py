@@ -8,7 +8,7 @@ import numpy as np
 
 from restore.images.color import Profile, open_profile
 from restore.images.decoder_output import GUESSED_WHITE
-from restore.images.metadata import tiff
+from restore.images.metadata import png, tiff
 from restore.images.metadata.exif import upright_exif, upright_xmp
 from restore.images.metadata.jpeg import JpegHeader
 from restore.images.stated_colors import StatedColors
@@ -19,7 +19,7 @@ _BLOCK = 1 << 15
 #: the pixel was then replaced, and its old color was the damage.
 _REPLACED = 0.25
 #: Channels that differ by less are equal: lossy formats and conversions round each of them.
-_NEUTRAL = 1.01 / 255
+NEUTRAL = 1.01 / 255
 #: One of this many rows and columns is enough to tell most colored images.
 _SAMPLED = 16
 
@@ -128,6 +128,18 @@ class DecodedImage:
         pixels = _as_type(self._from_unit(values), self.pixels.dtype)
         return replace(self, pixels=pixels, icc=None, stated_colors=None)
 
+    def in_color(self) -> DecodedImage:
+        """The image with three channels, so that a repair can add color; a gray one with a profile becomes sRGB."""
+        if not self.gray:
+            return self
+        if self.icc is None:
+            return replace(self, pixels=np.repeat(self.pixels, 3, axis=2))
+        pixels = _as_type(self._from_unit(self.to_srgb()), self.pixels.dtype)
+        passthrough = self.passthrough
+        if self.format == "png" and self.stated_colors is not None:
+            passthrough = png.without_colors(passthrough)
+        return replace(self, pixels=pixels, icc=None, stated_colors=None, passthrough=passthrough)
+
     def is_neutral(self, mask: np.ndarray | None = None) -> bool:
         """Whether the channels of all pixels are equal, but for rounding: a black-and-white image stored in color.
 
@@ -146,7 +158,7 @@ class DecodedImage:
 
     def _is_neutral(self, pixels: np.ndarray, mask: np.ndarray | None) -> bool:
         # NaN counts as colored.
-        limit = np.float32(_NEUTRAL * (self.white - self.black))
+        limit = np.float32(NEUTRAL * (self.white - self.black))
         close = np.abs(pixels[:, :, 1:] - pixels[:, :, :1].astype(np.float32)) <= limit
         return bool((close if mask is None else close[mask == 0]).all())
 
@@ -239,7 +251,7 @@ class DecodedImage:
         after = before + change
         if neutral and colored:
             # Channels that differ by rounding keep their differences, so that unchanged pixels stay as they are.
-            was_neutral = np.ptp(before, axis=1, keepdims=True) <= np.float32(_NEUTRAL)
+            was_neutral = np.ptp(before, axis=1, keepdims=True) <= np.float32(NEUTRAL)
             after = np.where(was_neutral, before + _mean(change), _mean(after))
         return _as_type(self._from_unit(after), source.dtype)
 

@@ -28,6 +28,7 @@ class ModelRequirements:
         tileable: an output pixel depends only on input pixels within `overlap_px` of it. A restorer that is not
             tileable runs on crops around the holes with generous context.
         overlap_px: measured: how far, in input pixels, a change at a tile's edge is seen.
+        adds_color: it gives color to images without color, so its output for them stays in color.
     """
 
     needs_mask: bool
@@ -38,6 +39,7 @@ class ModelRequirements:
     overlap_px: int = 0
     gray: bool = False
     float_range: tuple[float, float] | None = None
+    adds_color: bool = False
 
     def pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Image and mask (B×C×H×W), extended to the right and below until `multiple` and `minimum` are met."""

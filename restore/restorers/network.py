@@ -115,6 +115,7 @@ def requirements_of(description: Description, model: RestorationNetwork) -> Mode
         overlap_px=description.overlap_px,
         gray=description.channels == 1,
         float_range=description.float_range,
+        adds_color=bool(description.adds_color),
     )
 
 

@@ -202,7 +202,8 @@ def _open_pix2pix(name: str, path: Path, device: torch.device, precision: str) -
     from restore.restorers.network import NetworkRestorer, sha256_of
 
     model = pix2pix_from_state_dict(read_torch_state(path), path)
+    # Nothing is known of its training. As in the original code, the output is what the network makes of the image.
     requirements = ModelRequirements(
-        needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=model.tileable
+        needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=model.tileable, adds_color=True
     )
     return NetworkRestorer(name, model, requirements, "published pix2pix generator", device, precision, sha256_of(path))

@@ -22,6 +22,7 @@ from restore.data.loader import Batch, Source
 from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
+from restore.images.image import NEUTRAL
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
@@ -397,8 +398,19 @@ def describe(
         multiple=model.multiple,
         minimum=model.minimum,
         overlap_px=model.measure_overlap_px(image, mask),
+        adds_color=(config.task == "restoration" and adds_color(validation)) or None,
         finds=finds,
     )
+
+
+def adds_color(validation: list[Batch]) -> bool:
+    """Whether a network learns to add color: no damaged image has any, and most of the clean ones do."""
+
+    def has_color(images: Tensor) -> bool:
+        return bool((images.amax(dim=1) - images.amin(dim=1)).max() > NEUTRAL)
+
+    colored = sum(has_color(batch.clean) for batch in validation)
+    return 2 * colored > len(validation) and not any(has_color(batch.damaged) for batch in validation)
 
 
 def _training_damage(config: TrainConfig) -> str:

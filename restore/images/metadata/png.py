@@ -275,6 +275,11 @@ def with_chunks(
     return data[:end_of_header] + bytes(new) + data[end_of_header:]
 
 
+def without_colors(passthrough: bytes) -> bytes:
+    """`PngHeader.passthrough` without the chunks that define colors."""
+    return b"".join(raw for kind, _, raw, _ in _chunks(bytes(8) + passthrough) if kind not in _COLORS)
+
+
 def with_resolution(passthrough: bytes, dpi: tuple[float, float] | None) -> bytes:
     """`PngHeader.passthrough` with this resolution in Photoshop's resources, if they state one."""
     changed = bytearray()
