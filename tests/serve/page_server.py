@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,3 +93,19 @@ def becomes_true(page: Any, expression: str, seconds: float = 30) -> bool:
 def is_open(page: Any) -> bool:
     """Whether the editor shows a photograph."""
     return becomes_true(page, "!document.getElementById('find').disabled")
+
+
+@contextlib.contextmanager
+def server_process(folder: Path, work: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`restore open FOLDER` as its own process, and its address."""
+    command = [sys.executable, "-m", "restore.cli", "open", str(folder), "--no-browser", "--work", str(work)]
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            address = next(found[0] for line in process.stdout if (found := re.search(r"http://[^\s?]+", line)))
+            yield process, address
+        finally:
+            process.terminate()
+            process.wait(60)

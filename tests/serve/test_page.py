@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.html.browser import chromium, started
-from tests.serve.page_server import OpenFolder, becomes_true, is_open, opened_folder, page_at
+from tests.serve.page_server import OpenFolder, becomes_true, is_open, opened_folder, page_at, server_process
 
 pytest.importorskip("playwright.sync_api", reason="no playwright here")
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -24,8 +24,8 @@ WIDTH, HEIGHT = 200, 140
 MARKER = (120, 30, 9)
 MARKER_COLOR = (0, 220, 40)
 NAMES = (
-    "a.png", "edge.png", "erase.png", "found.png", "keys.png", "offline.png", "pen.png", "polygon.png", "save.png",
-    "touch.png", "zoom.png",
+    "a.png", "edge.png", "erase.png", "found.png", "keys.png", "load.png", "offline.png", "pen.png", "polygon.png",
+    "save.png", "soft.png", "touch.png", "zoom.png",
 )  # fmt: skip
 
 
@@ -580,3 +580,79 @@ def test_find_and_apply_to_all_with_the_detector(browser: Any, tmp_path: Path) -
         page.click("#save")
         assert becomes_true(page, "document.getElementById('saved').textContent.startsWith('Saved to')")
         assert (opened.output / "two.png").is_file()
+
+
+def test_a_soft_stroke_in_hand_looks_like_the_mask_that_comes(browser: Any, opened: OpenFolder) -> None:
+    with editor(browser, opened, "soft.png") as page:
+        assert is_open(page)
+        left, top, scale = image_box(page)
+        set_size(page, 40)
+        for _ in range(6):
+            page.keyboard.press("}")
+        assert page.inner_text("#softness-value") == "60 %"
+        page.mouse.move(left + 40 * scale, top + 100 * scale)
+        page.mouse.down()
+        page.mouse.move(left + 120 * scale, top + 60 * scale, steps=6)
+        page.wait_for_timeout(150)
+        during = screenshot(page)
+        page.mouse.up()
+        mask = painted(page, opened, "soft.png", steps=1)
+        assert {0, 255} < set(np.unique(mask).tolist())
+        page.wait_for_timeout(500)
+        rows = slice(round(top), round(top + HEIGHT * scale))
+        columns = slice(round(left), round(left + WIDTH * scale))
+        difference = np.abs(screenshot(page) - during)[rows, columns]
+        assert difference.max() < 60
+        assert difference.mean() < 2
+
+
+def test_masks_are_loaded_and_saved_as_png(browser: Any, opened: OpenFolder, tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:40, 20:90] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    with editor(browser, opened, "load.png") as page:
+        assert is_open(page)
+        page.set_input_files("#mask-file", tmp_path / "mask.png")
+        assert (painted(page, opened, "load.png", steps=1) == mask).all()
+        with page.expect_download() as download:
+            page.click("#save-mask")
+        assert download.value.suggested_filename == "load.png.mask.png"
+        assert (np.asarray(Image.open(download.value.path())) == mask).all()
+        (tmp_path / "other.png").write_bytes(b"no image")
+        page.set_input_files("#mask-file", tmp_path / "other.png")
+        assert becomes_true(page, "document.getElementById('alerts').textContent.length > 10")
+        assert (opened.mask(opened.id("load.png")) == mask).all()
+        page.complaints[:] = [one for one in page.complaints if "status of 4" not in one]
+
+
+def test_work_is_cancelled(browser: Any, opened: OpenFolder) -> None:
+    with editor(browser, opened, "load.png") as page:
+        assert is_open(page)
+        page.click("#find")
+        page.click("#cancel")
+        assert becomes_true(page, "document.getElementById('work').hidden", 60)
+        assert "Cancelled." in page.inner_text("#messages")
+        assert page.is_enabled("#find")
+
+
+def test_a_page_outlives_its_server(browser: Any, tmp_path: Path) -> None:
+    """The server is killed while a photograph is open. What is painted meanwhile is in the mask of the next server."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    Image.fromarray(photograph()).save(folder / "a.png")
+    with server_process(folder, tmp_path / "work") as (first, address), page_at(browser, address) as page:
+        assert is_open(page), "one photograph opens at once"
+        set_size(page, 6)
+        drag(page, (20, 30), (100, 30))
+        mask_facts = "fetch('/page/files/1').then((r) => r.json()).then((f) => f.mask.undo)"
+        assert becomes_true(page, f"{mask_facts}.then((n) => n === 1)")
+        first.kill()
+        first.wait(30)
+        drag(page, (20, 60), (100, 60))
+        assert becomes_true(page, "document.getElementById('subtitle').textContent.includes('does not answer')")
+        with server_process(folder, tmp_path / "work", port=int(address.rstrip("/").rsplit(":", 1)[1])):
+            assert becomes_true(page, f"{mask_facts}.then((n) => n === 2, () => false)")
+            assert becomes_true(page, "document.getElementById('subtitle').textContent === '200×140'")
+            page.keyboard.press("Control+z")
+            assert becomes_true(page, f"{mask_facts}.then((n) => n === 1)")
+            page.complaints.clear()  # the browser's own, of the requests that failed

@@ -237,12 +237,12 @@ export class Stage {
       context.globalCompositeOperation = "source-in";
       context.fillStyle = context.strokeStyle = this.color;
       context.fillRect(left, top, across, down);
-      this.drawPending(context);
+      this.drawPending(context, box || [0, 0, this.image.width, this.image.height]);
     }
     context.restore();
   }
 
-  drawPending(context) {
+  drawPending(context, box) {
     if (!this.pending.length) return;
     context.setTransform(
       this.view.scale * this.ratio.x, 0, 0, this.view.scale * this.ratio.y, this.view.x * this.ratio.x, this.view.y * this.ratio.y,
@@ -250,7 +250,9 @@ export class Stage {
     context.beginPath();
     context.rect(0, 0, this.image.width, this.image.height);
     context.clip();
-    for (const { shape } of this.pending) if (shape.points.length) shape.draw(context, 1 / (this.view.scale * this.ratio.x));
+    const pixel = 1 / (this.view.scale * this.ratio.x), margin = 3 * pixel;
+    const grown = [box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin];
+    for (const { shape } of this.pending) if (shape.points.length) shape.draw(context, pixel, grown);
   }
 
   /** Strokes leave the list when all tiles in the stage show them. */

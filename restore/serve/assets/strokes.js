@@ -6,20 +6,13 @@ const soft = 6; // steps of a soft edge
 export class Stroke {
   constructor({ softness, erase }) {
     Object.assign(this, { softness, erase, points: [] });
-    this.path = new Path2D(); // through the centers, while the radius stays the same
-    this.isEven = true;
+    this.isEven = true; // the radius has stayed the same
   }
 
   /** @returns {number[]} the box [x0, y0, x1, y1] that has to be drawn again */
   add(x, y, r) {
-    const before = this.points[this.points.length - 1];
+    const before = this.points[this.points.length - 1] || [x, y, r];
     this.points.push([x, y, r]);
-    if (!before) {
-      this.path.moveTo(x, y);
-      this.path.lineTo(x, y);
-      return boxAround([[x, y]], r);
-    }
-    this.path.lineTo(x, y);
     if (r !== before[2]) this.isEven = false;
     return boxAround([[x, y], before], Math.max(r, before[2]));
   }
@@ -28,29 +21,52 @@ export class Stroke {
     return boxAround(this.points, Math.max(...this.points.map((point) => point[2])));
   }
 
-  /** @param {CanvasRenderingContext2D} context  in image coordinates, with the color of the mask */
-  draw(context) {
+  /**
+   * @param {CanvasRenderingContext2D} context  in image coordinates, with the color of the mask
+   * @param {number} pixel  the width of one of the screen
+   * @param {number[]} box  what is drawn again; the rest of a long stroke costs nothing
+   */
+  draw(context, pixel, box) {
     context.globalCompositeOperation = this.erase ? "destination-out" : "source-over";
-    if (!this.softness) return this.drawAt(context, 1, 1);
-    // From the rim inwards: every step raises the coverage to its own share.
+    const segments = this.segmentsIn(box);
+    if (!segments.length) return;
+    // From the rim of a soft edge inwards: every step raises the coverage to its own share.
+    const steps = this.softness ? soft : 1;
     let reached = 0;
-    for (let step = 1; step <= soft; step++) {
-      const coverage = step / soft;
-      this.drawAt(context, 1 - (this.softness * (step - 0.5)) / soft, 1 - (1 - coverage) / (1 - reached || 1));
+    for (let step = 1; step <= steps; step++) {
+      const coverage = step / steps;
+      context.globalAlpha = 1 - (1 - coverage) / (1 - reached);
+      this.drawAt(context, segments, this.softness ? 1 - (this.softness * (step - 0.5)) / steps : 1);
       reached = coverage;
     }
+    context.globalAlpha = 1;
   }
 
-  drawAt(context, share, alpha) {
-    context.globalAlpha = alpha;
-    if (this.isEven) {
-      context.lineWidth = Math.max(2 * this.points[0][2] * share, 1e-3);
-      context.lineCap = context.lineJoin = "round";
-      context.stroke(this.path);
-    } else {
-      context.fill(capsules(this.points, share), "nonzero");
+  /** The pieces [from, to] that reach into a box. */
+  segmentsIn([x0, y0, x1, y1]) {
+    const found = [];
+    for (let at = 0; at < this.points.length; at++) {
+      const to = this.points[at], from = this.points[Math.max(at - 1, 0)], r = Math.max(from[2], to[2]);
+      const reaches =
+        Math.max(from[0], to[0]) + r >= x0 && Math.min(from[0], to[0]) - r <= x1 &&
+        Math.max(from[1], to[1]) + r >= y0 && Math.min(from[1], to[1]) - r <= y1;
+      if (reaches) found.push([from, to]);
     }
-    context.globalAlpha = 1;
+    return found;
+  }
+
+  drawAt(context, segments, share) {
+    if (!this.isEven) return context.fill(capsules(segments, share), "nonzero");
+    context.lineWidth = Math.max(2 * this.points[0][2] * share, 1e-3);
+    context.lineCap = context.lineJoin = "round";
+    context.beginPath();
+    let end = null;
+    for (const [from, to] of segments) {
+      if (from !== end) context.moveTo(from[0], from[1]);
+      context.lineTo(to[0], to[1]);
+      end = to;
+    }
+    context.stroke();
   }
 }
 
@@ -105,22 +121,22 @@ function boxAround(points, margin) {
 }
 
 /** Circles and the trapezoids between them, all in the same sense, so that together they fill without gaps. */
-function capsules(points, share) {
+function capsules(segments, share) {
   const path = new Path2D();
-  points.forEach(([x, y, radius], at) => {
-    const r = radius * share;
-    path.moveTo(x + r, y);
-    path.arc(x, y, r, 0, 2 * Math.PI);
-    if (!at) return;
-    const [x0, y0, before] = points[at - 1], r0 = before * share;
+  for (const [[x0, y0, before], [x, y, radius]] of segments) {
+    const r0 = before * share, r = radius * share;
+    for (const [cx, cy, cr] of [[x0, y0, r0], [x, y, r]]) {
+      path.moveTo(cx + cr, cy);
+      path.arc(cx, cy, cr, 0, 2 * Math.PI);
+    }
     const length = Math.hypot(x - x0, y - y0);
-    if (length < 1e-6) return;
+    if (length < 1e-6) continue;
     const [nx, ny] = [(y0 - y) / length, (x - x0) / length];
     path.moveTo(x0 - nx * r0, y0 - ny * r0);
     path.lineTo(x - nx * r, y - ny * r);
     path.lineTo(x + nx * r, y + ny * r);
     path.lineTo(x0 + nx * r0, y0 + ny * r0);
     path.closePath();
-  });
+  }
   return path;
 }
