@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LOSS_WEIGHTS = (
+    "loss.pixel_weight",
+    "loss.hole_weight",
+    "loss.gradient",
+    "loss.frequency",
+    "loss.ms_ssim",
+    "loss.adversarial_weight",
+    "loss.adversarial_start",
+    "loss.gradient_penalty",
+    "loss.r1",
+    "loss.r1_interval",
+    "loss.feature_matching",
+    "loss.perceptual_weight",
+    "loss.positive_weight",
+    "loss.dice_weight",
+)
+"""Weights of the terms of the loss, and when and how often they count. A stage may set them, too."""
+
 MAY_CHANGE = (
     # How and where the run is computed. The weights are equal up to rounding.
     "out",
@@ -38,21 +56,8 @@ MAY_CHANGE = (
     "collapse",
     "optimizer",
     "ema",
-    "loss.pixel_weight",
-    "loss.hole_weight",
-    "loss.gradient",
-    "loss.frequency",
-    "loss.ms_ssim",
-    "loss.adversarial_weight",
-    "loss.adversarial_start",
-    "loss.gradient_penalty",
-    "loss.r1",
-    "loss.r1_interval",
-    "loss.feature_matching",
-    "loss.perceptual_weight",
+    *LOSS_WEIGHTS,
     "loss.perceptual_weights",
-    "loss.positive_weight",
-    "loss.dice_weight",
 )
 """Keys, or sections of keys, that may change when a run resumes. Each change is logged.
 

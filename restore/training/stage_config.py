@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from restore.config import Settings
+from restore.training.resume_keys import LOSS_WEIGHTS
 
 STAGE_KEYS = (
     "data.patch",
@@ -18,20 +19,7 @@ STAGE_KEYS = (
     "grad_accumulation",
     "ema",
     "optimizer",
-    "loss.pixel_weight",
-    "loss.hole_weight",
-    "loss.gradient",
-    "loss.frequency",
-    "loss.ms_ssim",
-    "loss.adversarial_weight",
-    "loss.adversarial_start",
-    "loss.gradient_penalty",
-    "loss.r1",
-    "loss.r1_interval",
-    "loss.feature_matching",
-    "loss.perceptual_weight",
-    "loss.positive_weight",
-    "loss.dice_weight",
+    *LOSS_WEIGHTS,
 )
 """Keys, or sections of keys, that a stage may set."""
 

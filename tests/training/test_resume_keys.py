@@ -13,11 +13,12 @@ from restore.degradations.overlay import _shapes
 from restore.errors import RestoreError
 from restore.images import write_png
 from restore.training import loop as loop_module
-from restore.training.config import TrainConfig
+from restore.training.config import LossConfig, TrainConfig
 from restore.training.loop import TrainCallbacks, train
 from restore.training.resume import find_changes, resolved
-from restore.training.resume_keys import FIXED, IMAGE_KEYS, MAY_CHANGE
+from restore.training.resume_keys import FIXED, IMAGE_KEYS, LOSS_WEIGHTS, MAY_CHANGE
 from restore.training.run_dir import RunFolder
+from restore.training.stage_config import STAGE_KEYS
 from tests.training.test_loop import SMALL_NET, config
 
 SHORT = {"total_steps": 2, "log_every": 1, "validate_every": 1, "save_every": 1, "loss": {}}
@@ -29,6 +30,12 @@ def logged(out: Path) -> list[dict]:
 
 def test_every_key_of_the_lists_exists() -> None:
     assert {*MAY_CHANGE, *FIXED, *IMAGE_KEYS} <= set(known_keys(TrainConfig))
+
+
+def test_every_number_of_the_loss_may_change_on_resume_and_in_a_stage() -> None:
+    numbers = {f"loss.{name}" for name, field in LossConfig.model_fields.items() if field.annotation in (int, float)}
+    assert set(LOSS_WEIGHTS) == numbers
+    assert set(LOSS_WEIGHTS) <= set(MAY_CHANGE) & set(STAGE_KEYS)
 
 
 def test_rates_length_and_validation_may_change_and_each_change_is_logged(clean: Path, tmp_path: Path) -> None:
