@@ -203,6 +203,15 @@ class FixOptions(BatchOptions):
             "What to repair",
         ),
     ] = "stored"
+    pix2pix_dropout: Annotated[
+        int | None,
+        Option(
+            "Keep the dropout of a pix2pix --model on, as the original code tests; N seeds it. Default: off.",
+            "What to repair",
+            0,
+            metavar="N",
+        ),
+    ] = None
     strength: Annotated[
         float, Option("Blend between the original (0) and the repair (1).", "What to repair", 0, 1, metavar="X")
     ] = 1.0

@@ -76,18 +76,18 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
     if model is None or isinstance(model, str | os.PathLike):
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
         opened = open_restorers(name, device=device, precision=precision)
-        if options.pix2pix_batch_norm == "instance":
-            for restorer in opened:
-                _use_image_statistics(restorer)
+        for restorer in opened:
+            _as_original_pix2pix(restorer, options)
         if options.cleans_up:
             cleaners = open_restorers("photo", device=device, precision=precision)
     else:
-        if options.pix2pix_batch_norm == "instance":
-            raise RestoreError(
-                "needs a model by name or path, because an open one would change",
-                where="--pix2pix-batch-norm",
-                hint="call `model.network.use_image_statistics()` yourself",
-            )
+        for option, asked, method in _pix2pix_options(options):
+            if asked:
+                raise RestoreError(
+                    "needs a model by name or path, because an open one would change",
+                    where=option,
+                    hint=f"call `model.network.{method}` yourself",
+                )
         opened = model if isinstance(model, list | tuple) else [model]
         for one in opened:
             if not isinstance(one, Restorer | Models):
@@ -110,20 +110,39 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
     return models
 
 
-def _use_image_statistics(restorer: Restorer) -> None:
-    """Make a pix2pix network normalize by each image.
+def _pix2pix_options(options: FixOptions) -> list[tuple[str, bool, str]]:
+    """The options of pix2pix networks, whether they are given, and the method of the network that each calls."""
+    seed = options.pix2pix_dropout
+    return [
+        ("--pix2pix-batch-norm", options.pix2pix_batch_norm == "instance", "use_image_statistics()"),
+        ("--pix2pix-dropout", seed is not None, f"use_dropout({seed})"),
+    ]
+
+
+def _as_original_pix2pix(restorer: Restorer, options: FixOptions) -> None:
+    """Make a pix2pix network normalize by each image, or drop activations, if the options say so.
 
     Raises:
         RestoreError: it is no pix2pix network, or has no batch norm.
     """
+    if not any(asked for _, asked, _ in _pix2pix_options(options)):
+        return
     from restore.models.pix2pix import Pix2Pix
 
-    if not isinstance(restorer.network, Pix2Pix) or not restorer.network.use_image_statistics():
+    network = restorer.network
+    by_image, seed = options.pix2pix_batch_norm == "instance", options.pix2pix_dropout
+    if by_image and not (isinstance(network, Pix2Pix) and network.use_image_statistics()):
         raise RestoreError(
             f"{restorer.name} is not a pix2pix network with batch norm",
             where="--pix2pix-batch-norm",
             hint="leave it out",
         )
+    if seed is not None:
+        if not isinstance(network, Pix2Pix):
+            raise RestoreError(
+                f"{restorer.name} is not a pix2pix network", where="--pix2pix-dropout", hint="leave it out"
+            )
+        network.use_dropout(seed)
 
 
 def run_fix(

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
+from restore.hashed_random import field_uniform
+from restore.hashed_random import key as random_key
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the reference turns images gray for one input channel
+_DROPOUT_DEPTH = 4  # from this depth on there is dropout, except in the innermost block
 
 
 class Pix2Pix(RestorationNetwork):
@@ -65,7 +68,9 @@ class Pix2Pix(RestorationNetwork):
         widths = [ngf * min(2**depth, 8) for depth in range(num_downs)]
         block = _Block(widths[-2], widths[-1], None, norm, upsampling)
         for depth in range(num_downs - 2, 0, -1):
-            block = _Block(widths[depth - 1], widths[depth], block, norm, upsampling, dropout=dropout and depth >= 4)
+            block = _Block(
+                widths[depth - 1], widths[depth], block, norm, upsampling, dropout=dropout and depth >= _DROPOUT_DEPTH
+            )
         self.model = _Outermost(input_nc, output_nc, ngf, block, norm == "instance", upsampling)
 
     @classmethod
@@ -94,6 +99,18 @@ class Pix2Pix(RestorationNetwork):
                     setattr(parent, name, by_image)
                     found = True
         return found
+
+    def use_dropout(self, seed: int) -> None:
+        """From now on, drop activations as in training, which is what the reference code does when it tests.
+
+        Half of the values behind the transposed convolutions from depth 4 on become zero, all others twice as large.
+        Which ones follows from the seed and the size of the image alone.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, _Block)]
+        for depth, block in enumerate(blocks[:-1], start=1):
+            if depth >= _DROPOUT_DEPTH:
+                layers = [layer for layer in block.model if not isinstance(layer, (nn.Dropout, _SeededDropout))]
+                block.model = nn.Sequential(*layers, _SeededDropout(random_key(seed, depth)))
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
@@ -188,6 +205,19 @@ def _shape(value: object) -> tuple[int, ...] | None:
 def _first_few(keys: list[str], count: int = 4) -> str:
     more = f" and {len(keys) - count} more" if len(keys) > count else ""
     return ", ".join(keys[:count]) + more
+
+
+class _SeededDropout(nn.Module):
+    """Dropout of one half whose choice is the same for every image of a size."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[1:]
+        drawn = field_uniform(torch.tensor([self.seed]), 0, (channels, height, width), x.device)
+        return x * (drawn < 0.5).to(x.dtype) * 2
 
 
 class _Outermost(nn.Module):

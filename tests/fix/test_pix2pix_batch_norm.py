@@ -1,4 +1,4 @@
-"""`--pix2pix-batch-norm`: the statistics of a pix2pix network."""
+"""`--pix2pix-batch-norm` and `--pix2pix-dropout`: a pix2pix network as the original code tests it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,37 @@ def test_other_networks_are_refused(model: str, tmp_path: Path) -> None:
         open_models(model, FixOptions(pix2pix_batch_norm="instance", device="cpu"))
 
 
-def test_an_open_network_is_not_changed(weights: Path) -> None:
+CHANGES = ({"pix2pix_batch_norm": "instance"}, {"pix2pix_dropout": 0})
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_open_network_is_not_changed(weights: Path, change: dict[str, object]) -> None:
     (models,) = open_models(weights, FixOptions(device="cpu"))
     with pytest.raises(RestoreError, match="needs a model by name or path"):
-        open_models(models, FixOptions(pix2pix_batch_norm="instance", device="cpu"))
+        open_models(models, FixOptions(**change, device="cpu"))
+
+
+def test_dropout_follows_from_the_seed_alone(tmp_path: Path) -> None:
+    network = Pix2Pix(num_downs=7, ngf=4)
+    init_weights(network, torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "a_net_G.pth")
+    (tmp_path / "in").mkdir()
+    for name, seed in (("x", 0), ("y", 1)):
+        image = np.random.default_rng(seed).integers(0, 256, (128, 128, 3), np.uint8)
+        write_png(tmp_path / "in" / f"{name}.png", image)
+
+    def fixed(out: str, seed: int | None, what: str = "in") -> np.ndarray:
+        options = FixOptions(pix2pix_dropout=seed, pix2pix_batch_norm="instance", device="cpu", precision="fp32")
+        fix_folder(tmp_path / what, tmp_path / out, tmp_path / "a_net_G.pth", options=options)
+        return read_rgb8(tmp_path / out / "y.png")
+
+    without, one, other = fixed("none", None), fixed("one", 1), fixed("two", 2)
+    assert not np.array_equal(without, one)
+    assert not np.array_equal(one, other)
+    (tmp_path / "in" / "x.png").unlink()
+    assert np.array_equal(fixed("alone", 1), one), "neither the other image nor the moment counts"
+
+
+def test_other_networks_have_no_dropout() -> None:
+    with pytest.raises(RestoreError, match="is not a pix2pix network"):
+        open_models("photo", FixOptions(pix2pix_dropout=0, device="cpu"))

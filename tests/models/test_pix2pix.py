@@ -260,3 +260,20 @@ def test_with_image_statistics_it_gives_what_the_reference_gives_in_training_mod
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(found, stored, atol=1e-2)
     assert not Pix2Pix(num_downs=5, ngf=4, norm="instance").use_image_statistics()
+
+
+@pytest.mark.parametrize("num_downs", [5, 7, 8])
+def test_dropout_is_where_the_reference_has_it_and_keeps_the_mean(num_downs):
+    reference = Pix2Pix(num_downs=num_downs, ngf=2, dropout=True)
+    places = [name for name, layer in reference.named_modules() if isinstance(layer, torch.nn.Dropout)]
+    assert len(places) == num_downs - 5
+    for network in (Pix2Pix(num_downs=num_downs, ngf=2, dropout=False), reference.eval()):
+        network.use_dropout(3)
+        network.use_dropout(4)
+        layers = {name: layer for name, layer in network.named_modules() if type(layer).__name__ == "_SeededDropout"}
+        assert list(layers) == places
+        for layer in layers.values():
+            out = layer(torch.ones(1, 8, 32, 32))
+            assert set(out.unique().tolist()) == {0.0, 2.0}
+            assert out.mean() == pytest.approx(1, abs=0.05)
+            assert torch.equal(out, layer(torch.ones(2, 8, 32, 32))[1:])
