@@ -14,7 +14,10 @@ line. On a CPU each measurement runs in its own process, and the two loops alter
 printed. Without FOLDER, images are cut from the photographs that come with scikit-image. Prints Markdown.
 
 Parts: `models` (batch 1, 8, on a GPU 64), `growth` (batch, patch, number of images), `live` (a step with new images and
-degradations over one with a repeated batch, alternating within one process).
+degradations over one with a repeated batch, alternating within one process); on a CPU also `load`: a step beside none,
+one and two busy processes, over the time that the fair share of the processors takes. With n processors and b busy
+processes, the fair share is n - b processors, but at least n / (b + 1); its time is that of so many threads on a quiet
+machine. `load` is only right on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -43,8 +46,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from restore.data.loader import BatchStream
 from restore.degradations import Degradation, key
-from restore.devices import pick_device
+from restore.devices import pick_device, usable_cpus
 from restore.images import find_images
+from restore.training.compute import choose_settings
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.cuda_graph import make_stepper
 from restore.training.dry_run import StepBenchmark, synchronize
@@ -56,12 +60,15 @@ from restore.training.setup import (
     open_damage,
     open_data,
     open_fabric,
-    set_precision,
 )
 from restore.training.step import StepContext
 
 PATCH = {"pix2pix": 256, "unet": 128}
 LOG_EVERY = {"cpu": 1, "cuda": 20}
+#: What every command sets at its start (`restore/cli/main.py`).
+COMMAND = {
+    "GOMP_SPINCOUNT": "1000", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)
+}  # fmt: skip
 
 
 class Enough(Exception):
@@ -202,14 +209,14 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
     """A step with live images and damage over one with a repeated batch, in turn, several times each."""
     fabric = open_fabric(config)
     device = fabric.device
-    precision = set_precision(config, device)
     generator, discriminator = build_networks(config)
+    compute = choose_settings(config, fabric, generator)
     source, _ = open_data(config, generator, device, lambda line: None)
-    context = StepContext(fabric, config.loss, precision, generator.takes_mask, config.discriminator.augment)
-    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
+    context = StepContext(fabric, config.loss, compute.precision, generator.takes_mask, config.discriminator.augment)
+    g = make_trainable(generator, fabric, config, compute, is_discriminator=False)
     d = None
     if discriminator is not None:
-        d = make_trainable(discriminator, fabric, config, precision, is_discriminator=True)
+        d = make_trainable(discriminator, fabric, config, compute, is_discriminator=True)
     benchmark = StepBenchmark(config, source, context, g, d, Ema(generator, config.ema), config.data.batch)
     with BatchStream(source, seed=0, start=0, count=config.data.batch) as stream:
         make_step = make_stepper(context, device, cuda_graph=config.cuda_graph, paused=stream.paused)
@@ -272,12 +279,29 @@ def subset(folder: Path, images: int) -> Path:
 
 
 def apart(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> dict[str, float]:
-    """One measurement in a process of its own."""
+    """One measurement in a process of its own, beside `busy` others."""
+    cell = dict(cell)
     call = [sys.executable, __file__, str(folder), "--device", device, "--seconds", str(seconds)]
-    done = subprocess.run([*call, "--cell", json.dumps(cell)], capture_output=True, text=True, check=False)
+    environment = os.environ | ({} if cell["kind"] == "usual" else COMMAND)
+    with beside(cell.pop("busy", 0)):
+        done = subprocess.run(
+            [*call, "--cell", json.dumps(cell)], capture_output=True, text=True, check=False, env=environment
+        )
     if done.returncode:
         raise RuntimeError(f"{cell}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def beside(busy: int) -> Iterator[None]:
+    """So many processes that each keep a processor busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def several(
@@ -356,6 +380,8 @@ def report(folder: Path, device: str, seconds: float, rounds: int, parts: set[st
         kinds += [cell | {"kind": "ours", "compile": True}] if compiled else []
         found = several(kinds, folder, device, seconds, rounds)
         print(row(label, found[0], found[1], (found[2] if compiled else {}) if cuda else None), flush=True)
+    if "load" in parts and not cuda:
+        report_load(folder, seconds, rounds)
     if "live" in parts:
         print(
             "\n| model, batch | live images/s | live step over one with a repeated batch |\n|---|---|---|", flush=True
@@ -368,6 +394,23 @@ def report(folder: Path, device: str, seconds: float, rounds: int, parts: set[st
                 print(f"| {model}, {batch} | {figures} |", flush=True)
 
 
+def report_load(folder: Path, seconds: float, rounds: int) -> None:
+    """Measure and print steps beside busy processes."""
+    print(
+        "\n| unet, 4 × 96²: busy processes | s per step | with the fair share | ratio |\n|---|---|---|---|", flush=True
+    )
+    cell = {"kind": "ours", "model": "unet", "batch": 4, "patch": 96}
+    cpus = usable_cpus()
+    shares = [max(cpus - busy, cpus / (busy + 1)) for busy in (0, 1, 2)]
+    counts = sorted({max(1, int(share)) for share in shares})
+    cells = [cell | {"threads": count} for count in counts] + [cell | {"busy": busy} for busy in (0, 1, 2)]
+    steps = [4 / found["images_per_second"] for found in several(cells, folder, "cpu", seconds, rounds)]
+    alone = dict(zip(counts, steps))
+    for busy, share, step in zip((0, 1, 2), shares, steps[len(counts) :]):
+        fair = alone[max(1, int(share))] / min(1, share)
+        print(f"| {busy} | {step:.3f} | {fair:.3f} | {step / fair:.2f} |", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -375,7 +418,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, help="of each measurement after the warm-up (CPU 12, GPU 2)")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is repeated, in turn")
-    parser.add_argument("--only", nargs="+", choices=("models", "growth", "live"))
+    parser.add_argument("--only", nargs="+", choices=("models", "growth", "live", "load"))
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = str(pick_device(args.device))
@@ -390,7 +433,7 @@ def main() -> None:
             sample_pictures(folder)
         else:
             folder.symlink_to(args.folder.resolve())
-        report(folder, device, seconds, args.rounds, set(args.only or ("models", "growth", "live")))
+        report(folder, device, seconds, args.rounds, set(args.only or ("models", "growth", "live", "load")))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ from restore import devices
 from restore.devices import (
     free_memory,
     free_ram,
+    idle_cpus,
     installed_ram,
     is_out_of_memory,
     limit_threads,
     pick_devices,
     restored_cuda_flags,
+    restored_threads,
+    threads_for_load,
     usable_cpus,
 )
 from restore.errors import RestoreError
@@ -90,6 +93,58 @@ def test_the_network_gets_no_more_threads_than_there_are_processors(monkeypatch:
         assert torch.get_num_threads() == 3, "what the user has set lower stays"
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("most", "idle", "threads"),
+    [
+        (2, 2.0, 2),
+        (2, 1.6, 2),
+        (2, 1.1, 1),
+        (2, 0.0, 1),
+        (1, 0.0, 1),
+        (8, 5.2, 5),
+        (8, 0.3, 4),
+        (8, 14.0, 8),
+        (8, None, 8),
+    ],
+)
+def test_training_takes_idle_processors_and_at_least_half(
+    monkeypatch: pytest.MonkeyPatch, most: int, idle: float | None, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(devices, "usable_cpus", lambda: most)
+    monkeypatch.setattr(devices, "idle_cpus", lambda: idle)
+    with restored_threads():
+        torch.set_num_threads(8)
+        assert threads_for_load() == threads
+        monkeypatch.setenv("OMP_NUM_THREADS", str(most))
+        assert threads_for_load() == most, "what the user has set wins"
+        torch.set_num_threads(1)
+        assert threads_for_load() == 1, "what the user has set lower stays"
+
+
+def test_idle_processors_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "stat"
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def write(*rows: tuple[int, int]) -> None:
+        lines = [
+            f"cpu{number} 900 50 {70 + idle} {idle} {waiting} 4 4 4 0 0" for number, (idle, waiting) in enumerate(rows)
+        ]
+        file.write_text("\n".join(["cpu  1 2 3 999999 5 6 7 8 0 0", *lines, "intr 12345", "cpus 3"]) + "\n")
+
+    clock = iter([10.0, 10.5, 11.0])
+    monkeypatch.setattr(devices, "_STAT", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(clock))
+    write((1000, 10), (0, 0), (2000, 0))
+    # The first was idle for all of the half second, or waited for a disk; the third for a fifth of it.
+    later = [(1000 + ticks // 4, 10 + ticks // 4), (5000, 0), (2000 + ticks // 10, 0)]
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: write(*later))
+    assert idle_cpus() == pytest.approx(1.2)
+    monkeypatch.setattr(devices, "_STAT", tmp_path / "none")
+    assert idle_cpus() is None
 
 
 GIB = 2**30

@@ -87,7 +87,9 @@ def bench(
     from restore.benchmark.report import header_and_rows, table_lines, write_tables
     from restore.benchmark.run import run_bench
     from restore.benchmark.sheets import write_bench_page, write_sheets
+    from restore.devices import limit_threads
 
+    limit_threads()
     for line in plan.warnings:
         echo(line)
     for skipped in plan.skipped:

@@ -106,9 +106,11 @@ def evaluate(
 
         check_page_folder(html_report, inputs=inputs)
 
+    from restore.devices import limit_threads
     from restore.evaluation.scoring import score_folders
     from restore.evaluation.tables import report_tables
 
+    limit_threads()
     with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,

@@ -285,7 +285,12 @@ class TrainConfig(Settings):
     """
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Number format of the networks. Use fp32 if steps are skipped or results are compared. tf32: float32 with fast
-    matrix products, on NVIDIA GPUs. auto: bf16 if the device is fast at it, fp16 on other NVIDIA GPUs, else fp32.
+    matrix products, on NVIDIA GPUs. auto: on a GPU bf16 if it is fast at it, fp16 on other NVIDIA GPUs, else fp32; on a
+    CPU fp32 or bf16, by timing both when the run begins.
+    """
+    threads: int | None = Field(None, ge=1)
+    """Threads of the networks on a CPU. null: OMP_NUM_THREADS; without it, one for each processor that other programs
+    leave idle when the run begins, at least half of all. Set it, and `precision`, to repeat a run bit for bit.
     """
     data: DataConfig
     """Training images, and how crops are taken from them. Set this first."""

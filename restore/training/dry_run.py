@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from restore.data.build import format_bytes
 from restore.data.layout import as_rgb
 from restore.data.loader import Batch, BatchStream, Source
-from restore.devices import is_out_of_memory, restored_cuda_flags
+from restore.devices import is_out_of_memory, restored_cuda_flags, restored_threads
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, make_folder
 from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
+from restore.training.compute import ComputeSettings, choose_settings
 from restore.training.config import TrainConfig
 from restore.training.cuda_graph import Step, make_stepper
 from restore.training.draws import draw, fresh_d_batches
@@ -38,7 +39,6 @@ from restore.training.setup import (
     open_data,
     open_fabric,
     set_learning_rates,
-    set_precision,
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
 from restore.training.step import StepContext, TrainableNetwork, discriminator_input, train_step
@@ -69,6 +69,7 @@ class Preview:
 
 
 @restored_cuda_flags()
+@restored_threads()
 def preview(
     config: TrainConfig, on_event: Callable[[str], None] = lambda line: None, *, lr_finder: bool = False
 ) -> Preview:
@@ -90,15 +91,16 @@ def preview(
     alone = config.model_copy(update={"devices": 1, "nodes": 1})
     fabric = open_fabric(alone)
     device = fabric.device
-    precision = set_precision(config, device)
     generator, discriminator = build_networks(config, on_event=on_event)
+    compute = choose_settings(alone, fabric, generator, on_event)
+    precision = compute.precision
     source, validation = open_data(config, generator, device, on_event)
     validator = open_validator(config, precision, device, on_event)
     context = make_step_context(config, fabric, precision, generator)
-    g = make_trainable(generator, fabric, alone, precision, is_discriminator=False)
+    g = make_trainable(generator, fabric, alone, compute, is_discriminator=False)
     d = None
     if discriminator is not None:
-        d = make_trainable(discriminator, fabric, alone, precision, is_discriminator=True)
+        d = make_trainable(discriminator, fabric, alone, compute, is_discriminator=True)
 
     share = config.data.batch // processes
     batch = source.batch(config.seed, 0, min(share, _SHOWN_IMAGES))
@@ -139,7 +141,7 @@ def preview(
         f"a batch, damaged | mask | clean: {printable(image)}",
     ]
     if lr_finder:
-        facts.append(_find_rate(config, source, context, fabric, precision))
+        facts.append(_find_rate(config, source, context, fabric, compute))
     text = yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)
     return Preview(text, facts, image, seconds)
 
@@ -167,11 +169,13 @@ def _stage_cost(
     return seconds, f"{seconds_with_d:.3g} s per step of {share} × {now.data.patch}²{before_d}"
 
 
-def _find_rate(config: TrainConfig, source: Source, context: StepContext, fabric: Fabric, precision: str) -> str:
+def _find_rate(
+    config: TrainConfig, source: Source, context: StepContext, fabric: Fabric, compute: ComputeSettings
+) -> str:
     """A line about the learning rates at which the loss of G alone falls; the curve is drawn into the run's folder."""
     assert config.out is not None
     generator, _ = build_networks(config)  # the measured steps have changed the other one
-    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
+    g = make_trainable(generator, fabric, config, compute, is_discriminator=False)
     with BatchStream(source, seed=config.seed, start=0, count=config.data.batch) as stream:
         found = rising_rates(g, stream.__next__, config.grad_accumulation, context)
     curve = config.out / "lr_finder.png"

@@ -16,11 +16,12 @@ import torch
 from lightning_fabric import Fabric
 
 from restore.checkpoints import save_weights
-from restore.devices import restored_cuda_flags
+from restore.devices import restored_cuda_flags, restored_threads
 from restore.errors import RestoreError
 from restore.hashed_random import key
 from restore.models.registry import count_parameters
 from restore.training.collapse_monitor import CollapseMonitor
+from restore.training.compute import choose_settings
 from restore.training.config import TrainConfig
 from restore.training.distributed import any_rank, mean_over_processes, on_rank_zero, sync_buffers
 from restore.training.draws import draw, fresh_d_batches
@@ -37,7 +38,6 @@ from restore.training.setup import (
     make_trainable,
     open_data,
     open_fabric,
-    set_precision,
 )
 from restore.training.stages import Stages
 from restore.training.step import TrainableNetwork
@@ -83,6 +83,7 @@ class Result:
 
 
 @restored_cuda_flags()
+@restored_threads()
 def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Result:
     """Start a run, or resume it from the state in its folder.
 
@@ -107,26 +108,27 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
 def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallbacks | None) -> Result:
     # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
     device, leads = fabric.device, fabric.is_global_zero
-    precision = set_precision(config, device)
     callbacks = callbacks if callbacks is not None and leads else TrainCallbacks()
 
     # Networks, images, and the fixed validation set.
     generator, discriminator = build_networks(
         config, use_init=not RunFolder.has_state(out), on_event=callbacks.on_event
     )
+    compute = choose_settings(config, fabric, generator, callbacks.on_event)
+    precision = compute.precision
     source, validation = open_data(config, generator, device, callbacks.on_event)
     validator = open_validator(config, precision, device, callbacks.on_event)
     context = make_step_context(config, fabric, precision, generator)
-    g = make_trainable(generator, fabric, config, precision, is_discriminator=False)
+    g = make_trainable(generator, fabric, config, compute, is_discriminator=False)
     d = None
     if discriminator is not None:
-        d = make_trainable(discriminator, fabric, config, precision, is_discriminator=True)
+        d = make_trainable(discriminator, fabric, config, compute, is_discriminator=True)
     trained = [g] if d is None else [g, d]
     ema = Ema(generator, config.ema, from_trained=config.init is not None)
 
     with on_rank_zero(fabric, lambda: RunFolder(out)) or Follower(out) as run:
         # Resume from the state in the folder.
-        changes = on_rank_zero(fabric, lambda: run.check(config)) or []
+        changes = on_rank_zero(fabric, lambda: run.check(config, compute)) or []
         parts: dict[str, Savable] = {"g": g.network, "g_optimizer": g.optimizer, "g_scaler": g.scaler, "ema": ema.model}
         if g.kernels is not None:
             parts["g_kernels"] = g.kernels.optimizer

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "nodes",
     "timeout_minutes",
     "precision",
+    "threads",
     "compile",
     "cuda_graph",
     "grad_accumulation",

@@ -21,6 +21,7 @@ from restore.environment import environment
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers, write_atomically, write_error_message
 from restore.plotting import draw_curves
+from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig
 from restore.training.resume import Change, find_changes, resolved
 
@@ -105,10 +106,14 @@ class RunFolder:
         """Whether this folder holds a state to resume from."""
         return self.state.exists()
 
-    def check(self, config: TrainConfig) -> list[Change]:
+    def check(self, config: TrainConfig, compute: ComputeSettings) -> list[Change]:
         """Check that the folder is empty or holds a run of the same config, and write the resolved config.
 
         Temporary files of a killed process are removed. A run that was killed before it saved a state starts again.
+
+        Args:
+            config: of the run.
+            compute: how it computes, for `environment.json`.
 
         Returns:
             The keys that have other values than in the run so far.
@@ -136,7 +141,8 @@ class RunFolder:
         for folder in (self.path, self.path / "samples", self.state.parent):
             sweep_leftovers(folder)
         write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
-        versions = environment(config.device, config.precision)
+        precision = compute.precision if config.precision == "auto" else config.precision
+        versions = environment(config.device, precision) | {"channels_last": compute.channels_last}
         write_atomically(self.path / "environment.json", json.dumps(versions, indent=1).encode())
         self._keep = config.keep_checkpoints
         return changes
@@ -279,7 +285,7 @@ class Follower(RunFolder):
     def close(self) -> None:
         """Nothing is open."""
 
-    def check(self, config: TrainConfig) -> list[Change]:
+    def check(self, config: TrainConfig, compute: ComputeSettings) -> list[Change]:
         """Left to rank 0."""
         return []
 

@@ -20,13 +20,14 @@ from restore.data.build import open_source
 from restore.data.discovery import RULES
 from restore.data.loader import Batch, Source
 from restore.degradations import Degradation, degradation_from
-from restore.devices import pick_device, pick_precision
+from restore.devices import pick_device
 from restore.errors import RestoreError
 from restore.images.image import NEUTRAL
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 from restore.models.registry import build_discriminator, build_generator
+from restore.training.compute import ComputeSettings
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
@@ -71,22 +72,6 @@ def open_fabric(config: TrainConfig) -> Fabric:
     return Fabric(
         accelerator=device.type, devices=devices, num_nodes=config.nodes, strategy=strategy, plugins=[environment]
     )
-
-
-def set_precision(config: TrainConfig, device: torch.device) -> str:
-    """The precision for autocast: `fp32`, `bf16` or `fp16`; tf32 is fp32 with other CUDA flags.
-
-    Sets PyTorch's process-wide CUDA flags. Callers restore them with `restore.devices.restored_cuda_flags`.
-
-    Raises:
-        RestoreError: the device does not support the precision.
-    """
-    if config.precision == "tf32" and device.type != "cuda":
-        raise RestoreError("needs an NVIDIA GPU", where="precision = tf32", hint="use auto")
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-        torch.backends.cudnn.benchmark = True  # pays, because all batches have one size
-    return "fp32" if config.precision == "tf32" else pick_precision(config.precision, device)
 
 
 def build_networks(
@@ -185,7 +170,7 @@ def _refuse_small_patch(discriminator: nn.Module, channels: int, patch: int, mul
 
 
 def make_trainable(
-    network: nn.Module, fabric: Fabric, config: TrainConfig, precision: str, *, is_discriminator: bool
+    network: nn.Module, fabric: Fabric, config: TrainConfig, compute: ComputeSettings, *, is_discriminator: bool
 ) -> TrainableNetwork:
     """Move a network to its device and give it an optimizer and a scaler; compile it if the config says so.
 
@@ -195,16 +180,14 @@ def make_trainable(
     """
     optimizer = config.optimizer
     device = fabric.device
-    # Tensor cores and half precision are fastest in channels_last; float32 on a CPU is slower in it.
-    fast = device.type == "cuda" or precision in ("bf16", "fp16")
-    network.to(device).to(memory_format=torch.channels_last if fast else torch.contiguous_format)
+    network.to(device).to(memory_format=compute.memory_format)
     rate, betas, clip = _optimizer_values(optimizer, is_discriminator)
     compiled: Any = torch.compile(network) if config.compile else network
     on_cuda = device.type == "cuda"
     kernels = None
     parameters = list(network.parameters())
     if optimizer.kind == "muon" and not is_discriminator:
-        if precision == "fp16":
+        if compute.precision == "fp16":
             raise RestoreError("muon has no fp16", where="precision", hint="use fp32 or bf16")
         kernels = KernelMuon([p for p in parameters if p.ndim > 1], optimizer.lr_kernels, optimizer.weight_decay)
         kernels.optimizer.param_groups[0]["full_rate"] = optimizer.lr_kernels
@@ -225,7 +208,7 @@ def make_trainable(
         adam._warned_capturable_if_run_uncaptured = True
     # The rate of each step is a fraction of this one, which schedules must not lose.
     adam.param_groups[0]["full_rate"] = rate
-    scales = precision == "fp16"
+    scales = compute.precision == "fp16"
     # PyTorch's default scale, 2¹⁶, makes more of the first steps overflow, which are then skipped.
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14, enabled=scales)
     trainable = TrainableNetwork(network, compiled, fabric.setup_module(compiled), adam, scaler, clip, scales, kernels)

@@ -10,6 +10,7 @@ from torch import nn
 
 from restore.errors import RestoreError
 from restore.training import loop as loop_module
+from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig
 from restore.training.loop import TrainCallbacks, train
 from restore.training.muon import KernelMuon
@@ -48,8 +49,8 @@ def test_all_parameters_of_g_have_one_optimizer_and_both_follow_the_schedule(cle
     fabric = open_fabric(run)
     generator, discriminator = build_networks(run)
     assert discriminator is not None
-    g = make_trainable(generator, fabric, run, "fp32", is_discriminator=False)
-    d = make_trainable(discriminator, fabric, run, "fp32", is_discriminator=True)
+    g = make_trainable(generator, fabric, run, ComputeSettings("fp32"), is_discriminator=False)
+    d = make_trainable(discriminator, fabric, run, ComputeSettings("fp32"), is_discriminator=True)
     assert g.kernels is not None
     assert d.kernels is None
     count = sum(p.numel() for group in g.param_groups for p in group["params"])
@@ -58,7 +59,7 @@ def test_all_parameters_of_g_have_one_optimizer_and_both_follow_the_schedule(cle
     set_learning_rates(g, d, run.optimizer, 50, 100, from_init=False)
     assert [group["lr"] for group in g.param_groups] == pytest.approx([5e-4, 5e-3])
     with pytest.raises(RestoreError, match="muon has no fp16"):
-        make_trainable(generator, fabric, run, "fp16", is_discriminator=False)
+        make_trainable(generator, fabric, run, ComputeSettings("fp16"), is_discriminator=False)
 
 
 def test_a_run_goes_on_bit_for_bit_and_learns(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from restore.data.loader import Batch
 from restore.hashed_random import uniform
+from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.setup import build_networks, make_step_context, make_trainable, open_fabric
 from restore.training.step import _MIX, TrainableNetwork, train_step
@@ -162,7 +163,7 @@ def test_one_and_two_steps_are_those_of_the_paper(tmp_path: Path, kind: str) -> 
     optimizers = [torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in (plain_g, plain_d)]
     context = make_step_context(config, fabric, "fp32", generator)
     g, d = (
-        make_trainable(network, fabric, config, "fp32", is_discriminator=network is discriminator)
+        make_trainable(network, fabric, config, ComputeSettings("fp32"), is_discriminator=network is discriminator)
         for network in (generator, discriminator)
     )
     for step in range(STEPS):

@@ -10,6 +10,7 @@ import torch
 
 from restore.errors import RestoreError
 from restore.training import loop as loop_module
+from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig
 from restore.training.loop import train
 from restore.training.schedule_free import averaged_weights
@@ -26,7 +27,7 @@ def test_the_averages_are_those_of_the_package(clean: Path, tmp_path: Path) -> N
     pytest.importorskip("schedulefree")
     run = settings(clean, tmp_path / "run")
     generator, _ = build_networks(run)
-    g = make_trainable(generator, open_fabric(run), run, "fp32", is_discriminator=False)
+    g = make_trainable(generator, open_fabric(run), run, ComputeSettings("fp32"), is_discriminator=False)
     before = [p.detach().clone() for p in generator.parameters()]
     found = averaged_weights(g.optimizer)
     assert found is not None
@@ -49,8 +50,8 @@ def test_g_has_no_schedule_and_d_has_one(clean: Path, tmp_path: Path) -> None:
     fabric = open_fabric(run)
     generator, discriminator = build_networks(run)
     assert discriminator is not None
-    g = make_trainable(generator, fabric, run, "fp32", is_discriminator=False)
-    d = make_trainable(discriminator, fabric, run, "fp32", is_discriminator=True)
+    g = make_trainable(generator, fabric, run, ComputeSettings("fp32"), is_discriminator=False)
+    d = make_trainable(discriminator, fabric, run, ComputeSettings("fp32"), is_discriminator=True)
     for step, rates in ((4, (5e-4, 5e-4)), (50, (1e-3, 5e-4))):
         set_learning_rates(g, d, run.optimizer, step, 100, from_init=False)
         assert [n.param_groups[0]["lr"] for n in (g, d)] == pytest.approx(rates, rel=0.01)

@@ -13,6 +13,7 @@ from restore.data.loader import Batch
 from restore.losses.adversarial import CountedPatches, discriminator_loss, generator_loss
 from restore.models.patchgan import PatchGAN
 from restore.training import step as step_module
+from restore.training.compute import ComputeSettings
 from restore.training.config import LossConfig
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.loop import TrainCallbacks, train
@@ -110,7 +111,7 @@ def networks(out: Path, kind: str, **loss: object) -> Networks:
     generator, judge = build_networks(settings)
     assert judge is not None
     g, d = (
-        make_trainable(network, fabric, settings, "fp32", is_discriminator=network is judge)
+        make_trainable(network, fabric, settings, ComputeSettings("fp32"), is_discriminator=network is judge)
         for network in (generator, judge)
     )
     return g, d, make_step_context(settings, fabric, "fp32", generator)
