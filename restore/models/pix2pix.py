@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
-from restore.hashed_random import field_uniform
-from restore.hashed_random import key as random_key
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
 
@@ -110,7 +108,7 @@ class Pix2Pix(RestorationNetwork):
         for depth, block in enumerate(blocks[:-1], start=1):
             if depth >= _DROPOUT_DEPTH:
                 layers = [layer for layer in block.model if not isinstance(layer, (nn.Dropout, _SeededDropout))]
-                block.model = nn.Sequential(*layers, _SeededDropout(random_key(seed, depth)))
+                block.model = nn.Sequential(*layers, _SeededDropout(seed % (1 << 32) + (depth << 32)))
 
     def forward(self, image: Tensor, mask: Tensor | None = None, filled: bool = False) -> Tensor:
         """Repair a batch.
@@ -215,8 +213,7 @@ class _SeededDropout(nn.Module):
         self.seed = seed
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, height, width = x.shape[1:]
-        drawn = field_uniform(torch.tensor([self.seed]), 0, (channels, height, width), x.device)
+        drawn = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(self.seed)).to(x.device)
         return x * (drawn < 0.5).to(x.dtype) * 2
 
 
