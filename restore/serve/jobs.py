@@ -282,12 +282,13 @@ class Jobs:
     # The end
 
     def refuse(self) -> None:
-        """Take no further jobs, and cancel those that wait. What is in work goes on."""
+        """Take no further jobs, and cancel those that wait. What is in work goes on, unless it only prepares."""
         with self.lock:
             self._stopping = True
-            waiting = [job for pool in self._pools.values() for _, _, job in pool.waiting]
+            useless = [job for pool in self._pools.values() for _, _, job in pool.waiting]
+            useless += [job for job in self.running() if job.task == "warm"]
             self._wake.notify_all()
-        for job in waiting:
+        for job in useless:
             job.cancel()
 
     def stop(self, seconds: float = 0.0) -> None:

@@ -54,6 +54,9 @@ _HEADERS = {
 _OPEN_PATHS = ("/health", "/ready")
 #: A name or an address, and a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+#: Requests whose bodies are streamed to disk. Those of all others are held in memory, so that they must be small.
+_STREAMED = re.compile(r"/v1/(fix|detect|eval)|/page/files/[0-9]+/mask\.png")
+_SMALL_BODY_BYTES = 4 << 20
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -89,7 +92,7 @@ class Security:
         if redirect is not None:
             await redirect(scope, receive, with_headers)
             return
-        await self.app(scope, _Bounded(receive, self.settings), with_headers)
+        await self.app(scope, _Bounded(receive, self.settings, self._body_bytes(scope)), with_headers)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: Refused) -> None:
         response = await on_error(None, error)  # type: ignore[arg-type]
@@ -110,11 +113,16 @@ class Security:
             raise Refused("forbidden", "this server does not go by that name", hint="--allow-host adds a name")
         self._check_origin(scope, headers, host)
         length = headers.get("content-length")
-        if length is not None and (not length.isdecimal() or int(length) > self.settings.max_upload_bytes):
-            raise Refused("body_too_large", f"the limit is {self.settings.max_upload_bytes} bytes")
+        if length is not None and (not length.isdecimal() or int(length) > self._body_bytes(scope)):
+            raise Refused("body_too_large", f"the limit is {self._body_bytes(scope)} bytes")
         if self.settings.token is None:
             return None
         return self._check_token(scope, headers, self.settings.token)
+
+    def _body_bytes(self, scope: Scope) -> int:
+        """The largest body that a request may have."""
+        limit = self.settings.max_upload_bytes
+        return limit if _STREAMED.fullmatch(scope["path"]) else min(limit, _SMALL_BODY_BYTES)
 
     def _is_own_host(self, host: str) -> bool:
         if not (match := _HOST.fullmatch(host)):
@@ -214,8 +222,8 @@ class _Bounded:
         Refused: a limit is exceeded.
     """
 
-    def __init__(self, receive: Receive, settings: ServeSettings) -> None:
-        self._receive, self._settings = receive, settings
+    def __init__(self, receive: Receive, settings: ServeSettings, max_bytes: int) -> None:
+        self._receive, self._settings, self._max_bytes = receive, settings, max_bytes
         self._bytes = 0
         self._complete = False
         self._deadline: float | None = None
@@ -232,12 +240,9 @@ class _Bounded:
         except asyncio.TimeoutError:
             raise Refused("body_late", "the body did not arrive in time", headers={"Connection": "close"}) from None
         self._bytes += len(message.get("body", b""))
-        if self._bytes > self._settings.max_upload_bytes:
-            raise Refused(
-                "body_too_large",
-                f"the limit is {self._settings.max_upload_bytes} bytes",
-                headers={"Connection": "close"},
-            )
+        if self._bytes > self._max_bytes:
+            detail = f"the limit is {self._max_bytes} bytes"
+            raise Refused("body_too_large", detail, headers={"Connection": "close"})
         self._complete = not message.get("more_body", False)
         return message
 

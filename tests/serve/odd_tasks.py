@@ -11,8 +11,6 @@ from typing import Any
 from restore.errors import RestoreError
 from restore.serve.workers import Report, TaskFailed
 
-stubborn = False
-
 
 def echo(params: dict[str, Any], report: Report) -> dict[str, Any]:
     report.progress(0.5, "echoing")
@@ -46,4 +44,21 @@ def fail(params: dict[str, Any], report: Report) -> dict[str, Any]:
     raise ValueError("odd")
 
 
-TASKS = {"echo": echo, "sleep": sleep, "hang_in_c": hang_in_c, "crash": crash, "fail": fail, "warm": echo}
+def fix(params: dict[str, Any], report: Report) -> dict[str, Any]:
+    """A repair that takes as long as the name of its model says, such as `sleep-3`; `crash` crashes."""
+    kind, _, seconds = params["model"].partition("-")
+    if kind == "crash":
+        crash(params, report)
+    report.progress(None, "repairing")
+    time.sleep(float(seconds or 0))
+    output = params["output"] + "image.png"
+    with open(output, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + b"x" * (60_000_000 if kind == "large" else 5))
+    return {"output": output, "warnings": ["ä" * 1000] * 20, "steps": []}
+
+
+def warm(params: dict[str, Any], report: Report) -> dict[str, Any]:
+    return {"models": [], "catalog": [{"name": "sleep"}]}
+
+
+TASKS = {"echo": echo, "sleep": sleep, "hang_in_c": hang_in_c, "crash": crash, "fail": fail, "fix": fix, "warm": warm}

@@ -60,11 +60,18 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def running(**settings: Any) -> Iterator[Running]:
-    """A server with these settings, for the time of a block."""
+def running(*, tasks: str = "restore.serve.tasks", **settings: Any) -> Iterator[Running]:
+    """A server with these settings, for the time of a block.
+
+    Args:
+        tasks: the module whose `TASKS` its workers run.
+        settings: of `ServeSettings`.
+    """
     chosen = ServeSettings(**({"device": "cpu", "stop_seconds": 5.0} | settings))
     listener = listen(chosen)
     server = make_server(chosen)
+    app: Any = server.config.app
+    app.state.jobs.tasks = tasks
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -327,6 +328,22 @@ def test_a_small_file_with_many_pixels_is_refused_before_it_is_decoded(server: R
     answer = post(server, image=file.getvalue(), mask=file.getvalue(), model="telea")
     assert answer.json()["code"] == "too_large"
     assert time.monotonic() - start < 10
+
+
+# Documentation
+
+
+def test_the_python_of_the_documentation_repairs(server: Running, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "operations" / "server.md"
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0], names)
+    for name, data in (("x.jpg", photo("JPEG")), ("m.png", hole())):
+        (tmp_path / name).write_bytes(data)
+    places = str(tmp_path / "x.jpg"), str(tmp_path / "m.png"), str(tmp_path / "out.jpg")
+    names["repair"](*places, server=server.url, model="telea", mask_dilate=2)
+    assert (tmp_path / "out.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    with pytest.raises(RuntimeError, match="must be a number between 0 and 1"):
+        names["repair"](*places, server=server.url, strength=2)
 
 
 # The queue

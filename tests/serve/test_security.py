@@ -216,6 +216,14 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(server:
     assert answer.split(b"\r\n")[0].split()[1] in (b"413", b"400")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v1/jobs/x/cancel", 413), ("/page/apply", 413), ("/v1/fix", 400)])
+def test_only_uploads_that_go_to_the_disk_may_be_large(locked: Running, path: str, status: int) -> None:
+    with locked.connect() as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9000000"
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert connection.recv(1 << 16).startswith(f"HTTP/1.1 {status}".encode())
+
+
 def test_more_connections_than_the_limit_are_refused_and_later_ones_served(server: Running) -> None:
     held = [server.connect() for _ in range(60)]
     try:
