@@ -129,7 +129,7 @@ def _add_image_routes(router: APIRouter, session: Session) -> None:
         row = session.workspace.row(file)
         path = session.workspace.thumbnail(row)
         if not path.is_file():
-            return _not_found("there is no thumbnail")
+            return Response(status_code=204)  # the image has failed; a browser would log 404 as an error of the page
         return FileResponse(path, media_type="image/jpeg", headers=_headers(v, row["revision"]))
 
     @router.get("/files/{file}/tiles/{which}/{level}/{x}/{y}")
