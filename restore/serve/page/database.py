@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,23 +89,34 @@ class Database:
         """Everything in the block is committed together, or not at all. Blocks may be nested."""
         with self._lock:
             if self._depth == 0:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self.run("BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
             except BaseException:
                 self._depth -= 1
                 if self._depth == 0:
-                    self._connection.execute("ROLLBACK")
+                    self._roll_back()
                 raise
             self._depth -= 1
             if self._depth == 0:
-                self._connection.execute("COMMIT")
+                try:
+                    self.run("COMMIT")
+                except RestoreError:
+                    self._roll_back()
+                    raise
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.OperationalError):  # SQLite has done so already, as when the disk is full
+            self._connection.execute("ROLLBACK")
 
     def run(self, statement: str, *values: Any) -> int:
         """Carry out a statement. Returns the number of the row that it inserted."""
         with self._lock:
-            return self._connection.execute(statement, values).lastrowid or 0
+            try:
+                return self._connection.execute(statement, values).lastrowid or 0
+            except sqlite3.OperationalError as error:  # the disk is full, or gone
+                raise RestoreError(f"the work folder cannot be written: {error}", exit_code=1) from error
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query."""

@@ -157,7 +157,7 @@ def polygon(points: Sequence[Sequence[float]], width: int, height: int) -> Tiles
 
 
 def _checked(points: Sequence[Sequence[float]], numbers: int) -> Floats:
-    """The points as an array of rows of N numbers."""
+    """The points as an array with this number of columns."""
     if not 1 <= len(points) <= MAX_POINTS:
         raise RestoreError(f"must be 1 to {MAX_POINTS} points, not {len(points)}", where="points")
     if any(len(point) != numbers for point in points):

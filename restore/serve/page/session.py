@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore import __version__
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.files import write_atomically
 from restore.serve.jobs import Job, Jobs
 from restore.serve.page import mask_tools
@@ -24,7 +24,7 @@ from restore.serve.page.mask_store import Change
 from restore.serve.page.pyramid import png
 from restore.serve.page.recipe import FILLING_MODELS, RECIPE, checked, fix_options
 from restore.serve.page.tiles import TILE_PX, Box, TileFile, level_sizes
-from restore.serve.page.workspace import NotFound, Workspace
+from restore.serve.page.workspace import NotFound, Workspace, restored
 from restore.serve.workers import Kind, Outcome, problem_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -38,6 +38,8 @@ _URGENT, _ASKED, _SOON, _BACKGROUND = 30, 10, 5, 0
 _PREVIEW_PIXELS = 1 << 20
 #: Pixels around the holes of a preview, and more for larger holes: what a filler looks at.
 _CONTEXT_PX, _CONTEXT = 96, 1.0
+#: Thumbnails that wait for the decoder at a time.
+_QUEUED_THUMBNAILS = 4
 #: Thumbnails that come before models are opened.
 _FIRST_THUMBNAILS = 12
 
@@ -74,16 +76,26 @@ class Session:
         self._opened: OrderedDict[Path, TileFile] = OrderedDict()
         self._likely: tuple[Path, Bytes] | None = None
         self._before_warm = 0
+        self._missing: deque[int] = deque()
         jobs.listen(self._changed)
 
     def start(self) -> None:
         """Make the thumbnails that are missing, and open the models."""
         missing = [file for file in self.workspace.ids_in_order() if self._needs_thumbnail(file)]
+        self._missing.extend(missing)
         self._before_warm = min(len(missing), _FIRST_THUMBNAILS)
-        for file in missing:
-            self.thumbnail_job(file)
+        for _ in range(_QUEUED_THUMBNAILS):
+            self._next_thumbnail()
         if not missing:
             self._warm_up()
+
+    def _next_thumbnail(self) -> None:
+        """Queue another thumbnail; of thousands only a few wait at a time."""
+        while True:
+            with self._lock:
+                file = self._missing.popleft() if self._missing else None
+            if file is None or self.thumbnail_job(file) is not None:
+                return
 
     # Listening
 
@@ -114,8 +126,8 @@ class Session:
         """The session, for the page."""
         workspace = self.workspace
         return {
-            "folder": str(workspace.folder),
-            "output": str(workspace.output),
+            "folder": printable(workspace.folder),
+            "output": printable(workspace.output),
             "version": __version__,
             "files": len(workspace.ids_in_order()),
             "models": list(FILLING_MODELS),
@@ -155,7 +167,7 @@ class Session:
         """
         row = self.workspace.row(file)
         if row["found"] is None:
-            raise NotFound("damage has not been searched for", where=row["name"], hint="find damage first")
+            raise NotFound("damage has not been searched for", where=restored(row["name"]), hint="find damage first")
         return self._tile_file(self.workspace.probabilities(file, row["found"]))
 
     def _tile_file(self, path: Path) -> TileFile:
@@ -206,7 +218,7 @@ class Session:
         """
         row = self.workspace.row(file)
         if row["reason"]:
-            raise RestoreError(row["reason"], where=row["name"], exit_code=1)
+            raise RestoreError(row["reason"], where=restored(row["name"]), exit_code=1)
         for which in ("original", "repaired") if row["result"] is not None else ("original",):
             path = self.workspace.pyramid(row, which)
             if path.exists() and row["width"] is not None:
@@ -250,6 +262,7 @@ class Session:
             last = self._before_warm == 0
         if last:
             self._warm_up()
+        self._next_thumbnail()
 
     def _warm_up(self) -> None:
         with self._lock:
@@ -553,7 +566,7 @@ class Session:
         """
         revision = self.workspace.new_revision()
         folder = self.workspace.result_folder(file, revision)
-        row = self.workspace.row(file)
+        row, recipe = self.workspace.row(file), self.workspace.recipe(file)
         pyramids = self.workspace.work / "pyramids"
         array = None if found is None else found.with_suffix(".npy")
         is_shown = priority > _BACKGROUND or self.workspace.pyramid(row, "original").exists()
@@ -563,7 +576,7 @@ class Session:
             "mask": None if mask is None else str(mask),
             "blank": blank,
             "options": options | {"max_pixels": self.max_pixels},
-            "model": self.workspace.recipe(file)["model"],
+            "model": recipe["model"],
             # In the background there may be thousands; tiles are made when somebody looks at one that was never open.
             "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles") if is_shown else None,
             "thumbnail": str(self.workspace.work / "thumbnails" / f"{file}-{revision}.jpg"),
@@ -577,10 +590,12 @@ class Session:
                 if self.workspace.row(file)["original"] != row["original"]:
                     raise RestoreError("the image has changed since", hint="repair it again")
                 self.workspace.read(file, result["width"], result["height"])
-                if array is not None and self.workspace.masks.is_empty(file):
-                    self.workspace.masks.replace(file, "found", _loaded(array))
-                own = self.workspace.repair_key(self.workspace.row(file)) if key is None else key
-                self.workspace.repaired(file, revision, Path(result["output"]).name, own, result["warnings"])
+                own = key
+                if own is None and self.workspace.row(file)["mask"] == row["mask"]:  # nobody has painted since
+                    if array is not None:
+                        self.workspace.masks.replace(file, "found", _loaded(array))
+                    own = self.workspace.repair_key(self.workspace.row(file), recipe)
+                self.workspace.repaired(file, revision, Path(result["output"]).name, own or "", result["warnings"])
             self.tell(file)
             return {"revision": revision, "notes": result["warnings"], "seconds": result["seconds"]}
 
@@ -605,7 +620,7 @@ class Session:
         with self.painting(file):
             path, notes = self.workspace.save(file, overwrite=overwrite)
         self.tell(file)
-        return {"path": str(path), "notes": notes}
+        return {"path": printable(path), "notes": notes}
 
     # Jobs
 

@@ -183,13 +183,13 @@ class TileFile:
         width, height = self.levels[level]
         box = box.within(width, height)
         out = np.zeros((box.height, box.width, 3) if channels == 3 else (box.height, box.width), np.uint8)
-        flag = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+        flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
         for x, y in box.tiles():
             data = self.read(level, x, y)
             if data is not None:
                 place = tile_box(x, y, width, height)
                 pixels = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag), np.uint8)
-                put(out, box, pixels, place)
+                put(out, box, pixels[:, :, ::-1] if channels == 3 else pixels, place)
         return out
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from restore.errors import RestoreError, printable
-from restore.files import make_folder, replace_atomically
+from restore.files import make_folder, replace_atomically, sweep_leftovers
 from restore.serve.page import recipe as recipes
 from restore.serve.page.database import Database
 from restore.serve.page.listing import Listing, is_inside, stamp_of
@@ -37,12 +37,29 @@ from restore.serve.page.tiles import level_sizes
 _FOLDERS = ("thumbnails", "pyramids", "found", "results", "masks", "previews")
 _TEMPORARY = ("masks", "previews")
 
+#: The beginning of a name that is no valid UTF-8; other paths do not begin like this.
+_BYTES = "//bytes:"
+
 #: What tiles of images may take on the disk when a folder is opened; those that were not used for longest go.
 _PYRAMID_BYTES = 4 << 30
 
 
 class NotFound(RestoreError):
     """What a request names does not exist."""
+
+
+def stored(name: str) -> str:
+    """A path as the database holds it. Linux allows names that are no valid UTF-8, which SQLite does not take."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(name).decode("latin-1")
+    return name
+
+
+def restored(name: str) -> str:
+    """The path that `stored` was given."""
+    return os.fsdecode(name.removeprefix(_BYTES).encode("latin-1")) if name.startswith(_BYTES) else name
 
 
 def default_work(folder: Path) -> Path:
@@ -77,9 +94,9 @@ class Workspace:
             make_folder(work / name)
         self._lock_file = _locked(work / "lock")
         self.database = Database(work / "work.db")
-        self._claim(os.fsdecode(listing.opened))
+        self._claim(stored(os.fsdecode(listing.opened)))
         self.masks = MaskStore(self.database)
-        self._sources = {one.name: one.source for one in listing.images}
+        self._sources = {stored(one.name): one.source for one in listing.images}
         self._scan()
         self._sweep()
 
@@ -90,7 +107,9 @@ class Workspace:
         if row is not None and row["value"] != opened:
             self.close()
             raise RestoreError(
-                f"is the work folder of {printable(row['value'])}", where=self.work, hint="choose another --work"
+                f"is the work folder of {printable(restored(row['value']))}",
+                where=self.work,
+                hint="choose another --work",
             )
 
     def close(self) -> None:
@@ -105,11 +124,11 @@ class Workspace:
         with self.database.transaction():
             known = {row["name"]: row for row in self.database.rows("SELECT * FROM files")}
             for one in self.listing.images:
-                row = known.get(one.name)
+                row = known.get(stored(one.name))
                 if row is None:
                     self.database.run(
                         "INSERT INTO files (name, stamp, reason, code) VALUES (?, ?, ?, ?)",
-                        one.name, one.stamp, one.reason, one.code,
+                        stored(one.name), one.stamp, one.reason, one.code,
                     )  # fmt: skip
                 elif row["stamp"] != one.stamp:
                     if self.database.row("SELECT 1 FROM operations WHERE file = ? AND facts IS NOT NULL", row["id"]):
@@ -125,7 +144,7 @@ class Workspace:
                         "UPDATE files SET reason = ?, code = ? WHERE id = ?", one.reason, one.code, row["id"]
                     )
         self.ids = {row["name"]: row["id"] for row in self.database.rows("SELECT id, name FROM files")}
-        self._order = [self.ids[one.name] for one in self.listing.images]
+        self._order = [self.ids[stored(one.name)] for one in self.listing.images]
         self._known = set(self._order)
 
     def row(self, file: int) -> sqlite3.Row:
@@ -148,7 +167,7 @@ class Workspace:
         row = self.row(file)
         return {
             "id": row["id"],
-            "name": row["name"],
+            "name": printable(restored(row["name"])),
             "width": row["width"],
             "height": row["height"],
             "state": self._state(row),
@@ -215,7 +234,7 @@ class Workspace:
     def original(self, file: int) -> Path:
         """The file that repairs start from: the original, or the repair that became the new ground."""
         row = self.row(file)
-        return self.source(file) if row["ground"] is None else self.work / row["ground"]
+        return self.source(file) if row["ground"] is None else self.work / restored(row["ground"])
 
     def size(self, file: int) -> tuple[int, int]:
         """(width, height).
@@ -225,7 +244,9 @@ class Workspace:
         """
         row = self.row(file)
         if row["width"] is None:
-            raise RestoreError("the image is still being read", where=row["name"], hint="try again", exit_code=1)
+            raise RestoreError(
+                "the image is still being read", where=restored(row["name"]), hint="try again", exit_code=1
+            )
         return row["width"], row["height"]
 
     # What jobs found out
@@ -259,7 +280,7 @@ class Workspace:
         before = self.row(file)
         self.database.run(
             "UPDATE files SET result = ?, result_name = ?, result_of = ?, result_notes = ?, revision = ? WHERE id = ?",
-            revision, name, key, json.dumps(notes), revision, file,
+            revision, stored(name), key, json.dumps(notes), revision, file,
         )  # fmt: skip
         kept = self._kept()
         old = before["result"]
@@ -286,7 +307,7 @@ class Workspace:
         """
         revision = row["original" if which == "original" else "result"]
         if revision is None:
-            raise NotFound("the image has not been repaired", where=row["name"])
+            raise NotFound("the image has not been repaired", where=restored(row["name"]))
         return self.work / "pyramids" / f"{row['id']}-{which}-{revision}.tiles"
 
     def probabilities(self, file: int, revision: int) -> Path:
@@ -311,10 +332,12 @@ class Workspace:
         """
         row = self.row(file)
         if row["result"] is not None:
-            return self.result_folder(file, row["result"]) / row["result_name"], json.loads(row["result_notes"])
+            return self.result_folder(file, row["result"]) / restored(row["result_name"]), json.loads(
+                row["result_notes"]
+            )
         if row["ground"] is not None:
-            return self.work / row["ground"], []
-        raise RestoreError("the image has not been repaired", where=row["name"], hint="repair it first")
+            return self.work / restored(row["ground"]), []
+        raise RestoreError("the image has not been repaired", where=restored(row["name"]), hint="repair it first")
 
     # Recipes
 
@@ -334,9 +357,9 @@ class Workspace:
             self.database.run("UPDATE files SET recipe = ? WHERE id = ?", json.dumps(recipe), file)
         return recipe
 
-    def repair_key(self, row: sqlite3.Row) -> str:
-        """What a repair of the file as it is now depends on."""
-        return json.dumps([row["original"], row["mask"], self.recipe(row["id"])])
+    def repair_key(self, row: sqlite3.Row, recipe: recipes.Recipe | None = None) -> str:
+        """What a repair of the file as it is now depends on; `recipe` in the place of its own."""
+        return json.dumps([row["original"], row["mask"], recipe or self.recipe(row["id"])])
 
     # Ground, undo, redo
 
@@ -349,12 +372,14 @@ class Workspace:
         with self.database.transaction():
             row = self.row(file)
             if row["result"] is None:
-                raise RestoreError("the image has not been repaired", where=row["name"], hint="repair it first")
-            ground = self.result_folder(file, row["result"]) / row["result_name"]
+                raise RestoreError(
+                    "the image has not been repaired", where=restored(row["name"]), hint="repair it first"
+                )
+            ground = self.result_folder(file, row["result"]) / restored(row["result_name"])
             revision = self.new_revision()
             self._copy_pyramid(row, revision)
             after = dict.fromkeys(_GROUND) | {
-                "ground": ground.relative_to(self.work).as_posix(),
+                "ground": stored(ground.relative_to(self.work).as_posix()),
                 "original": revision,
                 "revision": row["revision"],
                 "result_notes": row["result_notes"],
@@ -418,10 +443,10 @@ class Workspace:
         """
         source, notes = self.result(file)
         row = self.row(file)
-        target = self.output / row["name"]
+        target = self.output / restored(row["name"])
         pairs = [(other, target.with_name(other.name)) for other in sorted(source.parent.iterdir()) if other != source]
         pairs.append((source, target))  # last, so that what belongs to it is there with it
-        own = row["saved_path"] == os.fspath(target) and row["saved_stamp"] == stamp_of(target)
+        own = row["saved_path"] == printable(target) and row["saved_stamp"] == stamp_of(target)
         for _, place in pairs:
             if os.path.lexists(place) and not (overwrite or own):
                 raise FileExists("exists already", where=place, hint="overwrite it, or choose another --output")
@@ -430,7 +455,7 @@ class Workspace:
                 shutil.copyfile(other, temporary)
         self.database.run(
             "UPDATE files SET saved = ?, saved_path = ?, saved_stamp = ? WHERE id = ?",
-            self._output_key(row), os.fspath(target), stamp_of(target), file,
+            self._output_key(row), printable(target), stamp_of(target), file,
         )  # fmt: skip
         return target, notes
 
@@ -442,6 +467,10 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove what no state refers to: what jobs were writing when the server was killed, and older states."""
+        names = (restored(name) for name in self._sources)
+        for place in {(self.output / name).parent for name in names}:
+            if place.is_dir():
+                sweep_leftovers(place)
         kept = self._kept()
         for folder in _FOLDERS:
             for path in (self.work / folder).iterdir():
@@ -460,12 +489,12 @@ class Workspace:
             kept |= {self.thumbnail(row).name, f"{row['id']}-original-{row['original']}.tiles"}
             kept |= {f"{row['id']}-repaired-{row['result']}.tiles"}
             kept |= {f"{row['id']}-{row['found']}.tiles", f"{row['id']}-{row['result']}"}
-            kept |= {Path(row["ground"]).parts[1]} if row["ground"] else set()
+            kept |= {Path(restored(row["ground"])).parts[1]} if row["ground"] else set()
         for operation in self.database.rows("SELECT file, facts FROM operations WHERE facts IS NOT NULL"):
             file = operation["file"]
             for side in json.loads(operation["facts"]).values():
                 kept |= {f"{file}-{side['result']}", f"{file}-{side['found']}.tiles", f"{file}-{side['revision']}.jpg"}
-                kept |= {Path(side["ground"]).parts[1]} if side["ground"] else set()
+                kept |= {Path(restored(side["ground"])).parts[1]} if side["ground"] else set()
         return kept
 
     def _remove(self, path: Path, kept: set[str]) -> None:

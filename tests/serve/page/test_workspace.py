@@ -1,16 +1,19 @@
 """The work folder: the state of every image, and what a restart finds."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
+from restore.files import temporary_path
 from restore.serve.page import mask_tools
 from restore.serve.page.listing import list_images
-from restore.serve.page.workspace import FileExists, NotFound, Workspace, default_work
+from restore.serve.page.tiles import Box
+from restore.serve.page.workspace import FileExists, NotFound, Workspace, default_work, restored, stored
 
 MP = 200_000_000
 
@@ -40,7 +43,7 @@ def repaired(workspace: Workspace, file: int, content: bytes = b"repaired") -> i
     revision = workspace.new_revision()
     place = workspace.result_folder(file, revision)
     place.mkdir()
-    name = Path(row["name"]).name
+    name = Path(restored(row["name"])).name
     (place / name).write_bytes(content)
     workspace.repaired(file, revision, name, workspace.repair_key(row), ["a note"])
     return revision
@@ -72,11 +75,15 @@ def test_links_out_of_the_folder_are_left_out_and_refused_when_they_appear_later
     Image.new("RGB", (8, 8)).save(folder.parent / "secret.png")
     (folder / "out.png").symlink_to("../secret.png")
     (folder / "in.png").symlink_to("a.png")
+    (folder.parent / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8)).save(folder.parent / "elsewhere" / "secret2.png")
+    (folder / "linked").symlink_to("../elsewhere")
     workspace = opened(folder)
     names = [workspace.file(file)["name"] for file in workspace.ids_in_order()]
     assert "in.png" in names
     assert "out.png" not in names
-    assert any("1 link leads out of the folder" in line for line in workspace.listing.warnings)
+    assert not [name for name in names if "secret" in name]
+    assert any("2 links lead out of the folder" in line for line in workspace.listing.warnings)
     file = workspace.ids["a.png"]
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to("../secret.png")
@@ -194,6 +201,40 @@ def test_an_original_that_changed_loses_what_was_made_from_it(folder: Path) -> N
     assert workspace.masks.is_empty(file)
 
 
+def test_a_full_disk_is_told_and_loses_nothing(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    before = workspace.masks.read(file, Box(0, 0, 96, 64), (96, 64))
+    pages = workspace.database.number("PRAGMA page_count")
+    workspace.database.number(f"PRAGMA max_page_count = {pages}")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+
+    def fill() -> None:
+        for shift in range(50):
+            workspace.masks.replace(file, "load", np.roll(noise, shift, 1))
+
+    with pytest.raises(RestoreError, match="cannot be written"):
+        fill()
+    workspace.database.number("PRAGMA max_page_count = 100000")
+    while workspace.masks.state(file).undo > 1:
+        workspace.undo(file)
+    assert np.array_equal(workspace.masks.read(file, Box(0, 0, 96, 64), (96, 64)), before)
+    stroke(workspace, file, 70)
+    assert workspace.masks.state(file).undo == 2
+
+
+def test_leftovers_of_a_killed_save_are_removed(folder: Path) -> None:
+    workspace = opened(folder)
+    workspace.output.mkdir()
+    left = temporary_path(workspace.output / "a.png")
+    left.write_bytes(b"half")
+    workspace.close()
+    opened(folder)
+    assert not left.exists()
+
+
 def test_a_work_folder_belongs_to_one_folder_and_one_process(folder: Path) -> None:
     workspace = opened(folder)
     with pytest.raises(RestoreError, match="open in another"):
@@ -207,6 +248,26 @@ def test_a_work_folder_belongs_to_one_folder_and_one_process(folder: Path) -> No
     with pytest.raises(RestoreError, match="lies in the folder"):
         Workspace(list_images(folder, None, MP), folder / "work")
     opened(folder).close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take only valid names")
+def test_names_that_are_no_utf_8_are_kept(folder: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9 \n.png")
+    (folder / odd).write_bytes((folder / "a.png").read_bytes())
+    for _ in range(2):
+        workspace = opened(folder)
+        (file,) = (one for one in workspace.ids_in_order() if "caf" in workspace.file(one)["name"])
+        assert workspace.file(file)["name"] == printable(odd)
+        assert workspace.source(file) == folder / odd
+        workspace.read(file, 96, 64)
+        repaired(workspace, file)
+        path, _ = workspace.save(file, overwrite=False)
+        assert path == workspace.output / odd
+        workspace.make_ground(file)
+        assert workspace.original(file).name == odd
+        workspace.close()
+    assert stored("plain.png") == "plain.png"
+    assert restored(stored(odd)) == odd
 
 
 def test_files_that_do_not_exist_are_not_found(folder: Path) -> None:
