@@ -656,3 +656,17 @@ def test_a_page_outlives_its_server(browser: Any, tmp_path: Path) -> None:
             page.keyboard.press("Control+z")
             assert becomes_true(page, f"{mask_facts}.then((n) => n === 1)")
             page.complaints.clear()  # the browser's own, of the requests that failed
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390), (700, 900)])
+def test_buttons_fit_on_small_screens(browser: Any, opened: OpenFolder, size: tuple[int, int]) -> None:
+    width, height = size
+    with editor(browser, opened, "a.png", width=width, height=height) as page:
+        assert is_open(page)
+        for button in page.locator("#top button:visible, #actions button:visible, #toolbar button:visible").all():
+            place = button.bounding_box()
+            assert place["x"] >= 0
+            assert place["x"] + place["width"] <= width
+            assert place["y"] + place["height"] <= height
+        assert stage_box(page)["height"] > 200
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

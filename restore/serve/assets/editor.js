@@ -107,6 +107,10 @@ export class Editor {
     byId("subtitle").textContent = "";
     byId("saved").textContent = "";
     byId("stage").focus({ preventScroll: true });
+    if (known.width) {
+      byId("placeholder").setAttribute("src", `/page/files/${id}/thumbnail?v=${known.revision}`);
+      byId("placeholder").hidden = false;
+    }
     try {
       const file = await this.prepared(id);
       if (!file) return;
@@ -132,8 +136,9 @@ export class Editor {
   }
 
   tellPreparing(text) {
-    byId("preparing").textContent = text;
+    byId("preparing").replaceChildren(element("span", {}, text));
     byId("preparing").hidden = !text;
+    if (!text) byId("placeholder").hidden = true;
   }
 
   prepare(file) {
