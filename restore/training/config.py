@@ -239,6 +239,21 @@ class ResumeConfig(Settings):
         return [value] if isinstance(value, str) else value
 
 
+class TrackerConfig(Settings):
+    """A tracker: a program that collects the values of runs."""
+
+    kind: Literal["wandb", "mlflow", "aim"]
+    """Which tracker. Each needs the extra of its name."""
+    project: str | None = None
+    """Project or experiment that the run belongs to. null: WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME, else `restore`."""
+    name: str | None = None
+    """Name of the run. null: WANDB_NAME or MLFLOW_RUN_NAME, else the name of the run's folder."""
+    url: str | None = None
+    """Server, database or repository. null: WANDB_BASE_URL or MLFLOW_TRACKING_URI, else wandb's own server; mlflow and
+    aim write into the run's folder.
+    """
+
+
 class TrainConfig(Settings):
     """A training run."""
 
@@ -342,6 +357,10 @@ class TrainConfig(Settings):
     """Keep the N states before the last in checkpoints/. Each can be resumed from or exported, and takes as much disk
     space as last/.
     """
+    trackers: tuple[TrackerConfig, ...] = ()
+    """Trackers that get all values of `metrics.jsonl`: `[wandb]`, `[mlflow]`, `[aim]`, or with options `[{kind: wandb,
+    project: scans, name: first}]`; also `url`. TensorBoard's logs are always written if it is installed.
+    """
 
     stages: tuple[Stage, ...] = ()
     """Keys that take other values from some step on: `[{start: 1000, data: {patch: 192, batch: 4}, optimizer: {lr:
@@ -350,6 +369,21 @@ class TrainConfig(Settings):
     """
     resume: ResumeConfig = ResumeConfig()
     """What may change when a run resumes. Change it to continue a run with, for example, another batch or patch."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _trackers_from_names(cls, value: Any) -> Any:
+        listed = [value] if isinstance(value, (str, dict)) else value
+        if isinstance(listed, (list, tuple)):
+            return [{"kind": one} if isinstance(one, str) else one for one in listed]
+        return listed
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_tracker_once(cls, trackers: tuple[TrackerConfig, ...]) -> tuple[TrackerConfig, ...]:
+        if len({tracker.kind for tracker in trackers}) < len(trackers):
+            raise ValueError("each kind of tracker can be used once")
+        return trackers
 
     @field_validator("damage", mode="before")
     @classmethod

@@ -42,6 +42,7 @@ from restore.training.setup import (
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
 from restore.training.step import StepContext, TrainableNetwork, discriminator_input, train_step
+from restore.training.trackers import check_trackers
 from restore.training.validation import open_validator, save_grid
 
 _SHOWN_IMAGES = 16
@@ -89,6 +90,7 @@ def preview(
     assert config.out is not None
     processes = config.devices * config.nodes
     alone = config.model_copy(update={"devices": 1, "nodes": 1})
+    check_trackers(config)
     fabric = open_fabric(alone)
     device = fabric.device
     generator, discriminator = build_networks(config, on_event=on_event)

@@ -41,6 +41,7 @@ from restore.training.setup import (
 )
 from restore.training.stages import Stages
 from restore.training.step import TrainableNetwork
+from restore.training.trackers import check_trackers
 from restore.training.validation import is_better, open_validator, save_grid
 
 _GRID_IMAGES = 6  # validation images in samples/
@@ -100,6 +101,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
     """
     assert config.out is not None
     find_changes(config.out, config)  # refuses another run's folder before anything is read
+    check_trackers(config)
     fabric = open_fabric(config)
     with connected(config, fabric):
         return _train(config, config.out, fabric, callbacks)
@@ -140,6 +142,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
             raise RestoreError("not visible on every machine", where=out, hint="put out= on a shared disk")
         g.optimizer.param_groups[0].update(facts.get("counters", {}))
         run.truncate_log(start)
+        on_rank_zero(fabric, lambda: run.open_trackers(config, start, callbacks.on_event))
         if start and changes:
             run.log({"step": start, "changed": {c.key: {"was": c.before, "is": c.now} for c in changes}})
         d_start = max(start, config.loss.adversarial_start)

@@ -43,6 +43,7 @@ MAY_CHANGE = (
     "log_every",
     "save_every",
     "keep_checkpoints",
+    "trackers",
     "resume",
     "stages",
     # How it is validated. Other training images than before are refused.

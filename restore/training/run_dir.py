@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,8 @@ from restore.plotting import draw_curves
 from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig
 from restore.training.resume import Change, find_changes, resolved
+from restore.training.tracker_libraries import TensorBoard
+from restore.training.trackers import Trackers
 
 Savable = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 
@@ -32,7 +35,7 @@ class RunFolder:
     """The folder of a run, locked against other processes until it is closed. A context manager.
 
     It holds `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, `curves.png`, `samples/`,
-    `best.safetensors`, `last/state.safetensors`, and `tensorboard/` if that is installed. With `keep_checkpoints: N`
+    `best.safetensors`, `last/state.safetensors`, and what its trackers write. With `keep_checkpoints: N`
     there are also `checkpoints/step_NNNNNNN.safetensors`, the N states before the last. To resume from one of them,
     copy it to `last/state.safetensors`.
 
@@ -45,7 +48,6 @@ class RunFolder:
 
     _keep = 0
     _saved_step: int | None = None  # of last/, if this process has read or written it
-    _board: Any = None
     _cpu_jpeg = "libjpeg"
     _data_rules = RULES
 
@@ -53,6 +55,7 @@ class RunFolder:
         self.path = path
         self.best = path / "best.safetensors"
         self.state = path / "last" / "state.safetensors"
+        self._trackers = Trackers()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "w")
@@ -66,14 +69,13 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._trackers.close(ok=error is None)
         self.close()
         if isinstance(error, RestoreError) and _disk_is_full(error):
             error.hint = self._disk_full_hint()
 
     def close(self) -> None:
         """Release the lock."""
-        if self._board is not None:
-            self._board.close()
         self._lock.close()
 
     @staticmethod
@@ -148,27 +150,38 @@ class RunFolder:
         return changes
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Append a line to `metrics.jsonl`, and to TensorBoard's log."""
+        """Append a line to `metrics.jsonl`, and pass it to the trackers."""
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
             raise RestoreError(write_error_message(error), where=self.path / "metrics.jsonl", exit_code=1) from error
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    group = "validation" if name.startswith("validation_") else "training"
-                    self._board.add_scalar(f"{group}/{name.removeprefix('validation_')}", value, values["step"])
+        self._trackers.log(values)
 
     def truncate_log(self, step: int) -> None:
         """Remove log lines after a step, which a resumed run writes again; in TensorBoard, too."""
-        self._board = _open_tensorboard(self.path / "tensorboard", step)
+        with suppress(ImportError):  # TensorBoard is not installed
+            self._trackers.add("tensorboard", TensorBoard(self.path / "tensorboard", step))
         file = self.path / "metrics.jsonl"
         if file.exists():
             # A line that a killed process did not finish does not end with a brace.
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             earlier = [line for line in lines if step and json.loads(line).get("step", 0) <= step]
             write_atomically(file, "".join(line + "\n" for line in earlier).encode())
+
+    def open_trackers(self, config: TrainConfig, step: int, on_event: Callable[[str], None]) -> None:
+        """Open the trackers of the config; see `Trackers.open`.
+
+        Args:
+            config: of the run.
+            step: of the state that the run starts from; 0: a new run.
+            on_event: called with a line when a tracker opens, fails, or works again.
+
+        Raises:
+            RestoreError: a tracker of a new run cannot be opened.
+        """
+        self._trackers.on_event = on_event
+        self._trackers.open(config, resolved(config), step)
 
     def draw_curves(self) -> None:
         """Draw `curves.png` from `metrics.jsonl`."""
@@ -281,6 +294,7 @@ class Follower(RunFolder):
         self.path = path
         self.best = path / "best.safetensors"
         self.state = path / "last" / "state.safetensors"
+        self._trackers = Trackers()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -308,15 +322,6 @@ def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
         for key, value in values.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _open_tensorboard(folder: Path, step: int) -> Any:
-    """A TensorBoard writer that drops what was logged after `step`; None if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _step_of(file: Path) -> int | None:

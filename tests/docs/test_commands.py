@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from tests.docs.server import install, start
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SHELLS = [shell for shell in ("bash", "zsh") if shutil.which(shell)]
-#: ```bash or ```python, indented or not; `<!-- skip: reason -->` on the line before leaves a block out.
+#: ```bash or ```python, indented or not; `<!-- skip: reason -->` on the line before leaves a block out, and
+#: `<!-- needs: package -->` does so where the package is not installed.
 BLOCK = re.compile(
-    r"^(?P<skip> *<!-- skip: [^\n]+ -->\n)?(?P<indent> *)```(?P<kind>bash|python)\n(?P<text>.*?)^(?P=indent)```$",
+    r"^(?P<skip> *<!-- skip: [^\n]+ -->\n)?(?: *<!-- needs: (?P<needs>\S+) -->\n)?"
+    r"(?P<indent> *)```(?P<kind>bash|python)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -33,7 +36,8 @@ def blocks(page: Path, kind: str) -> list[str]:
     """The fenced blocks of a page that are to run, in order."""
     found = []
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        if match["kind"] == kind and not match["skip"]:
+        here = match["needs"] is None or find_spec(match["needs"]) is not None
+        if match["kind"] == kind and here and not match["skip"]:
             found.append(re.sub(rf"^{match['indent']}", "", match["text"], flags=re.M))
     return found
 
