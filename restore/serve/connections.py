@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,22 +25,40 @@ def bounded_protocol(settings: ServeSettings) -> type[asyncio.Protocol]:
 
     class Bounded(_Bounded):
         limits = settings
+        idle: ClassVar[dict[_Bounded, None]] = {}
 
     return Bounded
 
 
 class _Bounded(H11Protocol):
+    """A connection.
+
+    Attributes:
+        limits: of the server.
+        idle: the server's connections without a request in work, oldest first.
+    """
+
     limits: ServeSettings
+    idle: ClassVar[dict[_Bounded, None]]
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected: it must send the headers of a request soon."""
+        """A client has connected: it must send the headers of a request soon.
+
+        If there are too many, the one that has been idle for longest is closed, so that many connections that say
+        nothing keep nobody out.
+        """
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            transport.write(_TOO_MANY % (len(_TOO_MANY_BODY), _TOO_MANY_BODY))
-            transport.close()
-            return
+            if not self.idle:
+                transport.write(_TOO_MANY % (len(_TOO_MANY_BODY), _TOO_MANY_BODY))
+                transport.close()
+                return
+            oldest = next(iter(self.idle))
+            del self.idle[oldest]
+            oldest.transport.abort()
+        self.idle[self] = None
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -50,12 +68,21 @@ class _Bounded(H11Protocol):
             self._expect_headers()
         before = self.cycle
         super().data_received(data)
-        if self.cycle is not before and self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self.cycle is not before:
+            self.idle.pop(self, None)
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    def on_response_complete(self) -> None:
+        """An answer is sent: the connection may stay for the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # else a further request was waiting
+            self.idle[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed: no time limit is left."""
+        self.idle.pop(self, None)
         for timer in (self._late, self._stuck):
             if timer is not None:
                 timer.cancel()

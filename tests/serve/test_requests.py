@@ -82,6 +82,19 @@ def test_a_request_that_is_being_received_has_a_place_in_the_queue(server: Runni
     until(lambda: fix(server, "sleep-0").status_code == 200, 10)
 
 
+def test_more_requests_than_connections_are_refused(tmp_path: Path) -> None:
+    with running(tasks="tests.serve.odd_tasks", work=tmp_path, connections=3) as server:
+        busy = [server.connect() for _ in range(3)]
+        for connection in busy:
+            connection.sendall(raw_fix("sleep-60"))
+        until(lambda: server.app.state.jobs.queue_length() + len(server.app.state.jobs.running()) >= 3, 20)
+        with server.connect() as late:
+            assert read_all(late).startswith(b"HTTP/1.1 503")
+        for connection in busy:
+            connection.close()
+        until(lambda: server.get("/health").status_code == 200, 5)
+
+
 def test_a_crash_fails_one_request_and_the_server_lives(server: Running) -> None:
     answer = fix(server, "crash")
     assert (answer.status_code, answer.json()["code"]) == (422, "crashed")
