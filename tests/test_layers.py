@@ -25,6 +25,7 @@ LAYERS = {
     "files": 1,
     "config": 1,
     "devices": 1,
+    "process": 1,
     # Images, networks and numbers, each of which stands alone.
     "hashed_random": 2,
     "box_filter": 2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ import typer
 from restore.cli.console import echo
 from restore.cli.options import app, with_new_names
 from restore.errors import RestoreError
+from restore.process import limit_thread_spinning, quiet_pillow, reuse_large_blocks
 from restore.signals import interrupt_by_signals
 
 # isort: off
@@ -23,20 +23,15 @@ from restore.signals import interrupt_by_signals
 from restore.cli import fix, detect, open as open_folder, serve, eval, compare, bench, train, degrade, models  # noqa: F401
 
 
-# Numbers of options in <malloc.h>.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-
-
 def main() -> None:
     """Run the command line. Errors are one line each; `--debug`, anywhere in the command, adds the traceback."""
     arguments, debug = _without_debug(sys.argv[1:])
     if debug:
         _log_to_stderr()
-    _limit_thread_spinning()
-    _reuse_large_blocks()
+    limit_thread_spinning()
+    reuse_large_blocks()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings print the frames of C++ code
-    _quiet_pillow()
+    quiet_pillow()
     _quiet_fabric()
     interrupt_by_signals(once=False)
     # All processes of a distributed run meet the same errors, so only the first reports them.
@@ -101,31 +96,6 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
     return options + arguments[end:], len(options) < end
 
 
-def _limit_thread_spinning() -> None:
-    """Let waiting threads sleep after about 50 µs instead of milliseconds, unless the user has set a policy.
-
-    The threads of a network synchronize hundreds of times per image. If another thread, such as a decoder, needs the
-    processor too, spinning threads keep it from the one that they wait for: 30 images of 128×128 took 25 s on two busy
-    cores, and 3 s with this limit. OpenMP reads the variable when PyTorch is imported.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def _reuse_large_blocks() -> None:
-    """Let glibc keep large blocks of freed memory for the next tensors, unless the user has set its thresholds.
-
-    By default, glibc returns every block of more than 32 MiB to the kernel at once, and each new one is cleared page by
-    page: a network's tensors cost millions of page faults per photograph. Other C libraries have no such setting.
-    """
-    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    with suppress(OSError, AttributeError, TypeError):  # no glibc
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(_M_MMAP_THRESHOLD, 1 << 30)
-        set_option(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
 def _quiet_libraries() -> None:
     """Give standard error to this program alone.
 
@@ -147,16 +117,6 @@ def _quiet_fabric() -> None:
     """Silence what Fabric and newer versions of PyTorch say about each other's interfaces."""
     for what in ("`broadcast_buffers`", r"torch\.distributed\.nn\.functional\.all_gather"):
         warnings.filterwarnings("ignore", message=f"{what} is deprecated")
-
-
-def _quiet_pillow() -> None:
-    """Silence Pillow's warnings about broken metadata. Relevant problems become notes or errors of the file.
-
-    Warning filters are process-wide, so the command line sets them, not the code that reads images.
-    """
-    for category in (UserWarning, RuntimeWarning):  # `DecompressionBombWarning` is one: `check_size` has its own limit
-        warnings.filterwarnings("ignore", category=category, module=r"PIL\..*")
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _log_to_stderr() -> None:

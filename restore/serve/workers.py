@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from restore.errors import RestoreError
+from restore.process import limit_thread_spinning, quiet_pillow, reuse_large_blocks
 from restore.signals import Interrupt, defer_signals
 
 Kind = Literal["decoder", "models"]
@@ -137,6 +138,9 @@ def run_tasks(pipe: Connection, device: str, decode_seconds: float, module: str,
     signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=_end_with, args=(parent,), daemon=True, name="restore-parent").start()
     _quiet()
+    quiet_pillow()
+    limit_thread_spinning()
+    reuse_large_blocks()
     report = Report(pipe, device, decode_seconds)
     tasks: Tasks = importlib.import_module(module).TASKS
     with suppress(EOFError, BrokenPipeError, ConnectionError):
@@ -171,10 +175,6 @@ def _end_with(parent: int) -> None:
 
 def _quiet() -> None:
     """Libraries in C write to standard error what names no file; what matters of it becomes a note or an error."""
-    import warnings
-
-    for category in (UserWarning, RuntimeWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"PIL\..*")
     with suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
         for handle in (0, 1, 2):
