@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +138,57 @@ def test_thumbnails_of_many_files_at_once(served: tuple[Page, OpenedPage]) -> No
     for name in NAMES:
         assert page.get(f"files/{page.id(name)}/thumbnail").startswith(b"\xff\xd8")
     assert time.monotonic() - start < 20
+
+
+def test_parallel_requests_keep_the_mask_whole(served: tuple[Page, OpenedPage]) -> None:
+    page, opened = served
+    file = page.open("3.png")
+    page.post(f"files/{file}/mask/clear")
+    statuses: list[int] = []
+
+    def paint(seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        with httpx.Client(base_url=page.client.base_url, timeout=60) as client:
+            for _ in range(12):
+                what = chance.choice(["stroke", "undo", "redo", "invert", "tile", "png", "detail"])
+                body = {"points": [[*chance.uniform(0, 300, 2), 12]], "softness": 0.5}
+                if what in ("tile", "png", "detail"):
+                    part = {"tile": "/mask/0/0/0", "png": "/mask.png", "detail": ""}[what]
+                    answer = client.get(f"/page/files/{file}{part}")
+                else:
+                    answer = client.post(f"/page/files/{file}/mask/{what}", json=body if what == "stroke" else None)
+                statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=paint, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {200, 204}
+    state = page.get(f"files/{file}")["mask"]
+    before = page.mask(file)
+    for _ in range(state["undo"]):
+        page.post(f"files/{file}/mask/undo")
+    for _ in range(state["undo"]):
+        page.post(f"files/{file}/mask/redo")
+    assert np.array_equal(page.mask(file), before)
+    assert opened.workspace.database.rows("PRAGMA integrity_check")[0][0] == "ok"
+
+
+def test_a_mask_that_is_a_bomb_is_refused(served: tuple[Page, OpenedPage]) -> None:
+    page, opened = served
+    file = page.open("0.png")
+    before = page.mask(file)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(20_000_000), 9)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    for content in (bomb, b"", b"<svg/>", bomb[:40]):
+        answer = page.client.put(f"/page/files/{file}/mask.png", content=content)
+        assert answer.status_code == 422
+        assert answer.json()["detail"]
+    assert np.array_equal(page.mask(file), before)
+    assert not list((opened.work / "masks").glob("*.upload"))
