@@ -7,6 +7,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -304,6 +305,11 @@ class MaskStore:
         assert row is not None
         count = self._database.number("SELECT count(*) FROM operations WHERE file = ?", file)
         return Change(row["mask"], tiles, box, row["position"], count - row["position"], self.is_empty(file), kind)
+
+
+def loaded(path: Path) -> Bytes:
+    """A mask that a task has written, H×W."""
+    return np.asarray(np.load(path, allow_pickle=False), np.uint8)
 
 
 def _holds(box: Box, other: Box) -> bool:

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from restore.serve.page.mask_store import Change
+from restore.serve.page.painting import Painting
 from restore.serve.page.pyramid import coverage_png
+from restore.serve.page.repairs import Repairs
 from restore.serve.page.session import Json, Session
 from restore.serve.page.workspace import FileExists, NotFound
 from restore.serve.problems import Refused, answer, problem
@@ -106,13 +108,14 @@ def page_routes(session: Session) -> APIRouter:
             headers={"X-Accel-Buffering": "no"},
         )
 
-    _add_image_routes(router, session)
-    _add_mask_routes(router, session)
-    _add_work_routes(router, session)
+    repairs = Repairs(session)
+    _add_image_routes(router, session, repairs)
+    _add_mask_routes(router, session, Painting(session))
+    _add_work_routes(router, session, repairs)
     return router
 
 
-def _add_image_routes(router: APIRouter, session: Session) -> None:
+def _add_image_routes(router: APIRouter, session: Session, repairs: Repairs) -> None:
     """What is shown."""
 
     @router.get("/files/{file}")
@@ -160,35 +163,35 @@ def _add_image_routes(router: APIRouter, session: Session) -> None:
 
     @router.get("/files/{file}/previews/{number}")
     def preview_file(file: int, number: int) -> Response:
-        path = _known(lambda: session.preview_file(file, number))
+        path = _known(lambda: repairs.preview_file(file, number))
         return FileResponse(path, media_type="image/jpeg", headers=_FOREVER)
 
 
-def _add_mask_routes(router: APIRouter, session: Session) -> None:
+def _add_mask_routes(router: APIRouter, session: Session, painting: Painting) -> None:
     """What is painted."""
 
     @router.post("/files/{file}/mask/stroke")
     def stroke(file: int, body: Stroke) -> Json:
         points = [list(point) for point in body.points]
-        return _changed(lambda: session.stroke(file, points, body.softness, erase=body.erase))
+        return _changed(lambda: painting.stroke(file, points, body.softness, erase=body.erase))
 
     @router.post("/files/{file}/mask/polygon")
     def polygon(file: int, body: Polygon) -> Json:
         points = [list(point) for point in body.points]
-        return _changed(lambda: session.polygon(file, points, erase=body.erase))
+        return _changed(lambda: painting.polygon(file, points, erase=body.erase))
 
     @router.post("/files/{file}/mask/found")
     def paint_found(file: int, body: Found) -> Json:
         at = None if body.at is None else list(body.at)
-        return _changed(lambda: session.paint_found(file, body.threshold, at, erase=body.erase))
+        return _changed(lambda: painting.paint_found(file, body.threshold, at, erase=body.erase))
 
     @router.post("/files/{file}/mask/grow")
     def grow(file: int, body: Growth) -> Json:
-        return _changed(lambda: session.change(file, "grow", body.px))
+        return _changed(lambda: painting.change(file, "grow", body.px))
 
     def whole(what: str) -> Callable[[int], Json]:
         def change(file: int) -> Json:
-            return _changed(lambda: session.change(file, what))
+            return _changed(lambda: painting.change(file, what))
 
         return change
 
@@ -211,7 +214,7 @@ def _add_mask_routes(router: APIRouter, session: Session) -> None:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        job = await run_in_threadpool(session.load_mask, file, path)
+        job = await run_in_threadpool(painting.load_mask, file, path)
         await job.wait()
         if job.state != "done":
             fields = job.problem or {"detail": "cancelled", "code": "cancelled", "where": None, "hint": None}
@@ -219,21 +222,21 @@ def _add_mask_routes(router: APIRouter, session: Session) -> None:
         return JSONResponse(job.result)
 
 
-def _add_work_routes(router: APIRouter, session: Session) -> None:
+def _add_work_routes(router: APIRouter, session: Session, repairs: Repairs) -> None:
     """What is done with it."""
 
     @router.post("/files/{file}/detect")
     def detect(file: int) -> Json:
-        return {"job": _known(lambda: session.detect(file)).id}
+        return {"job": _known(lambda: repairs.detect(file)).id}
 
     @router.post("/files/{file}/preview")
     def preview(file: int, body: Part | None = None) -> Json:
         box = None if body is None or body.box is None else list(body.box)
-        return {"job": _known(lambda: session.preview(file, box)).id}
+        return {"job": _known(lambda: repairs.preview(file, box)).id}
 
     @router.post("/files/{file}/repair")
     def repair(file: int, body: WithRecipe | None = None) -> Json:
-        return {"job": _known(lambda: session.repair(file, None if body is None else body.recipe)).id}
+        return {"job": _known(lambda: repairs.repair(file, None if body is None else body.recipe)).id}
 
     @router.put("/files/{file}/recipe")
     def set_recipe(file: int, body: dict[str, Any]) -> Json:
@@ -242,13 +245,13 @@ def _add_work_routes(router: APIRouter, session: Session) -> None:
     @router.post("/files/{file}/save", response_model=None)
     def save(file: int, body: Saving | None = None) -> Json | Response:
         try:
-            return _known(lambda: session.save(file, overwrite=body is not None and body.overwrite))
+            return _known(lambda: repairs.save(file, overwrite=body is not None and body.overwrite))
         except FileExists as error:
             return answer(problem("exists", error.what, where=error.where, hint=error.hint, status=409))
 
     @router.post("/apply")
     def apply(body: Applying) -> Json:
-        return {"jobs": [job.id for job in _known(lambda: session.apply(body.ids, body.recipe or {}))]}
+        return {"jobs": [job.id for job in _known(lambda: repairs.apply(body.ids, body.recipe or {}))]}
 
     @router.get("/jobs/{job}")
     def one_job(job: str) -> Json:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,10 @@ import numpy.typing as npt
 
 from restore import __version__
 from restore.errors import RestoreError, printable
-from restore.files import write_atomically
 from restore.serve.jobs import Job, Jobs
-from restore.serve.page import mask_tools
-from restore.serve.page.mask_store import Change
 from restore.serve.page.pyramid import png
-from restore.serve.page.recipe import FILLING_MODELS, RECIPE, checked, fix_options
-from restore.serve.page.tiles import TILE_PX, Box, TileFile, level_sizes
+from restore.serve.page.recipe import FILLING_MODELS, RECIPE
+from restore.serve.page.tiles import TILE_PX, Box, TileFile
 from restore.serve.page.workspace import NotFound, Workspace, restored
 from restore.serve.workers import Kind, Outcome, problem_of
 
@@ -32,12 +27,8 @@ Json = dict[str, Any]
 Listener = Callable[[str, Json], None]
 
 #: Priorities of jobs: what a person waits for goes first.
-_URGENT, _ASKED, _SOON, _BACKGROUND = 30, 10, 5, 0
+URGENT, ASKED, SOON, BACKGROUND = 30, 10, 5, 0
 
-#: A preview shows at most this many pixels; a larger part is repaired at a coarser level.
-_PREVIEW_PIXELS = 1 << 20
-#: Pixels around the holes of a preview, and more for larger holes: what a filler looks at.
-_CONTEXT_PX, _CONTEXT = 96, 1.0
 #: Thumbnails that wait for the decoder at a time.
 _QUEUED_THUMBNAILS = 4
 #: Thumbnails that come before models are opened.
@@ -70,11 +61,10 @@ class Session:
         self.workspace, self.jobs, self.max_pixels = workspace, jobs, max_pixels
         self._warm = warm
         self._lock = threading.RLock()
-        self._painting: dict[int, threading.RLock] = {}
+        self._locks: dict[int, threading.RLock] = {}
         self._running: dict[tuple[str, int], Job] = {}
         self._listeners: list[Listener] = []
         self._opened: OrderedDict[Path, TileFile] = OrderedDict()
-        self._likely: tuple[Path, Bytes] | None = None
         self._before_warm = 0
         self._missing: deque[int] = deque()
         jobs.listen(self._changed)
@@ -204,10 +194,10 @@ class Session:
             "thumbnail": str(self.workspace.thumbnail(row)),
             "max_pixels": self.max_pixels,
         }
-        return self._submit(
+        return self.submit(
             "thumbnail", params, file,
-            worker="decoder", priority=_SOON if asked else _BACKGROUND, done=self._read_done(file),
-            failed=lambda problem: self._unreadable(file, problem), after=self._thumbnail_over,
+            worker="decoder", priority=SOON if asked else BACKGROUND, done=self._read_done(file),
+            failed=lambda problem: self.unreadable(file, problem), after=self._thumbnail_over,
         )  # fmt: skip
 
     def prepare(self, file: int) -> Job | None:
@@ -228,10 +218,10 @@ class Session:
                 "source": str(source), "pyramid": str(path), "max_pixels": self.max_pixels,
                 "like": None if which == "original" else str(self.workspace.pyramid(row, "original")),
             }  # fmt: skip
-            return self._submit(
+            return self.submit(
                 "prepare", params, file,
-                worker="decoder", priority=_URGENT, done=self._read_done(file),
-                failed=lambda problem: self._unreadable(file, problem),
+                worker="decoder", priority=URGENT, done=self._read_done(file),
+                failed=lambda problem: self.unreadable(file, problem),
             )  # fmt: skip
         return None
 
@@ -251,7 +241,8 @@ class Session:
 
         return done
 
-    def _unreadable(self, file: int, problem: Json | None) -> None:
+    def unreadable(self, file: int, problem: Json | None) -> None:
+        """An image cannot be read; without a problem, reading it was cancelled."""
         if problem is not None and problem["code"] != "unexpected":
             self.workspace.failed(file, problem["detail"], problem["code"])
             self.tell(file)
@@ -268,359 +259,17 @@ class Session:
         with self._lock:
             warm, self._warm = self._warm, ()
         if warm:
-            self._submit("warm", {"models": list(warm)}, None, priority=_SOON)
+            self.submit("warm", {"models": list(warm)}, None, priority=SOON)
 
-    # Masks
-
-    def painting(self, file: int) -> threading.RLock:
+    def lock_of(self, file: int) -> threading.RLock:
         """The lock that a change of a file's mask takes."""
         with self._lock:
-            return self._painting.setdefault(file, threading.RLock())
-
-    def stroke(self, file: int, points: list[list[float]], softness: float, *, erase: bool) -> Change:
-        """Paint a stroke; see `mask_tools.stroke`."""
-        size = self.workspace.size(file)
-        coverage = mask_tools.stroke(points, softness, *size)
-        return self._paint(file, "erase" if erase else "stroke", coverage, size, erase=erase)
-
-    def polygon(self, file: int, points: list[list[float]], *, erase: bool) -> Change:
-        """Fill a polygon; see `mask_tools.polygon`."""
-        size = self.workspace.size(file)
-        return self._paint(file, "polygon", mask_tools.polygon(points, *size), size, erase=erase)
-
-    def paint_found(self, file: int, threshold: float, at: list[float] | None, *, erase: bool) -> Change:
-        """Paint what was found: all of it, or the part that is connected with a point."""
-        size = self.workspace.size(file)
-        mask = self.found_mask(file, threshold)
-        if at is not None:
-            mask = mask_tools.connected(mask, at[0], at[1])
-        tiles = mask_tools.in_tiles(mask, Box(0, 0, *size), *size)
-        return self._paint(file, "found", {place: t for place, t in tiles.items() if t.any()}, size, erase=erase)
-
-    def found_mask(self, file: int, threshold: float) -> Bytes:
-        """What was found at a threshold, H×W of 0 and 255: as `restore detect` writes it, but for the probabilities,
-        which are kept in steps of 1/255."""
-        import cv2
-
-        if not 0 < threshold < 1:
-            raise RestoreError(f"must be a number between 0 and 1, not {threshold}", where="threshold")
-        tiles = self.probabilities(file)
-        with self._lock:
-            kept = self._likely
-        if kept is None or kept[0] != tiles.path:
-            kept = (tiles.path, tiles.read_box(Box(0, 0, *tiles.size), channels=1))
-            with self._lock:
-                self._likely = kept
-        damaged = kept[1] >= threshold * 255
-        margin = tiles.facts["margin_px"]
-        if margin and damaged.any():
-            distance = cv2.distanceTransform((~damaged).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            damaged = np.asarray(distance) <= margin
-        return damaged.astype(np.uint8) * np.uint8(255)
-
-    def change(self, file: int, what: str, px: int = 0) -> Change:
-        """Change a whole mask: `invert`, `clear`, `grow`, `undo`, `redo` or `ground`."""
-        size = self.workspace.size(file)
-        masks = self.workspace.masks
-        with self.painting(file):
-            before = self.workspace.file(file)
-            change = {
-                "invert": lambda: masks.invert(file, size),
-                "clear": lambda: masks.clear(file, size),
-                "grow": lambda: masks.grow(file, px, size),
-                "undo": lambda: self.workspace.undo(file),
-                "redo": lambda: self.workspace.redo(file),
-                "ground": lambda: self.workspace.make_ground(file),
-            }[what]()
-            if self.workspace.file(file) != before:
-                self.tell(file)
-        return change
-
-    def load_mask(self, file: int, mask: Path) -> Job:
-        """Replace a mask by that of a file."""
-        target = mask.with_suffix(".npy")
-        params = {
-            "mask": str(mask), "source": str(self.workspace.original(file)), "target": str(target),
-            "max_pixels": self.max_pixels,
-        }  # fmt: skip
-
-        def done(result: Json) -> Json:
-            with self.painting(file):
-                change = self.workspace.masks.replace(file, "load", _loaded(target))
-            self.tell(file)
-            return change.to_dict() | result
-
-        def clean() -> None:
-            mask.unlink(missing_ok=True)
-            target.unlink(missing_ok=True)
-
-        return self._submit(
-            "read_mask", params, file,
-            worker="decoder", priority=_URGENT, again=True, done=done, after=clean,
-        )  # fmt: skip
+            return self._locks.setdefault(file, threading.RLock())
 
     def mask_png(self, file: int) -> bytes:
         """The mask of a file: 8 bits, gray, white = repair."""
         size = self.workspace.size(file)
         return png(self.workspace.masks.read(file, Box(0, 0, *size), size))
-
-    def _paint(self, file: int, kind: str, coverage: mask_tools.Tiles, size: tuple[int, int], *, erase: bool) -> Change:
-        with self.painting(file):
-            before = self.workspace.file(file)["state"]
-            change = self.workspace.masks.paint(file, kind, coverage, size, erase=erase)
-            if self.workspace.file(file)["state"] != before:
-                self.tell(file)
-        return change
-
-    # Models at work
-
-    def detect(self, file: int) -> Job:
-        """Search for damage; the probabilities are kept."""
-        self.workspace.size(file)
-        revision = self.workspace.new_revision()
-        target = self.workspace.probabilities(file, revision)
-        original = self.workspace.row(file)["original"]
-        params = {
-            "source": str(self.workspace.original(file)), "target": str(target), "max_pixels": self.max_pixels,
-        }  # fmt: skip
-
-        def done(result: Json) -> None:
-            if self.workspace.row(file)["original"] == original:
-                facts = {name: result[name] for name in ("threshold", "margin_px", "detector")}
-                self.workspace.found(file, revision, result["fraction"], facts)
-                self.tell(file)
-
-        return self._submit("probability", params, file, priority=_ASKED, done=done)
-
-    def preview(self, file: int, box: list[float] | None) -> Job:
-        """Fill the holes of a part of a file, for display.
-
-        Args:
-            file: it is prepared.
-            box: [left, top, right, bottom]; None: all holes.
-
-        Raises:
-            RestoreError: nothing is masked there.
-        """
-        size = self.workspace.size(file)
-        if box is not None and not np.isfinite(box).all():
-            raise RestoreError("the numbers must be finite", where="box")
-        masked = self.workspace.masks.box(file, size)
-        part = Box(0, 0, *size) if box is None else Box.around(*box).within(*size)
-        if masked is not None:
-            part = Box(
-                max(part.left, masked.left), max(part.top, masked.top),
-                min(part.right, masked.right), min(part.bottom, masked.bottom),
-            )  # fmt: skip
-        holes = None if masked is None or part.empty else self._holes(file, part, size)
-        if holes is None:
-            raise RestoreError("nothing is masked here", hint="paint over the damage first")
-        crop = holes.grown(_CONTEXT_PX + round(_CONTEXT * max(holes.width, holes.height))).within(*size)
-        level = 0
-        while (crop.width >> level) * (crop.height >> level) > _PREVIEW_PIXELS:
-            level += 1
-        level = min(level, len(level_sizes(*size)) - 1)
-        crop = Box(  # whole pixels of the level
-            crop.left >> level, crop.top >> level, -(-crop.right >> level), -(-crop.bottom >> level)
-        ).within(*level_sizes(*size)[level])
-        number = self.workspace.new_revision()
-        folder = self.workspace.work / "previews"
-        mask, target = folder / f"{file}-{number}.npy", folder / f"{file}-{number}.jpg"
-        _save(mask, self._reduced_mask(file, crop, level, size))
-        recipe = self.workspace.recipe(file)
-        options = {"match_grain": recipe["match_grain"] and not recipe["clean_up"]}
-        params = {
-            "pyramid": str(self.tiles(file, "original").path), "level": level, "box": crop.to_list(),
-            "mask": str(mask), "options": options, "model": recipe["model"], "target": str(target),
-        }  # fmt: skip
-        scale = 1 << level
-        shown = Box(crop.left * scale, crop.top * scale, crop.right * scale, crop.bottom * scale).within(*size)
-
-        def done(result: Json) -> Json:
-            for path in folder.glob(f"{file}-*.jpg"):
-                if path != target:
-                    path.unlink(missing_ok=True)
-            return {
-                "url": f"/page/files/{file}/previews/{number}", "x": shown.left, "y": shown.top,
-                "width": shown.width, "height": shown.height,
-            }  # fmt: skip
-
-        return self._submit(
-            "preview", params, file,
-            priority=_URGENT, again=True, done=done, after=lambda: mask.unlink(missing_ok=True),
-        )  # fmt: skip
-
-    def _holes(self, file: int, part: Box, size: tuple[int, int]) -> Box | None:
-        """The pixels from the first to the last masked one in a part of an image."""
-        mask = self.workspace.masks.read(file, part, size)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(rows):
-            return None
-        return Box(
-            part.left + int(columns[0]), part.top + int(rows[0]),
-            part.left + int(columns[-1]) + 1, part.top + int(rows[-1]) + 1,
-        )  # fmt: skip
-
-    def _reduced_mask(self, file: int, crop: Box, level: int, size: tuple[int, int]) -> Bytes:
-        """The mask of a part of a level."""
-        from restore.serve.page.tiles import put, tile_box
-
-        if level == 0:
-            return self.workspace.masks.read(file, crop, size)
-        out = np.zeros((crop.height, crop.width), np.uint8)
-        for x, y in crop.tiles():
-            tile = self.workspace.masks.reduced(file, level, x, y, size)
-            if tile is not None:
-                put(out, crop, tile, tile_box(x, y, *level_sizes(*size)[level]))
-        return out
-
-    def preview_file(self, file: int, number: int) -> Path:
-        """The JPEG of a preview.
-
-        Raises:
-            NotFound: there is none.
-        """
-        path = self.workspace.work / "previews" / f"{file}-{number}.jpg"
-        if not 0 < number < 1 << 63 or not path.is_file():
-            raise NotFound("there is no such preview")
-        return path
-
-    def repair(self, file: int, recipe: Mapping[str, Any] | None = None) -> Job:
-        """Repair a file by its mask, exactly as `restore fix` does.
-
-        Args:
-            file: it is prepared.
-            recipe: settings to change first; None: none.
-
-        Raises:
-            RestoreError: a wrong recipe.
-        """
-        if recipe is not None:
-            self.workspace.set_recipe(file, dict(recipe))
-        self.workspace.size(file)
-        with self.painting(file):
-            row = self.workspace.row(file)
-            key = self.workspace.repair_key(row)
-            mask = self.workspace.work / "masks" / f"{file}-{self.workspace.new_revision()}.png"
-            write_atomically(mask, self.mask_png(file))
-        options = fix_options(self.workspace.recipe(file), masks=str(mask)).to_dict()
-        return self._repair(file, options, mask, key, priority=_ASKED)
-
-    def apply(self, files: Iterable[int] | None, recipe: Mapping[str, Any]) -> list[Job]:
-        """Repair files by a recipe in the background. With `find` in the recipe, the detector makes their masks, which
-        can be edited afterwards; without, masks are those that the files have.
-
-        Args:
-            files: None: all that nobody has touched.
-            recipe: the settings that differ from the defaults.
-
-        Raises:
-            RestoreError: a wrong recipe.
-        """
-        complete = checked(recipe)
-        if files is None:
-            chosen = [file for file in self.workspace.ids_in_order() if self.workspace.is_untouched(file)]
-        else:
-            chosen = [file for file in dict.fromkeys(files) if not self.workspace.row(file)["reason"]]
-        jobs = []
-        for file in chosen:
-            self.workspace.set_recipe(file, complete)
-            if self.workspace.masks.is_empty(file):
-                jobs.append(self._repair_without_mask(file))
-            else:
-                jobs.append(self.repair(file))
-        return jobs
-
-    def _repair_without_mask(self, file: int) -> Job:
-        """Repair a file whose mask is empty, in the background: the detector makes one, if the recipe says so."""
-        place = self.workspace.work / "masks" / f"{file}-{self.workspace.new_revision()}"
-        recipe = self.workspace.recipe(file)
-        if recipe["find"]:
-            options = fix_options(recipe, masks="auto").to_dict() | {"save_masks": str(place)}
-            return self._repair(file, options, None, None, priority=_BACKGROUND, found=place)
-        mask = place.with_suffix(".png")
-        options = fix_options(recipe, masks=str(mask)).to_dict()
-        return self._repair(file, options, mask, None, priority=_BACKGROUND, blank=True)
-
-    def _repair(
-        self,
-        file: int,
-        options: Json,
-        mask: Path | None,
-        key: str | None,
-        *,
-        priority: int,
-        found: Path | None = None,
-        blank: bool = False,
-    ) -> Job:
-        """Submit a repair.
-
-        Args:
-            file: to repair.
-            options: of `FixOptions`.
-            mask: the file of the mask; None: the detector makes it.
-            key: what the repair depends on, see `Workspace.repair_key`; None: on what the file is afterwards.
-            priority: of the job.
-            found: the folder for the mask if the detector makes it.
-            blank: the file of the mask is not there yet, and is to be empty.
-        """
-        revision = self.workspace.new_revision()
-        folder = self.workspace.result_folder(file, revision)
-        row, recipe = self.workspace.row(file), self.workspace.recipe(file)
-        pyramids = self.workspace.work / "pyramids"
-        array = None if found is None else found.with_suffix(".npy")
-        is_shown = priority > _BACKGROUND or self.workspace.pyramid(row, "original").exists()
-        params = {
-            "input": str(self.workspace.original(file)),
-            "output": f"{folder}{os.sep}",
-            "mask": None if mask is None else str(mask),
-            "blank": blank,
-            "options": options | {"max_pixels": self.max_pixels},
-            "model": recipe["model"],
-            # In the background there may be thousands; tiles are made when somebody looks at one that was never open.
-            "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles") if is_shown else None,
-            "thumbnail": str(self.workspace.work / "thumbnails" / f"{file}-{revision}.jpg"),
-            "like": str(self.workspace.pyramid(row, "original")),
-            "mask_array": None if array is None else str(array),
-            "max_pixels": self.max_pixels,
-        }
-
-        def done(result: Json) -> Json:
-            with self.painting(file):
-                if self.workspace.row(file)["original"] != row["original"]:
-                    raise RestoreError("the image has changed since", hint="repair it again")
-                self.workspace.read(file, result["width"], result["height"])
-                own = key
-                if own is None and self.workspace.row(file)["mask"] == row["mask"]:  # nobody has painted since
-                    if array is not None:
-                        self.workspace.masks.replace(file, "found", _loaded(array))
-                    own = self.workspace.repair_key(self.workspace.row(file), recipe)
-                self.workspace.repaired(file, revision, Path(result["output"]).name, own or "", result["warnings"])
-            self.tell(file)
-            return {"revision": revision, "notes": result["warnings"], "seconds": result["seconds"]}
-
-        def failed(problem: Json | None) -> None:
-            _remove(folder)
-            if self.workspace.row(file)["width"] is None:  # it was not read before
-                self._unreadable(file, problem)
-
-        def clean() -> None:
-            for path in (mask, array):
-                if path is not None:
-                    path.unlink(missing_ok=True)
-            if found is not None:
-                _remove(found)
-
-        return self._submit(
-            "repair", params, file, priority=priority, again=True, done=done, failed=failed, after=clean
-        )
-
-    def save(self, file: int, *, overwrite: bool) -> Json:
-        """Write the repaired file to the output folder, with the bytes of `restore fix`."""
-        with self.painting(file):
-            path, notes = self.workspace.save(file, overwrite=overwrite)
-        self.tell(file)
-        return {"path": printable(path), "notes": notes}
 
     # Jobs
 
@@ -650,7 +299,7 @@ class Session:
         names = ("id", "task", "state", "progress", "message", "result", "problem")
         return {"file": int(file) if file else None} | {name: known[name] for name in names}
 
-    def _submit(
+    def submit(
         self,
         task: str,
         params: Json,
@@ -705,17 +354,3 @@ class Session:
         """Report a job that has changed. The lock of the jobs may be held here."""
         if job.about.startswith(_OURS) and job.task != "thumbnail":
             self._report("job", self._shown(job))
-
-
-def _loaded(path: Path) -> Bytes:
-    """An array that a task has written."""
-    return np.asarray(np.load(path, allow_pickle=False), np.uint8)
-
-
-def _save(path: Path, array: Bytes) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
