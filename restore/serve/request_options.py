@@ -14,7 +14,8 @@ from restore.serve.workers import Json
 #: Options that name files, choose among files, or are the server's to decide.
 _NOT_HERE = {
     "overwrite", "skip_existing", "include", "exclude", "files_from", "device", "decode_timeout", "detector",
-    "save_masks", "suffix", "fail_fast", "log", "html_report", "preview", "pix2pix_batch_norm", "mask_missing",
+    "save_masks", "suffix", "fail_fast", "log", "html_report", "preview", "pix2pix_batch_norm", "pix2pix_dropout",
+    "mask_missing",
 }  # fmt: skip
 _MASKS = ("auto", "alpha", "infrared", "none")
 EVAL_METRICS = ("psnr", "ssim", "ms_ssim", "delta_e", "psnr_hole", "seam", "seam_ratio")

@@ -180,7 +180,7 @@ def open_models(model: str | None, options: FixOptions) -> Models:
     from restore.restorers.registry import open_restorer
 
     _prepare_torch()
-    if options.pix2pix_batch_norm == "instance":  # it changes the network that it opens
+    if options.pix2pix_batch_norm == "instance" or options.pix2pix_dropout is not None:  # they change what they open
         return open_anew(model, options)[0]
     device, precision = options.device, options.precision
 
