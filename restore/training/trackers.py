@@ -29,7 +29,8 @@ def check_trackers(config: TrainConfig) -> None:
         RestoreError: one is not; the extra that installs it is named.
     """
     for tracker in config.trackers:
-        if find_spec(tracker.kind) is None:
+        spec = find_spec(tracker.kind)
+        if spec is None or spec.origin is None:  # without an origin: a folder of that name, such as wandb's own
             raise RestoreError(
                 f"needs the package {tracker.kind}",
                 where=f"trackers: {tracker.kind}",

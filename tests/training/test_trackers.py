@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import types
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """In the place of wandb, which counts as installed."""
     module = types.ModuleType("wandb")
-    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None, origin="fake")
     monkeypatch.setitem(sys.modules, "wandb", module)
     one = Fake()
     monkeypatch.setitem(OPENERS, "wandb", one.open)
@@ -107,6 +108,14 @@ def test_a_missing_library_is_told_before_anything_is_written(
         train(config(clean, tmp_path / "run", trackers=[name], **QUICK))
     assert error.value.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_folder_is_no_library(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb").mkdir()  # as wandb leaves it in the current folder
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RestoreError, match="needs the package wandb"):
+        train(config(clean, tmp_path / "run", trackers=["wandb"], **QUICK))
 
 
 def test_a_tracker_gets_every_number_of_the_log(clean: Path, tmp_path: Path, plain: Path, fake: Fake) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from restore.errors import RestoreError
 from restore.training.launchers import find_environment
+from restore.training.run_dir import RunFolder
 from tests.training.machines import Machine, Machines, free_port, srun, torchrun
 from tests.training.test_loop import config
 
@@ -112,6 +113,16 @@ def test_a_killed_process_ends_the_run_in_words_and_it_resumes_bit_for_bit(
         expected, found = load_file(one / name), load_file(other / name)
         assert expected.keys() == found.keys()
         assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
+
+
+def test_sigterm_to_one_process_saves_and_stops_all(machines: Machines, settings: Path, tmp_path: Path) -> None:
+    pair = start(machines, settings, tmp_path, "out=run", "validate_every=10000", "total_steps=10000")
+    wait_for_step(tmp_path / "run", 8)
+    pair[1].send(signal.SIGTERM)
+    assert (pair[0].wait(), pair[1].wait()) == (130, 0)
+    step = log(tmp_path / "run")[-1]["step"]
+    assert f"stopped at step {step}; the same command resumes the run" in pair[0].stderr
+    assert RunFolder.facts(tmp_path / "run")["step"] == step
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
