@@ -81,7 +81,6 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
     app.state.stopping, app.state.warming = stopping, None
     for kind in (Refused, QueueFull, Stopping, RequestValidationError, RestoreError, HTTPException):
         app.add_exception_handler(kind, on_error)
-    app.add_exception_handler(Exception, on_error)
     app.include_router(api_router(api))
     _describe(app)
     if page is not None:

@@ -92,7 +92,7 @@ def of_job(fields: Mapping[str, Any] | None) -> Json:
     return problem(code, given["detail"], where=given["where"], hint=given["hint"])
 
 
-async def on_error(request: Request, error: Exception) -> Response:
+async def on_error(request: Request | None, error: Exception) -> Response:
     """The answer to a request that raised an error."""
     if isinstance(error, Refused):
         return answer(problem(error.code, error.detail, hint=error.hint), error.headers)

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restore.serve.problems import Refused, on_error
 from restore.serve.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 #: No script, style or image but the server's own; nothing inline; nobody frames the page.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -83,7 +86,7 @@ class Security:
         if scope["type"] != "http":  # there are no web sockets here
             return
         headers = Headers(scope=scope)
-        with_headers = _secured(send)
+        with_headers = _Secured(send)
         try:
             redirect = self._check(scope, headers)
         except Refused as error:
@@ -92,10 +95,16 @@ class Security:
         if redirect is not None:
             await redirect(scope, receive, with_headers)
             return
-        await self.app(scope, _Bounded(receive, self.settings, self._body_bytes(scope)), with_headers)
+        try:
+            await self.app(scope, _Bounded(receive, self.settings, self._body_bytes(scope)), with_headers)
+        except Exception as error:  # an error in the program: its answer has the headers of every other
+            if with_headers.started:
+                raise
+            logger.exception("%r", scope["path"])  # escaped, because it goes to a terminal
+            await (await on_error(None, error))(scope, receive, with_headers)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: Refused) -> None:
-        response = await on_error(None, error)  # type: ignore[arg-type]
+        response = await on_error(None, error)
         response.headers["Connection"] = "close"  # whatever body there is stays unread
         await response(scope, receive, send)
 
@@ -201,18 +210,20 @@ def _cookies(headers: Headers) -> Mapping[str, str]:
         return {}
 
 
-def _secured(send: Send) -> Send:
-    """Add the headers of `_HEADERS` to an answer; what the application sets itself stays."""
+class _Secured:
+    """`send` that adds the headers of `_HEADERS` to an answer; what the application sets itself stays."""
 
-    async def send_with_headers(message: Message) -> None:
+    def __init__(self, send: Send) -> None:
+        self._send, self.started = send, False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
-        await send(message)
-
-    return send_with_headers
+        await self._send(message)
 
 
 class _Bounded:

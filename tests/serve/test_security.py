@@ -157,6 +157,20 @@ def test_every_answer_forbids_scripts_that_are_not_the_servers(server: Running) 
         assert "server" not in answer.headers
 
 
+def test_an_error_in_the_program_is_answered_like_any_other_and_tells_no_details(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr(server.app.state.jobs, "queue_length", broken)
+    answer = server.get("/metrics")
+    assert (answer.status_code, answer.json()["code"]) == (500, "unexpected")
+    assert "secret" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "secret" in caplog.text
+
+
 # Connections
 
 
