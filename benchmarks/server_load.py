@@ -94,7 +94,9 @@ def run_load(
         )
         try:
             assert server.stderr is not None
-            address = server.stderr.readline().split()[2]
+            line = server.stderr.readline()
+            assert line.startswith("serving at "), line + server.stderr.read()
+            address = line.split()[2]
             wait_until_ready(address)
             held = _connect(address, connections)
             tally, took = _send(address, known, requests, clients, seconds, patient, server.pid)

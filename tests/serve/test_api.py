@@ -6,8 +6,11 @@ import io
 import json
 import os
 import re
+import struct
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ ASYNC = {"Prefer": "respond-async"}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     work = tmp_path_factory.mktemp("work")
     with running(
-        queue=4, work=work, warm=("telea",), max_pixels=20_000, max_upload_bytes=300_000, idle_seconds=2.0
+        queue=4, work=work, warm=("telea",), max_pixels=20_000, max_upload_bytes=600_000, idle_seconds=2.0
     ) as one:
         until(lambda: one.get("/ready").status_code == 200, 120)
         yield one
@@ -285,7 +288,7 @@ def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(server: Runn
     def body() -> Iterator[bytes]:
         yield BOUNDARY + IMAGE
         for _ in range(100):
-            yield b"x" * 10_000
+            yield b"x" * 20_000
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     try:
@@ -328,6 +331,34 @@ def test_a_small_file_with_many_pixels_is_refused_before_it_is_decoded(server: R
     answer = post(server, image=file.getvalue(), mask=file.getvalue(), model="telea")
     assert answer.json()["code"] == "too_large"
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_data_that_expand_a_thousandfold_do_not_fill_the_memory(server: Running) -> None:
+    pressed = zlib.compressobj(9)
+    bomb = b"".join(pressed.compress(bytes(1 << 20)) for _ in range(512)) + pressed.flush()
+    assert len(bomb) < 600_000
+    png, memory = photo(), []
+    bombs = {
+        b"zTXt": b"Comment\0\0",
+        b"iTXt": b"XML:com.adobe.xmp\0\1\0\0\0",
+        b"iCCP": b"x\0\0",
+        b"IDAT": b"",
+    }
+    (worker,) = server.app.state.jobs.live_workers()
+    before = peak_mb(worker)
+    for kind, start in bombs.items():
+        data = start + bomb
+        chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        answer = post(server, image=png[:33] + chunk + png[33:], mask=hole(), model="telea")
+        assert answer.status_code in (200, 413, 422), answer.text
+        memory.append(peak_mb(worker))
+    assert max(memory) < before + 300
+    assert server.app.state.jobs.live_workers() == [worker]
+
+
+def peak_mb(process: int) -> float:
+    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 # Documentation
