@@ -85,6 +85,14 @@ class DetectorSettings(Settings):
     margin_px: int = Field(ge=0, le=100)
 
 
+class ConditionSettings(Settings):
+    """A kind of condition images, as in `restore.images.conditions.Condition`."""
+
+    name: str
+    channels: Literal[1, 3]
+    value_range: tuple[float, float] | None = None
+
+
 class Description(Settings):
     """The metadata of a weights file, as JSON under the one key `restore`; it is enough to build and run the network.
 
@@ -93,7 +101,9 @@ class Description(Settings):
         builder, args: see `restore.models.build_generator`.
         purpose: one line for `restore models`.
         channels: of the images that the network takes and gives: 1 for gray; None: 3.
+        transfer: `linear`: the network works in linear light; None: in sRGB.
         float_range: (black, white) of the float images that it was trained on; None: not declared.
+        conditions: the condition images that the network takes, in order; None: none.
         needs_mask, multiple, minimum, scale, overlap_px: see `restore.restorers.base.ModelRequirements`.
         adds_color: see `restore.restorers.base.ModelRequirements`; None: it does not.
         finds: of a detector; None: the network is a restorer.
@@ -105,7 +115,9 @@ class Description(Settings):
     purpose: str = ""
     needs_mask: bool
     channels: Literal[1] | None = None
+    transfer: Literal["linear"] | None = None
     float_range: tuple[float, float] | None = None
+    conditions: list[ConditionSettings] | None = None
     multiple: int = Field(default=1, ge=1)
     minimum: int = Field(default=1, ge=1)
     scale: int = Field(default=1, ge=1)

@@ -158,6 +158,9 @@ def _write_pix2pix(source: _Source, out: Path, overwrite: bool) -> Exported:
         )
     if out.suffix == ".pth" and not out.name.endswith(G_ENDING):
         raise RestoreError(f"a file for pix2pix's code must end with {G_ENDING}", where=out, hint="or name a folder")
+    if source.description.transfer is not None:
+        note = "the network works in linear light, which pix2pix's code does not know: decode its inputs from sRGB"
+        source = replace(source, notes=(*source.notes, note))
     g_file = out if out.suffix == ".pth" else out / f"latest{G_ENDING}"
     d_file = g_file.with_name(g_file.name.removesuffix(G_ENDING) + D_ENDING)
     reason = _reason_against_d(source)
@@ -180,7 +183,7 @@ def _reason_against_d(source: _Source) -> str | None:
     if "model.2.bias" in source.d:
         return "pix2pix's discriminator has batch norms, this one has none"
     args: dict[str, Any] = source.description.args
-    channels = args.get("input_nc", 3) + args.get("output_nc", 3)
+    channels = args.get("input_nc", 3) + args.get("conditions", 0) + args.get("output_nc", 3)
     if source.d["model.0.weight"].shape[1] != channels:
         return f"pix2pix's discriminator takes {channels} channels, this one {source.d['model.0.weight'].shape[1]}"
     return None

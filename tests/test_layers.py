@@ -26,6 +26,7 @@ LAYERS = {
     "config": 1,
     "devices": 1,
     "process": 1,
+    "linear_light": 1,
     # Images, networks and numbers, each of which stands alone.
     "hashed_random": 2,
     "box_filter": 2,

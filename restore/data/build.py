@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from restore.data.readers import (
     match_pairs,
     pair_reader,
     side_by_side_reader,
+    with_conditions,
     with_masks,
 )
 from restore.data.sampler import CropPlan, FolderSampler
@@ -32,6 +34,8 @@ from restore.degradations.mask_files import mask_of
 from restore.devices import free_memory, free_ram, usable_cpus
 from restore.errors import RestoreError
 from restore.files import digest_of_names
+from restore.images import read_image
+from restore.images.conditions import Condition, ConditionFiles
 from restore.images.formats import left_out_of
 
 # Share of the free memory that images may take. On a device, concatenating them into one tensor needs it twice.
@@ -90,6 +94,10 @@ def open_source(
     print_ = fingerprint(files.training, None if rules == 1 else files.names)
     if config.masks is not None:
         print_ = digest_of_names([print_, *_masks_of(config.masks, [files.names[file] for file in files.training])])
+    conditions = [(ConditionFiles(condition.path), condition.kind) for condition in config.conditions]
+    of_images = [_condition_files(conditions, files.names[file]) for file in files.training]
+    if conditions:
+        print_ = digest_of_names([print_, *(path.name for paths in of_images for path in paths)])
     if expected is not None and print_ != expected:
         raise RestoreError(
             "this run started with other training images" + (" or masks" if config.masks is not None else ""),
@@ -107,9 +115,14 @@ def open_source(
                 where=held_out_folders,
                 hint="remove them from one of the two",
             )
+    if conditions:
+        for file in held_out_files:
+            _condition_files(conditions, held_out_names[file])
+        read_held_out = with_conditions(read_held_out, conditions, held_out_names, config.resize)
+        read = with_conditions(read, conditions, files.names, config.resize)
     if config.masks is not None:
         read = with_masks(read, config.masks, files.names, config.resize)
-        read_held_out = with_masks(read_held_out, config.masks, held_out_names, config.resize) if named else read
+        read_held_out = with_masks(read_held_out, config.masks, held_out_names, config.resize)
         _masks_of(config.masks, [held_out_names[file] for file in held_out_files])
     # Validation images are read first: training images are compared with them.
     threads = max(1, min(_MAX_THREADS, usable_cpus() // processes))
@@ -138,13 +151,57 @@ def open_source(
             why = f"none of the {len(files.validation)} images that are set aside for validation can be used"
         on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
-    source = Source(store, crop_plan(config), damage, print_, layout)
-    return source, validation_batches(names, held_out, config.validation_size, multiple, damage, device, layout)
+    source = Source(store, crop_plan(config), damage, print_, layout, linear=config.is_linear)
+    return source, validation_batches(
+        names, held_out, config.validation_size, multiple, damage, device, layout, linear=config.is_linear
+    )
 
 
 def layout_of(config: DataConfig) -> Layout:
     """The channels of the stored images."""
-    return Layout(config.image_channels, mask=config.masks is not None, pair=not config.folders)
+    mask, pair = config.masks is not None, not config.folders
+    return Layout(config.image_channels, config.condition_channels, mask=mask, pair=pair)
+
+
+def with_condition_channels(config: DataConfig) -> DataConfig:
+    """The config with the number of channels of its condition images, as those of the first image have it.
+
+    Raises:
+        RestoreError: there are no images, or no condition images for them, or none can be read.
+    """
+    if all(condition.channels is not None for condition in config.conditions):
+        return config
+    place = config.folders[0].path if config.folders else config.side_by_side or config.input
+    assert place is not None
+    sources = [ConditionFiles(condition.path) for condition in config.conditions]
+    problem: RestoreError | None = None
+    for file, name in list(named_images(place).items())[:_PROBED_FILES]:
+        try:
+            found = [source.read(name, partial(read_image, file)) for source in sources]
+        except RestoreError as error:
+            problem = problem or error
+            continue
+        kinds = [
+            condition.model_copy(update={"channels": condition.channels or image.pixels.shape[2]})
+            for condition, image in zip(config.conditions, found)
+        ]
+        return config.model_copy(update={"conditions": tuple(kinds)})
+    assert problem is not None
+    problem.exit_code = 2
+    raise problem
+
+
+def _condition_files(conditions: Sequence[tuple[ConditionFiles, Condition]], name: str) -> list[Path]:
+    """The condition images of an image, without its own infrared channel.
+
+    Raises:
+        RestoreError: there is none of some kind.
+    """
+    try:
+        return [file for source, _ in conditions if (file := source.file_of(name)) is not None]
+    except RestoreError as error:
+        error.exit_code = 2
+        raise
 
 
 def _once(on_event: Callable[[str], None]) -> Callable[[str], None]:

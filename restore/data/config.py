@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from restore.config import Settings
+from restore.images.conditions import Condition
 
 
 def _or_path(schema: dict[str, Any]) -> None:
@@ -45,6 +46,46 @@ class Folder(Settings):
     @model_serializer
     def _as_written(self) -> str | dict[str, Any]:
         return str(self.path) if self.weight is None else {"path": str(self.path), "weight": self.weight}
+
+
+class ConditionData(Settings):
+    """Condition images: one for each training image. In a config: where they are, or a mapping."""
+
+    model_config = ConfigDict(json_schema_extra=_or_path)
+
+    path: str
+    """A folder, with `x.png` for the image `x`; a path whose last part has `{}` in place of the image's name:
+    `depth/{}_depth`; or `infrared`: the infrared channel of the image's own file.
+    """
+    range: tuple[float, float] | None = None
+    """[black, white] of float files. null: [0, 1]; where values exceed 16, white is 255 or 65535."""
+    channels: Literal[1, 3] | None = None
+    """null: as many as the first file has. The run's config.yaml has their number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": str(value)} if isinstance(value, (str, Path)) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ConditionData:
+        if "{}" in str(Path(self.path).parent):
+            raise ValueError("{} must be in the last part of the path, as in depth/{}_depth")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("range must be [black, white], and black less than white")
+        return self
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        if self.range is None and self.channels is None:
+            return self.path
+        value_range = None if self.range is None else list(self.range)
+        return {"path": self.path, "range": value_range, "channels": self.channels}
+
+    @property
+    def kind(self) -> Condition:
+        """As a network takes them; of one channel while their number is not known."""
+        return Condition(Path(self.path).name, self.channels or 1, self.range)
 
 
 class ValidationData(Settings):
@@ -100,9 +141,18 @@ class DataConfig(Settings):
     """color: networks see and give RGB; gray images have three equal channels. gray: networks with one image channel;
     color images are read as their luma. What a step of `damage` does to the green channel then happens to gray.
     """
+    transfer: Literal["srgb", "linear"] = "srgb"
+    """linear: networks work in linear light: images are decoded from sRGB after they were degraded, and outputs are
+    encoded again before they are scored. Losses compare linear values, but for `loss.perceptual`.
+    """
     float_range: tuple[float, float] | None = None
     """[black, white] of float images (TIFF), which keep their precision in caches and batches; what lies outside is
     clipped. null: [0, 1]; where values exceed 16, white is 255 or 65535.
+    """
+    conditions: tuple[ConditionData, ...] = ()
+    """Images that the network sees beside each image, such as depth maps, of the same size: `[depth/, edges/{}_edge,
+    infrared, {path: heat/, range: [0, 50]}]`. Their channels follow those of the image and of the mask. `restore fix`
+    takes them by --condition.
     """
     patch: int = Field(128, ge=16, le=4096)
     """Side of a training crop in pixels. Raise it for larger holes; the cost grows with its square."""
@@ -149,7 +199,17 @@ class DataConfig(Settings):
         """Channels of an image: 3, or 1 for gray."""
         return 1 if self.channels == "gray" else 3
 
-    @field_validator("folders", mode="before")
+    @property
+    def is_linear(self) -> bool:
+        """Whether networks work in linear light."""
+        return self.transfer == "linear"
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of all condition images together; see `restore.data.build.with_condition_channels`."""
+        return sum(condition.kind.channels for condition in self.conditions)
+
+    @field_validator("conditions", "folders", mode="before")
     @classmethod
     def _from_one_folder(cls, value: Any) -> Any:
         return [value] if isinstance(value, (str, Path, Mapping)) else value

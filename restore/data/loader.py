@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from restore.data.sampler import CropPlan, in_unit_range, resize_crops, sample_c
 from restore.degradations import Degradation
 from restore.devices import to_device
 from restore.hashed_random import key
+from restore.linear_light import from_linear, to_linear
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,29 @@ class Batch:
     """B images on one device.
 
     Attributes:
-        damaged: float32, B×3×H×W, [0, 1]; gray: B×1×H×W.
+        damaged: float32, B×3×H×W, [0, 1], sRGB or in linear light; gray: B×1×H×W.
         mask: float32, B×1×H×W, 1 = repair.
         clean: as `damaged`.
         keys: int64[B], from which everything random about each image follows. On the CPU, or with the rest on a CUDA
             device, so that a step does not wait for a transfer.
+        condition: float32, B×K×H×W, [0, 1]: the condition images; None: there are none.
     """
 
     damaged: Tensor
     mask: Tensor
     clean: Tensor
     keys: Tensor
+    condition: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """What a network takes as its image: the damaged one, and the condition behind it."""
+        return self.damaged if self.condition is None else torch.cat([self.damaged, self.condition], 1)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what a function makes of each tensor."""
+        condition = None if self.condition is None else function(self.condition)
+        return Batch(function(self.damaged), function(self.mask), function(self.clean), function(self.keys), condition)
 
     def parts(self, count: int) -> list[Batch]:
         """The same images in `count` equal batches, in order; nothing is copied.
@@ -57,8 +70,11 @@ class Batch:
         size, rest = divmod(len(self.keys), count)
         if rest:
             raise ValueError(f"{len(self.keys)} images in {count} parts")
-        tensors = (self.damaged, self.mask, self.clean, self.keys)
-        return [Batch(*(t[i * size : (i + 1) * size] for t in tensors)) for i in range(count)]
+
+        def part(i: int) -> Batch:
+            return self.map(lambda tensor: tensor[i * size : (i + 1) * size])
+
+        return [part(i) for i in range(count)]
 
 
 class Source:
@@ -70,6 +86,7 @@ class Source:
         damage: degrades clean images, on their device; None for pairs, and where masks are all the damage.
         fingerprint: of the files; see `restore.data.discovery.fingerprint`.
         layout: the channels of the images.
+        linear: batches are in linear light.
     """
 
     def __init__(
@@ -79,9 +96,11 @@ class Source:
         damage: Degradation | None,
         fingerprint: str = "",
         layout: Layout = Layout(),  # noqa: B008 - frozen
+        *,
+        linear: bool = False,
     ) -> None:
         self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
-        self.layout = layout
+        self.layout, self.linear = layout, linear
 
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
         """The images `first` … `first + count - 1` of a step.
@@ -108,15 +127,15 @@ class Source:
 
     def _batch(self, images: Tensor, keys: Tensor) -> Batch:
         keys_there = to_device(keys, images.device) if images.is_cuda else keys
-        damaged, mask, clean = degrade(images, keys, self.damage, self.layout)
-        return Batch(damaged, mask, clean, keys_there)
+        batch = degrade(images, keys, self.damage, self.layout)
+        return replace(in_linear_light(batch) if self.linear else batch, keys=keys_there)
 
 
 _FILL = 0.5  # of holes that are cut into clean images, as `BlankHoles.fill`
 
 
-def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Damaged images, masks and clean images from what a store holds.
+def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: Layout) -> Batch:
+    """A batch from what a store holds.
 
     Args:
         images: float32, B×C×H×W.
@@ -124,7 +143,7 @@ def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: La
         damage: degrades clean images; None for pairs and for masks alone.
         layout: the channels of `images`.
     """
-    mask, _, damaged, clean = layout.split(images)
+    mask, condition, damaged, clean = layout.split(images)
     if mask is not None:
         mask = (mask >= 0.5).to(images.dtype)
         if not layout.pair:
@@ -135,7 +154,25 @@ def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: La
         mask = more if mask is None else torch.maximum(mask, more)
     if mask is None:
         mask = torch.zeros_like(images[:, :1])
-    return damaged, mask, clean
+    return Batch(damaged, mask, clean, keys, condition)
+
+
+def in_linear_light(batch: Batch) -> Batch:
+    """The batch with its images, but not their conditions, decoded from sRGB."""
+    damaged, clean = (_per_image(to_linear, image) for image in (batch.damaged, batch.clean))
+    return replace(batch, damaged=damaged, clean=clean)
+
+
+def in_srgb(batch: Batch) -> Batch:
+    """The reverse of `in_linear_light`."""
+    return replace(batch, damaged=from_linear(batch.damaged), clean=from_linear(batch.clean))
+
+
+def _per_image(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    # One by one on the CPU, where the last bits of an image depend on its position in the batch.
+    if images.device.type != "cpu":
+        return function(images)
+    return torch.cat([function(image) for image in images.split(1)])
 
 
 _VALIDATION = 3  # first part of a key, different from those of training (see sampler.py)
@@ -149,6 +186,8 @@ def validation_batches(
     damage: Degradation | None,
     device: torch.device,
     layout: Layout,
+    *,
+    linear: bool = False,
 ) -> list[Batch]:
     """The fixed validation set: center crops, one image per batch, degraded by a key of the file's name alone.
 
@@ -160,6 +199,7 @@ def validation_batches(
         damage: None for real pairs.
         device: of the batches.
         layout: the channels of `images`.
+        linear: the batches are in linear light.
     """
     batches = []
     for name, image in zip(names, images):
@@ -169,8 +209,8 @@ def validation_batches(
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         pixels = in_unit_range(pixels.to(device))
         keys = torch.tensor([key(_VALIDATION, name)])
-        damaged, mask, clean = degrade(pixels, keys, damage, layout)
-        batches.append(Batch(damaged, mask, clean, keys))
+        batch = degrade(pixels, keys, damage, layout)
+        batches.append(in_linear_light(batch) if linear else batch)
     return batches
 
 
@@ -271,9 +311,13 @@ class BatchStream(Iterator[Batch]):
             batches, done = made.result()
             current = torch.cuda.current_stream(self._device)
             current.wait_event(done)
+
+            def in_use(tensor: Tensor) -> Tensor:
+                tensor.record_stream(current)  # keeps the allocator from reusing its memory too early
+                return tensor
+
             for batch in batches:
-                for tensor in (batch.damaged, batch.mask, batch.clean, batch.keys):
-                    tensor.record_stream(current)  # keeps the allocator from reusing its memory too early
+                batch.map(in_use)
             return batches
 
         return wait

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,14 @@ from restore.data.dataset import WHITE, Image, promoted
 from restore.data.discovery import RULES, list_images
 from restore.degradations.mask_files import read_mask_file, resized
 from restore.errors import RestoreError, printable
-from restore.images import find_images, index_by_stem, pair_key, read_image, read_rgb8
+from restore.images import find_images, index_by_stem, read_image, read_rgb8
+from restore.images.conditions import (
+    Condition,
+    ConditionFiles,
+    check_condition_size,
+    condition_pixels,
+    name_from_template,
+)
 
 Reader = Callable[[Path], Image]
 
@@ -104,7 +112,7 @@ def match_pairs(damaged: Path, clean: Path, name_template: str = "{}") -> dict[P
             raise RestoreError("there is no such folder", where=folder)
         index = index_by_stem(folder, find_images(folder))
         sides.append({key: folder / relative for key, relative in index.items()})
-    partners = {_expected_name(key, name_template): key for key in sides[1]}
+    partners = {name_from_template(key, name_template): key for key in sides[1]}
     unmatched = (
         (sorted(set(sides[0]) - set(partners)), clean),
         (sorted(key for name, key in partners.items() if name not in sides[0]), damaged),
@@ -116,11 +124,6 @@ def match_pairs(damaged: Path, clean: Path, name_template: str = "{}") -> dict[P
     if not sides[0]:
         raise RestoreError("no images in this folder", where=damaged)
     return {sides[0][stem]: sides[1][partners[stem]] for stem in sorted(sides[0])}
-
-
-def _expected_name(key: str, template: str) -> str:
-    folder, slash, name = key.rpartition("/")
-    return pair_key(f"{folder}{slash}{template.replace('{}', name)}.x")
 
 
 def _match_lists(damaged: Path, clean: Path) -> dict[Path, Path]:
@@ -199,6 +202,35 @@ def resize_to_square(image: Image, side: int | None, rules: int = RULES) -> Imag
     values = np.stack([np.asarray(channel.resize((side, side), bicubic)) for channel in channels], axis=2)
     values = values.clip(0, WHITE[image.dtype.name])
     return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
+
+
+def with_conditions(
+    read: Reader,
+    conditions: Sequence[tuple[ConditionFiles, Condition]],
+    names: Mapping[Path, str],
+    resize: int | None,
+) -> Reader:
+    """A function that reads an image as `read` does, with its condition images before the other channels.
+
+    Args:
+        read: see there.
+        conditions: the kinds of condition images, in order.
+        names: of the images.
+        resize: as for `read`.
+    """
+
+    def read_all(path: Path) -> Image:
+        image = read(path)
+        parts = []
+        for files, condition in conditions:
+            found = files.read(names[path], partial(read_image, path))
+            place = files.file_of(names[path]) or path
+            part = resize_to_square(condition_pixels(found, condition, place), resize)
+            check_condition_size(part.shape[:2], image.shape[:2], place)
+            parts.append(part)
+        return np.concatenate(promoted([*parts, image]), axis=2)
+
+    return read_all
 
 
 def with_masks(read: Reader, masks: Path, names: Mapping[Path, str], resize: int | None, hole: str = "white") -> Reader:

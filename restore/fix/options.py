@@ -212,6 +212,15 @@ class FixOptions(BatchOptions):
             metavar="N",
         ),
     ] = None
+    condition: Annotated[
+        tuple[str, ...],
+        Option(
+            "Images that the --model was trained with beside each image, such as depth maps (repeatable, in the order "
+            "of the training): a folder, a path with {} for the image's name, one file, or infrared.",
+            "What to repair",
+            metavar="PATH",
+        ),
+    ] = ()
     strength: Annotated[
         float, Option("Blend between the original (0) and the repair (1).", "What to repair", 0, 1, metavar="X")
     ] = 1.0

@@ -32,6 +32,7 @@ class Page(ABC):
         everywhere: pixels outside the mask change, too.
         in_color: a model that adds color changed the page, so it is in color now.
         damaged_pixels: the number of pixels that the detector found damaged; None: it did not run.
+        condition: h×w×K in [0, 1], the condition images of the whole page; None: there are none.
     """
 
     has_mask = False
@@ -39,6 +40,7 @@ class Page(ABC):
     everywhere = False
     in_color = False
     damaged_pixels: int | None = None
+    condition: FloatArray | None = None
 
     @property
     @abstractmethod

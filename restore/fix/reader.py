@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from restore.errors import RestoreError
 from restore.files import check_unchanged
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
@@ -20,7 +21,8 @@ from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan, Job
 from restore.fix.results import ResultRecorder
 from restore.fix.steps import Models, Steps, correct_fading, in_range_of, notes_on_colors
-from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, read_bytes
+from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, pair_key, read_bytes
+from restore.images.conditions import ConditionFiles, as_unit, check_condition_size, condition_pixels
 from restore.images.decoder_output import DamagedFile, ImageTooLarge, check_bytes
 
 FloatArray = npt.NDArray[np.float32]
@@ -135,6 +137,8 @@ class Reader:
         self.options, self.recorder, self.link = options, recorder, link
         self._steps = steps
         self._spare_clean = options.spare_clean
+        kinds = () if models.restorer is None else models.restorer.requirements.conditions
+        self._conditions = list(zip(map(ConditionFiles, options.condition), kinds))
         self.huge_pixels = HUGE_PIXELS
         # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
         self._pixels_for_memory = _pixels_for_memory()
@@ -146,7 +150,7 @@ class Reader:
         # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
         # An infrared channel is judged by its whole image, too.
         whole = self.options.mask_dilate == "auto" or (self.plan.masks is not None and self.plan.masks.infrared)
-        in_parts = steps.work_in_parts(self.models) and not (steps.masked and whole)
+        in_parts = steps.work_in_parts(self.models) and not (steps.masked and whole) and not self._conditions
         if not in_parts or PIPE in (job.source, job.target):
             return self._load(job)
         return self._load(job, huge_pixels=self.huge_pixels)
@@ -209,6 +213,9 @@ class Reader:
                     read = self._read_masks(job, (image, *image.extra_pages), notes)
                 pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
                 steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
+            if self._conditions and steps.restore:
+                with self.link.decoding(name):
+                    pages[0].condition = self._read_conditions(job, image)
             notes += notes_on_colors(
                 self.models, steps, lambda: all(page.is_neutral() for page in (image, *image.extra_pages))
             )
@@ -233,6 +240,27 @@ class Reader:
             reason = unless_too_large if isinstance(error, ImageTooLarge) else None
             self.recorder.fail(job, self.with_option(reason or error))
         return None
+
+    def _read_conditions(self, job: Job, image: DecodedImage) -> FloatArray:
+        """The condition images of an image, h×w×K.
+
+        Raises:
+            RestoreError: exit code 1; there are none, they do not fit, or the image has several pages.
+        """
+        if image.extra_pages:
+            raise RestoreError(
+                f"condition images belong to one page, but this file has {1 + len(image.extra_pages)}",
+                where=job.source,
+                hint="--ext with another format than TIFF repairs the first page",
+                exit_code=1,
+            )
+        parts = []
+        for files, condition in self._conditions:
+            where = files.file_of(pair_key(job.name)) or job.source
+            pixels = condition_pixels(files.read(pair_key(job.name), lambda: image), condition, where)
+            check_condition_size((pixels.shape[0], pixels.shape[1]), image.size, where)
+            parts.append(as_unit(pixels))
+        return np.concatenate(parts, axis=2)
 
     def _read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
         """Read the mask of each page, and append warnings about the masks to `notes`."""

@@ -222,6 +222,7 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
     restorer, cleaner = models[0].restorer, models[0].clean_up
     if restorer is None:
         raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
+    _check_conditions(restorer, options)
     if plan.masks is None and restorer.requirements.needs_mask:
         raise RestoreError(f"{restorer.name} fills holes and requires --masks", hint="or choose another --model")
     if plan.masks is not None and restorer.requirements.scale != 1:
@@ -244,6 +245,24 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
     if options.sensitivity is not None and options.sensitivity != "normal":
         models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)
+
+
+def _check_conditions(restorer: Restorer, options: FixOptions) -> None:
+    """Refuse other condition images than the model was trained with.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    needed, given = restorer.requirements.conditions, options.condition
+    if len(given) == len(needed):
+        return
+    if not needed:
+        raise RestoreError(f"{restorer.name} sees the image alone", where="--condition", hint="leave it out")
+    raise RestoreError(
+        f"{restorer.name} was trained with {', '.join(map(str, needed))} beside the image, {len(given)} given",
+        where="--condition",
+        hint="name the folder of each, in this order",
+    )
 
 
 def _with_sensitivity(models: Models, sensitivity: Sensitivity) -> Models:

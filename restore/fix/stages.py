@@ -145,7 +145,7 @@ class Stages:
     def room_for(self, item: WorkItem) -> int:
         """The size of the batch in which images like this one are repaired; 1: alone."""
         model = item.steps.only_model(self.models[0])
-        if model is None or not model.max_batch_pixels or len(item.pages) > 1:
+        if model is None or not model.max_batch_pixels or len(item.pages) > 1 or model.requirements.conditions:
             return 1
         from restore.fix.batches import goes_whole, places
 

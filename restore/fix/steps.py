@@ -220,7 +220,8 @@ def fill_holes(
     for crop in crops:
         image = to_tensor(page.read(crop.rows, crop.columns))
         hole = page.read_mask(crop.rows, crop.columns) > 0
-        filled = run_restorer(restorer, image, torch.from_numpy(hole[None].astype(np.float32)), tile_px, on_event)
+        seen = with_condition(image, page, restorer, crop.rows, crop.columns)
+        filled = run_restorer(restorer, seen, torch.from_numpy(hole[None].astype(np.float32)), tile_px, on_event)
         own = crop.own(hole)  # a crop may contain parts of holes that belong to other crops
         if key is not None:
             from restore.fix.grain import with_grain
@@ -243,7 +244,10 @@ def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: O
 
     run_restorer_banded(
         restorer,
-        lambda rows, columns: [to_tensor(page.read(rows, columns))[None], None],
+        lambda rows, columns: [
+            with_condition(to_tensor(page.read(rows, columns)), page, restorer, rows, columns)[None],
+            None,
+        ],
         write,
         size=page.size,
         tile_px=tile_px,
@@ -251,6 +255,13 @@ def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: O
     )
     page.end_rows()
     page.in_color |= restorer.requirements.adds_color
+
+
+def with_condition(image: Tensor, page: Page, restorer: Restorer, rows: slice, columns: slice) -> Tensor:
+    """A part of a page, 3×h×w, with the condition images behind it if the restorer takes any."""
+    if not restorer.requirements.conditions or page.condition is None:
+        return image
+    return torch.cat([image, to_tensor(page.condition[rows, columns])])
 
 
 def clean_up(page: Page, restorer: Restorer, tile_px: int, spare_clean: bool, on_event: OnEvent) -> None:

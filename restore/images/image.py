@@ -110,6 +110,10 @@ class DecodedImage:
         notes = [note for note in self.notes if not note.endswith(GUESSED_WHITE)]
         return replace(self, black=black, white=white, notes=notes, extra_pages=pages)
 
+    def values(self) -> np.ndarray:
+        """The pixels as float32, black = 0 and white = 1, in the image's own color space."""
+        return self._unit(self.pixels)
+
     def to_srgb(self) -> np.ndarray:
         """The input of a network: float32, H×W×3, sRGB, [0, 1]; gray images have three equal channels."""
         height, width = self.size

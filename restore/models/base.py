@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ class RestorationNetwork(nn.Module):
     """A generator: an image, and for some a mask, to an image of the same size.
 
     Attributes:
+        conditions: channels of condition images, which follow those of the image in its input.
         multiple: height and width must divide by it.
         minimum: smallest height and width, in pixels.
         takes_mask: it is trained with the mask, and fills holes.
@@ -25,6 +26,7 @@ class RestorationNetwork(nn.Module):
             a mask (see `PyramidUNet`).
     """
 
+    conditions: int = 0
     multiple: int = 1
     minimum: int = 1
     takes_mask: bool = False
@@ -37,13 +39,13 @@ class RestorationNetwork(nn.Module):
         """Repair a batch.
 
         Args:
-            image: B×3×H×W (gray: B×1×H×W), sRGB, nominally [0, 1]; H and W divide by `multiple`. Values under the
-                mask are ignored.
+            image: B×3×H×W (gray: B×1×H×W), sRGB, nominally [0, 1], and behind it the `conditions`; H and W divide by
+                `multiple`. Values of the image under the mask are ignored.
             mask: B×1×H×W, 1 = repair; None: there are no holes.
             filled: `image` comes from `fill`.
 
         Returns:
-            The same shape, not clamped; or logits of a mask, B×1×H×W.
+            The shape of the image without conditions, not clamped; or logits of a mask, B×1×H×W.
         """
         raise NotImplementedError
 
@@ -53,25 +55,32 @@ class RestorationNetwork(nn.Module):
         A guess may depend on the whole image, so it is made before the image is cut into tiles.
 
         Args:
-            image: B×3×H×W, [0, 1]; gray: B×1×H×W.
+            image: B×3×H×W, [0, 1]; gray: B×1×H×W; with the `conditions`, which stay as they are.
             mask: B×1×H×W; above 0 is a hole.
 
         Returns:
             The same shape.
         """
+        if not self.conditions:
+            return self._fill(image, mask)
+        colors, condition = image[:, : -self.conditions], image[:, -self.conditions :]
+        return torch.cat([self._fill(colors, mask), condition], 1)
+
+    def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
         return torch.where(mask > 0, 0.5, image)
 
     @classmethod
-    def args_for(cls, channels: int) -> dict[str, Any]:
-        """Arguments of the constructor that follow from the training images; none for color images.
+    def args_for(cls, channels: int, conditions: int) -> dict[str, Any]:
+        """Arguments of the constructor that follow from the training images; none for color images alone.
 
         Args:
             channels: of the images: 3, or 1 for gray.
+            conditions: channels of condition images.
 
         Raises:
             ValueError: there is no such network.
         """
-        if channels != 3:
+        if channels != 3 or conditions:
             raise ValueError("it takes color images alone")
         return {}
 
@@ -83,13 +92,16 @@ class RestorationNetwork(nn.Module):
         """The smallest side, in pixels, that needs no padding."""
         return -(-self.minimum // self.multiple) * self.multiple
 
-    def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
+    def measure_overlap_px(
+        self, image: Tensor, mask: Tensor | None, shown: Callable[[Tensor], Tensor] = lambda output: output
+    ) -> int:
         """Measure the overlap that neighboring tiles need: the effective receptive field (`measure_reach_px`).
 
         Args:
             image: 1×3×H×W, [0, 1], real content; gray: 1×1×H×W.
             mask: 1×1×H×W or None. Its holes are filled first, as they are before an image is cut into tiles.
+            shown: the output as a user sees it: differences are measured there.
         """
         if mask is not None:
             image = self.fill(image, mask)
-        return measure_reach_px(partial(self, filled=True), image, mask)
+        return measure_reach_px(lambda image, mask: shown(self(image, mask, filled=True)), image, mask)

@@ -34,6 +34,7 @@ class Pix2Pix(RestorationNetwork):
         upsampling: "transposed" convolutions as published; or "resize": nearest neighbor, then a 3×3 convolution, which
             leaves no checkerboard pattern (Odena et al. 2016, "Deconvolution and checkerboard artifacts"). Published
             weights do not fit.
+        conditions: channels of condition images: input channels after all others.
 
     Raises:
         ValueError: an argument out of range.
@@ -51,6 +52,7 @@ class Pix2Pix(RestorationNetwork):
         norm: str = "batch",
         dropout: bool = True,
         upsampling: str = "transposed",
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         if not 5 <= num_downs <= 12 or ngf < 1:
@@ -61,7 +63,9 @@ class Pix2Pix(RestorationNetwork):
             raise ValueError(f'norm is "batch" or "instance", not {norm!r}')
         if upsampling not in ("transposed", "resize"):
             raise ValueError(f'upsampling is "transposed" or "resize", not {upsampling!r}')
-        self.input_nc = input_nc
+        if conditions < 0:
+            raise ValueError(f"conditions must be at least 0, not {conditions}")
+        self.input_nc, self.conditions = input_nc, conditions
         self.multiple = self.minimum = 2**num_downs
         widths = [ngf * min(2**depth, 8) for depth in range(num_downs)]
         block = _Block(widths[-2], widths[-1], None, norm, upsampling)
@@ -69,12 +73,13 @@ class Pix2Pix(RestorationNetwork):
             block = _Block(
                 widths[depth - 1], widths[depth], block, norm, upsampling, dropout=dropout and depth >= _DROPOUT_DEPTH
             )
-        self.model = _Outermost(input_nc, output_nc, ngf, block, norm == "instance", upsampling)
+        self.model = _Outermost(input_nc + conditions, output_nc, ngf, block, norm == "instance", upsampling)
 
     @classmethod
-    def args_for(cls, channels: int) -> dict[str, Any]:
+    def args_for(cls, channels: int, conditions: int) -> dict[str, Any]:
         """See `RestorationNetwork.args_for`."""
-        return {} if channels == 3 else {"input_nc": channels, "output_nc": channels}
+        args = {"input_nc": channels, "output_nc": channels} if channels != 3 else {}
+        return args | ({"conditions": conditions} if conditions else {})
 
     def init_for_training(self) -> None:
         """Draw the weights as the paper does; see `init_weights`."""
@@ -115,20 +120,23 @@ class Pix2Pix(RestorationNetwork):
 
         Args:
             image: float, B×3×H×W, nominally [0, 1], sRGB; H and W divide by `multiple`. Or B×1×H×W: gray, where
-                `input_nc` and `output_nc` are 1.
+                `input_nc` and `output_nc` are 1. Behind it the `conditions`.
             mask: float, B×1×H×W, 1 = repair; the network sees mid-gray where it is above 0.
             filled: `image` comes from `fill`.
 
         Returns:
-            The same shape, in [0, 1] (the network's tanh).
+            The shape of the image without conditions, in [0, 1] (the network's tanh).
         """
-        channels = image.shape[1]
         if mask is not None and not filled:
             image = self.fill(image, mask)
+        channels = image.shape[1] - self.conditions
+        image, condition = image[:, :channels], image[:, channels:]
         if self.input_nc == 1 and channels == 3:
             image = (image * image.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         elif self.input_nc == 4:
             image = torch.cat([image, image.new_zeros(image[:, :1].shape) if mask is None else mask], 1)
+        if self.conditions:
+            image = torch.cat([image, condition], 1)
         out: Tensor = self.model(image * 2 - 1) * 0.5 + 0.5  # the reference works in [-1, 1]
         return out.expand(-1, channels, -1, -1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,9 +58,9 @@ class PyramidUNet(UNet):
         self.tail.get_parameter("bias").data[1:].zero_()
 
     @classmethod
-    def args_for(cls, channels: int) -> dict[str, Any]:
+    def args_for(cls, channels: int, conditions: int) -> dict[str, Any]:
         """See `RestorationNetwork.args_for`; it sees gray photographs in three channels."""
-        return RestorationNetwork.args_for(channels)
+        return RestorationNetwork.args_for(channels, conditions)
 
     def train(self, mode: bool = True) -> PyramidUNet:
         """Set the training mode; batch normalization keeps its statistics.
@@ -90,7 +90,9 @@ class PyramidUNet(UNet):
         logits = self._convolve(torch.cat([image - 0.5, mask.sigmoid().to(image.dtype)], 1)).float()
         return torch.logaddexp(logits[:, :1], mask.float() + logits[:, 1:])
 
-    def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
+    def measure_overlap_px(
+        self, image: Tensor, mask: Tensor | None, shown: Callable[[Tensor], Tensor] = lambda output: output
+    ) -> int:
         """The effective receptive field of one level, of probabilities: levels are cut into tiles one by one."""
         above = torch.full_like(image[:, :1], NOTHING)
         # Differences between logits mean nothing if the probability is near 0 or 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,6 +45,7 @@ class UNet(RestorationNetwork):
             is not. Logits start at a probability of 0.02, so that the many undamaged pixels do not dominate the first
             steps (Lin et al. 2017, section 4.1).
         channels: of the image: 3, or 1 for gray.
+        conditions: channels of condition images: input channels after all others.
 
     Raises:
         ValueError: an argument out of range.
@@ -62,6 +63,7 @@ class UNet(RestorationNetwork):
         prefill: bool = False,
         out_channels: int = 3,
         channels: int = 3,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths or not dilations:
@@ -70,12 +72,12 @@ class UNet(RestorationNetwork):
             raise ValueError(f"norm must be none or batch, not {norm!r}")
         if min(*widths, *blocks, *dilations, out_channels) < 1:
             raise ValueError("widths, blocks, dilations and out_channels must be at least 1")
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, not {channels}")
-        self.takes_mask, self.prefill = mask, prefill
+        if channels not in (1, 3) or conditions < 0:
+            raise ValueError(f"channels must be 1 or 3, and conditions at least 0, not {channels} and {conditions}")
+        self.takes_mask, self.prefill, self.conditions = mask, prefill, conditions
         self.gives_image = out_channels == 3
         self.multiple = self.minimum = 2 ** (len(widths) - 1)
-        self.head = nn.Conv2d(channels + mask, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(channels + mask + conditions, widths[0], 3, padding=1)
         self.encoder, self.downs, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
         for level, (width, count) in enumerate(zip(widths[:-1], blocks[:-1])):
             self.encoder.append(nn.Sequential(*(ResidualBlock(width, norm=norm) for _ in range(count))))
@@ -91,25 +93,25 @@ class UNet(RestorationNetwork):
         self.tail.get_parameter("bias").data.fill_(0.0 if self.gives_image else math.log(_PRIOR / (1 - _PRIOR)))
 
     @classmethod
-    def args_for(cls, channels: int) -> dict[str, Any]:
+    def args_for(cls, channels: int, conditions: int) -> dict[str, Any]:
         """See `RestorationNetwork.args_for`."""
-        return {} if channels == 3 else {"channels": channels}
+        args = {"channels": channels} if channels != 3 else {}
+        return args | ({"conditions": conditions} if conditions else {})
 
-    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The image that the network starts from: holes filled smoothly (with `prefill`) or with 0.5.
-
-        See `RestorationNetwork.fill`. With `prefill` the result is float32.
-        """
+    def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Holes filled smoothly (with `prefill`; the result is float32) or with 0.5. See `RestorationNetwork.fill`."""
         if not self.prefill:
-            return super().fill(image, mask)
+            return super()._fill(image, mask)
         # Means over large holes need more than the 8 significant bits of bf16.
         with torch.autocast(image.device.type, enabled=False):
             return harmonic_fill(image.float(), mask)
 
-    def measure_overlap_px(self, image: Tensor, mask: Tensor | None) -> int:
+    def measure_overlap_px(
+        self, image: Tensor, mask: Tensor | None, shown: Callable[[Tensor], Tensor] = lambda output: output
+    ) -> int:
         """See `RestorationNetwork.measure_overlap_px`; of a detector's probabilities, not of its logits."""
         if self.gives_image:
-            return super().measure_overlap_px(image, mask)
+            return super().measure_overlap_px(image, mask, shown)
         # Differences between logits mean nothing if the probability is near 0 or 1.
         return measure_reach_px(lambda image, _: self(image).sigmoid(), image, None)
 
@@ -117,7 +119,8 @@ class UNet(RestorationNetwork):
         """Repair a batch.
 
         Args:
-            image: B×channels×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. Ignored where mask > 0.
+            image: B×(channels + conditions)×H×W, [0, 1] (noise may leave it), H and W divide by `multiple`. The image
+                is ignored where mask > 0.
             mask: B×1×H×W, 1 = repair; None: there are no holes. A network built with `mask=False` only fills it.
             filled: `image` comes from `fill`.
 
@@ -127,8 +130,13 @@ class UNet(RestorationNetwork):
         if mask is not None and not filled:
             image = self.fill(image, mask)
         x = image - 0.5  # zero-centered input, so that zero padding at the border is mid-gray
+        if self.conditions:
+            x, condition = x[:, : -self.conditions], x[:, -self.conditions :]
+            image = image[:, : -self.conditions]
         if self.takes_mask:
             x = torch.cat([x, torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype)], dim=1)
+        if self.conditions:
+            x = torch.cat([x, condition], dim=1)
         # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
         out = self._convolve(x).float()
         return image.float() + out if self.gives_image else out

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.errors import RestoreError
+from restore.images.conditions import Condition
 from restore.tiling import auto_tile, run_banded, run_tiled
 
 
@@ -21,7 +22,9 @@ class ModelRequirements:
     Attributes:
         needs_mask: it fills holes, so it does nothing without a mask.
         gray: its network has one image channel, and repairs those of a color image one by one.
+        linear: its network works in linear light; images go in and come out in sRGB all the same.
         float_range: (black, white) of float images, as in its training; None: as their files are read.
+        conditions: the condition images that its network takes, in order; their channels follow the image's.
         multiple: height and width must be multiples of it (`Restorer.__call__` pads; callers need not).
         minimum: smallest height and width in pixels (likewise).
         scale: output side / input side.
@@ -38,8 +41,10 @@ class ModelRequirements:
     tileable: bool = True
     overlap_px: int = 0
     gray: bool = False
+    linear: bool = False
     float_range: tuple[float, float] | None = None
     adds_color: bool = False
+    conditions: tuple[Condition, ...] = ()
 
     def pad(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Image and mask (B×C×H×W), extended to the right and below until `multiple` and `minimum` are met."""
@@ -96,7 +101,7 @@ class Restorer(ABC):
 
         Args:
             image: float32, B×3×H×W, sRGB, nominally [0, 1] (unclipped noise may leave it), any H and W ≥ 1.
-                Values under the mask are ignored.
+                Values under the mask are ignored. Behind it the channels of `requirements.conditions`.
             mask: float32, B×1×H×W, 1 = repair; or None. A restorer that needs no mask sees 0.5 under it.
             prepared: `image` and `mask` are cut from the output of `prepare`.
 
@@ -110,13 +115,14 @@ class Restorer(ABC):
             mask = image.new_zeros(image.shape[0], 1, height, width)
         start, holes = (image, mask) if prepared else self.prepare(image, mask)
         if needs_mask and scale == 1 and holes is not None and not bool((holes > 0).any()):
-            out = start.float()  # `prepare` has filled every hole
+            out = start[:, :3].float()  # `prepare` has filled every hole
         else:
             padded, padded_mask = self.requirements.pad(start, holes if needs_mask else None)
             out = self._restore(padded, padded_mask)[..., : height * scale, : width * scale]
             # Half precision overflows to Inf. It becomes NaN, because a clamp would turn it into white.
             out = torch.where(out.isfinite(), out.float().clamp(0, 1), torch.nan)
         if needs_mask and mask is not None and scale == 1:
+            image, start = image[:, :3], start[:, :3]  # without conditions
             if holes is not None:
                 out = torch.where(holes > 0, out, start)
             # `where` keeps pixels outside the mask exact, and NaN or Inf under it out of the sum.
@@ -152,7 +158,7 @@ def run_restorer(
 
     Args:
         restorer: of any kind.
-        image: float32, 3×H×W, sRGB, [0, 1].
+        image: float32, 3×H×W, sRGB, [0, 1]; with the channels of `requirements.conditions` behind it.
         mask: float32, 1×H×W, 1 = repair; or None.
         tile_px: largest side of a tile; 0 never tiles.
         on_event: called with a line if a tile is repeated in fp32, or if memory runs out and tiles become smaller.
@@ -221,7 +227,7 @@ def _on_tiles(restorer: Restorer, on_event: Callable[[str], None]) -> Callable[.
 
     def repair_tile(tile: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None and not bool(mask.any()):
-            return tile
+            return tile[:, :3]
         out = restorer(tile, mask, prepared=True)
         if restorer.precision != "fp32" and not bool(torch.isfinite(out).all()):
             on_event(f"{restorer.precision} output contains NaN or Inf; repeated that part in fp32")

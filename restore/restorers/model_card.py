@@ -128,7 +128,8 @@ def model_card(name_or_path: str) -> ModelCard:
 
 def _macs(network: nn.Module, requirements: ModelRequirements) -> int | None:
     side = -(-max(MACS_AT_PX, requirements.minimum) // requirements.multiple) * requirements.multiple
-    image: Tensor = torch.full((1, 1 if requirements.gray else 3, side, side), 0.5)
+    channels = (1 if requirements.gray else 3) + sum(condition.channels for condition in requirements.conditions)
+    image: Tensor = torch.full((1, channels, side, side), 0.5)
     arguments = (image, torch.zeros_like(image[:, :1])) if requirements.needs_mask else (image,)
     try:
         return count_macs(lambda: network(*arguments))
@@ -154,7 +155,10 @@ def _training(config: Path) -> dict[str, Any] | None:
 
 def _in_words(requirements: ModelRequirements) -> str:
     image = "gray image" if requirements.gray else "image"
-    parts = [f"{image} and mask" if requirements.needs_mask else image]
+    seen = [image, *(["mask"] if requirements.needs_mask else []), *map(str, requirements.conditions)]
+    if requirements.linear:
+        seen[0] += " (in linear light)"
+    parts = [" and ".join([", ".join(seen[:-1]), seen[-1]]) if len(seen) > 1 else seen[0]]
     if requirements.minimum > 1 or requirements.multiple > 1:
         sides = f"sides from {requirements.minimum} px" if requirements.minimum > 1 else "any size"
         parts.append(f"{sides}, padded to multiples of {requirements.multiple}")

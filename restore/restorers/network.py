@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from restore.checkpoints import Description
 from restore.devices import AUTOCAST_DTYPE
+from restore.errors import RestoreError
+from restore.images.conditions import Condition
+from restore.linear_light import from_linear, to_linear
 from restore.models.base import RestorationNetwork
 from restore.restorers.base import ModelRequirements, Restorer
 
@@ -81,16 +85,38 @@ class NetworkRestorer(Restorer):
         self._run = NetworkRunner(model, device, precision)
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Fill holes as the network saw them filled in training; see `Restorer.prepare`."""
-        return (image, None) if mask is None else (self.model.fill(image, mask), mask)
+        """Fill holes as the network saw them filled in training; see `Restorer.prepare`.
+
+        Raises:
+            RestoreError: the image has no condition images.
+        """
+        conditions = self.requirements.conditions
+        if image.shape[1] != 3 + sum(condition.channels for condition in conditions):
+            raise RestoreError(
+                f"{self.name} sees more than the image: {', '.join(map(str, conditions))}",
+                hint="only `restore fix --condition` gives it what it was trained with",
+            )
+        if mask is None:
+            return image, None
+        if not self.requirements.linear:
+            return self.model.fill(image, mask), mask
+        filled = _on_colors(from_linear, self.model.fill(_on_colors(to_linear, image), mask))
+        return torch.where(mask > 0, filled, image), mask
 
     def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        if self.requirements.linear:
+            return from_linear(self._on_channels(_on_colors(to_linear, image), mask))
+        return self._on_channels(image, mask)
+
+    def _on_channels(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """The network's output, of three channels, for an image in its own light."""
         if not self.requirements.gray:
             return self._run(image, mask)
-        channels = image.split(1, dim=1)
+        channels, condition = image[:, :3].split(1, dim=1), image[:, 3:]
         if all(torch.equal(channel, channels[0]) for channel in channels[1:]):
-            return self._run(channels[0], mask).expand(-1, 3, -1, -1)
-        return torch.cat([self._run(channel, mask) for channel in channels], dim=1)
+            channels = channels[:1]
+        out = torch.cat([self._run(torch.cat([channel, condition], 1), mask) for channel in channels], dim=1)
+        return out.expand(-1, 3, -1, -1)
 
     @property
     def network(self) -> nn.Module:
@@ -104,6 +130,12 @@ class NetworkRestorer(Restorer):
         )
 
 
+def _on_colors(curve: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Apply a curve to the image, but not to the condition images behind it."""
+    colors = curve(image[:, :3].float())
+    return colors if image.shape[1] == 3 else torch.cat([colors, image[:, 3:]], 1)
+
+
 def requirements_of(description: Description, model: RestorationNetwork) -> ModelRequirements:
     """The requirements of a network with its weights file's description."""
     return ModelRequirements(
@@ -114,8 +146,12 @@ def requirements_of(description: Description, model: RestorationNetwork) -> Mode
         tileable=model.tileable,
         overlap_px=description.overlap_px,
         gray=description.channels == 1,
+        linear=description.transfer == "linear",
         float_range=description.float_range,
         adds_color=bool(description.adds_color),
+        conditions=tuple(
+            Condition(found.name, found.channels, found.value_range) for found in description.conditions or ()
+        ),
     )
 
 

@@ -178,7 +178,7 @@ def _open_file(name: str, path: Path, device: torch.device, precision: str) -> R
 
 
 def _open_described(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
-    """A network of this package; one that takes a mask synthesizes texture in deep holes."""
+    """A network of this package; one that takes a mask, and no condition images, synthesizes texture in deep holes."""
     from restore.restorers.network import NetworkRestorer, requirements_of, sha256_of
 
     model, description = load_generator(path)
@@ -190,7 +190,7 @@ def _open_described(name: str, path: Path, device: torch.device, precision: str)
     network = NetworkRestorer(
         name, model, requirements_of(description, model), description.purpose, device, precision, sha256_of(path)
     )
-    if not description.needs_mask:
+    if not description.needs_mask or description.conditions:
         return network
     from restore.restorers.hybrid_inpainting import HybridInpainter
 

@@ -171,7 +171,7 @@ def time_candidates(
     """
     side, threads = config.data.patch, torch.get_num_threads()
     count = max(1, min(config.data.batch, _TIMED_PIXELS // side**2))
-    shape = (count, config.data.image_channels, side, side)
+    shape = (count, config.data.image_channels + config.data.condition_channels, side, side)
     image = torch.linspace(0, 1, math.prod(shape)).reshape(shape)
     mask = (image[:, :1] > 0.5).float() if generator.takes_mask else None
     found: dict[ComputeSettings, float] = {}

@@ -475,13 +475,19 @@ class TrainConfig(Settings):
         """
         if self.data.channels == "gray" and self.task == "detection":
             raise ValueError("data.channels: gray has no effect with task: detection: detectors see gray as color")
+        if self.data.is_linear and self.task == "detection":
+            raise ValueError("data.transfer: linear has no effect with task: detection: detectors see sRGB")
+        if self.data.conditions and self.task == "detection":
+            raise ValueError("data.conditions has no effect with task: detection: detectors see the image alone")
         try:
             found = _args_from_images(self)
         except ValueError as error:
             raise ValueError(f"model.builder: {self.model.builder}: {error}") from error
         for name in found:
             if name in self.model.args:
-                raise ValueError(f"model.args.{name} cannot be set: it follows from the images (data.channels)")
+                raise ValueError(
+                    f"model.args.{name} cannot be set: it follows from the images (data.channels, data.conditions)"
+                )
 
     def _is_default(self, key: str) -> bool:
         *parents, last = key.split(".")
@@ -533,7 +539,7 @@ def generator_args(config: TrainConfig) -> dict[str, Any]:
 
 
 def _args_from_images(config: TrainConfig) -> dict[str, Any]:
-    return GENERATORS[config.model.builder].args_for(config.data.image_channels)
+    return GENERATORS[config.model.builder].args_for(config.data.image_channels, config.data.condition_channels)
 
 
 def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:

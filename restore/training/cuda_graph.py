@@ -145,7 +145,7 @@ class CudaGraphStep:
 
 
 def _copied(parts: list[Batch]) -> list[Batch]:
-    return [Batch(*(t.clone() for t in (b.damaged, b.mask, b.clean, b.keys))) for b in parts]
+    return [batch.map(torch.clone) for batch in parts]
 
 
 def _flat(batches: list[Batch], d_batches: Sequence[list[Batch]]) -> list[Batch]:
@@ -153,4 +153,4 @@ def _flat(batches: list[Batch], d_batches: Sequence[list[Batch]]) -> list[Batch]
 
 
 def _float_tensors(batch: Batch) -> list[Tensor]:
-    return [batch.damaged, batch.mask, batch.clean]
+    return [batch.damaged, batch.mask, batch.clean, *([] if batch.condition is None else [batch.condition])]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from restore.data.build import format_bytes
 from restore.data.layout import as_rgb
-from restore.data.loader import Batch, BatchStream, Source
+from restore.data.loader import Batch, BatchStream, Source, in_srgb
 from restore.devices import is_out_of_memory, restored_cuda_flags, restored_threads
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, make_folder
@@ -39,6 +39,7 @@ from restore.training.setup import (
     open_data,
     open_fabric,
     set_learning_rates,
+    with_condition_channels,
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
 from restore.training.step import StepContext, TrainableNetwork, discriminator_input, train_step
@@ -87,6 +88,7 @@ def preview(
     Raises:
         RestoreError: as `train`; or the batch does not fit in memory (the message names a size that does).
     """
+    config = with_condition_channels(config)
     assert config.out is not None
     processes = config.devices * config.nodes
     alone = config.model_copy(update={"devices": 1, "nodes": 1})
@@ -109,12 +111,12 @@ def preview(
     image = config.out / "dry_run.png"
     check_writable(config.out)
     make_folder(config.out)
-    _save_batch(batch, image)
+    _save_batch(in_srgb(batch) if config.data.is_linear else batch, image)
 
-    one = Batch(batch.damaged[:1], batch.mask[:1], batch.clean[:1], batch.keys[:1])
+    one = batch.map(lambda tensor: tensor[:1])
     side = config.data.patch
     mask = one.mask if context.with_mask else None
-    facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.damaged, mask), side)]
+    facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.seen, mask), side)]
     if discriminator is not None:
         d_input = discriminator_input(one, one.clean, context)
         builder = config.discriminator.builder

@@ -38,6 +38,7 @@ from restore.training.setup import (
     make_trainable,
     open_data,
     open_fabric,
+    with_condition_channels,
 )
 from restore.training.stages import Stages
 from restore.training.step import TrainableNetwork
@@ -99,6 +100,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1),
             training diverged (3), or another process of the run was lost (4).
     """
+    config = with_condition_channels(config)
     assert config.out is not None
     find_changes(config.out, config)  # refuses another run's folder before anything is read
     check_trackers(config)

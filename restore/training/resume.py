@@ -14,7 +14,7 @@ from restore.config import read_yaml, rename_old_keys
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.errors import RestoreError
 from restore.training.config import TrainConfig
-from restore.training.resume_keys import FIXED, MAY_CHANGE, is_within
+from restore.training.resume_keys import MAY_CHANGE, is_fixed, is_within
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def find_changes(out: Path, config: TrainConfig) -> list[Change]:
     past = [_stages_before(_saved_step(out), values) for values in (before, now)]
     if past[0] != past[1] and "stages" not in config.resume.allow:
         raise _refusal(out, [Change("stages", *past)])
-    refused = [c for c in changes if is_within(c.key, FIXED) or not is_within(c.key, allowed)]
+    refused = [c for c in changes if is_fixed(c.key) or not is_within(c.key, allowed)]
     if refused:
         raise _refusal(out, refused)
     return changes
@@ -75,7 +75,7 @@ def _stages_before(step: int, values: Mapping[str, Any]) -> list[Any]:
 def _refusal(out: Path, refused: list[Change]) -> RestoreError:
     listed = "; ".join(str(change) for change in refused[:5]) + ("; ..." if len(refused) > 5 else "")
     hint = "use another out=, or the same values"
-    fixed = [change.key for change in refused if is_within(change.key, FIXED)]
+    fixed = [change.key for change in refused if is_fixed(change.key)]
     if not (out / "last" / "state.safetensors").exists():
         hint += ", or move its config.yaml away: it has no saved state"
     elif not fixed:

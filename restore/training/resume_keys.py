@@ -77,6 +77,7 @@ FIXED = (
     "init_strict",
     "discriminator.init",
     "data.channels",
+    "data.transfer",
 )
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""
 
@@ -87,10 +88,16 @@ IMAGE_KEYS = (
     "data.target",
     "data.side_by_side",
     "data.masks",
+    "data.conditions",
     "data.validation",
     "data.validation_percent",
 )
 """Keys that decide which images a run trains on."""
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a dotted key can never change on resume; the channels of condition images are among them."""
+    return is_within(key, FIXED) or (is_within(key, ("data.conditions",)) and key.endswith(".channels"))
 
 
 def is_within(key: str, sections: Iterable[str]) -> bool:

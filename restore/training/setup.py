@@ -15,14 +15,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from restore.checkpoints import Description, DetectorSettings, load_strictly
+from restore.checkpoints import ConditionSettings, Description, DetectorSettings, load_strictly
 from restore.data.build import open_source
+from restore.data.build import with_condition_channels as data_with_condition_channels
 from restore.data.discovery import RULES
-from restore.data.loader import Batch, Source
+from restore.data.loader import Batch, Source, in_srgb
 from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device
 from restore.errors import RestoreError
 from restore.images.image import NEUTRAL
+from restore.linear_light import from_linear
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
@@ -40,6 +42,11 @@ from restore.training.step import StepContext, TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
 _INIT_WARMUP_STEPS = 100  # good weights must not be moved far by an optimizer without statistics
+
+
+def with_condition_channels(config: TrainConfig) -> TrainConfig:
+    """The config with what follows from the condition images; see `restore.data.build.with_condition_channels`."""
+    return config.model_copy(update={"data": data_with_condition_channels(config.data)})
 
 
 def open_fabric(config: TrainConfig) -> Fabric:
@@ -108,7 +115,7 @@ def build_networks(
             raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
-    channels = 2 * config.data.image_channels + generator.takes_mask
+    channels = 2 * config.data.image_channels + config.data.condition_channels + generator.takes_mask
     args = {**config.discriminator.args, "in_channels": channels}
     discriminator = build_discriminator(config.discriminator.builder, args, where="discriminator")
     init_weights(discriminator)
@@ -137,17 +144,25 @@ def _hint_at_fitting() -> Iterator[None]:
 
 
 def with_new_channels(state: dict[str, Tensor], generator: RestorationNetwork) -> dict[str, Tensor]:
-    """Extend weights of a U-Net by one input channel, and by one output channel, if the generator has one more.
+    """Extend weights by one input channel, and by one output channel, if the generator has one more.
 
     The new weights are zero. So weights from blind clean-up are a start for inpainting, which also sees the mask, and
-    weights of a detector on one level for a detector on all levels of a pyramid (`PyramidUNet`).
+    weights of a detector on one level for a detector on all levels of a pyramid (`PyramidUNet`). The channels of
+    condition images, which are the last, are added likewise.
     """
     own = generator.state_dict()
     extended = dict(state)
-    for name, dim in (("head.weight", 1), ("tail.weight", 0), ("tail.bias", 0)):
-        if name in state and name in own and own[name].shape[dim] == state[name].shape[dim] + 1:
+    added = generator.conditions
+    for name, dim, counts in (
+        ("head.weight", 1, {1, added, added + 1}),
+        ("model.model.0.weight", 1, {added}),
+        ("tail.weight", 0, {1}),
+        ("tail.bias", 0, {1}),
+    ):
+        more = own[name].shape[dim] - state[name].shape[dim] if name in state and name in own else 0
+        if more > 0 and more in counts:
             value = state[name]
-            extended[name] = torch.cat([value, torch.zeros_like(value.narrow(dim, 0, 1))], dim)
+            extended[name] = torch.cat([value, value.new_zeros(*value.shape[:dim], more, *value.shape[dim + 1 :])], dim)
     return extended
 
 
@@ -358,7 +373,14 @@ def make_step_context(
     if loss.perceptual != "none":
         perceptual = PerceptualLoss(loss.perceptual, loss.perceptual_net, loss.perceptual_weights, fabric.device)
     return StepContext(
-        fabric, loss, precision, generator.takes_mask, config.discriminator.augment, perceptual, config.task
+        fabric,
+        loss,
+        precision,
+        generator.takes_mask,
+        config.discriminator.augment,
+        perceptual,
+        config.task,
+        config.data.is_linear,
     )
 
 
@@ -367,7 +389,8 @@ def describe(
 ) -> Description:
     """The description in the weights file. The overlap of tiles is measured on the widest validation image."""
     widest = max(validation, key=lambda b: b.clean.shape[-1])
-    image, mask = widest.damaged.float(), widest.mask if model.takes_mask else None
+    image, mask = widest.seen.float(), widest.mask if model.takes_mask else None
+    shown = [in_srgb(batch) for batch in validation] if config.data.is_linear else validation
     finds: DetectorSettings | None = None
     if config.task == "detection":
         finds = DetectorSettings(threshold=scores["threshold"], margin_px=MARGIN_PX)
@@ -377,11 +400,17 @@ def describe(
         purpose=config.model.purpose or f"trained on {_training_damage(config)}",
         needs_mask=model.takes_mask,
         channels=None if config.data.image_channels == 3 else config.data.image_channels,
+        transfer="linear" if config.data.is_linear else None,
         float_range=config.data.float_range,
+        conditions=[
+            ConditionSettings(name=kind.name, channels=kind.channels, value_range=kind.value_range)
+            for kind in (condition.kind for condition in config.data.conditions)
+        ]
+        or None,
         multiple=model.multiple,
         minimum=model.minimum,
-        overlap_px=model.measure_overlap_px(image, mask),
-        adds_color=(config.task == "restoration" and adds_color(validation)) or None,
+        overlap_px=model.measure_overlap_px(image, mask, *([from_linear] if config.data.is_linear else [])),
+        adds_color=(config.task == "restoration" and adds_color(shown)) or None,
         finds=finds,
     )
 

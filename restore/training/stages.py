@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -79,7 +80,8 @@ class RunningStage:
 
 def parts_of(plan: StagePlan, source: Source, context: StepContext) -> tuple[Source, StepContext]:
     """The source and the context of a stage, from those of another one."""
-    staged = Source(source.store, crop_plan(plan.config.data), source.damage, source.fingerprint, source.layout)
+    staged = copy.copy(source)
+    staged.plan = crop_plan(plan.config.data)
     return staged, replace(context, loss=plan.config.loss)
 
 

@@ -14,6 +14,7 @@ from restore.data.layout import as_rgb
 from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.hashed_random import uniform
+from restore.linear_light import from_linear
 from restore.losses.adversarial import (
     CountedPatches,
     accuracy,
@@ -128,6 +129,7 @@ class StepContext:
             it, both see the whole damaged image.
         augment: kinds of augmentation of D's inputs.
         perceptual: the perceptual loss, or None.
+        linear: images are in linear light.
         task: `restoration`; or `detection`: G's outputs are logits of the mask.
     """
 
@@ -138,6 +140,7 @@ class StepContext:
     augment: tuple[str, ...] = ()
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
     task: str = "restoration"
+    linear: bool = False
 
 
 def train_step(
@@ -231,7 +234,7 @@ def train_step(
 def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
     """G's output, float32. A generator without a mask sees the damaged image, as it does in use."""
     with autocast(batch.clean.device, context.precision):
-        output: Tensor = g.forward(batch.damaged, batch.mask if context.with_mask else None)
+        output: Tensor = g.forward(batch.seen, batch.mask if context.with_mask else None)
     # Losses are computed in float32: bf16's step near 1 is 1/256, as large as one of an 8-bit image.
     return output.float()
 
@@ -343,7 +346,9 @@ def restoration_loss(
         loss = loss + config.adversarial_weight * terms["g_adversarial"]
     if context.perceptual is not None:
         with autocast(batch.clean.device, context.precision):
-            terms["g_perceptual"] = context.perceptual(as_rgb(restored), as_rgb(batch.clean)).float()
+            # Its backbone has learned from sRGB.
+            images = [from_linear(x) if context.linear else x for x in (restored, batch.clean)]
+            terms["g_perceptual"] = context.perceptual(*map(as_rgb, images)).float()
         loss = loss + config.perceptual_weight * terms["g_perceptual"]
     # Of the first image alone: the collapse monitor compares images of different steps.
     terms["output_thumbnail"], terms["clean_thumbnail"] = (
@@ -368,14 +373,15 @@ def composite(batch: Batch, output: Tensor, context: StepContext) -> Tensor:
 
 
 def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Tensor:
-    """D's input in [-1, 1]: the damaged image, the mask if G gets it, and the image to judge.
+    """D's input in [-1, 1]: the damaged image, condition images, the mask if G gets it, and the image to judge.
 
     With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W. Of gray images, B×3×H×W
-    and B×2×H×W.
+    and B×2×H×W. Condition images add their channels.
     """
-    parts = [batch.damaged, image]
+    condition = [] if batch.condition is None else [batch.condition]
+    parts = [batch.damaged, *condition, image]
     if context.with_mask:
-        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), batch.mask, image]
+        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), *condition, batch.mask, image]
     x = torch.cat(parts, dim=1) * 2 - 1
     if not context.augment:
         return x

@@ -14,9 +14,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.data.layout import as_rgb
-from restore.data.loader import Batch
+from restore.data.loader import Batch, in_srgb
 from restore.devices import autocast
 from restore.images import write_png
+from restore.linear_light import from_linear
 from restore.metrics import score_batch
 from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
@@ -55,8 +56,9 @@ def open_validator(
     if config.task == "detection":
         return Validator(partial(score_masks, precision=precision), partial(mask_row, precision=precision))
     lpips = _open_lpips(config, device, on_event)
-    scores = partial(score_images, lpips=lpips, precision=precision)
-    return Validator(scores, partial(image_row, precision=precision))
+    linear = config.data.is_linear
+    scores = partial(score_images, lpips=lpips, precision=precision, linear=linear)
+    return Validator(scores, partial(image_row, precision=precision, linear=linear))
 
 
 def _open_lpips(config: TrainConfig, device: torch.device, on_event: Callable[[str], None]) -> Lpips | None:
@@ -110,7 +112,13 @@ def _sum_over_processes(sums: Tensor, fabric: Fabric) -> Tensor:
 
 
 def score_images(
-    model: RestorationNetwork, batches: list[Batch], fabric: Fabric, *, lpips: Lpips | None, precision: str
+    model: RestorationNetwork,
+    batches: list[Batch],
+    fabric: Fabric,
+    *,
+    lpips: Lpips | None,
+    precision: str,
+    linear: bool = False,
 ) -> dict[str, float]:
     """Mean scores per image. Each image counts once, however many processes share the work.
 
@@ -120,6 +128,7 @@ def score_images(
         fabric: of the run.
         lpips: None: no LPIPS.
         precision: `fp32`, `bf16` or `fp16`.
+        linear: batches are in linear light; they are scored in sRGB.
 
     Returns:
         `psnr`, `ssim`, and `lpips`. Infinite PSNR (equal images) is left out of the mean; it is infinite if all are.
@@ -128,8 +137,8 @@ def score_images(
     names = ["psnr", "ssim"] + (["lpips"] if lpips is not None else [])
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=fabric.device)
     for batch in batches[fabric.global_rank :: fabric.world_size]:
-        restored = restore_batch(model, batch, precision)
-        scores = score_batch(as_rgb(restored), as_rgb(batch.clean), lpips=lpips)
+        restored, shown = restore_batch(model, batch, precision, linear=linear)
+        scores = score_batch(as_rgb(restored), as_rgb(shown.clean), lpips=lpips)
         for i, name in enumerate(names):
             # LPIPS is NaN for an image that is too small. NaN of other metrics comes from the weights, and must stay.
             unscored = scores[name].isnan() if name == "lpips" else scores[name].isinf()
@@ -142,24 +151,33 @@ def score_images(
 
 
 @torch.no_grad()
-def restore_batch(model: RestorationNetwork, batch: Batch, precision: str) -> Tensor:
-    """The restored images as a user gets them: in [0, 1], with a mask equal to the input outside.
+def restore_batch(
+    model: RestorationNetwork, batch: Batch, precision: str, *, linear: bool = False
+) -> tuple[Tensor, Batch]:
+    """The restored images as a user gets them: sRGB in [0, 1], with a mask equal to the input outside.
 
     They are rounded to 8 bits, unless the clean images have more: `restore fix` keeps the depth of a file.
+
+    Returns:
+        The images, and the batch in sRGB.
     """
     with autocast(batch.clean.device, precision):
-        output: Tensor = model(batch.damaged, batch.mask if model.takes_mask else None)
-    output = output.float().clamp(0, 1)
+        output: Tensor = model(batch.seen, batch.mask if model.takes_mask else None)
+    output = output.float()
+    if linear:
+        output, batch = from_linear(output), in_srgb(batch)
+    output = output.clamp(0, 1)
     if model.takes_mask:
         output = torch.where(batch.mask > 0, output, batch.damaged)
     steps = batch.clean * 255
     deep = bool((steps - steps.round()).abs().max() > 1e-3)
-    return output if deep else (output * 255).round() / 255
+    return (output if deep else (output * 255).round() / 255), batch
 
 
-def image_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
+def image_row(model: RestorationNetwork, batch: Batch, *, precision: str, linear: bool = False) -> list[Tensor]:
     """Damaged | restored | clean, 1×3×H×W each."""
-    return [as_rgb(image) for image in (batch.damaged, restore_batch(model, batch, precision), batch.clean)]
+    restored, shown = restore_batch(model, batch, precision, linear=linear)
+    return [as_rgb(image) for image in (shown.damaged, restored, shown.clean)]
 
 
 # Detection

@@ -64,7 +64,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with what the pages speak of: photographs, scans of them with noise and a scratch, measured images."""
+    """A folder with what the pages speak of: photographs, scans with noise and a scratch, other images of theirs."""
     noise = np.random.default_rng(0)
     photograph = data.astronaut()
     for number, letter in enumerate("abc"):
@@ -76,10 +76,14 @@ def place(tmp_path: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(image).save(path, quality=92)
     (tmp_path / "my-photos").mkdir()
-    (tmp_path / "measurements").mkdir()
+    for other in ("measurements", "depth", "edges"):
+        (tmp_path / other).mkdir()
     for number in range(6):
         part = photograph[40 * number : 40 * number + 256, 128:384]
         Image.fromarray(part).save(tmp_path / "my-photos" / f"{number}.png")
+        depth = part[:, :, 0].astype(np.uint16) * np.uint16(257)
+        Image.fromarray(depth).save(tmp_path / "depth" / f"{number}.png")
+        Image.fromarray(255 - part).save(tmp_path / "edges" / f"{number}_edge.png")
         Image.fromarray(part[:, :, 1] / np.float32(255) * 4000).save(tmp_path / "measurements" / f"{number}.tiff")
     return tmp_path
 
