@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Ope
     for name in NAMES:
         Image.fromarray(photograph() if name != "3.png" else scratched()).save(base / "scans" / name)
     settings = ServeSettings(work=base / "work", device="cpu", stop_seconds=1)
-    opened = open_page(base / "scans", settings, warm=())
+    opened = open_page(base / "scans", settings, warm=("telea",))
     listener = listen(settings)
     server = make_server(settings, page=opened.routes)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -44,6 +44,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Ope
     server.should_exit = True
     thread.join(30)
     opened.close()
+
+
+def test_models_are_opened_when_the_thumbnails_are_there(served: tuple[Page, OpenedPage]) -> None:
+    page, opened = served
+    assert opened.session is not None
+    finished = opened.session.jobs.finished
+    until(lambda: ("warm", "done") in finished)
+    assert finished["thumbnail", "done"] == len(NAMES)
+    assert all(file["width"] for file in page.get("files"))
 
 
 def test_the_recipe_is_applied_to_what_nobody_has_touched_and_events_tell(served: tuple[Page, OpenedPage]) -> None:
