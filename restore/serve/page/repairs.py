@@ -187,24 +187,25 @@ class Repairs:
             chosen = [file for file in self._workspace.ids_in_order() if self._workspace.is_untouched(file)]
         else:
             chosen = [file for file in dict.fromkeys(files) if not self._workspace.row(file)["reason"]]
+        # Checking options takes a millisecond, which thousands of files would wait for.
+        options = fix_options(complete, masks="auto" if complete["find"] else "mask.png").to_dict()
         jobs = []
         for file in chosen:
-            self._workspace.set_recipe(file, complete)
+            self._workspace.replace_recipe(file, complete)
             if self._workspace.masks.is_empty(file):
-                jobs.append(self._repair_without_mask(file))
+                jobs.append(self._repair_without_mask(file, options, find=bool(complete["find"])))
             else:
                 jobs.append(self.repair(file))
         return jobs
 
-    def _repair_without_mask(self, file: int) -> Job:
-        """Repair a file whose mask is empty, in the background: the detector makes one, if the recipe says so."""
+    def _repair_without_mask(self, file: int, options: Json, *, find: bool) -> Job:
+        """Repair a file whose mask is empty, in the background; with `find`, the detector makes one."""
         place = self._workspace.work / "masks" / f"{file}-{self._workspace.new_revision()}"
-        recipe = self._workspace.recipe(file)
-        if recipe["find"]:
-            options = fix_options(recipe, masks="auto").to_dict() | {"save_masks": str(place)}
+        if find:
+            options = options | {"save_masks": str(place)}
             return self._repair(file, options, None, None, priority=BACKGROUND, found=place)
         mask = place.with_suffix(".png")
-        options = fix_options(recipe, masks=str(mask)).to_dict()
+        options = options | {"masks": str(mask)}
         return self._repair(file, options, mask, None, priority=BACKGROUND, blank=True)
 
     def _repair(

@@ -354,8 +354,12 @@ class Workspace:
         """
         with self.database.transaction():
             recipe = recipes.checked(self.recipe(file) | values)
-            self.database.run("UPDATE files SET recipe = ? WHERE id = ?", json.dumps(recipe), file)
+            self.replace_recipe(file, recipe)
         return recipe
+
+    def replace_recipe(self, file: int, recipe: recipes.Recipe) -> None:
+        """Give a file a recipe that has been checked."""
+        self.database.run("UPDATE files SET recipe = ? WHERE id = ?", json.dumps(recipe), file)
 
     def repair_key(self, row: sqlite3.Row, recipe: recipes.Recipe | None = None) -> str:
         """What a repair of the file as it is now depends on; `recipe` in the place of its own."""
