@@ -170,6 +170,7 @@ class Jobs:
             "decoder": _Pool("decoder", [""] * decoders),
         }
         self._jobs: dict[str, Job] = {}
+        self._room = _REMEMBERED
         self._numbers = itertools.count()
         self._listeners: list[Callable[[Job], None]] = []
         self._stopping = False
@@ -410,6 +411,8 @@ class Jobs:
 
     def _forget(self) -> None:
         """Drop the oldest of too many finished jobs."""
-        if len(self._jobs) > _REMEMBERED:
+        if len(self._jobs) > self._room:
             for identifier in [key for key, job in self._jobs.items() if job.is_finished][: len(self._jobs) // 4]:
                 del self._jobs[identifier]
+            # Where thousands wait, looking through them for each new one would take seconds.
+            self._room = max(_REMEMBERED, 2 * len(self._jobs))
