@@ -15,7 +15,7 @@ from restore.serve.workers import Json
 _NOT_HERE = {
     "overwrite", "skip_existing", "include", "exclude", "files_from", "device", "decode_timeout", "detector",
     "save_masks", "suffix", "fail_fast", "log", "html_report", "preview", "pix2pix_batch_norm", "pix2pix_dropout",
-    "mask_missing",
+    "mask_missing", "condition",
 }  # fmt: skip
 _MASKS = ("auto", "alpha", "infrared", "none")
 EVAL_METRICS = ("psnr", "ssim", "ms_ssim", "delta_e", "psnr_hole", "seam", "seam_ratio")
