@@ -162,14 +162,21 @@ def threads_for_load() -> int:
     return most if idle is None else max(1, most // 2, min(most, round(idle)))
 
 
-def idle_cpus(seconds: float = 0.1) -> float | None:
-    """How many processors of this process's affinity are idle, on average over a short sleep; None if unknown."""
-    before, start = _idle_seconds(), time.perf_counter()
-    if before is None:
-        return None
-    time.sleep(seconds)
-    after, elapsed = _idle_seconds(), time.perf_counter() - start
-    return None if after is None else max(0.0, (after - before) / elapsed)
+def idle_cpus(seconds: float = 0.1, windows: int = 5) -> float | None:
+    """How many processors of this process's affinity are idle; None if unknown.
+
+    The most idle of several short windows counts: a program that works for a moment must not decide on the threads of a
+    run, and with them on the rounding of its weights.
+    """
+    most: float | None = None
+    for _ in range(windows):
+        before, start = _idle_seconds(), time.perf_counter()
+        time.sleep(seconds)
+        after, elapsed = _idle_seconds(), time.perf_counter() - start
+        if before is None or after is None:
+            return None
+        most = max(most or 0.0, (after - before) / elapsed)
+    return most
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def test_idle_processors_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPat
         ]
         file.write_text("\n".join(["cpu  1 2 3 999999 5 6 7 8 0 0", *lines, "intr 12345", "cpus 3"]) + "\n")
 
-    clock = iter([10.0, 10.5, 11.0])
+    clock = iter([10.0, 10.5, 11.0, 11.5, 12.0])
     monkeypatch.setattr(devices, "_STAT", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
     monkeypatch.setattr(devices.time, "perf_counter", lambda: next(clock))
@@ -142,7 +142,10 @@ def test_idle_processors_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPat
     # The first was idle for all of the half second, or waited for a disk; the third for a fifth of it.
     later = [(1000 + ticks // 4, 10 + ticks // 4), (5000, 0), (2000 + ticks // 10, 0)]
     monkeypatch.setattr(devices.time, "sleep", lambda seconds: write(*later))
-    assert idle_cpus() == pytest.approx(1.2)
+    # In a second window, none is idle.
+    assert idle_cpus(windows=2) == pytest.approx(1.2)
+    monkeypatch.setattr(devices, "_STAT", tmp_path / "none")
+    monkeypatch.undo()
     monkeypatch.setattr(devices, "_STAT", tmp_path / "none")
     assert idle_cpus() is None
 
