@@ -13,7 +13,8 @@ from skimage import data as pictures
 from restore import FixOptions, fix_folder, fix_image
 from restore.checkpoints import load_generator, read_description
 from restore.errors import RestoreError
-from restore.images import read_image, write_png
+from restore.images import DecodedImage, read_image, write_png
+from restore.images.encode import encode
 from restore.models.pix2pix import Pix2Pix
 from restore.models.unet import UNet
 from restore.restorers.model_card import model_card
@@ -106,6 +107,7 @@ def test_other_condition_images_are_refused(trained: Path, place: Path, tmp_path
 
     assert "depth (1 channel)" in refused()
     assert "1 given" in refused(str(place / "depth"))
+    assert "there is no such folder" in refused(str(place / "depth"), str(place / "nowhere"))
     assert "sees the image alone" in refused(str(place / "depth"), model="photo")
     with pytest.raises(RestoreError, match="was trained with"):
         fix_image(np.zeros((40, 40, 3), np.uint8), model=str(trained))
@@ -142,6 +144,24 @@ def test_holes_are_filled_by_the_network_that_sees_the_condition(place: Path, tm
     outside = mask[:, :, 0] == 0
     assert all(np.array_equal(output[outside], image[outside]) for output in outputs)
     assert not np.array_equal(*outputs), "the condition counts"
+
+
+def test_the_infrared_channel_of_a_scan_is_a_condition(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for file in (place / "photos").iterdir():
+        pixels = read_image(file).pixels
+        infrared = DecodedImage(255 - pixels[:, :, :1], format="tiff")
+        content, _ = encode(DecodedImage(pixels, format="tiff", infrared=infrared), "tiff", "scan.tif")
+        (tmp_path / "scans" / f"{file.stem}.tif").write_bytes(content)
+    data = {"folders": [str(tmp_path / "scans")], "conditions": ["infrared"]}
+    train(conditioned(place, tmp_path / "run", data=data, total_steps=2))
+    (found,) = read_description(tmp_path / "run" / "best.safetensors").conditions or ()
+    assert (found.name, found.channels) == ("infrared", 1)
+    options = FixOptions(device="cpu", condition=("infrared",))
+    summary = fix_folder(tmp_path / "scans", tmp_path / "out", model=str(tmp_path / "run"), options=options)
+    assert summary.done == 4, summary.failed
+    summary = fix_folder(place / "photos", tmp_path / "none", model=str(tmp_path / "run"), options=options)
+    assert "has no infrared channel" in str(summary.failed[0])
 
 
 def test_a_resume_with_other_channels_is_refused(trained: Path, place: Path) -> None:
