@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 
@@ -48,7 +49,8 @@ def _rebuild(kind: type[RestoreError], what: str, where: str | None, hint: str |
 def printable(path: str | os.PathLike[str]) -> str:
     """A path as text that prints on one line of any terminal: undecodable bytes and control characters are escaped."""
     text = os.fsdecode(os.fspath(path))
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    with suppress(UnicodeEncodeError):  # half a surrogate pair, as JSON and Windows allow, is escaped below
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

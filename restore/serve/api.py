@@ -205,6 +205,7 @@ def _add_work(router: APIRouter, api: Api) -> None:
                 "restored": str(restored),
                 "reference": str(reference),
                 "mask": None if mask is None else str(mask),
+                "max_pixels": limits.max_pixels,
                 **eval_options(form.fields.get("options"), has_mask=mask is not None),
             }
             job = api.jobs.submit("evaluate", params, counted=True)

@@ -20,7 +20,7 @@ from restore.serve.api import Api, api_router
 from restore.serve.connections import GracefulServer, bounded_protocol
 from restore.serve.docs_page import DOCS_CSS, docs_page
 from restore.serve.jobs import Jobs, QueueFull, Stopping
-from restore.serve.problems import Refused, on_error
+from restore.serve.problems import Refused, on_disk_full, on_error
 from restore.serve.prometheus import Measure
 from restore.serve.security import Security
 from restore.serve.settings import ServeSettings
@@ -81,6 +81,7 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
     app.state.stopping, app.state.warming = stopping, None
     for kind in (Refused, QueueFull, Stopping, RequestValidationError, RestoreError, HTTPException):
         app.add_exception_handler(kind, on_error)
+    app.add_exception_handler(OSError, on_disk_full)
     app.include_router(api_router(api))
     _describe(app)
     if page is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from restore.errors import RestoreError
+from restore.files import write_error_message
 from restore.serve.jobs import QueueFull, Stopping
 from restore.serve.workers import Json, problem_of
 
@@ -109,6 +111,13 @@ async def on_error(request: Request | None, error: Exception) -> Response:
         code = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}.get(error.status_code, "bad_request")
         return answer(problem(code, str(error.detail), status=error.status_code), error.headers)
     return answer(problem("unexpected", f"unexpected {type(error).__name__}"))
+
+
+async def on_disk_full(request: Request, error: Exception) -> Response:
+    """The answer to a request that found no room on the disk. Other errors of the system are errors in the program."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return answer(problem("disk_full", write_error_message(error)))
 
 
 def _of_validation(error: RequestValidationError) -> Json:

@@ -11,12 +11,13 @@ from restore.fix.options import BatchOptions, DetectOptions, FixOptions, Option,
 from restore.serve.problems import Refused
 from restore.serve.workers import Json
 
-#: Options that name files, choose among files, or are the server's to decide.
+#: Options that choose among files, or are the server's to decide.
 _NOT_HERE = {
-    "overwrite", "skip_existing", "include", "exclude", "files_from", "device", "decode_timeout", "detector",
-    "save_masks", "suffix", "fail_fast", "log", "html_report", "preview", "pix2pix_batch_norm", "pix2pix_dropout",
-    "mask_missing", "condition",
+    "overwrite", "skip_existing", "decode_timeout", "fail_fast", "pix2pix_batch_norm", "pix2pix_dropout",
+    "mask_missing",
 }  # fmt: skip
+#: Options of free text that a request may set: they are checked. All others may name a file, those to come as well.
+_TEXTS = {"masks", "ext"}
 _MASKS = ("auto", "alpha", "infrared", "none")
 EVAL_METRICS = ("psnr", "ssim", "ms_ssim", "delta_e", "psnr_hole", "seam", "seam_ratio")
 _CONVENTIONS = ("skimage", "matlab", "y-channel")
@@ -96,7 +97,7 @@ def options_schema(options: type[BatchOptions]) -> Json:
     """The options of a request as JSON Schema, for OpenAPI."""
     properties: Json = {}
     for name, (kind, option) in declared(options).items():
-        if name not in _NOT_HERE:
+        if _is_offered(name, kind):
             default = options.__dataclass_fields__[name].default
             properties[name] = {**_schema(name, kind, option), "description": option.help, "default": default}
     return {"type": "object", "additionalProperties": False, "properties": properties}
@@ -123,11 +124,18 @@ def _allowed(text: str | None, options: type[BatchOptions]) -> Json:
     given = _json(text)
     for name in given:
         if name not in declared(options):
-            known = [one for one in declared(options) if one not in _NOT_HERE]
+            known = [one for one, (kind, _) in declared(options).items() if _is_offered(one, kind)]
             raise Refused("bad_request", f"unknown option {name[:40]!r}", hint=did_you_mean(name, known))
-        if name in _NOT_HERE:
+        if not _is_offered(name, declared(options)[name][0]):
             raise Refused("bad_request", f"{flag(name)} does not apply to an upload", hint="leave it out")
     return given
+
+
+def _is_offered(name: str, kind: Any) -> bool:
+    """Whether a request may set an option of this type."""
+    plain = (bool, int, float, types.NoneType)
+    is_plain = all(part in plain or get_origin(part) is Literal for part in alternatives(kind))
+    return name in _TEXTS or (is_plain and name not in _NOT_HERE)
 
 
 def _json(text: str | None) -> Json:

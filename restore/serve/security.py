@@ -14,10 +14,8 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -147,10 +145,10 @@ class Security:
         return address.is_loopback or not self.settings.is_loopback
 
     def _check_origin(self, scope: Scope, headers: Headers, host: str) -> None:
-        origin = headers.get("origin")
-        if origin is not None:
-            parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
+        origins = headers.getlist("origin")
+        if origins:
+            own = {f"{scheme}://{host}".lower() for scheme in ("http", "https")}
+            if not all(origin.lower() in own for origin in origins):
                 raise Refused("forbidden", "the request comes from a page of another site")
             return
         site = headers.get("sec-fetch-site")
@@ -177,7 +175,7 @@ class Security:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and _same(given.strip(), token):
             return None
-        if _same(_cookies(headers).get(name, ""), cookie_value(token)):
+        if any(_same(value, cookie_value(token)) for value in _cookies(headers, name)):
             return None
         raise Refused(
             "unauthorized",
@@ -203,11 +201,12 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
-def _cookies(headers: Headers) -> Mapping[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
+def _cookies(headers: Headers, name: str) -> list[str]:
+    """The values of a cookie. Servers on other ports of this host set cookies, too: what is odd among them is passed
+    over, and one of the same name does not hide the server's own.
+    """
+    pairs = [pair.partition("=") for line in headers.getlist("cookie") for pair in line.split(";")]
+    return [value.strip() for key, _, value in pairs if key.strip() == name]
 
 
 class _Secured:

@@ -97,19 +97,24 @@ def evaluate(params: Json, report: Report) -> Json:
 
     Params:
         restored, reference: paths of images.
-        baseline, mask: paths; None or left out: there is none.
+        mask: a path; None: there is none.
+        max_pixels: the limit.
         metrics, convention, crop_border: as for `restore.evaluate`.
 
     Returns:
         The report, as `restore eval --json` writes it.
     """
     from restore.api import evaluate as score
+    from restore.images import read_image
 
+    for name in ("restored", "reference", "mask"):
+        if params[name] is not None:  # within the limits of the server; scoring has its own
+            with report.decoding(name):
+                read_image(params[name], max_pixels=params["max_pixels"])
     done = score(
         params["restored"],
         params["reference"],
-        baseline=params.get("baseline"),
-        masks=params.get("mask"),
+        masks=params["mask"],
         metrics=params.get("metrics") or ("psnr", "ssim"),
         convention=params.get("convention", "skimage"),
         crop_border=params.get("crop_border", 0),

@@ -12,16 +12,18 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from restore.fix.options import FixOptions
+from restore.fix.options import FixOptions, Option
 from restore.fix.run import fix_folder
+from restore.serve.request_options import options_schema
 from tests.processes import until
 from tests.serve.servers import Running, running
 
@@ -145,6 +147,21 @@ def test_options_that_name_paths_or_are_the_servers_are_refused(server: Running,
     answer = post(server, image=photo(), mask=hole(), model="telea", options={name: "/tmp/x"})
     assert answer.status_code == 422
     assert "does not apply to an upload" in answer.json()["detail"]
+
+
+def test_an_option_that_may_name_a_file_is_not_offered_unless_it_is_known_not_to() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Later(FixOptions):
+        depth: Annotated[str, Option("A file.", "Output")] = ""
+        depths: Annotated[tuple[str, ...], Option("Files.", "Output")] = ()
+        rounds: Annotated[int | None, Option("A number.", "Output")] = None
+
+    offered = options_schema(Later)["properties"]
+    texts = {name for name, one in offered.items() if "string" in json.dumps(one.get("anyOf", one.get("type")))}
+    assert texts == {"ext"}
+    assert "rounds" in offered
+    assert not {"depth", "depths", "condition", "include", "device", "detector", "suffix"} & set(offered)
+    assert offered["masks"] == offered["masks"] | {"enum": ["auto", "alpha", "infrared", "none", None]}
 
 
 def test_a_client_may_lower_the_limit_of_pixels_but_not_raise_it(server: Running) -> None:
@@ -359,6 +376,14 @@ def test_data_that_expand_a_thousandfold_do_not_fill_the_memory(server: Running)
 
 def peak_mb(process: int) -> float:
     return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def test_a_score_decodes_no_more_pixels_than_the_server_allows(server: Running) -> None:
+    large = photo(size=(200, 150))  # 30,000 pixels
+    for files in ({"restored": large, "reference": large}, {"restored": photo(), "reference": photo(), "mask": large}):
+        answer = post(server, "/v1/eval", **files)
+        assert answer.status_code == 413, answer.text
+        assert answer.json()["code"] == "too_large"
 
 
 # Documentation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ def test_a_visit_with_the_token_sets_a_strict_cookie_and_removes_it_from_the_add
     assert locked.get(f"/?token={TOKEN}", {"Cookie": f"{name}={value}"}).status_code == 303
 
 
+@pytest.mark.parametrize("others", ['app={"a":1}', 'x[y]="', "=", "restore_{port}=of-another-server", "\xff=\xfe"])
+def test_cookies_of_other_servers_on_this_host_do_not_hide_the_own(locked: Running, others: str) -> None:
+    own = f"restore_{locked.port}={cookie_value(TOKEN)}"
+    others = others.format(port=locked.port) if "{port}" in others else others
+    for cookies in (f"{others}; {own}", f"{own}; {others}"):
+        line = f"GET /nothing HTTP/1.1\r\nHost: localhost\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
+        assert locked.send(line.encode("latin-1")).startswith(b"HTTP/1.1 404")
+
+
 def test_the_redirect_never_leaves_the_server(locked: Running) -> None:
     for path in ("//evil.example/", "/%5Cevil.example", "/x%0d%0aX-Evil: 1"):
         line = f"GET {path.replace(' ', '%20')}?token={TOKEN} HTTP/1.1\r\n"
@@ -121,11 +131,24 @@ def test_a_further_name_can_be_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "https://localhost.evil.example", "http://127.0.0.1:1"]
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "https://localhost.evil.example",
+        "http://127.0.0.1:1",
+        "http://[x",
+        "http://a@b@c",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_pages_of_other_sites_get_nothing(server: Running, origin: str, method: str) -> None:
     assert server.request(method, "/nothing", headers={"Origin": origin}).status_code == 403
+
+
+def test_one_own_origin_does_not_cover_another(server: Running) -> None:
+    headers = httpx.Headers([("Origin", server.url), ("Origin", "http://evil.example")])
+    assert httpx.post(server.url + "/nothing", headers=headers).status_code == 403
 
 
 def test_the_servers_own_pages_may(server: Running) -> None:
@@ -169,6 +192,17 @@ def test_an_error_in_the_program_is_answered_like_any_other_and_tells_no_details
     assert "secret" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "secret" in caplog.text
+
+
+def test_a_full_disk_is_told(server: Running) -> None:
+    async def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.app.add_api_route("/full", full)
+    answer = server.get("/full")
+    assert answer.status_code == 507
+    assert answer.json()["code"] == "disk_full"
+    assert answer.json()["detail"] == "the disk is full"
 
 
 # Connections

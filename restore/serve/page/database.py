@@ -61,7 +61,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
-        self._depth = 0
+        self._depth, self._path = 0, path
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._connection.row_factory = sqlite3.Row
@@ -112,20 +112,17 @@ class Database:
 
     def run(self, statement: str, *values: Any) -> int:
         """Carry out a statement. Returns the number of the row that it inserted."""
-        with self._lock:
-            try:
-                return self._connection.execute(statement, values).lastrowid or 0
-            except sqlite3.OperationalError as error:  # the disk is full, or gone
-                raise RestoreError(f"the work folder cannot be written: {error}", exit_code=1) from error
+        with self._lock, _own_errors("written", self._path):
+            return self._connection.execute(statement, values).lastrowid or 0
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query."""
-        with self._lock:
+        with self._lock, _own_errors("read", self._path):
             return self._connection.execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> sqlite3.Row | None:
         """The first row of a query."""
-        with self._lock:
+        with self._lock, _own_errors("read", self._path):
             row: sqlite3.Row | None = self._connection.execute(query, values).fetchone()
             return row
 
@@ -139,3 +136,12 @@ class Database:
         """Close the connection."""
         with self._lock:
             self._connection.close()
+
+
+@contextmanager
+def _own_errors(what: str, path: Path) -> Iterator[None]:
+    """Say what SQLite says: the disk is full or gone, or the file was damaged."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RestoreError(f"the work folder cannot be {what}: {error}", where=path, exit_code=1) from error

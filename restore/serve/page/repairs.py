@@ -145,6 +145,7 @@ class Repairs:
         Raises:
             NotFound: there is none.
         """
+        self._workspace.row(file)
         path = self._workspace.work / "previews" / f"{file}-{number}.jpg"
         if not 0 < number < 1 << 63 or not path.is_file():
             raise NotFound("there is no such preview")

@@ -166,13 +166,22 @@ class Session:
             if opened is None:
                 try:
                     opened = TileFile.open(path)
-                except OSError as error:
+                except (OSError, RestoreError) as error:
+                    if isinstance(error, RestoreError):  # damaged: it is made anew
+                        path.unlink(missing_ok=True)
                     raise NotFound("the image is not prepared yet", where=path.name, hint="try again") from error
                 self._opened[path] = opened
                 while len(self._opened) > 16:
                     self._opened.popitem(last=False)
             self._opened.move_to_end(path)
             return opened
+
+    def _has_tiles(self, path: Path) -> bool:
+        try:
+            self._tile_file(path)
+        except NotFound:
+            return False
+        return True
 
     # Reading images
 
@@ -187,7 +196,7 @@ class Session:
         row, source = self.workspace.row(file), self._source(file)
         if source is None:
             return None
-        if row["result"] is not None:
+        if row["result"] is not None and self.workspace.result(file)[0].is_file():
             source = self.workspace.result(file)[0]
         params = {
             "source": str(source),
@@ -206,12 +215,13 @@ class Session:
         Raises:
             RestoreError: it cannot be read.
         """
+        self.workspace.forget_lost(file)
         row = self.workspace.row(file)
         if row["reason"]:
             raise RestoreError(row["reason"], where=restored(row["name"]), exit_code=1)
         for which in ("original", "repaired") if row["result"] is not None else ("original",):
             path = self.workspace.pyramid(row, which)
-            if path.exists() and row["width"] is not None:
+            if row["width"] is not None and self._has_tiles(path):
                 continue
             source = self.workspace.original(file) if which == "original" else self.workspace.result(file)[0]
             params = {

@@ -133,12 +133,8 @@ class Workspace:
                 elif row["stamp"] != one.stamp:
                     if self.database.row("SELECT 1 FROM operations WHERE file = ? AND facts IS NOT NULL", row["id"]):
                         self.masks.forget(row["id"])  # its history leads back to the file as it was
-                    revision = self.new_revision()
-                    self.database.run(
-                        "UPDATE files SET stamp = ?, reason = ?, code = ?, revision = ?, original = ?, ground = NULL, "
-                        "found = NULL, found_fraction = NULL, result = NULL, saved = NULL WHERE id = ?",
-                        one.stamp, one.reason, one.code, revision, revision, row["id"],
-                    )  # fmt: skip
+                    self._forget_pixels(row["id"])
+                    self._set(row["id"], {"stamp": one.stamp, "reason": one.reason, "code": one.code})
                 elif one.reason or row["reason"]:  # may be mended by now, like a permission: it is tried again
                     self.database.run(
                         "UPDATE files SET reason = ?, code = ? WHERE id = ?", one.reason, one.code, row["id"]
@@ -146,6 +142,24 @@ class Workspace:
         self.ids = {row["name"]: row["id"] for row in self.database.rows("SELECT id, name FROM files")}
         self._order = [self.ids[stored(one.name)] for one in self.listing.images]
         self._known = set(self._order)
+        for file in self._order:
+            self.forget_lost(file)
+
+    def forget_lost(self, file: int) -> None:
+        """Forget a repair whose file has vanished from the work folder, so that it can be made again."""
+        row = self.row(file)
+        if row["ground"] is not None and not (self.work / restored(row["ground"])).is_file():
+            with self.database.transaction():
+                self.masks.forget(file)  # its history leads back to the lost repair
+                self._forget_pixels(file)
+        elif row["result"] is not None and not self.result(file)[0].is_file():
+            self._set(file, {"result": None, "revision": self.new_revision()})
+
+    def _forget_pixels(self, file: int) -> None:
+        """Forget what was made from the pixels of a file."""
+        revision = self.new_revision()
+        lost = dict.fromkeys(("ground", "found", "found_fraction", "result", "saved"))
+        self._set(file, lost | {"revision": revision, "original": revision})
 
     def row(self, file: int) -> sqlite3.Row:
         """What the database says of a file.
@@ -374,6 +388,7 @@ class Workspace:
             RestoreError: it has not been repaired.
         """
         with self.database.transaction():
+            self.forget_lost(file)
             row = self.row(file)
             if row["result"] is None:
                 raise RestoreError(
@@ -445,6 +460,7 @@ class Workspace:
         Raises:
             RestoreError: it has not been repaired, or the file exists or cannot be written.
         """
+        self.forget_lost(file)
         source, notes = self.result(file)
         row = self.row(file)
         target = self.output / restored(row["name"])

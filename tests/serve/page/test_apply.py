@@ -40,7 +40,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Ope
     thread.start()
     until(lambda: server.started)
     with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-        yield Page(client, base / "scans"), opened
+        yield Page(client, base / "scans", opened), opened
     server.should_exit = True
     thread.join(30)
     opened.close()

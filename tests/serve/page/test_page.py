@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from restore.serve.app import create_app
-from restore.serve.page.open import open_page
+from restore.serve.page.open import OpenedPage, open_page
 from restore.serve.settings import ServeSettings
 from tests.images.profiles import ADOBE_RGB, matrix_profile
 
@@ -62,8 +62,8 @@ def write_folder(folder: Path) -> None:
 class Page:
     """What a browser does, in a few words."""
 
-    def __init__(self, client: TestClient, folder: Path) -> None:
-        self.client, self.folder = client, folder
+    def __init__(self, client: TestClient, folder: Path, opened: OpenedPage) -> None:
+        self.client, self.folder, self.opened = client, folder, opened
 
     def get(self, path: str, status: int = 200) -> Any:
         answer = self.client.get(f"/page/{path}")
@@ -105,7 +105,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     settings = ServeSettings(work=base / "work", device="cpu", stop_seconds=1)
     opened = open_page(base / "scans", settings, warm=())
     with TestClient(create_app(settings, page=opened.routes), base_url="http://127.0.0.1") as client:
-        yield Page(client, base / "scans")
+        yield Page(client, base / "scans", opened)
     opened.close()
 
 
@@ -385,6 +385,33 @@ def test_nonsense_is_refused_with_a_problem(page: Page, path: str, body: Any) ->
 @pytest.mark.parametrize("part", ["mask/-1/0/0", f"mask/0/{10**30}/0", "mask/0/-1/-1", "mask/99/0/0"])
 def test_places_outside_of_a_mask_are_empty(page: Page, part: str) -> None:
     page.get(f"files/{page.open('plain.png')}/{part}", 204)
+
+
+def test_the_name_of_an_image_that_is_long_enough_for_no_file_is_not_found(page: Page) -> None:
+    page.get(f"files/{10**300}/previews/1", 404)
+
+
+def test_half_a_surrogate_pair_is_refused_in_words(page: Page) -> None:
+    content = '{"\\ud800": 1}'  # valid JSON that no UTF-8 can hold
+    answer = page.client.put(
+        f"/page/files/{page.open('plain.png')}/recipe", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["where"] == "\\ud800"
+
+
+@pytest.mark.parametrize("keep", [0, 1000, None])
+def test_tiles_that_are_damaged_are_made_anew(page: Page, keep: int | None) -> None:
+    file = page.open("alpha.png")
+    before = page.get(f"files/{file}/tiles/original/0/0/0")
+    session = page.opened.session
+    assert session is not None
+    tiles = session.tiles(file, "original").path
+    content = tiles.read_bytes()
+    tiles.write_bytes(content[:keep] if keep is not None else b"x" * len(content))
+    session._opened.clear()  # as after a restart
+    assert page.open("alpha.png") == file
+    assert page.get(f"files/{file}/tiles/original/0/0/0") == before
 
 
 @pytest.mark.parametrize("part", [f"previews/{10**30}", "previews/-1", "found/0/0/0"])

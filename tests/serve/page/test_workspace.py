@@ -1,6 +1,7 @@
 """The work folder: the state of every image, and what a restart finds."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -199,6 +200,48 @@ def test_an_original_that_changed_loses_what_was_made_from_it(folder: Path) -> N
     assert not workspace.masks.is_empty(file)
     workspace.read(file, 100, 64)
     assert workspace.masks.is_empty(file)
+
+
+def test_a_repair_that_vanished_from_the_work_folder_can_be_made_again(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    shutil.rmtree(workspace.result_folder(file, repaired(workspace, file)))
+    with pytest.raises(RestoreError, match="has not been repaired"):
+        workspace.save(file, overwrite=False)
+    assert state(workspace, file) == "found"
+    assert not workspace.masks.is_empty(file)
+    shutil.rmtree(workspace.result_folder(file, repaired(workspace, file)))
+    workspace.close()
+    workspace = opened(folder)
+    assert state(workspace, file) == "found"
+    assert not workspace.masks.is_empty(file)
+
+
+def test_a_ground_that_vanished_leads_back_to_the_original_file(folder: Path) -> None:
+    workspace = opened(folder)
+    file = workspace.ids["a.png"]
+    workspace.read(file, 96, 64)
+    stroke(workspace, file)
+    revision = repaired(workspace, file)
+    workspace.make_ground(file)
+    stroke(workspace, file)
+    shutil.rmtree(workspace.result_folder(file, revision))
+    workspace.close()
+    workspace = opened(folder)
+    assert workspace.original(file) == folder / "a.png"
+    assert state(workspace, file) == "untouched"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_damaged_database_is_told(folder: Path, share: float) -> None:
+    opened(folder).close()
+    database = folder.parent / "work" / "work.db"
+    content = database.read_bytes()
+    database.write_bytes(content[:4096] + b"\x5a" * int(share * len(content)) + content[4096:])
+    with pytest.raises(RestoreError, match="the work folder cannot be"):
+        opened(folder)
 
 
 def test_a_full_disk_is_told_and_loses_nothing(folder: Path) -> None:
