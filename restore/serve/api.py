@@ -27,6 +27,8 @@ from restore.serve.workers import Json
 
 #: A stream of events says at least this often that it lives.
 _HEARTBEAT_SECONDS = 15.0
+#: Requests of smaller files, with the same options, are repaired in one run if they wait: batches, and no pauses.
+_SMALL_FILE_BYTES = 1 << 20
 #: Proxies refuse headers that are larger.
 _HEADER_CHARACTERS = 3000
 
@@ -172,7 +174,9 @@ def _add_work(router: APIRouter, api: Api) -> None:
                 "options": options,
                 "model": model_name(form.fields.get("model")),
             }
-            job = api.jobs.submit("fix", params, counted=True)
+            is_small = image.stat().st_size <= _SMALL_FILE_BYTES
+            group = json.dumps([options, params["model"], mask is not None], sort_keys=True) if is_small else ""
+            job = api.jobs.submit("fix", params, counted=True, group=group)
         return await api.answer(request, folder, job, _file_answer)
 
     @router.post(

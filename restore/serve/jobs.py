@@ -20,6 +20,8 @@ from restore.serve.workers import Json, Kind, Outcome, Worker, problem_of
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED = ("done", "failed", "cancelled")
 
+#: Jobs of a group that are run together.
+_TOGETHER = 16
 #: Jobs that are remembered after they are finished.
 _REMEMBERED = 1000
 
@@ -74,6 +76,7 @@ class Job:
         self.cancelled = threading.Event()
         self.over = threading.Event()
         self.finishing: Callable[[Outcome], Outcome] | None = None
+        self.group = ""
         self._owner = owner
         self._watchers: set[Callable[[], None]] = set()
 
@@ -190,6 +193,7 @@ class Jobs:
         about: str = "",
         counted: bool = False,
         finishing: Callable[[Outcome], Outcome] | None = None,
+        group: str = "",
     ) -> Job:
         """Queue a task.
 
@@ -200,6 +204,7 @@ class Jobs:
             priority: higher goes first; equals in the order of submission.
             about: what it concerns; returned with the job.
             counted: the job counts against the limit of the queue, and has a time limit.
+            group: jobs of the same group may be run together, by the task of that name with `_together`.
             finishing: called with its outcome before anybody sees it, from any thread; what it returns counts.
 
         Raises:
@@ -212,7 +217,7 @@ class Jobs:
             if counted and self.queue_length(worker) >= self.queue:
                 raise QueueFull(self.retry_seconds(worker))
             job = Job(self, task, params, worker, priority, about, counted)
-            job.finishing = finishing
+            job.finishing, job.group = finishing, group
             self._jobs[job.id] = job
             self._forget()
             heapq.heappush(pool.waiting, (-priority, next(self._numbers), job))
@@ -320,38 +325,72 @@ class Jobs:
                 thread.start()
 
     def _work(self, pool: _Pool, name: str, device: str) -> None:
-        """Run jobs, one after another, in one worker: the life of a thread."""
-        while (job := self._take(pool)) is not None:
-            try:
-                worker = self._worker(pool, name, device)
-                outcome = worker.run(
-                    job.task,
-                    job.params,
-                    cancelled=job.cancelled,
-                    seconds=self.job_seconds if job.counted else None,
-                    on_progress=partial(self._progress, job),
-                )
-            except Exception as error:  # no process, or parameters that cannot be pickled
-                logger.debug("%s", job.task, exc_info=error)
-                outcome = Outcome("failed", problem=problem_of(error))
-            self._finish(job, outcome)
+        """Run jobs, one after another or several alike together, in one worker: the life of a thread."""
+        while jobs := self._take(pool):
+            if len(jobs) > 1 and self._finish_together(jobs, self._run(pool, name, device, jobs)):
+                continue
+            for job in jobs:
+                cancelled = job.cancelled.is_set()
+                self._finish(job, Outcome("cancelled") if cancelled else self._run(pool, name, device, [job]))
         with self.lock:
             last = pool.workers.pop(name, None)
         if last is not None:
             last.kill()
 
-    def _take(self, pool: _Pool) -> Job | None:
+    def _run(self, pool: _Pool, name: str, device: str, jobs: list[Job]) -> Outcome:
+        """Run a job, or several together, in a worker that is started if there is none."""
+        job = jobs[0]
+        try:
+            worker = self._worker(pool, name, device)
+            if len(jobs) == 1:
+                task, params = job.task, job.params
+            else:
+                task, params = f"{job.task}_together", {"items": [one.params for one in jobs]}
+            return worker.run(
+                task,
+                params,
+                is_cancelled=lambda: all(one.cancelled.is_set() for one in jobs),
+                seconds=self.job_seconds if job.counted else None,
+                on_progress=partial(self._progress, jobs),
+            )
+        except Exception as error:  # no process, or parameters that cannot be pickled
+            logger.debug("%s", job.task, exc_info=error)
+            return Outcome("failed", problem=problem_of(error))
+
+    def _finish_together(self, jobs: list[Job], outcome: Outcome) -> bool:
+        """Enter what came of several jobs; False: all failed, so that each must be tried alone to find out why."""
+        if outcome.state == "failed":
+            return False
+        items = (outcome.result or {}).get("items") or [None] * len(jobs)
+        for job, item in zip(jobs, items):
+            if item is None or job.cancelled.is_set():
+                self._finish(job, Outcome("cancelled"))
+            elif item["problem"] is None:
+                self._finish(job, Outcome("done", result=item["result"]))
+            else:
+                self._finish(job, Outcome("failed", problem=item["problem"]))
+        return True
+
+    def _take(self, pool: _Pool) -> list[Job]:
+        """Wait for the next job, and take those along that can be run with it; empty at the end."""
         with self.lock:
-            while True:
-                while pool.waiting:
-                    _, _, job = heapq.heappop(pool.waiting)
-                    if job.state == "queued":
-                        job.state, job.started = "running", time.time()
-                        self._changed(job)
-                        return job
+            while not pool.waiting:
                 if self._stopping:
-                    return None
+                    return []
                 self._wake.wait()
+            job = heapq.heappop(pool.waiting)[2]
+            jobs = [job]
+            if job.group:
+                # Other devices have their share of those that wait.
+                room = min(_TOGETHER, 1 + len(pool.waiting) // len(pool.devices))
+                alike = sorted(entry for entry in pool.waiting if entry[2].group == job.group)[: room - 1]
+                jobs += [entry[2] for entry in alike]
+                pool.waiting = [entry for entry in pool.waiting if entry[2] not in jobs]
+                heapq.heapify(pool.waiting)
+            for one in jobs:
+                one.state, one.started = "running", time.time()
+                self._changed(one)
+            return jobs
 
     def _worker(self, pool: _Pool, name: str, device: str) -> Worker:
         worker = pool.workers.get(name)
@@ -364,10 +403,11 @@ class Jobs:
                 pool.workers[name] = worker
         return worker
 
-    def _progress(self, job: Job, fraction: float | None, message: str) -> None:
-        with self.lock:
-            job.progress, job.message = fraction, message
-        self._changed(job)
+    def _progress(self, jobs: list[Job], fraction: float | None, message: str) -> None:
+        for job in jobs:
+            with self.lock:
+                job.progress, job.message = fraction, message
+            self._changed(job)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         if job.finishing is not None and not job.is_finished:

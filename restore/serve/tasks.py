@@ -10,11 +10,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from restore.errors import RestoreError
 from restore.serve.page.tasks import PAGE_TASKS
-from restore.serve.workers import Json, Report, TaskFailed, Tasks
+from restore.serve.workers import Json, Report, TaskFailed, Tasks, problem_of
 
 if TYPE_CHECKING:
     from restore.fix.decoder_isolation import SupervisorLink
@@ -42,14 +43,10 @@ def fix(params: Json, report: Report) -> Json:
         {output, reason, reason_code, width, height, model, steps, seconds, mask_coverage, damaged_fraction,
         changed_fraction, warnings}.
     """
-    from restore.fix.options import FixOptions
     from restore.fix.plan import plan_fix
     from restore.fix.run import run_fix
 
-    given = dict(params.get("options") or {}) | {"device": report.device}
-    if params.get("mask") is not None:
-        given["masks"] = params["mask"]
-    options = FixOptions.from_dict(given)
+    options = _fix_options(params, report)
     report.progress(None, "reading")
     plan = plan_fix(params["input"], params["output"], options)
     models = [open_models(params.get("model"), options)]
@@ -59,6 +56,47 @@ def fix(params: Json, report: Report) -> Json:
         plan, models, options, link=_link(report), progress=lambda record, done, total: records.append(record)
     )
     return _result(summary, records)
+
+
+def fix_together(params: Json, report: Report) -> Json:
+    """Repair several images in one run, in which small ones of one size share batches on a GPU. The bytes are the same.
+
+    Params:
+        items: the parameters of `fix` for each; options and model are the same, but for the paths of masks.
+
+    Returns:
+        {items}: for each {result, problem}, one of them None.
+    """
+    from restore.fix.options import FixOptions
+    from restore.fix.plan import plan_fix
+    from restore.fix.run import run_fix
+
+    items = params["items"]
+    ended: dict[str, Json] = {}
+    plans, options = [], FixOptions()
+    report.progress(None, "reading")
+    for item in items:
+        try:
+            options = _fix_options(item, report)
+            plans.append(plan_fix(item["input"], item["output"], options))
+        except RestoreError as error:
+            ended[item["input"]] = {"result": None, "problem": problem_of(error)}
+    if plans:
+        jobs = [job for plan in plans for job in plan.jobs]
+        models = [open_models(items[0].get("model"), options)]
+        report.progress(None, "repairing")
+
+        def finished(record: Record, done: int, total: int) -> None:
+            try:
+                ended[record.input] = {"result": _of_record(record), "problem": None}
+            except TaskFailed as error:
+                ended[record.input] = {"result": None, "problem": problem_of(error)}
+
+        summary = run_fix(replace(plans[0], jobs=jobs), models, options, link=_link(report), progress=finished)
+        if summary.interrupted:
+            raise KeyboardInterrupt
+    missing = {"result": None, "problem": problem_of(TaskFailed("the run ended before this image"))}
+    return {"items": [ended.get(item["input"], missing) for item in items]}
 
 
 def detect(params: Json, report: Report) -> Json:
@@ -159,6 +197,7 @@ def list_models(params: Json, report: Report) -> Json:
 #: What a worker can do, by name.
 TASKS: Tasks = PAGE_TASKS | {
     "fix": fix,
+    "fix_together": fix_together,
     "detect": detect,
     "evaluate": evaluate,
     "warm": warm,
@@ -213,6 +252,15 @@ def kept(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
     return _opened[key]
 
 
+def _fix_options(params: Json, report: Report) -> FixOptions:
+    from restore.fix.options import FixOptions
+
+    given = dict(params.get("options") or {}) | {"device": report.device}
+    if params.get("mask") is not None:
+        given["masks"] = params["mask"]
+    return FixOptions.from_dict(given)
+
+
 def _prepare_torch() -> None:
     from restore.devices import limit_threads
 
@@ -243,7 +291,15 @@ def _result(summary: Summary, records: list[Record]) -> Json:
         raise KeyboardInterrupt
     if summary.failed:
         raise TaskFailed(summary.failed[0].reason, summary.failed[0].code)
-    record = records[0]
+    return _of_record(records[0])
+
+
+def _of_record(record: Record) -> Json:
+    """The record of an image as a result.
+
+    Raises:
+        TaskFailed: it failed.
+    """
     if record.status != "done":
         raise TaskFailed(record.reason, record.reason_code or "failed")
     names = (

@@ -239,7 +239,7 @@ class Worker:
         task: str,
         params: Json,
         *,
-        cancelled: threading.Event,
+        is_cancelled: Callable[[], bool],
         seconds: float | None = None,
         on_progress: Callable[[float | None, str], None] | None = None,
     ) -> Outcome:
@@ -248,7 +248,7 @@ class Worker:
         Args:
             task: a name of `restore.serve.tasks.TASKS`.
             params: what the task takes.
-            cancelled: set it to interrupt the task.
+            is_cancelled: asked now and then; if it says yes, the task is interrupted.
             seconds: the time limit; None: there is none.
             on_progress: called with the fraction (None: not known) and a message.
 
@@ -293,7 +293,7 @@ class Worker:
                 self.kill()
                 detail = f"took longer than {seconds:g} seconds"
                 return Outcome("failed", problem=problem_of(TaskFailed(detail, "late")))
-            if cancelled.is_set():
+            if is_cancelled():
                 if asked_to_stop is None:
                     asked_to_stop = now
                     self._interrupt()

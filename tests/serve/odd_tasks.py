@@ -17,6 +17,16 @@ def echo(params: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"said": params["say"], "pid": os.getpid(), "device": report.device}
 
 
+def echo_together(params: dict[str, Any], report: Report) -> dict[str, Any]:
+    items: list[dict[str, Any]] = []
+    for item in params["items"]:
+        if item["say"] == "crash":
+            signal.raise_signal(signal.SIGSEGV)
+        problem = {"detail": "odd", "code": "damaged", "where": None, "hint": None} if item["say"] == "fail" else None
+        items.append({"result": None if problem else {"said": item["say"], "together": True}, "problem": problem})
+    return {"items": items}
+
+
 def sleep(params: dict[str, Any], report: Report) -> dict[str, Any]:
     report.progress(None, "sleeping")
     time.sleep(params["seconds"])
@@ -61,4 +71,13 @@ def warm(params: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"models": [], "catalog": [{"name": "sleep"}]}
 
 
-TASKS = {"echo": echo, "sleep": sleep, "hang_in_c": hang_in_c, "crash": crash, "fail": fail, "fix": fix, "warm": warm}
+TASKS = {
+    "echo": echo,
+    "echo_together": echo_together,
+    "sleep": sleep,
+    "hang_in_c": hang_in_c,
+    "crash": crash,
+    "fail": fail,
+    "fix": fix,
+    "warm": warm,
+}

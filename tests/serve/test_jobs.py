@@ -149,6 +149,41 @@ def test_coroutines_see_every_state_until_the_end(jobs: Jobs) -> None:
     assert list(dict.fromkeys(seen)) == ["queued", "running", "done"] or seen[-2:] == ["running", "done"]
 
 
+def together(jobs: Jobs, words: list[str]) -> list[Job]:
+    """Jobs of one group that wait while another one runs, and one of another group among them."""
+    blocker = jobs.submit("sleep", {"seconds": 0.5})
+    until(lambda: blocker.state == "running")
+    group = [jobs.submit("echo", {"say": word}, group="alike") for word in words]
+    other = jobs.submit("echo", {"say": "other"}, group="unlike")
+    for job in (*group, other):
+        done(job)
+    assert other.result is not None
+    assert "together" not in other.result
+    return group
+
+
+def test_jobs_of_a_group_run_together_and_each_has_its_own_end(jobs: Jobs) -> None:
+    a, failed, b = together(jobs, ["a", "fail", "b"])
+    assert (a.result, b.result) == ({"said": "a", "together": True}, {"said": "b", "together": True})
+    assert (failed.state, failed.problem and failed.problem["code"]) == ("failed", "damaged")
+
+
+def test_jobs_of_a_group_that_crashes_are_each_tried_alone(jobs: Jobs) -> None:
+    a, crash, b = together(jobs, ["a", "crash", "b"])
+    assert [job.state for job in (a, crash, b)] == ["done", "done", "done"]  # alone, it only says so
+    assert [job.result["said"] for job in (a, crash, b) if job.result] == ["a", "crash", "b"]
+    assert "together" not in (a.result or {})
+
+
+def test_a_job_of_a_group_can_be_cancelled_while_it_waits(jobs: Jobs) -> None:
+    blocker = jobs.submit("sleep", {"seconds": 0.5})
+    until(lambda: blocker.state == "running")
+    kept, gone = (jobs.submit("echo", {"say": word}, group="alike") for word in "ab")
+    gone.cancel()
+    assert done(kept).result == {"said": "a", "pid": jobs.live_workers()[0], "device": "cpu"}
+    assert gone.state == "cancelled"
+
+
 def test_each_device_has_a_worker_of_its_own() -> None:
     jobs = Jobs(devices=["cpu", "cpu"], tasks="tests.serve.odd_tasks")
     try:

@@ -51,6 +51,25 @@ def test_a_repair_has_the_bytes_of_fix(photo: Path, tmp_path: Path) -> None:
     assert "decoding" in kinds
 
 
+def test_images_that_are_repaired_together_have_the_same_bytes_and_fail_alone(photo: Path, tmp_path: Path) -> None:
+    items = []
+    for number, data in enumerate((photo.read_bytes(), b"no image", photo.read_bytes()[:2000], photo.read_bytes())):
+        folder = tmp_path / str(number)
+        (folder / "out").mkdir(parents=True)
+        (folder / "image.png").write_bytes(data)
+        (folder / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes())
+        names = {"input": str(folder / "image.png"), "mask": str(folder / "mask.png"), "output": f"{folder / 'out'}/"}
+        items.append(names | {"model": "telea", "options": {"mask_dilate": 1}})
+    mask = tmp_path / "mask.png"
+    fix_folder(photo, tmp_path / "by_fix.png", "telea", options=FixOptions(masks=mask, mask_dilate=1, device="cpu"))
+    ended = run("fix_together", {"items": items})[0]["items"]
+    codes = [one["problem"] and one["problem"]["code"] for one in ended]
+    assert codes == [None, "not_an_image", "damaged", None]
+    for number in (0, 3):
+        assert ended[number]["result"]["output"] == str(tmp_path / str(number) / "out" / "image.png")
+        assert Path(ended[number]["result"]["output"]).read_bytes() == (tmp_path / "by_fix.png").read_bytes()
+
+
 def test_an_image_that_fails_says_why_and_for_programs(tmp_path: Path, photo: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(photo.read_bytes()[:2000])
