@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unsupported": (415, "The format is not supported"),
     "too_large": (413, "The image is too large"),
     "damaged": (422, "The image is damaged"),
-    "crashed": (422, "The image crashed its decoder"),
+    "crashed": (422, "The process that did the work crashed"),
     "out_of_memory": (507, "Out of memory"),
     "disk_full": (507, "The disk is full"),
     "failed": (422, "The image cannot be repaired"),

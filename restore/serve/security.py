@@ -95,6 +95,9 @@ class Security:
             return
         try:
             await self.app(scope, _Bounded(receive, self.settings, self._body_bytes(scope)), with_headers)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            if not with_headers.started:
+                await self._refuse(scope, receive, with_headers, Refused("stopping", "the server stops"))
         except Exception as error:  # an error in the program: its answer has the headers of every other
             if with_headers.started:
                 raise

@@ -118,8 +118,13 @@ def _lock(file: IO[bytes]) -> None:
 def _is_locked(folder: Path) -> bool:
     """Whether a server holds this folder. One that has no lock file is just being made, or not a server's."""
     try:
-        with open(folder / "lock", "rb") as file:
+        with open(folder / "lock", "rb", opener=_open_at_once) as file:
             _lock(file)
     except OSError:
         return True
     return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a named pipe that another user has put there does not keep the server waiting."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

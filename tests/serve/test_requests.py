@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from restore.serve.spool import Spool
 from tests.processes import until
 from tests.serve.servers import Running, read_all, running
 from tests.serve.test_api import ASYNC, folders
@@ -148,6 +150,28 @@ def test_connections_that_are_reset_leave_nothing(server: Running) -> None:
     until(lambda: not server.server.server_state.connections, 10)
     until(lambda: fix(server, "sleep-0").status_code == 200, 10)
     until(lambda: not folders(server), 5)
+
+
+def test_stopping_does_not_wait_for_a_body_that_never_comes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running(tasks="tests.serve.odd_tasks", work=tmp_path, stop_seconds=1.0) as one, one.connect() as connection:
+        connection.sendall(raw_fix("sleep-0")[:-20])
+        until(lambda: bool(folders(one)), 10)
+        one.server.should_exit = True
+        assert read_all(connection).startswith(b"HTTP/1.1 503")
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_that_somebody_put_among_the_uploads_does_not_keep_the_server_waiting(tmp_path: Path) -> None:
+    (tmp_path / "restore-serve-x").mkdir()
+    os.mkfifo(tmp_path / "restore-serve-x" / "lock")
+    spool = Spool(tmp_path, keep_seconds=1, keep_results=1)
+    opening = threading.Thread(target=spool.open, daemon=True)
+    opening.start()
+    opening.join(10)
+    assert not opening.is_alive()
+    spool.close()
 
 
 def test_stopping_finishes_what_is_in_work_and_refuses_the_rest(server: Running) -> None:

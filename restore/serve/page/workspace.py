@@ -90,6 +90,10 @@ class Workspace:
         self.listing, self.folder, self.output, self.work = listing, listing.folder, listing.output, work
         if is_inside(work, self.folder) and not _is_hidden(work, self.folder):
             raise RestoreError("lies in the folder that is opened", where=work, hint="choose another one with --work")
+        is_new = not work.exists()
+        make_folder(work)
+        if is_new:  # it will hold copies of the photographs, which need not be for everybody
+            work.chmod(0o700)
         for name in _FOLDERS:
             make_folder(work / name)
         self._lock_file = _locked(work / "lock")
@@ -243,6 +247,8 @@ class Workspace:
         path = self._sources[row["name"]]
         if not is_inside(path, self.folder):
             raise RestoreError("leads out of the folder", where=path, exit_code=1)
+        if not path.is_file():  # of a folder in its place, everything would be repaired
+            raise RestoreError("there is no such file", where=path, exit_code=1)
         return path
 
     def original(self, file: int) -> Path:

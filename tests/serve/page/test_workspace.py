@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def test_the_folder_is_listed_as_the_command_line_lists_it(folder: Path) -> None
     assert workspace.output == folder.parent / "scans-repaired"
     assert not workspace.output.exists()
     assert sorted(os.listdir(folder)) == ["a.png", "b.jpg", "notes.txt", "old.wmf", "sub"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions")
+def test_a_work_folder_that_is_made_is_for_its_user_only(folder: Path) -> None:
+    opened(folder).close()
+    work = folder.parent / "work"
+    assert stat.S_IMODE(work.stat().st_mode) == 0o700
+    work.chmod(0o750)  # somebody has decided so
+    opened(folder).close()
+    assert stat.S_IMODE(work.stat().st_mode) == 0o750
+
+
+def test_a_folder_in_the_place_of_an_image_is_not_repaired(folder: Path) -> None:
+    workspace = opened(folder)
+    (folder / "a.png").unlink()
+    with pytest.raises(RestoreError, match="no such file"):
+        workspace.source(workspace.ids["a.png"])
+    (folder / "a.png").mkdir()
+    with pytest.raises(RestoreError, match="no such file"):
+        workspace.source(workspace.ids["a.png"])
 
 
 def test_one_file_is_opened_alone(folder: Path) -> None:
