@@ -54,6 +54,15 @@ def open_folder(
             rich_help_panel="Server",
         ),
     ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RESTORE_TOKEN",
+            help="What browsers must present. Default: none on this machine; elsewhere one is made and printed.",
+            metavar="TOKEN",
+            rich_help_panel="Server",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", rich_help_panel="Speed")
     ] = "auto",
@@ -73,7 +82,7 @@ def open_folder(
     settings = ServeSettings(
         host=host,
         port=port,
-        token=token_for(host, None),
+        token=token_for(host, token),
         device=device,
         output=output,
         work=work,

@@ -65,6 +65,19 @@ def test_the_folder_is_shown_without_loading_pytorch_and_ctrl_c_ends(folder: Pat
     assert not (tmp_path / "scans-repaired").exists()
 
 
+def test_a_token_keeps_other_users_of_this_machine_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESTORE_TOKEN", "a-token-for-this-test")
+    with opened(folder, "--work", tmp_path / "work") as (address, _):
+        assert address.endswith("/?token=a-token-for-this-test")
+        base = address.partition("?")[0]
+        assert httpx.get(f"{base}page/files").status_code == 401
+        client = httpx.Client(follow_redirects=True, timeout=60)
+        assert "<html" in client.get(address).text
+        assert len(client.get(f"{base}page/files").json()) == 3
+
+
 def test_another_address_needs_the_token_that_is_printed(folder: Path, tmp_path: Path) -> None:
     with opened(folder, "--work", tmp_path / "work", "--host", "0.0.0.0") as (address, _):
         base, token = address.split("/?token=")
