@@ -27,7 +27,8 @@ from restore.serve.workers import Json
 
 #: A stream of events says at least this often that it lives.
 _HEARTBEAT_SECONDS = 15.0
-#: Requests of smaller files, with the same options, are repaired in one run if they wait: batches, and no pauses.
+#: On a GPU, requests of smaller files with the same options are repaired in one run if they wait, to fill its batches.
+#: On a processor, that gains nothing (8.8 and 13.2 repairs/s together, 5.7 and 15.8 alone, on two busy cores).
 _SMALL_FILE_BYTES = 1 << 20
 #: Proxies refuse headers that are larger.
 _HEADER_CHARACTERS = 3000
@@ -141,6 +142,11 @@ class Api:
             self._catalog = job.result["catalog"]
         return self._catalog
 
+    def has_gpu(self) -> bool:
+        """Whether networks run on a GPU, as far as is known."""
+        job = self.warming()
+        return job is not None and job.result is not None and job.result.get("device", "cpu") != "cpu"
+
     async def sweep(self) -> None:
         """Remove old results, for as long as the server runs."""
         while True:
@@ -174,8 +180,9 @@ def _add_work(router: APIRouter, api: Api) -> None:
                 "options": options,
                 "model": model_name(form.fields.get("model")),
             }
-            is_small = image.stat().st_size <= _SMALL_FILE_BYTES
-            group = json.dumps([options, params["model"], mask is not None], sort_keys=True) if is_small else ""
+            group = ""
+            if api.has_gpu() and image.stat().st_size <= _SMALL_FILE_BYTES:
+                group = json.dumps([options, params["model"], mask is not None], sort_keys=True)
             job = api.jobs.submit("fix", params, counted=True, group=group)
         return await api.answer(request, folder, job, _file_answer)
 

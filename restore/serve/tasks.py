@@ -170,8 +170,9 @@ def warm(params: Json, report: Report) -> Json:
         models: names; `detector` and other detectors among them.
 
     Returns:
-        {models, catalog}: the names, and all that have one, as `list_models`.
+        {models, device, catalog}: the names, where networks run, and all models that have a name, as `list_models`.
     """
+    from restore.devices import pick_device
     from restore.fix.options import FixOptions
 
     _prepare_torch()
@@ -184,7 +185,7 @@ def warm(params: Json, report: Report) -> Json:
             kept(("detector", name, "auto"), lambda: open_detector("detector", device=report.device))
         else:
             open_models(name, FixOptions(device=report.device))
-    return {"models": names, **list_models({}, report)}
+    return {"models": names, "device": str(pick_device(report.device)), **list_models({}, report)}
 
 
 def list_models(params: Json, report: Report) -> Json:
