@@ -301,7 +301,7 @@ def _add_operations(router: APIRouter, api: Api) -> None:
     async def ready() -> Response:
         """Whether requests are answered without waiting for models to open: status 200 or 503. Needs no token."""
         warming = api.warming()
-        is_ready = not api.jobs.is_stopping and (warming is None or warming.is_finished)
+        is_ready = not api.jobs.is_stopping and (warming is None or warming.state == "done")
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "2"})
 
     @router.get("/metrics", response_class=PlainTextResponse, tags=["operation"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from restore.errors import RestoreError
 from restore.serve.api import Api, api_router
 from restore.serve.connections import GracefulServer, bounded_protocol
 from restore.serve.docs_page import DOCS_CSS, docs_page
-from restore.serve.jobs import Jobs, QueueFull, Stopping
+from restore.serve.jobs import Job, Jobs, QueueFull, Stopping
 from restore.serve.problems import Refused, on_disk_full, on_error
 from restore.serve.prometheus import Measure
 from restore.serve.security import Security
@@ -29,6 +30,8 @@ from restore.serve.workers import devices_of
 ASSETS = Path(__file__).parent / "assets"
 #: Colors, theme and divider, which the pages of reports also use.
 SHARED_ASSETS = tuple(Path(__file__).parents[1] / "html" / "assets" / name for name in ("shared.css", "shared.js"))
+
+logger = logging.getLogger(__name__)
 
 #: Makes the routes of the page, given the jobs of the server.
 PageRoutes = Callable[[Jobs], APIRouter]
@@ -62,9 +65,10 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
         await asyncio.to_thread(api.spool.open)
         if settings.warm or page is None:  # the page shows its first images sooner without
             app.state.warming = jobs.submit("warm", {"models": list(settings.warm)}, priority=100)
-        sweeping = asyncio.create_task(api.sweep())
+        sweeping, opening = asyncio.create_task(api.sweep()), asyncio.create_task(_tell_failure(app.state.warming))
         yield
         sweeping.cancel()
+        opening.cancel()
         await asyncio.to_thread(jobs.stop, settings.stop_seconds)
         await asyncio.to_thread(api.spool.close)
 
@@ -90,6 +94,12 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
     app.add_middleware(Measure, measurements=api.measurements)
     app.add_middleware(Security, settings=settings)
     return app
+
+
+async def _tell_failure(warming: Job | None) -> None:
+    """Tell the operator that models cannot be opened, such as a wrong name or device; requests will fail, too."""
+    if warming is not None and (await warming.wait()).problem is not None:
+        logger.error("error: the models cannot be opened: %s", warming.problem and warming.problem["detail"])
 
 
 def _describe(app: FastAPI) -> None:

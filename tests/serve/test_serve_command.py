@@ -82,3 +82,14 @@ def test_a_missing_extra_is_told_in_words(capsys: pytest.CaptureFixture[str], mo
     assert end.value.code == 2
     told = capsys.readouterr().err
     assert 'requires the extra `serve`; install it: pip install "restore-toolkit[serve]"' in told
+
+
+def test_a_model_that_cannot_be_opened_is_told_and_the_server_is_not_ready(tmp_path: Path) -> None:
+    server, line = start("--warm", "nobody", folder=tmp_path)
+    try:
+        assert server.stderr is not None
+        assert "the models cannot be opened: no model is called 'nobody'" in server.stderr.readline()
+        assert httpx.get(f"{line.split()[2]}ready").status_code == 503
+    finally:
+        server.kill()
+        server.wait()
