@@ -34,18 +34,21 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_a_signal_and_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     server, line = start(folder=tmp_path)
-    address = line.split()[2]
-    assert line == f"serving at {address} (Ctrl-C stops)\n"
-    assert address.startswith("http://127.0.0.1:")
-    until(lambda: httpx.get(f"{address}ready").status_code in (200, 503), 30)
-    until(lambda: children(server.pid), 30)
-    workers = children(server.pid)
-    assert list(tmp_path.glob("restore-serve-*"))
-    os.kill(server.pid, how)
-    assert server.wait(30) == 0
-    assert server.stderr is not None
-    assert server.stderr.read() == ""
-    assert not list(tmp_path.iterdir())
+    try:
+        address = line.split()[2]
+        assert line == f"serving at {address} (Ctrl-C stops)\n"
+        assert address.startswith("http://127.0.0.1:")
+        until(lambda: httpx.get(f"{address}ready").status_code in (200, 503), 30)
+        until(lambda: children(server.pid), 30)
+        workers = children(server.pid)
+        assert list(tmp_path.glob("restore-serve-*"))
+        os.kill(server.pid, how)
+        assert server.wait(30) == 0
+        assert server.stderr is not None
+        assert server.stderr.read() == ""
+        assert not list(tmp_path.iterdir())
+    finally:
+        server.kill()
     until(lambda: not any(alive(worker) for worker in workers), 10)
 
 
