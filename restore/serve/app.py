@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from restore import __version__
 from restore.errors import RestoreError
 from restore.serve.api import Api, api_router
-from restore.serve.connections import GracefulServer, bounded_protocol
+from restore.serve.connections import BACKLOG, GracefulServer, bounded_protocol
 from restore.serve.docs_page import DOCS_CSS, docs_page
 from restore.serve.jobs import Job, Jobs, QueueFull, Stopping
 from restore.serve.problems import Refused, on_disk_full, on_error
@@ -186,6 +186,7 @@ def make_server(settings: ServeSettings, *, page: PageRoutes | None = None) -> G
     config = uvicorn.Config(
         app,
         http=bounded_protocol(settings),
+        backlog=BACKLOG,
         ws="none",
         loop="asyncio",
         lifespan="on",

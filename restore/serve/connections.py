@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import uvicorn
@@ -20,14 +22,40 @@ _TOO_MANY_BODY = (
 )
 
 
+#: Connections that are accepted at a time. asyncio accepts as many before any can be refused.
+BACKLOG = 64
+#: Files that are open beside the connections that are served: of connections to be refused, uploads, and workers.
+_OTHER_FILES = 4 * BACKLOG
+
+
 def bounded_protocol(settings: ServeSettings) -> type[asyncio.Protocol]:
-    """The class of connections for `uvicorn.Config(http=...)`, with the limits of `settings`."""
+    """The class of connections for `uvicorn.Config(http=...)`, with the limits of `settings`.
+
+    A connection is an open file. The system's limit of files is raised where it is too low, as on macOS; where that is
+    not allowed, fewer connections are served.
+    """
+    allowed = _allow_files(settings.connections + _OTHER_FILES)
 
     class Bounded(_Bounded):
-        limits = settings
+        limits = replace(settings, connections=min(settings.connections, max(8, allowed - _OTHER_FILES)))
         idle: ClassVar[dict[_Bounded, None]] = {}
 
     return Bounded
+
+
+def _allow_files(number: int) -> int:
+    """Let this process have this many files open. Returns how many it may have, if fewer."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return number
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return number if soft == resource.RLIM_INFINITY else min(number, soft)
 
 
 class _Bounded(H11Protocol):

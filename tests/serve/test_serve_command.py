@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,32 @@ def test_it_serves_until_a_signal_and_leaves_nothing(tmp_path: Path, how: signal
     finally:
         server.kill()
     until(lambda: not any(alive(worker) for worker in workers), 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets the limit of another process")
+def test_more_connections_than_files_are_refused_in_silence(tmp_path: Path) -> None:
+    import resource
+
+    server, line = start(folder=tmp_path)
+    address = line.split()[2]
+    until(lambda: httpx.get(f"{address}ready").status_code == 200, 60)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (600, 600))
+    port = int(address.rstrip("/").rpartition(":")[2])
+    held = []
+    try:
+        for _ in range(1500):
+            held.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+        for connection in held:
+            connection.close()
+        until(lambda: httpx.get(f"{address}health").status_code == 200, 20)
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.stderr is not None
+        assert server.stderr.read(10_000) == ""
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        for connection in held:
+            connection.close()
 
 
 def test_a_token_is_required_where_one_is_set(tmp_path: Path) -> None:
