@@ -138,8 +138,8 @@ def test_a_client_that_takes_no_answer_is_cut_off(server: Running) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
         connection.sendall(raw_fix("large"))
-        until(lambda: server.server.server_state.connections and not folders(server), 20)
-    until(lambda: not server.server.server_state.connections, 10)
+        until(lambda: bool(folders(server)), 20)
+        until(lambda: not server.server.server_state.connections and not folders(server), 20)
 
 
 def test_connections_that_are_reset_leave_nothing(server: Running) -> None:
