@@ -137,6 +137,7 @@ def _open_published(path: Path) -> _Source:
         needs_mask=False,
         multiple=network.multiple,
         minimum=network.minimum,
+        adds_color=True,  # as `restore.restorers` opens the file itself: nothing is known of its training
     )
     return _Source(path, description, state, half=False)
 

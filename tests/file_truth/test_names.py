@@ -151,7 +151,7 @@ HEAD = {
     "x.nef": b"MM\0*\0\0\0\x08", "x.dng": b"II*\0\x08\0\0\0", "x.raf": b"FUJIFILMCCD-RAW ",
     "x.jp2": b"\0\0\0\x0cjP  \r\n\x87\n", "x.jxl": b"\xff\x0a", "x.exr": b"v/1\x01",
     "x.xcf": b"gimp xcf file", "x.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x.pdf": b"%PDF-1.7",
-    "photoshop.jpg": b"8BPS\0\1", "x.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "photoshop.jpg": b"8BPS\0\1" + bytes(8) + b"\0\0\0\1" * 2, "x.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
 }  # fmt: skip
 
 
