@@ -23,6 +23,7 @@ from restore.training.config import TrainConfig
 #: Another precision or memory format than the usual one has to save this share of its time: bits of a run should not
 #: depend on the noise of a measurement.
 _LEAST_GAIN = 0.1
+_LEAST_STEPS = 100  # a shorter run would not make up for the timing
 _TIMED_PIXELS = 1 << 15  # of the images that are timed, but at least one image
 _TIMED_PASSES = 2  # after one that warms up
 
@@ -82,7 +83,7 @@ def choose_settings(
 
     On a CPU, the threads are those of the config, else of OMP_NUM_THREADS, else those with which the run in the folder
     began, else as many as the load of the machine allows. `precision: auto` is the fastest that is safe, by timing the
-    generator; a run in the folder keeps its own.
+    generator; a run in the folder keeps its own, and a short run takes the usual one.
 
     Args:
         config: of the run; `out` may hold an earlier part of it.
@@ -104,11 +105,12 @@ def choose_settings(
         if threads < most and config.threads is None:
             why = "as when the run began" if "threads" in before else "because other programs keep processors busy"
             on_event(f"{threads} of {most} threads, {why}; threads={most} uses all")
-    if config.precision != "auto":
+    keeps_precision = "precision" in before
+    if config.precision != "auto" or (config.total_steps < _LEAST_STEPS and not keeps_precision):
         return usual
     chosen = usual
     if fabric.is_global_zero:
-        if "precision" in before:
+        if keeps_precision:
             half = before["precision"] != "fp32"
             chosen = ComputeSettings(before["precision"], before.get("channels_last", half))
         else:

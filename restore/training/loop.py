@@ -118,9 +118,9 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
     generator, discriminator = build_networks(
         config, use_init=not RunFolder.has_state(out), on_event=callbacks.on_event
     )
+    source, validation = open_data(config, generator, device, callbacks.on_event)
     compute = choose_settings(config, fabric, generator, callbacks.on_event)
     precision = compute.precision
-    source, validation = open_data(config, generator, device, callbacks.on_event)
     validator = open_validator(config, precision, device, callbacks.on_event)
     context = make_step_context(config, fabric, precision, generator)
     g = make_trainable(generator, fabric, config, compute, is_discriminator=False)

@@ -19,6 +19,13 @@ from tests.training.test_loop import config, state
 FP32, FP32_LAST = ComputeSettings("fp32"), ComputeSettings("fp32", channels_last=True)
 BF16, BF16_LAST = ComputeSettings("bf16"), ComputeSettings("bf16", channels_last=True)
 ALL = (FP32, FP32_LAST, BF16, BF16_LAST)
+
+
+@pytest.fixture(autouse=True)
+def _time_short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "_LEAST_STEPS", 1)
+
+
 SHORT = {"total_steps": 2, "log_every": 1, "validate_every": 1, "save_every": 1, "loss": {}}
 
 
@@ -167,3 +174,14 @@ def test_a_run_that_resumes_under_another_load_ends_as_one_never_stopped(
         run(2.0, config(clean, tmp_path / "parts", **constant | {"total_steps": 6}), [])
         assert set(used) == {1}
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_run_too_short_for_the_timing_takes_the_usual_precision(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "_LEAST_STEPS", 3)
+    monkeypatch.setattr(compute, "time_candidates", lambda *_: pytest.fail("it has two steps"))
+    train(config(clean, tmp_path / "run", **SHORT, precision="auto"))
+    facts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    usual = usual_settings(compute.pick_precision("auto", torch.device("cpu")), torch.device("cpu"))
+    assert (facts["precision"], facts["channels_last"]) == (usual.precision, usual.channels_last)
