@@ -1,0 +1,76 @@
+"""Opens the networks of the restore toolkit with spandrel.
+
+import spandrel_restore
+spandrel_restore.install()
+model = spandrel.ModelLoader().load_from_file("photo.safetensors")
+"""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+
+from safetensors import safe_open
+from spandrel import MAIN_REGISTRY, ArchRegistry, ArchSupport, ModelDescriptor
+
+from spandrel_restore.architectures import RestorePyramidUNetArch, RestoreUNetArch
+from spandrel_restore.networks import RestorePyramidUNet, RestoreUNet
+
+__all__ = [
+    "RESTORE_REGISTRY",
+    "RestorePyramidUNet",
+    "RestorePyramidUNetArch",
+    "RestoreUNet",
+    "RestoreUNetArch",
+    "install",
+    "load",
+]
+__version__ = "0.1.0"
+
+#: The architectures of this package alone.
+RESTORE_REGISTRY = ArchRegistry()
+RESTORE_REGISTRY.add(
+    ArchSupport.from_architecture(RestoreUNetArch()),
+    ArchSupport.from_architecture(RestorePyramidUNetArch()),
+)
+
+
+def install(*, ignore_duplicates: bool = True) -> list[ArchSupport]:
+    """Add the architectures to spandrel's main registry, which `ModelLoader` uses.
+
+    Args:
+        ignore_duplicates: a second call does nothing; False: it raises `DuplicateArchitectureError`.
+
+    Returns:
+        The architectures that were added.
+    """
+    return MAIN_REGISTRY.add(*RESTORE_REGISTRY, ignore_duplicates=ignore_duplicates)
+
+
+def load(path: str | PathLike[str]) -> ModelDescriptor:
+    """Open a weights file with everything that its description says, as no shape of a tensor tells it.
+
+    spandrel's `ModelLoader` sees tensors only. That is enough for the shipped networks and for any other with the
+    default dilations and filling (see the README).
+
+    Args:
+        path: a `.safetensors` file of the restore toolkit, with or without its description.
+
+    Raises:
+        UnsupportedModelError: the tensors are those of another network.
+        ValueError: the network needs what spandrel has no place for: condition images, or linear light.
+    """
+    with safe_open(path, framework="pt", device="cpu") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        text = (file.metadata() or {}).get("restore")
+    if text is not None:
+        description = json.loads(text)
+        for key, what in (("conditions", "condition images"), ("transfer", "linear light")):
+            if description.get(key):
+                raise ValueError(f"this network needs {what}, for which spandrel has no place")
+        args = description.get("args", {})
+        if description.get("builder") == "unet" and args.get("mask", True):
+            args = {"prefill": False, **args}  # the toolkit's default; most networks that fill holes set it
+        for architecture in (support.architecture for support in RESTORE_REGISTRY):
+            state = architecture.with_hyperparameters(state, args)
+    return RESTORE_REGISTRY.load(state)
