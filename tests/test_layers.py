@@ -40,21 +40,23 @@ LAYERS = {
     "checkpoints": 3,
     "html": 3,
     "plotting": 3,
+    # An engine runs a network with its weights.
+    "engines": 4,
     # A restorer is a network with its weights; training data are images with their degradations.
-    "restorers": 4,
-    "data": 4,
-    "environment": 4,
+    "restorers": 5,
+    "data": 5,
+    "environment": 5,
     # The programs: repair, training, scoring.
-    "fix": 5,
-    "training": 5,
-    "evaluation": 5,
+    "fix": 6,
+    "training": 6,
+    "evaluation": 6,
     # What runs other programs: the benchmark runs the repair, the export checks what it wrote.
-    "benchmark": 6,
-    "export": 6,
-    "api": 6,
+    "benchmark": 7,
+    "export": 7,
+    "api": 7,
     # The server runs the programs in processes of its own.
-    "serve": 7,
-    "cli": 8,
+    "serve": 8,
+    "cli": 9,
 }
 
 

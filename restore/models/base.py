@@ -19,6 +19,7 @@ class RestorationNetwork(nn.Module):
         multiple: height and width must divide by it.
         minimum: smallest height and width, in pixels.
         takes_mask: it is trained with the mask, and fills holes.
+        sees_mask: the mask is an input channel (otherwise the network only has its holes filled).
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
         coarsest_px: a detector also searches an image at half its size if the smaller side is then at least this.
@@ -86,6 +87,11 @@ class RestorationNetwork(nn.Module):
 
     def init_for_training(self) -> None:
         """Draw the weights that training starts from; by default the constructor's stay."""
+
+    @property
+    def sees_mask(self) -> bool:
+        """See `RestorationNetwork`."""
+        return self.takes_mask
 
     @property
     def smallest_side(self) -> int:

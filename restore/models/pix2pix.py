@@ -75,6 +75,11 @@ class Pix2Pix(RestorationNetwork):
             )
         self.model = _Outermost(input_nc + conditions, output_nc, ngf, block, norm == "instance", upsampling)
 
+    @property
+    def sees_mask(self) -> bool:
+        """See `RestorationNetwork`."""
+        return self.input_nc == 4
+
     @classmethod
     def args_for(cls, channels: int, conditions: int) -> dict[str, Any]:
         """See `RestorationNetwork.args_for`."""

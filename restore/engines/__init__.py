@@ -1,0 +1,1 @@
+"""The engines that run networks, and the graphs that they run."""
