@@ -340,7 +340,7 @@ export class Editor {
   }
 
   async showPatch({ url, x, y, width, height }, id) {
-    const image = await bitmap(url);
+    const { image } = await bitmap(url);
     if (!image || this.file?.id !== id) return;
     this.stage.patch = { image, x, y, width, height };
     this.showRepaired();

@@ -3,6 +3,8 @@
 
 import { post, putFile } from "./server.js";
 
+const keptSteps = 500; // of which it is known what undoing and redoing show
+
 export class Mask {
   /**
    * @param {object} stage
@@ -20,6 +22,7 @@ export class Mask {
     this.queue = Promise.resolve();
     this.waiting = 0;
     this.isOffline = false;
+    this.steps = new Map(); // number of an operation -> { before, after }, versions of the tiles that it changes
     this.stage.layers?.mask.renew(this.state.revision);
   }
 
@@ -30,7 +33,7 @@ export class Mask {
    * @returns {Promise<object | null>}  the server's answer; null if it failed, which has been told
    */
   apply(change, body = {}, pending = null) {
-    return this.enqueue((address) => post(`${address}/mask/${change}`, body), pending);
+    return this.enqueue((address) => post(`${address}/mask/${change}`, body), pending, change);
   }
 
   load(file) {
@@ -46,6 +49,7 @@ export class Mask {
   synchronize(state) {
     if (state.revision <= this.state.revision) return;
     this.state = { ...state };
+    this.steps.clear();
     this.stage.layers.mask.renew(state.revision);
     this.stage.redraw("marks");
   }
@@ -55,14 +59,14 @@ export class Mask {
     return this.queue;
   }
 
-  enqueue(send, pending = null) {
+  enqueue(send, pending = null, change = "") {
     const file = this.file;
     this.waiting++;
     this.changed();
     const done = this.queue.then(() => this.attempt(() => send(`/page/files/${file}`))).then(
       (answer) => {
         this.waiting--;
-        if (file === this.file) this.accept(answer, pending);
+        if (file === this.file) this.accept(answer, pending, change);
         return answer;
       },
       (error) => {
@@ -98,15 +102,34 @@ export class Mask {
     this.changed();
   }
 
-  accept(answer, pending) {
+  accept(answer, pending, change) {
     const { revision, undo, redo, empty } = answer;
+    const before = this.state.revision;
     this.state = { revision, undo, redo, empty };
     const tiles = answer.tiles || [];
-    this.stage.layers.mask.renewTiles(tiles, revision);
+    if (revision === before + 1) this.step(answer, change);
+    else if (revision !== before) { // somebody else has changed it, too
+      this.steps.clear();
+      this.stage.layers.mask.renew(revision);
+    }
     if (pending) Object.assign(pending, { revision, tiles });
-    if (answer.box) this.stage.redrawMarks(answer.box);
+    if (answer.box && revision <= before + 1) this.stage.redrawMarks(answer.box);
     else this.stage.redraw("marks");
     this.changed(answer);
+  }
+
+  /** The tiles that an operation has changed are new; those of one that is undone or redone may be known. */
+  step({ revision, tiles, undo }, change) {
+    const layer = this.stage.layers.mask;
+    const number = change === "undo" ? undo + 1 : undo;
+    const known = (change === "undo" || change === "redo") && this.steps.get(number);
+    const [from, to] = change === "undo" ? ["after", "before"] : ["before", "after"];
+    if (known?.[to]) known[from] = layer.restore(known[to], revision);
+    else {
+      if (change !== "undo" && change !== "redo") for (const later of [...this.steps.keys()]) if (later >= number) this.steps.delete(later);
+      this.steps.set(number, { ...known, [from]: layer.renewTiles(tiles, revision) });
+      if (this.steps.size > keptSteps) this.steps.delete(this.steps.keys().next().value);
+    }
   }
 
   drop(pending) {

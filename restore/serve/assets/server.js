@@ -53,12 +53,19 @@ export async function putFile(path, file) {
   return response.json();
 }
 
-/** The bytes of an image as a bitmap, decoded outside the main thread; null where the server says 204, nothing there. */
+/**
+ * An image as a bitmap, decoded outside the main thread.
+ *
+ * @returns {Promise<{ image: ImageBitmap | null, revision: number }>}  null where the server says 204, nothing there; the
+ *     number of the state that it belongs to, NaN if it has none
+ */
 export async function bitmap(path, signal) {
   const response = await send(path, { signal });
-  if (response.status === 204) return null;
+  const revision = Number(response.headers.get("Restore-Revision") ?? NaN);
+  if (response.status === 204) return { image: null, revision };
   if (!response.ok) throw await problemOf(response);
-  return createImageBitmap(await response.blob(), { premultiplyAlpha: "default", colorSpaceConversion: "none" });
+  const options = { premultiplyAlpha: "default", colorSpaceConversion: "none" };
+  return { image: await createImageBitmap(await response.blob(), options), revision };
 }
 
 // ---- events and jobs

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from restore.serve.page.database import Database
 from restore.serve.page.mask_tools import MAX_GROWTH_PX, Tiles, grown, painted
-from restore.serve.page.tiles import Box, all_tiles, halved_by_maximum, has_tile, level_sizes, put, tile_box
+from restore.serve.page.tiles import TILE_PX, Box, all_tiles, halved_by_maximum, has_tile, level_sizes, put, tile_box
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -95,10 +95,13 @@ class MaskStore:
         key = (file, level, x, y)
         if key in self._reduced:
             return self._reduced[key]
-        if not self._any_in(file, level, x, y):
-            return None
-        above = sizes[level - 1]
         place = tile_box(x, y, *sizes[level])
+        masked, full, tiles = self._counts_in(file, level, x, y, sizes[0])
+        if not masked:
+            return None
+        if full == tiles:  # as after inverting a mask
+            return np.full((place.height, place.width), 255, np.uint8)
+        above = sizes[level - 1]
         whole = Box(2 * place.left, 2 * place.top, 2 * place.right, 2 * place.bottom).within(*above)
         pixels = np.zeros((whole.height, whole.width), np.uint8)
         for child_x, child_y in whole.tiles():
@@ -112,11 +115,19 @@ class MaskStore:
                 self._reduced.popitem(last=False)
         return result
 
-    def _any_in(self, file: int, level: int, x: int, y: int) -> bool:
-        """Whether a tile of a level holds anything."""
-        query = "SELECT 1 FROM mask_tiles WHERE file = ? AND x >= ? AND x < ? AND y >= ? AND y < ? LIMIT 1"
+    def _counts_in(self, file: int, level: int, x: int, y: int, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Of the tiles of level 0 under one of a level: how many are not empty, how many are full, and of how many."""
         span = 1 << level
-        return self._database.row(query, file, x * span, (x + 1) * span, y * span, (y + 1) * span) is not None
+        under = Box(x * span, y * span, (x + 1) * span, (y + 1) * span)
+        row = self._database.row(
+            "SELECT count(*), total(length(data) = 1 AND data = x'FF') FROM mask_tiles JOIN tiles ON tiles.id = tile "
+            "WHERE file = ? AND x >= ? AND x < ? AND y >= ? AND y < ?",
+            file, under.left, under.right, under.top, under.bottom,
+        )  # fmt: skip
+        assert row is not None
+        columns, rows = -(-size[0] // TILE_PX), -(-size[1] // TILE_PX)
+        inside = under.within(columns, rows)
+        return int(row[0]), int(row[1]), inside.width * inside.height
 
     def read(self, file: int, box: Box, size: tuple[int, int]) -> Bytes:
         """The pixels of a part of a mask."""

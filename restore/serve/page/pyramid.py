@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,18 @@ def png(pixels: Bytes) -> bytes:
 
 def coverage_png(pixels: Bytes) -> bytes:
     """H×W coverage as a PNG that is white, with the coverage as alpha."""
+    first = int(pixels[0, 0])
+    if (pixels == first).all():
+        return _even_coverage(pixels.shape[0], pixels.shape[1], first)
+    return _coverage_png(pixels)
+
+
+@lru_cache(maxsize=64)
+def _even_coverage(height: int, width: int, coverage: int) -> bytes:
+    return _coverage_png(np.full((height, width), coverage, np.uint8))
+
+
+def _coverage_png(pixels: Bytes) -> bytes:
     import io
 
     from PIL import Image
