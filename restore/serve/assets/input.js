@@ -4,7 +4,8 @@ import { Polygon, Stroke } from "./strokes.js";
 
 const tapPx = 10; // a finger or mouse that moved less has tapped or clicked
 const doubleTapMs = 300;
-const maxPoints = 4000; // a longer stroke is sent in pieces
+// A stroke of more points, or of more image pixels, is sent in pieces: the server takes a second or two for one.
+const maxPoints = 4000, maxLength = 400_000;
 
 export class Input {
   /**
@@ -160,7 +161,7 @@ export class Input {
     const r = this.radius(event);
     if (distance < 0.5 && Math.abs(r - before[2]) < 0.5) return;
     this.stage.redrawMarks(shape.add(x, y, r));
-    if (shape.points.length >= maxPoints) this.splitStroke();
+    if (shape.points.length >= maxPoints || shape.length >= maxLength) this.splitStroke();
   }
 
   /** Send what there is of a very long stroke, and go on from its end. */

@@ -7,6 +7,7 @@ export class Stroke {
   constructor({ softness, erase }) {
     Object.assign(this, { softness, erase, points: [] });
     this.isEven = true; // the radius has stayed the same
+    this.length = 0; // image pixels
   }
 
   /** @returns {number[]} the box [x0, y0, x1, y1] that has to be drawn again */
@@ -14,6 +15,7 @@ export class Stroke {
     const before = this.points[this.points.length - 1] || [x, y, r];
     this.points.push([x, y, r]);
     if (r !== before[2]) this.isEven = false;
+    this.length += Math.hypot(x - before[0], y - before[1]);
     return boxAround([[x, y], before], Math.max(r, before[2]));
   }
 

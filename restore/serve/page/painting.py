@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError
 from restore.serve.jobs import Job
-from restore.serve.page import mask_tools
+from restore.serve.page import mask_tools, strokes
 from restore.serve.page.mask_store import Change, loaded
 from restore.serve.page.session import URGENT, Json, Session
 from restore.serve.page.tiles import Box
@@ -31,9 +31,9 @@ class Painting:
         self._likely: tuple[Path, Bytes] | None = None
 
     def stroke(self, file: int, points: list[list[float]], softness: float, *, erase: bool) -> Change:
-        """Paint a stroke; see `mask_tools.stroke`."""
+        """Paint a stroke; see `strokes.stroke`."""
         size = self._workspace.size(file)
-        coverage = mask_tools.stroke(points, softness, *size)
+        coverage = strokes.stroke(points, softness, *size)
         return self._paint(file, "erase" if erase else "stroke", coverage, size, erase=erase)
 
     def polygon(self, file: int, points: list[list[float]], *, erase: bool) -> Change:

@@ -275,8 +275,8 @@ def _changed(change: Callable[[], Change]) -> Json:
 
 
 def _headers(asked: str | None, revision: int | None) -> dict[str, str]:
-    """Those of an answer that belongs to a revision; None: it changed meanwhile. The page may ask for one that it knows,
-    and get a later one.
+    """Those of an answer that belongs to a revision; None: it changed meanwhile. The page may ask for one that it
+    knows, and get a later one.
     """
     kept = _FOREVER if asked is not None and asked == str(revision) else _FRESH
     return kept if revision is None else kept | {"Restore-Revision": str(revision)}

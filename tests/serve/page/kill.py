@@ -27,7 +27,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from restore.serve.page import mask_tools
+from restore.serve.page import strokes
 from restore.serve.page.mask_tools import painted
 from restore.serve.page.tiles import tile_box
 
@@ -64,7 +64,7 @@ class Model:
             return Model(self.states, min(max(step, 0), len(self.states) - 1))
         new = 255 - self.mask if name == "invert" else self.mask.copy()
         if name == "stroke":
-            for (x, y), coverage in mask_tools.stroke(body["points"], body["softness"], *SIZE).items():  # type: ignore[arg-type]
+            for (x, y), coverage in strokes.stroke(body["points"], body["softness"], *SIZE).items():  # type: ignore[arg-type]
                 rows, columns = tile_box(x, y, *SIZE).slices
                 new[rows, columns] = painted(new[rows, columns], coverage, erase=bool(body["erase"]))
         if np.array_equal(new, self.mask):

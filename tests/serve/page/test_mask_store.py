@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restore.serve.page import mask_tools
+from restore.serve.page import strokes
 from restore.serve.page.database import Database
 from restore.serve.page.mask_store import MaskStore
 from restore.serve.page.tiles import Box, level_sizes
@@ -28,7 +28,7 @@ def with_file(path: Path) -> Database:
 
 
 def paint(store: MaskStore, x: float, y: float, r: float = 20, *, erase: bool = False, file: int = 1) -> object:
-    coverage = mask_tools.stroke([(x, y, r), (x + 200, y + 150, r)], 0.5, *SIZE)
+    coverage = strokes.stroke([(x, y, r), (x + 200, y + 150, r)], 0.5, *SIZE)
     return store.paint(file, "stroke", coverage, SIZE, erase=erase)
 
 
@@ -91,7 +91,7 @@ def test_a_stroke_that_changes_nothing_is_no_operation(database: Database) -> No
 
 def test_a_change_names_its_tiles_and_all_others_stay(database: Database) -> None:
     store = MaskStore(database)
-    coverage = mask_tools.stroke([(515, 100, 20)], 0, *SIZE)
+    coverage = strokes.stroke([(515, 100, 20)], 0, *SIZE)
     change = store.paint(1, "stroke", coverage, SIZE, erase=False)
     assert sorted(change.tiles) == [(0, 0), (1, 0)]
     assert not change.empty

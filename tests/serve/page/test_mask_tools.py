@@ -1,10 +1,12 @@
 """Strokes, polygons and growing masks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from restore.errors import RestoreError
-from restore.serve.page import mask_tools
+from restore.serve.page import mask_tools, strokes
 from restore.serve.page.mask_tools import Tiles
 from restore.serve.page.tiles import Box, put, tile_box
 
@@ -31,36 +33,72 @@ def formula(a: tuple[float, float, float], b: tuple[float, float, float], softne
 @pytest.mark.parametrize("softness", [0.0, 0.4, 1.0])
 def test_a_stroke_has_the_coverage_of_its_formula_across_tiles(softness: float) -> None:
     a, b = (300.3, 480.0, 12.0), (700.0, 530.7, 30.0)
-    stroke = whole(mask_tools.stroke([a, b], softness, WIDTH, HEIGHT))
+    stroke = whole(strokes.stroke([a, b], softness, WIDTH, HEIGHT))
     assert np.abs(stroke - formula(a, b, softness)).max() <= 1
 
 
+@pytest.mark.parametrize("softness", [0.0, 0.5, 1.0])
+def test_a_stroke_that_crosses_itself_often_has_at_each_pixel_the_most_of_its_pieces(softness: float) -> None:
+    random = np.random.default_rng(3)
+    points = [(x * WIDTH, y * HEIGHT, 2 + 30 * r) for x, y, r in random.random((40, 3))] + [
+        (500, 300, 8),
+        (500, 300, 14),
+        (501, 300, 3),
+    ]  # it stays where it is, with another pressure
+    pieces = np.stack([formula(a, b, softness) for a, b in pairwise(points) if a[:2] != b[:2]])
+    expected = np.maximum(pieces.max(axis=0), formula((500, 300, 14), (500, 300, 14), softness))
+    stroke = whole(strokes.stroke(points, softness, WIDTH, HEIGHT))
+    assert np.abs(stroke - expected).max() <= 1
+
+
+def test_the_time_of_a_stroke_does_not_grow_with_its_crossings(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    own = strokes._Pieces.coverage
+    monkeypatch.setattr(strokes._Pieces, "coverage", lambda self, d, r: measured.append(d.size) or own(self, d, r))
+
+    def work(count: int) -> int:
+        measured.clear()
+        random = np.random.default_rng(4)
+        points = [(x * WIDTH, y * HEIGHT, 25) for x, y in random.random((count, 2))]
+        strokes.stroke(points, 0, WIDTH, HEIGHT)
+        return sum(measured)
+
+    few, many = work(100), work(1600)
+    assert many < 2 * few
+    assert many < 5 * WIDTH * HEIGHT  # all pieces at all pixels of their boxes: a thousand times as much
+
+
+def test_a_stroke_that_is_too_long_is_refused() -> None:
+    with pytest.raises(RestoreError, match="at most 1000000 pixels long"):
+        strokes.stroke([(0, 0, 5), (900_000, 0, 5), (0, 0, 5)], 0, WIDTH, HEIGHT)
+
+
 def test_a_point_is_a_disc_and_pressure_changes_its_size() -> None:
-    small = whole(mask_tools.stroke([(100, 100, 5)], 0, WIDTH, HEIGHT))
-    large = whole(mask_tools.stroke([(100, 100, 10)], 0, WIDTH, HEIGHT))
+    small = whole(strokes.stroke([(100, 100, 5)], 0, WIDTH, HEIGHT))
+    large = whole(strokes.stroke([(100, 100, 10)], 0, WIDTH, HEIGHT))
     assert small.sum() / 255 == pytest.approx(np.pi * 5**2, rel=0.15)
     assert large.sum() / 255 == pytest.approx(np.pi * 10**2, rel=0.1)
 
 
 def test_many_points_on_a_line_paint_what_two_do() -> None:
     points = [(100 + 2 * i, 200 + i, 8 + i / 50) for i in range(300)]
-    many = whole(mask_tools.stroke(points, 0.3, WIDTH, HEIGHT))
-    two = whole(mask_tools.stroke([points[0], points[-1]], 0.3, WIDTH, HEIGHT))
+    many = whole(strokes.stroke(points, 0.3, WIDTH, HEIGHT))
+    two = whole(strokes.stroke([points[0], points[-1]], 0.3, WIDTH, HEIGHT))
     assert np.abs(many.astype(int) - two).max() <= 2
 
 
 def test_a_curve_keeps_its_shape_when_it_is_simplified() -> None:
     angles = np.linspace(0, 2 * np.pi, 400)
     line = np.stack([500 + 150 * np.cos(angles), 350 + 150 * np.sin(angles), np.full(400, 6.0)], 1)
-    few = mask_tools.simplified(line)
+    few = strokes.simplified(line)
     assert len(few) < 160
     assert np.abs(np.hypot(few[:, 0] - 500, few[:, 1] - 350) - 150).max() < 1e-6
 
 
 def test_a_stroke_that_leaves_the_image_is_painted_to_its_edge() -> None:
-    stroke = whole(mask_tools.stroke([(-50, 300, 20), (WIDTH + 80, 300, 20)], 0, WIDTH, HEIGHT))
+    stroke = whole(strokes.stroke([(-50, 300, 20), (WIDTH + 80, 300, 20)], 0, WIDTH, HEIGHT))
     assert (stroke[300] == 255).all()
-    assert not mask_tools.stroke([(-500, -500, 20)], 0, WIDTH, HEIGHT)
+    assert not strokes.stroke([(-500, -500, 20)], 0, WIDTH, HEIGHT)
 
 
 def test_a_polygon_is_filled_across_tiles() -> None:
@@ -79,7 +117,7 @@ def test_a_polygon_is_filled_across_tiles() -> None:
 )
 def test_nonsense_is_refused(points: list[tuple[float, ...]], softness: float) -> None:
     with pytest.raises(RestoreError):
-        mask_tools.stroke(points, softness, WIDTH, HEIGHT)
+        strokes.stroke(points, softness, WIDTH, HEIGHT)
 
 
 def test_painting_and_erasing_are_opposites() -> None:

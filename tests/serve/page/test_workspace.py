@@ -12,7 +12,7 @@ from PIL import Image
 
 from restore.errors import RestoreError, printable
 from restore.files import temporary_path
-from restore.serve.page import mask_tools
+from restore.serve.page import strokes
 from restore.serve.page.listing import list_images
 from restore.serve.page.tiles import Box
 from restore.serve.page.workspace import FileExists, NotFound, Workspace, default_work, restored, stored
@@ -36,7 +36,7 @@ def opened(folder: Path, output: Path | None = None) -> Workspace:
 
 
 def stroke(workspace: Workspace, file: int, x: float = 30) -> None:
-    coverage = mask_tools.stroke([(x, 30, 5)], 0, 96, 64)
+    coverage = strokes.stroke([(x, 30, 5)], 0, 96, 64)
     workspace.masks.paint(file, "stroke", coverage, (96, 64), erase=False)
 
 
