@@ -92,7 +92,7 @@ def fix(
         from restore.fix.run import open_models, run_fix
 
         limit_threads()
-        models = open_models(model, options)
+        models = open_models(model, options) if plan.has_work else []
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,

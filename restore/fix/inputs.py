@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,17 @@ def as_path(given: FilePath) -> Path:
 def called(path: Path, pipe: str = "standard input") -> str:
     """An input (or with `pipe`, an output) as messages name it."""
     return pipe if path == PIPE else printable(path)
+
+
+def shard_of(name: Path, parts: int) -> int:
+    """The part, from 1 to `parts`, that an image belongs to.
+
+    It depends on its path in the tree of the outputs alone: not on the other images, the machine, or the
+    normalization of its name, which differs between file systems.
+    """
+    text = unicodedata.normalize("NFC", name.as_posix())
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") % parts + 1
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class RunStart(LogLine):
         images: in the plan.
         model: the restorer's name.
         model_sha256: of its weights file; None if it has none.
-        settings: all options, with what `auto` and defaults resolved to; see `restore.fix.options.FixOptions`.
+        settings: all options, with what `auto` and defaults resolved to (as given, where no model was needed); see
+            `restore.fix.options.FixOptions`.
     """
 
     event: Literal["start"] = "start"

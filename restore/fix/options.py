@@ -9,6 +9,7 @@ This module is imported by `restore --help` and therefore imports nothing heavy.
 from __future__ import annotations
 
 import os
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -97,6 +98,15 @@ class BatchOptions:
             metavar="LIST",
         ),
     ] = None
+    shard: Annotated[
+        str | None,
+        Option(
+            "Process part I of N of the images, chosen by their relative paths: N runs, on any machines, share a "
+            "folder.",
+            "Files",
+            metavar="I/N",
+        ),
+    ] = None
     tile: Annotated[
         int | Literal["auto"],
         Option("Side of a tile in pixels. auto: as memory allows; 0: whole images.", "Speed", 0, metavar="auto|N"),
@@ -132,6 +142,8 @@ class BatchOptions:
             object.__setattr__(self, name, _checked(name, kind, option, getattr(self, name)))
         if self.files_from == "":  # as a shell makes it of a variable that is not set
             raise RestoreError("must not be empty", where="--files-from")
+        if self.shard is not None:
+            parse_shard(self.shard)
         if self.overwrite and self.skip_existing:
             raise RestoreError(
                 "cannot be combined with --skip-existing", where="--overwrite", hint="choose one of them"
@@ -423,6 +435,19 @@ class DetectOptions(BatchOptions):
         """The same options for planning and reading; masks are PNG, with `suffix` in their names."""
         shared = {name: getattr(self, name) for name in declared(BatchOptions)}
         return FixOptions(**shared, ext="png", suffix=suffix, provenance=False, metadata="strip")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The part and the number of parts of `shard`.
+
+    Raises:
+        RestoreError: exit code 2; not I/N with 1 ≤ I ≤ N.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise RestoreError(f"must be I/N with I from 1 to N, such as 1/4, not {text!r}", where="--shard")
+    return part, parts
 
 
 _NO_MATCH: Any = object()

@@ -22,10 +22,11 @@ from restore.fix.inputs import (
     list_of_folder,
     list_several,
     read_list,
+    shard_of,
 )
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
-from restore.fix.options import EXTENSIONS, FilePath, FixOptions
+from restore.fix.options import EXTENSIONS, FilePath, FixOptions, parse_shard
 from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, NotAnImage
 from restore.images.formats import READ_ONLY_FORMATS
@@ -106,6 +107,11 @@ class FixPlan:
         return any(job.source == PIPE for job in self.jobs)
 
     @property
+    def has_work(self) -> bool:
+        """Whether an image is to be read; otherwise all are skipped or fail, and no model is needed."""
+        return any(job.action not in ("skip", "fail") for job in self.jobs)
+
+    @property
     def input(self) -> str | list[str]:
         """The input as logs and JSON hold it: one path, or several."""
         names = [os.fspath(path) for path in self.inputs]
@@ -176,8 +182,8 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
     )
     single = len(inputs) == 1 and (inputs[0] == PIPE or not inputs[0].is_dir())
     if single:
-        if options.include or options.exclude:
-            raise RestoreError("is a file; --include and --exclude only apply to folders", where=inputs[0])
+        if options.include or options.exclude or options.shard is not None:
+            raise RestoreError("is a file; --include, --exclude and --shard only apply to folders", where=inputs[0])
         listing = list_file(inputs[0])
         jobs = [_single_job(inputs[0], output, options, mask_source)]
     else:
@@ -193,8 +199,14 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
     if mask_source is not None:
         jobs, unmatched = _with_masks(jobs, listing, mask_source, one_input=len(inputs) == 1)
     refuse_collisions(jobs)
+    unreadable = listing.unreadable
+    if options.shard is not None:
+        # Only now, so that every shard refuses two images with one output name, and pairs masks and sidecars alike.
+        part, parts = parse_shard(options.shard)
+        jobs = [job for job in jobs if shard_of(job.name, parts) == part]
+        unreadable = [bad for bad in unreadable if shard_of(bad.name, parts) == part]
     jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
-    for bad in listing.unreadable:
+    for bad in unreadable:
         failed = Job(bad.source, target / bad.name, action="fail", reason=bad.reason, code=bad.code, name=bad.name)
         jobs.append(failed)
     plan = FixPlan(

@@ -54,7 +54,7 @@ def fix_folder(
     """
     options = FixOptions() if options is None else options
     plan = plan_fix(input, output, options)
-    return run_fix(plan, open_models(model, options), options, progress=progress)
+    return run_fix(plan, open_models(model, options) if plan.has_work else [], options, progress=progress)
 
 
 def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
@@ -160,7 +160,8 @@ def run_fix(
 
     Args:
         plan: from `plan_fix`.
-        models: from `open_models`: what repairs, the same on every device that takes part.
+        models: from `open_models`: what repairs, the same on every device that takes part; empty if the plan has no
+            work.
         options: those that the plan was made with; None: the defaults.
         progress: as for `fix_folder`.
         report_progress: called with (done, total) while the HTML report is written.
@@ -172,17 +173,18 @@ def run_fix(
     """
     options, link = options or FixOptions(), link or SupervisorLink()
     check_pipes(plan, options.log)
-    models = models_for(plan, models, options)
-    restorer = models[0].restorer
-    assert restorer is not None  # checked above
     summary = Summary(
         len(plan.jobs),
         warnings=list(plan.warnings),
         unmatched_masks=len(plan.unmatched_masks),
-        model=restorer.name,
-        model_sha256=restorer.sha256,
-        settings=resolved_settings(models, options),
+        settings=options.to_dict(),
     )
+    if models or plan.has_work:
+        models = models_for(plan, models, options)
+        restorer = models[0].restorer
+        assert restorer is not None  # checked above
+        summary.model, summary.model_sha256 = restorer.name, restorer.sha256
+        summary.settings = resolved_settings(models, options)
     records: list[Record] | None = None if options.html_report is None else []
     if options.html_report is not None and plan.for_page:
         from restore.html import claim_page_folder
@@ -301,7 +303,7 @@ def run_stages(
             recorder = ResultRecorder(summary, lines, progress, fail_fast, link, records)
             if not link.past.plan:  # else an earlier start has written it
                 recorder.start(plan)
-            _carry_out(plan, stages_of(recorder), recorder, link.past)
+            _carry_out(plan, stages_of, recorder, link.past)
     finally:
         link.finish()
     order = {job.source: number for number, job in enumerate(plan.jobs)}
@@ -321,13 +323,18 @@ def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str
     }
 
 
-def _carry_out(plan: FixPlan, stages: Stages, recorder: ResultRecorder, past: SupervisorState) -> None:
+def _carry_out(
+    plan: FixPlan, stages_of: Callable[[ResultRecorder], Stages], recorder: ResultRecorder, past: SupervisorState
+) -> None:
     try:
         targets = [target for job in plan.jobs for target in job.targets if target != PIPE]
         for folder in dict.fromkeys(target.parent for target in targets):
             if folder.is_dir():
                 sweep_leftovers(folder)
         alone, waiting = _record_settled(plan, recorder, past)
+        if not alone and not waiting:
+            return
+        stages = stages_of(recorder)
         if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
             stages.run_serially([*alone, *waiting])
             return

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from restore.errors import RestoreError
 from restore.fix.detect import plan_detect
-from restore.fix.options import DetectOptions, declared
+from restore.fix.inputs import shard_of
+from restore.fix.options import DetectOptions, FixOptions, declared
+from restore.fix.run import fix_folder
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, logged, photo, plan_with, save, snapshot
 
 
@@ -122,6 +126,48 @@ def test_a_list_beside_a_folder_keeps_masks_and_tells_what_is_wrong(there):
     (there / "list").write_text("\n")
     assert "names no files" in refused([], "out", files_from="list")
     assert "cannot be read" in refused([], "out", files_from="none")
+
+
+def test_shards_share_a_folder(there):
+    for number in range(20):
+        save(there / f"in/more/{number}.png", photo(4, 4))
+    whole = targets(plan_with("in", "out"))
+    shards = [targets(plan_with("in", "out", shard=f"{part}/3")) for part in (1, 2, 3)]
+    assert sorted(itertools.chain.from_iterable(shards)) == sorted(whole)
+    assert all(shards)
+    # Known for ever: machines of other versions share a folder, too. By SHA-256 of the relative path.
+    assert [shard_of(Path("sub/b.png"), 7), shard_of(Path("caf\u00e9.png"), 7)] == [1, 6]
+    assert shard_of(Path("cafe\u0301.png"), 7) == 6, "as macOS spells it"
+    save(there / "in/new.png", photo(4, 4))
+    assert set(shards[0]) <= set(targets(plan_with("in", "out", shard="1/3")))
+
+
+def test_a_shard_minds_only_its_own_outputs_but_all_names(there):
+    first, second = (next(n for n in map(str, range(99)) if shard_of(Path(f"{n}.png"), 2) == part) for part in (1, 2))
+    for name in (first, second):
+        save(there / f"two/{name}.png", photo(4, 4))
+    assert fix_with("two", "out", Inverter(), shard="1/2").done == 1
+    assert fix_with("two", "out", Inverter(), shard="2/2").done == 1, "the other output is not in the way"
+    assert "exists already" in refused("two", "out", shard="2/2")
+    save(there / f"two/{first}.bmp", photo(4, 4))
+    for part in (1, 2):
+        assert "would both be written here" in refused("two", "out", ext="png", shard=f"{part}/2")
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "-1/2", "a/b", "1/2/3", ""])
+def test_a_shard_is_a_part_of_a_number(there, shard):
+    assert "must be I/N" in refused("in", "out", shard=shard)
+    assert "only apply to folders" in refused("in/a.png", "out.png", shard="1/1")
+
+
+def test_no_model_is_opened_where_nothing_is_to_be_done(there):
+    fix_with("in", "out", Inverter())
+    summary = fix_folder("in", "out", "no-such-model", options=FixOptions(skip_existing=True, log="log"))
+    assert (summary.done, summary.skipped, summary.model) == (0, {"the output exists": 3}, "")
+    assert [line["status"] for line in logged(there / "log")] == ["skipped"] * 3
+    (there / "out/a.png").unlink()
+    with pytest.raises(RestoreError, match="no model is called"):
+        fix_folder("in", "out", "no-such-model", options=FixOptions(skip_existing=True))
 
 
 def test_detect_takes_several_too(there):
