@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +26,8 @@ from restore.serve.settings import ServeSettings
 from restore.serve.spool import Kept, Spool
 from restore.serve.uploads import Form, receive_form
 from restore.serve.workers import Json
+
+logger = logging.getLogger(__name__)
 
 #: A stream of events says at least this often that it lives.
 _HEARTBEAT_SECONDS = 15.0
@@ -151,7 +155,10 @@ class Api:
         """Remove old results, for as long as the server runs."""
         while True:
             await asyncio.sleep(min(10.0, self.settings.keep_seconds))
-            await asyncio.to_thread(self.spool.sweep)
+            try:
+                await asyncio.to_thread(self.spool.sweep)
+            except Exception:  # it is tried again; without, results would stay for good
+                logger.exception("old results are not removed")
 
 
 def api_router(api: Api) -> APIRouter:
@@ -347,7 +354,11 @@ def _file_answer(job: Job, folder: Path) -> Response:
     while warnings and len(json.dumps(warnings)) > _HEADER_CHARACTERS:
         warnings.pop()
     headers = {"Restore-Result": text, "Restore-Warnings": json.dumps(warnings)}
-    return FileResponse(path, media_type=media_type_of(path), filename=f"restored{path.suffix}", headers=headers)
+    try:
+        status, kind = os.stat(path), media_type_of(path)
+    except FileNotFoundError as error:  # it has just been deleted, or a cleaner of temporary files was here
+        raise Refused("not_found", "the result is no longer there", hint="ask for the repair again") from error
+    return FileResponse(path, media_type=kind, filename=f"restored{path.suffix}", headers=headers, stat_result=status)
 
 
 def _json_answer(job: Job, folder: Path) -> Response:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from restore.serve.workers import Json, Kind, Outcome, Worker, problem_of
+from restore.serve.workers import Json, Kind, Outcome, TaskFailed, Worker, problem_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED = ("done", "failed", "cancelled")
@@ -57,6 +57,7 @@ class Job:
         result: of a job that is done.
         problem: of one that failed: {detail, code, where, hint}.
         created, started, finished: Unix times; None: not yet.
+        begun, ended: the same as `started` and `finished` by a clock that nobody sets.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Job:
         self.created = time.time()
         self.started: float | None = None
         self.finished: float | None = None
+        self.begun: float | None = None
+        self.ended: float | None = None
         self.cancelled = threading.Event()
         self.over = threading.Event()
         self.finishing: Callable[[Outcome], Outcome] | None = None
@@ -218,10 +221,10 @@ class Jobs:
                 raise QueueFull(self.retry_seconds(worker))
             job = Job(self, task, params, worker, priority, about, counted)
             job.finishing, job.group = finishing, group
+            self._start_threads(pool)  # first, because the system may refuse
             self._jobs[job.id] = job
             self._forget()
             heapq.heappush(pool.waiting, (-priority, next(self._numbers), job))
-            self._start_threads(pool)
             self._wake.notify_all()
         self._changed(job)
         return job
@@ -317,12 +320,11 @@ class Jobs:
     # The inside
 
     def _start_threads(self, pool: _Pool) -> None:
-        if not pool.threads:
-            for number, device in enumerate(pool.devices):
-                name = f"restore-{pool.kind}-{number}"
-                thread = threading.Thread(target=self._work, args=(pool, name, device), name=name, daemon=True)
-                pool.threads.append(thread)
-                thread.start()
+        for number, device in enumerate(pool.devices[len(pool.threads) :], start=len(pool.threads)):
+            name = f"restore-{pool.kind}-{number}"
+            thread = threading.Thread(target=self._work, args=(pool, name, device), name=name, daemon=True)
+            thread.start()
+            pool.threads.append(thread)
 
     def _work(self, pool: _Pool, name: str, device: str) -> None:
         """Run jobs, one after another or several alike together, in one worker: the life of a thread."""
@@ -341,7 +343,11 @@ class Jobs:
         """Run a job, or several together, in a worker that is started if there is none."""
         job = jobs[0]
         try:
-            worker = self._worker(pool, name, device)
+            try:
+                worker = self._worker(pool, name, device)
+            except OSError as error:  # the limit of processes or files, or no memory
+                reason = f"no process can be started for it: {error.strerror or error}"
+                return Outcome("failed", problem=problem_of(TaskFailed(reason, "no_worker")))
             if len(jobs) == 1:
                 task, params = job.task, job.params
             else:
@@ -388,7 +394,7 @@ class Jobs:
                 pool.waiting = [entry for entry in pool.waiting if entry[2] not in jobs]
                 heapq.heapify(pool.waiting)
             for one in jobs:
-                one.state, one.started = "running", time.time()
+                one.state, one.started, one.begun = "running", time.time(), time.monotonic()
                 self._changed(one)
             return jobs
 
@@ -419,13 +425,13 @@ class Jobs:
         with self.lock:
             if job.is_finished:
                 return
-            job.finished = time.time()
+            job.finished, job.ended = time.time(), time.monotonic()
             job.result, job.problem = outcome.result, outcome.problem
             job.state = outcome.state
             if outcome.state == "done":
                 job.progress = 1.0
                 if job.counted:
-                    self._recent_seconds += 0.2 * (job.finished - (job.started or job.finished) - self._recent_seconds)
+                    self._recent_seconds += 0.2 * (job.ended - (job.begun or job.ended) - self._recent_seconds)
             key = (job.task, job.state)
             self.finished[key] = self.finished.get(key, 0) + 1
         job.over.set()

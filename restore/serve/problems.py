@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is no such thing"),
     "method_not_allowed": (405, "This cannot be done here"),
     "not_finished": (409, "The job is not finished"),
+    "no_worker": (503, "No process can be started"),
     "late": (503, "It took too long"),
     "body_late": (408, "The request took too long"),
     "body_too_large": (413, "The request is too large"),

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -38,7 +39,9 @@ class Spool:
         self._parent = Path(tempfile.gettempdir()) if parent is None else parent
         self._keep_seconds, self._keep_results = keep_seconds, keep_results
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._changing = threading.Lock()  # sweeping runs in a thread of its own
         self._lock: IO[bytes] | None = None
+        self._identity: tuple[int, int] | None = None
         self.root = Path()
 
     def open(self) -> None:
@@ -48,7 +51,12 @@ class Spool:
             with suppress(OSError):
                 if not _is_locked(old):  # the folders of other users cannot be opened
                     shutil.rmtree(old)
+        self._make_root()
+
+    def _make_root(self) -> None:
+        self._parent.mkdir(parents=True, exist_ok=True)
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+        self._identity = _identity(self.root)
         self._lock = open(self.root / "lock", "wb")
         with suppress(OSError):
             _lock(self._lock)
@@ -60,9 +68,19 @@ class Spool:
             shutil.rmtree(self.root, ignore_errors=True)
 
     def new_folder(self) -> Path:
-        """An empty folder for a request."""
-        folder = self.root / secrets.token_hex(16)
-        (folder / "out").mkdir(parents=True)
+        """An empty folder for a request.
+
+        Systems remove what lies in the folder for temporary files for long; another user may put their own in its place
+        then. In either case a new root is made, which nobody else can read.
+        """
+        with self._changing:
+            if _identity(self.root) != self._identity:
+                if self._lock is not None:
+                    self._lock.close()
+                self._make_root()
+            folder = self.root / secrets.token_hex(16)
+            folder.mkdir()
+        (folder / "out").mkdir()
         return folder
 
     def remove(self, folder: Path) -> None:
@@ -71,7 +89,8 @@ class Spool:
 
     def keep(self, job: Job, folder: Path) -> None:
         """Keep a job and its files until `sweep` finds them too old."""
-        self._kept[job.id] = Kept(job, folder)
+        with self._changing:
+            self._kept[job.id] = Kept(job, folder)
 
     def get(self, identifier: str) -> Kept | None:
         """A job that is kept."""
@@ -79,18 +98,19 @@ class Spool:
 
     def drop(self, identifier: str) -> None:
         """Remove a job and its files."""
-        kept = self._kept.pop(identifier, None)
+        with self._changing:
+            kept = self._kept.pop(identifier, None)
         if kept is not None:
             self.remove(kept.folder)
 
     def sweep(self) -> None:
         """Remove results that are too old, and the oldest of too many."""
-        finished = [kept.job for kept in self._kept.values() if kept.job.finished is not None]
-        finished.sort(key=lambda job: job.finished or 0.0)
-        for place, job in enumerate(finished):
-            surplus = place < len(finished) - self._keep_results
-            if surplus or time.time() - (job.finished or 0.0) > self._keep_seconds:
-                self.drop(job.id)
+        with self._changing:
+            ended = sorted((kept.job.ended, key) for key, kept in self._kept.items() if kept.job.ended is not None)
+        for place, (when, identifier) in enumerate(ended):
+            surplus = place < len(ended) - self._keep_results
+            if surplus or time.monotonic() - when > self._keep_seconds:
+                self.drop(identifier)
 
     def size_bytes(self) -> int:
         """Bytes of all files."""
@@ -100,6 +120,15 @@ class Spool:
                 with suppress(OSError):
                     total += os.stat(os.path.join(folder, name)).st_size
         return total
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What stays the same of a folder for as long as it exists; None: there is none."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _lock(file: IO[bytes]) -> None:

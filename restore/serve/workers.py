@@ -311,7 +311,7 @@ class Worker:
     def _crashed(self, decoding: bool) -> Outcome:
         self._process.join(1)
         code = self._process.exitcode
-        how = "is gone" if code is None else signal.Signals(-code).name if code < 0 else f"exit {code}"
+        how = "is gone" if code is None else _signal_name(-code) if code < 0 else f"exit {code}"
         self.kill()
         reason = f"the process that did the work was terminated by {how}"
         if decoding:
@@ -325,6 +325,14 @@ class Worker:
             self._process.join(5)
         with suppress(OSError):
             self._pipe.close()
+
+
+def _signal_name(number: int) -> str:
+    """`SIGKILL`; those for real-time use have numbers alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def devices_of(spec: str) -> list[str]:
