@@ -123,6 +123,8 @@ class Security:
             raise Refused("forbidden", "this server does not go by that name", hint="--allow-host adds a name")
         self._check_origin(scope, headers, host)
         length = headers.get("content-length")
+        if length is not None and "transfer-encoding" in headers:  # a proxy may see two requests where this sees one
+            raise Refused("malformed", "a request has either Content-Length or Transfer-Encoding")
         if length is not None and (not length.isdecimal() or int(length) > self._body_bytes(scope)):
             raise Refused("body_too_large", f"the limit is {self._body_bytes(scope)} bytes")
         if self.settings.token is None:

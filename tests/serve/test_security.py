@@ -264,6 +264,15 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(server:
     assert answer.split(b"\r\n")[0].split()[1] in (b"413", b"400")
 
 
+def test_a_request_whose_end_is_ambiguous_is_refused_with_all_that_follows(server: Running) -> None:
+    answer = server.send(
+        b"POST /v1/jobs/x/cancel HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(("path", "status"), [("/v1/jobs/x/cancel", 413), ("/page/apply", 413), ("/v1/fix", 400)])
 def test_only_uploads_that_go_to_the_disk_may_be_large(locked: Running, path: str, status: int) -> None:
     with locked.connect() as connection:
