@@ -11,10 +11,10 @@ from restore.fix.options import BatchOptions, DetectOptions, FixOptions, Option,
 from restore.serve.problems import Refused
 from restore.serve.workers import Json
 
-#: Options that choose among files, or are the server's to decide.
+#: Options that choose among files, or are the server's to decide: a large `tile` takes any amount of memory.
 _NOT_HERE = {
     "overwrite", "skip_existing", "decode_timeout", "fail_fast", "pix2pix_batch_norm", "pix2pix_dropout",
-    "mask_missing",
+    "mask_missing", "tile",
 }  # fmt: skip
 #: Options of free text that a request may set: they are checked. All others may name a file, those to come as well.
 _TEXTS = {"masks", "ext"}
@@ -70,8 +70,9 @@ def eval_options(text: str | None, *, has_mask: bool) -> Json:
             raise Refused("bad_request", f"unknown option {name[:40]!r}", hint=did_you_mean(name, known))
     metrics = given.get("metrics", ["psnr", "ssim"])
     names = EVAL_METRICS if has_mask else EVAL_METRICS[:4]
-    if not (isinstance(metrics, list) and metrics and all(name in names for name in metrics)):
-        raise Refused("bad_request", f"metrics must be a list of {', '.join(names)}")
+    known_once = isinstance(metrics, list) and all(name in names and metrics.count(name) == 1 for name in metrics)
+    if not metrics or not known_once:
+        raise Refused("bad_request", f"metrics must be a list of {', '.join(names)}, each at most once")
     if given.get("convention", "skimage") not in _CONVENTIONS:
         raise Refused("bad_request", f"convention must be one of {', '.join(_CONVENTIONS)}")
     border = given.get("crop_border", 0)

@@ -141,7 +141,7 @@ def test_what_cannot_be_done_is_told(
 @pytest.mark.parametrize(
     "name",
     ["save_masks", "log", "html_report", "files_from", "shard", "detector", "device", "overwrite", "skip_existing",
-     "include", "suffix", "decode_timeout", "fail_fast"],
+     "include", "tile", "suffix", "decode_timeout", "fail_fast"],
 )  # fmt: skip
 def test_options_that_name_paths_or_are_the_servers_are_refused(server: Running, name: str) -> None:
     answer = post(server, image=photo(), mask=hole(), model="telea", options={name: "/tmp/x"})
@@ -232,6 +232,7 @@ def test_eval_answers_the_scores(server: Running) -> None:
     for options in (
         {"metrics": ["fid"]},
         {"metrics": []},
+        {"metrics": ["psnr"] * 5000},
         {"convention": "x"},
         {"crop_border": -1},
         {"lpips_weights": "/x"},
