@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from restore.serve.page.mask_store import Change
@@ -211,10 +212,13 @@ def _add_mask_routes(router: APIRouter, session: Session, painting: Painting) ->
             with open(path, "xb") as stream:
                 async for piece in request.stream():
                     await run_in_threadpool(stream.write, piece)
+            job = await run_in_threadpool(painting.load_mask, file, path)  # from here on the job removes the file
+        except ClientDisconnect as error:
+            path.unlink(missing_ok=True)
+            raise Refused("malformed", "the connection ended within the mask") from error
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        job = await run_in_threadpool(painting.load_mask, file, path)
         await job.wait()
         if job.state != "done":
             fields = job.problem or {"detail": "cancelled", "code": "cancelled", "where": None, "hint": None}

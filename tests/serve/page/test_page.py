@@ -206,6 +206,16 @@ def test_masks_are_loaded_from_files(page: Page) -> None:
     page.post(f"files/{file}/mask/clear")
 
 
+def test_a_mask_for_an_image_that_has_vanished_leaves_nothing(page: Page) -> None:
+    file = page.open("plain.png")
+    (page.folder / "plain.png").rename(page.folder / "plain.away")
+    try:
+        assert page.client.put(f"/page/files/{file}/mask.png", content=b"x" * 1000).status_code >= 400
+    finally:
+        (page.folder / "plain.away").rename(page.folder / "plain.png")
+    assert not list((page.opened.work / "masks").iterdir())
+
+
 @pytest.mark.parametrize("name", ["plain.png", "turned.jpg", "alpha.png", "deep.tif"])
 def test_what_is_saved_is_what_restore_fix_writes(page: Page, name: str) -> None:
     file = page.open(name)
