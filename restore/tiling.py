@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restore import progress
 from restore.devices import free_memory, is_out_of_memory
 from restore.errors import RestoreError
 
@@ -214,10 +215,12 @@ def _bands(
     scale: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """Finished rows of the output, from the top down: (first row, B×C'×h×W')."""
+    tiles = len(rows) * len(columns)
     pending: Tensor | None = None  # sums of rows from `top` on, to which a later row of tiles may add
     top = 0
     for number, row in enumerate(rows):
-        for column in columns:
+        for across, column in enumerate(columns):
+            progress.done((number * len(columns) + across) / tiles)
             tensors = read(slice(row.start, row.stop), slice(column.start, column.stop))
             home = next(t.device for t in tensors if t is not None)
             out = f(*tensors)
@@ -249,6 +252,7 @@ def _bands(
         finished, pending, top = pending[..., :done, :], pending[..., done:, :].clone(), top + done
         yield top - done, finished
         del finished  # before the next row's sums are made
+    progress.done(1.0)
 
 
 def _longer(pending: Tensor | None, like: Tensor, height: int, width: int) -> Tensor:

@@ -21,6 +21,7 @@ LAYERS = {
     "_version": 0,
     "errors": 0,
     "signals": 0,
+    "progress": 0,
     # Services without a subject: files on the disk, settings, devices.
     "files": 1,
     "config": 1,

@@ -224,6 +224,16 @@ class FixOptions(BatchOptions):
             metavar="N",
         ),
     ] = None
+    seed: Annotated[
+        int,
+        Option(
+            "Fill deep holes in another way: N chooses where the search for texture begins. Thin holes stay the same.",
+            "What to repair",
+            0,
+            (1 << 31) - 1,
+            metavar="N",
+        ),
+    ] = 0
     condition: Annotated[
         tuple[str, ...],
         Option(
@@ -367,6 +377,7 @@ class FixOptions(BatchOptions):
         if not has_masks:
             for name in (
                 "mask_invert", "mask_dilate", "mask_feather", "mask_missing", "save_masks", "clean_up", "match_grain",
+                "seed",
             ):  # fmt: skip
                 if self._is_set(name):
                     raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")

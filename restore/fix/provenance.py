@@ -37,6 +37,7 @@ _SETTINGS = (
     "correct_fading",
     "strength",
     "match_grain",
+    "seed",
     "precision",
 )  # those that a reader of the image wants to know
 

@@ -244,6 +244,8 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
         raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
     if cleaner is not None and (cleaner.requirements.needs_mask or cleaner.requirements.scale != 1):
         raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
+    if options.seed:
+        models = [replace(one, restorer=one.restorer and one.restorer.with_seed(options.seed)) for one in models]
     if options.sensitivity is not None and options.sensitivity != "normal":
         models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)

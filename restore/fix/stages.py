@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from restore import progress
 from restore.files import write_atomically
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
@@ -216,13 +217,15 @@ class Stages:
         """
         started = time.monotonic()
         extra_pages = []
-        for number, (source, page) in enumerate(zip(item.sources, item.pages)):
-            run_steps(
-                page, item.steps, self.models[network],
-                tile_of=self._tile_of, on_event=item.notes.append,
-                dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
-                grain_key=self._grain_key(source),
-            )  # fmt: skip
+        shares = progress.shares([1] * len(item.pages))
+        for number, (source, page, share) in enumerate(zip(item.sources, item.pages, shares)):
+            with progress.part(*share):
+                run_steps(
+                    page, item.steps, self.models[network],
+                    tile_of=self._tile_of, on_event=item.notes.append,
+                    dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+                    grain_key=self._grain_key(source),
+                )  # fmt: skip
             if number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
         item.outputs = tuple(extra_pages)

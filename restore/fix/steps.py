@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from restore import progress
 from restore.errors import RestoreError
 from restore.fix.pages import MemoryPage, Page, to_tensor
 from restore.restorers.base import Restorer, check_finite, run_restorer, run_restorer_banded
@@ -43,6 +44,9 @@ counts little.
 UNFADED_LEVELS = 1.0
 """An image has not faded if its correction would change it by less: root mean square, in levels of 255. Nobody sees one
 level, so the image keeps its exact pixels, and is copied if nothing else changes it."""
+
+#: How long the steps take, roughly: detection, fading, filling holes or restoring, cleaning up.
+_STEP_WEIGHTS = (1.0, 0.1, 1.0, 1.0)
 
 _DETECTED = 0.5  # detection threshold; the mask is binary, because blending would leave half of a scratch
 
@@ -162,23 +166,30 @@ def run_steps(
     Raises:
         RestoreError: exit code 1; out of memory, or a model's output contains NaN or Inf.
     """
+    # In the order of the steps below; the shares are rough.
+    asked = (steps.detect, steps.correct_fading, steps.restore, steps.clean_up)
+    share = progress.shares([weight * on for weight, on in zip(_STEP_WEIGHTS, asked)])
     if steps.detect:
         # Before fading is corrected: detectors learn damage on faded images, and miss more of it in contrasty ones.
         assert models.detector is not None
-        detect(page, models.detector, tile_of(models.detector), dilate_px, feather_px, on_event)
+        with progress.part(*share[0]):
+            detect(page, models.detector, tile_of(models.detector), dilate_px, feather_px, on_event)
     if steps.correct_fading:
-        correct_fading(page)
+        with progress.part(*share[1]):
+            correct_fading(page)
     page.everywhere = page.fading_corrected or not steps.masked
     if steps.restore:
         assert models.restorer is not None
-        if page.has_mask:
-            fill_holes(page, models.restorer, tile_of(models.restorer), grain_key, on_event)
-        else:
-            restore_everywhere(page, models.restorer, tile_of(models.restorer), on_event)
-            page.filled = True
+        with progress.part(*share[2]):
+            if page.has_mask:
+                fill_holes(page, models.restorer, tile_of(models.restorer), grain_key, on_event)
+            else:
+                restore_everywhere(page, models.restorer, tile_of(models.restorer), on_event)
+                page.filled = True
     if steps.clean_up:
         assert models.clean_up is not None
-        clean_up(page, models.clean_up, tile_of(models.clean_up), steps.spare_clean, on_event)
+        with progress.part(*share[3]):
+            clean_up(page, models.clean_up, tile_of(models.clean_up), steps.spare_clean, on_event)
     page.finish()
 
 
@@ -217,11 +228,12 @@ def fill_holes(
     """Fill the holes of the mask, each in a crop with its surroundings."""
     crops = page.hole_crops(restorer.requirements)
     key = None if grain_key is None or not crops else grain_key()
-    for crop in crops:
+    for crop, share in zip(crops, progress.shares([math.prod(crop.size) for crop in crops])):
         image = to_tensor(page.read(crop.rows, crop.columns))
         hole = page.read_mask(crop.rows, crop.columns) > 0
         seen = with_condition(image, page, restorer, crop.rows, crop.columns)
-        filled = run_restorer(restorer, seen, torch.from_numpy(hole[None].astype(np.float32)), tile_px, on_event)
+        with progress.part(*share):
+            filled = run_restorer(restorer, seen, torch.from_numpy(hole[None].astype(np.float32)), tile_px, on_event)
         own = crop.own(hole)  # a crop may contain parts of holes that belong to other crops
         if key is not None:
             from restore.fix.grain import with_grain

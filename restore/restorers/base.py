@@ -137,6 +137,16 @@ class Restorer(ABC):
         """The same restorer computing in `fp32`, `bf16` or `fp16`; itself if it has only one precision."""
         return self
 
+    def with_seed(self, seed: int) -> Restorer:
+        """The same restorer with other random choices; 0 are its usual ones.
+
+        Raises:
+            RestoreError: exit code 2; it makes none.
+        """
+        if seed:
+            raise RestoreError(f"{self.name} makes no random choices", where="--seed", hint="leave it out")
+        return self
+
     def auto_tile_px(self, height: int = 1 << 20, width: int = 1 << 20) -> int:
         """The side of a tile that suits its device's free memory; by default for an image that needs tiles.
 

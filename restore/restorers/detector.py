@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restore import progress
 from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
 from restore.devices import pick_device, pick_precision
 from restore.errors import RestoreError
@@ -30,6 +31,9 @@ SELF_ENSEMBLE_MAX_PX = 1 << 20
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
 FOUND_TWICE = 0.8
+
+#: The share of all pixels of a pyramid that are above its finest level.
+_ABOVE = 0.25
 
 #: The dimensions along which an image is mirrored. Rotations are left out: photographs have an up and a down, and a
 #: network that never saw one lying on its side detects less in it.
@@ -147,19 +151,21 @@ class Detector:
         above = None
         if min(height, width) // 2 >= self._coarsest_px:
             half = F.interpolate(image[None], (height // 2, width // 2), mode="area")[0]
-            coarse = self._logits(half, tile_px, on_event)
+            with progress.part(0, _ABOVE):
+                coarse = self._logits(half, tile_px, on_event)
             above = F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
         elif self._joins_levels:
             above = torch.full_like(image[:1], NOTHING)
         side = self.auto_tile_px(height, width) if tile_px is None else tile_px
-        logits = run_tiled(
-            lambda tile, tile_above: self._level(tile, tile_above, on_event),
-            [image, above if self._joins_levels else None],
-            tile_px=side if self.requirements.tileable else 0,
-            overlap_px=self.requirements.overlap_px,
-            multiple=self.requirements.multiple,
-            on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
-        )
+        with progress.part(_ABOVE, 1 - _ABOVE):
+            logits = run_tiled(
+                lambda tile, tile_above: self._level(tile, tile_above, on_event),
+                [image, above if self._joins_levels else None],
+                tile_px=side if self.requirements.tileable else 0,
+                overlap_px=self.requirements.overlap_px,
+                multiple=self.requirements.multiple,
+                on_smaller_tile=lambda px: on_event(f"out of memory; retried with {px} px tiles"),
+            )
         if above is None or self._joins_levels:
             return logits
         return torch.maximum(logits, self._beyond(logits, above))
@@ -235,5 +241,9 @@ def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         f: ...×H×W -> ...×H×W, of the same H and W.
         image: ...×H×W.
     """
-    first, *others = (f(image.flip(dims)).flip(dims) for dims in FLIPS)
+    views = []
+    for dims, share in zip(FLIPS, progress.shares([1] * len(FLIPS))):
+        with progress.part(*share):
+            views.append(f(image.flip(dims)).flip(dims))
+    first, *others = views
     return sum(others, start=first) / len(FLIPS)

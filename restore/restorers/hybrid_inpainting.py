@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from restore import progress
 from restore.models.unet import harmonic_fill
 from restore.restorers.base import Restorer, run_restorer
 from restore.restorers.hole_crops import crops
@@ -42,8 +43,15 @@ START_DEPTH_PX = 16
 #: The coarsest scale is also the first whose smaller side is at most this: most of the search is done there.
 START_SIDE_PX = 750
 
+#: More scales than any image has, so that no two scales of any two seeds search alike.
+_SCALES = 64
+
 #: Tiles of the network; a constant, so that no result depends on the machine's memory.
 TILE_PX = 512
+
+#: How long parts of the work take, roughly: filling deep holes before the network runs, the search for texture in it,
+#: and all coarser scales of a search.
+_PREPARED, _TEXTURED, _COARSER = 0.95, 0.8, 0.6
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,11 @@ class HybridInpainter(Restorer):
 
     Args:
         filler: fills holes of any kind; its name, device and precision are also the hybrid's.
+        seed: of the search for texture, which starts at random; another one fills deep holes with other patches.
     """
 
-    def __init__(self, filler: NetworkRestorer) -> None:
-        self.filler = filler
+    def __init__(self, filler: NetworkRestorer, seed: int = 0) -> None:
+        self.filler, self.seed = filler, seed
         self.name, self.purpose, self.sha256 = filler.name, filler.purpose, filler.sha256
         self.requirements, self.device, self.precision = filler.requirements, filler.device, filler.precision
         self.bytes_per_pixel, self.max_batch_pixels = filler.bytes_per_pixel, filler.max_batch_pixels
@@ -108,7 +117,11 @@ class HybridInpainter(Restorer):
 
     def in_precision(self, precision: str) -> HybridInpainter:
         """The same with its network run in another precision."""
-        return HybridInpainter(self.filler.in_precision(precision))
+        return HybridInpainter(self.filler.in_precision(precision), self.seed)
+
+    def with_seed(self, seed: int) -> HybridInpainter:
+        """The same with other random choices in the search for texture; thin holes are filled alike."""
+        return HybridInpainter(self.filler, seed)
 
     def fill_deep_holes(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Fill all holes of the images that have deep ones, or dirty rims around them.
@@ -131,11 +144,12 @@ class HybridInpainter(Restorer):
             if not (deep.any() or rims.any()):
                 continue
             known = np.where(wide[..., None], np.float32(0.5), pixels)
-            filled = self._fill(known, wide, deep) if deep.any() else None
-            if filled is None:
-                if not rims.any():
-                    continue
-                filled = self._fill_by_network(known, wide)
+            with progress.part(number / len(image), _PREPARED / len(image)):
+                filled = self._fill(known, wide, deep) if deep.any() else None
+                if filled is None:
+                    if not rims.any():
+                        continue
+                    filled = self._fill_by_network(known, wide)
             filled[rims] = pixels[rims]
             images[number] = torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(one)
             masks[number] = torch.zeros_like(one_mask)
@@ -145,16 +159,20 @@ class HybridInpainter(Restorer):
     def _fill(self, image: FloatArray, holes: BoolArray, deep: BoolArray) -> FloatArray | None:
         """H×W×3 without holes; None if there are no patches for any of the deep ones."""
         textured, found = image.copy(), np.zeros_like(deep)
-        for region in crops(deep, self.requirements):
+        found_crops = crops(deep, self.requirements)
+        sizes = [region.size[0] * region.size[1] for region in found_crops]
+        for region, (start, size) in zip(found_crops, progress.shares(sizes)):
             part = (region.rows, region.columns)
             own = region.own(deep[part])
-            texture = self._synthesize(image[part], holes[part], own, 0)
+            with progress.part(_TEXTURED * start, _TEXTURED * size):
+                texture = self._synthesize(image[part], holes[part], own, 0)
             if texture is not None:
                 textured[part][own] = _match_colors_at_edge(texture, image[part], holes[part])[own]
                 found[part] |= own
         if not found.any():
             return None
-        filled = self._fill_by_network(image, holes)
+        with progress.part(_TEXTURED, 1 - _TEXTURED):
+            filled = self._fill_by_network(image, holes)
         depth = _depth(holes)[found]
         share = np.interp(depth, TEXTURE_DEPTH_PX, TEXTURE_SHARE).astype(np.float32)[:, None]
         kept = np.interp(depth, DETAIL_DEPTH_PX, (0, 1)).astype(np.float32)[:, None]
@@ -173,9 +191,11 @@ class HybridInpainter(Restorer):
             half, half_holes = halve(image, holes)
             even = np.pad(deep, [(0, side % 2) for side in deep.shape])
             half_deep = half_holes & (even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2])
-            coarser = self._synthesize(half, half_holes, half_deep, scale + 1) if half_deep.any() else None
+            with progress.part(0, _COARSER):
+                coarser = self._synthesize(half, half_holes, half_deep, scale + 1) if half_deep.any() else None
         if coarser is None:
-            guess = self._fill_by_network(image, holes)
+            with progress.part(0, _COARSER):
+                guess = self._fill_by_network(image, holes)
             effort = _Effort(_START_ROUNDS, (8, 4, 2, 1), tuple(max(deep.shape) / 2**k for k in range(7)))
         else:
             size = (2 * half.shape[1], 2 * half.shape[0])
@@ -187,7 +207,7 @@ class HybridInpainter(Restorer):
                 np.where(holes[..., None], guess, image),
                 deep,
                 holes,
-                scale,
+                self.seed * _SCALES + scale,
                 coarser.matches if coarser is not None else None,
             )
         except NoSourcePatches:
@@ -195,8 +215,9 @@ class HybridInpainter(Restorer):
         if coarser is not None:
             # Matches of the coarser scale vote for sharper pixels than its own image, enlarged.
             texture.improve((), ())
-        for _ in range(effort.rounds):
+        for number in range(effort.rounds):
             texture.improve(effort.jumps, effort.radii)
+            progress.done(_COARSER + (1 - _COARSER) * (number + 1) / effort.rounds)
         if scale == 0:
             texture.vote(focused=True)
         return texture

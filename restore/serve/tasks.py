@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from restore import progress
 from restore.errors import RestoreError
 from restore.serve.page.tasks import PAGE_TASKS
 from restore.serve.workers import Json, Report, TaskFailed, Tasks, problem_of
@@ -50,11 +51,11 @@ def fix(params: Json, report: Report) -> Json:
     report.progress(None, "reading")
     plan = plan_fix(params["input"], params["output"], options)
     models = [open_models(params.get("model"), options)]
-    report.progress(None, "repairing")
     records: list[Record] = []
-    summary = run_fix(
-        plan, models, options, link=_link(report), progress=lambda record, done, total: records.append(record)
-    )
+    with progress.watching(report.steps("repairing")):
+        summary = run_fix(
+            plan, models, options, link=_link(report), progress=lambda record, done, total: records.append(record)
+        )
     return _result(summary, records)
 
 
@@ -122,11 +123,11 @@ def detect(params: Json, report: Report) -> Json:
         ("detector", name, options.precision),
         lambda: open_detector(name, device=options.device, precision=options.precision),
     )
-    report.progress(None, "detecting")
     records: list[Record] = []
-    summary = run_detect(
-        plan, detector, options, link=_link(report), progress=lambda record, done, total: records.append(record)
-    )
+    with progress.watching(report.steps("detecting")):
+        summary = run_detect(
+            plan, detector, options, link=_link(report), progress=lambda record, done, total: records.append(record)
+        )
     return _result(summary, records)
 
 

@@ -31,6 +31,8 @@ Json = dict[str, Any]
 
 #: How often a worker is looked at while it works: for a cancelled job, and for one that takes too long.
 _TICK_SECONDS = 0.1
+#: Steps of progress that are worth a message.
+_STEP = 0.005
 #: How long a cancelled task may take to end by itself.
 _CANCEL_SECONDS = 5.0
 #: How often a worker looks whether its parent lives.
@@ -99,6 +101,25 @@ class Report:
             message: what is being done, as a participle: `repairing`.
         """
         self.send("progress", (fraction, message))
+
+    def steps(self, message: str, start: float = 0.0, end: float = 1.0) -> Callable[[float], None]:
+        """A watch for `restore.progress.watching`, which reports a part of the task's progress, and not too often.
+
+        Args:
+            message: what is being done; it is reported at once.
+            start, end: of the part.
+        """
+        told = start
+        self.progress(start, message)
+
+        def tell(share: float) -> None:
+            nonlocal told
+            reached = start + (end - start) * share
+            if reached - told >= _STEP:
+                told = reached
+                self.progress(reached, message)
+
+        return tell
 
     @contextmanager
     def decoding(self, name: str = "") -> Iterator[None]:

@@ -8,7 +8,9 @@ import torch
 from skimage import data
 from torch import Tensor
 
+from restore import progress
 from restore.degradations.drawing import value_noise
+from restore.errors import RestoreError
 from restore.fix.steps import repair
 from restore.restorers.base import ModelRequirements
 from restore.restorers.hole_crops import crops
@@ -175,3 +177,34 @@ def test_where_no_patch_can_be_taken_the_network_does_what_it_can(inpaint: Hybri
     mask[..., 0:3, :] = 0
     assert filled(inpaint, pebbles, mask)[1] is mask
     assert inpaint(pebbles, mask).isfinite().all()
+
+
+def test_another_seed_fills_a_deep_hole_in_another_way_and_a_thin_one_alike(
+    inpaint: HybridInpainter, pebbles: Tensor
+) -> None:
+    deep, thin = box(40), torch.zeros(1, 1, SIDE, SIDE)
+    thin[..., 100:103, 40:200] = 1
+    other = inpaint.with_seed(7)
+    first, second = inpaint(pebbles, deep), other(pebbles, deep)
+    assert (first - second).abs()[..., deep[0, 0] > 0].mean() > 0.003
+    assert torch.equal(first[..., deep[0, 0] == 0], second[..., deep[0, 0] == 0])
+    assert torch.equal(second, other.in_precision("fp32")(pebbles, deep))
+    assert torch.equal(second, inpaint.with_seed(7)(pebbles, deep))
+    assert torch.equal(first, other.with_seed(0)(pebbles, deep))
+    assert torch.equal(inpaint(pebbles, thin), other(pebbles, thin))
+
+
+def test_a_filler_without_random_choices_refuses_a_seed() -> None:
+    telea = open_restorer("telea")
+    assert telea.with_seed(0) is telea
+    with pytest.raises(RestoreError, match="telea makes no random choices"):
+        telea.with_seed(1)
+
+
+def test_filling_a_deep_hole_tells_how_far_it_is(inpaint: HybridInpainter, pebbles: Tensor) -> None:
+    told: list[float] = []
+    with progress.watching(told.append):
+        inpaint.prepare(pebbles, box(60))
+    assert len(told) > 10
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(0.95)

@@ -70,6 +70,7 @@ export class Editor {
     click("shrink", () => this.grow(-1));
     click("load-mask", () => byId("mask-file").click());
     click("to-ground", () => this.toGround());
+    click("another-fill", () => this.anotherFill());
     click("recipe-reset", () => { this.recipe.set({}); this.sendRecipe(this.recipe.values); });
     click("zoom-in", () => this.stage.view.zoomBy(1.5));
     click("zoom-out", () => this.stage.view.zoomBy(1 / 1.5));
@@ -320,6 +321,17 @@ export class Editor {
     await this.refresh();
     if (this.mask.state.revision === of) this.showRepaired();
     say([`Repaired in ${((performance.now() - started) / 1000).toFixed(1)} s.`, ...(job.result.notes || [])].join(" "));
+    return job.result;
+  }
+
+  /** Repair again with other random choices. */
+  async anotherFill() {
+    const { values } = this.recipe;
+    if (!this.file?.result || this.work.isBusy) return;
+    this.recipe.set({ ...values, seed: values.seed + 1 });
+    this.sendRecipe(this.recipe.values);
+    const result = await this.repair();
+    if (result?.is_same) say("This fill looks like the one before: thin holes are always filled alike.");
   }
 
   /** Fill what is in the stage first. Where nothing of that is masked, there is nothing to see yet. */
@@ -367,6 +379,7 @@ export class Editor {
   sendRecipe(values) {
     const id = this.file?.id;
     if (id === undefined) return;
+    this.drawState();
     this.recipeSent = this.recipeSent.then(() => post(`/page/files/${id}/recipe`, values, "PUT")).catch(complain);
   }
 
@@ -460,6 +473,7 @@ export class Editor {
     byId("find").setAttribute("aria-pressed", stage.showsFound);
     byId("save").disabled = !this.canSave || this.work.isBusy;
     byId("result-panel").hidden = !file?.result;
+    byId("another-fill").disabled = this.work.isBusy || mask.state.empty || this.recipe.values.model !== "inpaint";
     byId("marks-shown").setAttribute("aria-pressed", stage.showsMarks);
     const canCompare = Boolean(file && (file.result || stage.patch));
     byId("shown-side").hidden = !canCompare;

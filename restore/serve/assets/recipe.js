@@ -37,7 +37,7 @@ export class Recipe {
       select.append(...one.choices.map((choice) => element("option", { value: choice }, choice)));
       return select;
     }
-    if (Number.isInteger(one.minimum) && one.maximum > 1) return element("input", { type: "number", id, min: one.minimum, max: one.maximum, step: 1 });
+    if (one.kind === "integer") return element("input", { type: "number", id, min: one.minimum, max: one.maximum, step: 1 });
     return element("input", { type: "range", id, min: one.minimum, max: one.maximum, step: (one.maximum - one.minimum) / 20 });
   }
 
@@ -64,7 +64,7 @@ export class Recipe {
   get values() {
     const read = (one) => {
       const input = this.inputs[one.name];
-      return one.kind === "bool" ? input.checked : one.kind === "number" ? Number(input.value) : input.value;
+      return one.kind === "bool" ? input.checked : one.kind === "number" || one.kind === "integer" ? Number(input.value) : input.value;
     };
     return Object.fromEntries(this.ingredients.map((one) => [one.name, read(one)]));
   }

@@ -41,7 +41,8 @@ export class Work {
 
   show(text, progress, state = "running") {
     byId("work").hidden = false;
-    byId("work-text").textContent = `${text}${state === "queued" ? " (waiting for its turn)" : ""}…`;
+    const share = progress == null ? "" : ` ${Math.round(100 * progress)} %`;
+    byId("work-text").textContent = `${text}${state === "queued" ? " (waiting for its turn)" : ""}…${share}`;
     if (progress == null) byId("work-progress").removeAttribute("value");
     else byId("work-progress").value = progress;
   }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from restore.errors import RestoreError, did_you_mean
 from restore.fix.options import FixOptions
 
-Value = bool | float | str
+Value = bool | int | float | str
 Recipe = dict[str, Value]
 
 #: The models of `restore models` that fill holes; others only by the command line, as no path may come from a browser.
@@ -32,7 +32,7 @@ class Ingredient:
     name: str
     label: str
     help: str
-    kind: Literal["bool", "number", "choice"]
+    kind: Literal["bool", "number", "integer", "choice"]
     default: Value
     minimum: float | None = None
     maximum: float | None = None
@@ -80,6 +80,10 @@ RECIPE = (
         "strength", "Strength", "Blends between the original (0) and the repair (1).", "number", 1.0, 0.0, 1.0
     ),
     Ingredient(
+        "seed", "Fill", "Number of the fill: another one fills deep holes with other texture. Only for inpaint.",
+        "integer", 0, 0, (1 << 31) - 1,
+    ),
+    Ingredient(
         "find",
         "Find damage",
         "When the recipe is applied to all: let the detector make the mask of each photograph.",
@@ -125,14 +129,18 @@ def _value(one: Ingredient, value: Any) -> Value:
         return value
     if one.kind == "choice" and value in one.choices:
         return str(value)
-    if one.kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+    if one.kind in ("number", "integer") and isinstance(value, int | float) and not isinstance(value, bool):
         low, high = one.minimum, one.maximum
         if (low is None or value >= low) and (high is None or value <= high):
-            return float(value)
+            if one.kind == "number":
+                return float(value)
+            if value == int(value):
+                return int(value)
     expected = {
         "bool": "true or false",
         "choice": f"one of {', '.join(one.choices)}",
-        "number": f"a number between {one.minimum:g} and {one.maximum:g}" if one.kind == "number" else "",
+        "number": f"a number between {one.minimum or 0:g} and {one.maximum or 0:g}",
+        "integer": f"an integer between {one.minimum or 0:.0f} and {one.maximum or 0:.0f}",
     }[one.kind]
     raise RestoreError(f"must be {expected}, not {value!r}", where=one.name)
 
@@ -155,5 +163,6 @@ def fix_options(recipe: Recipe, *, masks: str) -> FixOptions:
         match_grain=bool(recipe["match_grain"]),
         clean_up=bool(recipe["clean_up"]),
         strength=float(recipe["strength"]),
+        seed=int(recipe["seed"]) if recipe["model"] == "inpaint" else 0,  # others fill in one way
         **found,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -95,7 +96,7 @@ class Repairs:
         _save(mask, self._reduced_mask(file, crop, level, size))
         recipe = self._workspace.recipe(file)
         shared = fix_options(recipe, masks="mask.png").to_dict()
-        options = {name: shared[name] for name in ("mask_dilate", "match_grain", "strength")}
+        options = {name: shared[name] for name in ("mask_dilate", "match_grain", "strength", "seed")}
         params = {
             "pyramid": str(self._session.tiles(file, "original").path), "level": level, "box": crop.to_list(),
             "mask": str(mask), "options": options, "model": recipe["model"], "target": str(target),
@@ -234,7 +235,7 @@ class Repairs:
         revision = self._workspace.new_revision()
         folder = self._workspace.result_folder(file, revision)
         row, recipe = self._workspace.row(file), self._workspace.recipe(file)
-        pyramids = self._workspace.work / "pyramids"
+        pyramids, pyramid = self._workspace.work / "pyramids", f"{file}-repaired-{revision}.tiles"
         array = None if found is None else found.with_suffix(".npy")
         is_shown = priority > BACKGROUND or self._workspace.pyramid(row, "original").exists()
         params = {
@@ -245,7 +246,7 @@ class Repairs:
             "options": options | {"max_pixels": self._session.max_pixels},
             "model": recipe["model"],
             # In the background there may be thousands; tiles are made when somebody looks at one that was never open.
-            "pyramid": str(pyramids / f"{file}-repaired-{revision}.tiles") if is_shown else None,
+            "pyramid": str(pyramids / pyramid) if is_shown else None,
             "thumbnail": str(self._workspace.work / "thumbnails" / f"{file}-{revision}.jpg"),
             "like": str(self._workspace.pyramid(row, "original")),
             "mask_array": None if array is None else str(array),
@@ -262,9 +263,12 @@ class Repairs:
                     if array is not None:
                         self._workspace.masks.replace(file, "found", loaded(array))
                     own = self._workspace.repair_key(self._workspace.row(file), recipe)
+                is_same = is_shown and self._looks_like_before(file, pyramids / pyramid)
                 self._workspace.repaired(file, revision, Path(result["output"]).name, own or "", result["warnings"])
             self._session.tell(file)
-            return {"revision": revision, "notes": result["warnings"], "seconds": result["seconds"]}
+            return {
+                "revision": revision, "notes": result["warnings"], "seconds": result["seconds"], "is_same": is_same,
+            }  # fmt: skip
 
         def failed(problem: Json | None) -> None:
             _remove(folder)
@@ -281,6 +285,12 @@ class Repairs:
         return self._session.submit(
             "repair", params, file, priority=priority, again=True, done=done, failed=failed, after=clean
         )
+
+    def _looks_like_before(self, file: int, pyramid: Path) -> bool:
+        """Whether a new repair has the tiles of the one before."""
+        row = self._workspace.row(file)
+        before = None if row["result"] is None else self._workspace.pyramid(row, "repaired")
+        return before is not None and before.is_file() and filecmp.cmp(before, pyramid, shallow=False)
 
     def save(self, file: int, *, overwrite: bool) -> Json:
         """Write the repaired file to the output folder, with the bytes of `restore fix`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from restore import progress
 from restore.errors import RestoreError
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def probability(params: Json, report: Report) -> Json:
     report.progress(None, "reading")
     image = _read(params["source"], params["max_pixels"], report)
     detector = kept(("detector", "detector", "auto"), lambda: open_detector("detector", device=report.device))
-    report.progress(None, "detecting")
     tile_px = tiles_of([Models(detector=detector)], "auto")[id(detector)]
-    likely = detector.probability(image.to_srgb(), tile_px=tile_px)
+    with progress.watching(report.steps("detecting")):
+        likely = detector.probability(image.to_srgb(), tile_px=tile_px)
     facts = {"threshold": detector.threshold, "margin_px": detector.margin_px, "detector": detector.name}
     write_probabilities(Path(params["target"]), likely, facts)
     return facts | {"fraction": float(np.count_nonzero(detector.mask_of(likely)) / likely.size)}
@@ -170,8 +171,9 @@ def preview(params: Json, report: Report) -> Json:
     mask = np.load(params["mask"], allow_pickle=False)
     options = FixOptions.from_dict(dict(params["options"]) | {"device": report.device})
     models = open_models(params["model"], FixOptions.from_dict(options.to_dict() | {"masks": "alpha"}))
-    report.progress(_OPENED, "repairing")
-    write_jpeg(Path(params["target"]), fix_image(pixels, model=models, mask=mask, options=options))
+    with progress.watching(report.steps("repairing", _OPENED)):
+        filled = fix_image(pixels, model=models, mask=mask, options=options)
+    write_jpeg(Path(params["target"]), filled)
     return {}
 
 

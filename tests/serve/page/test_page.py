@@ -302,8 +302,16 @@ def test_found_damage_is_what_restore_detect_finds_at_every_sensitivity(page: Pa
 
     file = page.open("scratched.png")
     page.post(f"files/{file}/mask/found", {"threshold": 0.5}, 404)
+    told: list[float] = []
+    stop = page.opened.session.listen(
+        lambda event, what: told.append(what["progress"]) if what.get("message") == "detecting" else None
+    )
     job = page.wait(page.post(f"files/{file}/detect")["job"])
+    stop()
     assert job["state"] == "done", job
+    assert len(set(told)) > 4, "a person sees how far it is"
+    assert told == sorted(told)
+    assert 0 <= told[0] < told[-1] == 1
     detail = page.get(f"files/{file}")
     assert detail["state"] == "found"
     assert detail["found"]["ready"]
@@ -440,3 +448,30 @@ def test_a_number_that_is_none_is_refused(page: Page) -> None:
             f"/page/files/{file}/{path}", content=text, headers={"content-type": "application/json"}
         )
         assert answer.status_code in (400, 422)
+
+
+def test_another_fill_of_a_deep_hole_looks_otherwise_and_is_what_restore_fix_writes(page: Page) -> None:
+    from restore import FixOptions, fix_folder
+
+    file = page.open("scratched.png")
+    page.post(f"files/{file}/mask/clear")
+    page.post(f"files/{file}/mask/stroke", {"points": [[40, 30, 12], [50, 36, 12]]})
+    repaired = []
+    for seed in (0, 3, 3):
+        page.client.put(f"/page/files/{file}/recipe", json={"model": "inpaint", "seed": seed})
+        job = page.wait(page.post(f"files/{file}/repair")["job"])
+        assert job["state"] == "done", job
+        assert job["result"]["is_same"] == (len(repaired) == 2)
+        repaired.append(page.post(f"files/{file}/save", {"overwrite": True})["path"])
+        repaired[-1] = Path(repaired[-1]).read_bytes()
+    assert repaired[0] != repaired[1] == repaired[2]
+    mask = page.folder.parent / "mask.png"
+    mask.write_bytes(page.get(f"files/{file}/mask.png"))
+    for number, options in ((0, {}), (1, {"seed": 3})):
+        target = page.folder.parent / f"fixed{number}.png"
+        fix_folder(page.folder / "scratched.png", target, "inpaint", options=FixOptions(masks=mask, **options))
+        assert target.read_bytes() == repaired[number]
+    page.client.put(f"/page/files/{file}/recipe", json=TELEA)
+    assert page.wait(page.post(f"files/{file}/repair")["job"])["state"] == "done", "telea takes no seed"
+    page.client.put(f"/page/files/{file}/recipe", json={"model": "inpaint", "seed": 0})
+    page.post(f"files/{file}/mask/clear")
