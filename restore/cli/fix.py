@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,11 @@ from restore.cli.console import Progress, echo, loading
 from restore.cli.options import Command, Inputs, app, model_names, with_options
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
+
+if TYPE_CHECKING:
+    from restore.fix.decoder_isolation import SupervisorLink
+    from restore.fix.plan import FixPlan
+    from restore.fix.results import Summary
 
 EXAMPLES = """Examples:
 
@@ -49,6 +54,14 @@ def fix(
             autocompletion=model_names,
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on with images that arrive in the INPUT folder, until Ctrl-C. Existing outputs are skipped.",
+            rich_help_panel="Files",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the outputs of the run without writing them.", rich_help_panel="Reports"),
@@ -73,10 +86,18 @@ def fix(
                 hint="choose a file for one of them",
             )
 
+    if watch and (dry_run or as_json or len(inputs or []) != 1):
+        what = "takes one folder as INPUT, and cannot be combined with --dry-run or --json"
+        raise RestoreError(what, where="--watch")
+
     from restore.fix.decoder_isolation import SupervisorLink, supervise
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan.
     link = SupervisorLink() if dry_run else supervise(options.decode_timeout, echo)
+
+    if watch:
+        assert inputs  # checked above
+        raise typer.Exit(_watch(inputs[0], output, model, options, link))
 
     from restore.fix.plan import plan_fix
 
@@ -107,3 +128,28 @@ def fix(
     if summary.html_report is not None:
         echo(f"report: {printable(summary.html_report)}")
     raise typer.Exit(summary.exit_code)
+
+
+def _watch(source: str, output: str, model: str | None, options: FixOptions, link: SupervisorLink) -> int:
+    """Repair what arrives, until it is asked to stop. Returns the exit code."""
+    from restore.fix.watch import check_watch, watch_folder
+
+    check_watch(source, output, options)
+    with loading():
+        from restore.devices import limit_threads
+        from restore.fix.run import open_models, run_fix
+
+        limit_threads()
+        models = open_models(model, options)
+
+    def run(plan: FixPlan, link: SupervisorLink) -> Summary:
+        with Progress("repairing", len(plan.jobs)) as bar:
+            return run_fix(plan, models, options, link=link, progress=bar.finished)
+
+    echo(f"watching {printable(source)}; Ctrl-C ends it")
+    watched = watch_folder(source, output, options, run, link=link, on_event=echo)
+    failed = f", {len(watched.failed)} failed" if watched.failed else ""
+    echo(f"watched {printable(source)}: {watched.done} done{failed}")
+    if watched.stopped:
+        echo(f"stopped: {watched.stopped}")
+    return watched.exit_code

@@ -89,6 +89,11 @@ class SupervisorLink:
         if self._pipe is not None and not self.past.plan:
             self._send(b"P", pickle.dumps(plan))
 
+    def renew(self) -> None:
+        """Forget a plan that is carried out; another one follows."""
+        self.past = SupervisorState()
+        self._send(b"N", self.past.run.encode())
+
     def begin(self, name: str) -> None:
         """Report that this file is in work."""
         self._send(b"B", os.fsencode(name))
@@ -220,6 +225,10 @@ class _Supervisor:
             del self.unread[:end]
             if kind == b"P":
                 self.past.plan = what
+            elif kind == b"N":
+                self.finished = False
+                for attribute, value in vars(SupervisorState(run=what.decode())).items():
+                    setattr(self.past, attribute, value)
             elif kind == b"F":
                 self.finished = True
             else:

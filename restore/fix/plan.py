@@ -34,6 +34,10 @@ from restore.images.formats import READ_ONLY_FORMATS
 Action = Literal["repair", "unmasked", "skip", "fail"]
 
 
+class NoImages(RestoreError):
+    """The inputs hold no image."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One image: where it comes from, where it goes, and what happens to it.
@@ -260,7 +264,7 @@ def _jobs_to_folder(listing: Listing, target: Path, options: FixOptions, source:
         narrowed = " match --include and --exclude" if len(listing.everything) > len(listing.files) else ""
         left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
         what = f"no images in this {'list' if source is None else 'folder'}{narrowed}{left_out}"
-        raise RestoreError(what, where=options.files_from if source is None else source)
+        raise NoImages(what, where=options.files_from if source is None else source)
     return jobs
 
 
