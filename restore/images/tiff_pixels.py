@@ -26,6 +26,8 @@ _CONVERTING = (_JPEG, 33003, 33004, 33005, 34712, 50001)
 _DEFLATE = (8, 32946)
 _SIGNED = 2
 _NAMES = {4: "a mask", 9: "ICCLab", 10: "ITULab", 32844: "LogL"}
+#: Pixels of a tile that are never too many. Decoders make room for a whole tile, however small the image is.
+_TILE_PIXELS = 1 << 24
 #: Values that are unpacked at once; each takes a byte per bit.
 _BLOCK = 1 << 20
 
@@ -43,6 +45,9 @@ def refusal(header: TiffHeader) -> str:
         return "its channels have different numbers of bits"
     if bits == 8 and photometric != _LAB and _SIGNED in header.numbers(_SAMPLE_FORMAT, 1):
         return "its values are signed integers of 8 bits"
+    height, width = size_of(header)
+    if header.number(_TILE_WIDTH, 0) * header.number(_TILE_HEIGHT, 0) > max(_TILE_PIXELS, 4 * width * height):
+        return "its tiles are many times larger than the image"
     if photometric == _YCBCR and header.number(COMPRESSION, 1) not in (_OLD_JPEG, *_CONVERTING):
         if _is_subsampled(header) and header.number(_PLANAR, 1) != 1:
             return "its colors are YCbCr of lower resolution in planes of their own"

@@ -235,6 +235,14 @@ def test_tiles_that_would_fill_the_memory_are_refused():
         decoded(directory | {322: (4, [1 << 16]), 323: (4, [1 << 16])})
 
 
+@pytest.mark.parametrize("compression", [1, 5, 7, 8])
+def test_a_tile_for_which_only_its_own_size_says_that_it_is_too_large_is_refused(compression):
+    """A decoder would make room for 400 million pixels, to read 64."""
+    directory = plain(noise(8, 8, 3), t259=(3, [compression]), t278=None, strips=[bytes(1000)])
+    with pytest.raises(RestoreError, match="many times larger than the image"):
+        decoded(directory | {322: (4, [20_000]), 323: (4, [20_000])})
+
+
 def test_an_orientation_that_is_a_text_turns_nothing():
     """Pillow reads it as one; libvips, which fails at the tiles in planes, is not asked."""
     plane = noise(16, 16, 1)
