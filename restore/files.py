@@ -152,7 +152,14 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RestoreError(write_error_message(error), where=folder, exit_code=1) from error
+        raise RestoreError(folder_error_message(error), where=folder, exit_code=1) from error
+
+
+def folder_error_message(error: OSError) -> str:
+    """Why a folder cannot be made, in words for the user."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "is a file where a folder is needed"
+    return write_error_message(error)
 
 
 def is_within(path: Path, folder: Path) -> bool:

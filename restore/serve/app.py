@@ -44,8 +44,8 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
         settings: of the server.
         page: makes the routes of the page, of which `/` then is `assets/index.html`; None: only the API.
 
-    Its `state` has `jobs`, `settings`, `warming` (the job that opens the first models, or None), and `stopping`, an
-    `asyncio.Event` that is set when the server is asked to stop: streams of events end then.
+    Its `state` has `jobs`, `settings`, `spool`, `warming` (the job that opens the first models, or None), and
+    `stopping`, an `asyncio.Event` that is set when the server is asked to stop: streams of events end then.
     """
     jobs = Jobs(
         devices=devices_of(settings.device),
@@ -81,7 +81,7 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.jobs, app.state.settings = jobs, settings
+    app.state.jobs, app.state.settings, app.state.spool = jobs, settings, api.spool
     app.state.stopping, app.state.warming = stopping, None
     for kind in (Refused, QueueFull, Stopping, RequestValidationError, RestoreError, HTTPException):
         app.add_exception_handler(kind, on_error)
@@ -197,7 +197,7 @@ def make_server(settings: ServeSettings, *, page: PageRoutes | None = None) -> G
         timeout_keep_alive=max(1, round(settings.header_seconds)),
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )
-    return GracefulServer(config, stop)
+    return GracefulServer(config, stop, app)
 
 
 def run(
@@ -216,10 +216,11 @@ def run(
         listener: from `listen`; None: it is made here.
 
     Raises:
-        RestoreError: as `listen`.
+        RestoreError: as `listen`; or exit code 2: the folder for uploads cannot be made.
     """
     listener = listener or listen(settings)
     server = make_server(settings, page=page)
+    server.app.state.spool.open()  # where errors are still told in words
     if on_ready is not None:
         on_ready(address_of(settings, listener))  # it listens already: a browser that is quicker waits
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has stopped

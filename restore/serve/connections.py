@@ -143,11 +143,12 @@ class GracefulServer(uvicorn.Server):
     Args:
         config: of uvicorn.
         on_stop: called at the first signal, in the main thread.
+        app: the application.
     """
 
-    def __init__(self, config: uvicorn.Config, on_stop: Any) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Any, app: Any) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_stop, self.app = on_stop, app
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Stop: first the application refuses new work, then uvicorn waits for open requests."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from restore.errors import RestoreError
+from restore.files import folder_error_message
 from restore.serve.jobs import Job
 
 _PREFIX = "restore-serve-"
@@ -45,13 +47,23 @@ class Spool:
         self.root = Path()
 
     def open(self) -> None:
-        """Make the folder, and remove those of servers that were killed."""
-        self._parent.mkdir(parents=True, exist_ok=True)
+        """Make the folder, unless it is there, and remove those of servers that were killed.
+
+        Raises:
+            RestoreError: exit code 2; it cannot be made.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            self._make_root()
+        except OSError as error:
+            hint = "choose another folder with --work"
+            raise RestoreError(folder_error_message(error), where=self._parent, hint=hint) from error
         for old in self._parent.glob(f"{_PREFIX}*"):
             with suppress(OSError):
-                if not _is_locked(old):  # the folders of other users cannot be opened
+                if old != self.root and not _is_locked(old):  # the folders of other users cannot be opened
                     shutil.rmtree(old)
-        self._make_root()
 
     def _make_root(self) -> None:
         self._parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +77,7 @@ class Spool:
         """Remove the folder."""
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
             shutil.rmtree(self.root, ignore_errors=True)
 
     def new_folder(self) -> Path:

@@ -35,6 +35,8 @@ _TICK_SECONDS = 0.1
 _STEP = 0.005
 #: How long a cancelled task may take to end by itself.
 _CANCEL_SECONDS = 5.0
+#: How much sooner than others Linux ends a worker when memory runs out, of at most 1000.
+_OOM_SCORE = 500
 #: How often a worker looks whether its parent lives.
 _ORPHAN_SECONDS = 1.0
 
@@ -158,6 +160,7 @@ def run_tasks(pipe: Connection, device: str, decode_seconds: float, module: str,
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=_end_with, args=(parent,), daemon=True, name="restore-parent").start()
+    _give_way()
     _quiet()
     quiet_pillow()
     limit_thread_spinning()
@@ -192,6 +195,14 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_ORPHAN_SECONDS)
     os._exit(1)
+
+
+def _give_way() -> None:
+    """Let Linux end this process first when memory runs out: the server and other programs live on."""
+    with suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(max(score, _OOM_SCORE)))
 
 
 def _quiet() -> None:

@@ -92,8 +92,15 @@ def test_a_token_is_required_where_one_is_set(tmp_path: Path) -> None:
         server.wait()
 
 
-def test_what_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
     for arguments, words in (
+        (
+            ["--port", "0", "--work", str(tmp_path / "file")],
+            "is a file where a folder is needed; choose",
+        ),
         (["--token", "short"], "--token: must have at least 16 characters"),
         (["--host", "256.256.256.256"], "cannot be listened on"),
     ):

@@ -212,6 +212,15 @@ def test_a_process_that_cannot_be_started_is_told_and_tried_again(monkeypatch: p
         jobs.stop()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/oom_score_adj"), reason="only Linux has such scores")
+def test_a_worker_is_the_first_to_end_when_memory_runs_out(server: Running) -> None:
+    done(server)
+    (worker,) = server.app.state.jobs.live_workers()
+    scores = [int(Path(f"/proc/{process}/oom_score_adj").read_text()) for process in (worker, os.getpid())]
+    assert scores[0] >= 500
+    assert scores[0] > scores[1] or scores[1] >= 500
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals for real-time use")
 def test_a_worker_that_a_signal_without_a_name_ends_says_so() -> None:
     worker = Worker("models", "cpu", tasks="tests.serve.odd_tasks")

@@ -63,13 +63,21 @@ def restored(name: str) -> str:
 
 
 def default_work(folder: Path) -> Path:
-    """The work folder of a folder, in the user's data directory."""
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    """The work folder of a folder, in the user's data directory.
+
+    Raises:
+        RestoreError: exit code 2; the user has no home, as some in containers.
+    """
+    try:
+        if os.name == "nt":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library/Application Support"
+        else:
+            base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    except RuntimeError as error:
+        hint = "choose a work folder with --work"
+        raise RestoreError("this user has no home folder for the work in progress", hint=hint) from error
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return base / "restore" / "work" / digest
 
@@ -91,7 +99,10 @@ class Workspace:
         if is_inside(work, self.folder) and not _is_hidden(work, self.folder):
             raise RestoreError("lies in the folder that is opened", where=work, hint="choose another one with --work")
         is_new = not work.exists()
-        make_folder(work)
+        try:
+            make_folder(work)
+        except RestoreError as error:
+            raise RestoreError(error.what, where=work, hint="choose another one with --work") from error
         if is_new:  # it will hold copies of the photographs, which need not be for everybody
             work.chmod(0o700)
         for name in _FOLDERS:

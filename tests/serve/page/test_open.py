@@ -117,6 +117,20 @@ def test_what_cannot_be_opened_is_told_in_words(
     assert done.exception.exit_code == 2
 
 
+def test_a_user_without_a_home_is_told_to_choose_a_work_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    result = CliRunner().invoke(app, ["open", str(folder), "--no-browser"])
+    assert isinstance(result.exception, RestoreError)
+    assert (result.exception.what, result.exception.hint) == (
+        "this user has no home folder for the work in progress", "choose a work folder with --work",
+    )  # fmt: skip
+
+
 def test_a_missing_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = CliRunner().invoke(app, ["open", str(folder)])
