@@ -15,13 +15,15 @@ import torch
 from restore import __version__
 from restore.checkpoints import shipped_weights
 from restore.devices import cpu_has_fast_bf16, pick_device, pick_precision
+from restore.engines.cache import cache_folder, stored_bytes
+from restore.engines.choice import OTHERS, candidates, how_to_install, is_installed
 from restore.metrics.lpips import lpips_status
 
 #: Packages whose versions are reported. torch is first because it decides most results.
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "opencv-python-headless", "pillow",
     "pyvips", "pyvips-binary", "lpips", "safetensors", "lightning-fabric", "matplotlib", "typer",
-    "spandrel", "spandrel_extra_arches",
+    "spandrel", "spandrel_extra_arches", "openvino", "onnxruntime", "onnx", "onnxscript",
 )  # fmt: skip
 
 _GIT_TIMEOUT_SECONDS = 10  # `git status` takes long in a huge tree on a slow disk
@@ -40,13 +42,21 @@ def examine() -> list[tuple[str, str]]:
         ("threads", str(torch.get_num_threads())),
         ("CUDA", f"{torch.version.cuda}: {', '.join(_gpus())}" if torch.cuda.is_available() else "no"),
         ("MPS", "yes" if torch.backends.mps.is_available() else "no"),
-        ("default", f"{device}, {pick_precision('auto', device)}"),
+        ("default", f"{device}, {pick_precision('auto', device)}, {default_engine()}"),
+        *((f"engine {name}", "installed" if is_installed(name) else how_to_install(name)) for name in OTHERS),
+        ("compiled networks", f"{stored_bytes() / 1e6:.1f} MB in {cache_folder()}"),
     ]
     rows += [(f"weights {name}", f"{path.stat().st_size / 1e6:.1f} MB") for name, path in shipped_weights().items()]
     rows += [
         (f"LPIPS {b.net}", f"{'available' if b.in_cache else 'not downloaded'} ({b.cache})") for b in lpips_status()
     ]
     return rows
+
+
+def default_engine() -> str:
+    """What `auto` tries first on the default device."""
+    device = pick_device("auto")
+    return candidates("auto", pick_precision("auto", device), device)[0]
 
 
 def environment(device: str = "auto", precision: str = "auto") -> dict[str, Any]:

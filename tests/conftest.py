@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -7,6 +8,9 @@ import pytest
 import torch
 
 from restore.signals import STOP_SIGNALS
+
+# What is measured and compared is PyTorch's, on every machine; `tests/engines` chooses others itself.
+os.environ.setdefault("RESTORE_ENGINE", "torch")
 
 # Many small networks on few busy cores: threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)

@@ -24,7 +24,8 @@ from restore.images import read_rgb8, write_png
 #: Modules and packages that determine a restored image, relative to the package. Decoding is not among them, because
 #: the pixels of the input are part of the key.
 RESTORING_CODE = (
-    "benchmark/worker.py", "checkpoints.py", "devices.py", "linear_light.py", "models", "restorers", "tiling.py",
+    "benchmark/worker.py", "checkpoints.py", "devices.py", "engines", "linear_light.py", "models", "restorers",
+    "tiling.py",
 )  # fmt: skip
 
 #: Modules and packages that determine the scores of an image.

@@ -13,7 +13,8 @@ import torch
 
 from restore import __version__
 from restore.benchmark.degradations import BenchDegradation, find_degradations
-from restore.devices import pick_device, pick_precision
+from restore.devices import pick_device
+from restore.engines.choice import settle_precision
 from restore.environment import package_versions
 from restore.errors import RestoreError
 from restore.files import check_not_within, check_writable
@@ -39,6 +40,8 @@ MARKER = ".made-by-restore-bench"
 PUBLISHED_SETS = {"cbsd68": 68}
 """Test sets with published figures in `published.tsv`, and their numbers of images."""
 
+#: Packages of engines that are called otherwise.
+_ENGINE_PACKAGES = {"onnx": "onnxruntime"}
 # Libraries that determine the results of methods without weights. Either of the two OpenCV packages may be installed.
 _LIBRARIES = ("scikit-image", "opencv-python", "opencv-python-headless", "numpy", "scipy")
 
@@ -55,6 +58,7 @@ class BenchModel:
         sha256: hash of its weights; None for methods without weights.
         purpose: one line.
         device, precision: where and in which precision it runs.
+        engine: what runs its network; None for methods without weights.
         parameters: number of parameters; None for methods without weights.
         macs: multiply-accumulate operations for an image of `MACS_AT_PX` squared; None likewise.
         tile_px: tile side; 0: whole images.
@@ -68,6 +72,7 @@ class BenchModel:
     purpose: str
     device: str
     precision: str
+    engine: str | None
     parameters: int | None
     macs: int | None
     tile_px: int
@@ -84,7 +89,10 @@ class BenchModel:
         """Settings that determine its results, in addition to its identity and its input."""
         device = torch.device(self.device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return {"device": name, "precision": self.precision, "tile_px": self.tile_px}
+        engine = self.engine
+        if engine is not None and (version := package_versions().get(_ENGINE_PACKAGES.get(engine, engine))) is not None:
+            engine += f" {version}"
+        return {"device": name, "precision": self.precision, "engine": engine, "tile_px": self.tile_px}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for the report."""
@@ -175,6 +183,7 @@ def plan_bench(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
     tile_px: int = 0,
     convention: str = "skimage",
     lpips_net: str = "alex",
@@ -191,7 +200,7 @@ def plan_bench(
             the degradations.
         limit: use only the first images by name; None: all.
         seed: of the degradations.
-        device, precision: as for `open_restorer`.
+        device, precision, engine: as for `open_restorer`.
         tile_px: maximum tile side; 0: whole images.
         convention: of PSNR and SSIM.
         lpips_net, lpips_weights: as for `open_lpips`. LPIPS is left out if the backbone's default weights are
@@ -204,7 +213,7 @@ def plan_bench(
     found = tuple(find_degradations(list(degradations), seed))
     pixel_convention = find_convention(convention)
     place = pick_device(device)
-    pick_precision(precision, place)
+    settle_precision(engine, precision, place)
     left_out: list[Path] = []
     images = find_images(clean_dir, on_left_out=left_out.append)
     if not images:
@@ -213,7 +222,9 @@ def plan_bench(
     figures = _published(published, found, clean_dir, len(images), limit, pixel_convention)
     _check_out(clean_dir, out)
     lpips, why_no_lpips = open_lpips_if_available(lpips_net, lpips_weights, str(place))
-    opened = open_models(list(models) or default_models(found), device=device, precision=precision, tile_px=tile_px)
+    opened = open_models(
+        list(models) or default_models(found), device=device, precision=precision, engine=engine, tile_px=tile_px
+    )
     cells, skipped = [], []
     for degradation in found:
         for model in opened:
@@ -226,7 +237,7 @@ def plan_bench(
         raise RestoreError(f"nothing is left to run: {'; '.join(cell.format() for cell in skipped)}")
     settings = {
         "clean_dir": str(clean_dir), "limit": limit, "seed": seed, "device": str(place), "precision": precision,
-        "tile_px": tile_px, "published": published,
+        "engine": engine, "tile_px": tile_px, "published": published,
     }  # fmt: skip
     return BenchPlan(
         clean_dir, out, tuple(images[:limit]), found, tuple(cells), tuple(skipped) if models else (), pixel_convention,
@@ -241,13 +252,13 @@ def default_models(degradations: Sequence[BenchDegradation]) -> list[str]:
     return [*fillers, *cleaners]
 
 
-def open_models(models: Sequence[str], *, device: str, precision: str, tile_px: int) -> list[BenchModel]:
+def open_models(models: Sequence[str], *, device: str, precision: str, engine: str, tile_px: int) -> list[BenchModel]:
     """Open every model once to read its properties.
 
     Args:
         models: `MODEL` or `LABEL=MODEL`, where a model is a name, a weights file or a run folder. Repeated models are
             opened once. Without a label, models are called by their name, or by the name of the file or run.
-        device, precision: as for `open_restorer`.
+        device, precision, engine: as for `open_restorer`.
         tile_px: maximum tile side; 0: whole images.
 
     Raises:
@@ -261,7 +272,7 @@ def open_models(models: Sequence[str], *, device: str, precision: str, tile_px: 
         label, source = spec.label if counts[spec.label] == 1 or spec.name != spec.source else spec.source, spec.source
         if label in opened:
             raise RestoreError(f"two models are called {label!r}", where=source, hint="label them: --model NAME=PATH")
-        restorer = open_restorer(source, device=device, precision=precision)
+        restorer = open_restorer(source, device=device, precision=precision, engine=engine)
         network = restorer.network
         opened[label] = BenchModel(
             label=label,
@@ -272,6 +283,7 @@ def open_models(models: Sequence[str], *, device: str, precision: str, tile_px: 
             purpose=restorer.purpose,
             device=str(restorer.device),
             precision=restorer.precision,
+            engine=restorer.engine,
             parameters=None if network is None else sum(p.numel() for p in network.parameters()),
             macs=None if network is None else _macs(restorer),
             tile_px=tile_px if restorer.requirements.tileable else 0,
@@ -286,6 +298,7 @@ def _method_identity(name: str) -> str:
 
 
 def _macs(restorer: Restorer) -> int | None:
+    restorer = restorer.in_precision(restorer.precision)  # run by PyTorch, whose operations can be counted
     image = torch.full((1, 3, MACS_AT_PX, MACS_AT_PX), 0.5)
     mask = None
     if restorer.requirements.needs_mask:

@@ -163,7 +163,9 @@ def table_notes(results: BenchResults, lines: Sequence[TableLine]) -> list[str]:
     ]
     notes += [f"{degradation.label}: {degradation.description}." for degradation in plan.degradations]
     machines = list(dict.fromkeys(machine for line in lines for machine in line.machines))
-    used = list(dict.fromkeys(f"{m.device}, {m.precision}" for m in plan.models() if m.parameters is not None))
+    used = list(
+        dict.fromkeys(f"{m.device}, {m.precision}, {m.engine}" for m in plan.models() if m.parameters is not None)
+    )
     notes.append(
         "Images are processed one after the other; seconds are of the run that restored the image, on: "
         + (" | ".join(machines) or results.machine)

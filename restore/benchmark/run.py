@@ -209,7 +209,15 @@ def _worker_process(model: BenchModel) -> Iterator[Callable[[], Worker]]:
 
     def worker() -> Worker:
         if not workers or not workers[-1].alive:
-            workers.append(Worker(model.source, device=model.device, precision=model.precision, tile_px=model.tile_px))
+            workers.append(
+                Worker(
+                    model.source,
+                    device=model.device,
+                    precision=model.precision,
+                    engine=model.engine,
+                    tile_px=model.tile_px,
+                )
+            )
         return workers[-1]
 
     try:

@@ -56,10 +56,11 @@ class Worker:
     Args:
         model: name or path of the model.
         device, precision: as for `open_restorer`.
+        engine: what runs its network; None: it has none.
         tile_px: maximum tile side; 0: whole images.
     """
 
-    def __init__(self, model: str, *, device: str, precision: str, tile_px: int) -> None:
+    def __init__(self, model: str, *, device: str, precision: str, engine: str | None, tile_px: int) -> None:
         self._model = model
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -69,7 +70,9 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
-        self._ask({"model": model, "device": device, "precision": precision, "tile_px": tile_px})
+        self._ask(
+            {"model": model, "device": device, "precision": precision, "engine": engine or "auto", "tile_px": tile_px}
+        )
 
     def run(self, image: Tensor, mask: Tensor | None) -> WorkerResult:
         """Restore an image.
@@ -145,7 +148,9 @@ def _answer_requests(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
     settings = json.loads(stdin.readline())
     try:
-        restorer = open_restorer(settings["model"], device=settings["device"], precision=settings["precision"])
+        restorer = open_restorer(
+            settings["model"], device=settings["device"], precision=settings["precision"], engine=settings["engine"]
+        )
     except RestoreError as error:
         return reply({"error": str(error)})
     reply({"ready": True})

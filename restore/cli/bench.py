@@ -12,6 +12,7 @@ from restore.cli.options import (
     Command,
     Convention,
     Device,
+    Engine,
     LpipsNet,
     LpipsWeights,
     Precision,
@@ -73,6 +74,7 @@ def bench(
     ] = 0,
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Degrade clean images, run every model on every degradation, and compare scores, speed and memory."""
     from restore.benchmark.plan import plan_bench
@@ -80,7 +82,8 @@ def bench(
     plan = plan_bench(
         clean_dir, out,
         degradations=damage or [], models=model or [], limit=limit, seed=seed, device=device, precision=precision,
-        tile_px=tile, convention=convention, lpips_net=lpips_net, lpips_weights=lpips_weights, published=published,
+        engine=engine, tile_px=tile, convention=convention, lpips_net=lpips_net, lpips_weights=lpips_weights,
+        published=published,
     )  # fmt: skip
 
     from restore.benchmark.plot import write_plot

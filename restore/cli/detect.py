@@ -61,7 +61,9 @@ def detect(
         from restore.restorers.detector import open_detector
 
         limit_threads()
-        detector = open_detector(model, device=options.device, precision=options.precision)
+        detector = open_detector(
+            model, device=options.device, precision=options.precision, engine=options.engine, on_event=echo
+        )
     with Progress("detecting", len(plan.jobs)) as bar:
         summary = run_detect(plan, detector, options, progress=bar.finished, link=link)
     # A filter in a pipe prints nothing if nothing is wrong.

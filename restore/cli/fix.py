@@ -103,8 +103,16 @@ def fix(
 
     plan = link.plan or plan_fix(inputs or [], output, options)
     if dry_run:
-        for line in [json.dumps(plan.to_dict(), indent=1)] if as_json else plan.format():
+        from restore.fix.run import planned_engine
+
+        engine, precision = (planned_engine(model, options) if plan.has_work else None) or (None, None)
+        if as_json:
+            typer.echo(json.dumps({**plan.to_dict(), "engine": engine, "precision": precision}, indent=1))
+            return
+        for line in plan.format():
             typer.echo(line)
+        if engine is not None:
+            echo(f"networks run by {engine} in {precision}")
         return
     link.keep(plan)
 
@@ -113,7 +121,7 @@ def fix(
         from restore.fix.run import open_models, run_fix
 
         limit_threads()
-        models = open_models(model, options) if plan.has_work else []
+        models = open_models(model, options, on_event=echo) if plan.has_work else []
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,

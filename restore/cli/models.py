@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.console import print_table
+from restore.cli.console import echo, print_table
 from restore.cli.options import app, model_names
 
 
@@ -49,8 +49,24 @@ def models(
 
 
 @app.command()
-def doctor() -> None:
-    """Print versions, devices, processor features, weights and LPIPS backbones, for bug reports."""
+def doctor(
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure how fast each engine runs a network here (about a minute).")
+    ] = False,
+) -> None:
+    """Print versions, devices, engines, processor features, weights and LPIPS backbones, for bug reports."""
+    if bench:
+        from restore.benchmark.engines import advice, measure_engines
+        from restore.devices import limit_threads
+
+        limit_threads()
+        speeds = measure_engines(on_event=echo)
+        rows = [(s.engine, s.precision, f"{s.seconds_per_megapixel:.2f}", s.compared_with(speeds)) for s in speeds]
+        print_table(("engine", "precision", "s/megapixel", "speed"), rows)
+        for line in advice(speeds):
+            typer.echo(line)
+        return
+
     from restore.environment import examine
 
     print_table(("what", "found"), examine())

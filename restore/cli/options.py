@@ -65,6 +65,14 @@ Precision = Annotated[
         help="auto (half precision where the hardware is fast at it), fp32, bf16 or fp16.", rich_help_panel="Speed"
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs networks on a CPU: auto (the fastest that is installed and gives the same), torch, openvino or "
+        "onnx.",
+        rich_help_panel="Speed",
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(

@@ -1,1 +1,1 @@
-"""The engines that run networks, and the graphs that they run."""
+"""Engines: what runs a network on a device. PyTorch runs all of them; on a CPU, others are faster."""

@@ -101,6 +101,7 @@ def run_detect(
             "dilate": detector.margin_px,
             "device": str(detector.device),
             "precision": detector.precision,
+            "engine": getattr(detector, "engine", None),
         },
     )
     reading = options.to_fix(suffix="")

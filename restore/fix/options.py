@@ -123,6 +123,14 @@ class BatchOptions:
         Literal["auto", "fp32", "bf16", "fp16"],
         Option("Precision of the networks. auto: half precision where the hardware is fast at it.", "Speed"),
     ] = "auto"
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnx"],
+        Option(
+            "What runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest that is installed "
+            "and gives the same.",
+            "Speed",
+        ),
+    ] = "auto"
     max_pixels: Annotated[
         int, Option("Refuse images with more pixels (width × height) before decoding.", "Safety", 1, metavar="N")
     ] = MAX_PIXELS

@@ -39,6 +39,7 @@ _SETTINGS = (
     "match_grain",
     "seed",
     "precision",
+    "engine",
 )  # those that a reader of the image wants to know
 
 

@@ -148,7 +148,9 @@ class Summary:
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{self.not_started} not started"] if self.not_started else []
         place = f"; written to {printable(self.output)}" if self.done and self.output else ""
-        lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s{place}")
+        engine = self.settings.get("engine") if self.done > self.copied else None
+        by = f" ({engine}, {self.settings.get('precision')})" if engine else ""
+        lines.append(f"{', '.join(parts)}; {self.seconds:.1f} s{by}{place}")
         lines += damage_lines(self)
         if self.stopped or self.interrupted:
             why = f"stopped: {self.stopped}" if self.stopped else "interrupted"

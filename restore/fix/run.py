@@ -57,29 +57,33 @@ def fix_folder(
     return run_fix(plan, open_models(model, options) if plan.has_work else [], options, progress=progress)
 
 
-def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
+def open_models(
+    model: ModelLike | None, options: FixOptions, *, on_event: Callable[[str], None] = lambda line: None
+) -> list[Models]:
     """Open the models of a repair, once for each device.
 
     Args:
         model: as for `fix_folder`. `Models` are taken as they are; what is missing beside a `Restorer` is opened on its
             device.
-        options: `clean_up`, `masks` and `detector` say which models take part; `device` and `precision` where and how.
+        options: `clean_up`, `masks` and `detector` say which models take part; `device`, `precision` and `engine` where
+            and how.
+        on_event: called with a line when a network is prepared for an engine, and if the fastest engine cannot run it.
 
     Raises:
-        RestoreError: exit code 2; no such model or device, or a file that cannot be read.
+        RestoreError: exit code 2; no such model, device or engine, or a file that cannot be read.
     """
     from restore.restorers.registry import open_restorer, open_restorers
 
-    device, precision = options.device, options.precision
+    how: dict[str, Any] = {"precision": options.precision, "engine": options.engine, "on_event": on_event}
     opened: Sequence[Any]
     cleaners: Sequence[Restorer] = ()
     if model is None or isinstance(model, str | os.PathLike):
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
-        opened = open_restorers(name, device=device, precision=precision)
+        opened = open_restorers(name, device=options.device, **how)
         for restorer in opened:
             _as_original_pix2pix(restorer, options)
         if options.cleans_up:
-            cleaners = open_restorers("photo", device=device, precision=precision)
+            cleaners = open_restorers("photo", device=options.device, **how)
     else:
         for option, asked, method in _pix2pix_options(options):
             if asked:
@@ -99,12 +103,11 @@ def open_models(model: ModelLike | None, options: FixOptions) -> list[Models]:
         if isinstance(one, Restorer):
             cleaner = detector = None
             if options.cleans_up:
-                same = {"device": str(one.device), "precision": precision}
-                cleaner = cleaners[number] if cleaners else open_restorer("photo", **same)
+                cleaner = cleaners[number] if cleaners else open_restorer("photo", device=str(one.device), **how)
             if options.masks == "auto":
                 from restore.restorers.detector import open_detector
 
-                detector = open_detector(os.fspath(options.detector), device=str(one.device), precision=precision)
+                detector = open_detector(os.fspath(options.detector), device=str(one.device), **how)
             one = Models(one, cleaner, detector)
         models.append(one)
     return models
@@ -322,7 +325,45 @@ def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str
         "clean_up": None if cleaner is None else cleaner.name,
         "device": ",".join(str(one.device) for one in restorers),
         "precision": restorers[0].precision,
+        "engine": engines_of(models[0]),
     }
+
+
+def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | None:
+    """The engine and the precision that networks of a run are to have, without opening one; None if none takes part.
+
+    The engine is the one that is tried first.
+
+    Args:
+        model: as the command line takes it.
+        options: of the run.
+
+    Raises:
+        RestoreError: exit code 2; no such device, or an engine or precision that it does not have.
+    """
+    from restore.devices import pick_devices
+    from restore.engines.choice import candidates, settle_precision
+    from restore.restorers.registry import CLASSICAL_NAMES, TORCH_SUFFIXES, parse_model
+
+    device = pick_devices(options.device)[0]
+    precision = settle_precision(options.engine, options.precision, device)
+    engine = candidates(options.engine, precision, device)[0]
+    source = "" if model is None else parse_model(model).source
+    if source in CLASSICAL_NAMES and not options.cleans_up and options.masks != "auto":
+        return None
+    return ("torch" if source.endswith(TORCH_SUFFIXES) else engine), precision
+
+
+def engines_of(models: Models) -> str | None:
+    """What runs the networks: one engine, or if they differ, the engine of each; None without a network."""
+    networks = {
+        one.name: engine
+        for one in (models.detector, models.restorer, models.clean_up)
+        if (engine := getattr(one, "engine", None)) is not None and one is not None
+    }
+    if len(set(networks.values())) < 2:
+        return next(iter(networks.values()), None)
+    return ", ".join(f"{engine} for {name}" for name, engine in networks.items())
 
 
 def _carry_out(

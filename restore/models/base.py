@@ -22,6 +22,7 @@ class RestorationNetwork(nn.Module):
         sees_mask: the mask is an input channel (otherwise the network only has its holes filled).
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
+        can_change: of the class; how it computes can be changed after it is opened, so no engine may compile it.
         coarsest_px: a detector also searches an image at half its size if the smaller side is then at least this.
         joins_levels: it detects on the levels of an image pyramid, and takes the logits of the level above in place of
             a mask (see `PyramidUNet`).
@@ -33,6 +34,7 @@ class RestorationNetwork(nn.Module):
     takes_mask: bool = False
     tileable: bool = True
     can_detect: ClassVar[bool] = False
+    can_change: ClassVar[bool] = False
     joins_levels: ClassVar[bool] = False
     coarsest_px: int = 192
 

@@ -43,6 +43,8 @@ class Pix2Pix(RestorationNetwork):
     tileable = False
     # `takes_mask` stays False even with four channels: the reference trains none with masks.
 
+    can_change = True
+
     def __init__(
         self,
         num_downs: int = 8,

@@ -68,6 +68,7 @@ class Restorer(ABC):
         requirements: what it requires of its input.
         device: where it computes; inputs may be on another device.
         precision: `fp32`, `bf16` or `fp16`.
+        engine: `torch`, `openvino` or `onnx`; None for methods without a network.
         sha256: of its weights' file, in hex; None for methods without weights.
         bytes_per_pixel: approximate peak memory per input pixel, which determines the size of tiles.
         max_batch_pixels: images of one size, of less than half this many pixels each, are repaired together. The batch
@@ -80,6 +81,7 @@ class Restorer(ABC):
     requirements: ModelRequirements
     device: torch.device = torch.device("cpu")
     precision: str = "fp32"
+    engine: str | None = None
     sha256: str | None = None
     bytes_per_pixel: int = 4096
     max_batch_pixels: int = 0

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from restore import progress
 from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
-from restore.devices import pick_device, pick_precision
+from restore.devices import pick_device
+from restore.engines.check import Network
+from restore.engines.choice import open_runner, settle_precision
+from restore.engines.runner import Runner, TorchRunner
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
 from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
-from restore.restorers.network import NetworkRunner, requirements_of, sha256_of
+from restore.restorers.network import requirements_of, sha256_of
 from restore.restorers.registry import parse_model
 from restore.tiling import auto_tile, run_tiled
 
@@ -50,10 +53,12 @@ class Detector:
         requirements: what it requires of its input.
         purpose: one line.
         device: where it runs.
-        precision: `fp32`, `bf16` or `fp16`, by autocast.
+        precision: `fp32`, `bf16` or `fp16`.
         sha256: of the weights' file.
+        runner: runs it on the device in this precision; None: PyTorch does.
 
     Attributes:
+        engine: `torch`, `openvino` or `onnx`.
         threshold: pixels of at least this probability are damage.
         margin_px: how far around them the mask reaches.
     """
@@ -71,11 +76,13 @@ class Detector:
         device: torch.device,
         precision: str,
         sha256: str | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.threshold, self.margin_px = settings.threshold, settings.margin_px
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
-        self._run = NetworkRunner(model, device, precision)
+        self._run = TorchRunner(model, device, precision) if runner is None else runner
+        self.engine = self._run.engine
         # A network from elsewhere need not be a `RestorationNetwork`.
         self._joins_levels = getattr(model, "joins_levels", RestorationNetwork.joins_levels)
         self._coarsest_px = getattr(model, "coarsest_px", RestorationNetwork.coarsest_px)
@@ -193,23 +200,31 @@ class Detector:
         logits = self._run(padded, padded_above)
         if self.precision != "fp32" and not bool(torch.isfinite(logits).all()):
             on_event(f"{self.precision} output contains NaN; repeated that part in fp32")
-            logits = NetworkRunner(self.network, self.device, "fp32")(padded, padded_above)
+            logits = TorchRunner(self.network, self.device, "fp32")(padded, padded_above)
         return logits[..., :height, :width]
 
 
-def open_detector(name_or_path: str = "detector", *, device: str = "auto", precision: str = "auto") -> Detector:
+def open_detector(
+    name_or_path: str = "detector",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    on_event: Callable[[str], None] = lambda line: None,
+) -> Detector:
     """Open a detector: a shipped one, or weights that were trained with `task: detection`.
 
     Args:
         name_or_path: a name of `restore models`, the path of a `.safetensors`, a run's folder, or `NAME=PATH`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        engine, on_event: as for `restore.restorers.registry.open_restorer`.
 
     Raises:
-        RestoreError: no such model, device or precision; the file cannot be read, or holds no detector.
+        RestoreError: no such model, device, precision or engine; the file cannot be read, or holds no detector.
     """
     place = pick_device(device)
-    precision = pick_precision(precision, place)
+    precision = settle_precision(engine, precision, place)
     spec = parse_model(name_or_path)
     path = find_weights(spec.source)
     if read_description(path).finds is None:
@@ -219,6 +234,8 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
         )
     model, description = load_generator(path)
     assert description.finds is not None
+    sha256 = sha256_of(path)
+    network = Network(spec.name, model, description.channels or 3, True, sha256)
     return Detector(
         description.finds,
         spec.name,
@@ -227,7 +244,8 @@ def open_detector(name_or_path: str = "detector", *, device: str = "auto", preci
         description.purpose,
         place,
         precision,
-        sha256_of(path),
+        sha256,
+        open_runner(network, place, precision, engine, on_event),
     )
 
 

@@ -98,6 +98,7 @@ class HybridInpainter(Restorer):
         self.filler, self.seed = filler, seed
         self.name, self.purpose, self.sha256 = filler.name, filler.purpose, filler.sha256
         self.requirements, self.device, self.precision = filler.requirements, filler.device, filler.precision
+        self.engine = filler.engine
         self.bytes_per_pixel, self.max_batch_pixels = filler.bytes_per_pixel, filler.max_batch_pixels
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -97,10 +97,10 @@ def model_card(name_or_path: str) -> ModelCard:
     path = find_weights(spec.source)
     description = read_description(path) if path.suffix == ".safetensors" and is_described(path) else None
     if description is not None and description.finds is not None:
-        model: Any = open_detector(spec.source, device="cpu", precision="fp32")
+        model: Any = open_detector(spec.source, device="cpu", precision="fp32", engine="torch")
         kind = "detector"
     else:
-        model = open_restorer(spec.source, device="cpu", precision="fp32")
+        model = open_restorer(spec.source, device="cpu", precision="fp32", engine="torch")
         kind = "inpainter" if model.requirements.needs_mask else "restorer"
     network: nn.Module = model.network
     if description is None:

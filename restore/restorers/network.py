@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoints import Description
-from restore.devices import AUTOCAST_DTYPE
+from restore.engines.runner import Runner, TorchRunner
 from restore.errors import RestoreError
 from restore.images.conditions import Condition
 from restore.linear_light import from_linear, to_linear
@@ -22,39 +22,6 @@ from restore.restorers.base import ModelRequirements, Restorer
 GPU_BATCH_PX = 1 << 18
 
 
-class NetworkRunner:
-    """A network on a device, run in one precision; images may come from another device and return to it.
-
-    Args:
-        model: takes (image, mask, filled=True); it is put into eval mode and moved to the device.
-        device: where it runs.
-        precision: `fp32`, `bf16` or `fp16`, by autocast.
-    """
-
-    def __init__(self, model: nn.Module, device: torch.device, precision: str) -> None:
-        self.device, self.precision = device, precision
-        # Half precision is fastest in channels_last; fp32 on a CPU is slower in it.
-        half_or_gpu = precision != "fp32" or device.type != "cpu"
-        self._format = torch.channels_last if half_or_gpu else torch.contiguous_format
-        self.model = model.eval().requires_grad_(False).to(device).to(memory_format=self._format)
-
-    def __call__(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """The network's output for images whose holes are filled (`RestorationNetwork.fill`).
-
-        Args:
-            image: float32, B×C×H×W, with the channels and of a size that the network takes.
-            mask: float32, B×1×H×W or None.
-
-        Returns:
-            float32, B×C×H×W, on the device of `image`, not clamped.
-        """
-        on_device = image.to(self.device).contiguous(memory_format=self._format)
-        mask_on_device = None if mask is None else mask.to(self.device)
-        with torch.autocast(self.device.type, AUTOCAST_DTYPE[self.precision], enabled=self.precision != "fp32"):
-            out: Tensor = self.model(on_device, mask_on_device, filled=True)
-            return out.float().to(image.device)
-
-
 class NetworkRestorer(Restorer):
     """A generator and how it is run.
 
@@ -64,8 +31,9 @@ class NetworkRestorer(Restorer):
         requirements: what it requires of its input.
         purpose: one line.
         device: where it runs; images may come from elsewhere and return there.
-        precision: `fp32`, `bf16` or `fp16`, by autocast.
+        precision: `fp32`, `bf16` or `fp16`.
         sha256: of the weights' file.
+        runner: runs it on the device in this precision; None: PyTorch does.
     """
 
     def __init__(
@@ -77,12 +45,14 @@ class NetworkRestorer(Restorer):
         device: torch.device,
         precision: str,
         sha256: str | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision = device, precision
         self.max_batch_pixels = GPU_BATCH_PX if device.type == "cuda" else 0
         self.model = model
-        self._run = NetworkRunner(model, device, precision)
+        self._run = TorchRunner(model, device, precision) if runner is None else runner
+        self.engine = self._run.engine
 
     def prepare(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Fill holes as the network saw them filled in training; see `Restorer.prepare`.
@@ -124,7 +94,7 @@ class NetworkRestorer(Restorer):
         return self.model
 
     def in_precision(self, precision: str) -> NetworkRestorer:
-        """The same network run in another precision (it is shared, not copied)."""
+        """The same network run in another precision (it is shared, not copied), by PyTorch."""
         return NetworkRestorer(
             self.name, self.model, self.requirements, self.purpose, self.device, precision, self.sha256
         )

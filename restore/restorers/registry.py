@@ -20,7 +20,9 @@ from restore.checkpoints import (
     read_torch_state,
     shipped_weights,
 )
-from restore.devices import pick_device, pick_devices, pick_precision
+from restore.devices import pick_device, pick_devices
+from restore.engines.check import Network
+from restore.engines.choice import OnEvent, only_torch, open_runner, settle_precision
 from restore.errors import RestoreError, did_you_mean
 from restore.restorers.base import ModelRequirements, Restorer
 
@@ -84,7 +86,14 @@ def parse_model(text: str) -> ModelSpec:
     return ModelSpec(text if run is None else run.resolve().name, text)
 
 
-def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> Restorer:
+def open_restorer(
+    name_or_path: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    on_event: OnEvent = lambda line: None,
+) -> Restorer:
     """Open a restorer of any kind: a shipped model, a classical method, or a weights file.
 
     Args:
@@ -93,12 +102,16 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
             training run; or `NAME=PATH`, which sets the restorer's name.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        engine: what runs the network on a CPU: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed
+            and gives what PyTorch gives. Networks of other projects, and all on GPUs, are run by PyTorch.
+        on_event: called with a line when a network is prepared for an engine, which happens once, and if the fastest
+            engine cannot run it.
 
     Raises:
-        RestoreError: no such model, device or precision; the file cannot be read, or holds a detector.
+        RestoreError: no such model, device, precision or engine; the file cannot be read, or holds a detector.
     """
     place = pick_device(device)
-    precision = pick_precision(precision, place)
+    precision = settle_precision(engine, precision, place)
     spec = parse_model(name_or_path)
     if spec.source in CLASSICAL_NAMES:
         from restore.restorers.classical import CLASSICAL
@@ -109,28 +122,38 @@ def open_restorer(name_or_path: str, *, device: str = "auto", precision: str = "
     if not is_path(spec.source) and spec.source not in shipped_weights():
         known = [info.name for info in list_restorers() if not info.finds]
         raise _no_such_model(spec.source, known, "; the path of a file or folder contains a slash")
-    return _open_file(spec.name, find_weights(spec.source), place, precision)
+    return _open_file(spec.name, find_weights(spec.source), place, precision, engine, on_event)
 
 
-def open_restorers(name_or_path: str, *, device: str = "auto", precision: str = "auto") -> list[Restorer]:
+def open_restorers(
+    name_or_path: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    on_event: OnEvent = lambda line: None,
+) -> list[Restorer]:
     """`open_restorer` once for every device, for images that they share.
 
     Args:
-        name_or_path, precision: as for `open_restorer`.
+        name_or_path, precision, engine, on_event: as for `open_restorer`.
         device: likewise, or several: `cuda:0,cuda:1`, `cuda:all` (see `pick_devices`).
 
     Raises:
         RestoreError: as `open_restorer` and `pick_devices`; `auto` picks different precisions for the devices.
     """
     places = pick_devices(device)
-    precisions = {pick_precision(precision, place) for place in places}
+    precisions = {settle_precision(engine, precision, place) for place in places}
     if len(precisions) > 1:
         raise RestoreError(
             f"these devices are fastest in different precisions ({', '.join(sorted(precisions))})",
             where=f"device {device}",
             hint="choose one with --precision",
         )
-    return [open_restorer(name_or_path, device=str(place), precision=precision) for place in places]
+    return [
+        open_restorer(name_or_path, device=str(place), precision=precision, engine=engine, on_event=on_event)
+        for place in places
+    ]
 
 
 def list_restorers() -> list[ModelInfo]:
@@ -151,7 +174,7 @@ def _no_such_model(name: str, known: list[str], hint: str = "") -> RestoreError:
     return RestoreError(f"no model is called {name!r}", hint=did_you_mean(name, known) + hint)
 
 
-def _open_file(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
+def _open_file(name: str, path: Path, device: torch.device, precision: str, engine: str, on_event: OnEvent) -> Restorer:
     """Open weights by their content: this package's description, pix2pix's parameter names, or else by spandrel."""
     from restore.restorers.network import sha256_of
 
@@ -164,20 +187,24 @@ def _open_file(name: str, path: Path, device: torch.device, precision: str) -> R
         )
     if suffix == ".safetensors":
         if is_described(path):
-            return _open_described(name, path, device, precision)
+            return _open_described(name, path, device, precision, engine, on_event)
         state: dict[Any, Any] = read_tensors(path)
     else:
         from restore.models.pix2pix import looks_like_pix2pix
 
         state = read_torch_file(path)
         if looks_like_pix2pix(state):
+            only_torch(engine, name)
             return _open_pix2pix(name, path, device, precision)
     from restore.restorers.spandrel import open_foreign
 
+    only_torch(engine, name)
     return open_foreign(name, path, state, device, precision, sha256_of(path))
 
 
-def _open_described(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
+def _open_described(
+    name: str, path: Path, device: torch.device, precision: str, engine: str, on_event: OnEvent
+) -> Restorer:
     """A network of this package; one that takes a mask, and no condition images, synthesizes texture in deep holes."""
     from restore.restorers.network import NetworkRestorer, requirements_of, sha256_of
 
@@ -187,8 +214,12 @@ def _open_described(name: str, path: Path, device: torch.device, precision: str)
             f"{name} is a detector, not a restorer",
             hint="`restore detect` writes its masks, and `restore fix --masks` repairs by them",
         )
+    sha256 = sha256_of(path)
+    runner = open_runner(
+        Network(name, model, description.channels or 3, False, sha256), device, precision, engine, on_event
+    )
     network = NetworkRestorer(
-        name, model, requirements_of(description, model), description.purpose, device, precision, sha256_of(path)
+        name, model, requirements_of(description, model), description.purpose, device, precision, sha256, runner
     )
     if not description.needs_mask or description.conditions:
         return network

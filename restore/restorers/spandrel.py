@@ -61,6 +61,8 @@ class SpandrelRestorer(Restorer):
         sha256: of the weights' file.
     """
 
+    engine = "torch"
+
     def __init__(
         self,
         name: str,

@@ -120,8 +120,8 @@ def detect(params: Json, report: Report) -> Json:
     plan = plan_detect(params["input"], params["output"], options)
     name = params.get("model") or "detector"
     detector = kept(
-        ("detector", name, options.precision),
-        lambda: open_detector(name, device=options.device, precision=options.precision),
+        ("detector", name, options.precision, options.engine),
+        lambda: open_detector(name, device=options.device, precision=options.precision, engine=options.engine),
     )
     records: list[Record] = []
     with progress.watching(report.steps("detecting")):
@@ -183,7 +183,7 @@ def warm(params: Json, report: Report) -> Json:
         if name == "detector":
             from restore.restorers.detector import open_detector
 
-            kept(("detector", name, "auto"), lambda: open_detector("detector", device=report.device))
+            kept(("detector", name, "auto", "auto"), lambda: open_detector("detector", device=report.device))
         else:
             open_models(name, FixOptions(device=report.device))
     return {"models": names, "device": str(pick_device(report.device)), **list_models({}, report)}
@@ -228,19 +228,18 @@ def open_models(model: str | None, options: FixOptions) -> Models:
     _prepare_torch()
     if options.pix2pix_batch_norm == "instance" or options.pix2pix_dropout is not None:  # they change what they open
         return open_anew(model, options)[0]
-    device, precision = options.device, options.precision
+    how: dict[str, Any] = {"device": options.device, "precision": options.precision, "engine": options.engine}
+    kind = (options.precision, options.engine)
 
     def restorer(name: str) -> Any:
-        return kept((name, precision), lambda: open_restorer(name, device=device, precision=precision))
+        return kept((name, *kind), lambda: open_restorer(name, **how))
 
     name = model or ("photo" if options.masks is None else "inpaint")
     cleaner = restorer("photo") if options.cleans_up else None
     detector = None
     if options.masks == "auto":
         found_by = os.fspath(options.detector)
-        detector = kept(
-            ("detector", found_by, precision), lambda: open_detector(found_by, device=device, precision=precision)
-        )
+        detector = kept(("detector", found_by, *kind), lambda: open_detector(found_by, **how))
     return open_anew(Models(restorer(name), cleaner, detector), options)[0]
 
 

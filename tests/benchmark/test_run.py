@@ -242,7 +242,7 @@ def test_a_model_that_gives_no_numbers_fails_by_name(bench, tmp_path: Path) -> N
 
 
 def test_a_worker_that_dies_is_an_error_with_its_signal() -> None:
-    worker = Worker("tv", device="cpu", precision="fp32", tile_px=0)
+    worker = Worker("tv", device="cpu", precision="fp32", engine=None, tile_px=0)
     image = as_image(photo(60))
     assert worker.run(image, None).pixels.shape == (40, 56, 3)
     worker._process.kill()
@@ -257,7 +257,7 @@ def test_a_worker_that_dies_is_an_error_with_its_signal() -> None:
 
 def test_unclipped_values_reach_the_model() -> None:
     """A denoiser sees more noise than is left of it between black and white."""
-    worker = Worker("tv", device="cpu", precision="fp32", tile_px=0)
+    worker = Worker("tv", device="cpu", precision="fp32", engine=None, tile_px=0)
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.2, (1, 3, 40, 56))).float()
     image = as_image(photo(60)) + noise
     try:

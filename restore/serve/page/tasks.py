@@ -98,7 +98,7 @@ def probability(params: Json, report: Report) -> Json:
 
     report.progress(None, "reading")
     image = _read(params["source"], params["max_pixels"], report)
-    detector = kept(("detector", "detector", "auto"), lambda: open_detector("detector", device=report.device))
+    detector = kept(("detector", "detector", "auto", "auto"), lambda: open_detector("detector", device=report.device))
     tile_px = tiles_of([Models(detector=detector)], "auto")[id(detector)]
     with progress.watching(report.steps("detecting")):
         likely = detector.probability(image.to_srgb(), tile_px=tile_px)
