@@ -148,7 +148,7 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
         from restore.fix.run import open_models, run_fix
 
         limit_threads()
-        models = open_models(model, options)
+        models = open_models(model, options, on_event=echo)
 
     def run(plan: FixPlan, link: SupervisorLink) -> Summary:
         with Progress("repairing", len(plan.jobs)) as bar:
