@@ -117,11 +117,14 @@ def fix(
     link.keep(plan)
 
     with loading():
-        from restore.devices import limit_threads
         from restore.fix.run import open_models, run_fix
 
-        limit_threads()
-        models = open_models(model, options, on_event=echo) if plan.has_work else []
+        models = []
+        if plan.has_work:
+            from restore.devices import limit_threads
+
+            limit_threads()
+            models = open_models(model, options, on_event=echo)
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,

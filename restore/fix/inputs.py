@@ -297,15 +297,16 @@ def _add_folder(listing: Listing, source: Path, prefix: Path, options: FixOption
         names = masks.without_masks(source, names, everything)
         everything = masks.without_masks(source, everything, everything)
     listing.folders.append(source)
+    found = {prefix / name: source / name for name in everything}
     for name in names:
-        other = listing.files.setdefault(prefix / name, source / name)
-        if other != source / name:
-            both = f"{printable(other)} and {printable(source / name)}"
+        path = found.get(prefix / name, source / name)
+        other = listing.files.setdefault(prefix / name, path)
+        if other != path:
             raise RestoreError(
-                f"{both} would both be written as {printable(prefix / name)}",
+                f"{printable(other)} and {printable(path)} would both be written as {printable(prefix / name)}",
                 hint="rename one of them, or repair them apart",
             )
-    listing.everything |= {prefix / name: source / name for name in everything}
+    listing.everything |= found
     for place, error in unlistable.items():
         code: ReasonCode = "no_permission" if isinstance(error, PermissionError) else "io_error"
         listing.unreadable.append(Unreadable(source / place, prefix / place, unlistable_message(error), code))

@@ -382,11 +382,15 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
         RestoreError: exit code 2.
     """
     read: set[str] = set()
+    real_folders: dict[Path, str] = {}
     for job in jobs:
         for path in (job.source, job.mask, *(sidecar for sidecar, _ in job.sidecars)):
             if path is not None and path != PIPE:
-                read.add(os.path.realpath(path))
-                read.add(os.path.join(os.path.realpath(path.parent), path.name))
+                if path.parent not in real_folders:
+                    real_folders[path.parent] = os.path.realpath(path.parent)
+                read.add(os.path.join(real_folders[path.parent], path.name))
+                if os.path.islink(path):
+                    read.add(os.path.realpath(path))
     folders: dict[Path, tuple[str, bool]] = {}
     taken: dict[str, tuple[Job, Path]] = {}
     for job, target in ((one, target) for one in jobs for target in one.targets):

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from restore.errors import RestoreError
 from restore.files import sweep_leftovers
@@ -17,15 +17,17 @@ from restore.fix.log import Record
 from restore.fix.options import FilePath, FixOptions, Sensitivity
 from restore.fix.plan import FixPlan, Job, plan_fix
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
-from restore.fix.scheduler import stream
 from restore.fix.sensitivity import threshold_of
-from restore.fix.stages import Stages
-from restore.fix.steps import Models
-from restore.restorers.base import Restorer
+
+# What needs PyTorch is imported where it is used: a run that has nothing to do ends in the time of its plan.
+if TYPE_CHECKING:
+    from restore.fix.stages import Stages
+    from restore.fix.steps import Models
+    from restore.restorers.base import Restorer
 
 #: What repairs: a name from `restore models`, the path of a weights file or a run folder; or opened already, with or
 #: without the further models of a repair. A sequence has one for each device.
-ModelLike = FilePath | Restorer | Models | Sequence[Restorer | Models]
+ModelLike: TypeAlias = "FilePath | Restorer | Models | Sequence[Restorer | Models]"
 
 
 def fix_folder(
@@ -72,6 +74,8 @@ def open_models(
     Raises:
         RestoreError: exit code 2; no such model, device or engine, or a file that cannot be read.
     """
+    from restore.fix.steps import Models
+    from restore.restorers.base import Restorer
     from restore.restorers.registry import open_restorer, open_restorers
 
     how: dict[str, Any] = {"precision": options.precision, "engine": options.engine, "on_event": on_event}
@@ -195,7 +199,7 @@ def run_fix(
         claim_page_folder(options.html_report)  # its folder gets masks during the run
     run_stages(
         plan,
-        lambda recorder: Stages(plan, models, options, recorder, link),
+        lambda recorder: _stages(plan, models, options, recorder, link),
         summary,
         log=options.log,
         progress=progress,
@@ -214,6 +218,14 @@ def run_fix(
             options.html_report, plan, records, summary, log=options.log, progress=written
         )
     return summary
+
+
+def _stages(
+    plan: FixPlan, models: Sequence[Models], options: FixOptions, recorder: ResultRecorder, link: SupervisorLink
+) -> Stages:
+    from restore.fix.stages import Stages
+
+    return Stages(plan, models, options, recorder, link)
 
 
 def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> list[Models]:
@@ -381,6 +393,8 @@ def _carry_out(
         if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
             stages.run_serially([*alone, *waiting])
             return
+        from restore.fix.scheduler import stream
+
         for jobs in (*([job] for job in alone), waiting):
             stream(jobs, stages, recorder)
     except KeyboardInterrupt:

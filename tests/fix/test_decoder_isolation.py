@@ -135,7 +135,7 @@ def test_a_model_that_crashes_ends_the_run_instead_of_starting_for_ever(nursery,
 
 
 def test_a_crash_that_is_no_file_s_is_told_and_ends_it(nursery, tmp_path):
-    program = "import restore.fix.run as run\nrun.Stages = lambda *a: os.abort()\n" + RUN
+    program = "import restore.fix.stages as stages\nstages.Stages = lambda *a: os.abort()\n" + RUN
     done = nursery.run("fix", folder(tmp_path, "a"), tmp_path / "out", program=program)
     assert done.returncode == 1
     assert "terminated by SIGABRT; no input file is implicated" in done.stderr
