@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import typer.main
 from typer.testing import CliRunner
 
 
@@ -19,12 +20,21 @@ def command_line() -> str:
     """Every command with its help text, as `--help` prints it at 100 columns."""
     from restore.cli.main import app
 
-    shown = [command for command in app.registered_commands if not command.hidden and command.callback is not None]
-    names = [command.name or getattr(command.callback, "__name__", "").replace("_", "-") for command in shown]
+    names = _command_names(typer.main.get_command(app))
     pages = ["# Command line", "", "Generated from `--help`.", "", _help(app), ""]
     for name in names:
-        pages += [f"## restore {name}", "", _help(app, name), ""]
+        pages += [f"## restore {name}", "", _help(app, *name.split()), ""]
     return "\n".join(pages)
+
+
+def _command_names(group: Any) -> list[str]:
+    """The commands of a group, and those of groups in it (`models get`)."""
+    names = []
+    for name, command in group.commands.items():
+        if not command.hidden:
+            inner = _command_names(command) if hasattr(command, "commands") else []
+            names += [name, *(f"{name} {one}" for one in inner)]
+    return names
 
 
 def _help(app: typer.Typer, *command: str) -> str:

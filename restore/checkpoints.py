@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from restore.config import Settings
 from restore.config import build as build_settings
 from restore.errors import RestoreError, did_you_mean
-from restore.files import write_atomically
+from restore.files import user_data, write_atomically
 from restore.models.base import RestorationNetwork
 from restore.models.registry import build_generator
 
@@ -37,18 +38,39 @@ def shipped_weights() -> dict[str, Path]:
     return {p.stem: p for p in sorted(weights_dir().glob("*.safetensors"))}
 
 
+def models_dir() -> Path:
+    """The folder of the weights that `restore models get` fetched: `models` in the user's data directory.
+
+    Raises:
+        RestoreError: the user has no home, as some in containers.
+    """
+    try:
+        return user_data() / "models"
+    except RuntimeError as error:
+        raise RestoreError("this user has no home folder for models", hint="name the path of a file") from error
+
+
+def named_weights() -> dict[str, Path]:
+    """Models that go by a name: those that were fetched, and the shipped ones, which win; name -> file, sorted."""
+    named: dict[str, Path] = {}
+    with suppress(RestoreError, OSError):  # without a home, or in a locked one, there are the shipped ones
+        named = {path.stem: path for path in models_dir().glob("*.safetensors") if not is_path(path.stem)}
+    return dict(sorted((named | shipped_weights()).items()))
+
+
 def find_weights(name_or_path: str) -> Path:
-    """The weights file of a shipped model's name, a path, or a training run's folder (its `best.safetensors`).
+    """The weights file of a name (`named_weights`), a path, or a training run's folder (its `best.safetensors`).
 
     Anything with a slash or a suffix is a path; a bare name is never looked up in the working directory.
 
     Raises:
         RestoreError: there is no such model, file or folder; the nearest known name is suggested.
     """
-    if name_or_path in shipped_weights():
-        return shipped_weights()[name_or_path]
+    known = named_weights()
+    if name_or_path in known:
+        return known[name_or_path]
     if not is_path(name_or_path):
-        hint = f"{did_you_mean(name_or_path, shipped_weights())}; the path of a file or folder contains a slash"
+        hint = f"{did_you_mean(name_or_path, known)}; the path of a file or folder contains a slash"
         raise RestoreError(f"no model is called {name_or_path!r}", hint=hint)
     path = Path(name_or_path)
     if path.is_dir():

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +119,21 @@ def write_error_message(error: OSError | ValueError) -> str:
         errno.EISDIR: "a folder with this name exists",
         errno.ENAMETOOLONG: "the file name is too long",
     }.get(code or 0, f"the file cannot be written: {getattr(error, 'strerror', None) or error}")
+
+
+def user_data() -> Path:
+    """The folder in the user's data directory for what outlives a run. It need not exist.
+
+    Raises:
+        RuntimeError: the user has no home, as some in containers.
+    """
+    if os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    return base / "restore"
 
 
 def digest_of_names(names: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ LAYERS = {
     "environment": 5,
     # The programs: repair, training, scoring.
     "fix": 6,
+    "hub": 6,
     "training": 6,
     "evaluation": 6,
     # What runs other programs: the benchmark runs the repair, the export checks what it wrote.

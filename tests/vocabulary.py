@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 LIST = ROOT / "docs" / "vocabulary.tsv"
 CHECKED = (
     "restore/**/*.py", "restore/html/assets/*", "restore/weights/*.md", "configs/**/*.yaml",
-    "docs/**/*.md", "examples/**/*", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
+    "docs/**/*.md", "examples/**/*",
+    "integrations/**/*.py", "integrations/**/*.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
 )  # fmt: skip
 
 

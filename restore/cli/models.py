@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from restore.cli.console import echo, print_table
-from restore.cli.options import app, model_names
+from restore.cli.options import Command, Group, app, model_names
 
 
-@app.command()
-def models(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME|FILE]",
-            help="Show this model's card: a name, a weights file, or the folder of a training run.",
-            autocompletion=model_names,
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the models, or show the card of one: architecture, size, input, weights, training, scores, limits."""
-    if model is not None:
-        from restore.restorers.model_card import model_card
+class ModelsGroup(Group):
+    """A group whose first argument may also be the name of a model: `restore models photo` shows its card."""
 
-        card = model_card(model)
-        typer.echo(json.dumps(card.to_dict(), indent=1) if as_json else "\n".join(card.format()))
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find a command, or else the one that shows a card."""
+        if args and args[0] not in self.commands:
+            args = ["card", *args]
+        return super().resolve_command(ctx, args)
+
+
+models = typer.Typer(
+    cls=ModelsGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[NAME|FILE | COMMAND [ARGS]...]",
+    rich_markup_mode=None,
+)
+app.add_typer(models, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@models.callback()
+def list_models(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the models, or show the card of one: a name, a weights file, or the folder of a training run."""
+    ctx.obj = as_json
+    if ctx.invoked_subcommand is not None:
         return
     from restore.restorers.registry import list_restorers
 
@@ -46,6 +54,89 @@ def models(
         for info in infos
     ]
     print_table(("model", "mask", "size", "purpose"), rows)
+
+
+@models.command(cls=Command)
+def card(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A name, a weights file, or the folder of a training run.",
+            autocompletion=model_names,
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show the card of a model: architecture, size, input, weights, training, scores, limits.
+
+    The word `card` may be left out.
+    """
+    from restore.restorers.model_card import model_card
+
+    found = model_card(model)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json or ctx.obj else "\n".join(found.format()))
+
+
+@models.command(cls=Command)
+def get(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="OWNER/NAME|URL", help="A repository on the hub, or the https address of a file."),
+    ],
+    sha256: Annotated[
+        str | None,
+        typer.Option(help="SHA-256 of the weights, checked before they are kept; an address needs it."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name for --model.")] = None,
+    file: Annotated[str | None, typer.Option(help="Weights file in the repository, if there are several.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    max_mb: Annotated[float, typer.Option(min=0, help="Refuse a larger file.")] = 2048,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fetched model of this name.")] = False,
+) -> None:
+    """Fetch a model from a hub or an address, with its card and licence, for --model NAME.
+
+    The files lie in the folder restore/models of the user's data directory. Nothing is ever fetched without this
+    command.
+    """
+    from restore.hub.fetch import fetch_model
+
+    fetched = fetch_model(
+        source, sha256=sha256, name=name, file=file, revision=revision, max_mb=max_mb, overwrite=overwrite
+    )  # fmt: skip
+    origin = fetched.origin
+    size_mb = fetched.path.stat().st_size / 1e6
+    typer.echo(f"{fetched.name}: {size_mb:.1f} MB, licence {origin.licence or 'not stated'}, {fetched.path}")
+    typer.echo(f"sha256 {origin.sha256}" + (f", revision {origin.revision}" if origin.revision else ""))
+    for note in fetched.notes:
+        echo(f"note: {note}")
+
+
+@models.command(cls=Command)
+def push(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A name, a weights file, or the folder of a run.", autocompletion=model_names
+        ),
+    ],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; it is made if it is new.")],
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Licence of the weights, as the hub names it, such as apache-2.0.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Push a model to a hub, with its card, its licence and the credits of its photographs."""
+    from restore.checkpoints import find_weights
+    from restore.hub.fetch import hub_library
+
+    hub_library()
+    from restore.hub.mixin import HubModel
+
+    hub_model = HubModel(find_weights(model))
+    hub_model.licence = licence or hub_model.licence
+    typer.echo(hub_model.push_to_hub(repository, private=private or None))
 
 
 @app.command()

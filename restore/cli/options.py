@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -262,8 +263,13 @@ LITERATURE = (
 
 def model_names(incomplete: str) -> list[str]:
     """Names for `--model` that begin with `incomplete`. The shell completes paths itself."""
-    shipped = sorted(path.stem for path in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
-    return _beginning(incomplete, [*shipped, *CLASSICAL_NAMES])
+    from restore.files import user_data
+
+    folders = [Path(__file__).parents[1] / "weights"]
+    with suppress(RuntimeError):  # the user has no home
+        folders.append(user_data() / "models")
+    named = sorted({path.stem for folder in folders for path in folder.glob("*.safetensors")})
+    return _beginning(incomplete, [*named, *CLASSICAL_NAMES])
 
 
 def sensitivities(incomplete: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from restore.checkpoints import find_weights, is_described, is_path, read_description, shipped_weights
+from restore.checkpoints import find_weights, is_described, is_path, named_weights, read_description
 from restore.errors import RestoreError, did_you_mean
 from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
@@ -39,6 +41,7 @@ class ModelCard:
         threshold, margin_px: of a detector.
         file, size_mb, sha256: of the weights.
         training: some keys of the run's config, if it is beside the weights.
+        origin: where fetched weights came from: source, revision, licence; `NAME.origin.json` beside the weights.
         card: Markdown: `NAME.md` beside the weights.
     """
 
@@ -55,6 +58,7 @@ class ModelCard:
     size_mb: float | None = None
     sha256: str | None = None
     training: dict[str, Any] | None = None
+    origin: dict[str, Any] | None = None
     card: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +81,10 @@ class ModelCard:
             lines += [f"  weights       {self.file} ({self.size_mb:.1f} MB)", f"  sha256        {self.sha256}"]
         if self.training:
             lines.append(f"  training      {', '.join(f'{key}={value}' for key, value in self.training.items())}")
+        if self.origin is not None:
+            revision = f" at {str(self.origin['revision'])[:12]}" if self.origin.get("revision") else ""
+            lines.append(f"  from          {self.origin.get('source')}{revision}")
+            lines.append(f"  licence       {self.origin.get('licence') or 'not stated'}")
         return lines if self.card is None else [*lines, "", *self.card.rstrip().splitlines()]
 
 
@@ -91,7 +99,7 @@ def model_card(name_or_path: str) -> ModelCard:
         restorer = open_restorer(spec.source, device="cpu")
         kind = "inpainter" if restorer.requirements.needs_mask else "restorer"
         return ModelCard(spec.name, restorer.purpose, kind, restorer.requirements)
-    if not is_path(spec.source) and spec.source not in shipped_weights():
+    if not is_path(spec.source) and spec.source not in named_weights():
         known = [info.name for info in list_restorers()]
         raise RestoreError(f"no model is called {spec.source!r}", hint=did_you_mean(spec.source, known))
     path = find_weights(spec.source)
@@ -122,7 +130,8 @@ def model_card(name_or_path: str) -> ModelCard:
         size_mb=path.stat().st_size / 1e6,
         sha256=model.sha256,
         training=_training(path.parent / "config.yaml"),
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        origin=_origin(path.with_suffix(".origin.json")),
+        card=_without_front_matter(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None,
     )
 
 
@@ -135,6 +144,20 @@ def _macs(network: nn.Module, requirements: ModelRequirements) -> int | None:
         return count_macs(lambda: network(*arguments))
     except (RuntimeError, MemoryError, TypeError):  # another project's network, with inputs of its own
         return None
+
+
+def _origin(file: Path) -> dict[str, Any] | None:
+    """Where `restore models get` found the weights; None if they were not fetched."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _without_front_matter(card: str) -> str:
+    """A card without the facts in YAML that a hub reads."""
+    return re.sub(r"\A---\n.*?\n---\n+", "", card, flags=re.DOTALL)
 
 
 def _training(config: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from restore.checkpoints import (
     is_described,
     is_path,
     load_generator,
+    named_weights,
     read_description,
     read_tensors,
     read_torch_file,
@@ -56,7 +57,7 @@ class ModelInfo:
     """A line of `restore models`.
 
     Attributes:
-        name: of a shipped model or a classical method.
+        name: of a shipped or fetched model, or a classical method.
         purpose: one line.
         needs_mask: it fills holes.
         size_mb: of its weights; None for classical methods.
@@ -119,7 +120,7 @@ def open_restorer(
         restorer = CLASSICAL[spec.source]()
         restorer.name = spec.name
         return restorer
-    if not is_path(spec.source) and spec.source not in shipped_weights():
+    if not is_path(spec.source) and spec.source not in named_weights():
         known = [info.name for info in list_restorers() if not info.finds]
         raise _no_such_model(spec.source, known, "; the path of a file or folder contains a slash")
     return _open_file(spec.name, find_weights(spec.source), place, precision, engine, on_event)
@@ -157,14 +158,24 @@ def open_restorers(
 
 
 def list_restorers() -> list[ModelInfo]:
-    """Everything that has a name: shipped weights, with the detectors, then the classical methods."""
+    """Everything that has a name: shipped and fetched weights, with the detectors, then the classical methods."""
     from restore.restorers.classical import CLASSICAL
 
     infos = []
-    for name, path in shipped_weights().items():
+    for name, path in named_weights().items():
+        size_mb = path.stat().st_size / 1e6
+        try:
+            described = is_described(path)
+        except RestoreError as error:  # a fetched file that was changed
+            infos.append(ModelInfo(name, error.what, False, size_mb))
+            continue
+        if not described:
+            infos.append(ModelInfo(name, "another project's network", False, size_mb))
+            continue
         description = read_description(path)
-        size_mb, finds = path.stat().st_size / 1e6, description.finds is not None
-        infos.append(ModelInfo(name, description.purpose, description.needs_mask, size_mb, finds))
+        infos.append(
+            ModelInfo(name, description.purpose, description.needs_mask, size_mb, description.finds is not None)
+        )
     for name, method in CLASSICAL.items():
         infos.append(ModelInfo(name, method.purpose, method.requirements.needs_mask, None))
     return infos

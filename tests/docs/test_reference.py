@@ -14,6 +14,9 @@ from restore.training.config import TrainConfig
 from tests.docs.test_commands import PAGES, ROOT, name
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS |= {
+    f"{group} {name}": c for group, g in list(COMMANDS.items()) for name, c in getattr(g, "commands", {}).items()
+}
 #: Options of other programs that the pages name.
 OTHERS = {"--index-url", "--constraint", "--torch-backend", "--only", "--eval", "--version", "--debug", "--help"}
 OTHERS |= {"--install-completion", "--show-completion"}

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from restore.errors import RestoreError, printable
-from restore.files import make_folder, replace_atomically, sweep_leftovers
+from restore.files import make_folder, replace_atomically, sweep_leftovers, user_data
 from restore.serve.page import recipe as recipes
 from restore.serve.page.database import Database
 from restore.serve.page.listing import Listing, is_inside, stamp_of
@@ -69,17 +68,12 @@ def default_work(folder: Path) -> Path:
         RestoreError: exit code 2; the user has no home, as some in containers.
     """
     try:
-        if os.name == "nt":
-            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library/Application Support"
-        else:
-            base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+        base = user_data()
     except RuntimeError as error:
         hint = "choose a work folder with --work"
         raise RestoreError("this user has no home folder for the work in progress", hint=hint) from error
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return base / "restore" / "work" / digest
+    return base / "work" / digest
 
 
 class Workspace:
