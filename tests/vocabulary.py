@@ -17,7 +17,8 @@ LIST = ROOT / "docs" / "vocabulary.tsv"
 CHECKED = (
     "restore/**/*.py", "restore/html/assets/*", "restore/weights/*.md", "configs/**/*.yaml",
     "docs/**/*.md", "examples/**/*",
-    "integrations/**/*.py", "integrations/**/*.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
+    "integrations/**/*.py", "integrations/**/*.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md",
 )  # fmt: skip
 
 
