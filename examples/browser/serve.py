@@ -5,6 +5,7 @@ python examples/browser/serve.py [FOLDER] [PORT]        # default: build/browser
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -59,7 +60,5 @@ if __name__ == "__main__":
         sys.exit(f"{place} is no built page: run examples/browser/build.py first")
     running = server(place, int(arguments[1]) if len(arguments) > 1 else 8765)
     print(f"http://127.0.0.1:{running.server_port}/  (Ctrl-C ends it)")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         running.serve_forever()
-    except KeyboardInterrupt:
-        pass
