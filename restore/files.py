@@ -65,7 +65,7 @@ def replace_atomically(
     temporary = temporary_path(target)
     try:
         if parents:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_parents(target)
         try:
             yield temporary
             with open(temporary, "rb") as file:
@@ -81,6 +81,21 @@ def replace_atomically(
             raise
     except (OSError, ValueError) as error:
         raise RestoreError(write_error_message(error), where=target, exit_code=1) from error
+
+
+def _make_parents(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        for place in reversed(target.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                raise RestoreError(
+                    folder_error_message(error),
+                    where=place,
+                    hint="remove or rename it, or choose another output folder",
+                    exit_code=1,
+                ) from error
+        raise
 
 
 def _rename_without_overwriting(temporary: Path, target: Path) -> None:

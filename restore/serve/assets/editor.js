@@ -35,7 +35,11 @@ export class Editor {
       paint: (shape, pending) => this.paint(shape, pending),
       bucket: (x, y, erase) => this.found.bucket(x, y, erase),
     });
-    this.work = new Work(() => this.drawState());
+    this.isStale = false; // the file has changed while something else was in work
+    this.work = new Work(() => {
+      this.drawState();
+      if (this.isStale && !this.work.isBusy) this.refresh();
+    });
     this.found = new Found(this);
     this.divider = createDivider(byId("divider"), byId("stage"), (at) => {
       this.stage.divided = at;
@@ -182,16 +186,20 @@ export class Editor {
     this.drawState();
     // Something happened that this page did not do: the recipe was applied to all, or another window is open.
     const isNew = ["revision", "state", "found_fraction", "saved"].some((name) => file[name] !== before[name]);
-    if (isNew && !this.work.isBusy) this.refresh();
+    if (!isNew) return;
+    if (this.work.isBusy) this.isStale = true;
+    else this.refresh();
   }
 
   /** Ask for everything about the file again. */
   async refresh() {
     const id = this.file?.id;
     if (id === undefined) return;
+    this.isStale = false;
     try {
       const file = await get(`/page/files/${id}`);
-      if (this.file?.id !== id || file.state === "preparing") return;
+      if (this.file?.id !== id) return;
+      if (file.state === "preparing") return await this.reopen();
       this.file = file;
       this.stage.layers.original.renew(file.original.revision);
       if (!this.mask.waiting) this.mask.synchronize(file.mask);
@@ -200,6 +208,17 @@ export class Editor {
       this.drawState();
       this.stage.redraw("ground", "found", "marks");
     } catch (error) { complain(error); }
+  }
+
+  /** The photograph has changed on the disk: show it as it is now. */
+  async reopen() {
+    const before = this.file, hadMask = !this.mask.state.empty;
+    await this.open(String(before.id), before);
+    const now = this.file;
+    if (now?.id !== before.id || now.original.revision === before.original.revision) return;
+    const isSame = now.width === before.width && now.height === before.height;
+    const mask = !hadMask ? "" : isSame ? " Your mask is kept." : " Its size is another one, so the mask is gone.";
+    say(`The file has changed on the disk. It is shown as it is now.${mask}`, 15);
   }
 
   // ---- tools

@@ -72,6 +72,8 @@ async function start() {
     if (isOpen && wasOffline) loadFiles().then(() => editor.refresh()).catch(complain);
     wasOffline = !isOpen;
   });
+  // Perhaps the photograph was edited in another program meanwhile.
+  addEventListener("focus", () => { if (!editor.work.isBusy) editor.refresh(); });
   byId("back").addEventListener("click", () => { location.hash = ""; });
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));

@@ -11,7 +11,8 @@ from restore.serve.jobs import Jobs
 from restore.serve.page.listing import list_images
 from restore.serve.page.routes import page_routes
 from restore.serve.page.session import Session
-from restore.serve.page.workspace import Workspace, default_work
+from restore.serve.page.work_folder import default_work
+from restore.serve.page.workspace import Workspace
 from restore.serve.settings import ServeSettings
 
 #: Models that are opened when the first thumbnails are there.

@@ -17,9 +17,10 @@ from restore.files import write_atomically
 from restore.serve.jobs import Job
 from restore.serve.page.mask_store import loaded
 from restore.serve.page.recipe import checked, fix_options
+from restore.serve.page.saving import save
 from restore.serve.page.session import ASKED, BACKGROUND, URGENT, Json, Session
 from restore.serve.page.tiles import Box, level_sizes, put, tile_box
-from restore.serve.page.workspace import NotFound
+from restore.serve.page.work_folder import NotFound
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -42,6 +43,7 @@ class Repairs:
     def detect(self, file: int) -> Job:
         """Search for damage; the probabilities are kept."""
         self._workspace.size(file)
+        self._session.check_prepared(file)
         revision = self._workspace.new_revision()
         target = self._workspace.probabilities(file, revision)
         original = self._workspace.row(file)["original"]
@@ -52,6 +54,7 @@ class Repairs:
         }
 
         def done(result: Json) -> None:
+            self._session.check_disk(file)
             if self._workspace.row(file)["original"] == original:
                 facts = {name: result[name] for name in ("threshold", "margin_px", "detector")}
                 self._workspace.found(file, revision, result["fraction"], facts)
@@ -70,6 +73,7 @@ class Repairs:
             RestoreError: nothing is masked there.
         """
         size = self._workspace.size(file)
+        self._session.check_prepared(file)
         if box is not None and not np.isfinite(box).all():
             raise RestoreError("the numbers must be finite", where="box")
         masked = self._workspace.masks.box(file, size)
@@ -160,10 +164,14 @@ class Repairs:
             recipe: settings to change first; None: none.
 
         Raises:
-            RestoreError: a wrong recipe.
+            RestoreError: a wrong recipe, or the file has changed on the disk.
         """
         if recipe is not None:
             self._workspace.set_recipe(file, dict(recipe))
+        self._session.check_prepared(file)
+        return self._repair_by_mask(file)
+
+    def _repair_by_mask(self, file: int) -> Job:
         self._workspace.size(file)
         with self._session.lock_of(file):
             row = self._workspace.row(file)
@@ -193,11 +201,12 @@ class Repairs:
         options = fix_options(complete, masks="auto" if complete["find"] else "mask.png").to_dict()
         jobs = []
         for file in chosen:
+            self._session.check_disk(file)
             self._workspace.replace_recipe(file, complete)
             if self._workspace.masks.is_empty(file):
                 jobs.append(self._repair_without_mask(file, options, find=bool(complete["find"])))
             else:
-                jobs.append(self.repair(file))
+                jobs.append(self._repair_by_mask(file))
         return jobs
 
     def _repair_without_mask(self, file: int, options: Json, *, find: bool) -> Job:
@@ -254,6 +263,7 @@ class Repairs:
         }
 
         def done(result: Json) -> Json:
+            self._session.check_disk(file)
             with self._session.lock_of(file):
                 if self._workspace.row(file)["original"] != row["original"]:
                     raise RestoreError("the image has changed since", hint="repair it again")
@@ -295,7 +305,7 @@ class Repairs:
     def save(self, file: int, *, overwrite: bool) -> Json:
         """Write the repaired file to the output folder, with the bytes of `restore fix`."""
         with self._session.lock_of(file):
-            path, notes = self._workspace.save(file, overwrite=overwrite)
+            path, notes = save(self._workspace, file, overwrite=overwrite)
         self._session.tell(file)
         return {"path": printable(path), "notes": notes}
 

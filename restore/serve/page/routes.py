@@ -18,8 +18,9 @@ from restore.serve.page.mask_store import Change
 from restore.serve.page.painting import Painting
 from restore.serve.page.pyramid import coverage_png
 from restore.serve.page.repairs import Repairs
+from restore.serve.page.saving import FileExists
 from restore.serve.page.session import Json, Session
-from restore.serve.page.workspace import FileExists, NotFound
+from restore.serve.page.work_folder import NotFound
 from restore.serve.problems import Refused, answer, problem
 
 #: Answers that name their state in `?v=` never change.

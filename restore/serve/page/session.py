@@ -19,7 +19,8 @@ from restore.serve.jobs import Job, Jobs
 from restore.serve.page.pyramid import png
 from restore.serve.page.recipe import FILLING_MODELS, RECIPE
 from restore.serve.page.tiles import TILE_PX, Box, TileFile
-from restore.serve.page.workspace import NotFound, Workspace, restored
+from restore.serve.page.work_folder import NotFound, restored
+from restore.serve.page.workspace import Workspace
 from restore.serve.workers import Kind, Outcome, problem_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -215,6 +216,7 @@ class Session:
         Raises:
             RestoreError: it cannot be read.
         """
+        self.check_disk(file)
         self.workspace.forget_lost(file)
         row = self.workspace.row(file)
         if row["reason"]:
@@ -234,6 +236,26 @@ class Session:
                 failed=lambda problem: self.unreadable(file, problem),
             )  # fmt: skip
         return None
+
+    def check_disk(self, file: int) -> None:
+        """Take notice if the original has changed on the disk."""
+        with self.lock_of(file):
+            has_changed = self.workspace.has_changed(file)
+        if has_changed:
+            self.tell(file)
+
+    def check_prepared(self, file: int) -> None:
+        """Check that the page can show a file as it is now.
+
+        Raises:
+            RestoreError: it is being read, as when it has changed on the disk; or it cannot be read.
+        """
+        if self.prepare(file) is not None:
+            name = restored(self.workspace.row(file)["name"])
+            raise RestoreError(
+                "the file has changed on the disk and is read again", where=name, hint="look at it, and try again",
+                exit_code=1,
+            )  # fmt: skip
 
     def _source(self, file: int) -> Path | None:
         """The file that repairs start from; None: it has vanished or leads out of the folder, and has failed."""
@@ -327,7 +349,7 @@ class Session:
         Args:
             task, params, worker, priority: as for `Jobs.submit`.
             file: that it concerns.
-            again: even if the same is waiting for the file.
+            again: even if the same is in work for the file; what still waits is replaced.
             done: enters its result; may return what the page gets of it.
             failed: called with the problem if it fails, and with None if it is cancelled.
             after: called in the end.
@@ -347,11 +369,12 @@ class Session:
                 after()
 
         with self._lock:
-            before = None if file is None or again else self._running.get((task, file))
+            before = None if file is None else self._running.get((task, file))
         if before is not None and not before.is_finished:
-            if before.state != "queued" or before.priority >= priority:
+            if not again and (before.state != "queued" or before.priority >= priority):
                 return before
-            before.cancel()
+            if before.state == "queued":
+                before.cancel()
         job = self.jobs.submit(
             task, params, worker=worker, priority=priority, about=f"{_OURS}{file or ''}", finishing=finishing
         )

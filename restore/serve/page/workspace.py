@@ -1,82 +1,27 @@
-"""The work folder of an opened folder: what is known of each image, in a database, and the files that belong to it.
-
-    work.db         everything that a person did: masks with all operations, recipes, what was found, repaired and saved
-    thumbnails/     ID-REVISION.jpg
-    pyramids/       ID-original-REVISION.tiles, ID-repaired-REVISION.tiles: what the page shows
-    found/          ID-REVISION.tiles: how likely each pixel is damaged
-    results/        ID-REVISION/NAME: repaired files, as `restore fix` writes them
-    masks/, previews/   for jobs in work; emptied when the folder is opened
-
-Nothing is written beside the originals. What a file of the work folder is called says which state it belongs to, so
-that it need not be changed together with the database: what the database does not name is removed.
-"""
+"""What is known of each image of an opened folder: its mask, its recipe, what was found, repaired and saved."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from restore.errors import RestoreError, printable
-from restore.files import make_folder, replace_atomically, sweep_leftovers, user_data
+from restore.files import sweep_leftovers
 from restore.serve.page import recipe as recipes
-from restore.serve.page.database import Database
 from restore.serve.page.listing import Listing, is_inside, stamp_of
 from restore.serve.page.mask_store import Change, MaskStore
 from restore.serve.page.tiles import level_sizes
-
-_FOLDERS = ("thumbnails", "pyramids", "found", "results", "masks", "previews")
-_TEMPORARY = ("masks", "previews")
-
-#: The beginning of a name that is no valid UTF-8; other paths do not begin like this.
-_BYTES = "//bytes:"
-
-#: What tiles of images may take on the disk when a folder is opened; those that were not used for longest go.
-_PYRAMID_BYTES = 4 << 30
+from restore.serve.page.work_folder import NotFound, WorkFolder, restored, stored
 
 
-class NotFound(RestoreError):
-    """What a request names does not exist."""
-
-
-def stored(name: str) -> str:
-    """A path as the database holds it. Linux allows names that are no valid UTF-8, which SQLite does not take."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return _BYTES + os.fsencode(name).decode("latin-1")
-    return name
-
-
-def restored(name: str) -> str:
-    """The path that `stored` was given."""
-    return os.fsdecode(name.removeprefix(_BYTES).encode("latin-1")) if name.startswith(_BYTES) else name
-
-
-def default_work(folder: Path) -> Path:
-    """The work folder of a folder, in the user's data directory.
-
-    Raises:
-        RestoreError: exit code 2; the user has no home, as some in containers.
-    """
-    try:
-        base = user_data()
-    except RuntimeError as error:
-        hint = "choose a work folder with --work"
-        raise RestoreError("this user has no home folder for the work in progress", hint=hint) from error
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return base / "work" / digest
-
-
-class Workspace:
+class Workspace(WorkFolder):
     """The state of all images of an opened folder. Several threads may use it; it is opened by one process at a time.
 
     Args:
@@ -88,25 +33,15 @@ class Workspace:
     """
 
     def __init__(self, listing: Listing, work: Path) -> None:
-        work = Path(os.path.realpath(work))
-        self.listing, self.folder, self.output, self.work = listing, listing.folder, listing.output, work
-        if is_inside(work, self.folder) and not _is_hidden(work, self.folder):
-            raise RestoreError("lies in the folder that is opened", where=work, hint="choose another one with --work")
-        is_new = not work.exists()
-        try:
-            make_folder(work)
-        except RestoreError as error:
-            raise RestoreError(error.what, where=work, hint="choose another one with --work") from error
-        if is_new:  # it will hold copies of the photographs, which need not be for everybody
-            work.chmod(0o700)
-        for name in _FOLDERS:
-            make_folder(work / name)
-        self._lock_file = _locked(work / "lock")
-        self.database = Database(work / "work.db")
+        super().__init__(work, listing.folder)
+        self.listing, self.folder, self.output = listing, listing.folder, listing.output
         self._claim(stored(os.fsdecode(listing.opened)))
         self.masks = MaskStore(self.database)
         self._sources = {stored(one.name): one.source for one in listing.images}
         self._scan()
+        for place in {(self.output / restored(name)).parent for name in self._sources}:
+            if place.is_dir():
+                sweep_leftovers(place)
         self._sweep()
 
     def _claim(self, opened: str) -> None:
@@ -120,11 +55,6 @@ class Workspace:
                 where=self.work,
                 hint="choose another --work",
             )
-
-    def close(self) -> None:
-        """Close the database, and let others open the work folder."""
-        self.database.close()
-        self._lock_file.close()
 
     # Files
 
@@ -140,10 +70,7 @@ class Workspace:
                         stored(one.name), one.stamp, one.reason, one.code,
                     )  # fmt: skip
                 elif row["stamp"] != one.stamp:
-                    if self.database.row("SELECT 1 FROM operations WHERE file = ? AND facts IS NOT NULL", row["id"]):
-                        self.masks.forget(row["id"])  # its history leads back to the file as it was
-                    self._forget_pixels(row["id"])
-                    self._set(row["id"], {"stamp": one.stamp, "reason": one.reason, "code": one.code})
+                    self._forget_file(row["id"], one.stamp, one.reason, one.code)
                 elif one.reason or row["reason"]:  # may be mended by now, like a permission: it is tried again
                     self.database.run(
                         "UPDATE files SET reason = ?, code = ? WHERE id = ?", one.reason, one.code, row["id"]
@@ -163,6 +90,26 @@ class Workspace:
                 self._forget_pixels(file)
         elif row["result"] is not None and not self.result(file)[0].is_file():
             self._set(file, {"result": None, "revision": self.new_revision()})
+
+    def has_changed(self, file: int) -> bool:
+        """Whether the original has changed on the disk since it was read. If so, what was made from it is forgotten.
+
+        Its mask stays, unless the image turns out to have another size.
+        """
+        row = self.row(file)
+        stamp = stamp_of(self._sources[row["name"]])
+        if row["ground"] is not None or stamp in ("", row["stamp"]):  # nothing is read from it; or it is not there
+            return False
+        with self.database.transaction():
+            self._forget_file(file, stamp, "", "")
+        return True
+
+    def _forget_file(self, file: int, stamp: str, reason: str, code: str) -> None:
+        """The original of an image is another one now."""
+        if self.database.row("SELECT 1 FROM operations WHERE file = ? AND facts IS NOT NULL", file):
+            self.masks.forget(file)  # its history leads back to the file as it was
+        self._forget_pixels(file)
+        self._set(file, {"stamp": stamp, "reason": reason, "code": code})
 
     def _forget_pixels(self, file: int) -> None:
         """Forget what was made from the pixels of a file."""
@@ -230,7 +177,7 @@ class Workspace:
     def _state(self, row: sqlite3.Row) -> str:
         if row["reason"]:
             return "failed"
-        if row["saved"] is not None and row["saved"] == self._output_key(row):
+        if row["saved"] is not None and row["saved"] == self.output_key(row):
             return "saved"
         if row["result"] is not None or row["ground"] is not None:
             return "repaired"
@@ -313,35 +260,6 @@ class Workspace:
         if old is not None:
             self._remove(self.result_folder(file, old), kept)
             self._remove(self.pyramid(before, "repaired"), kept)
-
-    # Where files are
-
-    def thumbnail(self, row: sqlite3.Row) -> Path:
-        """The thumbnail of a file, whether or not it is there."""
-        return self.work / "thumbnails" / f"{row['id']}-{row['revision']}.jpg"
-
-    def pyramid(self, row: sqlite3.Row, which: str) -> Path:
-        """The tiles of a file, whether or not they are there.
-
-        Args:
-            row: of the file.
-            which: `original` or `repaired`.
-
-        Raises:
-            NotFound: it has not been repaired.
-        """
-        revision = row["original" if which == "original" else "result"]
-        if revision is None:
-            raise NotFound("the image has not been repaired", where=restored(row["name"]))
-        return self.work / "pyramids" / f"{row['id']}-{which}-{revision}.tiles"
-
-    def probabilities(self, file: int, revision: int) -> Path:
-        """The tiles of what was found."""
-        return self.work / "found" / f"{file}-{revision}.tiles"
-
-    def result_folder(self, file: int, revision: int) -> Path:
-        """The folder of a repair."""
-        return self.work / "results" / f"{file}-{revision}"
 
     def new_revision(self) -> int:
         """A number that no state of any file has had."""
@@ -452,86 +370,13 @@ class Workspace:
                 self._set(file, facts[to])
             return change
 
-    def _set(self, file: int, values: dict[str, Any]) -> None:
-        names = ", ".join(f"{name} = ?" for name in values)
-        self.database.run(f"UPDATE files SET {names} WHERE id = ?", *values.values(), file)
-
-    # Saving
-
-    def save(self, file: int, *, overwrite: bool) -> tuple[Path, list[str]]:
-        """Copy a repaired file, and what belongs to it, to the output folder, atomically.
-
-        Args:
-            file: it has been repaired.
-            overwrite: replace a file that this page has not written itself.
-
-        Returns:
-            The file, and the notes of the repair.
-
-        Raises:
-            RestoreError: it has not been repaired, or the file exists or cannot be written.
-        """
-        self.forget_lost(file)
-        source, notes = self.result(file)
-        row = self.row(file)
-        target = self.output / restored(row["name"])
-        pairs = [(other, target.with_name(other.name)) for other in sorted(source.parent.iterdir()) if other != source]
-        pairs.append((source, target))  # last, so that what belongs to it is there with it
-        own = row["saved_path"] == printable(target) and row["saved_stamp"] == stamp_of(target)
-        for _, place in pairs:
-            if os.path.lexists(place) and not (overwrite or own):
-                raise FileExists("exists already", where=place, hint="overwrite it, or choose another --output")
-        for other, place in pairs:
-            with replace_atomically(place, like=other.stat()) as temporary:
-                shutil.copyfile(other, temporary)
-        self.database.run(
-            "UPDATE files SET saved = ?, saved_path = ?, saved_stamp = ? WHERE id = ?",
-            self._output_key(row), printable(target), stamp_of(target), file,
-        )  # fmt: skip
-        return target, notes
-
-    def _output_key(self, row: sqlite3.Row) -> str:
+    def output_key(self, row: sqlite3.Row) -> str:
         """What would be saved now."""
         return f"{row['ground']}:{row['result']}"
 
-    # Cleaning
-
-    def _sweep(self) -> None:
-        """Remove what no state refers to: what jobs were writing when the server was killed, and older states."""
-        names = (restored(name) for name in self._sources)
-        for place in {(self.output / name).parent for name in names}:
-            if place.is_dir():
-                sweep_leftovers(place)
-        kept = self._kept()
-        for folder in _FOLDERS:
-            for path in (self.work / folder).iterdir():
-                self._remove(path, set() if folder in _TEMPORARY else kept)
-        room = _PYRAMID_BYTES
-        pyramids = [(path.stat().st_mtime, path.stat().st_size, path) for path in (self.work / "pyramids").iterdir()]
-        for _, size, path in sorted(pyramids, reverse=True):
-            room -= size
-            if room < 0:  # made anew when the image is opened again
-                self._remove(path, set())
-
-    def _kept(self) -> set[str]:
-        """The names of files and folders that some state refers to, one that can be undone or redone among them."""
-        kept = set()
-        for row in self.database.rows("SELECT * FROM files"):
-            kept |= {self.thumbnail(row).name, f"{row['id']}-original-{row['original']}.tiles"}
-            kept |= {f"{row['id']}-repaired-{row['result']}.tiles"}
-            kept |= {f"{row['id']}-{row['found']}.tiles", f"{row['id']}-{row['result']}"}
-            kept |= {Path(restored(row["ground"])).parts[1]} if row["ground"] else set()
-        for operation in self.database.rows("SELECT file, facts FROM operations WHERE facts IS NOT NULL"):
-            file = operation["file"]
-            for side in json.loads(operation["facts"]).values():
-                kept |= {f"{file}-{side['result']}", f"{file}-{side['found']}.tiles", f"{file}-{side['revision']}.jpg"}
-                kept |= {Path(restored(side["ground"])).parts[1]} if side["ground"] else set()
-        return kept
-
-    def _remove(self, path: Path, kept: set[str]) -> None:
-        if path.name not in kept:
-            with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def _set(self, file: int, values: dict[str, Any]) -> None:
+        names = ", ".join(f"{name} = ?" for name in values)
+        self.database.run(f"UPDATE files SET {names} WHERE id = ?", *values.values(), file)
 
 
 #: What an operation `ground` changes beside the mask.
@@ -539,37 +384,3 @@ _GROUND = (
     "ground", "original", "revision", "result", "result_name", "result_of", "result_notes", "found", "found_fraction",
     "found_facts",
 )  # fmt: skip
-
-
-class FileExists(RestoreError):
-    """A file that would be overwritten."""
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    """Whether listing a folder leaves out a place in it."""
-    return any(part.startswith(".") for part in Path(os.path.realpath(path)).relative_to(folder).parts)
-
-
-def _locked(path: Path) -> IO[bytes]:
-    """Open a file that only one process may have open.
-
-    Raises:
-        RestoreError: exit code 2; another process has it open.
-    """
-    try:
-        file = open(path, "ab")
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise RestoreError(
-            "this folder is open in another `restore open`",
-            where=printable(path.parent),
-            hint="use that one, or choose another work folder with --work",
-        ) from error
-    return file

@@ -14,8 +14,10 @@ from restore.errors import RestoreError, printable
 from restore.files import temporary_path
 from restore.serve.page import strokes
 from restore.serve.page.listing import list_images
+from restore.serve.page.saving import FileExists, save
 from restore.serve.page.tiles import Box
-from restore.serve.page.workspace import FileExists, NotFound, Workspace, default_work, restored, stored
+from restore.serve.page.work_folder import NotFound, default_work, restored, stored
+from restore.serve.page.workspace import Workspace
 
 MP = 200_000_000
 
@@ -128,13 +130,13 @@ def test_states_follow_the_work(folder: Path) -> None:
     repaired(workspace, file)
     assert state(workspace, file) == "repaired"
     assert workspace.detail(file)["result"] | {"revision": 0} == {"revision": 0, "current": True, "notes": ["a note"]}
-    path, notes = workspace.save(file, overwrite=False)
+    path, notes = save(workspace, file, overwrite=False)
     assert (state(workspace, file), path.read_bytes(), notes) == ("saved", b"repaired", ["a note"])
     stroke(workspace, file, 60)
     assert workspace.detail(file)["result"]["current"] is False
     repaired(workspace, file, b"again")
     assert state(workspace, file) == "repaired"
-    workspace.save(file, overwrite=False)  # its own output
+    save(workspace, file, overwrite=False)  # its own output
     assert path.read_bytes() == b"again"
     workspace.failed(file, "damaged", "damaged")
     assert state(workspace, file) == "failed"
@@ -144,19 +146,19 @@ def test_saving_replaces_only_what_the_page_has_written(folder: Path) -> None:
     workspace = opened(folder)
     file = workspace.ids["sub/c.png"]
     with pytest.raises(RestoreError, match="has not been repaired"):
-        workspace.save(file, overwrite=True)
+        save(workspace, file, overwrite=True)
     repaired(workspace, file)
     target = workspace.output / "sub/c.png"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"someone's own")
     with pytest.raises(FileExists):
-        workspace.save(file, overwrite=False)
+        save(workspace, file, overwrite=False)
     assert target.read_bytes() == b"someone's own"
-    workspace.save(file, overwrite=True)
+    save(workspace, file, overwrite=True)
     assert target.read_bytes() == b"repaired"
     target.write_bytes(b"changed by another program")
     with pytest.raises(FileExists):
-        workspace.save(file, overwrite=False)
+        save(workspace, file, overwrite=False)
 
 
 def test_ground_can_be_undone_and_redone_with_the_repairs_on_it(folder: Path) -> None:
@@ -230,7 +232,7 @@ def test_a_repair_that_vanished_from_the_work_folder_can_be_made_again(folder: P
     stroke(workspace, file)
     shutil.rmtree(workspace.result_folder(file, repaired(workspace, file)))
     with pytest.raises(RestoreError, match="has not been repaired"):
-        workspace.save(file, overwrite=False)
+        save(workspace, file, overwrite=False)
     assert state(workspace, file) == "found"
     assert not workspace.masks.is_empty(file)
     shutil.rmtree(workspace.result_folder(file, repaired(workspace, file)))
@@ -325,7 +327,7 @@ def test_names_that_are_no_utf_8_are_kept(folder: Path) -> None:
         assert workspace.source(file) == folder / odd
         workspace.read(file, 96, 64)
         repaired(workspace, file)
-        path, _ = workspace.save(file, overwrite=False)
+        path, _ = save(workspace, file, overwrite=False)
         assert path == workspace.output / odd
         workspace.make_ground(file)
         assert workspace.original(file).name == odd
