@@ -9,6 +9,7 @@ import typer
 
 from restore.cli.console import echo
 from restore.cli.options import Command, app
+from restore.cli.server_options import Host, Port, Token
 from restore.errors import printable
 
 EXAMPLES = """Examples:
@@ -42,27 +43,9 @@ def open_folder(
             rich_help_panel="Files",
         ),
     ] = None,
-    port: Annotated[
-        int, typer.Option(help="Port to listen on. 0: a free one.", metavar="N", rich_help_panel="Server")
-    ] = 0,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on. With 0.0.0.0, other devices on the network can open the page, with the token "
-            "that is printed.",
-            metavar="ADDRESS",
-            rich_help_panel="Server",
-        ),
-    ] = "127.0.0.1",
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RESTORE_TOKEN",
-            help="What browsers must present. Default: none on this machine; elsewhere one is made and printed.",
-            metavar="TOKEN",
-            rich_help_panel="Server",
-        ),
-    ] = None,
+    port: Port = 0,
+    host: Host = "127.0.0.1",
+    token: Token = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", rich_help_panel="Speed")
     ] = "auto",
@@ -98,7 +81,7 @@ def open_folder(
         if browser:
             import webbrowser
 
-            webbrowser.open(address)
+            webbrowser.open(page.address_for_browser(address))
 
     try:
         run(settings, page=page.routes, on_ready=ready)

@@ -9,6 +9,7 @@ import typer
 
 from restore.cli.console import echo
 from restore.cli.options import Command, app, model_names
+from restore.cli.server_options import Host, Port, Token
 
 EXAMPLES = """Examples:
 
@@ -23,23 +24,9 @@ EXAMPLES = """Examples:
 @app.command(cls=Command, epilog=EXAMPLES)
 def serve(
     *,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on. Others reach 0.0.0.0, and need a token then.", rich_help_panel="Server"
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.", rich_help_panel="Server")
-    ] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RESTORE_TOKEN",
-            help="What clients must present. Default: none on this machine; elsewhere one is made and printed.",
-            rich_help_panel="Server",
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(

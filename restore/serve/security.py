@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import html
 import ipaddress
 import logging
 import re
@@ -53,6 +54,11 @@ _HEADERS = {
 
 #: What answers without a token: whether the server lives, and nothing else.
 _OPEN_PATHS = ("/health", "/ready")
+#: A page of this server that leads to another one.
+_LEADING_ON = (
+    '<!doctype html><title>restore</title><meta http-equiv="refresh" content="0;url={target}">'
+    '<p><a href="{target}">Continue</a></p>\n'
+)
 #: A name or an address, and a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 #: Requests whose bodies are streamed to disk. Those of all others are held in memory, so that they must be small.
@@ -171,9 +177,12 @@ class Security:
         brought = [value for key, value in query if key == "token"]
         if scope["method"] == "GET" and len(brought) == 1 and _same(brought[0], token):
             rest = urlencode([(key, value) for key, value in query if key != "token"])
-            response = Response(status_code=303)
             # Of this server, whatever stands in the path: `//elsewhere` would be another one.
-            response.headers["Location"] = "/" + quote(scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
+            target = "/" + quote(scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
+            if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
+                response = Response(status_code=303, headers={"Location": target})
+            else:  # after a redirect that began at another site, or at a file, a browser would not send the cookie
+                response = Response(_LEADING_ON.format(target=html.escape(target)), media_type="text/html")
             response.headers["Cache-Control"] = "no-store"
             response.set_cookie(name, cookie_value(token), httponly=True, samesite="strict", path="/")
             return response

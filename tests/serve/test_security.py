@@ -70,6 +70,17 @@ def test_the_token_in_a_header_lets_in(locked: Running) -> None:
     assert locked.get("/nothing", {"Authorization": f"Bearer {TOKEN}"}).status_code == 404
 
 
+def test_a_visitor_who_comes_from_another_site_with_the_token_is_led_on_by_a_page(locked: Running) -> None:
+    """Browsers do not send a strict cookie after a redirect that began at another site."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    answer = locked.get(f"//else.where/%22%3E?x=%3Cb%3E&token={TOKEN}", headers)
+    assert answer.status_code == 200
+    assert 'content="0;url=/else.where/%22%3E?x=%3Cb%3E"' in answer.text
+    assert TOKEN not in answer.text
+    assert "samesite=strict" in answer.headers["set-cookie"].lower()
+    assert answer.headers["cache-control"] == "no-store"
+
+
 def test_a_visit_with_the_token_sets_a_strict_cookie_and_removes_it_from_the_address(locked: Running) -> None:
     answer = locked.get(f"/some/page?x=1&token={TOKEN}")
     assert answer.status_code == 303

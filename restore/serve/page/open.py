@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import os
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -32,6 +34,7 @@ class OpenedPage:
         self.workspace, self._settings, self._warm = workspace, settings, warm
         self.output, self.work, self.warnings = workspace.output, workspace.work, workspace.listing.warnings
         self.session: Session | None = None
+        self._leading: Path | None = None
 
     def routes(self, jobs: Jobs) -> APIRouter:
         """The routes of the page, see `restore.serve.app.create_app`. The work begins."""
@@ -39,8 +42,26 @@ class OpenedPage:
         self.session.start()
         return page_routes(self.session)
 
+    def address_for_browser(self, address: str) -> str:
+        """The address to start a browser with. All users of a machine see the arguments of its processes, so that a
+        token must not be among them: the browser gets the address of a file that leads on, and that nobody else reads.
+        """
+        if "?" not in address:
+            return address
+        self._leading = self.work / "open.html"
+        self._leading.unlink(missing_ok=True)
+        target = html.escape(address)
+        with open(os.open(self._leading, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(
+                f'<!doctype html><meta charset="utf-8"><title>restore</title><meta http-equiv="refresh" '
+                f'content="0;url={target}"><p><a href="{target}">Open the photographs</a></p>\n'
+            )
+        return self._leading.as_uri()
+
     def close(self) -> None:
         """Close the work folder."""
+        if self._leading is not None:
+            self._leading.unlink(missing_ok=True)
         self.workspace.close()
 
 

@@ -22,6 +22,7 @@ import httpx
 
 from restore.cli.main import app
 from restore.errors import RestoreError
+from tests.html.browser import chromium, started
 
 
 @pytest.fixture
@@ -76,6 +77,44 @@ def test_a_token_keeps_other_users_of_this_machine_out(
         client = httpx.Client(follow_redirects=True, timeout=60)
         assert "<html" in client.get(address).text
         assert len(client.get(f"{base}page/files").json()) == 3
+
+
+def test_the_token_is_not_among_the_arguments_of_the_browser(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All users of a machine see the arguments of all processes."""
+    script = tmp_path / "browser"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > "{tmp_path}/started.new"\nmv "{tmp_path}/started.new" "{tmp_path}/started"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{script} %s")
+    monkeypatch.setenv("RESTORE_TOKEN", "a-token-for-this-test")
+    command = [sys.executable, "-m", "restore.cli", "open", str(folder), "--work", str(tmp_path / "work")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = re.search(r"http://\S+", process.stderr.readline())
+            assert address
+            for _ in range(600):
+                if (tmp_path / "started").exists():
+                    break
+                time.sleep(0.05)
+            given = (tmp_path / "started").read_text().strip()
+            assert given == (tmp_path / "work/open.html").as_uri()
+            page = tmp_path / "work/open.html"
+            assert f"url={address[0]}" in page.read_text()
+            assert page.stat().st_mode & 0o077 == 0
+            if chromium() is not None:
+                with started() as browser:
+                    shown = browser.new_page()
+                    shown.goto(given)
+                    shown.wait_for_selector("#cards button")
+                    assert shown.url == address[0].partition("?")[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    assert not page.exists()
 
 
 def test_another_address_needs_the_token_that_is_printed(folder: Path, tmp_path: Path) -> None:
