@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
