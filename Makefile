@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak fuzz lint docs clean
+.PHONY: demo test browser soak fuzz lint docs clean
 
 # Installed once, and again only when what is asked for changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -16,6 +16,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
+
+# The page of examples/browser, which the tests then open: needs npm, and gets one package by it.
+browser: $(VENV)/installed
+	$(BIN)/python examples/browser/build.py
 
 # Some ten minutes: a hundred kills at random moments, and a folder of 5,000 pictures with 50 broken ones.
 soak: $(VENV)/installed
