@@ -6,8 +6,10 @@
 Starts `restore serve` with `telea`, which needs no network, and sends repairs of drawn images of several sizes, formats
 and masks, each client in a thread of its own. Every answer of status 200 must have the bytes that `restore.fix_folder`
 writes. With `--patient`, a client that is refused waits as `Retry-After` says and tries again, until it is served. With
-`--seconds`, clients go on for so long (a soak). `--connections` opens so many idle connections first. Prints one line,
-and ends with exit code 1 if an answer was wrong, or memory grew by more than a fifth after the first quarter.
+`--seconds`, clients go on for so long (a soak): `--seconds 1800 --patient` takes half an hour, and says on standard
+error every minute how it goes. `--connections` opens so many idle connections first. Prints a table, with the times
+until a client was served and the memory in each tenth of the run, and ends with exit code 1 if an answer was wrong, or
+memory grew by more than a fifth after the first quarter.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ from restore.fix.run import fix_folder
 
 #: Memory may grow by this factor after the first quarter of the requests.
 _GROWTH = 1.2
+#: Rows of the table, beside that of the whole.
+_PARTS = 10
+#: How often memory is looked at.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -53,9 +59,10 @@ class Tally:
     """What came of the requests."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+    served: list[tuple[float, float]] = field(default_factory=list)  # seconds after the start, and those it took
+    refused: list[float] = field(default_factory=list)  # seconds after the start
     wrong: list[str] = field(default_factory=list)
-    memory_mb: list[float] = field(default_factory=list)
+    memory_mb: list[tuple[float, float]] = field(default_factory=list)  # seconds after the start, and megabytes
 
 
 def cases(folder: Path, side: int) -> list[Case]:
@@ -84,7 +91,7 @@ def cases(folder: Path, side: int) -> list[Case]:
 def run_load(
     *, requests: int, clients: int, side: int, queue: int, seconds: float | None, patient: bool, connections: int = 0
 ) -> tuple[str, bool]:
-    """Run it all. Returns a line to print, and whether all was well."""
+    """Run it all. Returns what to print, and whether all was well."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         known = cases(folder, side)
@@ -169,25 +176,44 @@ def _send(
                         break
                     with lock:
                         tally.statuses[answer.status_code] += 1
+                        if answer.status_code == 429:
+                            tally.refused.append(time.monotonic() - start)
                     if answer.status_code == 429 and patient:
                         time.sleep(float(answer.headers["retry-after"]) * draw.uniform(0.5, 1.0))
                         continue
                     with lock:
-                        _check(tally, answer, one, time.monotonic() - began)
-                        tally.memory_mb.append(memory_mb(process))
+                        _check(tally, answer, one, time.monotonic() - start, time.monotonic() - began)
                     break
 
+    over = threading.Event()
+
+    def watch() -> None:
+        told = 0.0
+        while not over.wait(_LOOK_SECONDS):
+            now, memory = time.monotonic() - start, memory_mb(process)
+            with lock:
+                tally.memory_mb.append((now, memory))
+                served, wrong = len(tally.served), len(tally.wrong)
+            if now - told >= 60:
+                told = now
+                print(f"{now:.0f} s: {served} served, {wrong} wrong, {memory:.0f} MB", file=sys.stderr, flush=True)
+
     threads = [threading.Thread(target=client, args=(seed,)) for seed in range(clients)]
-    for thread in threads:
+    watching = threading.Thread(target=watch)
+    for thread in (*threads, watching):
         thread.start()
     for thread in threads:
         thread.join()
-    return tally, time.monotonic() - start
+    took = time.monotonic() - start
+    tally.memory_mb.append((took, memory_mb(process)))
+    over.set()
+    watching.join()
+    return tally, took
 
 
-def _check(tally: Tally, answer: httpx.Response, case: Case, seconds: float) -> None:
+def _check(tally: Tally, answer: httpx.Response, case: Case, at: float, seconds: float) -> None:
     if answer.status_code == 200:
-        tally.seconds.append(seconds)
+        tally.served.append((at, seconds))
         if answer.content != case.expected:
             tally.wrong.append(f"{case.image.name}: other bytes than restore fix")
     elif answer.status_code != 429:
@@ -210,29 +236,41 @@ def memory_mb(process: int) -> float:
 
 
 def _judge(tally: Tally, took: float, clients: int, left: list[Path], code: int) -> tuple[str, bool]:
-    quarter = tally.memory_mb[: max(1, len(tally.memory_mb) // 4)]
-    early, late = max(quarter, default=0.0), max(tally.memory_mb, default=0.0)
+    early = max((memory for at, memory in tally.memory_mb if at <= took / 4), default=0.0)
+    late = max((memory for _, memory in tally.memory_mb), default=0.0)
     wrong = list(tally.wrong)
-    if late > early * _GROWTH:
+    if early and late > early * _GROWTH:
         wrong.append(f"memory grew from {early:.0f} to {late:.0f} MB")
     if left:
         wrong.append(f"{len(left)} folders of requests were left behind")
     if code:
         wrong.append(f"the server ended with exit code {code}")
-    times = sorted(tally.seconds) or [0.0]
+    lines = [
+        f"{sum(tally.statuses.values())} answers to {clients} clients in {took:.1f} s "
+        f"({', '.join(f'{count} x {status}' for status, count in sorted(tally.statuses.items()))}); "
+        f"{len(tally.served) / max(took, 1e-9):.1f} repairs/s; {len(wrong)} wrong",
+        "",
+        "| seconds | right | 429 | p50 | p95 | longest | memory, MB |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(tally, took * part / _PARTS, took * (part + 1) / _PARTS) for part in range(_PARTS)),
+        _row(tally, 0, took),
+    ]
+    return "\n".join([*lines, *dict.fromkeys(wrong)]), not wrong
 
-    def percentile(share: float) -> float:
-        return times[min(len(times) - 1, round(share * (len(times) - 1)))]
 
-    answered = sum(tally.statuses.values())
-    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(tally.statuses.items()))
-    line = (
-        f"{answered} answers to {clients} clients in {took:.1f} s ({statuses}): "
-        f"p50 {percentile(0.5):.2f} s, p95 {percentile(0.95):.2f} s, longest {times[-1]:.2f} s, "
-        f"{len(tally.seconds) / max(took, 1e-9):.1f} repairs/s; "
-        f"server and worker {early:.0f} MB early, {late:.0f} MB at most"
+def _row(tally: Tally, start: float, end: float) -> str:
+    """A line of the table: what was answered from a time to another."""
+    times = sorted(seconds for at, seconds in tally.served if start <= at <= end)
+    refused = sum(start <= at <= end for at in tally.refused)
+    memory = max((memory for at, memory in tally.memory_mb if start <= at <= end), default=0.0)
+
+    def percentile(share: float) -> str:
+        return f"{times[round(share * (len(times) - 1))]:.2f} s" if times else "-"
+
+    return (
+        f"| {start:.0f} to {end:.0f} | {len(times)} | {refused} | {percentile(0.5)} | {percentile(0.95)} "
+        f"| {percentile(1)} | {f'{memory:.0f}' if memory else '-'} |"
     )
-    return "\n".join([line, *dict.fromkeys(wrong)]), not wrong
 
 
 def main() -> None:
@@ -246,8 +284,8 @@ def main() -> None:
     parser.add_argument("--patient", action="store_true")
     parser.add_argument("--connections", type=int, default=0)
     given = parser.parse_args()
-    line, well = run_load(**vars(given))
-    print(line)
+    table, well = run_load(**vars(given))
+    print(table)
     sys.exit(0 if well else 1)
 
 

@@ -17,6 +17,8 @@ from restore.serve.problems import Refused
 
 #: Of a part that is no file, such as options.
 _FIELD_BYTES = 1 << 16
+#: Headers of a part, and bytes of one; browsers and curl send two.
+_HEADERS, _HEADER_BYTES = 8, 4096
 #: Written to disk at a time.
 _BUFFER_BYTES = 1 << 20
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
@@ -52,7 +54,12 @@ async def receive_form(request: Request, folder: Path, *, files: Collection[str]
         raise Refused("malformed", "the body must be a form", hint="send multipart/form-data")
     receiver = _Receiver(folder, files, fields)
     try:
-        parser = MultipartParser(boundary, receiver.callbacks())  # type: ignore[arg-type]
+        parser = MultipartParser(
+            boundary,
+            receiver.callbacks(),  # type: ignore[arg-type]
+            max_header_count=_HEADERS,
+            max_header_size=_HEADER_BYTES,
+        )
         async for piece in request.stream():
             parser.write(piece)
             if receiver.waiting_bytes >= _BUFFER_BYTES:

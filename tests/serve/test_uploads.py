@@ -84,3 +84,11 @@ def test_of_a_files_name_only_the_suffix_is_used(tmp_path: Path, filename: str, 
         assert "\0" in filename
         return
     assert form.files["image"] == tmp_path / name
+
+
+@pytest.mark.parametrize("headers", [b"A: 1\r\n" * 20, b"A: " + b"x" * 100_000 + b"\r\n", b"A" * 100_000 + b": 1\r\n"])
+@pytest.mark.parametrize("pieces", [1000, 1 << 20])
+def test_a_part_with_many_or_large_headers_is_refused(tmp_path: Path, headers: bytes, pieces: int) -> None:
+    start = WHOLE.index(b"\r\n") + 2
+    with pytest.raises(Refused, match="the form cannot be read"):
+        receive(WHOLE[:start] + headers + WHOLE[start:], tmp_path, pieces)
