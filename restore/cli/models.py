@@ -20,6 +20,11 @@ class ModelsGroup(Group):
             args = ["card", *args]
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete commands and the names of models."""
+        item = type(super().shell_complete(ctx, "")[0])  # of the click that Typer holds
+        return [*super().shell_complete(ctx, incomplete), *map(item, model_names(incomplete))]
+
 
 models = typer.Typer(
     cls=ModelsGroup,

@@ -153,6 +153,8 @@ def _fetch_repository(
 ) -> Fetched:
     hub = hub_library()
     target = _target(name or repository.partition("/")[2].replace(".", "-"))
+    if sha256 is not None and (there := _already(target, sha256, overwrite)) is not None:
+        return there  # also without a connection
     api = hub.HfApi(endpoint=endpoint(), token=token)
     with hub_errors(api.endpoint, repository):
         info = api.model_info(repository, revision=revision, files_metadata=True)

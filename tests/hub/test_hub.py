@@ -103,6 +103,9 @@ def test_a_repository_s_model_goes_by_its_name_with_card_and_licence(
     hub.asked.clear()
     assert fetch_model("someone/old-film").notes == ("it was there already",)
     assert not [path for _, path, _ in hub.asked if "/resolve/" in path]
+    hub.asked.clear()
+    assert fetch_model("someone/old-film", sha256=sha256(content)).path == fetched.path
+    assert hub.asked == [], "a model that is there with the right sum needs no connection"
 
 
 def test_an_address_needs_the_sum_and_states_no_licence(hub: Hub, weights: Path, data_folder: Path) -> None:
@@ -384,3 +387,15 @@ def test_models_still_lists_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output("card", "telea") == output("telea")
     assert json.loads(output("telea", "--json")) == json.loads(output("--json", "telea"))
     assert "get" in output("--help")
+
+
+def test_the_shell_completes_commands_and_models(data_folder: Path) -> None:
+    data_folder.mkdir(parents=True)
+    (data_folder / "pretty.safetensors").touch()
+
+    def completed(line: str) -> list[str]:
+        words = {"_RESTORE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return sorted(CliRunner().invoke(app, [], env=words, prog_name="restore").stdout.split())
+
+    assert completed("restore models p") == ["photo", "pretty", "push"]
+    assert completed("restore models card pr") == ["pretty"]

@@ -158,6 +158,13 @@ def test_the_page_is_allowed_to_load_only_from_its_own_server(page: Any) -> None
     assert inline
 
 
+def test_people_who_do_not_see_it_can_use_it(page: Any) -> None:
+    """What axe-core finds serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    assert [one["help"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
 def test_building_refuses_another_runtime(tmp_path: Path) -> None:
     """The package of npm is checked; here `npm` writes another one."""
     npm = tmp_path / "bin" / "npm"

@@ -21,6 +21,9 @@ from spandrel_restore.networks import HYPERPARAMETERS, RestorePyramidUNet, Resto
 
 Network = TypeVar("Network", RestoreUNet, RestorePyramidUNet)
 
+#: A network that halves the image more often is none of ours, and would need images of 64 thousand pixels.
+_MAX_HALVINGS = 15
+
 
 class _Arch(Architecture[Network], Generic[Network]):
     """What both architectures share. They detect by all keys and shapes, so no other network is mistaken for theirs.
@@ -65,6 +68,8 @@ class _Arch(Architecture[Network], Generic[Network]):
         if args is None:
             return None
         levels = _count(shapes, "downs.{}.weight")
+        if levels > _MAX_HALVINGS:
+            return None
         args["widths"] = (head[0], *(shapes[f"downs.{level}.weight"][0] for level in range(levels)))
         counts = [_count(shapes, f"encoder.{level}.{{}}.conv1.weight") for level in range(levels)]
         args["blocks"] = (*counts, _count(shapes, "bottom.{}.conv1.weight"))

@@ -271,6 +271,8 @@ def test_near_misses_are_not_taken() -> None:
     assert not detected({**state, "head.weight": torch.tensor(0.0)})
     assert not detected({**state, "head.weight": "text"})
     assert not detected({})
+    deep = RestoreUNet(widths=(1,) * 17, blocks=(1,) * 17).state_dict()
+    assert not detected(deep)
     with pytest.raises(ValueError, match="no weights of restore U-Net"):
         RestoreUNetArch().load({"head.weight": torch.zeros(8, 3, 3, 3)})
 
