@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from restore import __version__
-from restore.checkpoints import shipped_weights
+from restore.checkpoints import named_weights
 from restore.devices import cpu_has_fast_bf16, pick_device, pick_precision
 from restore.engines.cache import cache_folder, stored_bytes
 from restore.engines.choice import OTHERS, candidates, how_to_install, is_installed
@@ -46,7 +46,7 @@ def examine() -> list[tuple[str, str]]:
         *((f"engine {name}", "installed" if is_installed(name) else how_to_install(name)) for name in OTHERS),
         ("compiled networks", f"{stored_bytes() / 1e6:.1f} MB in {cache_folder()}"),
     ]
-    rows += [(f"weights {name}", f"{path.stat().st_size / 1e6:.1f} MB") for name, path in shipped_weights().items()]
+    rows += [(f"weights {name}", f"{path.stat().st_size / 1e6:.1f} MB") for name, path in named_weights().items()]
     rows += [
         (f"LPIPS {b.net}", f"{'available' if b.in_cache else 'not downloaded'} ({b.cache})") for b in lpips_status()
     ]

@@ -1,6 +1,6 @@
 // The page: open, paint, repair by the worker, compare, save. Nothing of the photograph is sent anywhere.
 
-const MAX_PIXELS = 40e6;
+const MAX_PIXELS = 24e6;
 
 const at = (id) => document.getElementById(id);
 const image = at("image").getContext("2d", { willReadFrequently: true });
@@ -55,7 +55,9 @@ function show(old) {
 function painted() {
   const { width, height } = after;
   const alpha = mask.getImageData(0, 0, width, height).data;
-  return Uint8Array.from({ length: width * height }, (_, pixel) => (alpha[4 * pixel + 3] > 127 ? 1 : 0));
+  const holes = new Uint8Array(width * height);
+  for (let pixel = 0; pixel < holes.length; pixel++) holes[pixel] = alpha[4 * pixel + 3] > 127 ? 1 : 0;
+  return holes;
 }
 
 function repair(model) {
@@ -95,7 +97,7 @@ function repair(model) {
 function remember() {
   const { width, height } = after;
   repairs.push({ after, mask: mask.getImageData(0, 0, width, height) });
-  if (repairs.length > 5) repairs.shift();
+  if (repairs.length > Math.min(5, Math.max(1, 60e6 / (width * height)))) repairs.shift();
 }
 
 function point(event) {

@@ -124,6 +124,15 @@ def test_seeds_and_training_mode_change_nothing(make: Callable[[], nn.Module]) -
     assert torch.equal(run(model, image, mask), first)
 
 
+@pytest.mark.parametrize("make", [UNETS[0], UNETS[1], UNETS[3], PYRAMIDS[0]])
+def test_every_parameter_learns(make: Callable[[], nn.Module]) -> None:
+    network = RESTORE_REGISTRY.load(make().state_dict()).model.train()
+    image, mask = image_and_mask(32, 32)
+    out = network(image, mask) if getattr(network, "takes_mask", False) else network(image)
+    out.square().mean().backward()
+    assert [name for name, one in network.named_parameters() if one.grad is None or not one.grad.isfinite().all()] == []
+
+
 def test_gradients_and_mode_do_not_leak_into_filling() -> None:
     model = opened(UNETS[1])
     model.train()
