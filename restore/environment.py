@@ -44,7 +44,7 @@ def examine() -> list[tuple[str, str]]:
         ("MPS", "yes" if torch.backends.mps.is_available() else "no"),
         ("default", f"{device}, {pick_precision('auto', device)}, {default_engine()}"),
         *((f"engine {name}", "installed" if is_installed(name) else how_to_install(name)) for name in OTHERS),
-        ("compiled networks", f"{stored_bytes() / 1e6:.1f} MB in {cache_folder()}"),
+        ("compiled networks", f"{stored_bytes() / 1e6:.1f} MB in {cache_folder() or 'no folder'}"),
     ]
     rows += [(f"weights {name}", f"{path.stat().st_size / 1e6:.1f} MB") for name, path in named_weights().items()]
     rows += [

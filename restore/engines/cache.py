@@ -45,16 +45,22 @@ class Entry:
     payload: bytes
 
 
-def cache_folder() -> Path:
-    """Where compiled networks are kept: `RESTORE_CACHE`, else `restore` in the user's cache directory."""
+def cache_folder() -> Path | None:
+    """Where compiled networks are kept: `RESTORE_CACHE`, else `restore` in the user's cache directory.
+
+    None: the user has no home, so nothing is kept.
+    """
     if own := os.environ.get("RESTORE_CACHE"):
         return Path(own) / "engines"
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        if os.name == "nt":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library/Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     return base / "restore" / "engines"
 
 
@@ -67,6 +73,8 @@ def key_of(**parts: Any) -> str:
 def find(key: str) -> Entry | None:
     """What is stored under a key; None: nothing, or a damaged file."""
     path = _path(key)
+    if path is None:
+        return None
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
         facts = json.loads(head)
@@ -85,6 +93,8 @@ def find(key: str) -> Entry | None:
 def store(key: str, entry: Entry) -> None:
     """Store something under a key. A folder that cannot be written to is no error: it is compiled again next time."""
     path = _path(key)
+    if path is None:
+        return
     head = json.dumps({**entry.facts, "sha256": hashlib.sha256(entry.payload).hexdigest()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,19 +106,24 @@ def store(key: str, entry: Entry) -> None:
 
 def forget(key: str) -> None:
     """Remove what is stored under a key, if it can be removed."""
-    with suppress(OSError):
-        _path(key).unlink()
+    path = _path(key)
+    if path is not None:
+        with suppress(OSError):
+            path.unlink()
 
 
 def stored_bytes() -> int:
     """The size of all files."""
-    with suppress(OSError):
-        return sum(path.stat().st_size for path in cache_folder().glob(f"*{_SUFFIX}"))
+    folder = cache_folder()
+    if folder is not None:
+        with suppress(OSError):
+            return sum(path.stat().st_size for path in folder.glob(f"*{_SUFFIX}"))
     return 0
 
 
-def _path(key: str) -> Path:
-    return cache_folder() / f"{key}{_SUFFIX}"
+def _path(key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / f"{key}{_SUFFIX}"
 
 
 def _sweep(folder: Path) -> None:

@@ -174,7 +174,9 @@ def _open(name: str, network: Network, sha256: str, precision: str, on_event: On
             return runner_of(payload, precision)
         except Exception:  # whole, but it does not suit this machine after all
             forget(key)
-    on_event(f"preparing {network.name} for {TITLES[name]}, once (kept in {printable(cache_folder())})")
+    folder = cache_folder()
+    kept = "" if folder is None else f", once (kept in {printable(folder)})"
+    on_event(f"preparing {network.name} for {TITLES[name]}{kept}")
     try:
         compiled = payload.fresh = payload.compile()
         runner = runner_of(payload, precision)

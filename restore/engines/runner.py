@@ -106,7 +106,7 @@ class GraphRunner(ABC):
     def _safely(self, arrays: Sequence[FloatArray], threads: int) -> FloatArray:
         try:
             return self._run(arrays, threads)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # onnxruntime's are of no common class
             message = " ".join(str(error).split())
             if any(phrase in message.lower() for phrase in _OUT_OF_MEMORY):
                 raise MemoryError(message[:200]) from error

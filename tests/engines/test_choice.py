@@ -151,6 +151,39 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path: Path, monkey
 
 
 @needs_openvino
+def test_a_user_without_a_home_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RESTORE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cache.Path, "home", no_home)
+    lines = list[str]()
+    path = str(weights(tmp_path))
+    restorer = open_restorer(path, device="cpu", precision="fp32", engine="openvino", on_event=lines.append)
+    assert restorer.engine == "openvino"
+    assert lines == [f"preparing {path} for OpenVINO"]
+    assert cache.stored_bytes() == 0
+
+
+@needs_openvino
+def test_processes_may_compile_at_the_same_time(tmp_path: Path, own_cache: Path) -> None:
+    path = str(weights(tmp_path))
+    code = f"""
+from restore import open_restorer
+import torch
+torch.set_num_threads(1)
+r = open_restorer({path!r}, device="cpu", precision="fp32", engine="openvino")
+print(float(r(torch.linspace(0, 1, 3 * 24 * 24).reshape(1, 3, 24, 24)).sum()))
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate()[0] for process in running]
+    assert answers[0] == answers[1] != ""
+    (file,) = own_cache.iterdir()
+    assert cache.find(file.stem) is not None
+
+
+@needs_openvino
 def test_an_engine_that_differs_does_not_run(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, lines = str(weights(tmp_path)), list[str]()
     have(monkeypatch, "openvino")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from restore import RestoreError
-from restore.checkpoints import Description, DetectorSettings, save_weights
+from restore.checkpoints import ConditionSettings, Description, DetectorSettings, save_weights
+from restore.devices import cpu_has_fast_bf16
 from restore.engines import choice
 from restore.engines.check import Network, check, drawn
 from restore.engines.runner import TorchRunner
@@ -55,6 +56,7 @@ def weights(folder: Path, *, kind: str = "cleaner", **args: object) -> Path:
         model.state_dict(),
         Description(
             builder=builder, args={**SMALL, **(args if kind != "detector" else {})}, needs_mask=kind == "filler",
+            conditions=[ConditionSettings(name="depth", channels=1)] if args.get("conditions") else None,
             channels=1 if args.get("channels") == 1 else None, multiple=4, minimum=4, overlap_px=24, finds=finds,
         ),
     )  # fmt: skip
@@ -123,6 +125,32 @@ def test_gray_networks_are_run(engine: str, tmp_path: Path) -> None:
     image = photograph(33, 40)
     assert fast.engine == engine
     assert levels(fast(image), exact(image)) < 0.01
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_networks_see_their_condition_images(engine: str, tmp_path: Path) -> None:
+    path = str(weights(tmp_path, conditions=1))
+    fast = open_restorer(path, device="cpu", precision="fp32", engine=engine)
+    exact = open_restorer(path, device="cpu", precision="fp32", engine="torch")
+    one, other = photograph(33, 40, channels=4), photograph(33, 40, channels=4)
+    other[:, 3] = 0
+    assert levels(exact(one), exact(other)) > 2
+    assert levels(fast(one), exact(one)) < 0.01
+    assert levels(fast(other), exact(other)) < 0.01
+
+
+@pytest.mark.parametrize("name", ["photo", "inpaint"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_shipped_networks_give_the_same(name: str, precision: str) -> None:
+    if not choice.is_installed("openvino"):
+        pytest.skip("openvino is not installed")
+    if precision == "bf16" and not cpu_has_fast_bf16():
+        pytest.skip("no bf16 here")
+    fast = open_restorer(name, device="cpu", precision=precision, engine="openvino")
+    exact = open_restorer(name, device="cpu", precision=precision, engine="torch")
+    image, mask = photograph(72, 88), hole(72, 88)[..., ::2].repeat_interleave(2, -1)
+    assert (fast.engine, fast.precision) == ("openvino", precision)
+    assert levels(fast(image, mask), exact(image, mask)) < (0.1 if precision == "fp32" else 2)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
