@@ -144,7 +144,7 @@ class _Filled(nn.Module):
 def _graph_of(model: RestorationNetwork, channels: int) -> Any:
     """A network as an `openvino.Model`.
 
-    By way of a trace, which takes 0.3 s. An export to ONNX would take 8 s, and need two more packages.
+    By way of a trace, which takes 0.2 s. An export to ONNX would take 5 s, and need two more packages.
     """
     import_openvino()
     from openvino.frontend import FrontEndManager
