@@ -21,6 +21,8 @@ Tiles = dict[tuple[int, int], Bytes]
 
 #: Limits of what one request may paint.
 MAX_POINTS, MAX_GROWTH_PX = 20_000, 200
+#: Of a polygon's edges inside an image: where thousands cross, filling takes minutes.
+MAX_EDGES_PX = 1_000_000
 
 #: Radius of one pass of growing; a larger one consists of several.
 _STEP_PX = 8
@@ -43,19 +45,60 @@ def polygon(points: Sequence[Sequence[float]], width: int, height: int) -> Tiles
     corners = checked_points(points, 2)
     if len(corners) < 3:
         raise RestoreError("a polygon must have at least three points", where="points")
+    inside = np.clip(corners, 0, (width, height))
+    if np.hypot(*(inside - np.roll(inside, 1, axis=0)).T).sum() > MAX_EDGES_PX:
+        raise RestoreError(f"the edges must be shorter than {MAX_EDGES_PX} pixels", where="points")
     low, high = corners.min(axis=0), corners.max(axis=0)
     box = Box.around(low[0] - 1, low[1] - 1, high[0] + 1, high[1] + 1).within(width, height)
     tiles: Tiles = {}
     for x, y in box.tiles():
         tile = tile_box(x, y, width, height)
+        near = _near(corners, tile)
+        if not _crosses(near, tile):
+            if _holds(near, tile.left + 0.5, tile.top + 0.5):
+                tiles[x, y] = np.full((tile.height, tile.width), 255, np.uint8)
+            continue
         # OpenCV's pixel centers are integers, and its own antialiasing widens polygons by a pixel.
-        local = (corners - (tile.left, tile.top)) * _FINER - 0.5
+        local = (near - (tile.left, tile.top)) * _FINER - 0.5
         fine = np.zeros((tile.height * _FINER, tile.width * _FINER), np.uint8)
         cv2.fillPoly(fine, [np.rint(local * (1 << _SHIFT)).astype(np.int32)], 255, shift=_SHIFT)
         covered = np.asarray(cv2.resize(fine, (tile.width, tile.height), interpolation=cv2.INTER_AREA), np.uint8)
         if covered.any():
             tiles[x, y] = covered
     return tiles
+
+
+def _near(corners: Floats, tile: Box) -> Floats:
+    """A polygon with the same coverage of a tile, and few corners elsewhere.
+
+    Of corners in a row that all lie on the same side of the tile, the first and the last do: the edge between them
+    passes the tile on that side, too.
+    """
+    for axis, start, end in ((0, tile.left, tile.right), (1, tile.top, tile.bottom)):
+        for sign, border in ((-1, start), (1, end)):
+            beyond = sign * (corners[:, axis] - border) > 2
+            between = beyond & np.roll(beyond, 1) & np.roll(beyond, -1)
+            if between.all():  # the polygon does not reach the tile
+                return corners[:1]
+            corners = corners[~between]
+    return corners
+
+
+def _crosses(corners: Floats, tile: Box) -> bool:
+    """Whether an edge may cross a tile, or come so near that it matters."""
+    ends = np.roll(corners, 1, axis=0)
+    low, high = np.minimum(corners, ends), np.maximum(corners, ends)
+    is_near = (low < (tile.right + 2, tile.bottom + 2)) & (high > (tile.left - 2, tile.top - 2))
+    return bool(is_near.all(axis=1).any())
+
+
+def _holds(corners: Floats, x: float, y: float) -> bool:
+    """Whether a point lies in a polygon: a line from it to the right crosses an odd number of edges."""
+    (start_x, start_y), (end_x, end_y) = corners.T, np.roll(corners, 1, axis=0).T
+    crossed = (start_y > y) != (end_y > y)
+    start_x, start_y, end_x, end_y = start_x[crossed], start_y[crossed], end_x[crossed], end_y[crossed]
+    at = start_x + (y - start_y) / (end_y - start_y) * (end_x - start_x)
+    return int(np.count_nonzero(at > x)) % 2 == 1
 
 
 def checked_points(points: Sequence[Sequence[float]], numbers: int) -> Floats:

@@ -101,6 +101,30 @@ def test_a_stroke_that_leaves_the_image_is_painted_to_its_edge() -> None:
     assert not strokes.stroke([(-500, -500, 20)], 0, WIDTH, HEIGHT)
 
 
+def test_a_polygon_whose_edges_cross_thousands_of_times_is_refused() -> None:
+    points = (np.random.default_rng(0).random((2000, 2)) * 6000).tolist()
+    with pytest.raises(RestoreError, match="edges must be shorter"):
+        mask_tools.polygon(points, 6000, 6000)
+    far = [(-9e5, -9e5), (9e5, -9e5), (9e5, 9e5)]  # what lies outside costs nothing
+    assert sum(tile.size for tile in mask_tools.polygon(far, 100, 100).values()) == 100 * 100
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_corners_far_from_a_tile_are_left_out_without_a_trace(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(seed)
+    points = (np.cumsum(draw.normal(0, 90, (300, 2)), axis=0) + (WIDTH / 2, HEIGHT / 2)).tolist()
+    if seed > 5:  # a tile that lies in the polygon, far from its edges
+        points = 5 * [(-900, -900), (WIDTH + 900, -900), (WIDTH + 900 * (seed - 5), HEIGHT + 900), (-900, HEIGHT + 900)]
+    fast = mask_tools.polygon(points, WIDTH, HEIGHT)
+    kept = sum(len(mask_tools._near(np.array(points), tile_box(x, y, WIDTH, HEIGHT))) for x, y in fast)
+    assert seed > 5 or kept < 0.8 * len(points) * len(fast)
+    monkeypatch.setattr(mask_tools, "_near", lambda corners, tile: corners)
+    monkeypatch.setattr(mask_tools, "_crosses", lambda corners, tile: True)
+    slow = mask_tools.polygon(points, WIDTH, HEIGHT)
+    assert fast.keys() == slow.keys()
+    assert all(np.array_equal(fast[place], slow[place]) for place in fast)
+
+
 def test_a_polygon_is_filled_across_tiles() -> None:
     polygon = whole(mask_tools.polygon([(400, 400), (700, 400), (700, 600), (400, 600)], WIDTH, HEIGHT))
     expected = np.zeros_like(polygon)
