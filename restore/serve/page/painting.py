@@ -44,10 +44,12 @@ class Painting:
     def paint_found(self, file: int, threshold: float, at: list[float] | None, *, erase: bool) -> Change:
         """Paint what was found: all of it, or the part that is connected with a point."""
         size = self._workspace.size(file)
-        mask = self.found_mask(file, threshold)
-        if at is not None:
-            mask = mask_tools.connected(mask, at[0], at[1])
-        tiles = mask_tools.in_tiles(mask, Box(0, 0, *size), *size)
+        with self._session.whole_image:
+            mask = self.found_mask(file, threshold)
+            if at is not None:
+                mask = mask_tools.connected(mask, at[0], at[1])
+            tiles = mask_tools.in_tiles(mask, Box(0, 0, *size), *size)
+            del mask
         return self._paint(file, "found", {place: t for place, t in tiles.items() if t.any()}, size, erase=erase)
 
     def found_mask(self, file: int, threshold: float) -> Bytes:

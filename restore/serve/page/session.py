@@ -63,6 +63,8 @@ class Session:
         self._warm = warm
         self._lock = threading.RLock()
         self._locks: dict[int, threading.RLock] = {}
+        #: Taken for work that needs several bytes for every pixel of an image: many requests need no more than one.
+        self.whole_image = threading.Lock()
         self._running: dict[tuple[str, int], Job] = {}
         self._listeners: list[Listener] = []
         self._opened: OrderedDict[Path, TileFile] = OrderedDict()
@@ -301,7 +303,8 @@ class Session:
     def mask_png(self, file: int) -> bytes:
         """The mask of a file: 8 bits, gray, white = repair."""
         size = self.workspace.size(file)
-        return png(self.workspace.masks.read(file, Box(0, 0, *size), size))
+        with self.whole_image:
+            return png(self.workspace.masks.read(file, Box(0, 0, *size), size))
 
     # Jobs
 
@@ -375,6 +378,8 @@ class Session:
                 return before
             if before.state == "queued":
                 before.cancel()
+        # A file may become a link to elsewhere while its job waits.
+        params = params | {"roots": [str(self.workspace.folder), str(self.workspace.work)]}
         job = self.jobs.submit(
             task, params, worker=worker, priority=priority, about=f"{_OURS}{file or ''}", finishing=finishing
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,14 +178,25 @@ def preview(params: Json, report: Report) -> Json:
     return {}
 
 
+def _within_roots(task: Callable[[Json, Report], Json]) -> Callable[[Json, Report], Json]:
+    """The task, which fails if its image lies in none of the folders `roots`, or has become a link out of them."""
+
+    @functools.wraps(task)
+    def checked(params: Json, report: Report) -> Json:
+        from restore.serve.page.listing import is_inside
+        from restore.serve.workers import TaskFailed
+
+        for name in ("source", "input"):
+            if name in params and not any(is_inside(Path(params[name]), Path(root)) for root in params["roots"]):
+                raise TaskFailed("leads out of the folder")
+        return task(params, report)
+
+    return checked
+
+
 #: By name.
 PAGE_TASKS: dict[str, Callable[[Json, Report], Json]] = {
-    "thumbnail": thumbnail,
-    "prepare": prepare,
-    "read_mask": read_mask,
-    "probability": probability,
-    "repair": repair,
-    "preview": preview,
+    task.__name__: _within_roots(task) for task in (thumbnail, prepare, read_mask, probability, repair, preview)
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +205,35 @@ def test_masks_are_loaded_from_files(page: Page) -> None:
     assert "96×64" in answer.json()["detail"]
     assert page.client.put(f"/page/files/{file}/mask.png", content=b"no image").status_code == 422
     page.post(f"files/{file}/mask/clear")
+
+
+def test_an_image_that_becomes_a_link_out_while_its_job_waits_is_not_read(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = page.open("plain.png")
+    place, elsewhere = page.folder / "plain.png", page.folder.parent / "elsewhere.png"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    monkeypatch.setattr("restore.serve.page.workspace.is_inside", lambda path, folder: True)  # as it was then
+    try:
+        job = page.wait(page.post(f"files/{file}/repair", {"recipe": TELEA})["job"])
+    finally:
+        place.unlink()
+        elsewhere.rename(place)
+    assert job["state"] == "failed"
+    assert job["problem"]["detail"] == "leads out of the folder"
+
+
+def test_whole_images_are_worked_on_one_at_a_time(page: Page) -> None:
+    file, masks = page.open("plain.png"), []
+    assert page.opened.session is not None
+    asking = threading.Thread(target=lambda: masks.append(page.mask(file)))
+    with page.opened.session.whole_image:
+        asking.start()
+        asking.join(0.5)
+        assert not masks
+    asking.join(20)
+    assert masks
 
 
 def test_a_mask_for_an_image_that_has_vanished_leaves_nothing(page: Page) -> None:
