@@ -112,7 +112,7 @@ def test_a_polygon_whose_edges_cross_thousands_of_times_is_refused() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_corners_far_from_a_tile_are_left_out_without_a_trace(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(seed)
-    points = (np.cumsum(draw.normal(0, 90, (300, 2)), axis=0) + (WIDTH / 2, HEIGHT / 2)).tolist()
+    points = (np.cumsum(draw.normal(0, 90, (300, 2)), axis=0) + np.array([WIDTH / 2, HEIGHT / 2])).tolist()
     if seed > 5:  # a tile that lies in the polygon, far from its edges
         right = WIDTH + 900 * (seed - 5)
         points = [(-900, -900), (WIDTH + 900, -900), (right, HEIGHT + 900), (-900, HEIGHT + 900)]
