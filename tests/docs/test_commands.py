@@ -20,7 +20,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from restore.checkpoints import shipped_weights
 from tests.docs.server import install, start
+from tests.hub.stand_in import running
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -64,6 +66,20 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     server.kill()
     server.wait()
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A stand-in for a hub, with the one model that the pages fetch, and an own data directory to fetch it into."""
+    home = tmp_path_factory.mktemp("home")
+    with running() as hub:
+        card = b"---\nlicense: cc-by-4.0\n---\n"
+        weights = shipped_weights()["photo"].read_bytes()
+        hub.files["someone/old-film"] = {"model.safetensors": weights, "README.md": card}
+        for key, value in (("HF_ENDPOINT", hub.address), ("HF_TOKEN", "mine"), ("HF_HOME", f"{home}/hf")):
+            monkeypatch.setenv(key, value)
+        monkeypatch.setenv("XDG_DATA_HOME", str(home))
+        yield
 
 
 @pytest.fixture
