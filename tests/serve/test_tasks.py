@@ -51,6 +51,16 @@ def test_a_repair_has_the_bytes_of_fix(photo: Path, tmp_path: Path) -> None:
     assert "decoding" in kinds
 
 
+def test_a_task_says_how_far_it_is_within_an_image(photo: Path, tmp_path: Path) -> None:
+    """Small images are searched mirrored in four ways, each on the levels of a pyramid."""
+    _, told = run("detect", {"input": str(photo), "output": str(tmp_path / "found.png")})
+    shares = [fraction for kind, what in told if kind == "progress" for fraction in [what[0]] if fraction is not None]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert {0.25, 0.5, 0.75} <= set(shares)
+
+
 def test_images_that_are_repaired_together_have_the_same_bytes_and_fail_alone(photo: Path, tmp_path: Path) -> None:
     items = []
     for number, data in enumerate((photo.read_bytes(), b"no image", photo.read_bytes()[:2000], photo.read_bytes())):
@@ -96,9 +106,10 @@ def test_models_are_opened_once(photo: Path, tmp_path: Path) -> None:
     from restore.serve import tasks
 
     assert run("warm", {"models": ["telea"]})[0]["models"] == ["telea"]
-    opened = tasks._opened["telea", "auto"]
+    (key,) = (key for key in tasks._opened if key[0] == "telea")
+    opened = tasks._opened[key]
     run(
         "fix",
         {"input": str(photo), "output": str(tmp_path / "o.png"), "mask": str(tmp_path / "mask.png"), "model": "telea"},
     )
-    assert tasks._opened["telea", "auto"] is opened
+    assert tasks._opened[key] is opened

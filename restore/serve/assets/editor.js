@@ -199,7 +199,7 @@ export class Editor {
     try {
       const file = await get(`/page/files/${id}`);
       if (this.file?.id !== id) return;
-      if (file.state === "preparing") return await this.reopen();
+      if (file.state === "preparing" || file.original.stamp !== this.file.original.stamp) return await this.reopen();
       this.file = file;
       this.stage.layers.original.renew(file.original.revision);
       if (!this.mask.waiting) this.mask.synchronize(file.mask);
@@ -212,11 +212,11 @@ export class Editor {
 
   /** The photograph has changed on the disk: show it as it is now. */
   async reopen() {
-    const before = this.file, hadMask = !this.mask.state.empty;
+    const before = this.file, shown = this.stage.image, hadMask = !this.mask.state.empty;
     await this.open(String(before.id), before);
     const now = this.file;
-    if (now?.id !== before.id || now.original.revision === before.original.revision) return;
-    const isSame = now.width === before.width && now.height === before.height;
+    if (now?.id !== before.id || now.original.stamp === before.original.stamp) return;
+    const isSame = now.width === shown.width && now.height === shown.height;
     const mask = !hadMask ? "" : isSame ? " Your mask is kept." : " Its size is another one, so the mask is gone.";
     say(`The file has changed on the disk. It is shown as it is now.${mask}`, 15);
   }

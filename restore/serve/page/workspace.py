@@ -167,7 +167,7 @@ class Workspace(WorkFolder):
             found["sensitivities"] = {name: threshold_of(name, own) for name in ("gentle", "normal", "strong")}
         return self.file(file) | {
             "levels": [{"width": w, "height": h} for w, h in level_sizes(row["width"], row["height"])],
-            "original": {"revision": row["original"], "is_repair": row["ground"] is not None},
+            "original": {"revision": row["original"], "is_repair": row["ground"] is not None, "stamp": row["stamp"]},
             "mask": self.masks.state(file).to_dict(),
             "found": found,
             "recipe": self.recipe(file),
