@@ -1,10 +1,9 @@
-"""`restore train` and `restore export`."""
+"""`restore train`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -81,27 +80,3 @@ def train(
     scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best.items() if k != "step")
     echo(f"finished; best at step {result.best['step']}: {scores}")
     typer.echo(printable(result.out / "best.safetensors"))
-
-
-@app.command()
-def export(
-    source: Annotated[
-        str, typer.Argument(metavar="RUN_OR_WEIGHTS", help="Folder of a run, a weights file, or a pix2pix *_net_G.pth.")
-    ],
-    out: Annotated[Path, typer.Argument(help="NAME.safetensors; for pix2pix a folder or NAME_net_G.pth.")],
-    format: Annotated[
-        Literal["pix2pix", "safetensors"],
-        typer.Option(
-            help="pix2pix: state dicts with the names of the reference code. safetensors: weights and description."
-        ),
-    ],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-) -> None:
-    """Convert weights to the format of the pix2pix reference code, or from it."""
-    from restore.export import export as write
-
-    written = write(source, out, format, overwrite=overwrite)
-    for line in written.notes:
-        echo(line)
-    for file in written.files:
-        typer.echo(printable(file))

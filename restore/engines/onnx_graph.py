@@ -65,7 +65,7 @@ def onnx_bytes(model: RestorationNetwork, channels: int, metadata: Mapping[str, 
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                _Filled(model.eval()),
+                Filled(model.eval()),
                 inputs,
                 dynamo=True,
                 opset_version=OPSET,
@@ -90,13 +90,16 @@ def onnx_bytes(model: RestorationNetwork, channels: int, metadata: Mapping[str, 
     return data
 
 
-def facts(description: Description, *, sha256: str | None = None, license: str | None = None) -> dict[str, str]:
+def facts(
+    description: Description, *, sha256: str | None = None, license: str | None = None, fills: bool = False
+) -> dict[str, str]:
     """What a file says of its network: for programs under one key as JSON, and for people in words.
 
     Args:
         description: of the weights.
         sha256: of the weights' file.
         license: of the weights; None: not stated.
+        fills: the graph fills holes itself; see `restore.engines.onnx_fill`.
     """
     of_detector = description.finds is not None
     takes = "gray" if description.channels == 1 else "RGB"
@@ -116,7 +119,8 @@ def facts(description: Description, *, sha256: str | None = None, license: str |
     for condition in description.conditions or ():
         values["image"] += f", then {condition.channels} of {condition.name}"
     if description.needs_mask:
-        values["holes"] = "the image is filled under the mask before it comes in"
+        before = "filled by the graph: the values of the image under the mask are ignored"
+        values["holes"] = before if fills else "the image is filled under the mask before it comes in"
     if description.finds is not None:
         values["threshold"] = f"{description.finds.threshold:g}"
     if sha256:
@@ -126,14 +130,15 @@ def facts(description: Description, *, sha256: str | None = None, license: str |
     return values
 
 
-class _Filled(nn.Module):
-    """The network as the engines run it: the image comes filled."""
+class Filled(nn.Module):
+    """The network as engines run it: the image comes filled. The mask is given only if the network sees it."""
 
     def __init__(self, model: RestorationNetwork) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `RestorationNetwork.forward`."""
         out: Tensor = self.model(image, mask, filled=True)
         return out
 

@@ -215,6 +215,15 @@ class FixOptions(BatchOptions):
             "What to repair",
         ),
     ] = False
+    model_args: Annotated[
+        tuple[str, ...],
+        Option(
+            "What the ONNX file of another project does not say (repeatable): range=0,255, output-range=-1,1, "
+            "order=bgr, fourth=mask, alpha or a number, mask=0 (0 in holes), multiple=N, overlap=N.",
+            "What to repair",
+            metavar="KEY=VALUE",
+        ),
+    ] = ()
     pix2pix_batch_norm: Annotated[
         Literal["stored", "instance"],
         Option(

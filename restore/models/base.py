@@ -20,6 +20,7 @@ class RestorationNetwork(nn.Module):
         minimum: smallest height and width, in pixels.
         takes_mask: it is trained with the mask, and fills holes.
         sees_mask: the mask is an input channel (otherwise the network only has its holes filled).
+        prefill: holes are first filled smoothly (`restore.models.unet.harmonic_fill`), not with 0.5.
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
         can_change: of the class; how it computes can be changed after it is opened, so no engine may compile it.
@@ -32,6 +33,7 @@ class RestorationNetwork(nn.Module):
     multiple: int = 1
     minimum: int = 1
     takes_mask: bool = False
+    prefill: bool = False
     tileable: bool = True
     can_detect: ClassVar[bool] = False
     can_change: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Differences below a quarter of an 8-bit step vanish when the image is rounded. The theoretical receptive field of a
@@ -47,3 +48,13 @@ def measure_reach_px(
         if len(visible):
             reach = max(reach, int(visible[-1]) + 1)
     return image.shape[-1] if reach >= image.shape[-1] - cut else reach
+
+
+def octaves(height: int, width: int) -> Tensor:
+    """1×3×H×W in [0, 1]: noise of every scale, which is closer to photographs than white noise."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(max(height >> k, 1), max(width >> k, 1)) for k in range(7)]
+    layers = [F.interpolate(torch.rand(1, 3, *s, generator=generator), (height, width), mode="bilinear") for s in sizes]
+    image = sum(layer * 2**k for k, layer in enumerate(layers)) / 2 ** len(layers)
+    scaled: Tensor = (image - image.min()) / (image.max() - image.min())
+    return scaled.float()

@@ -110,8 +110,10 @@ def model_card(name_or_path: str) -> ModelCard:
     else:
         model = open_restorer(spec.source, device="cpu", precision="fp32", engine="torch")
         kind = "inpainter" if model.requirements.needs_mask else "restorer"
-    network: nn.Module = model.network
-    if description is None:
+    network: nn.Module | None = model.network
+    if network is None:
+        architecture = "ONNX graph"
+    elif description is None:
         architecture = type(network).__name__
     else:
         architecture = f"{description.builder}({', '.join(f'{k}={v}' for k, v in description.args.items())})"
@@ -122,8 +124,8 @@ def model_card(name_or_path: str) -> ModelCard:
         kind=kind,
         requirements=model.requirements,
         architecture=architecture,
-        parameters=count_parameters(network),
-        macs=_macs(network, model.requirements),
+        parameters=None if network is None else count_parameters(network),
+        macs=None if network is None else _macs(network, model.requirements),
         threshold=model.threshold if isinstance(model, Detector) else None,
         margin_px=model.margin_px if isinstance(model, Detector) else None,
         file=str(path),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from restore.devices import autocast, free_memory
 from restore.errors import RestoreError
-from restore.models.receptive_field import measure_reach_px
+from restore.models.receptive_field import measure_reach_px, octaves
 from restore.restorers.base import ModelRequirements, Restorer
 
 INSTALL = 'pip install "restore-toolkit[zoo]"'
@@ -136,7 +136,7 @@ class SpandrelRestorer(Restorer):
             return False
         one = SpandrelRestorer(self.name, self._descriptor, self.requirements, self.device, precision, self.sha256)
         side = max(_PROBE_HEIGHT_PX, self.requirements.minimum)
-        image = _octaves(side, side)
+        image = octaves(side, side)
         try:
             return bool(one(image, torch.zeros_like(image[:, :1])).isfinite().all())
         except (RuntimeError, TypeError, NotImplementedError):  # mixed dtypes, or no kernel for one
@@ -151,7 +151,7 @@ class SpandrelRestorer(Restorer):
         """How far it sees, in input pixels, with a margin; None: the whole image. Costs as much as 0.06 megapixels."""
         multiple = self.requirements.multiple
         height = -(-max(_PROBE_HEIGHT_PX, self.requirements.minimum) // multiple) * multiple
-        image = _octaves(height, -(-_PROBE_WIDTH_PX // multiple) * multiple).to(self.device)
+        image = octaves(height, -(-_PROBE_WIDTH_PX // multiple) * multiple).to(self.device)
         overlap = measure_reach_px(
             lambda image, mask: F.pixel_unshuffle(self._restore_one(image, mask), self.requirements.scale), image, None
         )
@@ -282,13 +282,3 @@ def _same_noise() -> Iterator[None]:
             yield
         finally:
             np.random.set_state(drawn)  # noqa: NPY002
-
-
-def _octaves(height: int, width: int) -> Tensor:
-    """1×3×H×W in [0, 1]: noise of every scale, which is closer to photographs than white noise."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = [(max(height >> k, 1), max(width >> k, 1)) for k in range(7)]
-    layers = [F.interpolate(torch.rand(1, 3, *s, generator=generator), (height, width), mode="bilinear") for s in sizes]
-    image = sum(layer * 2**k for k, layer in enumerate(layers)) / 2 ** len(layers)
-    scaled: Tensor = (image - image.min()) / (image.max() - image.min())
-    return scaled.float()

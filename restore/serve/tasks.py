@@ -226,7 +226,8 @@ def open_models(model: str | None, options: FixOptions) -> Models:
     from restore.restorers.registry import open_restorer
 
     _prepare_torch()
-    if options.pix2pix_batch_norm == "instance" or options.pix2pix_dropout is not None:  # they change what they open
+    of_pix2pix = options.pix2pix_batch_norm == "instance" or options.pix2pix_dropout is not None
+    if of_pix2pix or options.model_args:  # they change what they open
         return open_anew(model, options)[0]
     how: dict[str, Any] = {"device": options.device, "precision": options.precision, "engine": options.engine}
     kind = (options.precision, options.engine)

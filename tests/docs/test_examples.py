@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
@@ -38,3 +40,35 @@ def test_repair_a_folder(photographs: Path, tmp_path: Path) -> None:
 
 def test_train_and_score(photographs: Path, tmp_path: Path) -> None:
     assert "PSNR" in run("train_and_score.py", photographs, tmp_path / "work", 2, place=tmp_path)
+
+
+def test_an_exported_file_alone(photographs: Path, tmp_path: Path) -> None:
+    """The masked pixels come from the network, and all others from the image."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from restore.export import export
+    from restore.restorers.registry import open_restorer
+
+    export("photo", tmp_path / "photo.onnx", "onnx")
+    source = photographs / "0.png"
+    Image.open(source).crop((0, 0, 61, 50)).save(source)
+    run("onnx_alone.py", tmp_path / "photo.onnx", source, tmp_path / "out.png", place=tmp_path)
+    pixels = np.asarray(Image.open(source))
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None] / 255
+    expected = open_restorer("photo", device="cpu", precision="fp32")(image)[0].permute(1, 2, 0).numpy() * 255
+    found = np.asarray(Image.open(tmp_path / "out.png")).astype(float)
+    assert found.shape == pixels.shape
+    assert np.abs(found - expected)[:40, :50].max() <= 1, "the padding differs, at the edges"
+
+    export("inpaint", tmp_path / "inpaint.onnx", "onnx")
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[20:24, 10:40] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    damaged = pixels.copy()
+    damaged[mask > 0] = (255, 0, 255)
+    Image.fromarray(damaged).save(source)
+    run("onnx_alone.py", tmp_path / "inpaint.onnx", source, tmp_path / "out.png", tmp_path / "mask.png", place=tmp_path)
+    found = np.asarray(Image.open(tmp_path / "out.png")).astype(float)
+    assert np.array_equal(found[mask == 0], pixels[mask == 0])
+    before, after = (np.abs(x[mask > 0] - pixels[mask > 0].astype(float)).mean() for x in (damaged, found))
+    assert after < before / 4

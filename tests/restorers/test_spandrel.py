@@ -453,7 +453,7 @@ def test_without_spandrel_the_way_to_it_is_told(tmp_path: Path, monkeypatch: pyt
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(RestoreError, match=r"weights end with \.safetensors, \.pth, \.pt, \.ckpt, not '\.pkl'"):
+    with pytest.raises(RestoreError, match=r"weights end with \.safetensors, \.onnx, \.pth, \.pt, \.ckpt, not '\.pkl'"):
         opened(str(tmp_path / "x.pkl"))
 
 
