@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from restore.engines.onnx_graph import facts
+from restore.engines.openvino_engine import import_openvino
 from restore.errors import RestoreError
 from restore.export.onnx import fills_itself, graph_of, inputs_of
 from restore.export.parity import check_parity
@@ -32,7 +33,7 @@ def write_openvino(source: Source, out: Path) -> list[str]:
         RestoreError: packages are missing; the outputs differ from PyTorch's, and nothing is written.
     """
     try:
-        import openvino
+        openvino = import_openvino()
     except ImportError as error:
         raise RestoreError("this format needs OpenVINO", hint=INSTALL) from error
     model = source.network()

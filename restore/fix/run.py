@@ -83,11 +83,7 @@ def open_models(
     cleaners: Sequence[Restorer] = ()
     if model is None or isinstance(model, str | os.PathLike):
         name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
-<<<<<<< HEAD
-        opened = open_restorers(name, device=options.device, **how)
-=======
-        opened = open_restorers(name, device=device, precision=precision, args=options.model_args)
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+        opened = open_restorers(name, device=options.device, args=options.model_args, **how)
         for restorer in opened:
             _as_original_pix2pix(restorer, options)
         if options.cleans_up:

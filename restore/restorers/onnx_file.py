@@ -18,10 +18,10 @@ from restore.checkpoints import Description
 from restore.config import build as build_settings
 from restore.devices import free_memory
 from restore.engines.onnx_check import INSTALL, read_onnx
+from restore.engines.onnx_engine import OnnxRunner
 from restore.engines.onnx_fill import without_fill
 from restore.engines.onnx_graph import DESCRIPTION_KEY, input_names
 from restore.errors import RestoreError, did_you_mean
-from restore.models.base import RestorationNetwork
 from restore.models.receptive_field import measure_reach_px, octaves
 from restore.models.registry import build_generator
 from restore.restorers.base import ModelRequirements, Restorer
@@ -123,8 +123,7 @@ def open_onnx(name: str, path: Path, device: torch.device, sha256: str | None, a
     if DESCRIPTION_KEY in said:
         if args:
             raise RestoreError("this file describes itself", where="--model-args", hint="leave it out")
-        # Holes are filled in the whole image, before it is cut into tiles.
-        return _open_own(name, path, said, OnnxSession(without_fill(proto), path), sha256)
+        return _open_own(name, path, said, proto, sha256)
     return _open_foreign(name, path, proto, OnnxSession(proto, path), parse_args(args), sha256)
 
 
@@ -179,32 +178,12 @@ class OnnxSession:
 class _OwnRestorer(NetworkRestorer):
     """A network of this package whose weights are in an ONNX file."""
 
-    def __init__(
-        self,
-        name: str,
-        model: RestorationNetwork,
-        requirements: ModelRequirements,
-        purpose: str,
-        run: OnnxSession,
-        sha256: str | None,
-    ) -> None:
-        super().__init__(name, model, requirements, purpose, torch.device("cpu"), "fp32", sha256)
-        takes = len(input_names(model))
-
-        def run_filled(image: Tensor, mask: Tensor | None) -> Tensor:
-            hole = torch.zeros_like(image[:, :1]) if mask is None else mask
-            # One by one: no result depends on the others of a batch.
-            parts = [run(*(x[i : i + 1] for x in (image, hole)[:takes])) for i in range(len(image))]
-            return torch.cat(parts).to(image.device)
-
-        self._run = run_filled  # type: ignore[assignment]
-
     def in_precision(self, precision: str) -> NetworkRestorer:
         """Itself: the file has one precision."""
         return self
 
 
-def _open_own(name: str, path: Path, said: Mapping[str, str], run: OnnxSession, sha256: str | None) -> Restorer:
+def _open_own(name: str, path: Path, said: Mapping[str, str], proto: Any, sha256: str | None) -> Restorer:
     try:
         description = build_settings(Description, json.loads(said[DESCRIPTION_KEY]), where=path)
     except ValueError as error:
@@ -213,16 +192,37 @@ def _open_own(name: str, path: Path, said: Mapping[str, str], run: OnnxSession, 
         raise RestoreError(f"{name} is a detector, not a restorer", hint="`restore detect` takes its weights")
     # It fills holes, and knows what it needs; its own weights are never used.
     model = build_generator(description.builder, description.args, where=str(path)).eval()
-    channels = (description.channels or 3) + model.conditions
-    expected = [channels, 1][: len(input_names(model))]
-    if [shape[1] for _, _, shape in run.inputs if len(shape) == 4] != expected:
+    # Holes are filled in the whole image, before it is cut into tiles.
+    graph = without_fill(proto)
+    expected = [(description.channels or 3) + model.conditions, 1][: len(input_names(model))]
+    if [_sizes(place)[1:2] for place in graph.graph.input] != [[channels] for channels in expected]:
         raise RestoreError("the description inside this file is of another network", where=path)
-    network = _OwnRestorer(name, model, requirements_of(description, model), description.purpose, run, sha256)
+    try:
+        runner = OnnxRunner(graph.SerializeToString)
+    except ImportError as error:
+        raise RestoreError("ONNX files need more packages", where=path, hint=INSTALL) from error
+    except Exception as error:  # onnxruntime's errors share no class
+        raise RestoreError(f"onnxruntime cannot load it: {_short(error)}", where=path) from error
+    network = _OwnRestorer(
+        name,
+        model,
+        requirements_of(description, model),
+        description.purpose,
+        torch.device("cpu"),
+        "fp32",
+        sha256,
+        runner,
+    )
     if not description.needs_mask or description.conditions:
         return network
     from restore.restorers.hybrid_inpainting import HybridInpainter
 
     return HybridInpainter(network)
+
+
+def _sizes(place: Any) -> list[int]:
+    """The sizes of an input; 0 where it is free."""
+    return [size.dim_value for size in place.type.tensor_type.shape.dim]
 
 
 class ForeignOnnxRestorer(Restorer):
@@ -241,6 +241,8 @@ class ForeignOnnxRestorer(Restorer):
         size: height and width, if they are fixed.
         sha256: of the file.
     """
+
+    engine = "onnx"
 
     def __init__(
         self,

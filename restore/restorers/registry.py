@@ -90,16 +90,13 @@ def parse_model(text: str) -> ModelSpec:
 
 
 def open_restorer(
-<<<<<<< HEAD
     name_or_path: str,
     *,
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
     on_event: OnEvent = lambda line: None,
-=======
-    name_or_path: str, *, device: str = "auto", precision: str = "auto", args: Sequence[str] = ()
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+    args: Sequence[str] = (),
 ) -> Restorer:
     """Open a restorer of any kind: a shipped model, a classical method, or a weights file.
 
@@ -108,23 +105,17 @@ def open_restorer(
             spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`), with onnxruntime an
             `.onnx` file, or the folder of a training run; or `NAME=PATH`, which sets the restorer's name.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-<<<<<<< HEAD
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; an ONNX file has its own.
         engine: what runs the network on a CPU: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed
-            and gives what PyTorch gives. Networks of other projects, and all on GPUs, are run by PyTorch.
+            and gives what PyTorch gives. Networks of other projects, and all on GPUs, are run by PyTorch; ONNX files
+            by onnxruntime.
         on_event: called with a line when a network is prepared for an engine, which happens once, and if the fastest
             engine cannot run it.
-
-    Raises:
-        RestoreError: no such model, device, precision or engine; the file cannot be read, or holds a detector.
-=======
-        precision: `auto`, `fp32`, `bf16` or `fp16`; an ONNX file has its own.
         args: `KEY=VALUE`: what another project's ONNX file does not say, such as `range=0,255`.
 
     Raises:
-        RestoreError: no such model, device or precision; the file cannot be read, or holds a detector; `args` are given
-            for another kind of model.
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+        RestoreError: no such model, device, precision or engine; the file cannot be read, or holds a detector; `args`
+            are given for another kind of model.
     """
     place = pick_device(device)
     precision = settle_precision(engine, precision, place)
@@ -140,8 +131,7 @@ def open_restorer(
     if not is_path(spec.source) and spec.source not in named_weights():
         known = [info.name for info in list_restorers() if not info.finds]
         raise _no_such_model(spec.source, known, "; the path of a file or folder contains a slash")
-<<<<<<< HEAD
-    return _open_file(spec.name, find_weights(spec.source), place, precision, engine, on_event)
+    return _open_file(spec.name, find_weights(spec.source), place, precision, engine, on_event, args)
 
 
 def open_restorers(
@@ -151,22 +141,12 @@ def open_restorers(
     precision: str = "auto",
     engine: str = "auto",
     on_event: OnEvent = lambda line: None,
-=======
-    return _open_file(spec.name, find_weights(spec.source), place, precision, args)
-
-
-def open_restorers(
-    name_or_path: str, *, device: str = "auto", precision: str = "auto", args: Sequence[str] = ()
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+    args: Sequence[str] = (),
 ) -> list[Restorer]:
     """`open_restorer` once for every device, for images that they share.
 
     Args:
-<<<<<<< HEAD
-        name_or_path, precision, engine, on_event: as for `open_restorer`.
-=======
-        name_or_path, precision, args: as for `open_restorer`.
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+        name_or_path, precision, engine, on_event, args: as for `open_restorer`.
         device: likewise, or several: `cuda:0,cuda:1`, `cuda:all` (see `pick_devices`).
 
     Raises:
@@ -180,14 +160,8 @@ def open_restorers(
             where=f"device {device}",
             hint="choose one with --precision",
         )
-<<<<<<< HEAD
-    return [
-        open_restorer(name_or_path, device=str(place), precision=precision, engine=engine, on_event=on_event)
-        for place in places
-    ]
-=======
-    return [open_restorer(name_or_path, device=str(place), precision=precision, args=args) for place in places]
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+    how: dict[str, Any] = {"precision": precision, "engine": engine, "on_event": on_event, "args": args}
+    return [open_restorer(name_or_path, device=str(place), **how) for place in places]
 
 
 def list_restorers() -> list[ModelInfo]:
@@ -218,11 +192,15 @@ def _no_such_model(name: str, known: list[str], hint: str = "") -> RestoreError:
     return RestoreError(f"no model is called {name!r}", hint=did_you_mean(name, known) + hint)
 
 
-<<<<<<< HEAD
-def _open_file(name: str, path: Path, device: torch.device, precision: str, engine: str, on_event: OnEvent) -> Restorer:
-=======
-def _open_file(name: str, path: Path, device: torch.device, precision: str, args: Sequence[str]) -> Restorer:
->>>>>>> a893584 (Export models to ONNX, OpenVINO, TorchScript and spandrel, and repair with ONNX files)
+def _open_file(
+    name: str,
+    path: Path,
+    device: torch.device,
+    precision: str,
+    engine: str,
+    on_event: OnEvent,
+    args: Sequence[str],
+) -> Restorer:
     """Open weights by their content: this package's description, pix2pix's parameter names, or else by spandrel."""
     from restore.restorers.network import sha256_of
 
@@ -230,6 +208,8 @@ def _open_file(name: str, path: Path, device: torch.device, precision: str, args
     if suffix == ONNX_SUFFIX:
         from restore.restorers.onnx_file import open_onnx
 
+        if engine not in ("auto", "onnx"):
+            raise RestoreError("ONNX files are run by onnxruntime", where=f"engine {engine}", hint="leave it out")
         return open_onnx(name, path, device, sha256_of(path), args)
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise RestoreError(
