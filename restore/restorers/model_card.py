@@ -18,7 +18,7 @@ from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector, open_detector
-from restore.restorers.registry import CLASSICAL_NAMES, list_restorers, open_restorer, parse_model
+from restore.restorers.registry import CLASSICAL_NAMES, ONNX_SUFFIX, list_restorers, open_restorer, parse_model
 
 #: The image size that multiply-accumulate operations are counted at, rounded up to what the network takes.
 MACS_AT_PX = 256
@@ -108,7 +108,8 @@ def model_card(name_or_path: str) -> ModelCard:
         model: Any = open_detector(spec.source, device="cpu", precision="fp32", engine="torch")
         kind = "detector"
     else:
-        model = open_restorer(spec.source, device="cpu", precision="fp32", engine="torch")
+        engine = "onnx" if path.suffix.lower() == ONNX_SUFFIX else "torch"
+        model = open_restorer(spec.source, device="cpu", precision="fp32", engine=engine)
         kind = "inpainter" if model.requirements.needs_mask else "restorer"
     network: nn.Module | None = model.network
     if network is None:
