@@ -35,7 +35,7 @@ def with_fill(data: bytes, model: RestorationNetwork, channels: int) -> bytes:
     for node in graph.node:
         node.input[:] = [FILLED if name == IMAGE else name for name in node.input]
     if all(place.name != MASK for place in graph.input):
-        sizes = ["batch", 1, "height", "width"]
+        sizes: list[str | int | None] = ["batch", 1, "height", "width"]
         graph.input.append(helper.make_tensor_value_info(MASK, onnx.TensorProto.FLOAT, sizes))
     builder = _Builder()
     if model.prefill:

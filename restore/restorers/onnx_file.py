@@ -356,7 +356,10 @@ def _open_foreign(
     requirements = ModelRequirements(
         needs_mask=second or fourth_is_mask, tileable=False, overlap_px=_FALLBACK_OVERLAP_PX
     )
-    make = lambda needs: ForeignOnnxRestorer(name, needs, run, declared, channels, second, size, sha256)  # noqa: E731
+
+    def make(needs: ModelRequirements) -> ForeignOnnxRestorer:
+        return ForeignOnnxRestorer(name, needs, run, declared, channels, second, size, sha256)
+
     requirements = _probed(path, make, requirements, declared, size)
     if size is None and declared.overlap_px is not None:
         return make(replace(requirements, tileable=True, overlap_px=declared.overlap_px))
