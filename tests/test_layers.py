@@ -41,6 +41,8 @@ LAYERS = {
     "checkpoints": 3,
     "html": 3,
     "plotting": 3,
+    # Files of moving pictures; their frames are images.
+    "video": 3,
     # An engine runs a network with its weights.
     "engines": 4,
     # A restorer is a network with its weights; training data are images with their degradations.

@@ -51,6 +51,7 @@ class Progress:
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task(what, total=total)
+        self._finished = 0
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -65,7 +66,12 @@ class Progress:
 
     def finished(self, record: object, done: int, total: int) -> None:
         """Show that an image is finished: the `progress` of a run."""
+        self._finished = done
         self.at(done, total)
+
+    def part(self, share: float) -> None:
+        """Show how much of a video is done: the `part_progress` of a run."""
+        self._bar.update(self._task, completed=self._finished + share)
 
 
 class TrainingDisplay:

@@ -24,6 +24,7 @@ EXAMPLES = """Examples:
   restore fix scans/ repaired/ --masks auto
   restore fix scans/ repaired/ --old-photos --html-report report/
   restore fix *.jpg repaired/
+  restore fix reel.mp4 repaired.mp4 --masks auto
   restore fix --files-from list.txt repaired/
   restore fix scan.jpg repaired.jpg --masks mask.png --mask-dilate auto
   restore fix scans/ repaired/ --skip-existing --log log.jsonl
@@ -75,8 +76,8 @@ def fix(
         ),
     ] = False,
 ) -> None:
-    """Repair an image or a folder of images. With masks, only masked pixels change. Existing outputs are replaced only
-    with --overwrite.
+    """Repair images and videos, or folders of them. With masks, only masked pixels change. Existing outputs are
+    replaced only with --overwrite.
     """
     for name, place in (("OUTPUT", output), ("--log", options.log)):
         if as_json and place == "-" and not dry_run:
@@ -128,7 +129,7 @@ def fix(
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,
-            progress=bar.finished,
+            progress=bar.finished, part_progress=bar.part,
             report_progress=lambda done, total: bar.at(done, total, "writing the report"),
         )  # fmt: skip
     # A filter in a pipe prints nothing if nothing is wrong.
@@ -155,7 +156,7 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
 
     def run(plan: FixPlan, link: SupervisorLink) -> Summary:
         with Progress("repairing", len(plan.jobs)) as bar:
-            return run_fix(plan, models, options, link=link, progress=bar.finished)
+            return run_fix(plan, models, options, link=link, progress=bar.finished, part_progress=bar.part)
 
     echo(f"watching {printable(source)}; Ctrl-C ends it")
     watched = watch_folder(source, output, options, run, link=link, on_event=echo)

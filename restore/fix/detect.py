@@ -16,7 +16,7 @@ from restore.fix.inputs import is_pipe
 from restore.fix.io import check_pipes
 from restore.fix.options import DetectOptions, FilePath
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job, plan_fix
+from restore.fix.plan import FixPlan, Job, plan_fix, without_videos
 from restore.fix.reader import WorkItem
 from restore.fix.results import Progress, Summary
 from restore.fix.run import run_stages
@@ -53,7 +53,7 @@ def plan_detect(
     if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
         raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")
     suffix = "_mask" if is_folder and not is_pipe(output) else ""
-    plan = plan_fix(input, output, options.to_fix(suffix=suffix))
+    plan = without_videos(plan_fix(input, output, options.to_fix(suffix=suffix)))
     plan = replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
     if options.preview is None:
         return plan

@@ -184,7 +184,7 @@ def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[st
 
 def _rows(plan: FixPlan, results: Iterable[_Result]) -> Iterator[Row]:
     for result in results:
-        if result.finished:
+        if result.finished and not result.job.video:
             yield Row(
                 name=result.name,
                 scores=result.scores(),

@@ -17,9 +17,12 @@ from restore.fix.masks import MaskSource
 from restore.fix.options import FilePath, FixOptions
 from restore.images import NotAnImage, UnsupportedFile, find_images, format_of, unlistable_message
 from restore.images.formats import left_out_lines, matches
+from restore.video.formats import check_readable, is_video
 
 #: Standard input or output in the place of a file.
 PIPE = Path("-")
+#: What `format_of_file` calls a video.
+VIDEO = "video"
 
 
 def is_pipe(given: FilePath) -> bool:
@@ -138,7 +141,7 @@ def check_input(source: Path) -> None:
 
 
 def format_of_file(path: Path) -> str:
-    """The format of a file by its first bytes.
+    """The format of a file by its first bytes; of a video, `VIDEO`.
 
     Raises:
         NotAnImage: it is not an image, or not even a file.
@@ -148,7 +151,11 @@ def format_of_file(path: Path) -> str:
     if not path.is_file():
         raise NotAnImage("not a regular file", where=path)
     with open(path, "rb") as file:
-        return format_of(file.read(1024), path)
+        data = file.read(1024)
+    if is_video(data, path):
+        check_readable(path)
+        return VIDEO
+    return format_of(data, path)
 
 
 def list_file(source: Path) -> Listing:

@@ -1,10 +1,11 @@
-"""The log of a run (`--log`): JSON lines, one for the run and one for every image, written as it goes.
+"""The log of a run (`--log`): JSON lines, one for the run and one for every image or video, written as it goes.
 
     {"event": "start", "time": "2026-01-31T12:00:00.000Z", "run": "9f2c41d07b3a", "version": "0.1.0", ...}
     {"event": "image", "time": "2026-01-31T12:00:01.250Z", "run": "9f2c41d07b3a", "version": "0.1.0", ...}
 
-`RunStart` and `Record` are the two kinds of lines; their fields are the keys, in this order. Runs append to a log, and
-`run` tells which lines belong together. `restore.fix.results.RunLog` writes them, `read_done` reads them.
+`RunStart`, `Record` and, for parts of videos, `Segment` are the kinds of lines; their fields are the keys, in this
+order. Runs append to a log, and `run` tells which lines belong together. `restore.fix.results.RunLog` writes them,
+`read_done` reads them.
 """
 
 from __future__ import annotations
@@ -145,6 +146,31 @@ class Record(LogLine):
     mask_coverage: float | None = None
     changed_fraction: float | None = None
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(LogLine):
+    """A finished part of a video; the line of the whole video follows when it is written.
+
+    Attributes:
+        input, output: paths.
+        first_frame: its number, from 0.
+        frames: how many the segment holds.
+        start_seconds: when the first frame is shown.
+        seconds: time spent on the segment.
+        damaged_fraction, mask_coverage, changed_fraction: as of a `Record`, over all frames.
+    """
+
+    event: Literal["segment"] = "segment"
+    input: str
+    output: str
+    first_frame: int
+    frames: int
+    start_seconds: float
+    seconds: float
+    damaged_fraction: float | None
+    mask_coverage: float | None
+    changed_fraction: float
 
 
 def read_done(path: FilePath) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ OLD_PHOTOS_SENSITIVITY: Sensitivity = "normal"
 #: The values of `ext`, and the file name suffix of each.
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
-Panel = Literal["What to repair", "Masks", "Files", "Output", "Speed", "Safety", "Reports"]
+Panel = Literal["What to repair", "Masks", "Files", "Output", "Video", "Speed", "Safety", "Reports"]
 
 
 @dataclass(frozen=True)
@@ -329,6 +329,18 @@ class FixOptions(BatchOptions):
     provenance: Annotated[bool, Option("Record the repair and its models in the XMP of repaired images.", "Output")] = (
         True
     )
+    video_codec: Annotated[
+        Literal["h264", "hevc", "av1", "vp9", "prores", "ffv1"] | None,
+        Option("Codec of repaired videos; ffv1 is without loss. Default: that of each video.", "Video"),
+    ] = None
+    video_crf: Annotated[
+        float | None,
+        Option(
+            "Quality of repaired videos, as their encoder counts: less is better. Default: nearly without loss.",
+            "Video", 0, 63, metavar="N",
+        ),
+    ] = None  # fmt: skip
+    deinterlace: Annotated[bool, Option("Make whole frames of the fields of interlaced videos.", "Video")] = False
     fail_fast: Annotated[bool, Option("Stop at the first image that fails.", "Safety")] = False
     log: Annotated[
         FilePath | None,

@@ -12,6 +12,7 @@ from restore.errors import RestoreError, printable
 from restore.files import check_writable
 from restore.fix.inputs import (
     PIPE,
+    VIDEO,
     Listing,
     as_path,
     called,
@@ -27,9 +28,10 @@ from restore.fix.inputs import (
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions, parse_shard
-from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target
+from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target, video_target
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, NotAnImage
 from restore.images.formats import READ_ONLY_FORMATS
+from restore.video.formats import CONTAINER_OF_SUFFIX, is_video_file
 
 Action = Literal["repair", "unmasked", "skip", "fail"]
 
@@ -52,6 +54,7 @@ class Job:
         reason: why it is skipped or fails.
         code: the same for programs; see `restore.fix.log.ReasonCode`.
         format: to write; None: that of the source's content.
+        video: it is a video, not an image.
         side_target: a second output: the mask that was used, or a preview; None: there is none.
         sidecars: files that go along, and their outputs.
     """
@@ -63,6 +66,7 @@ class Job:
     reason: str = ""
     code: ReasonCode = ""
     format: str | None = None
+    video: bool = False
     side_target: Path | None = None
     name: Path = Path()
     named: bool = False
@@ -285,6 +289,8 @@ def _single_job(source: Path, output: FilePath, options: FixOptions, masks: Mask
     """The job of an image that is the only input."""
     extension = None if options.ext is None else EXTENSIONS[options.ext]
     if PIPE in (source, as_path(output)):
+        if source != PIPE and is_video_file(source):
+            raise RestoreError("a video cannot be written to standard output", where=source, hint="name a file")
         if source == PIPE and masks is not None and masks.folder:
             raise RestoreError(
                 "is a folder, and standard input has no name to find its mask by",
@@ -292,6 +298,10 @@ def _single_job(source: Path, output: FilePath, options: FixOptions, masks: Mask
                 hint="choose a file",
             )
         goal, kind = piped_target(source, output, suffix=options.suffix, extension=extension)
+    elif is_video_file(source):
+        goal = video_target(source, output, suffix=options.suffix)
+        check_writable(goal.parent)
+        return Job(source, goal, video=True, name=Path(source.name), named=True)
     else:
         goal = single_target(source, output, suffix=options.suffix, extension=extension)
         kind = new_format(source, goal)
@@ -340,9 +350,10 @@ def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: 
     if name.suffix.lower() in IMAGE_SUFFIXES:
         return job
     try:
-        format_of_file(job.source)
+        if format_of_file(job.source) == VIDEO:
+            return _video_job(job)
     except RestoreError as error:
-        if name.suffix.lower() not in UNREADABLE_SUFFIXES:
+        if name.suffix.lower() not in UNREADABLE_SUFFIXES and not is_video_file(job.source):
             return replace(job, action="skip", reason="not an image", code="not_an_image")
         reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
         code: ReasonCode = "not_an_image" if isinstance(error, NotAnImage) else "unsupported"
@@ -350,6 +361,25 @@ def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: 
     except OSError:  # reading it will say why
         pass
     return job
+
+
+def _video_job(job: Job) -> Job:
+    """The job of a video; it fails if its kind of file cannot be written."""
+    if job.target.suffix.lower() in CONTAINER_OF_SUFFIX:
+        return replace(job, video=True)
+    reason = f"videos of the kind {job.target.suffix} can be read but not written; repair it alone, into an .mkv file"
+    return replace(job, video=True, action="fail", reason=reason, code="unsupported")
+
+
+def without_videos(plan: FixPlan) -> FixPlan:
+    """The plan for a program that takes images only: videos are skipped, or fail if the user named them."""
+    reason: dict[str, Any] = {"reason": "not an image", "code": "not_an_image"}
+    return replace(
+        plan,
+        jobs=[
+            replace(job, action="fail" if job.named else "skip", **reason) if job.video else job for job in plan.jobs
+        ],
+    )
 
 
 def _only_read(job: Job) -> str:

@@ -146,6 +146,8 @@ class Reader:
     def load(self, job: Job) -> WorkItem | HugeItem | None:
         """Read an image and its mask; None if the result is already recorded."""
         self.link.begin(os.fspath(job.source))
+        if job.video:
+            return HugeItem(job)
         steps = self.steps_of(job)
         # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
         # An infrared channel is judged by its whole image, too.
@@ -210,7 +212,7 @@ class Reader:
             pages = [MemoryPage(source.to_srgb) for source in (image, *image.extra_pages)]
             if steps.masked and not steps.detect:
                 with self.link.decoding(name):
-                    read = self._read_masks(job, (image, *image.extra_pages), notes)
+                    read = self.read_masks(job, (image, *image.extra_pages), notes)
                 pages = [MemoryPage(source.to_srgb, mask) for source, mask in zip((image, *image.extra_pages), read)]
                 steps = self.steps_of(job, holes=any(bool(mask.any()) for mask in read))
             if self._conditions and steps.restore:
@@ -262,7 +264,7 @@ class Reader:
             parts.append(as_unit(pixels))
         return np.concatenate(parts, axis=2)
 
-    def _read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
+    def read_masks(self, job: Job, pages: Sequence[DecodedImage], notes: list[str]) -> list[FloatArray]:
         """Read the mask of each page, and append warnings about the masks to `notes`."""
         from restore.fix.masks import effective_mask, mask_warnings
 

@@ -11,17 +11,18 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
+from restore import progress
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import called
-from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Status
+from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Segment, Status
 from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan, Job
 from restore.fix.sensitivity import more_sensitive
@@ -261,6 +262,7 @@ class ResultRecorder:
         fail_fast: the first failure stops the run.
         link: is told every result, so that a run that is started again knows them.
         records: gets every record; None: they are not collected.
+        part_progress: called with how much of a video is done, in [0, 1].
     """
 
     def __init__(
@@ -271,7 +273,9 @@ class ResultRecorder:
         fail_fast: bool = False,
         link: SupervisorLink | None = None,
         records: list[Record] | None = None,
+        part_progress: Callable[[float], None] | None = None,
     ) -> None:
+        self._part_progress = part_progress
         self.summary, self.log, self.settings = summary, log, summary.settings
         self._progress, self._fail_fast = progress, fail_fast
         self._link, self._records = link or SupervisorLink(), records
@@ -327,6 +331,20 @@ class ResultRecorder:
                 self.summary.stopped = f"the log cannot be written: {error.strerror}"
             self._link.end(record.input, {"record": asdict(record), "pixels": pixels})
             self._report(record)
+
+    def tell_segment(self, segment: Segment) -> None:
+        """Log a finished part of a video."""
+        with self._lock:
+            try:
+                self.log.write(replace(segment, time=now(), run=self.summary.run))
+            except OSError as error:
+                self.summary.stopped = f"the log cannot be written: {error.strerror}"
+
+    def tell_part(self, share: float) -> None:
+        """Report how much of a video is done, in [0, 1]."""
+        progress.done(share)
+        if self._part_progress is not None:
+            self._part_progress(share)
 
     def finish_early(self, job: Job) -> None:
         """Record a job that the plan, or reading its image, settled: it is skipped, or fails."""

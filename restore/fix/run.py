@@ -161,6 +161,7 @@ def run_fix(
     *,
     progress: Progress | None = None,
     report_progress: Callable[[int, int], None] | None = None,
+    part_progress: Callable[[float], None] | None = None,
     link: SupervisorLink | None = None,
 ) -> Summary:
     """Carry out a plan, and write its HTML report if there is to be one.
@@ -174,6 +175,7 @@ def run_fix(
         options: those that the plan was made with; None: the defaults.
         progress: as for `fix_folder`.
         report_progress: called with (done, total) while the HTML report is written.
+        part_progress: called with how much of a video is done, in [0, 1].
         link: the line to a process that starts this one again if it crashes (see `restore.fix.decoder_isolation`).
 
     Raises:
@@ -205,6 +207,7 @@ def run_fix(
         summary,
         log=options.log,
         progress=progress,
+        part_progress=part_progress,
         records=records,
         fail_fast=options.fail_fast,
         link=link,
@@ -300,6 +303,7 @@ def run_stages(
     *,
     log: FilePath | None = None,
     progress: Progress | None = None,
+    part_progress: Callable[[float], None] | None = None,
     records: list[Record] | None = None,
     fail_fast: bool = False,
     link: SupervisorLink,
@@ -310,7 +314,7 @@ def run_stages(
         plan: from `plan_fix`.
         stages_of: makes the stages; they report the status of every file to the recorder.
         summary: is filled.
-        log, progress, fail_fast, link: see `run_fix`.
+        log, progress, part_progress, fail_fast, link: see `run_fix`.
         records: gets the record of every image, for a report; None: they are not collected.
 
     Raises:
@@ -319,7 +323,7 @@ def run_stages(
     summary.stopped, summary.run, summary.output = link.past.stop, link.past.run, os.fspath(plan.output)
     try:
         with RunLog(log) as lines:
-            recorder = ResultRecorder(summary, lines, progress, fail_fast, link, records)
+            recorder = ResultRecorder(summary, lines, progress, fail_fast, link, records, part_progress)
             if not link.past.plan:  # else an earlier start has written it
                 recorder.start(plan)
             _carry_out(plan, stages_of, recorder, link.past)

@@ -101,7 +101,9 @@ def with_side_targets(
     _check_folder(plan, path, option, apart=apart)
     jobs = []
     for job in plan.jobs:
-        jobs.append(job if job.action == "unmasked" else replace(job, side_target=path / name_of(job.name)))
+        jobs.append(
+            job if job.action == "unmasked" or job.video else replace(job, side_target=path / name_of(job.name))
+        )
     running = [job for job in jobs if job.action == "repair"]
     targets = [job.side_target for job in running if job.side_target is not None]
     for parent in dict.fromkeys(target.parent for target in targets):

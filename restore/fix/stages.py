@@ -150,7 +150,7 @@ class Stages:
             return 1
         from restore.fix.batches import goes_whole, places
 
-        count = places(model, *item.image.size, self._tile_of(model))
+        count = places(model, *item.image.size, self.tile_of(model))
         mask = item.pages[0].mask if item.steps.restore else None
         return count if count > 1 and goes_whole(model, mask) else 1
 
@@ -174,7 +174,7 @@ class Stages:
         for page in pages:
             page.everywhere = page.fading_corrected or steps.clean_up or not steps.masked
         try:
-            keys = [key() if (key := self._grain_key(item.image)) else None for item in group]
+            keys = [key() if (key := self.grain_key(item.image)) else None for item in group]
             repaired = repair_together(model, pages, room, keys)
         except Exception as error:  # repaired alone, each image succeeds or gets an error of its own
             logger.debug("%d images at once: %s", len(group), error)
@@ -222,9 +222,9 @@ class Stages:
             with progress.part(*share):
                 run_steps(
                     page, item.steps, self.models[network],
-                    tile_of=self._tile_of, on_event=item.notes.append,
+                    tile_of=self.tile_of, on_event=item.notes.append,
                     dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
-                    grain_key=self._grain_key(source),
+                    grain_key=self.grain_key(source),
                 )  # fmt: skip
             if number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
@@ -248,14 +248,16 @@ class Stages:
             after = opaque_where_repaired(after, page.mask)
         return after
 
-    def _grain_key(self, source: DecodedImage) -> Callable[[], int] | None:
+    def grain_key(self, source: DecodedImage) -> Callable[[], int] | None:
+        """The key for the grain of an image; None: it gets none. See `run_steps`."""
         if not self.options.match_grain:
             return None
         from restore.fix.grain import pixels_key
 
         return lambda: pixels_key([source.pixels])
 
-    def _tile_of(self, model: Restorer | Detector) -> int:
+    def tile_of(self, model: Restorer | Detector) -> int:
+        """The largest side of a tile for a model."""
         return self._tiles[id(model)]
 
     # The third stage.
@@ -291,7 +293,7 @@ class Stages:
                 item.notes += [*notes_of_changes(item.sources, rendered.image), *notes]
             self._save_side(item)
             upright = None if rendered.copied or not rendered.image.reoriented else rendered.image.size
-            self._save_sidecars(job, upright, item.notes)
+            self.save_sidecars(job, upright, item.notes)
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
 
@@ -332,7 +334,7 @@ class Stages:
                 kind = FORMAT_OF_SUFFIX[item.job.side_target.suffix]
                 path.write_bytes(encode(image, kind, item.job.side_target)[0])
 
-    def _save_sidecars(self, job: Job, upright: tuple[int, int] | None, notes: list[str]) -> None:
+    def save_sidecars(self, job: Job, upright: tuple[int, int] | None, notes: list[str]) -> None:
         """Write the sidecars of an image, before the output itself, as `_save_side` does; see `write_sidecars`."""
         if job.sidecars:
             from restore.fix.sidecars import write_sidecars
@@ -342,7 +344,15 @@ class Stages:
     # All stages of an image that is too large for memory.
 
     def repair_in_parts(self, huge: HugeItem, network: int) -> WorkItem | None:
-        """Take an image through all stages out of core. If it needs memory after all, load and return it."""
+        """Take an image through all stages out of core. If it needs memory after all, load and return it.
+
+        A video, which no memory holds, goes through them frame by frame.
+        """
+        if huge.job.video:
+            from restore.fix.video import repair_video
+
+            repair_video(self, huge.job, network)
+            return None
         from restore.fix.grain import pixels_key
         from restore.fix.out_of_core import HoleTooLarge, open_page
 
@@ -367,7 +377,7 @@ class Stages:
                         notes += notes_on_colors(self.models[network], steps, lambda: header.gray)
                         run_steps(
                             page, steps, self.models[network],
-                            tile_of=self._tile_of, on_event=notes.append,
+                            tile_of=self.tile_of, on_event=notes.append,
                             grain_key=(lambda: pixels_key(strips())) if self.options.match_grain else None,
                         )  # fmt: skip
                         until_recorded.enter_context(defer_signals())
@@ -408,7 +418,7 @@ class Stages:
             with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
                 if path is not None:
                     write_mask(page, path)
-        self._save_sidecars(job, None if copy or not before.reoriented else page.after.size, notes)
+        self.save_sidecars(job, None if copy or not before.reoriented else page.after.size, notes)
         written, input_sha256, output_sha256 = write_page(
             page,
             header,

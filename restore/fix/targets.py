@@ -9,6 +9,7 @@ from restore.errors import RestoreError
 from restore.files import check_not_within
 from restore.fix.inputs import PIPE, as_path
 from restore.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS
+from restore.video.formats import CONTAINER_OF_SUFFIX
 
 
 def piped_target(
@@ -58,6 +59,26 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
     return target
 
 
+def video_target(source: Path, output: str | os.PathLike[str], *, suffix: str) -> Path:
+    """The output of one video: in a folder under its own name, or the file that was named."""
+    text, target = os.fspath(output), as_path(output)
+    if target.is_dir() or text.endswith(("/", os.sep)):
+        if target.exists() and not target.is_dir():
+            raise RestoreError("is a file, not a folder", where=target, hint="remove the slash at the end")
+        target = target / renamed(Path(source.name), suffix, None)
+    elif suffix:
+        raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
+    if target.suffix.lower() not in CONTAINER_OF_SUFFIX:
+        raise RestoreError(
+            f"cannot write videos of the kind {target.suffix!r}",
+            where=target,
+            hint=f"one of {' '.join(sorted(CONTAINER_OF_SUFFIX))}",
+        )
+    if target.exists() and os.path.samefile(source, target):
+        raise RestoreError("the output is the input itself", where=target, hint="choose another name")
+    return target
+
+
 def check_folder_target(source: Path | None, target: Path) -> None:
     """Check that the output is a folder, and neither an input folder nor inside it, also by another name.
 
@@ -70,7 +91,7 @@ def check_folder_target(source: Path | None, target: Path) -> None:
         pass
     elif target.exists():
         raise RestoreError(f"{inputs}, but the output is a file", where=target, hint="choose a folder")
-    elif target.suffix.lower() in FORMAT_OF_SUFFIX:
+    elif target.suffix.lower() in FORMAT_OF_SUFFIX.keys() | CONTAINER_OF_SUFFIX.keys():
         raise RestoreError(f"{inputs}, but the output looks like a file", where=target, hint="choose a folder")
     if source is not None:
         check_not_within(target, source)

@@ -44,12 +44,12 @@ def fix(params: Json, report: Report) -> Json:
         {output, reason, reason_code, width, height, model, steps, seconds, mask_coverage, damaged_fraction,
         changed_fraction, warnings}.
     """
-    from restore.fix.plan import plan_fix
+    from restore.fix.plan import plan_fix, without_videos
     from restore.fix.run import run_fix
 
     options = _fix_options(params, report)
     report.progress(None, "reading")
-    plan = plan_fix(params["input"], params["output"], options)
+    plan = without_videos(plan_fix(params["input"], params["output"], options))
     models = [open_models(params.get("model"), options)]
     records: list[Record] = []
     with progress.watching(report.steps("repairing")):
@@ -69,7 +69,7 @@ def fix_together(params: Json, report: Report) -> Json:
         {items}: for each {result, problem}, one of them None.
     """
     from restore.fix.options import FixOptions
-    from restore.fix.plan import plan_fix
+    from restore.fix.plan import plan_fix, without_videos
     from restore.fix.run import run_fix
 
     items = params["items"]
@@ -79,7 +79,7 @@ def fix_together(params: Json, report: Report) -> Json:
     for item in items:
         try:
             options = _fix_options(item, report)
-            plans.append(plan_fix(item["input"], item["output"], options))
+            plans.append(without_videos(plan_fix(item["input"], item["output"], options)))
         except RestoreError as error:
             ended[item["input"]] = {"result": None, "problem": problem_of(error)}
     if plans:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
-from restore.fix.plan import plan_fix
+from restore.fix.plan import plan_fix, without_videos
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def list_images(opened: Path, output: Path | None, max_pixels: int) -> Listing:
             raise RestoreError("has no folder beside it for what is saved", where=opened, hint="choose one: --output")
         output = folder.with_name(f"{folder.name}-repaired")
     options = FixOptions(overwrite=True, max_pixels=max_pixels)
-    plan = plan_fix(opened, os.path.join(output, "") if single else output, options)
+    plan = without_videos(plan_fix(opened, os.path.join(output, "") if single else output, options))
     images, warnings = [], list(plan.warnings)
     outside = 0
     for job in plan.jobs:
