@@ -41,7 +41,7 @@ LAYERS = {
     "checkpoints": 3,
     "html": 3,
     "plotting": 3,
-    # Files of moving pictures; their frames are images.
+    # Video files; their frames are images.
     "video": 3,
     # An engine runs a network with its weights.
     "engines": 4,

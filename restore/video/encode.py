@@ -159,7 +159,7 @@ def _options(encoder: str, facts: VideoFacts, crf: float | None, container: str)
 
 
 def add_track(output: Any, settings: EncoderSettings, facts: VideoFacts, *, interlaced: bool) -> Any:
-    """Add the picture track to an open output, with the facts of the source and an encoder.
+    """Add the video track to an open output, with the facts of the source and an encoder.
 
     Times of the encoder are the numbers of frames: rates that vary are a matter of the file, not of the codec.
     """

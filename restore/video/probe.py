@@ -1,4 +1,4 @@
-"""What a video file holds: the facts of its picture track that must be the same in the output."""
+"""What a video file holds: the facts of its video track that must be the same in the output."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class VideoFacts:
         matrix: the display matrix, nine integers; None: there is none.
         frames: their number as the file says; 0: unknown.
         seconds: its length; 0: unknown.
-        stream: the index of the picture track in the file.
-        bit_rate: of the picture track; 0: unknown.
+        stream: the index of the video track in the file.
+        bit_rate: of the video track; 0: unknown.
         container: FFmpeg's name of the file's format.
     """
 
@@ -140,7 +140,7 @@ def _as_ours(error: Any, path: str | os.PathLike[str]) -> Exception:
 
 
 def track_of(container: Any) -> Any:
-    """The picture track of an open video: the first that is no cover.
+    """The video track of an open video: the first that is no cover.
 
     Raises:
         NotAnImage: there is none.
@@ -151,7 +151,7 @@ def track_of(container: Any) -> Any:
     for stream in container.streams.video:
         if not stream.disposition & covers:
             return stream
-    raise NotAnImage("this file holds no moving pictures")
+    raise NotAnImage("this file holds no video track")
 
 
 def probe(path: str | os.PathLike[str]) -> VideoFacts:

@@ -95,6 +95,11 @@ def place(tmp_path: Path) -> Path:
             path = tmp_path / folder / f"{letter}.{'jpg' if letter == 'a' and folder == 'scans' else 'png'}"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(image).save(path, quality=92)
+    if find_spec("av") is not None:
+        from tests.video.conftest import make_video, moving
+
+        make_video(tmp_path / "reel.mp4", moving(6))
+        make_video(tmp_path / "reels" / "first.mp4", moving(6))
     (tmp_path / "my-photos").mkdir()
     for other in ("measurements", "depth", "edges"):
         (tmp_path / other).mkdir()

@@ -15,7 +15,7 @@ import pytest
 
 av = pytest.importorskip("av")
 
-#: What a repair must leave as it is, of all that ffprobe tells about a picture track.
+#: What a repair must leave as it is, of all that ffprobe tells about a video track.
 FACTS = (
     "codec_name", "width", "height", "pix_fmt", "sample_aspect_ratio", "display_aspect_ratio", "color_range",
     "color_space", "color_transfer", "color_primaries", "field_order", "r_frame_rate", "avg_frame_rate", "time_base",
@@ -40,7 +40,7 @@ def as_frame(rgb: np.ndarray, pix_fmt: str, colorspace: int = 1, color_range: in
 
 def make_video(
     path: Path,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     *,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
@@ -61,7 +61,7 @@ def make_video(
     time_base = time_base or Fraction(1, rate)
     with av.open(str(path), "w") as output:
         track = output.add_stream(codec, rate=rate, options=options or {})
-        height, width = pictures[0].shape[:2]
+        height, width = images[0].shape[:2]
         context = track.codec_context
         context.width, context.height, context.pix_fmt, context.time_base = width, height, pix_fmt, time_base
         context.color_range, context.color_primaries, context.color_trc, context.colorspace = colors
@@ -80,13 +80,13 @@ def make_video(
         output.metadata.update(metadata or {})
         if chapters:
             output.set_chapters(chapters)
-        for number, picture in enumerate(pictures):
-            frame = as_frame(picture, pix_fmt, color_range=colors[0] or 1)
+        for number, image in enumerate(images):
+            frame = as_frame(image, pix_fmt, color_range=colors[0] or 1)
             frame.pts, frame.time_base = (pts[number] if pts else number), time_base
             output.mux(track.encode(frame))
         output.mux(track.encode(None))
         if audio is not None:
-            wave = np.sin(np.arange(48000 * len(pictures) // rate) / 20).astype(np.float32)[None]
+            wave = np.sin(np.arange(48000 * len(images) // rate) / 20).astype(np.float32)[None]
             for start in range(0, wave.shape[1], 960):
                 part = av.AudioFrame.from_ndarray(np.repeat(wave[:, start : start + 960], 1, 0), "fltp", "mono")
                 part.sample_rate, part.pts = 48000, start
@@ -123,7 +123,7 @@ def packets_of(path: Path, kind: str) -> list[tuple[bytes, Fraction]]:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What ffprobe says of the picture track."""
+    """What ffprobe says of the video track."""
     if shutil.which("ffprobe") is None:
         pytest.skip("needs ffprobe")
     told = subprocess.run(
