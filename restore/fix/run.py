@@ -361,7 +361,7 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
     """
     from restore.devices import pick_devices
     from restore.engines.choice import candidates, settle_precision
-    from restore.restorers.registry import CLASSICAL_NAMES, TORCH_SUFFIXES, parse_model
+    from restore.restorers.registry import CLASSICAL_NAMES, ONNX_SUFFIX, TORCH_SUFFIXES, parse_model
 
     device = pick_devices(options.device)[0]
     precision = settle_precision(options.engine, options.precision, device)
@@ -369,6 +369,8 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
     source = "" if model is None else parse_model(model).source
     if source in CLASSICAL_NAMES and not options.cleans_up and options.masks != "auto":
         return None
+    if source.endswith(ONNX_SUFFIX):
+        return "onnx", "fp32"
     return ("torch" if source.endswith(TORCH_SUFFIXES) else engine), precision
 
 
