@@ -22,6 +22,7 @@ from restore.checkpoints import (
     read_weights,
     shipped_weights,
 )
+from restore.hub.fetch import origin_of
 from restore.models.base import RestorationNetwork
 from restore.models.pix2pix import infer_args, pix2pix_from_state_dict
 from restore.models.registry import build_generator
@@ -54,7 +55,10 @@ class Source:
     @property
     def license(self) -> str | None:
         """Of the weights, if it is known."""
-        return SHIPPED_LICENSE if self.path in shipped_weights().values() else None
+        if self.path in shipped_weights().values():
+            return SHIPPED_LICENSE
+        origin = origin_of(self.path)
+        return None if origin is None else origin.licence
 
     def network(self) -> RestorationNetwork:
         """The generator with its weights, in float32 and eval mode, on the CPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from restore.checkpoints import save_weights
+from restore.checkpoints import Description, save_weights
 from restore.errors import RestoreError
 from restore.export.parity import IMAGE_TOLERANCE
 from restore.export.source import Source
@@ -17,6 +18,11 @@ from restore.files import write_atomically
 
 #: Parameters by which spandrel knows a DRUNet.
 _DRUNET = ("m_head.weight", "m_down1.0.res.0.weight", "m_body.0.res.0.weight", "m_up1.2.res.0.weight", "m_tail.weight")
+
+#: The tensor in which `spandrel_restore` reads what no parameter tells, as JSON; and what it assumes without it.
+_STATED = "stated_hyperparameters"
+_ASSUMED_DILATIONS = {"unet": [1], "pyramid-unet": [1, 2]}
+_ASSUMED_COARSEST_PX = 48
 
 
 def write_safetensors(source: Source, out: Path) -> list[str]:
@@ -29,25 +35,62 @@ def write_spandrel(source: Source, out: Path) -> list[str]:
     """Write plain weights in float32 for programs that open networks with spandrel (chaiNNer, ComfyUI).
 
     A network with DRUNet's parameters opens in spandrel itself; its output is compared. All others need the module
-    `spandrel_restore`, which knows them by their parameters.
+    `spandrel_restore`, which knows them by their parameters. What no parameter tells goes into a tensor that it reads.
 
     Returns:
         Notes for the user.
 
     Raises:
-        RestoreError: exit code 1: spandrel opens the weights, but gives another output. Nothing is written.
+        RestoreError: spandrel has no place for what the network needs. Exit code 1: spandrel opens the weights, but
+            gives another output. Nothing is written.
     """
     plain = {key: value.float() if value.is_floating_point() else value for key, value in source.g.items()}
     plain = {key: value.detach().cpu().contiguous() for key, value in plain.items()}
     if all(key in plain for key in _DRUNET):
         note = _checked_in_spandrel(source, plain)
     else:
+        _check_that_spandrel_can(source)
+        stated = stated_hyperparameters(source.description)
+        if stated:
+            text = json.dumps(stated, sort_keys=True).encode()
+            plain[_STATED] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         note = (
             f"a {source.description.builder} opens in programs with spandrel only beside the module spandrel_restore "
             "(integrations/spandrel_restore), which knows it by its parameters"
         )
     write_atomically(out, save(plain))
     return [note]
+
+
+def stated_hyperparameters(description: Description) -> dict[str, Any]:
+    """The arguments that no parameter tells, where they differ from what `spandrel_restore` assumes."""
+    args = description.args
+    found: dict[str, Any] = {}
+    if "dilations" in args and list(args["dilations"]) != _ASSUMED_DILATIONS[description.builder]:
+        found["dilations"] = list(args["dilations"])
+    if description.builder == "unet" and args.get("mask", True) and not args.get("prefill", False):
+        found["prefill"] = False
+    if args.get("coarsest_px", _ASSUMED_COARSEST_PX) != _ASSUMED_COARSEST_PX:
+        found["coarsest_px"] = args["coarsest_px"]
+    return found
+
+
+def _check_that_spandrel_can(source: Source) -> None:
+    """Refuse a network that would not run as it was trained.
+
+    Raises:
+        RestoreError: it needs what spandrel has no place for.
+    """
+    description = source.description
+    reasons = {
+        f"a {description.builder}": description.builder not in _ASSUMED_DILATIONS,
+        "a detector that is no pyramid-unet": description.finds is not None and description.builder == "unet",
+        "condition images": bool(description.conditions),
+        "linear light": description.transfer == "linear",
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise RestoreError(f"spandrel has no place for {reason}", where=source.path, hint="export it as ONNX")
 
 
 def _checked_in_spandrel(source: Source, plain: dict[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from restore.checkpoints import save_weights, shipped_weights
+from restore.checkpoints import Description, DetectorSettings, load_generator, save_weights, shipped_weights
+from restore.errors import RestoreError
 from restore.export import export
 from restore.models.registry import build_generator
 from restore.restorers.detector import open_detector
@@ -82,18 +84,73 @@ def test_detector(size: tuple[int, int]) -> None:
     assert torch.allclose(found, ours, rtol=0, atol=TOLERANCE)
 
 
-def test_exported_weights_of_other_shapes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["safetensors", "spandrel"])
+def test_exported_weights_of_other_shapes(format: Literal["safetensors", "spandrel"], tmp_path: Path) -> None:
     args = {"widths": [8, 12, 16], "blocks": [2, 1, 2], "mask": True, "prefill": True}
-    network = build_generator("unet", args).eval()
-    from restore.checkpoints import Description
-
-    mine, exported = tmp_path / "mine.safetensors", tmp_path / "exported.safetensors"
-    save_weights(mine, network.state_dict(), Description(builder="unet", args=args, needs_mask=True), half=False)
-    export(mine, exported, "safetensors")
+    mine = weights_of("unet", args, tmp_path, needs_mask=True)
+    exported = export(mine, tmp_path / "exported.safetensors", format).files[0]
     image, mask = photograph(40, 48)
-    ours = open_restorer(str(exported), device="cpu", precision="fp32")
+    rounded = exported if format == "safetensors" else mine
+    ours = open_restorer(str(rounded), device="cpu", precision="fp32")
     assert isinstance(ours, HybridInpainter)
     assert torch.allclose(opened(exported)(image, mask), ours.filler(image, mask), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("builder", "args"),
+    [
+        ("unet", {"widths": [8, 12], "blocks": [1, 3], "mask": False, "dilations": [1, 3]}),
+        ("unet", {"widths": [8, 12], "blocks": [1, 2], "mask": True, "prefill": False}),
+        ("unet", {"widths": [8, 12], "blocks": [1, 2], "prefill": True, "dilations": [2]}),
+        ("pyramid-unet", {"widths": [4, 8], "blocks": [1, 2], "dilations": [1, 1], "coarsest_px": 16}),
+    ],
+)
+def test_what_no_shape_tells_is_in_the_file_for_spandrel(builder: str, args: dict[str, Any], tmp_path: Path) -> None:
+    finds = DetectorSettings(threshold=0.5, margin_px=0) if builder == "pyramid-unet" else None
+    mine = weights_of(builder, args, tmp_path, needs_mask=bool(args.get("mask", finds is None)), finds=finds)
+    exported = export(mine, tmp_path / "exported.safetensors", "spandrel").files[0]
+    image, mask = photograph(40, 48)
+    model, network = opened(exported), load_generator(mine)[0]
+    with torch.inference_mode():
+        if finds is not None:
+            ours, found = network(image).sigmoid(), model(image)
+        elif args.get("mask", True):
+            ours, found = torch.where(mask > 0, network(image, mask).clamp(0, 1), image), model(image, mask)
+        else:
+            ours, found = network(image).clamp(0, 1), model(image)
+    assert torch.allclose(found, ours, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("builder", "args", "facts", "words"),
+    [
+        ("unet", {"conditions": 1}, {"conditions": [{"name": "depth", "channels": 1}]}, "condition images"),
+        ("unet", {}, {"transfer": "linear"}, "linear light"),
+        ("unet", {"mask": False, "out_channels": 1}, {"finds": {"threshold": 0.5, "margin_px": 0}}, "no pyramid-unet"),
+        ("pix2pix", {"num_downs": 5, "ngf": 4}, {}, "a pix2pix"),
+    ],
+)
+def test_what_spandrel_cannot_run_is_not_exported(
+    builder: str, args: dict[str, Any], facts: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    small = {"widths": [4, 8], "blocks": [1, 1]} if builder == "unet" else {}
+    mine = weights_of(builder, {**small, **args}, tmp_path, **facts)
+    with pytest.raises(RestoreError, match=f"spandrel has no place for .*{words}"):
+        export(mine, tmp_path / "exported.safetensors", "spandrel")
+    assert not (tmp_path / "exported.safetensors").exists()
+
+
+def weights_of(builder: str, args: dict[str, Any], folder: Path, needs_mask: bool = False, **facts: Any) -> Path:
+    """A weights file of a network with random weights and statistics."""
+    torch.manual_seed(0)
+    network = build_generator(builder, args)
+    for name, values in network.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            values.copy_(torch.rand_like(values) + 0.5)
+    path = folder / "mine.safetensors"
+    description = Description(builder=builder, args=args, needs_mask=needs_mask, **facts)
+    save_weights(path, network.state_dict(), description, half=False)
+    return path
 
 
 def test_a_clean_process_needs_only_spandrel_and_the_package(tmp_path: Path) -> None:
