@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from restore.serve import problems, prometheus
 from restore.serve.api_schema import ANSWERS_FILE, ANSWERS_JSON, EVAL_BODY, JOB_ANSWERS, detect_body, fix_body
@@ -266,7 +267,9 @@ def _add_jobs(router: APIRouter, api: Api) -> None:
             raise Refused(
                 "not_finished", "the job is not finished", hint="ask again later", headers={"Retry-After": "1"}
             )
-        return (_json_answer if found.job.task == "evaluate" else _file_answer)(found.job, found.folder)
+        if found.job.task == "evaluate":
+            return _json_answer(found.job, found.folder)
+        return _LentAnswer(api.spool, identifier)
 
     @router.post("/v1/jobs/{identifier}/cancel", responses=JOB_ANSWERS, response_class=JSONResponse, tags=["jobs"])
     async def cancel(identifier: str) -> Response:
@@ -359,6 +362,23 @@ def _file_answer(job: Job, folder: Path) -> Response:
     except FileNotFoundError as error:  # it has just been deleted, or a cleaner of temporary files was here
         raise Refused("not_found", "the result is no longer there", hint="ask for the repair again") from error
     return FileResponse(path, media_type=kind, filename=f"restored{path.suffix}", headers=headers, stat_result=status)
+
+
+class _LentAnswer(Response):
+    """The file of a job that is kept. It stays until it is sent, even if somebody deletes the job meanwhile."""
+
+    def __init__(self, spool: Spool, identifier: str) -> None:
+        super().__init__()
+        self._spool, self._identifier = spool, identifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        lent = self._spool.lend(self._identifier)
+        if lent is None:
+            raise Refused("not_found", "there is no such job", hint="results are kept for a limited time")
+        try:
+            await _file_answer(lent.job, lent.folder)(scope, receive, send)
+        finally:
+            await asyncio.to_thread(self._spool.give_back, lent)
 
 
 def _json_answer(job: Job, folder: Path) -> Response:

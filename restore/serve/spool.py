@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ class Spool:
         self._parent = Path(tempfile.gettempdir()) if parent is None else parent
         self._keep_seconds, self._keep_results = keep_seconds, keep_results
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lent: Counter[Path] = Counter()
+        self._doomed: set[Path] = set()
         self._changing = threading.Lock()  # sweeping runs in a thread of its own
         self._lock: IO[bytes] | None = None
         self._identity: tuple[int, int] | None = None
@@ -109,12 +111,36 @@ class Spool:
         """A job that is kept."""
         return self._kept.get(identifier)
 
+    def lend(self, identifier: str) -> Kept | None:
+        """A job that is kept; its files stay until they are given back, even if they are dropped meanwhile."""
+        with self._changing:
+            kept = self._kept.get(identifier)
+            if kept is not None:
+                self._lent[kept.folder] += 1
+            return kept
+
+    def give_back(self, kept: Kept) -> None:
+        """The files of a job are no longer needed by one to whom they were lent."""
+        with self._changing:
+            self._lent[kept.folder] -= 1
+            if self._lent[kept.folder]:
+                return
+            del self._lent[kept.folder]
+            if kept.folder not in self._doomed:
+                return
+            self._doomed.remove(kept.folder)
+        self.remove(kept.folder)
+
     def drop(self, identifier: str) -> None:
         """Remove a job and its files."""
         with self._changing:
             kept = self._kept.pop(identifier, None)
-        if kept is not None:
-            self.remove(kept.folder)
+            if kept is None:
+                return
+            if kept.folder in self._lent:
+                self._doomed.add(kept.folder)
+                return
+        self.remove(kept.folder)
 
     def sweep(self) -> None:
         """Remove results that are too old, and the oldest of too many."""
