@@ -1,8 +1,9 @@
 """Child processes that run tasks. One that crashes, hangs or is cancelled fails one job, and is started again.
 
 The parent's side is `Worker`, the child's is `run_tasks`. They talk over a pipe: the parent sends (task, parameters),
-the child answers with any number of ("progress", ...) and ("decoding", ...), and then one of ("done", result),
-("failed", problem) or ("cancelled", None). What the pipe carries is pickled; both ends are this program.
+the child says ("ready", None) once, then answers with any number of ("progress", ...) and ("decoding", ...), and then
+one of ("done", result), ("failed", problem) or ("cancelled", None). What the pipe carries is pickled; both ends are
+this program.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def run_tasks(pipe: Connection, device: str, decode_seconds: float, module: str,
     limit_thread_spinning()
     reuse_large_blocks()
     report = Report(pipe, device, decode_seconds)
+    report.send("ready", None)
     tasks: Tasks = importlib.import_module(module).TASKS
     with suppress(EOFError, BrokenPipeError, ConnectionError):
         while True:
@@ -245,6 +247,7 @@ class Worker:
         self, kind: Kind, device: str = "auto", *, decode_seconds: float = 120.0, tasks: str = "restore.serve.tasks"
     ) -> None:
         self.kind, self.device, self.decode_seconds = kind, device, decode_seconds
+        self._is_ready = False
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -299,7 +302,9 @@ class Worker:
             try:
                 while self._pipe.poll():
                     kind, what = self._pipe.recv()
-                    if kind == "progress" and on_progress is not None:
+                    if kind == "ready":
+                        self._is_ready = True
+                    elif kind == "progress" and on_progress is not None:
                         on_progress(*what)
                     elif kind == "decoding":
                         name, begins = what
@@ -326,6 +331,10 @@ class Worker:
                 detail = f"took longer than {seconds:g} seconds"
                 return Outcome("failed", problem=problem_of(TaskFailed(detail, "late")))
             if is_cancelled():
+                # Windows has no signal that a program can catch, nor can one that is still being started.
+                if os.name == "nt" or not self._is_ready:
+                    self.kill()
+                    return Outcome("cancelled")
                 if asked_to_stop is None:
                     asked_to_stop = now
                     self._interrupt()
@@ -334,9 +343,6 @@ class Worker:
                     return Outcome("cancelled")
 
     def _interrupt(self) -> None:
-        if os.name == "nt":  # has no signal that a program can catch
-            self.kill()
-            return
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGINT)
 

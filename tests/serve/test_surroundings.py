@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from restore.serve.api import Api
@@ -170,6 +171,37 @@ def test_a_result_that_has_vanished_is_told(server: Running) -> None:
     server.request("DELETE", place)
 
 
+def test_a_result_that_is_deleted_while_it_is_sent_arrives_whole(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = done(server, "large")
+    with httpx.stream("GET", f"{server.url}{place}/result", timeout=60) as answer:
+        pieces = answer.iter_raw(1 << 16)
+        size = len(next(pieces))
+        assert server.request("DELETE", place).status_code == 204
+        assert server.get(f"{place}/result").status_code == 404
+        size += sum(len(piece) for piece in pieces)
+    assert size == int(answer.headers["content-length"]) == 60_000_008
+    until(lambda: not list(server.settings.work.glob("restore-serve-*/*/out/*")), 5)  # type: ignore[union-attr]
+    assert "Traceback" not in caplog.text
+
+
+def test_a_result_that_is_deleted_before_its_file_is_opened_is_sent_nevertheless(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, spool = done(server), server.app.state.spool
+    lend = spool.lend
+
+    def lend_and_drop(identifier: str) -> Any:
+        kept = lend(identifier)
+        spool.drop(identifier)
+        return kept
+
+    monkeypatch.setattr(spool, "lend", lend_and_drop)
+    assert server.get(f"{place}/result").content.startswith(b"\x89PNG")
+    until(lambda: not list(server.settings.work.glob("restore-serve-*/*/out/*")), 5)  # type: ignore[union-attr]
+
+
 # Limits of the system
 
 
@@ -210,6 +242,20 @@ def test_a_process_that_cannot_be_started_is_told_and_tried_again(monkeypatch: p
         assert jobs.submit("echo", {"say": "x"}).wait_in_thread(60).state == "done"
     finally:
         jobs.stop()
+
+
+def test_a_job_that_is_cancelled_while_its_worker_starts_ends_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs(devices=["cpu"], tasks="tests.serve.odd_tasks")
+    try:
+        for seconds in (0.05, 0.15, 0.3):
+            job = jobs.submit("sleep", {"seconds": 60})
+            time.sleep(seconds)
+            job.cancel()
+            assert job.wait_in_thread(30).state == "cancelled"
+        assert jobs.submit("echo", {"say": "x"}).wait_in_thread(60).state == "done"
+    finally:
+        jobs.stop()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/oom_score_adj"), reason="only Linux has such scores")
