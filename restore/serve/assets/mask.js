@@ -3,6 +3,7 @@
 
 import { post, putFile } from "./server.js";
 
+const ofAll = ["invert", "clear", "undo", "redo"]; // answered with the tiles in the stage that are empty or full
 const keptSteps = 500; // of which it is known what undoing and redoing show
 
 export class Mask {
@@ -33,7 +34,8 @@ export class Mask {
    * @returns {Promise<object | null>}  the server's answer; null if it failed, which has been told
    */
   apply(change, body = {}, pending = null) {
-    return this.enqueue((address) => post(`${address}/mask/${change}`, body), pending, change);
+    const level = ofAll.includes(change) ? `?level=${this.stage.level}` : "";
+    return this.enqueue((address) => post(`${address}/mask/${change}${level}`, body), pending, change);
   }
 
   load(file) {
@@ -119,7 +121,7 @@ export class Mask {
   }
 
   /** The tiles that an operation has changed are new; those of one that is undone or redone may be known. */
-  step({ revision, tiles, undo }, change) {
+  step({ revision, tiles, undo, even }, change) {
     const layer = this.stage.layers.mask;
     const number = change === "undo" ? undo + 1 : undo;
     const known = (change === "undo" || change === "redo") && this.steps.get(number);
@@ -130,6 +132,7 @@ export class Mask {
       this.steps.set(number, { ...known, [from]: layer.renewTiles(tiles, revision) });
       if (this.steps.size > keptSteps) this.steps.delete(this.steps.keys().next().value);
     }
+    for (const [level, x, y, value] of even || []) layer.know(level, x, y, value);
   }
 
   drop(pending) {

@@ -148,6 +148,11 @@ export class Stage {
     return places.sort((a, b) => Math.hypot(a[1] - cx, a[2] - cy) - Math.hypot(b[1] - cx, b[2] - cy));
   }
 
+  /** The level whose tiles are shown. */
+  get level() {
+    return this.visible()[0]?.[0] ?? 0;
+  }
+
   wantTiles(places) {
     const top = this.image.levels.length - 1;
     const overview = top > 2 && places.length && places[0][0] < top ? [[top, 0, 0]] : [];

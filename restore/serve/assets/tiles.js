@@ -85,6 +85,15 @@ export class Tiles {
     return before;
   }
 
+  /** All pixels of a tile are 0 or 255: it need not be fetched. */
+  know(level, x, y, value) {
+    const key = `${level}/${x}/${y}`;
+    if (this.isCurrent(level, x, y)) return;
+    const cell = this.cells.get(key) || { used: ++clock };
+    keep(cell);
+    this.cells.set(key, Object.assign(cell, { version: this.version(key), value: value ? full(this.image.tile) : null, isSure: true }));
+  }
+
   version(key) {
     return this.changed.get(key) ?? this.base;
   }
@@ -163,6 +172,19 @@ function pump() {
     }
     if (!started) return;
   }
+}
+
+let white = null;
+
+/** A tile of which all is covered; what is drawn of it at a border is a part. */
+function full(side) {
+  if (white?.width !== side) {
+    white = new OffscreenCanvas(side, side);
+    const context = white.getContext("2d");
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, side, side);
+  }
+  return white;
 }
 
 /** Show an earlier version again, if it is still there. */

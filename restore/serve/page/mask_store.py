@@ -6,7 +6,7 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Change:
         undo, redo: how many operations can be undone and redone.
         empty: nothing is masked.
         kind: of the operation.
+        even: (level, x, y, value) of tiles all of whose pixels are 0 or 255; of those that changed, if asked for.
     """
 
     revision: int
@@ -45,6 +46,7 @@ class Change:
     redo: int
     empty: bool
     kind: str = ""
+    even: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -56,6 +58,7 @@ class Change:
             "redo": self.redo,
             "empty": self.empty,
             "kind": self.kind,
+            "even": [list(tile) for tile in self.even],
         }
 
 
@@ -128,6 +131,26 @@ class MaskStore:
         columns, rows = -(-size[0] // TILE_PX), -(-size[1] // TILE_PX)
         inside = under.within(columns, rows)
         return int(row[0]), int(row[1]), inside.width * inside.height
+
+    def even_tiles(
+        self, file: int, level: int, places: Iterable[tuple[int, int]], size: tuple[int, int]
+    ) -> list[tuple[int, int, int, int]]:
+        """Of the tiles of a level above these of level 0, those that are empty or full: (level, x, y, 0 or 255)."""
+        rows = self._database.rows(
+            "SELECT x >> ?, y >> ?, total(length(data) = 1 AND data = x'FF') "
+            "FROM mask_tiles JOIN tiles ON tiles.id = tile WHERE file = ? GROUP BY 1, 2",
+            level, level, file,
+        )  # fmt: skip
+        full = {(int(row[0]), int(row[1])): int(row[2]) for row in rows}
+        span, tiles = 1 << level, Box(0, 0, -(-size[0] // TILE_PX), -(-size[1] // TILE_PX))
+        found = []
+        for x, y in sorted({(x >> level, y >> level) for x, y in places}):
+            inside = Box(x * span, y * span, (x + 1) * span, (y + 1) * span).within(tiles.right, tiles.bottom)
+            if (x, y) not in full:
+                found.append((level, x, y, 0))
+            elif full[x, y] == inside.width * inside.height:
+                found.append((level, x, y, 255))
+        return found
 
     def read(self, file: int, box: Box, size: tuple[int, int]) -> Bytes:
         """The pixels of a part of a mask."""

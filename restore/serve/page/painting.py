@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from restore.serve.jobs import Job
 from restore.serve.page import mask_tools, strokes
 from restore.serve.page.mask_store import Change, loaded
 from restore.serve.page.session import URGENT, Json, Session
-from restore.serve.page.tiles import Box
+from restore.serve.page.tiles import Box, level_sizes
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -73,8 +74,15 @@ class Painting:
             damaged = np.asarray(distance) <= margin
         return damaged.astype(np.uint8) * np.uint8(255)
 
-    def change(self, file: int, what: str, px: int = 0) -> Change:
-        """Change a whole mask: `invert`, `clear`, `grow`, `undo`, `redo` or `ground`."""
+    def change(self, file: int, what: str, px: int = 0, level: int | None = None) -> Change:
+        """Change a whole mask: `invert`, `clear`, `grow`, `undo`, `redo` or `ground`.
+
+        Args:
+            file: of the mask.
+            what: see above.
+            px: by which it grows.
+            level: of which the answer says which tiles are empty or full, so that they need not be fetched; None: none.
+        """
         size = self._workspace.size(file)
         masks = self._workspace.masks
         with self._session.lock_of(file):
@@ -87,6 +95,8 @@ class Painting:
                 "redo": lambda: self._workspace.redo(file),
                 "ground": lambda: self._workspace.make_ground(file),
             }[what]()
+            if level is not None and 0 <= level < len(level_sizes(*size)):
+                change = replace(change, even=masks.even_tiles(file, level, change.tiles, size))
             if self._workspace.file(file) != before:
                 self._session.tell(file)
         return change

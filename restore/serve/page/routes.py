@@ -191,9 +191,9 @@ def _add_mask_routes(router: APIRouter, session: Session, painting: Painting) ->
     def grow(file: int, body: Growth) -> Json:
         return _changed(lambda: painting.change(file, "grow", body.px))
 
-    def whole(what: str) -> Callable[[int], Json]:
-        def change(file: int) -> Json:
-            return _changed(lambda: painting.change(file, what))
+    def whole(what: str) -> Callable[..., Json]:
+        def change(file: int, level: int | None = None) -> Json:
+            return _changed(lambda: painting.change(file, what, level=level))
 
         return change
 

@@ -172,3 +172,21 @@ def test_undoing_in_100_megapixels_takes_less_than_100_ms(database: Database) ->
         step(1)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 0.1
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_tiles_that_are_empty_or_full_are_told(database: Database, level: int) -> None:
+    store = MaskStore(database)
+    change = paint(store, 600, 300)
+    store.paint(1, "found", {(2, 2): np.full((76, 276), 255, np.uint8)}, SIZE, erase=False)
+    for _ in range(2):
+        places = [(x, y) for x in range(3) for y in range(3)]
+        told = {(x, y): value for _, x, y, value in store.even_tiles(1, level, places, SIZE)}
+        for x, y in {(x >> level, y >> level) for x, y in places}:
+            pixels = store.reduced(1, level, x, y, SIZE)
+            whole = store.read(1, Box(*(512 * 2**level * at for at in (x, y, x + 1, y + 1))), SIZE)
+            expected = 0 if pixels is None else 255 if (whole == 255).all() else None
+            assert told.get((x, y)) == expected, (x, y)
+        assert set(told) <= {(x >> level, y >> level) for x, y in places}
+        store.invert(1, SIZE)
+    assert change.even == []  # type: ignore[attr-defined]
