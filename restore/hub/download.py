@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from restore._version import __version__
 from restore.errors import RestoreError
-from restore.files import replace_atomically
+from restore.files import replace_atomically, sweep_leftovers
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
@@ -75,6 +75,7 @@ def download(
             off, not the one that was named, or not what `check` wants. Nothing is left of it.
     """
     check_address(url)
+    sweep_leftovers(target.parent)
     with replace_atomically(target, overwrite=overwrite) as temporary:
         with open(temporary, "xb") as file:
             digest = _stream(url, file, max_bytes, token)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from restore.checkpoints import Description, find_weights, models_dir, save_weights
 from restore.cli.main import app
 from restore.errors import RestoreError
+from restore.files import temporary_path
 from restore.hub.download import check_address
 from restore.hub.fetch import Fetched, fetch_model
 from restore.models.registry import build_generator
@@ -159,6 +160,16 @@ def test_a_connection_that_breaks_off_leaves_nothing(hub: Hub, weights: Path, da
     with pytest.raises(RestoreError, match=r"broke off after \d+ of \d+ bytes; run again"):
         fetch_address(hub, weights.read_bytes())
     assert kept(data_folder) == []
+
+
+def test_what_a_killed_call_left_is_removed(hub: Hub, weights: Path, data_folder: Path) -> None:
+    left = temporary_path(data_folder / "x.safetensors")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{ended.stdout.strip()}-"))
+    data_folder.mkdir(parents=True)
+    left.write_bytes(b"half")
+    fetch_address(hub, weights.read_bytes())
+    assert kept(data_folder) == ["x.origin.json", "x.safetensors"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"\x10\0\0\0\0\0\0\0{}", b"PK\x03\x04" + bytes(90)])
