@@ -13,7 +13,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ SIGMA = 25
 #: Noise of the images that the ranges are taken from; the strongest sets the ranges of the first layers.
 _CALIBRATION_SIGMAS = (0, 5, 15, 25, 50, 75)
 _MAX_IMAGES, _MAX_SIDE_PX = 48, 256
+
+#: The side of the images on which layers are compared.
+_SENSITIVITY_PX = 96
 
 #: How many of the most sensitive convolutions stay in float32, beside the first and the last, in the order of trial.
 _KEPT = (0, 2, 4, 8)
@@ -95,7 +98,7 @@ def write_int8(source: Source, out: Path, quantization: Quantization) -> list[st
     channels = description.channels or 3
     seen, held_out = _samples(quantization.folder, model, channels, description.transfer == "linear")
     plain = onnx_bytes(model, channels)
-    ranked = _by_sensitivity(model, seen[:4])
+    ranked = _by_sensitivity(model, [_cut(sample, model) for sample in seen[:4]])
     reference = runner(plain)
     loss, data, kept = Loss(math.inf, None), b"", 0
     for kept in sorted({min(count, len(ranked) - 2) for count in _KEPT}):
@@ -193,6 +196,12 @@ def _sample(
         inputs = (seen, mask)
     clean = to_linear(image) if linear else image
     return _Sample(inputs[: len(input_names(model))], clean, counts, sigma > 0 or model.takes_mask)
+
+
+def _cut(sample: _Sample, model: RestorationNetwork) -> _Sample:
+    """A corner of a sample: which layers are sensitive shows there, too."""
+    side = max(_SENSITIVITY_PX // model.smallest_side, 1) * model.smallest_side
+    return replace(sample, inputs=tuple(one[..., :side, :side] for one in sample.inputs))
 
 
 def _by_sensitivity(model: RestorationNetwork, samples: Sequence[_Sample]) -> list[int]:

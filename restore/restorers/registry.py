@@ -117,10 +117,10 @@ def open_restorer(
         RestoreError: no such model, device, precision or engine; the file cannot be read, or holds a detector; `args`
             are given for another kind of model.
     """
-    place = pick_device(device)
-    precision = settle_precision(engine, precision, place)
     spec = parse_model(name_or_path)
-    if args and not spec.source.lower().endswith(ONNX_SUFFIX):
+    place = pick_device(_device_for(spec, device))
+    precision = settle_precision(engine, precision, place)
+    if args and not _is_onnx(spec):
         raise RestoreError("only applies to ONNX files", where="--model-args", hint="leave it out")
     if spec.source in CLASSICAL_NAMES:
         from restore.restorers.classical import CLASSICAL
@@ -152,7 +152,7 @@ def open_restorers(
     Raises:
         RestoreError: as `open_restorer` and `pick_devices`; `auto` picks different precisions for the devices.
     """
-    places = pick_devices(device)
+    places = pick_devices(_device_for(parse_model(name_or_path), device))
     precisions = {settle_precision(engine, precision, place) for place in places}
     if len(precisions) > 1:
         raise RestoreError(
@@ -162,6 +162,15 @@ def open_restorers(
         )
     how: dict[str, Any] = {"precision": precision, "engine": engine, "on_event": on_event, "args": args}
     return [open_restorer(name_or_path, device=str(place), **how) for place in places]
+
+
+def _is_onnx(spec: ModelSpec) -> bool:
+    return spec.source.lower().endswith(ONNX_SUFFIX)
+
+
+def _device_for(spec: ModelSpec, device: str) -> str:
+    """`auto` as the kind of file means it: ONNX files run on the CPU alone."""
+    return "cpu" if device == "auto" and _is_onnx(spec) else device
 
 
 def list_restorers() -> list[ModelInfo]:

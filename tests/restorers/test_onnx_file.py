@@ -15,7 +15,7 @@ from restore.images import read_rgb8, write_png
 from restore.restorers.base import Restorer, run_restorer
 from restore.restorers.model_card import model_card
 from restore.restorers.onnx_file import Declared, parse_args
-from restore.restorers.registry import open_restorer
+from restore.restorers.registry import open_restorer, open_restorers
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -271,3 +271,9 @@ def test_other_devices_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RestoreError, match="run on the CPU"):
         open_onnx("net", save(tmp_path / "net.onnx", [convolve()], blur(3)), torch.device("cuda"), None)
+
+
+def test_auto_is_the_cpu_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore.devices.torch.cuda.is_available", lambda: True)
+    path = save(tmp_path / "net.onnx", [convolve()], blur(3))
+    assert [one.device.type for one in open_restorers(str(path))] == ["cpu"]
