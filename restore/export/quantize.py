@@ -101,7 +101,7 @@ def write_int8(source: Source, out: Path, quantization: Quantization) -> list[st
     ranked = _by_sensitivity(model, [_cut(sample, model) for sample in seen[:4]])
     reference = runner(plain)
     loss, data, kept = Loss(math.inf, None), b"", 0
-    for kept in sorted({min(count, len(ranked) - 2) for count in _KEPT}):
+    for kept in sorted({min(count, len(ranked)) for count in _KEPT}):
         tried = _quantized(plain, model, seen, ranked[:kept])
         found = _loss(held_out, runner(tried), reference)
         if found.damaged < loss.damaged:
@@ -205,7 +205,7 @@ def _cut(sample: _Sample, model: RestorationNetwork) -> _Sample:
 
 
 def _by_sensitivity(model: RestorationNetwork, samples: Sequence[_Sample]) -> list[int]:
-    """The positions of the convolutions in the order of execution, the most sensitive first.
+    """The convolutions but the first and the last by their places in the order of execution, most sensitive first.
 
     The sensitivity of one is the error of the output if its input and its weights alone have 256 values.
     """
@@ -225,7 +225,7 @@ def _by_sensitivity(model: RestorationNetwork, samples: Sequence[_Sample]) -> li
         errors.append(sum(float((_output(model, one) - out).square().mean()) for one, out in zip(samples, plain)))
         hook.remove()
         weight.data = kept
-    return sorted(range(len(layers)), key=lambda number: -errors[number])
+    return sorted(range(1, len(layers) - 1), key=lambda number: -errors[number])
 
 
 @torch.inference_mode()
