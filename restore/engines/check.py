@@ -18,6 +18,9 @@ LIMIT = 1 / 255
 #: Half precision rounds by more. It may differ by this, or by twice as much as PyTorch's own.
 HALF_LIMIT, HALF_FACTOR = 2 / 255, 2.0
 
+#: 8-bit integers round by more still: a level of a layer is up to several of the image.
+QUANTIZED_LIMIT = 16 / 255
+
 
 @dataclass(frozen=True)
 class Network:
@@ -68,6 +71,25 @@ def check(runner: Runner, network: Network) -> Check:
         half = shown(TorchRunner(network.model, cpu, runner.precision)(image, mask))
         limit = max(HALF_LIMIT, HALF_FACTOR * _largest(half, exact))
     return Check(difference, limit)
+
+
+@torch.inference_mode()
+def check_graph(runner: Runner, exact: Runner, network: Network, *, quantized: bool) -> Check:
+    """Compare two engines that run the graph of a file.
+
+    Args:
+        runner: one engine.
+        exact: the other, in the precision of the file.
+        network: whose images they take.
+        quantized: it computes in integers, which the engines place and round differently: then the mean difference
+            counts, beside `QUANTIZED_LIMIT` for the largest.
+    """
+    image, mask = drawn(network)
+    here, there = (one(image, mask).clamp(0, 1) for one in (runner, exact))
+    difference, limit = _largest(here, there), LIMIT if runner.precision == "fp32" else HALF_LIMIT
+    if quantized and difference <= QUANTIZED_LIMIT:
+        return Check(float((here - there).abs().mean()), LIMIT)
+    return Check(difference, QUANTIZED_LIMIT if quantized else limit)
 
 
 def drawn(network: Network) -> tuple[Tensor, Tensor | None]:

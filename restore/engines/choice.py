@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 
 from restore.devices import pick_precision
 from restore.engines.cache import Entry, cache_folder, find, forget, key_of, store
-from restore.engines.check import Network, check
+from restore.engines.check import Check, Network, check, check_graph
 from restore.engines.runner import GraphRunner, Runner, TorchRunner
 from restore.errors import RestoreError, printable
 
@@ -138,6 +139,56 @@ def open_runner(
     return TorchRunner(network.model, device, precision)
 
 
+def open_graph(
+    network: Network,
+    data: bytes,
+    precision: str,
+    engine: str = "auto",
+    *,
+    quantized: bool = False,
+    on_event: OnEvent = lambda line: None,
+) -> Runner:
+    """Run the graph of an ONNX file on the CPU: by OpenVINO, if it gives what onnxruntime gives, or by onnxruntime.
+
+    Args:
+        network: the name and hash of the file, and a network of its architecture, whose weights are not used.
+        data: the serialized graph, with its weights.
+        precision: `fp32` or `bf16`, of OpenVINO; onnxruntime takes the file's own.
+        engine: one of `ENGINES`, after `settle_precision`.
+        quantized: it computes in 8-bit integers.
+        on_event: as for `open_runner`.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        RestoreError: the engine that was asked for cannot run it, or gives other results than onnxruntime.
+        Exception: onnxruntime cannot load it.
+    """
+    from restore.engines.onnx_engine import OnnxRunner
+
+    if engine == "torch":
+        raise RestoreError("ONNX files are run by OpenVINO or onnxruntime", where="engine torch", hint="leave it out")
+    if "openvino" not in candidates(engine, precision, torch.device("cpu")) or network.sha256 is None:
+        return OnnxRunner(lambda: data)
+    try:
+        return _compiled(
+            "openvino",
+            network.name,
+            precision,
+            {"weights": network.sha256, "graph": hashlib.sha256(data).hexdigest()},
+            compile=lambda library: library.compile_onnx(data, precision),
+            check=lambda runner: check_graph(runner, OnnxRunner(lambda: data), network, quantized=quantized),
+            on_event=on_event,
+        )
+    except _Refused as refused:
+        if engine != "auto":
+            raise RestoreError(
+                f"{TITLES['openvino']} cannot run {network.name}: {refused}", where="engine openvino",
+                hint="use --engine onnx",
+            ) from refused  # fmt: skip
+        on_event(f"{TITLES['openvino']} does not run {network.name}: {refused}")
+        return OnnxRunner(lambda: data)
+
+
 def only_torch(engine: str, name: str) -> None:
     """Refuse another engine for a network that only PyTorch runs.
 
@@ -153,7 +204,42 @@ def only_torch(engine: str, name: str) -> None:
 
 
 def _open(name: str, network: Network, sha256: str, precision: str, on_event: OnEvent) -> Runner:
-    """A network compiled for an engine: from the cache, or else compiled and checked now.
+    """A network run by an engine.
+
+    Raises:
+        _Refused: the engine does not run it.
+    """
+    return _compiled(
+        name,
+        network.name,
+        precision,
+        {"weights": sha256, "channels": network.channels},
+        compile=lambda library: library.compile_network(network.model, network.channels, precision),
+        check=lambda runner: check(runner, network),
+        on_event=on_event,
+    )
+
+
+def _compiled(
+    name: str,
+    title: str,
+    precision: str,
+    identity: dict[str, Any],
+    *,
+    compile: Callable[[Any], Any],
+    check: Callable[[Runner], Check],
+    on_event: OnEvent,
+) -> Runner:
+    """What an engine has compiled: from the cache, or else compiled and checked now.
+
+    Args:
+        name: of the engine.
+        title: the user's name for the network.
+        precision: `fp32` or `bf16`.
+        identity: what decides the result, beside the engine and its version.
+        compile: (module of the engine) -> what its runner loads.
+        check: compares the runner with another engine.
+        on_event: called with a line if it is compiled now.
 
     Raises:
         _Refused: the engine does not run it.
@@ -163,11 +249,11 @@ def _open(name: str, network: Network, sha256: str, precision: str, on_event: On
         version = library.version()
     except Exception as error:  # what a broken installation raises is anything
         raise _Refused(f"it does not start ({_line(error)})") from error
-    key = key_of(engine=name, version=version, weights=sha256, precision=precision, channels=network.channels)
+    key = key_of(engine=name, version=version, precision=precision, **identity)
     entry = find(key)
     if entry is not None and not entry.payload:
         raise _Refused(str(entry.facts.get("reason")))
-    payload = _Payload(key, lambda: library.compile_network(network.model, network.channels, precision))
+    payload = _Payload(key, lambda: bytes(compile(library)))
     if entry is not None:
         payload.fresh = entry.payload
         try:
@@ -176,19 +262,19 @@ def _open(name: str, network: Network, sha256: str, precision: str, on_event: On
             forget(key)
     folder = cache_folder()
     kept = "" if folder is None else f", once (kept in {printable(folder)})"
-    on_event(f"preparing {network.name} for {TITLES[name]}{kept}")
+    on_event(f"preparing {title} for {TITLES[name]}{kept}")
     try:
         compiled = payload.fresh = payload.compile()
         runner = runner_of(payload, precision)
-        result = check(runner, network)
+        result = check(runner)
     except Exception as error:
         raise _Refused(f"it fails ({_line(error)})") from error
     facts = {
-        "network": network.name, "weights": sha256, "engine": name, "version": version, "precision": precision,
+        "network": title, **identity, "engine": name, "version": version, "precision": precision,
         "difference": result.difference, "limit": result.limit,
     }  # fmt: skip
     if not result.passed:
-        reason = f"it differs from PyTorch by {result.difference * 255:.1f} levels of 255"
+        reason = f"it differs by {result.difference * 255:.1f} levels of 255"
         store(key, Entry(facts | {"reason": reason}, b""))
         raise _Refused(reason)
     store(key, Entry(facts, compiled))

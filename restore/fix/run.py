@@ -369,7 +369,7 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
     source = "" if model is None else parse_model(model).source
     if source in CLASSICAL_NAMES and not options.cleans_up and options.masks != "auto":
         return None
-    if source.endswith(ONNX_SUFFIX):
+    if source.endswith(ONNX_SUFFIX) and engine != "openvino":
         return "onnx", "fp32"
     return ("torch" if source.endswith(TORCH_SUFFIXES) else engine), precision
 

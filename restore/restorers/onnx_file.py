@@ -17,6 +17,8 @@ from torch import Tensor
 from restore.checkpoints import Description
 from restore.config import build as build_settings
 from restore.devices import free_memory
+from restore.engines.check import Network
+from restore.engines.choice import OnEvent, open_graph
 from restore.engines.onnx_check import INSTALL, read_onnx
 from restore.engines.onnx_engine import OnnxRunner
 from restore.engines.onnx_fill import without_fill
@@ -102,8 +104,18 @@ def parse_args(args: Sequence[str]) -> Declared:
         raise RestoreError(f"not understood: {error}", where="--model-args", hint=hint) from error
 
 
-def open_onnx(name: str, path: Path, device: torch.device, sha256: str | None, args: Sequence[str] = ()) -> Restorer:
-    """A restorer around an ONNX file. It is run by onnxruntime, on the CPU, in the file's own precision.
+def open_onnx(
+    name: str,
+    path: Path,
+    device: torch.device,
+    sha256: str | None,
+    args: Sequence[str] = (),
+    *,
+    precision: str = "fp32",
+    engine: str = "onnx",
+    on_event: OnEvent = lambda line: None,
+) -> Restorer:
+    """A restorer around an ONNX file. It is run on the CPU: by onnxruntime in the file's own precision, or by OpenVINO.
 
     Args:
         name: how the user calls it.
@@ -111,6 +123,10 @@ def open_onnx(name: str, path: Path, device: torch.device, sha256: str | None, a
         device: must be the CPU.
         sha256: of the file.
         args: `KEY=VALUE`: what a foreign file does not say; see `KEYS`.
+        precision: of OpenVINO.
+        engine: `openvino`, `onnx`, or `auto`, which takes OpenVINO if it is installed and gives what onnxruntime gives.
+            Files of other projects are run by onnxruntime.
+        on_event: called with a line when the network is prepared for OpenVINO, and if that cannot run it.
 
     Raises:
         RestoreError: onnxruntime is not installed; the file is damaged or refused (`read_onnx`), holds a detector, or
@@ -123,7 +139,10 @@ def open_onnx(name: str, path: Path, device: torch.device, sha256: str | None, a
     if DESCRIPTION_KEY in said:
         if args:
             raise RestoreError("this file describes itself", where="--model-args", hint="leave it out")
-        return _open_own(name, path, said, proto, sha256)
+        return _open_own(name, path, said, proto, sha256, precision=precision, engine=engine, on_event=on_event)
+    if engine not in ("auto", "onnx"):
+        what = "ONNX files of other projects are run by onnxruntime"
+        raise RestoreError(what, where=f"engine {engine}", hint="leave it out")
     return _open_foreign(name, path, proto, OnnxSession(proto, path), parse_args(args), sha256)
 
 
@@ -178,12 +197,29 @@ class OnnxSession:
 class _OwnRestorer(NetworkRestorer):
     """A network of this package whose weights are in an ONNX file."""
 
+    def __init__(self, *given: Any, graph: Callable[[], bytes]) -> None:
+        super().__init__(*given)
+        self._graph, self._given = graph, given
+
     def in_precision(self, precision: str) -> NetworkRestorer:
-        """Itself: the file has one precision."""
-        return self
+        """Itself, or for fp32 run by onnxruntime, in the precision of the file."""
+        if self.engine == "onnx" or precision != "fp32":
+            return self
+        *others, _, sha256, _ = self._given
+        return _OwnRestorer(*others, "fp32", sha256, OnnxRunner(self._graph), graph=self._graph)
 
 
-def _open_own(name: str, path: Path, said: Mapping[str, str], proto: Any, sha256: str | None) -> Restorer:
+def _open_own(
+    name: str,
+    path: Path,
+    said: Mapping[str, str],
+    proto: Any,
+    sha256: str | None,
+    *,
+    precision: str,
+    engine: str,
+    on_event: OnEvent,
+) -> Restorer:
     try:
         description = build_settings(Description, json.loads(said[DESCRIPTION_KEY]), where=path)
     except ValueError as error:
@@ -197,10 +233,15 @@ def _open_own(name: str, path: Path, said: Mapping[str, str], proto: Any, sha256
     expected = [(description.channels or 3) + model.conditions, 1][: len(input_names(model))]
     if [_sizes(place)[1:2] for place in graph.graph.input] != [[channels] for channels in expected]:
         raise RestoreError("the description inside this file is of another network", where=path)
+    data: bytes = graph.SerializeToString(deterministic=True)
+    quantized = any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+    shown = Network(name, model, description.channels or 3, False, sha256)
     try:
-        runner = OnnxRunner(graph.SerializeToString)
+        runner = open_graph(shown, data, precision, engine, quantized=quantized, on_event=on_event)
     except ImportError as error:
         raise RestoreError("ONNX files need more packages", where=path, hint=INSTALL) from error
+    except RestoreError:
+        raise
     except Exception as error:  # onnxruntime's errors share no class
         raise RestoreError(f"onnxruntime cannot load it: {_short(error)}", where=path) from error
     network = _OwnRestorer(
@@ -209,9 +250,10 @@ def _open_own(name: str, path: Path, said: Mapping[str, str], proto: Any, sha256
         requirements_of(description, model),
         description.purpose,
         torch.device("cpu"),
-        "fp32",
+        runner.precision,
         sha256,
         runner,
+        graph=graph.SerializeToString,
     )
     if not description.needs_mask or description.conditions:
         return network

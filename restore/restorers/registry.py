@@ -108,7 +108,7 @@ def open_restorer(
         precision: `auto`, `fp32`, `bf16` or `fp16`; an ONNX file has its own.
         engine: what runs the network on a CPU: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed
             and gives what PyTorch gives. Networks of other projects, and all on GPUs, are run by PyTorch; ONNX files
-            by onnxruntime.
+            by OpenVINO or onnxruntime, those of other projects by onnxruntime.
         on_event: called with a line when a network is prepared for an engine, which happens once, and if the fastest
             engine cannot run it.
         args: `KEY=VALUE`: what another project's ONNX file does not say, such as `range=0,255`.
@@ -217,9 +217,9 @@ def _open_file(
     if suffix == ONNX_SUFFIX:
         from restore.restorers.onnx_file import open_onnx
 
-        if engine not in ("auto", "onnx"):
-            raise RestoreError("ONNX files are run by onnxruntime", where=f"engine {engine}", hint="leave it out")
-        return open_onnx(name, path, device, sha256_of(path), args)
+        return open_onnx(
+            name, path, device, sha256_of(path), args, precision=precision, engine=engine, on_event=on_event
+        )
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise RestoreError(
             f"weights end with .safetensors, {ONNX_SUFFIX}, {', '.join(TORCH_SUFFIXES)}, not {path.suffix!r}",
