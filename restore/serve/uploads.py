@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from restore.serve.problems import Refused
+
+# What is wrong with a form is told to its sender; the operator's terminal is not for every client to fill.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 #: Of a part that is no file, such as options.
 _FIELD_BYTES = 1 << 16

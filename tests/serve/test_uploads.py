@@ -47,6 +47,12 @@ def test_a_form_is_the_same_however_it_arrives(tmp_path: Path, pieces: int) -> N
     assert form.files["mask"].read_bytes() == b"PNG"
 
 
+def test_a_broken_form_writes_nothing_to_the_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Refused):
+        receive(b"--other\r\n" + WHOLE, tmp_path)
+    assert not caplog.records
+
+
 def test_three_hundred_broken_forms_are_taken_or_refused(tmp_path: Path) -> None:
     draw = random.Random(0)
     refused = 0
