@@ -340,6 +340,13 @@ class FixOptions(BatchOptions):
             "Video", 0, 63, metavar="N",
         ),
     ] = None  # fmt: skip
+    steady: Annotated[
+        bool,
+        Option(
+            "With --masks auto, find the dirt of a video also by the frames before and after, and fill it from them.",
+            "Video",
+        ),
+    ] = True
     deinterlace: Annotated[bool, Option("Make whole frames of the fields of interlaced videos.", "Video")] = False
     fail_fast: Annotated[bool, Option("Stop at the first image that fails.", "Safety")] = False
     log: Annotated[

@@ -25,16 +25,17 @@ from restore.fix.log import ReasonCode, Segment
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import Job
-from restore.fix.steps import Models, Steps, model_provenance, run_steps, steps_done
+from restore.fix.steps import Models, Steps, detect, model_provenance, run_steps, steps_done
 from restore.fix.video_segments import SegmentFolder, SegmentHeader
 from restore.images import DecodedImage
 from restore.images.decoder_output import check_size
 from restore.video.ahead import ahead
 from restore.video.formats import CONTAINER_OF_SUFFIX
+from restore.video.temporal import steadily
 
 if TYPE_CHECKING:
     from restore.fix.stages import Stages
-    from restore.video.colors import FrameColors
+    from restore.video.colors import RGB16, FrameColors
     from restore.video.encode import EncodedPacket, EncoderSettings
     from restore.video.probe import VideoFacts
     from restore.video.read import TimedFrame
@@ -43,6 +44,8 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Frames of a segment: what is lost at most when a run is killed.
 SEGMENT_FRAMES = 240
+#: Frames before one that have a say in it; see `steadily`.
+_BEFORE = 2
 #: Frames that are decoded ahead.
 _AHEAD = 3
 #: The steps, in order, as the log names them.
@@ -270,14 +273,70 @@ class VideoRepair:
     ) -> Generator[_Repaired, None, None]:
         """The frames from `first` on, with their repair in their planes."""
         turns = facts.quarter_turns
-        read = ahead(((one, colors.to_rgb(one.frame)) for one in frames if one.number >= first), _AHEAD)
+        steady = steps.detect and self.options.steady
+        needed = first - _BEFORE if steady else first
+        read = ahead(((one, colors.to_rgb(one.frame)) for one in frames if one.number >= needed), _AHEAD)
+
+        def written(timed: TimedFrame, stored: RGB16, after: DecodedImage, page: MemoryPage) -> _Repaired:
+            masked = None if page.mask is None else int(np.count_nonzero(page.mask))
+            changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
+            return _Repaired(timed, masked, page.damaged_pixels, changed)
+
+        def source_of(stored: RGB16) -> DecodedImage:
+            return DecodedImage(_turned(stored, turns), white=65535.0, bits=16)
+
         with closing(read):
-            for timed, stored in read:
-                source = DecodedImage(_turned(stored, turns), white=65535.0, bits=16)
-                after, page = self._repair_alone(source, steps)
-                masked = None if page.mask is None else int(np.count_nonzero(page.mask))
-                changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
-                yield _Repaired(timed, masked, page.damaged_pixels, changed)
+            if not steady:
+                for timed, stored in read:
+                    yield written(timed, stored, *self._repair_alone(source_of(stored), steps))
+                return
+            shown = ((one, source_of(one[1]).to_srgb()) for one in read)
+            for (timed, stored), rgb, mask, unknown in steadily(shown, lambda rgb: self._detected(rgb, steps)):
+                if timed.number >= first:
+                    yield written(timed, stored, *self._repair_rest(source_of(stored), rgb, mask, unknown, steps))
+
+    def _detected(self, rgb: FloatArray, steps: Steps) -> npt.NDArray[np.bool_]:
+        """The damage that the detector finds in a frame alone."""
+        page = MemoryPage(lambda: rgb)
+        assert self.models.detector is not None
+        detect(
+            page,
+            self.models.detector,
+            self.stages.tile_of(self.models.detector),
+            self.options.mask_dilate,
+            0,
+            self._note,
+        )
+        assert page.mask is not None
+        found: npt.NDArray[np.bool_] = page.mask > 0
+        return found
+
+    def _repair_rest(
+        self,
+        source: DecodedImage,
+        rgb: FloatArray,
+        mask: npt.NDArray[np.bool_],
+        unknown: npt.NDArray[np.bool_],
+        steps: Steps,
+    ) -> tuple[DecodedImage, MemoryPage]:
+        """A frame that its neighbors have filled through the rest of its steps.
+
+        Args:
+            source: the frame as it was.
+            rgb: the frame, filled where its neighbors knew how.
+            mask: all of its damage.
+            unknown: the part that is still to be filled.
+            steps: of the video.
+        """
+        page = MemoryPage(lambda: rgb, unknown.astype(np.float32))
+        self._run(page, replace(steps, detect=False), source)
+        repaired = rgb if page.repaired is None else page.repaired
+        self.done.update(["detect", "fill_holes"] if mask.any() else ["detect"])
+        everywhere = page.everywhere
+        page.mask, page.damaged_pixels = mask.astype(np.float32), int(np.count_nonzero(mask))
+        if not mask.any() and not everywhere:
+            return source, page
+        return source.blend(repaired, None if everywhere else page.mask, strength=self.options.strength), page
 
     def _repair_alone(self, source: DecodedImage, steps: Steps) -> tuple[DecodedImage, MemoryPage]:
         """A frame through the steps of an image."""

@@ -1,0 +1,337 @@
+"""Dirt on film: found and filled by comparing a frame with the frames before and after it.
+
+Dirt, hairs and most scratches stand in one frame only. Where a frame differs from both of its neighbors, moved along
+with the scene, and these agree, the frame is damaged, and the neighbors show what was there. The detection is the
+simplified rank-order detector after Nadenau and Mitra, described by Kokaram, "Motion Picture Restoration" (Springer,
+1998), chapter 6; the motion is the optical flow of Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV
+2016).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[Any]  # float32; the stubs of OpenCV do not tell
+BoolArray = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+#: Motion is estimated in frames of this longer side at most.
+_FLOW_SIDE_PX = 960
+#: What differs by less than this (of 1) is the same, on film without grain.
+_LEAST_SPIKE = 0.03
+#: The same, in standard deviations of the difference between frames.
+_SPIKE_SIGMAS = 4.0
+#: Where the scene itself changes from pixel to pixel, motion is not exact, and this share of the contrast is added.
+_CONTRAST, _WEAKER_CONTRAST = 0.25, 0.2
+#: Pixels next to found ones are dirt, too, if they differ by this share of the threshold.
+_WEAKER = 0.5
+#: Two neighbors that differ by more than this (or by so many standard deviations) do not agree.
+_AGREE, _AGREE_SIGMAS = 0.06, 4.0
+#: A scene ends where more than this share of the pixels does not go on in the next frame.
+_CUT_SHARE = 0.4
+_CUT_DIFFERENCE = 0.08
+#: A neighbor knows what is in a hole if it differs by less than this around it.
+_KNOWS = 0.06
+#: A mark of a detector is part of the scene if neighbors show more than this share of its edge.
+_MOSTLY = 0.9
+#: What moves less from frame to frame stands still.
+_STILL_PX = 0.5
+#: Widens what was found: the edges of dirt are soft.
+_MARGIN_PX = 2
+#: More than this share of a frame is never dirt: it is a flash, a cut, or a motion that was not understood.
+_MOST_DIRT = 0.2
+
+
+@dataclass
+class Seen:
+    """A frame as its neighbors see it.
+
+    Attributes:
+        rgb: H×W×3, float32, [0, 1].
+        found: H×W, damage that a detector found; None: there is no detector.
+        luma: H×W, float32.
+        dirt: H×W, the mask of the frame; None: not known yet.
+    """
+
+    rgb: FloatArray
+    found: BoolArray | None
+    luma: FloatArray = field(init=False)
+    small: npt.NDArray[Any] = field(init=False)
+    dirt: BoolArray | None = None
+
+    def __post_init__(self) -> None:
+        self.luma = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+        scale = min(1.0, _FLOW_SIDE_PX / max(self.luma.shape))
+        small = (
+            cv2.resize(self.luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else self.luma
+        )
+        # Small dirt would pull the motion with it.
+        self.small = cv2.medianBlur(np.clip(np.rint(small * 255), 0, 255).astype(np.uint8), 5)
+
+    @property
+    def mask(self) -> BoolArray:
+        """`dirt`, once it is known."""
+        assert self.dirt is not None
+        return self.dirt
+
+
+@dataclass
+class Motion:
+    """Where the pixels of a frame are in one of its neighbors.
+
+    Attributes:
+        neighbor: the other frame.
+        flow: H×W×2, x and y from a pixel to its place there.
+        luma: the luma of the neighbor, moved to this frame.
+        inside: where the neighbor shows the pixel at all.
+    """
+
+    neighbor: Seen
+    flow: FloatArray
+    luma: FloatArray
+    inside: BoolArray
+
+
+def motion(frame: Seen, neighbor: Seen) -> Motion | None:
+    """The motion from a frame to a neighbor; None: a scene ends between them."""
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    high, wide = frame.luma.shape
+    if min(frame.small.shape) < 16:
+        return None
+    flow: FloatArray = estimator.calc(frame.small, neighbor.small, np.zeros((*frame.small.shape, 2), np.float32))
+    if flow.shape[:2] != (high, wide):
+        scale = (wide / flow.shape[1], high / flow.shape[0])
+        flow = cv2.resize(flow, (wide, high), interpolation=cv2.INTER_LINEAR) * np.array(scale, np.float32)
+    moved, inside = _moved(neighbor.luma, flow)
+    difference = np.abs(_smooth(frame.luma) - _smooth(moved))[inside]
+    if difference.size < inside.size // 4 or np.mean(difference > _CUT_DIFFERENCE) > _CUT_SHARE:
+        return None
+    return Motion(neighbor, flow, moved, inside)
+
+
+def find_dirt(frame: Seen, before: Motion | None, after: Motion | None) -> BoolArray:
+    """The mask of a frame: dirt that only it shows, and of what a detector found, what its neighbors do not show.
+
+    Args:
+        frame: the frame.
+        before, after: its motion to its neighbors; None: it has none in its scene.
+    """
+    dirt = np.zeros(frame.luma.shape, bool)
+    if before is not None and after is not None:
+        dirt = _spikes(frame, before, after)
+    if frame.found is not None:
+        dirt |= _without_content(frame, [one for one in (before, after) if one is not None])
+    return dirt
+
+
+def _spikes(frame: Seen, before: Motion, after: Motion) -> BoolArray:
+    """Where a frame differs from both neighbors in one direction, while these agree."""
+    luma, inside = frame.luma, before.inside & after.inside
+    to_before, to_after = luma - before.luma, luma - after.luma
+    sigma = _noise((to_before + to_after)[inside] / 2)
+    limit = max(_LEAST_SPIKE, _SPIKE_SIGMAS * sigma)
+    kernel = np.ones((3, 3), np.uint8)
+    highest = np.maximum(cv2.dilate(before.luma, kernel), cv2.dilate(after.luma, kernel))
+    lowest = np.minimum(cv2.erode(before.luma, kernel), cv2.erode(after.luma, kernel))
+    spike = np.maximum(luma - highest, lowest - luma)
+    apart = np.abs(_smooth(before.luma) - _smooth(after.luma))
+    nearest = np.minimum(np.abs(to_before), np.abs(to_after))
+    agree = inside & (apart < max(_AGREE, _AGREE_SIGMAS * sigma)) & (apart < 0.5 * nearest + limit / 2)
+    same_side = to_before * to_after > 0
+    contrast = highest - lowest
+    weak = agree & same_side & (nearest > _WEAKER * limit + _WEAKER_CONTRAST * contrast)
+    dirt = _grown((spike > limit + _CONTRAST * contrast) & agree, weak)
+    if np.count_nonzero(dirt) > _MOST_DIRT * dirt.size:
+        return np.zeros_like(dirt)
+    return _widened(dirt, _MARGIN_PX)
+
+
+def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
+    """What a detector found, without marks that the neighbors show as well: they belong to the scene.
+
+    A scratch may stay for many frames. It does not move with the scene around it, so neighbors do not show it where the
+    scene moves; where nothing moves, upright lines are left to the detector.
+    """
+    assert frame.found is not None
+    if not motions or not frame.found.any():
+        return frame.found
+    kernel = np.ones((3, 3), np.uint8)
+    wide = _widened(frame.found, 1)
+    edge = wide & (cv2.erode(frame.found.astype(np.uint8), kernel) == 0)  # the inside of a spot agrees with itself
+    sigma = max(_noise((frame.luma - one.luma)[one.inside]) for one in motions)
+    shown = still = np.ones(frame.found.shape, bool)
+    around = ~_widened(frame.found, 3)
+    for one in motions:
+        flow = spread(one.flow, around)
+        luma, inside = _moved(one.neighbor.luma, flow)
+        limit = max(_LEAST_SPIKE, 3 * sigma) + _CONTRAST * (cv2.dilate(luma, kernel) - cv2.erode(luma, kernel))
+        shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
+        still = still & (np.hypot(flow[:, :, 0], flow[:, :, 1]) < _STILL_PX)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(wide.astype(np.uint8), connectivity=8)
+    area = np.maximum(np.bincount(labels[edge], minlength=count), 1)
+    agreeing = np.bincount(labels[shown & edge], minlength=count) / area
+    resting = np.bincount(labels[still & edge], minlength=count) / area > 0.5
+    high = stats[:, cv2.CC_STAT_HEIGHT] > 0.4 * frame.found.shape[0]
+    line = high & (stats[:, cv2.CC_STAT_WIDTH] < 0.05 * frame.found.shape[1])
+    damage = (agreeing < _MOSTLY) | (line & resting)
+    damage[0] = False
+    kept: BoolArray = damage[labels] & frame.found
+    return kept
+
+
+def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray]:
+    """Fill the mask of a frame from its neighbors where they know what was there.
+
+    Args:
+        frame: with its `dirt`.
+        motions: to neighbors in its scene, whose `dirt` is known.
+
+    Returns:
+        The frame, H×W×3, and the part of the mask that no neighbor knows.
+    """
+    assert frame.dirt is not None
+    unknown = frame.dirt.copy()
+    if not motions or not unknown.any():
+        return frame.rgb, unknown
+    around = _widened(frame.dirt, 3)
+    total = np.zeros_like(frame.rgb)
+    weights = np.zeros(unknown.shape, np.float32)
+    for one in motions:
+        flow = spread(one.flow, ~around)
+        moved, inside = _moved(one.neighbor.rgb, flow)
+        if one.neighbor.dirt is not None and one.neighbor.dirt.any():
+            dirty, _ = _moved(_widened(one.neighbor.dirt, 1).astype(np.float32), flow)
+            inside = inside & (dirty < 0.01)
+        clean = inside & ~frame.dirt
+        difference = frame.rgb - moved
+        error = cv2.boxFilter(np.where(clean, np.abs(difference).mean(axis=2), 0), -1, (15, 15))
+        share = cv2.boxFilter(clean.astype(np.float32), -1, (15, 15))
+        error = spread((error / np.maximum(share, 1e-6))[:, :, None], share > 0.05)[:, :, 0]
+        # What is brighter or darker there by a little, as in flickering film, is taken over from around the hole.
+        offset = spread(np.clip(difference, -0.1, 0.1), clean & (np.abs(difference).max(axis=2) < 0.1))
+        weight = np.where(inside & (error < _KNOWS), 1 / (error + 0.003) ** 2, 0).astype(np.float32)
+        total += weight[:, :, None] * (moved + cv2.GaussianBlur(offset, (0, 0), 1.5))
+        weights += weight
+    known = unknown & (weights > 0)
+    filled = frame.rgb.copy()
+    filled[known] = np.clip(total[known] / weights[known][:, None], 0, 1)
+    return filled, unknown & ~known
+
+
+def steadily(
+    frames: Iterator[tuple[T, FloatArray]],
+    detect: Callable[[FloatArray], BoolArray | None],
+) -> Iterator[tuple[T, FloatArray, BoolArray, BoolArray]]:
+    """Find and fill the dirt of frames, each by what its two neighbors show.
+
+    What comes out for a frame depends on it and on the two frames before and after it, not on where the frames begin.
+
+    Args:
+        frames: anything, with the pixels of a frame, H×W×3 in [0, 1]; in the order of display.
+        detect: finds damage in a frame alone; returns None if nothing does.
+
+    Yields:
+        What came with the frame; the frame, filled where its neighbors know what was there; its mask; and the part of
+        the mask that is still to be filled.
+    """
+    # Each with its motion to the frame before and to the one after.
+    held: deque[tuple[T, Seen, Motion | None, Motion | None]] = deque()
+
+    def settle(place: int) -> None:
+        _, seen, before, after = held[place]
+        seen.dirt = find_dirt(seen, before, after)
+
+    def filled(place: int) -> tuple[T, FloatArray, BoolArray, BoolArray]:
+        item, seen, before, after = held[place]
+        rgb, unknown = fill_dirt(seen, [one for one in (before, after) if one is not None])
+        return item, rgb, seen.mask, unknown
+
+    for item, rgb in frames:
+        seen = Seen(rgb, detect(rgb))
+        back: Motion | None = None
+        if held:
+            last, before_it, to_last, _ = held[-1]
+            forth, back = motion(before_it, seen), motion(seen, before_it)
+            if forth is None or back is None:  # a scene ends for both
+                forth = back = None
+            held[-1] = (last, before_it, to_last, forth)
+        held.append((item, seen, back, None))
+        if len(held) > 1:
+            settle(-2)
+        if len(held) > 2:
+            yield filled(-3)
+        if len(held) > 3:
+            held.popleft()
+    if held:
+        settle(-1)
+    for place in range(-min(2, len(held)), 0):
+        yield filled(place)
+
+
+def spread(values: FloatArray, valid: BoolArray) -> FloatArray:
+    """Values, H×W×C, with those that are not valid interpolated from all around, coarsely where they are far away.
+
+    Pull and push on an image pyramid (Gortler et al., "The Lumigraph", 1996, section 3.4).
+    """
+    if valid.all():
+        return values
+    weight = valid.astype(np.float32)
+    levels: list[tuple[FloatArray, FloatArray]] = [(values * weight[:, :, None], weight)]
+    while min(levels[-1][1].shape) > 2 and not (levels[-1][1] > 0.01).all():
+        weighted, weight = levels[-1]
+        down = cv2.pyrDown(weighted)
+        levels.append((down[:, :, None] if down.ndim == 2 else down, cv2.pyrDown(weight)))
+    weighted, weight = levels.pop()
+    mean = weighted.sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
+    coarse = np.where(weight[:, :, None] > 1e-4, weighted / np.maximum(weight, 1e-4)[:, :, None], mean)
+    for weighted, weight in reversed(levels):
+        up = cv2.resize(coarse, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        up = up[:, :, None] if up.ndim == 2 else up
+        share = np.clip(weight, 0, 1)[:, :, None]
+        coarse = weighted / np.maximum(weight, 1e-4)[:, :, None] * share + up * (1 - share)
+    return np.where(valid[:, :, None], values, coarse).astype(np.float32)
+
+
+def _moved(values: FloatArray, flow: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """The values of a neighbor at the places of a frame's pixels, and where these are inside it."""
+    high, wide = flow.shape[:2]
+    x = np.arange(wide, dtype=np.float32)[None, :] + flow[:, :, 0]
+    y = np.arange(high, dtype=np.float32)[:, None] + flow[:, :, 1]
+    inside = (x >= 0) & (y >= 0) & (x <= wide - 1) & (y <= high - 1)
+    moved = cv2.remap(values, x, y, cv2.INTER_CUBIC,
+                      borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    return moved, inside
+
+
+def _smooth(luma: FloatArray) -> FloatArray:
+    return cv2.blur(luma, (3, 3))
+
+
+def _noise(difference: FloatArray) -> float:
+    """The standard deviation of a difference, whatever a few large values are."""
+    if not difference.size:
+        return 0.0
+    return 1.4826 * float(np.median(np.abs(difference)))
+
+
+def _grown(seeds: BoolArray, weak: BoolArray) -> BoolArray:
+    """The connected parts of `weak` and `seeds` that hold a seed."""
+    count, labels = cv2.connectedComponents((weak | seeds).astype(np.uint8), connectivity=8)
+    holds = np.zeros(count, bool)
+    holds[labels[seeds]] = True
+    holds[0] = False
+    grown: BoolArray = holds[labels]
+    return grown
+
+
+def _widened(mask: BoolArray, pixels: int) -> BoolArray:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    wide: BoolArray = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    return wide
