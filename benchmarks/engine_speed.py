@@ -96,10 +96,10 @@ def measure(model: str, options: argparse.Namespace, folder: Path) -> None:
     if options.megapixels:
         images.append(("large", round(large * 3 / 4), large, options.large_rounds))
     for size, height, width, rounds in images:
-        for number in range(rounds + (size == "small")):  # the first small one is not counted
+        for number in range(1 + rounds):  # the first is not counted
             for program in programs:
                 reply = program.ask(height=height, width=width, save=str(program.output) if size == "small" else None)
-                if number or size != "small":
+                if number:
                     program.runs[size].append((reply["seconds"], reply["cpu_seconds"]))
                 program.peak_mb = reply["peak_mb"]
     for program in programs:
