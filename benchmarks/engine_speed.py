@@ -266,7 +266,7 @@ def photograph(height: int, width: int) -> tuple[Any, Any]:
     mask = np.zeros((height, width), np.float32)
     for _ in range(6):
         start, end = (tuple(int(side * share) for side, share in zip((width, height), random.random(2))) for _ in "ab")
-        cv2.line(mask, start, end, 1.0, 3)
+        cv2.line(mask, start, end, 1.0, 2)
     return image, mask
 
 
