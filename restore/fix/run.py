@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from restore.errors import RestoreError
@@ -371,7 +372,21 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
         return None
     if source.endswith(ONNX_SUFFIX) and engine != "openvino":
         return "onnx", "fp32"
-    return ("torch" if source.endswith(TORCH_SUFFIXES) else engine), precision
+    if source.endswith(TORCH_SUFFIXES) or (source.endswith(".safetensors") and _only_torch_runs(source)):
+        engine = "torch"
+    return engine, precision
+
+
+def _only_torch_runs(path: str) -> bool:
+    """Whether weights are of another project, or of a network that may change after it is opened."""
+    from restore.checkpoints import read_description
+    from restore.models.registry import GENERATORS
+
+    try:
+        generator = GENERATORS.get(read_description(Path(path)).builder)
+    except RestoreError:
+        return True
+    return generator is not None and generator.can_change
 
 
 def engines_of(models: Models) -> str | None:

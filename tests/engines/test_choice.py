@@ -236,6 +236,19 @@ def test_pytorch_alone_loads_no_other_engine() -> None:
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout.strip() == ""
 
 
+def test_a_plan_says_what_only_pytorch_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    have(monkeypatch, "openvino")
+    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    options = FixOptions(device="cpu", precision="fp32")
+    for path, engine in (
+        (str(weights(tmp_path)), "openvino"), ("photo", "openvino"), (None, "openvino"),
+        (str(tmp_path / "foreign.safetensors"), "torch"), ("x/latest_net_G.pth", "torch"), ("x/net.onnx", "openvino"),
+    ):  # fmt: skip
+        assert planned_engine(path, options) == (engine, "fp32"), path
+
+
 @needs_openvino
 def test_a_run_says_what_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(weights(tmp_path))
