@@ -2,9 +2,8 @@
 
 Dirt, hairs and most scratches stand in one frame only. Where a frame differs from both of its neighbors, moved along
 with the scene, and these agree, the frame is damaged, and the neighbors show what was there. The detection is the
-simplified rank-order detector after Nadenau and Mitra, described by Kokaram, "Motion Picture Restoration" (Springer,
-1998), chapter 6; the motion is the optical flow of Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV
-2016).
+simplified rank-order detector, after Nadenau and Mitra (1997); the motion is the optical flow of Kroeger et al., "Fast
+Optical Flow using Dense Inverse Search" (ECCV 2016).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ BoolArray = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 #: Motion is estimated in frames of this longer side at most.
-_FLOW_SIDE_PX = 960
+_FLOW_SIDE_PX = 640
 #: What differs by less than this (of 1) is the same, on film without grain.
 _LEAST_SPIKE = 0.03
 #: The same, in standard deviations of the difference between frames.
@@ -32,7 +31,7 @@ _SPIKE_SIGMAS = 4.0
 _CONTRAST, _WEAKER_CONTRAST = 0.25, 0.2
 #: Pixels next to found ones are dirt, too, if they differ by this share of the threshold.
 _WEAKER = 0.5
-#: Two neighbors that differ by more than this (or by so many standard deviations) do not agree.
+#: Two neighbors that differ by more than this (or by this number of standard deviations) do not agree.
 _AGREE, _AGREE_SIGMAS = 0.06, 4.0
 #: A scene ends where more than this share of the pixels does not go on in the next frame.
 _CUT_SHARE = 0.4
@@ -43,6 +42,10 @@ _KNOWS = 0.06
 _MOSTLY = 0.9
 #: What moves less from frame to frame stands still.
 _STILL_PX = 0.5
+#: Flicker from frame to frame changes less than this.
+_FLICKER = 0.1
+#: Frames from this side on are searched for motion around holes at a quarter of their size.
+_COARSE_FROM_PX = 256
 #: Widens what was found: the edges of dirt are soft.
 _MARGIN_PX = 2
 #: More than this share of a frame is never dirt: it is a flash, a cut, or a motion that was not understood.
@@ -169,7 +172,7 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     shown = still = np.ones(frame.found.shape, bool)
     around = ~_widened(frame.found, 3)
     for one in motions:
-        flow = spread(one.flow, around)
+        flow = _spread_coarsely(one.flow, around)
         luma, inside = _moved(one.neighbor.luma, flow)
         limit = max(_LEAST_SPIKE, 3 * sigma) + _CONTRAST * (cv2.dilate(luma, kernel) - cv2.erode(luma, kernel))
         shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
@@ -196,33 +199,34 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
     Returns:
         The frame, H×W×3, and the part of the mask that no neighbor knows.
     """
-    assert frame.dirt is not None
-    unknown = frame.dirt.copy()
+    unknown = frame.mask.copy()
     if not motions or not unknown.any():
         return frame.rgb, unknown
-    around = _widened(frame.dirt, 3)
-    total = np.zeros_like(frame.rgb)
-    weights = np.zeros(unknown.shape, np.float32)
+    around = ~_widened(unknown, 3)
+    rows, columns = np.nonzero(unknown)
+    total = np.zeros((len(rows), 3), np.float32)
+    weights = np.zeros(len(rows), np.float32)
     for one in motions:
-        flow = spread(one.flow, ~around)
-        moved, inside = _moved(one.neighbor.rgb, flow)
-        if one.neighbor.dirt is not None and one.neighbor.dirt.any():
-            dirty, _ = _moved(_widened(one.neighbor.dirt, 1).astype(np.float32), flow)
-            inside = inside & (dirty < 0.01)
-        clean = inside & ~frame.dirt
-        difference = frame.rgb - moved
-        error = cv2.boxFilter(np.where(clean, np.abs(difference).mean(axis=2), 0), -1, (15, 15))
+        clean = one.inside & ~unknown
+        difference = frame.luma - one.luma
+        error = cv2.boxFilter(np.where(clean, np.abs(difference), 0), -1, (15, 15))
         share = cv2.boxFilter(clean.astype(np.float32), -1, (15, 15))
-        error = spread((error / np.maximum(share, 1e-6))[:, :, None], share > 0.05)[:, :, 0]
+        error = _spread_coarsely(error / np.maximum(share, 1e-6), share > 0.05)[rows, columns]
         # What is brighter or darker there by a little, as in flickering film, is taken over from around the hole.
-        offset = spread(np.clip(difference, -0.1, 0.1), clean & (np.abs(difference).max(axis=2) < 0.1))
+        offset = _spread_coarsely(difference, clean & (np.abs(difference) < _FLICKER))[rows, columns]
+        flow = _spread_coarsely(one.flow, around)[rows, columns]
+        moved, inside = _taken(one.neighbor.rgb, columns + flow[:, 0], rows + flow[:, 1])
+        if one.neighbor.mask.any():
+            dirty = _widened(one.neighbor.mask, 1).astype(np.float32)
+            inside &= _taken(dirty, columns + flow[:, 0], rows + flow[:, 1])[0] < 0.01
         weight = np.where(inside & (error < _KNOWS), 1 / (error + 0.003) ** 2, 0).astype(np.float32)
-        total += weight[:, :, None] * (moved + cv2.GaussianBlur(offset, (0, 0), 1.5))
+        total += weight[:, None] * (moved + offset[:, None])
         weights += weight
-    known = unknown & (weights > 0)
+    known = weights > 0
     filled = frame.rgb.copy()
-    filled[known] = np.clip(total[known] / weights[known][:, None], 0, 1)
-    return filled, unknown & ~known
+    filled[rows[known], columns[known]] = np.clip(total[known] / weights[known][:, None], 0, 1)
+    unknown[rows[known], columns[known]] = False
+    return filled, unknown
 
 
 def steadily(
@@ -297,6 +301,34 @@ def spread(values: FloatArray, valid: BoolArray) -> FloatArray:
         share = np.clip(weight, 0, 1)[:, :, None]
         coarse = weighted / np.maximum(weight, 1e-4)[:, :, None] * share + up * (1 - share)
     return np.where(valid[:, :, None], values, coarse).astype(np.float32)
+
+
+def _spread_coarsely(values: FloatArray, valid: BoolArray) -> FloatArray:
+    """As `spread`, for values H×W or H×W×C that change slowly: at a quarter of the size, if frames are large."""
+    high, wide = valid.shape
+    deep = values if values.ndim == 3 else values[:, :, None]
+    if min(high, wide) < _COARSE_FROM_PX:
+        out = spread(deep, valid)
+    else:
+        size = (-(-wide // 4), -(-high // 4))
+        weight = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(deep * valid[:, :, None].astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        small = small.reshape(*weight.shape, -1) / np.maximum(weight, 1e-4)[:, :, None]
+        out = cv2.resize(spread(small, weight > 0.25), (wide, high), interpolation=cv2.INTER_LINEAR)
+        out = out.reshape(high, wide, -1)
+        out = np.where(valid[:, :, None], deep, out)
+    return out if values.ndim == 3 else out[:, :, 0]
+
+
+def _taken(values: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """The values at N places, N or N×C, and which of these are inside."""
+    high, wide = values.shape[:2]
+    inside = (x >= 0) & (y >= 0) & (x <= wide - 1) & (y <= high - 1)
+    columns = 1 << 14  # OpenCV takes maps of less than 32768 pixels a side
+    padded = -len(x) % columns
+    across, down = (np.pad(axis.astype(np.float32), (0, padded)).reshape(-1, columns) for axis in (x, y))
+    taken = cv2.remap(values, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return taken.reshape(-1, *values.shape[2:])[: len(x)], inside
 
 
 def _moved(values: FloatArray, flow: FloatArray) -> tuple[FloatArray, BoolArray]:
