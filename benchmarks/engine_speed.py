@@ -300,23 +300,25 @@ def measure_commands(options: argparse.Namespace, folder: Path) -> None:
         image, _ = photograph(round(width * 3 / 4), width)
         pixels = (image[..., ::-1] * 255).round().astype(np.uint8)
         cv2.imwrite(str(scans / f"{number:02}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    precisions = ["fp32", "bf16"] if cpu_has_fast_bf16() else ["fp32"]
+    precisions = [one for one in options.precisions if one == "fp32" or cpu_has_fast_bf16()]
     runs = [(engine, one) for engine in options.engines for one in precisions if (engine, one) != ("onnx", "bf16")]
     small = folder / "one.jpg"
     small.write_bytes((scans / "00.jpg").read_bytes())
     seconds: dict[tuple[str, str, str], list[float]] = {}
     for number in range(1 + min(options.rounds, 2 if options.quick else 3)):
-        for engine, precision in runs:
+        for engine, precision in list(runs):
             for what, source in (("one", small), ("all", scans)):
                 started = time.perf_counter()
                 done = subprocess.run(
-                    [sys.executable, "-m", "restore.cli", "fix", source, folder / f"out-{what}-{engine}-{precision}",
+                    [sys.executable, "-m", "restore.cli", "fix", source, f"{folder}/out-{what}-{engine}-{precision}/",
                      "--overwrite", "--device", "cpu", "--engine", engine, "--precision", precision],
                     env={**os.environ, "RESTORE_CACHE": str(folder / "commands")}, capture_output=True, text=True,
                 )  # fmt: skip
                 if done.returncode:
                     print(f"{engine}, {precision}: left out: {done.stderr.strip().splitlines()[-1]}\n", flush=True)
-                elif number:
+                    runs.remove((engine, precision))
+                    break
+                if number:
                     seconds.setdefault((engine, precision, what), []).append(time.perf_counter() - started)
     total = float(sum(sizes))
     print(f"## `restore fix`, the whole command: {len(sizes)} photographs, {total:.1f} megapixels\n")
