@@ -47,7 +47,7 @@ SEGMENT_FRAMES = 240
 #: Frames before one that have a say in it; see `steadily`.
 _BEFORE = 2
 #: Frames that are decoded ahead.
-_AHEAD = 3
+_AHEAD = 2
 #: The steps, in order, as the log names them.
 _STEPS = ("detect", "fill_holes", "restore", "clean_up")
 
@@ -290,7 +290,7 @@ class VideoRepair:
                 for timed, stored in read:
                     yield written(timed, stored, *self._repair_alone(source_of(stored), steps))
                 return
-            shown = ((one, source_of(one[1]).to_srgb()) for one in read)
+            shown = ((one, source_of(one[1]).pixels) for one in read)
             for (timed, stored), rgb, mask, unknown in steadily(shown, lambda rgb: self._detected(rgb, steps)):
                 if timed.number >= first:
                     yield written(timed, stored, *self._repair_rest(source_of(stored), rgb, mask, unknown, steps))

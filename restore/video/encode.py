@@ -26,6 +26,8 @@ _BY_QUANTIZER = frozenset(("mpeg4", "mpeg2video", "mpeg1video", "mjpeg"))
 #: Encoders keep to as many threads on every machine, because some choose differently with more.
 _THREADS = 4
 _PRORES = {"Proxy": 0, "LT": 1, "Standard": 2, "HQ": 3, "4444": 4, "4444XQ": 5}
+#: x264 looks less far ahead in frames with more pixels; it would hold 40 of them.
+_LARGE_PIXELS = 4_000_000
 #: The largest denominator of a rate that MPEG-4 and its relatives hold.
 _LARGEST_RATE = 65535
 
@@ -135,9 +137,10 @@ def _options(encoder: str, facts: VideoFacts, crf: float | None, container: str)
     if encoder in _CRF:
         options = {"crf": f"{_CRF[encoder] if crf is None else crf:g}"}
         if encoder == "libx264":
-            options["x264-params"] = (
-                "mbtree=0"  # its result differs from run to run, and a resumed one must be the same
-            )
+            # The result of its trees differs from run to run, and that of a resumed run must be the same.
+            options["x264-params"] = "mbtree=0"
+        if encoder == "libx264" and facts.width * facts.height > _LARGE_PIXELS:
+            options["rc-lookahead"] = "10"
         if encoder == "libx265":
             options["x265-params"] = "log-level=error:open-gop=0"
         if encoder.startswith("libvpx"):

@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[Any]  # float32; the stubs of OpenCV do not tell
 BoolArray = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
+_WHITE = 65535.0
 #: Motion is estimated in frames of this longer side at most.
 _FLOW_SIDE_PX = 640
 #: What differs by less than this (of 1) is the same, on film without grain.
@@ -57,20 +58,20 @@ class Seen:
     """A frame as its neighbors see it.
 
     Attributes:
-        rgb: H×W×3, float32, [0, 1].
+        rgb: H×W×3, uint16; 65535 is white.
         found: H×W, damage that a detector found; None: there is no detector.
         luma: H×W, float32.
         dirt: H×W, the mask of the frame; None: not known yet.
     """
 
-    rgb: FloatArray
+    rgb: npt.NDArray[np.uint16]
     found: BoolArray | None
     luma: FloatArray = field(init=False)
     small: npt.NDArray[Any] = field(init=False)
     dirt: BoolArray | None = None
 
     def __post_init__(self) -> None:
-        self.luma = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+        self.luma = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) * np.float32(1 / _WHITE)
         scale = min(1.0, _FLOW_SIDE_PX / max(self.luma.shape))
         small = (
             cv2.resize(self.luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else self.luma
@@ -91,7 +92,7 @@ class Motion:
 
     Attributes:
         neighbor: the other frame.
-        flow: H×W×2, x and y from a pixel to its place there.
+        flow: h×w×2, x and y from a pixel to its place there, in pixels of the frame; of the size of `Seen.small`.
         luma: the luma of the neighbor, moved to this frame.
         inside: where the neighbor shows the pixel at all.
     """
@@ -110,9 +111,8 @@ def motion(frame: Seen, neighbor: Seen) -> Motion | None:
         return None
     flow: FloatArray = estimator.calc(frame.small, neighbor.small, np.zeros((*frame.small.shape, 2), np.float32))
     if flow.shape[:2] != (high, wide):
-        scale = (wide / flow.shape[1], high / flow.shape[0])
-        flow = cv2.resize(flow, (wide, high), interpolation=cv2.INTER_LINEAR) * np.array(scale, np.float32)
-    moved, inside = _moved(neighbor.luma, flow)
+        flow *= np.array((wide / flow.shape[1], high / flow.shape[0]), np.float32)
+    moved, inside = _moved(neighbor.luma, _grown_to(flow, (high, wide)))
     difference = np.abs(_smooth(frame.luma) - _smooth(moved))[inside]
     if difference.size < inside.size // 4 or np.mean(difference > _CUT_DIFFERENCE) > _CUT_SHARE:
         return None
@@ -172,7 +172,7 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     shown = still = np.ones(frame.found.shape, bool)
     around = ~_widened(frame.found, 3)
     for one in motions:
-        flow = _spread_coarsely(one.flow, around)
+        flow = _flow_around(one.flow, around)
         luma, inside = _moved(one.neighbor.luma, flow)
         limit = max(_LEAST_SPIKE, 3 * sigma) + _CONTRAST * (cv2.dilate(luma, kernel) - cv2.erode(luma, kernel))
         shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
@@ -201,7 +201,7 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
     """
     unknown = frame.mask.copy()
     if not motions or not unknown.any():
-        return frame.rgb, unknown
+        return _as_float(frame.rgb), unknown
     around = ~_widened(unknown, 3)
     rows, columns = np.nonzero(unknown)
     total = np.zeros((len(rows), 3), np.float32)
@@ -214,8 +214,9 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
         error = _spread_coarsely(error / np.maximum(share, 1e-6), share > 0.05)[rows, columns]
         # What is brighter or darker there by a little, as in flickering film, is taken over from around the hole.
         offset = _spread_coarsely(difference, clean & (np.abs(difference) < _FLICKER))[rows, columns]
-        flow = _spread_coarsely(one.flow, around)[rows, columns]
+        flow = _flow_around(one.flow, around)[rows, columns]
         moved, inside = _taken(one.neighbor.rgb, columns + flow[:, 0], rows + flow[:, 1])
+        moved = _as_float(moved)
         if one.neighbor.mask.any():
             dirty = _widened(one.neighbor.mask, 1).astype(np.float32)
             inside &= _taken(dirty, columns + flow[:, 0], rows + flow[:, 1])[0] < 0.01
@@ -223,14 +224,14 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
         total += weight[:, None] * (moved + offset[:, None])
         weights += weight
     known = weights > 0
-    filled = frame.rgb.copy()
+    filled = _as_float(frame.rgb)
     filled[rows[known], columns[known]] = np.clip(total[known] / weights[known][:, None], 0, 1)
     unknown[rows[known], columns[known]] = False
     return filled, unknown
 
 
 def steadily(
-    frames: Iterator[tuple[T, FloatArray]],
+    frames: Iterator[tuple[T, npt.NDArray[np.uint16]]],
     detect: Callable[[FloatArray], BoolArray | None],
 ) -> Iterator[tuple[T, FloatArray, BoolArray, BoolArray]]:
     """Find and fill the dirt of frames, each by what its two neighbors show.
@@ -238,12 +239,12 @@ def steadily(
     What comes out for a frame depends on it and on the two frames before and after it, not on where the frames begin.
 
     Args:
-        frames: anything, with the pixels of a frame, H×W×3 in [0, 1]; in the order of display.
-        detect: finds damage in a frame alone; returns None if nothing does.
+        frames: anything, with the pixels of a frame, H×W×3, uint16; in the order of display.
+        detect: finds damage in a frame alone, H×W×3 in [0, 1]; returns None if nothing does.
 
     Yields:
-        What came with the frame; the frame, filled where its neighbors know what was there; its mask; and the part of
-        the mask that is still to be filled.
+        What came with the frame; the frame in [0, 1], filled where its neighbors know what was there; its mask; and the
+        part of the mask that is still to be filled.
     """
     # Each with its motion to the frame before and to the one after.
     held: deque[tuple[T, Seen, Motion | None, Motion | None]] = deque()
@@ -258,7 +259,7 @@ def steadily(
         return item, rgb, seen.mask, unknown
 
     for item, rgb in frames:
-        seen = Seen(rgb, detect(rgb))
+        seen = Seen(rgb, detect(_as_float(rgb)))
         back: Motion | None = None
         if held:
             last, before_it, to_last, _ = held[-1]
@@ -271,6 +272,7 @@ def steadily(
             settle(-2)
         if len(held) > 2:
             yield filled(-3)
+            held[-3] = (held[-3][0], held[-3][1], None, None)  # flows are large
         if len(held) > 3:
             held.popleft()
     if held:
@@ -318,6 +320,24 @@ def _spread_coarsely(values: FloatArray, valid: BoolArray) -> FloatArray:
         out = out.reshape(high, wide, -1)
         out = np.where(valid[:, :, None], deep, out)
     return out if values.ndim == 3 else out[:, :, 0]
+
+
+def _flow_around(flow: FloatArray, around: BoolArray) -> FloatArray:
+    """The flow at the size of the frame, H×W×2, with that of what is not `around` taken from around it."""
+    weight = cv2.resize(around.astype(np.float32), flow.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return _grown_to(spread(flow, weight > 0.99), around.shape)
+
+
+def _grown_to(values: FloatArray, size: tuple[int, ...]) -> FloatArray:
+    if values.shape[:2] == tuple(size):
+        return values
+    grown: FloatArray = cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return grown
+
+
+def _as_float(rgb: npt.NDArray[np.uint16]) -> FloatArray:
+    scaled: FloatArray = rgb.astype(np.float32) * np.float32(1 / _WHITE)
+    return scaled
 
 
 def _taken(values: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -27,10 +27,14 @@ def panning(frames: int, step: float = 1.6, at: float = 100.0) -> list[np.ndarra
     return out
 
 
+def deep(frame: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16)
+
+
 def results(
     frames: list[np.ndarray], found: Any = lambda rgb: None
 ) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    return list(steadily(((number, frame) for number, frame in enumerate(frames)), found))
+    return list(steadily(((number, deep(frame)) for number, frame in enumerate(frames)), found))
 
 
 def with_dirt(frames: list[np.ndarray], at: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -67,8 +71,8 @@ def test_moving_scenes_without_dirt_stay_as_they_are() -> None:
 
 def test_a_scene_ends_at_a_cut() -> None:
     one, other = panning(3), [frame[::-1].copy() for frame in panning(3, at=300)]
-    assert motion(Seen(one[1], None), Seen(one[2], None)) is not None
-    assert motion(Seen(one[2], None), Seen(other[0], None)) is None
+    assert motion(Seen(deep(one[1]), None), Seen(deep(one[2]), None)) is not None
+    assert motion(Seen(deep(one[2]), None), Seen(deep(other[0]), None)) is None
     for _, _, mask, _ in results([*one, *other]):
         assert not mask.any()
 
