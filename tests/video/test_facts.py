@@ -209,3 +209,16 @@ def test_content_and_name_make_a_video() -> None:
     assert is_video(b"\x1a\x45\xdf\xa3", "a.mkv")
     assert not is_video(b"\0\0\0\x20ftypisom", "a.heic")
     assert not is_video(b"export const answer = 42;\n" * 40, "a.ts")
+
+
+def test_untouched_pixels_keep_45_db_by_default(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    grainy = [np.clip(frame + noise.normal(0, 600, frame.shape), 0, 65535) for frame in moving(12, 96, 128)]
+    source = make_video(tmp_path / "clip.mkv", grainy, codec="ffv1")
+    for codec in ("h264", "hevc", "vp9"):
+        assert repaired(source, tmp_path / f"{codec}.mkv", video_codec=codec).done == 1
+        error = [
+            (new[0].astype(float) - old[0])[24:] ** 2
+            for old, new in zip(planes_of(source), planes_of(tmp_path / f"{codec}.mkv"), strict=True)
+        ]
+        assert 10 * np.log10(255**2 / np.mean(error)) > 45, codec
