@@ -19,8 +19,8 @@ _ENCODERS = {
     "png": "png", "dvvideo": "dvvideo",
 }  # fmt: skip
 _LOSSLESS = frozenset(("ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "png"))
-#: The quality of each lossy encoder, so that frames in which nothing changes keep about 46 dB, also with grain: in a pan
-#: over a photograph with noise, 46.5, 46.4 and 47.7 dB for the first three, 47.5 dB for MPEG-4.
+#: The quality of each lossy encoder, so that frames in which nothing changes keep about 46 dB, also with grain: in a
+#: pan over a photograph with noise, 46.5, 46.4 and 47.7 dB for the first three, 47.5 dB for MPEG-4.
 _CRF = {"libx264": 10, "libx265": 9, "libvpx-vp9": 6, "libvpx": 4, "libsvtav1": 5}
 _QUANTIZER = 1
 #: Encoders with one quantizer for all frames, 1 to 31.

@@ -27,7 +27,7 @@ _FLOW_SIDE_PX = 640
 #: What differs by less than this (of 1) is the same, on film without grain.
 _LEAST_SPIKE = 0.03
 #: The same, in standard deviations of the difference between frames.
-_SPIKE_SIGMAS = 4.0
+_SPIKE_SIGMAS = 3.0
 #: Where the scene itself changes from pixel to pixel, motion is not exact, and this share of the contrast is added.
 _CONTRAST, _WEAKER_CONTRAST = 0.25, 0.2
 #: Pixels next to found ones are dirt, too, if they differ by this share of the threshold.
@@ -148,7 +148,7 @@ def _spikes(frame: Seen, before: Motion, after: Motion) -> BoolArray:
     nearest = np.minimum(np.abs(to_before), np.abs(to_after))
     agree = inside & (apart < max(_AGREE, _AGREE_SIGMAS * sigma)) & (apart < 0.5 * nearest + limit / 2)
     same_side = to_before * to_after > 0
-    contrast = highest - lowest
+    contrast = np.maximum(highest - lowest - 3 * sigma, 0)
     weak = agree & same_side & (nearest > _WEAKER * limit + _WEAKER_CONTRAST * contrast)
     dirt = _grown((spike > limit + _CONTRAST * contrast) & agree, weak)
     if np.count_nonzero(dirt) > _MOST_DIRT * dirt.size:
@@ -174,7 +174,7 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     for one in motions:
         flow = _flow_around(one.flow, around)
         luma, inside = _moved(one.neighbor.luma, flow)
-        limit = max(_LEAST_SPIKE, 3 * sigma) + _CONTRAST * (cv2.dilate(luma, kernel) - cv2.erode(luma, kernel))
+        limit = max(_LEAST_SPIKE, 1.5 * sigma) + _CONTRAST * _contrast(luma, sigma)
         shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
         still = still & (np.hypot(flow[:, :, 0], flow[:, :, 1]) < _STILL_PX)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(wide.astype(np.uint8), connectivity=8)
@@ -364,6 +364,13 @@ def _moved(values: FloatArray, flow: FloatArray) -> tuple[FloatArray, BoolArray]
 
 def _smooth(luma: FloatArray) -> FloatArray:
     return cv2.blur(luma, (3, 3))
+
+
+def _contrast(luma: FloatArray, sigma: float) -> FloatArray:
+    """How far the scene changes around each pixel, without what grain adds: the range of nine values is about 3 σ."""
+    kernel = np.ones((3, 3), np.uint8)
+    contrast: FloatArray = np.maximum(cv2.dilate(luma, kernel) - cv2.erode(luma, kernel) - 3 * sigma, 0)
+    return contrast
 
 
 def _noise(difference: FloatArray) -> float:
