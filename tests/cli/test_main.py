@@ -126,13 +126,13 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
     program = (
         "import sys, types, numpy as np\n"
         "class Corner:\n"
-        "    name, sha256 = 'detector', 'd' * 64\n"
+        "    name, sha256, engine, precision = 'detector', 'd' * 64, 'torch', 'fp32'\n"
         "    def detect(self, shown, *, tile_px, on_event):\n"
         "        mask = np.zeros(shown.shape[:2], np.float32)\n"
         "        mask[:5, :7] = 1\n"
         "        return mask\n"
         "module = types.ModuleType('restore.restorers.detector')\n"
-        "module.open_detector = lambda name, *, device, precision: Corner()\n"
+        "module.open_detector = lambda name, **how: Corner()\n"
         "sys.modules[module.__name__] = module\n"
         "from restore.cli.main import main; main()"
     )
