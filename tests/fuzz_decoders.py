@@ -208,7 +208,8 @@ def judge(run: Run, inputs: Path, out: Path, records: Sequence[dict[str, Any]]) 
         found.append(f"run: printed {run.stdout[:200]!r}")
     for line in run.stderr.splitlines():
         own = line.startswith((f"{inputs}/", "failed: ", "the worker was terminated by ", "left out, as hidden"))
-        if not own and not re.fullmatch(r"\d+ (done|skipped|failed).*; [\d.]+ s(; written to .*)?", line):
+        summary = r"\d+ (done|skipped|failed).*; [\d.]+ s( \(\w+, \w+\))?(; written to .*)?"
+        if not own and not re.fullmatch(summary, line):
             found.append(f"run: printed {line[:200]!r}")
     for name, record in results.items():
         found += [f"{name}: {what}" for what in _judge_file(name, record, Path(record["output"]), names)]
