@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from restore.engines.onnx_graph import input_names
+from restore.engines.onnx_graph import Filled, input_names
 from restore.engines.runner import FloatArray, GraphRunner
 from restore.models.base import RestorationNetwork
 
@@ -129,18 +128,6 @@ class OpenVinoRunner(GraphRunner):
         return output
 
 
-class _Filled(nn.Module):
-    """The network as engines run it: the image comes filled."""
-
-    def __init__(self, model: RestorationNetwork) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
-        out: Tensor = self.model(image, mask, filled=True)
-        return out
-
-
 def _graph_of(model: RestorationNetwork, channels: int) -> Any:
     """A network as an `openvino.Model`.
 
@@ -155,7 +142,7 @@ def _graph_of(model: RestorationNetwork, channels: int) -> Any:
     examples = (image, torch.zeros_like(image[:, :1]))[: len(input_names(model))]
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # what a trace takes for a constant shows in the check of the network
-        traced = torch.jit.trace(_Filled(model), examples, check_trace=False)
+        traced = torch.jit.trace(Filled(model), examples, check_trace=False)
         front = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced)  # must outlive the conversion
         return front.convert(front.load(decoder))
