@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.html.browser import chromium, started
+from tests.html.browser import chromium
 from tests.serve.page_server import OpenFolder, becomes_true, is_open, opened_folder, page_at
 
 pytest.importorskip("playwright.sync_api", reason="no playwright here")
@@ -43,12 +43,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFolder]:
     for name in ("disk.png", "fill.png"):
         write(folder / name, 1)
     with opened_folder(folder, base / "work") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as running:
         yield running
 
 
