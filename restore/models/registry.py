@@ -11,12 +11,18 @@ from torch import nn
 
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
+from restore.models.drunet import DRUNet
 from restore.models.patchgan import PatchGAN
 from restore.models.pix2pix import Pix2Pix
 from restore.models.pyramid_unet import PyramidUNet
 from restore.models.unet import UNet
 
-GENERATORS: dict[str, type[RestorationNetwork]] = {"unet": UNet, "pyramid-unet": PyramidUNet, "pix2pix": Pix2Pix}
+GENERATORS: dict[str, type[RestorationNetwork]] = {
+    "unet": UNet,
+    "drunet": DRUNet,
+    "pyramid-unet": PyramidUNet,
+    "pix2pix": Pix2Pix,
+}
 DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}
 
 Network = TypeVar("Network", bound=nn.Module)
