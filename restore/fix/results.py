@@ -75,6 +75,7 @@ class Summary:
         unmatched_masks: masks without an image.
         megapixels: of the images that are done, in millions of pixels.
         searched: images that are done and were searched for damage.
+        searched_videos: of these, videos.
         damaged: of these, images in which damage was found.
         damaged_pixels: damaged pixels in those images.
         pixels_of_damaged: all pixels of those images.
@@ -96,6 +97,7 @@ class Summary:
     unmatched_masks: int = 0
     megapixels: float = 0.0
     searched: int = 0
+    searched_videos: int = 0
     damaged: int = 0
     damaged_pixels: int = 0
     pixels_of_damaged: int = 0
@@ -169,16 +171,18 @@ def damage_lines(summary: Summary) -> list[str]:
     if not searched:
         return []
     more = more_sensitive(summary.settings.get("sensitivity", "normal"))
+    videos = summary.searched_videos
+    kind = "image" if not videos else "video" if videos == searched else "file"
     if not damaged:
         if searched == 1:
-            return [f"no damage found: look at the image, or {more}"]
-        return [f"no damage found in {searched} images: look at them, or {more}"]
+            return [f"no damage found: look at the {kind}, or {more}"]
+        return [f"no damage found in {searched} {kind}s: look at them, or {more}"]
     # Rounded to 0.0 %, damage would read like none.
     share = f"{summary.damaged_fraction:.1%}" if summary.damaged_fraction >= 0.0005 else "less than 0.1%"
     if searched == 1:
-        return [f"damage found in {share} of the image"]
+        return [f"damage found in {share} of the {kind}"]
     where = f"all {searched}" if damaged == searched else f"{damaged} of {searched}"
-    line = f"damage found in {where} images, {share} of {'its' if damaged == 1 else 'their'} pixels"
+    line = f"damage found in {where} {kind}s, {share} of {'its' if damaged == 1 else 'their'} pixels"
     if clean := searched - damaged:
         line += f"; in {clean} none was found: look at {'it' if clean == 1 else 'them'}, or {more}"
     return [line]
@@ -324,12 +328,12 @@ class ResultRecorder:
             width=width, height=height, time=now(), run=self.summary.run, **facts,
         )  # fmt: skip
         with self._lock:
-            self._count(record, pixels)
+            self._count(record, pixels, job.video)
             try:
                 self.log.write(record)
             except OSError as error:
                 self.summary.stopped = f"the log cannot be written: {error.strerror}"
-            self._link.end(record.input, {"record": asdict(record), "pixels": pixels})
+            self._link.end(record.input, {"record": asdict(record), "pixels": pixels, "video": job.video})
             self._report(record)
 
     def tell_segment(self, segment: Segment) -> None:
@@ -354,10 +358,10 @@ class ResultRecorder:
         """Count an image that an earlier start of this run has recorded."""
         record = Record(**entry["record"])
         with self._lock:
-            self._count(record, entry["pixels"])
+            self._count(record, entry["pixels"], entry["video"])
             self._report(record)
 
-    def _count(self, record: Record, pixels: int) -> None:
+    def _count(self, record: Record, pixels: int, video: bool) -> None:
         summary = self.summary
         if record.status == "done":
             summary.done += 1
@@ -365,6 +369,7 @@ class ResultRecorder:
             summary.copied += record.model is None
             if record.damaged_fraction is not None:
                 summary.searched += 1
+                summary.searched_videos += video
                 if record.damaged_fraction:
                     summary.damaged += 1
                     summary.damaged_pixels += round(record.damaged_fraction * pixels)

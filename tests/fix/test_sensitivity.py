@@ -13,7 +13,8 @@ import pytest
 from restore import fix_image
 from restore.fix.detect import plan_detect, run_detect
 from restore.fix.options import DetectOptions, FixOptions
-from restore.fix.results import Summary
+from restore.fix.plan import Job
+from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.sensitivity import less_sensitive, more_sensitive, threshold_of
 from restore.fix.steps import Models
 from tests.fix.conftest import Filler, Identity, fix_with, logged, photo, save
@@ -134,6 +135,22 @@ def test_the_summary_counts_in_plain_words(
         pixels_of_damaged=1_000_000 * bool(damaged), settings={"sensitivity": sensitivity},
     )  # fmt: skip
     assert summary.format()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["a.mkv"], "damage found in 2.0% of the video"),
+        (["a.mkv", "b.mkv"], "damage found in all 2 videos, 2.0% of their pixels"),
+        (["a.png", "b.mkv"], "damage found in all 2 files, 2.0% of their pixels"),
+    ],
+)
+def test_the_summary_calls_videos_videos(names: list[str], line: str) -> None:
+    recorder = ResultRecorder(Summary(len(names)), RunLog(None))
+    for name in names:
+        job = Job(Path(name), Path("out", name), video=name.endswith("mkv"))
+        recorder.finish(job, "done", pixels=1000, damaged_fraction=0.02)
+    assert recorder.summary.format()[-1] == line
 
 
 @pytest.mark.parametrize("command", ["fix", "detect"])
