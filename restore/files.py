@@ -115,7 +115,7 @@ def _rename_without_overwriting(temporary: Path, target: Path) -> None:
 
 def temporary_path(target: Path) -> Path:
     """An unused path in a file's folder. If this process is killed, the next run removes what is left there."""
-    unique = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+    unique = f"{process_id()}-{secrets.token_hex(6)}"
     return target.parent / f"{TEMPORARY_PREFIX}{unique}{TEMPORARY_SUFFIX}"
 
 
@@ -246,19 +246,35 @@ def sweep_leftovers(folder: Path) -> int:
     """
     swept = 0
     for path in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
-        machine, _, rest = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")
-        process = rest.partition("-")[0]
         try:
-            if machine == _machine() and process.isdecimal():
-                abandoned = int(process) == os.getpid() or not _is_alive(int(process))
-            else:
-                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-            if abandoned:
+            if not is_running(path.name.removeprefix(TEMPORARY_PREFIX), path):
                 path.unlink()
                 swept += 1
         except OSError as error:  # already removed, or owned by another user; it does no harm
             logger.debug("%s: not removed: %s", path, error)
     return swept
+
+
+def process_id() -> str:
+    """This process, as names of files hold it: `MACHINE-NUMBER`."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def is_running(name: str, path: Path) -> bool:
+    """Whether another process is at work on a file.
+
+    Args:
+        name: starts with what `process_id` returned there.
+        path: the file. One of another machine, whose processes cannot be looked up, counts as left behind after a day.
+
+    Raises:
+        OSError: the file is gone, or cannot be examined.
+    """
+    machine, _, rest = name.partition("-")
+    process = rest.partition("-")[0]
+    if machine == _machine() and process.isdecimal():
+        return int(process) != os.getpid() and _is_alive(int(process))
+    return time.time() - path.stat().st_mtime <= _ABANDONED_SECONDS
 
 
 def _copy_status(path: Path, like: os.stat_result) -> None:

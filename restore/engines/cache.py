@@ -2,6 +2,9 @@
 
 A file is a line of JSON about the network, then what the engine loads. The line holds the hash of the rest, so a
 damaged file is found and made again. Files are written atomically, so several processes may share the folder.
+
+An empty file `KEY.PROCESS.begun` lies beside them while a process tries an engine. Where one is left without its
+process, the attempt ended the program.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,11 +26,11 @@ import torch
 
 from restore import __version__
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, write_atomically
+from restore.files import is_running, process_id, sweep_leftovers, write_atomically
 
 #: Files that no run has used for so long are removed when another is written.
 _UNUSED_SECONDS = 60 * 24 * 3600
-_SUFFIX = ".engine"
+_SUFFIX, _BEGUN = ".engine", ".begun"
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +115,36 @@ def forget(key: str) -> None:
             path.unlink()
 
 
+@contextmanager
+def attempt(key: str) -> Iterator[None]:
+    """Remember that something is tried in the block: if that ends the program, `has_ended_a_program` says so later."""
+    folder = cache_folder()
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / f"{key}.{process_id()}{_BEGUN}").touch()
+    try:
+        yield
+    finally:
+        for marker in _ended(key):  # this process's own, and of those before it
+            with suppress(OSError):
+                marker.unlink()
+
+
+def has_ended_a_program(key: str) -> bool:
+    """Whether a process has ended while it tried this: it crashed, was killed, or the machine went down."""
+    return bool(_ended(key))
+
+
+def _ended(key: str) -> list[Path]:
+    folder, found = cache_folder(), []
+    for marker in () if folder is None else folder.glob(f"{key}.*{_BEGUN}"):
+        with suppress(OSError):  # another process has removed it
+            if not is_running(marker.name.split(".")[1], marker):
+                found.append(marker)
+    return found
+
+
 def stored_bytes() -> int:
     """The size of all files."""
     folder = cache_folder()
@@ -128,7 +161,7 @@ def _path(key: str) -> Path | None:
 
 def _sweep(folder: Path) -> None:
     sweep_leftovers(folder)
-    for path in folder.glob(f"*{_SUFFIX}"):
+    for path in (*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*{_BEGUN}")):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
                 path.unlink()

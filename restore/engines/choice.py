@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from restore.devices import pick_precision
-from restore.engines.cache import Entry, cache_folder, find, forget, key_of, store
+from restore.engines.cache import Entry, attempt, cache_folder, find, forget, has_ended_a_program, key_of, store
 from restore.engines.check import Check, Network, check, check_graph
 from restore.engines.runner import GraphRunner, Runner, TorchRunner
 from restore.errors import RestoreError, printable
@@ -127,7 +127,7 @@ def open_runner(
         if name == "torch" or sha256 is None:
             break
         try:
-            return _open(name, network, sha256, precision, on_event)
+            return _open(name, network, sha256, precision, on_event, again=engine != "auto")
         except _Refused as refused:
             if engine != "auto":
                 raise RestoreError(
@@ -178,6 +178,7 @@ def open_graph(
             compile=lambda library: library.compile_onnx(data, precision),
             check=lambda runner: check_graph(runner, OnnxRunner(lambda: data), network, quantized=quantized),
             on_event=on_event,
+            again=engine != "auto",
         )
     except _Refused as refused:
         if engine != "auto":
@@ -203,8 +204,8 @@ def only_torch(engine: str, name: str) -> None:
         )
 
 
-def _open(name: str, network: Network, sha256: str, precision: str, on_event: OnEvent) -> Runner:
-    """A network run by an engine.
+def _open(name: str, network: Network, sha256: str, precision: str, on_event: OnEvent, *, again: bool) -> Runner:
+    """A network run by an engine; see `_compiled`.
 
     Raises:
         _Refused: the engine does not run it.
@@ -217,6 +218,7 @@ def _open(name: str, network: Network, sha256: str, precision: str, on_event: On
         compile=lambda library: library.compile_network(network.model, network.channels, precision),
         check=lambda runner: check(runner, network),
         on_event=on_event,
+        again=again,
     )
 
 
@@ -229,6 +231,7 @@ def _compiled(
     compile: Callable[[Any], Any],
     check: Callable[[Runner], Check],
     on_event: OnEvent,
+    again: bool,
 ) -> Runner:
     """What an engine has compiled: from the cache, or else compiled and checked now.
 
@@ -240,6 +243,7 @@ def _compiled(
         compile: (module of the engine) -> what its runner loads.
         check: compares the runner with another engine.
         on_event: called with a line if it is compiled now.
+        again: try it even if that has ended a program before.
 
     Raises:
         _Refused: the engine does not run it.
@@ -260,13 +264,16 @@ def _compiled(
             return runner_of(payload, precision)
         except Exception:  # whole, but it does not suit this machine after all
             forget(key)
+    if has_ended_a_program(key) and not again:
+        raise _Refused(f"a program ended while it was prepared; --engine {name} tries again")
     folder = cache_folder()
     kept = "" if folder is None else f", once (kept in {printable(folder)})"
     on_event(f"preparing {title} for {TITLES[name]}{kept}")
     try:
-        compiled = payload.fresh = payload.compile()
-        runner = runner_of(payload, precision)
-        result = check(runner)
+        with attempt(key):  # a crash inside the engine raises nothing
+            compiled = payload.fresh = payload.compile()
+            runner = runner_of(payload, precision)
+            result = check(runner)
     except Exception as error:
         raise _Refused(f"it fails ({_line(error)})") from error
     facts = {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from restore.fix.options import FixOptions
     from restore.fix.results import Summary
     from restore.fix.steps import Models
+    from restore.restorers.detector import Detector
 
 #: Models that stay open in a worker; beyond that, the one that was not used for longest is dropped.
 _OPEN_MODELS = 6
@@ -50,7 +51,7 @@ def fix(params: Json, report: Report) -> Json:
     options = _fix_options(params, report)
     report.progress(None, "reading")
     plan = without_videos(plan_fix(params["input"], params["output"], options))
-    models = [open_models(params.get("model"), options)]
+    models = [open_models(params.get("model"), options, report)]
     records: list[Record] = []
     with progress.watching(report.steps("repairing")):
         summary = run_fix(
@@ -84,7 +85,7 @@ def fix_together(params: Json, report: Report) -> Json:
             ended[item["input"]] = {"result": None, "problem": problem_of(error)}
     if plans:
         jobs = [job for plan in plans for job in plan.jobs]
-        models = [open_models(items[0].get("model"), options)]
+        models = [open_models(items[0].get("model"), options, report)]
         report.progress(None, "repairing")
 
         def finished(record: Record, done: int, total: int) -> None:
@@ -113,16 +114,12 @@ def detect(params: Json, report: Report) -> Json:
     """
     from restore.fix.detect import plan_detect, run_detect
     from restore.fix.options import DetectOptions
-    from restore.restorers.detector import open_detector
 
     options = DetectOptions.from_dict(dict(params.get("options") or {}) | {"device": report.device})
     report.progress(None, "reading")
     plan = plan_detect(params["input"], params["output"], options)
     name = params.get("model") or "detector"
-    detector = kept(
-        ("detector", name, options.precision, options.engine),
-        lambda: open_detector(name, device=options.device, precision=options.precision, engine=options.engine),
-    )
+    detector = open_detector(name, report, precision=options.precision, engine=options.engine)
     records: list[Record] = []
     with progress.watching(report.steps("detecting")):
         summary = run_detect(
@@ -181,11 +178,9 @@ def warm(params: Json, report: Report) -> Json:
     for number, name in enumerate(names):
         report.progress(number / len(names), f"opening {name}")
         if name == "detector":
-            from restore.restorers.detector import open_detector
-
-            kept(("detector", name, "auto", "auto"), lambda: open_detector("detector", device=report.device))
+            open_detector(name, report)
         else:
-            open_models(name, FixOptions(device=report.device))
+            open_models(name, FixOptions(device=report.device), report)
     return {"models": names, "device": str(pick_device(report.device)), **list_models({}, report)}
 
 
@@ -210,38 +205,52 @@ TASKS: Tasks = PAGE_TASKS | {
 # Shared by tasks
 
 
-def open_models(model: str | None, options: FixOptions) -> Models:
+def open_models(model: str | None, options: FixOptions, report: Report) -> Models:
     """The models of a repair on this worker's device; those that were opened before are still warm.
 
     Args:
         model: a name or path; None: as `restore fix` chooses.
         options: those of the repair.
+        report: is told when a network is prepared for an engine.
 
     Raises:
         RestoreError: as `restore.fix.run.open_models`.
     """
     from restore.fix.run import open_models as open_anew
     from restore.fix.steps import Models
-    from restore.restorers.detector import open_detector
     from restore.restorers.registry import open_restorer
 
     _prepare_torch()
     of_pix2pix = options.pix2pix_batch_norm == "instance" or options.pix2pix_dropout is not None
     if of_pix2pix or options.model_args:  # they change what they open
-        return open_anew(model, options)[0]
-    how: dict[str, Any] = {"device": options.device, "precision": options.precision, "engine": options.engine}
-    kind = (options.precision, options.engine)
+        return open_anew(model, options, on_event=report.event)[0]
+    how: dict[str, Any] = {"precision": options.precision, "engine": options.engine}
 
     def restorer(name: str) -> Any:
-        return kept((name, *kind), lambda: open_restorer(name, **how))
+        return kept(
+            (name, *how.values()),
+            lambda: open_restorer(name, device=options.device, on_event=report.event, **how),
+        )
 
     name = model or ("photo" if options.masks is None else "inpaint")
     cleaner = restorer("photo") if options.cleans_up else None
     detector = None
     if options.masks == "auto":
-        found_by = os.fspath(options.detector)
-        detector = kept(("detector", found_by, *kind), lambda: open_detector(found_by, **how))
+        detector = open_detector(os.fspath(options.detector), report, **how)
     return open_anew(Models(restorer(name), cleaner, detector), options)[0]
+
+
+def open_detector(name: str, report: Report, *, precision: str = "auto", engine: str = "auto") -> Detector:
+    """A detector on this worker's device, as `open_models` opens those of a repair.
+
+    Raises:
+        RestoreError: as `restore.restorers.detector.open_detector`.
+    """
+    from restore.restorers.detector import open_detector as open_anew
+
+    how = {"device": report.device, "precision": precision, "engine": engine}
+    found: Detector = kept(("detector", name, precision, engine), lambda: open_anew(name, on_event=report.event, **how))
+    return found
 
 
 def kept(key: tuple[str, ...], make: Callable[[], Any]) -> Any:

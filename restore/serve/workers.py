@@ -1,9 +1,9 @@
 """Child processes that run tasks. One that crashes, hangs or is cancelled fails one job, and is started again.
 
 The parent's side is `Worker`, the child's is `run_tasks`. They talk over a pipe: the parent sends (task, parameters),
-the child says ("ready", None) once, then answers with any number of ("progress", ...) and ("decoding", ...), and then
-one of ("done", result), ("failed", problem) or ("cancelled", None). What the pipe carries is pickled; both ends are
-this program.
+the child says ("ready", None) once, then answers with any number of ("progress", ...), ("event", ...) and
+("decoding", ...), and then one of ("done", result), ("failed", problem) or ("cancelled", None). What the pipe carries
+is pickled; both ends are this program.
 """
 
 from __future__ import annotations
@@ -104,6 +104,15 @@ class Report:
             message: what is being done, as a participle: `repairing`.
         """
         self.send("progress", (fraction, message))
+
+    def event(self, line: str) -> None:
+        """Tell the operator, and whoever waits for the task, what takes long or does not go as usual.
+
+        Args:
+            line: as the command line prints it. What is in brackets at its end is for the operator alone.
+        """
+        self.send("event", line)
+        self.progress(None, line.partition(" (")[0])
 
     def steps(self, message: str, start: float = 0.0, end: float = 1.0) -> Callable[[float], None]:
         """A watch for `restore.progress.watching`, which reports a part of the task's progress, and not too often.
@@ -306,6 +315,8 @@ class Worker:
                         self._is_ready = True
                     elif kind == "progress" and on_progress is not None:
                         on_progress(*what)
+                    elif kind == "event":
+                        logger.warning("%s", what)
                     elif kind == "decoding":
                         name, begins = what
                         decoding.pop(name, None)

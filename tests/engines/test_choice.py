@@ -1,6 +1,7 @@
 """Which engine runs a network, what is kept of it, and what happens if one cannot."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from restore import FixOptions, RestoreError, fix_folder
 from restore.engines import cache, check, choice, openvino_engine
+from restore.files import process_id
 from restore.fix.run import planned_engine
 from restore.images import write_png
 from restore.restorers.registry import open_restorer
@@ -211,6 +213,49 @@ def test_an_engine_that_fails_leaves_the_network_to_pytorch(tmp_path: Path, monk
     monkeypatch.setattr(openvino_engine, "compile_network", fails)
     assert open_restorer(path, device="cpu", precision="fp32", on_event=lines.append).engine == "torch"
     assert "no such operation" in lines[-1]
+
+
+@needs_openvino
+def test_an_attempt_that_ended_the_program_is_not_repeated(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lines = str(weights(tmp_path)), list[str]()
+    have(monkeypatch, "openvino")
+    code = f"""
+import os
+from restore import open_restorer
+from restore.engines import choice, openvino_engine
+choice.platform.machine = lambda: "x86_64"
+openvino_engine.compile_network = lambda *given: os._exit(77)
+open_restorer({path!r}, device="cpu", precision="fp32", engine="auto")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 77, done.stderr
+    (marker,) = own_cache.iterdir()
+    assert marker.suffix == ".begun"
+    for _ in range(2):
+        assert open_restorer(path, device="cpu", precision="fp32", on_event=lines.append).engine == "torch"
+    why = "a program ended while it was prepared; --engine openvino tries again"
+    assert lines == [f"OpenVINO does not run {path}: {why}"] * 2
+    restorer = open_restorer(path, device="cpu", precision="fp32", engine="openvino", on_event=lines.append)
+    assert restorer.engine == "openvino"
+    assert [file.suffix for file in own_cache.iterdir()] == [".engine"]
+    assert open_restorer(path, device="cpu", precision="fp32", on_event=lines.append).engine == "openvino"
+    assert len(lines) == 3
+
+
+def test_an_attempt_of_another_process_is_none_that_ended(own_cache: Path) -> None:
+    own_cache.mkdir()
+    running = own_cache / f"k.{process_id().rpartition('-')[0]}-{os.getppid()}.begun"
+    elsewhere = own_cache / "k.0123abcd-1.begun"
+    for marker in (running, elsewhere):
+        marker.touch()
+        assert not cache.has_ended_a_program("k")
+    os.utime(elsewhere, (0, 0))  # for longer than an attempt takes
+    assert cache.has_ended_a_program("k")
+    with cache.attempt("k"):
+        assert len(list(own_cache.iterdir())) == 3
+    assert list(own_cache.iterdir()) == [running]
 
 
 @needs_openvino

@@ -33,6 +33,12 @@ def sleep(params: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"pid": os.getpid()}
 
 
+def prepare(params: dict[str, Any], report: Report) -> dict[str, Any]:
+    report.event("preparing photo for OpenVINO, once (kept in /home/someone)")
+    time.sleep(params["seconds"])
+    return {}
+
+
 def hang_in_c(params: dict[str, Any], report: Report) -> dict[str, Any]:
     with report.decoding("x.jpg"):
         ctypes.CDLL(None).usleep(int(params["seconds"] * 1e6))
@@ -75,6 +81,7 @@ TASKS = {
     "echo": echo,
     "echo_together": echo_together,
     "sleep": sleep,
+    "prepare": prepare,
     "hang_in_c": hang_in_c,
     "crash": crash,
     "fail": fail,

@@ -74,6 +74,14 @@ def test_errors_keep_their_words(jobs: Jobs) -> None:
     assert unknown["detail"] == "unexpected ValueError: odd"
 
 
+def test_what_takes_long_is_told_to_the_operator_and_to_who_waits(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    job = jobs.submit("prepare", {"seconds": 0.5})
+    until(lambda: job.message == "preparing photo for OpenVINO, once")
+    done(job)
+    assert caplog.messages == ["preparing photo for OpenVINO, once (kept in /home/someone)"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # these reach the terminal
+
+
 def test_cancelling_interrupts_the_task_and_keeps_the_process(jobs: Jobs) -> None:
     before = echo(jobs).result
     job = jobs.submit("sleep", {"seconds": 60})

@@ -46,6 +46,17 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFolder]:
         yield running
 
 
+def test_what_takes_long_is_said(browser: Any, opened: OpenFolder) -> None:
+    show = """async (message) => {
+        const { Work } = await import("/assets/work.js");
+        new Work(() => {}).show("Repairing", null, "running", message);
+        return document.getElementById("work-text").textContent;
+    }"""
+    with page_at(browser, opened.url) as page:
+        assert page.evaluate(show, "reading") == "Repairing…"
+        assert page.evaluate(show, "preparing photo for OpenVINO, once") == "Preparing photo for OpenVINO, once…"
+
+
 def paint_in_the_middle(page: Any, opened: OpenFolder, name: str) -> None:
     box = page.locator("#stage").bounding_box()
     page.evaluate(

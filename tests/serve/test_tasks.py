@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from restore.engines.choice import is_installed
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
@@ -100,6 +102,20 @@ def test_an_image_that_fails_says_why_and_for_programs(tmp_path: Path, photo: Pa
 def test_options_that_make_no_sense_are_refused_as_on_the_command_line(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(RestoreError, match="must be a number between 0 and 1"):
         run("fix", {"input": str(photo), "output": str(tmp_path / "out.png"), "options": {"strength": 2}})
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+def test_networks_are_not_prepared_silently(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from restore.serve import tasks
+
+    monkeypatch.setattr(tasks, "_opened", OrderedDict())
+    monkeypatch.setenv("RESTORE_CACHE", str(tmp_path / "cache"))
+    options = {"engine": "openvino", "precision": "fp32"}
+    params = {"input": str(photo), "output": str(tmp_path / "out.png"), "options": options}
+    lines = [what for kind, what in run("fix", params)[1] if kind == "event"]
+    lines += [what for kind, what in run("detect", params | {"output": str(tmp_path / "m.png")})[1] if kind == "event"]
+    kept = f"for OpenVINO, once (kept in {tmp_path / 'cache' / 'engines'})"
+    assert lines == [f"preparing photo {kept}", f"preparing detector {kept}"]
 
 
 def test_models_are_opened_once(photo: Path, tmp_path: Path) -> None:

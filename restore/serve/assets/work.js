@@ -28,7 +28,7 @@ export class Work {
       const { job } = await start();
       mine.id = job;
       if (mine.isCancelled) await cancel(job);
-      const over = await finished(job, (now) => { if (this.job === mine && !mine.isCancelled) this.show(text, now.progress, now.state); });
+      const over = await finished(job, (now) => { if (this.job === mine && !mine.isCancelled) this.show(text, now.progress, now.state, now.message); });
       if (over.state === "cancelled") say("Cancelled.");
       return over;
     } catch (error) {
@@ -39,8 +39,10 @@ export class Work {
     }
   }
 
-  show(text, progress, state = "running") {
+  show(text, progress, state = "running", message = "") {
     byId("work").hidden = false;
+    // Usually a word such as "repairing", which the text has already.
+    if (message.includes(" ")) text = `${message[0].toUpperCase()}${message.slice(1)}`;
     const share = progress == null ? "" : ` ${Math.round(100 * progress)} %`;
     byId("work-text").textContent = `${text}${state === "queued" ? " (waiting for its turn)" : ""}…${share}`;
     if (progress == null) byId("work-progress").removeAttribute("value");

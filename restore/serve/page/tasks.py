@@ -93,13 +93,12 @@ def probability(params: Json, report: Report) -> Json:
         {threshold, margin_px, fraction, detector}: the detector's own settings, and the share of damaged pixels.
     """
     from restore.fix.steps import Models, tiles_of
-    from restore.restorers.detector import open_detector
     from restore.serve.page.pyramid import write_probabilities
-    from restore.serve.tasks import kept
+    from restore.serve.tasks import open_detector
 
     report.progress(None, "reading")
     image = _read(params["source"], params["max_pixels"], report)
-    detector = kept(("detector", "detector", "auto", "auto"), lambda: open_detector("detector", device=report.device))
+    detector = open_detector("detector", report)
     tile_px = tiles_of([Models(detector=detector)], "auto")[id(detector)]
     with progress.watching(report.steps("detecting")):
         likely = detector.probability(image.to_srgb(), tile_px=tile_px)
@@ -171,7 +170,7 @@ def preview(params: Json, report: Report) -> Json:
     pixels = TileFile.open(Path(params["pyramid"])).read_box(Box(*params["box"]), params["level"])
     mask = np.load(params["mask"], allow_pickle=False)
     options = FixOptions.from_dict(dict(params["options"]) | {"device": report.device})
-    models = open_models(params["model"], FixOptions.from_dict(options.to_dict() | {"masks": "alpha"}))
+    models = open_models(params["model"], FixOptions.from_dict(options.to_dict() | {"masks": "alpha"}), report)
     with progress.watching(report.steps("repairing", _OPENED)):
         filled = fix_image(pixels, model=models, mask=mask, options=options)
     write_jpeg(Path(params["target"]), filled)
