@@ -58,6 +58,8 @@ LAYERS = {
     "benchmark": 7,
     "export": 7,
     "api": 7,
+    # Repairs of objects in stores.
+    "places": 7,
     # The server runs the programs in processes of its own.
     "serve": 8,
     "cli": 9,

@@ -53,8 +53,7 @@ def plan_detect(
     if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
         raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")
     suffix = "_mask" if is_folder and not is_pipe(output) else ""
-    plan = without_videos(plan_fix(input, output, options.to_fix(suffix=suffix)))
-    plan = replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
+    plan = writing_masks(plan_fix(input, output, options.to_fix(suffix=suffix)))
     if options.preview is None:
         return plan
     return with_side_targets(
@@ -65,6 +64,12 @@ def plan_detect(
         skip_existing=options.skip_existing,
         apart=True,  # `--masks` reads all of OUTPUT
     )
+
+
+def writing_masks(plan: FixPlan) -> FixPlan:
+    """The plan for masks instead of repaired images: they are PNG, and videos have none."""
+    plan = without_videos(plan)
+    return replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
 
 
 def run_detect(

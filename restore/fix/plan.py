@@ -261,7 +261,11 @@ def _check_given(
 
 def _jobs_to_folder(listing: Listing, target: Path, options: FixOptions, source: Path | None) -> list[Job]:
     """The jobs of images that go into a folder, of which there must be one. `source`: the first input; None: a list."""
-    jobs = [_job(path, name, target, options, named=name in listing.named) for name, path in listing.files.items()]
+    ending = None if options.ext is None else EXTENSIONS[options.ext]
+    jobs = [
+        job_of(path, target / renamed(name, options.suffix, ending), name, named=name in listing.named)
+        for name, path in listing.files.items()
+    ]
     for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
         check_writable(parent)
     if all(job.action == "skip" for job in jobs) and not listing.unreadable:
@@ -279,7 +283,7 @@ def _with_masks(
     folders = listing.folders if one_input else [listing.files[name].parent for name in listing.named]
     beside = masks.path is not None and os.path.realpath(masks.path) in map(os.path.realpath, folders)
     masks_of, unmatched = pair_masks(masks, listing.files, listing.everything, beside=beside)
-    jobs = [job if job.action == "skip" else _with_mask(job, masks_of[job.name], masks) for job in jobs]
+    jobs = [job if job.action == "skip" else with_mask(job, masks_of[job.name], masks) for job in jobs]
     if listing.named and not listing.folders:
         unmatched = {}  # the folder may hold masks of images that were not named
     return jobs, unmatched
@@ -340,10 +344,9 @@ def _list_to_folder(
     return list_several(inputs, options, masks)
 
 
-def _job(source: Path, name: Path, target: Path, options: FixOptions, *, named: bool) -> Job:
-    """The job of an image that goes into a folder; see `Job` for the arguments."""
-    goal = renamed(name, options.suffix, None if options.ext is None else EXTENSIONS[options.ext])
-    job = Job(source, target / goal, format=new_format(name, goal), name=name, named=named)
+def job_of(source: Path, target: Path, name: Path, *, named: bool) -> Job:
+    """The job of a file whose output is known; see `Job` for the arguments. The file need not be an image."""
+    job = Job(source, target, format=new_format(name, target), name=name, named=named)
     if only_read := _only_read(job):
         hint = "choose another format with --ext, such as tiff"
         return replace(job, action="fail", reason=f"{only_read}; {hint}", code="unsupported")
@@ -394,7 +397,8 @@ def _only_read(job: Job) -> str:
     return "" if kind is None else f"this is {kind}, which can be read but not written"
 
 
-def _with_mask(job: Job, masks: list[Path], source: MaskSource) -> Job:
+def with_mask(job: Job, masks: Sequence[Path], source: MaskSource) -> Job:
+    """The job with its mask; without one, or with several, as `source` says."""
     if len(masks) > 1:
         named = " and ".join(printable(mask) for mask in masks)
         return replace(job, action="fail", reason=f"has more than one mask: {named}", code="several_masks")

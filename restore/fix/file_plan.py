@@ -1,0 +1,68 @@
+"""A plan for files whose outputs and masks are known, each with its own: for runs that get their files in groups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from restore.errors import RestoreError
+from restore.fix.masks import MaskSource
+from restore.fix.options import FixOptions
+from restore.fix.plan import FixPlan, Job, job_of, refuse_collisions, with_mask
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file and its outputs.
+
+    Attributes:
+        source, target: the file, and its output.
+        name: its path in the tree of all outputs.
+        mask: file of its mask; None: it has none.
+        named: the user named it; see `Job`.
+        side_target: its second output; None: there is none.
+        sidecars: files that go along, and their outputs.
+    """
+
+    source: Path
+    target: Path
+    name: Path
+    mask: Path | None = None
+    named: bool = False
+    side_target: Path | None = None
+    sidecars: tuple[tuple[Path, Path], ...] = ()
+
+
+def plan_files(files: Sequence[PlannedFile], options: FixOptions, *, masks: MaskSource | None) -> FixPlan:
+    """Plan the repair of files. What would refuse a whole folder makes one file fail: an output that exists.
+
+    Args:
+        files: in the order of the jobs. Outputs must differ from each other.
+        options: about existing files and reports.
+        masks: what masks the run has; `MaskSource.path` is not read, because the files bring their own.
+
+    Raises:
+        RestoreError: exit code 2; an output is another's output, or a file that is read.
+    """
+    jobs = [_job(file, options, masks) for file in files]
+    refuse_collisions(jobs)
+    inputs = tuple(file.source for file in files)
+    output = files[0].target.parent if files else Path()
+    return FixPlan(inputs, output, False, jobs, masks, overwrite=options.overwrite)
+
+
+def _job(file: PlannedFile, options: FixOptions, masks: MaskSource | None) -> Job:
+    job = job_of(file.source, file.target, file.name, named=file.named)
+    if job.action == "repair" and masks is not None:
+        job = with_mask(job, [] if file.mask is None else [file.mask], masks)
+    if job.action in ("skip", "fail"):
+        return job
+    if not options.overwrite and os.path.lexists(job.target):
+        if options.skip_existing:
+            return replace(job, action="skip", reason="the output exists", code="output_exists")
+        error = RestoreError("exists already", where=job.target, hint="use --overwrite or --skip-existing")
+        return replace(job, action="fail", reason=str(error), code="output_exists")
+    side = None if job.video or job.action == "unmasked" else file.side_target
+    return replace(job, side_target=side, sidecars=file.sidecars)

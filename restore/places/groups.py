@@ -1,0 +1,460 @@
+"""Groups of files, repaired through a temporary folder: objects come into it, outputs go out of it, whole.
+
+    records = repair_group([("s3://in/a.jpg", "s3://out/a.jpg", None)], open_models("photo", options), options)
+
+The repair itself is that of local files: what holds for them holds here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from restore.errors import RestoreError, printable
+from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.detect import run_detect, writing_masks
+from restore.fix.file_plan import PlannedFile, plan_files
+from restore.fix.log import ReasonCode, Record, Segment, Status
+from restore.fix.masks import MaskSource
+from restore.fix.options import BatchOptions, DetectOptions, FixOptions
+from restore.fix.plan import FixPlan, job_of
+from restore.fix.results import Summary, disk_is_full, now
+from restore.fix.run import run_fix
+from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
+from restore.places.log import segments_of
+from restore.places.store import ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
+from restore.places.urls import any_url, file_name_for, is_url, name_of, scheme_of, settle
+
+if TYPE_CHECKING:
+    from restore.fix.steps import Models
+    from restore.restorers.detector import Detector
+
+#: Transfers at a time.
+TRANSFERS = 8
+
+_HEAD_BYTES = 1024  # as `format_of_file` reads
+
+#: Content types that names do not tell everywhere.
+_CONTENT_TYPES = {
+    "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff", "avif": "image/avif",
+    "bmp": "image/bmp",
+}  # fmt: skip
+
+
+class GroupFile(NamedTuple):
+    """A file of a group. Places are paths or URLs; a tuple of the first two or three is enough.
+
+    Attributes:
+        input: the image or video.
+        output: what is written.
+        mask: its mask; None: it has none, or it is not a file.
+        name: path in the tree of all outputs, by which condition images are found; "": the name of the input.
+        side_output: a second output: the mask that was used, or a preview; None: there is none.
+        sidecars: files that go along, and their outputs.
+        named: the user named this file, so that it fails if it is no image.
+    """
+
+    input: str
+    output: str
+    mask: str | None = None
+    name: str = ""
+    side_output: str | None = None
+    sidecars: tuple[tuple[str, str], ...] = ()
+    named: bool = False
+
+
+Group = Sequence[GroupFile | tuple[str, str] | tuple[str, str, str | None]]
+"""Files that are repaired together. Pickling keeps it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a file: its record, and the number of pixels of all its pages."""
+
+    record: Record
+    pixels: int = 0
+
+
+#: Carries out the plan of a group: (plan, options, link, on_record) -> summary.
+Carry = Callable[[FixPlan, Any, SupervisorLink, Callable[[Record, int], None]], Summary]
+
+
+def repair_group(
+    group: Group, models: Sequence[Models], options: FixOptions, *, link: SupervisorLink | None = None
+) -> list[Record]:
+    """Repair the files of a group, and write their outputs: whole, or not at all.
+
+    An output that exists is not replaced without `options.overwrite`: with `options.skip_existing` the file is skipped,
+    otherwise it fails. The same holds if another writer comes first while the file is repaired.
+
+    Args:
+        group: with the places of the inputs, outputs and masks.
+        models: from `restore.fix.run.open_models`.
+        options: of the repair; `masks` says of what kind masks are, `log` only that records have hashes. Neither a log
+            nor an HTML report is written.
+        link: to a process that starts this one again if it crashes.
+
+    Returns:
+        A record for each file, in the order of the group; after a failure with `options.fail_fast` or a full disk, for
+        those that were begun. `input` and `output` are as in the group.
+
+    Raises:
+        RestoreError: exit code 2; the models do not suit the options, or two files have one output. Nothing was
+            written.
+        KeyboardInterrupt: what was finished before is written.
+    """
+    return _whole(group, options, repairing(models), link)
+
+
+def detect_group(
+    group: Group, detector: Detector, options: DetectOptions, *, link: SupervisorLink | None = None
+) -> list[Record]:
+    """Write the masks of the damage in the files of a group; otherwise as `repair_group`. Outputs are PNG."""
+    return _whole(group, options, detecting(detector), link)
+
+
+def repairing(models: Sequence[Models]) -> Carry:
+    """What repairs the plan of a group with models."""
+
+    def carry(
+        plan: FixPlan, options: FixOptions, link: SupervisorLink, on_record: Callable[[Record, int], None]
+    ) -> Summary:
+        return run_fix(plan, models, options, link=_Listener(link, on_record))
+
+    return carry
+
+
+def detecting(detector: Detector) -> Carry:
+    """What finds the damage in the plan of a group."""
+
+    def carry(
+        plan: FixPlan, options: DetectOptions, link: SupervisorLink, on_record: Callable[[Record, int], None]
+    ) -> Summary:
+        return run_detect(writing_masks(plan), detector, options, link=_Listener(link, on_record))
+
+    return carry
+
+
+def _whole(group: Group, options: BatchOptions, carry: Carry, link: SupervisorLink | None) -> list[Record]:
+    with tempfile.TemporaryDirectory(prefix="restore-group-") as folder, ThreadPoolExecutor(TRANSFERS) as pool:
+        staged = StagedGroup(group, Path(folder), options)
+        staged.fetch(pool)
+        staged.carry_out(carry, link or SupervisorLink())
+        outcomes = staged.deliver(pool)
+    if staged.interrupted:
+        raise KeyboardInterrupt
+    return [outcome.record for outcome in outcomes]
+
+
+@dataclass
+class _Place:
+    """A file of the group on this disk."""
+
+    file: GroupFile
+    local: PlannedFile
+    metadata: dict[str, str]
+
+
+class StagedGroup:
+    """A group in a folder. `fetch`, `carry_out` and `deliver` follow each other, on any threads.
+
+    Args:
+        group: its files.
+        folder: an own folder, which need not exist.
+        options: of the run.
+
+    Attributes:
+        stopped: why the run should not go on; "" if it should.
+        interrupted: Ctrl-C came while the group was repaired.
+        segments: of videos.
+    """
+
+    def __init__(self, group: Group, folder: Path, options: BatchOptions) -> None:
+        self.folder, self.options = folder, options
+        self.files = [GroupFile(*file) for file in group]
+        self.files = [
+            file._replace(name=file.name or name_of(file.input), input=settle(file.input), output=settle(file.output))
+            for file in self.files
+        ]
+        self.stopped, self.interrupted = "", False
+        self.segments: list[Segment] = []
+        self._places: list[_Place | None] = [None] * len(self.files)
+        self._outcomes: list[Outcome | None] = [None] * len(self.files)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a file that has come is to be repaired."""
+        return any(job.action not in ("skip", "fail") for job in self._plan().jobs)
+
+    def fetch(self, pool: ThreadPoolExecutor) -> None:
+        """Bring inputs and masks to this disk. A file that cannot be brought fails, the others are not concerned."""
+        for _ in pool.map(self._fetch, range(len(self.files))):
+            pass
+
+    def carry_out(self, carry: Carry, link: SupervisorLink) -> None:
+        """Repair what has come.
+
+        Raises:
+            RestoreError: exit code 2; as `run_fix`.
+        """
+        plan = self._plan()
+        number_of = {os.fspath(place.local.source): number for number, place in enumerate(self._places) if place}
+
+        def on_record(record: Record, pixels: int) -> None:
+            number = number_of[record.input]
+            place = self._places[number]
+            assert place is not None
+            self._outcomes[number] = Outcome(self._told(record, place), pixels)
+
+        options = self.options
+        if isinstance(options, FixOptions):
+            options = replace(options, log=None if options.log is None else self.folder / "log.jsonl", html_report=None)
+        for name, entry in link.past.ended.items():  # before a crash
+            if name in number_of:
+                on_record(Record(**entry["record"]), entry["pixels"])
+        summary = carry(plan, options, link, on_record)
+        self.stopped, self.interrupted = summary.stopped, summary.interrupted
+        self.segments = list(self._read_segments())
+
+    def deliver(self, pool: ThreadPoolExecutor) -> list[Outcome]:
+        """Bring outputs to their places. Returns what came of each file that was begun, in the order of the group."""
+        outcomes = list(pool.map(self._deliver, range(len(self.files))))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    # Coming.
+
+    def _fetch(self, number: int) -> None:
+        file = self.files[number]
+        try:
+            self._places[number] = self._staged(number, file)
+        except StoreError as error:
+            if isinstance(error, NotThere):
+                error.what = "vanished during the run"
+                self._fail(file, number, _reason(error, file), "not_found")
+            else:
+                self._fail(file, number, _reason(error, file), error.code)
+                self.stopped = self.stopped or fatal(error)
+        except OSError as error:
+            self._fail(file, number, f"{error.strerror or error}", "io_error")
+
+    def _staged(self, number: int, file: GroupFile) -> _Place | None:
+        """The files of an image on this disk; None: its outcome is settled."""
+        if not self.options.overwrite and is_url(file.output) and store_of(file.output).exists(file.output):
+            self._settle_existing(file, number)
+            return None
+        ending = str(number)
+        source, metadata = Path(file.input), {}
+        if is_url(file.input):
+            source = self._own_folder("in", ending) / file_name_for(file.name)
+            metadata = self._bring_image(file, source)
+        target = Path(file.output)
+        if is_url(file.output):
+            target = self._own_folder("out", ending) / file_name_for(file.output)
+        mask = None
+        if file.mask is not None:
+            mask = self._bring(file.mask, self._own_folder("mask", ending))
+        side = None
+        if file.side_output is not None:
+            side = Path(file.side_output)
+            if is_url(file.side_output):
+                side = self._own_folder("side", ending) / file_name_for(file.side_output)
+        sidecars = tuple(
+            (
+                self._bring(source_of, self._own_folder("in", ending)),
+                self._own_folder("out", ending) / file_name_for(target_of) if is_url(target_of) else Path(target_of),
+            )
+            for source_of, target_of in file.sidecars
+        )
+        local = PlannedFile(source, target, Path(file.name), mask, file.named, side, sidecars)
+        return _Place(file, local, metadata)
+
+    def _own_folder(self, kind: str, ending: str) -> Path:
+        """A folder for one file of the group, so that names cannot meet."""
+        folder = self.folder / kind / ending
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _bring(self, place: str, folder: Path) -> Path:
+        if not is_url(place):
+            return Path(place)
+        path = folder / file_name_for(place)
+        store_of(place).download(place, path)
+        return path
+
+    def _bring_image(self, file: GroupFile, path: Path) -> dict[str, str]:
+        """Bring an image, or only its beginning if that shows that it is none. Returns what users attached to it."""
+        store = store_of(file.input)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            size = store.info(file.input).size
+            path.write_bytes(store.head(file.input, _HEAD_BYTES) if size else b"")
+            if job_of(path, Path(file.output), Path(file.name), named=file.named).action in ("skip", "fail"):
+                return {}
+        return dict(store.download(file.input, path).metadata)
+
+    # Repair.
+
+    def _plan(self) -> FixPlan:
+        files = [place.local for place in self._places if place is not None]
+        options = self.options if isinstance(self.options, FixOptions) else self.options_for_plan()
+        return plan_files(files, options, masks=self._masks(options))
+
+    def options_for_plan(self) -> FixOptions:
+        """The options of a detection as the plan takes them."""
+        assert isinstance(self.options, DetectOptions)
+        return self.options.to_fix(suffix="")
+
+    def _masks(self, options: FixOptions) -> MaskSource | None:
+        if options.masks is None:
+            return None
+        if options.masks in ("auto", "alpha", "infrared"):
+            return MaskSource.open(options.masks, invert=options.mask_invert, missing=options.mask_missing)
+        return MaskSource(self.folder / "mask", True, options.mask_invert, options.mask_missing)
+
+    def _read_segments(self) -> list[Segment]:
+        log = self.folder / "log.jsonl"
+        places = {os.fspath(place.local.source): place for place in self._places if place is not None}
+        return [
+            replace(segment, input=places[segment.input].file.input, output=places[segment.input].file.output)
+            for segment in segments_of(log)
+            if segment.input in places
+        ]
+
+    def _told(self, record: Record, place: _Place) -> Record:
+        """A record with the places of its files instead of those on this disk."""
+        file, local = place.file, place.local
+        pairs = [(local.source, file.input), (local.target, file.output)]
+        pairs += [(path, name) for path, name in ((local.mask, file.mask), (local.side_target, file.side_output))
+                  if path is not None and name is not None]  # fmt: skip
+        for (source, target), (source_of, target_of) in zip(local.sidecars, file.sidecars):
+            pairs += [(source, source_of), (target, target_of)]
+
+        def told(text: str) -> str:
+            for path, name in pairs:
+                text = text.replace(printable(path), printable(name))
+            return text
+
+        return replace(
+            record,
+            input=file.input,
+            output=file.output,
+            reason=told(record.reason),
+            warnings=[told(line) for line in record.warnings],
+        )
+
+    # Going.
+
+    def _deliver(self, number: int) -> Outcome | None:
+        outcome, place = self._outcomes[number], self._places[number]
+        if outcome is None or place is None or outcome.record.status != "done":
+            return outcome
+        file, local = place.file, place.local
+        if not any_url((file.output, file.side_output, *(target for _, target in file.sidecars))):
+            return outcome
+        try:
+            notes = self._upload(place)
+        except ExistsAlready as error:
+            status: Status = "skipped" if self.options.skip_existing else "failed"
+            reason = "the output exists" if self.options.skip_existing else error.what
+            return _without_output(outcome, status, reason, "output_exists")
+        except StoreError as error:
+            self.stopped = self.stopped or fatal(error, writing=True)
+            return _without_output(outcome, "failed", f"{file.output}: {error.what}", error.code)
+        except OSError as error:
+            return _without_output(outcome, "failed", f"{local.target}: {error.strerror}", "io_error")
+        return replace(outcome, record=replace(outcome.record, warnings=[*outcome.record.warnings, *notes]))
+
+    def _upload(self, place: _Place) -> list[str]:
+        """Write the outputs of an image, the repaired image last. Returns warnings."""
+        file, local, options = place.file, place.local, self.options
+        notes = []
+        if is_url(file.output) and not options.overwrite and store_of(file.output).exists(file.output):
+            self._check_own(place)
+        metadata = {}
+        if getattr(options, "metadata", "strip") == "keep" and scheme_of(file.output) == "s3":
+            metadata = {key: value for key, value in place.metadata.items() if value.isascii() and key.isascii()}
+            if left_out := sorted(place.metadata.keys() - metadata.keys()):
+                notes.append(f"metadata of the object that is not ASCII is left out: {', '.join(left_out)}")
+        if local.side_target is not None and is_url(file.side_output) and local.side_target.exists():
+            assert file.side_output is not None
+            try:
+                store_of(file.side_output).upload(local.side_target, file.side_output, overwrite=options.overwrite)
+            except ExistsAlready:
+                notes.append(f"{printable(file.side_output)} exists already and was kept; --overwrite replaces it")
+        for (_, path), (_, url) in zip(local.sidecars, file.sidecars):
+            if is_url(url) and path.exists():
+                try:
+                    store_of(url).upload(path, url, overwrite=options.overwrite, content_type="application/rdf+xml")
+                except ExistsAlready:
+                    notes.append(f"{printable(url)} exists already and was kept; --overwrite replaces it")
+        if is_url(file.output):
+            kind = FORMAT_OF_SUFFIX.get(Path(file_name_for(file.output)).suffix.lower())
+            store_of(file.output).upload(
+                local.target, file.output, overwrite=options.overwrite, content_type=_CONTENT_TYPES.get(kind or ""),
+                metadata=metadata,
+            )  # fmt: skip
+        return notes
+
+    def _check_own(self, place: _Place) -> None:
+        """Refuse to write beside an output that another writer has written meanwhile.
+
+        Raises:
+            ExistsAlready: its content is not that of the own output.
+        """
+        url = place.file.output
+        if not store_of(url).holds(url, place.local.target):
+            what = "an object with this name appeared during the run and was not overwritten"
+            raise ExistsAlready(what, where=url, exit_code=1)
+
+    # Outcomes without a repair.
+
+    def _settle_existing(self, file: GroupFile, number: int) -> None:
+        if self.options.skip_existing:
+            self._finish(file, number, "skipped", "the output exists", "output_exists")
+        else:
+            what = "the output exists already; use --overwrite or --skip-existing"
+            self._finish(file, number, "failed", what, "output_exists")
+
+    def _fail(self, file: GroupFile, number: int, reason: str, code: ReasonCode) -> None:
+        self._finish(file, number, "failed", reason, code)
+
+    def _finish(self, file: GroupFile, number: int, status: Status, reason: str, code: ReasonCode) -> None:
+        self._outcomes[number] = Outcome(Record(file.input, file.output, status, reason, code, time=now()))
+
+
+class _Listener(SupervisorLink):
+    """A link that also tells each record, with the number of pixels, which records do not hold."""
+
+    def __init__(self, link: SupervisorLink, on_record: Callable[[Record, int], None]) -> None:
+        self._link, self._on_record = link, on_record
+        self.past = link.past
+        self.begin, self.decoding, self.finish = link.begin, link.decoding, link.finish  # type: ignore[method-assign]
+
+    def end(self, name: str, record: dict[str, Any]) -> None:
+        """Tell the record, and pass it on."""
+        self._on_record(Record(**record["record"]), record["pixels"])
+        self._link.end(name, record)
+
+
+def fatal(error: StoreError, *, writing: bool = False) -> str:
+    """Why a run should stop because of an error; "" if it concerns one file."""
+    cause = error.__cause__
+    if isinstance(error, Unreachable) or (writing and isinstance(error, Forbidden)):
+        return f"{error.where}: {error.what}"
+    if isinstance(cause, OSError) and disk_is_full(cause):
+        return f"{error.what}; {error.hint}"
+    return ""
+
+
+def _reason(error: RestoreError, file: GroupFile) -> str:
+    """Why a file failed, in one line; another file that caused it is named."""
+    return error.what if error.where == printable(file.input) else f"{error.where}: {error.what}"
+
+
+def _without_output(outcome: Outcome, status: Status, reason: str, code: ReasonCode) -> Outcome:
+    record = replace(outcome.record, status=status, reason=reason, reason_code=code, output_sha256=None)
+    return Outcome(record)

@@ -1,0 +1,142 @@
+"""Groups of files: objects come whole, outputs go whole, nothing is overwritten unasked."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from restore.fix.options import DetectOptions, FixOptions
+from restore.fix.plan import plan_fix
+from restore.fix.run import open_models, run_fix
+from restore.places.groups import GroupFile, detect_group, repair_group
+from tests.places.conftest import image_bytes, mask_bytes, write
+
+OPTIONS = FixOptions(masks="masks", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def models() -> Any:
+    return open_models("telea", OPTIONS)
+
+
+def put(memory: Any, **objects: bytes) -> None:
+    for name, data in objects.items():
+        memory.pipe_file(f"/b/{name.replace('__', '/')}", data)
+
+
+def test_a_group_survives_pickling() -> None:
+    group = [GroupFile("s3://a/x.png", "s3://b/x.png", None), ("a.png", "b.png")]
+    assert pickle.loads(pickle.dumps(group)) == group  # noqa: S301
+
+
+def test_outputs_have_the_bytes_of_a_local_run(memory: Any, models: Any, tmp_path: Path) -> None:
+    for seed, name in enumerate(("x.png", "y.jpg")):
+        data = image_bytes(seed, Path(name).suffix)
+        write(tmp_path / "in" / name, data)
+        write(tmp_path / "masks" / f"{name}.png", mask_bytes())
+        memory.pipe_file(f"/b/in/{name}", data)
+        memory.pipe_file(f"/b/masks/{name}.png", mask_bytes())
+    local = FixOptions(masks=tmp_path / "masks", device="cpu")
+    run_fix(plan_fix(tmp_path / "in", tmp_path / "out", local), models, local)
+    group = [(f"memory://b/in/{n}", f"memory://b/out/{n}", f"memory://b/masks/{n}.png") for n in ("x.png", "y.jpg")]
+    options = FixOptions(masks="memory://b/masks", device="cpu", log="any")
+    records = repair_group(group, models, options)
+    assert [(r.input, r.output, r.status, r.reason) for r in records] == [(i, o, "done", "") for i, o, _ in group]
+    assert all(r.input_sha256 and r.output_sha256 and r.width == 48 for r in records)
+    for name in ("x.png", "y.jpg"):
+        assert memory.cat_file(f"/b/out/{name}") == (tmp_path / "out" / name).read_bytes()
+
+
+def test_paths_and_urls_mix(memory: Any, models: Any, tmp_path: Path) -> None:
+    write(tmp_path / "x.png", image_bytes())
+    put(memory, mask=mask_bytes())
+    group = [
+        (str(tmp_path / "x.png"), "memory://b/o/x.png", "memory://b/mask"),
+        (str(tmp_path / "x.png"), str(tmp_path / "o" / "x.png"), None),
+    ]
+    options = FixOptions(masks="memory://b/masks", mask_missing="copy", device="cpu")
+    first = repair_group(group[:1], models, options)
+    second = repair_group(group[1:], models, options)
+    assert [record.status for record in first + second] == ["done", "done"]
+    assert memory.exists("/b/o/x.png")
+    assert (tmp_path / "o" / "x.png").read_bytes() == image_bytes()
+
+
+def test_what_exists_stays(memory: Any, models: Any) -> None:
+    put(memory, x=image_bytes(), m=mask_bytes(), o__x=b"mine")
+    group = [("memory://b/x", "memory://b/o/x", "memory://b/m")]
+    (failed,) = repair_group(group, models, OPTIONS)
+    assert (failed.status, failed.reason_code) == ("failed", "output_exists")
+    assert "--overwrite" in failed.reason
+    (skipped,) = repair_group(group, models, FixOptions(masks="m", skip_existing=True))
+    assert (skipped.status, skipped.reason_code) == ("skipped", "output_exists")
+    assert memory.cat_file("/b/o/x") == b"mine"
+    (done,) = repair_group(group, models, FixOptions(masks="m", overwrite=True))
+    assert done.status == "done"
+    assert memory.cat_file("/b/o/x")[:4] == b"\x89PNG"
+
+
+def test_one_bad_file_does_not_harm_the_others(memory: Any, models: Any) -> None:
+    put(memory, x=image_bytes(), m=mask_bytes(), note=b"words", **{"bad.png": image_bytes()[:60]})
+    group = [
+        ("memory://b/gone.png", "memory://b/o/gone.png", "memory://b/m"),
+        ("memory://b/x", "memory://b/o/x", "memory://b/gone-mask"),
+        ("memory://b/note", "memory://b/o/note", "memory://b/m"),
+        ("memory://b/bad.png", "memory://b/o/bad.png", "memory://b/m"),
+        ("memory://b/x", "memory://b/o/y", "memory://b/m"),
+    ]
+    records = repair_group(group, models, OPTIONS)
+    assert [(r.status, r.reason_code) for r in records] == [
+        ("failed", "not_found"), ("failed", "not_found"), ("skipped", "not_an_image"), ("failed", "damaged"),
+        ("done", ""),
+    ]  # fmt: skip
+    assert records[0].reason == "vanished during the run"
+    assert records[1].reason == "memory://b/gone-mask: vanished during the run"
+    assert memory.ls("/b/o", detail=False) == ["/b/o/y"]
+
+
+def test_a_bad_mask_is_named_by_its_place(memory: Any, models: Any) -> None:
+    put(memory, x=image_bytes(), m=b"no mask")
+    (record,) = repair_group([("memory://b/x", "memory://b/o/x", "memory://b/m")], models, OPTIONS)
+    assert record.reason_code == "bad_mask"
+    assert record.reason.startswith("memory://b/m: ")
+
+
+def test_sidecars_and_saved_masks_go_along(memory: Any, models: Any) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
+    put(memory, m=mask_bytes(), **{"x.png": image_bytes(), "x.xmp": xmp})
+    file = GroupFile(
+        "memory://b/x.png", "memory://b/o/x.png", "memory://b/m",
+        side_output="memory://b/used/x.png", sidecars=(("memory://b/x.xmp", "memory://b/o/x.xmp"),),
+    )  # fmt: skip
+    (record,) = repair_group([file], models, OPTIONS)
+    assert record.status == "done"
+    assert memory.cat_file("/b/o/x.xmp") == xmp
+    used = cv2.imdecode(np.frombuffer(memory.cat_file("/b/used/x.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert used.any()
+
+
+def test_names_of_all_kinds(memory: Any, models: Any) -> None:
+    names = ["-x y.png", "50%20off.png", "ünï 日本.png", "a?b#c.png", "q" * 230 + ".png", "back\\slash.png", "*.png"]
+    for name in names:
+        memory.pipe_file(f"/b/in/{name}", image_bytes())
+    put(memory, m=mask_bytes())
+    group = [(f"memory://b/in/{name}", f"memory://b/o/{name}", "memory://b/m") for name in names]
+    assert {record.status for record in repair_group(group, models, OPTIONS)} == {"done"}
+    assert sorted(memory.find("/b/o")) == sorted(f"/b/o/{name}" for name in names)
+
+
+def test_damage_is_detected_in_groups(memory: Any) -> None:
+    from restore.restorers.detector import open_detector
+
+    put(memory, **{"x.png": image_bytes()})
+    detector = open_detector("detector", device="cpu")
+    group = [GroupFile("memory://b/x.png", "memory://b/o/x_mask.png", side_output="memory://b/p/x.jpg")]
+    (record,) = detect_group(group, detector, DetectOptions(device="cpu", preview="memory://b/p"))
+    assert (record.status, record.reason) == ("done", "")
+    mask = cv2.imdecode(np.frombuffer(memory.cat_file("/b/o/x_mask.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (32, 48)
+    assert memory.exists("/b/p/x.jpg")
