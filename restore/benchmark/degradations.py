@@ -12,7 +12,7 @@ from torch import Tensor
 from restore.config import config_names
 from restore.degradations import key, load_degradation
 from restore.degradations.jpeg import libjpeg
-from restore.degradations.resize import scaled
+from restore.degradations.resize import downscaled, round_to_8_bits, scaled
 from restore.errors import RestoreError, did_you_mean
 
 #: Degradations of the literature. `restore.cli.options` repeats the names because it must not import this module.
@@ -146,11 +146,6 @@ def _sample(clean: Tensor, degraded: Tensor) -> BenchSample:
     return BenchSample(degraded, None, clean, round_to_8_bits(degraded))
 
 
-def round_to_8_bits(image: Tensor) -> Tensor:
-    """Clamp to [0, 1] and round to multiples of 1/255; float32."""
-    return image.clamp(0, 1).mul(255).round().div(255)
-
-
 def awgn(clean: Tensor, sigma: float, seed: int) -> Tensor:
     """Add white Gaussian noise as the test scripts of papers do: H×W×3 numbers from a fresh `RandomState` per image.
 
@@ -170,6 +165,6 @@ def awgn(clean: Tensor, sigma: float, seed: int) -> Tensor:
 def bicubic(clean: Tensor, scale: int) -> BenchSample:
     """Downscale, and upscale again for models that do not upscale themselves; both are rounded to 8 bits."""
     height, width = clean.shape[-2:]
-    small = round_to_8_bits(scaled(clean, (height // scale, width // scale), "bicubic"))
+    small = downscaled(clean, scale)
     upscaled = round_to_8_bits(scaled(small, (height, width), "bicubic"))
     return BenchSample(upscaled, None, clean, upscaled, small)

@@ -56,6 +56,7 @@ def open_source(
     rules: int = RULES,
     expected: str | None = None,
     largest_patch: int = 0,
+    shrink: int = 1,
 ) -> tuple[Source, list[Batch]]:
     """Find the images, and decide where they are cached.
 
@@ -68,6 +69,7 @@ def open_source(
         minimum: minimum side of a validation image.
         processes: of this run on this machine, which share its memory and cores.
         rules: see `restore.data.discovery.RULES`.
+        shrink: clean images are made smaller by this factor; the sizes above are those of the clean ones.
         largest_patch: images must be at least as large as this, too.
         expected: fingerprint of the training images; None: any. Checked before an image is read.
 
@@ -151,9 +153,17 @@ def open_source(
             why = f"none of the {len(files.validation)} images that are set aside for validation can be used"
         on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
-    source = Source(store, crop_plan(config), damage, print_, layout, linear=config.is_linear)
+    source = Source(store, crop_plan(config), damage, print_, layout, linear=config.is_linear, shrink=shrink)
     return source, validation_batches(
-        names, held_out, config.validation_size, multiple, damage, device, layout, linear=config.is_linear
+        names,
+        held_out,
+        config.validation_size,
+        multiple,
+        damage,
+        device,
+        layout,
+        linear=config.is_linear,
+        shrink=shrink,
     )
 
 

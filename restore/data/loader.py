@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from restore.data.cache import CropStore
@@ -27,6 +28,7 @@ from restore.data.dataset import Image
 from restore.data.layout import Layout
 from restore.data.sampler import CropPlan, in_unit_range, resize_crops, sample_crops
 from restore.degradations import Degradation
+from restore.degradations.resize import downscaled
 from restore.devices import to_device
 from restore.hashed_random import key
 from restore.linear_light import from_linear, to_linear
@@ -39,7 +41,7 @@ class Batch:
     Attributes:
         damaged: float32, B×3×H×W, [0, 1], sRGB or in linear light; gray: B×1×H×W.
         mask: float32, B×1×H×W, 1 = repair.
-        clean: as `damaged`.
+        clean: as `damaged`; for a network that enlarges, so many times as high and as wide.
         keys: int64[B], from which everything random about each image follows. On the CPU, or with the rest on a CUDA
             device, so that a step does not wait for a transfer.
         condition: float32, B×K×H×W, [0, 1]: the condition images; None: there are none.
@@ -87,6 +89,7 @@ class Source:
         fingerprint: of the files; see `restore.data.discovery.fingerprint`.
         layout: the channels of the images.
         linear: batches are in linear light.
+        shrink: clean images are made smaller by this factor before they are degraded; 1: they are not.
     """
 
     def __init__(
@@ -98,9 +101,10 @@ class Source:
         layout: Layout = Layout(),  # noqa: B008 - frozen
         *,
         linear: bool = False,
+        shrink: int = 1,
     ) -> None:
         self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
-        self.layout, self.linear = layout, linear
+        self.layout, self.linear, self.shrink = layout, linear, shrink
 
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
         """The images `first` … `first + count - 1` of a step.
@@ -127,14 +131,20 @@ class Source:
 
     def _batch(self, images: Tensor, keys: Tensor) -> Batch:
         keys_there = to_device(keys, images.device) if images.is_cuda else keys
-        batch = degrade(images, keys, self.damage, self.layout)
+        batch = degrade(images, keys, self.damage, self.layout, self.shrink)
         return replace(in_linear_light(batch) if self.linear else batch, keys=keys_there)
+
+
+def enlarged(image: Tensor, like: Tensor) -> Tensor:
+    """A small image, B×C×h×w, at the size of another: each pixel is repeated. Itself if it has that size."""
+    size = (like.shape[-2], like.shape[-1])
+    return image if image.shape[-2:] == size else F.interpolate(image, size, mode="nearest-exact")
 
 
 _FILL = 0.5  # of holes that are cut into clean images, as `BlankHoles.fill`
 
 
-def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: Layout) -> Batch:
+def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: Layout, shrink: int = 1) -> Batch:
     """A batch from what a store holds.
 
     Args:
@@ -142,18 +152,21 @@ def degrade(images: Tensor, keys: Tensor, damage: Degradation | None, layout: La
         keys: int64[B] on the CPU.
         damage: degrades clean images; None for pairs and for masks alone.
         layout: the channels of `images`.
+        shrink: clean images are made smaller by this factor first. H and W divide by it, and the layout is one image.
     """
     mask, condition, damaged, clean = layout.split(images)
+    if shrink > 1:
+        damaged = downscaled(clean, shrink)
     if mask is not None:
         mask = (mask >= 0.5).to(images.dtype)
         if not layout.pair:
             damaged = damaged.masked_fill(mask > 0, _FILL)
     if damage is not None:
-        sampled = damage.sample(keys, (images.shape[-2], images.shape[-1]))
+        sampled = damage.sample(keys, (damaged.shape[-2], damaged.shape[-1]))
         damaged, more = damage.apply(damaged, sampled)
         mask = more if mask is None else torch.maximum(mask, more)
     if mask is None:
-        mask = torch.zeros_like(images[:, :1])
+        mask = torch.zeros_like(damaged[:, :1])
     return Batch(damaged, mask, clean, keys, condition)
 
 
@@ -188,6 +201,7 @@ def validation_batches(
     layout: Layout,
     *,
     linear: bool = False,
+    shrink: int = 1,
 ) -> list[Batch]:
     """The fixed validation set: center crops, one image per batch, degraded by a key of the file's name alone.
 
@@ -200,6 +214,7 @@ def validation_batches(
         device: of the batches.
         layout: the channels of `images`.
         linear: the batches are in linear light.
+        shrink: see `degrade`; `size` and `multiple` are those of the clean images.
     """
     batches = []
     for name, image in zip(names, images):
@@ -209,7 +224,7 @@ def validation_batches(
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         pixels = in_unit_range(pixels.to(device))
         keys = torch.tensor([key(_VALIDATION, name)])
-        batch = degrade(pixels, keys, damage, layout)
+        batch = degrade(pixels, keys, damage, layout, shrink)
         batches.append(in_linear_light(batch) if linear else batch)
     return batches
 

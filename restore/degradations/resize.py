@@ -51,6 +51,29 @@ class Downscale(Step):
         return torch.cat(out).clamp_(0, 1), None
 
 
+def downscaled(image: Tensor, factor: int) -> Tensor:
+    """Images made smaller as Pillow and MATLAB's imresize do it: antialiased bicubic filtering, a = -0.5.
+
+    Args:
+        image: float32, B×C×H×W, [0, 1]; H and W divide by `factor`.
+        factor: how many times.
+
+    Returns:
+        float32, B×C×(H/factor)×(W/factor), rounded to multiples of 1/255. Pillow also rounds between its two passes, so
+        some values differ from its own by one level.
+    """
+    height, width = image.shape[-2:]
+    # One by one on the CPU, where the last bits of an image depend on its position in the batch.
+    parts = image.split(1) if image.device.type == "cpu" else [image]
+    small = [scaled(part, (height // factor, width // factor), "bicubic") for part in parts]
+    return round_to_8_bits(torch.cat(small) if len(small) > 1 else small[0])
+
+
+def round_to_8_bits(image: Tensor) -> Tensor:
+    """Clamp to [0, 1] and round to multiples of 1/255; float32."""
+    return image.clamp(0, 1).mul(255).round().div(255)
+
+
 def scaled(image: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
     """Resize images, with antialiasing when downscaling; returns a new tensor, B×C×size."""
     if mode == "area":

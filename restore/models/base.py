@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,12 +12,14 @@ from restore.models.receptive_field import measure_reach_px
 
 
 class RestorationNetwork(nn.Module):
-    """A generator: an image, and for some a mask, to an image of the same size.
+    """A generator: an image, and for some a mask, to an image of the same size, or `scale` times as large.
 
     Attributes:
         conditions: channels of condition images, which follow those of the image in its input.
         multiple: height and width must divide by it.
         minimum: smallest height and width, in pixels.
+        scale: output side / input side.
+        enlarges: of the class; its `scale` is above 1, and it learns from clean images and smaller ones made of them.
         takes_mask: it is trained with the mask, and fills holes.
         sees_mask: the mask is an input channel (otherwise the network only has its holes filled).
         prefill: holes are first filled smoothly (`restore.models.unet.harmonic_fill`), not with 0.5.
@@ -32,10 +34,12 @@ class RestorationNetwork(nn.Module):
     conditions: int = 0
     multiple: int = 1
     minimum: int = 1
+    scale: int = 1
     takes_mask: bool = False
     prefill: bool = False
     tileable: bool = True
     can_detect: ClassVar[bool] = False
+    enlarges: ClassVar[bool] = False
     can_change: ClassVar[bool] = False
     joins_levels: ClassVar[bool] = False
     coarsest_px: int = 192
@@ -50,7 +54,8 @@ class RestorationNetwork(nn.Module):
             filled: `image` comes from `fill`.
 
         Returns:
-            The shape of the image without conditions, not clamped; or logits of a mask, B×1×H×W.
+            The shape of the image without conditions, `scale` times as high and as wide, not clamped; or logits of a
+            mask, B×1×H×W.
         """
         raise NotImplementedError
 
@@ -88,6 +93,10 @@ class RestorationNetwork(nn.Module):
         if channels != 3 or conditions:
             raise ValueError("it takes color images alone")
         return {}
+
+    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a network of this kind with other arguments, as a start for this one, where that makes sense."""
+        return dict(state)
 
     def init_for_training(self) -> None:
         """Draw the weights that training starts from; by default the constructor's stay."""

@@ -12,6 +12,7 @@ from torch import nn
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
 from restore.models.drunet import DRUNet
+from restore.models.enlarge import Enlarge
 from restore.models.patchgan import PatchGAN
 from restore.models.pix2pix import Pix2Pix
 from restore.models.pyramid_unet import PyramidUNet
@@ -21,6 +22,7 @@ GENERATORS: dict[str, type[RestorationNetwork]] = {
     "unet": UNet,
     "drunet": DRUNet,
     "pyramid-unet": PyramidUNet,
+    "enlarge": Enlarge,
     "pix2pix": Pix2Pix,
 }
 DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}

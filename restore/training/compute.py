@@ -171,7 +171,7 @@ def time_candidates(
 
     The time of one thread hardly depends on what other programs do meanwhile.
     """
-    side, threads = config.data.patch, torch.get_num_threads()
+    side, threads = config.data.patch // generator.scale, torch.get_num_threads()
     count = max(1, min(config.data.batch, _TIMED_PIXELS // side**2))
     shape = (count, config.data.image_channels + config.data.condition_channels, side, side)
     image = torch.linspace(0, 1, math.prod(shape)).reshape(shape)

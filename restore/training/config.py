@@ -35,7 +35,9 @@ class ModelConfig(NetworkConfig):
     """The generator (G)."""
 
     builder: str = "unet"
-    """Kind of generator. `unet` takes any size, with or without a mask; `pix2pix` is the published network."""
+    """Kind of generator. `unet` takes any size, with or without a mask; `enlarge` enlarges `args.scale` times;
+    `pix2pix` is the published network.
+    """
     purpose: str = ""
     """One line that is stored in the weights file and printed by `restore models`. Empty: names the training damage."""
 
@@ -312,6 +314,7 @@ class TrainConfig(Settings):
     damage: str | list[Any] | dict[str, Any] | None = None
     """How clean images are degraded: the name of a damage config, a file, a folder of masks with a slash, or the steps.
     Required with `data.folders`, unless `data.masks` is set; must be null with real pairs, which are already damaged.
+    With `model.builder: enlarge`, images are made smaller first, by bicubic filtering as in Pillow; null: only that.
     """
     model: ModelConfig = ModelConfig()
     """The generator, which restores images. Change it for a larger or smaller network, or one without a mask."""
@@ -392,7 +395,8 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.data.folders and self.damage is None and self.data.masks is None:
+        enlarges = GENERATORS[self.model.builder].enlarges
+        if self.data.folders and self.damage is None and self.data.masks is None and not enlarges:
             raise ValueError("data.folders holds clean images, so damage must be set")
         if not self.data.folders and self.damage is not None:
             raise ValueError("damage cannot be combined with real pairs, which are already damaged")
@@ -402,6 +406,8 @@ class TrainConfig(Settings):
         if self.early_stop is not None and self.best_by == "last":
             raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
         self._check_task()
+        if enlarges:
+            self._check_enlarging()
         self._check_channels()
         self._check_allowed()
         self._check_stages()
@@ -466,6 +472,19 @@ class TrainConfig(Settings):
         scores = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
         if self.best_by not in scores:
             raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
+
+    def _check_enlarging(self) -> None:
+        """Refuse keys that a network that enlarges has no use for.
+
+        Raises:
+            ValueError: the first such key, and why.
+        """
+        start = f"model.builder: {self.model.builder}"
+        if not self.data.folders:
+            raise ValueError(f"{start} makes the small images itself from clean ones: set data.folders, not pairs")
+        if self.data.masks is not None or self.loss.hole_weight != 1:
+            key = "data.masks" if self.data.masks is not None else "loss.hole_weight"
+            raise ValueError(f"{key} has no effect with {start}, which fills no holes")
 
     def _check_channels(self) -> None:
         """Refuse images that the network cannot have been built for.

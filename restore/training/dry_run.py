@@ -99,7 +99,7 @@ def preview(
     compute = choose_settings(alone, fabric, generator, on_event)
     precision = compute.precision
     source, validation = open_data(config, generator, device, on_event)
-    validator = open_validator(config, precision, device, on_event)
+    validator = open_validator(config, precision, device, on_event, generator.scale)
     context = make_step_context(config, fabric, precision, generator)
     g = make_trainable(generator, fabric, alone, compute, is_discriminator=False)
     d = None
@@ -114,13 +114,13 @@ def preview(
     _save_batch(in_srgb(batch) if config.data.is_linear else batch, image)
 
     one = batch.map(lambda tensor: tensor[:1])
-    side = config.data.patch
+    side = one.seen.shape[-1]
     mask = one.mask if context.with_mask else None
     facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.seen, mask), side)]
     if discriminator is not None:
         d_input = discriminator_input(one, one.clean, context)
         builder = config.discriminator.builder
-        facts.append(_network_line("D", builder, discriminator, lambda: discriminator(d_input), side))
+        facts.append(_network_line("D", builder, discriminator, lambda: discriminator(d_input), d_input.shape[-1]))
     cached = format_bytes(source.store.nbytes)
     at_most = "at most " if source.store.threads else ""  # files that were not read yet may be unusable
     facts.append(f"data: {at_most}{len(source.store)} images, {cached} cached; {len(validation)} for validation")

@@ -121,7 +121,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
     source, validation = open_data(config, generator, device, callbacks.on_event)
     compute = choose_settings(config, fabric, generator, callbacks.on_event)
     precision = compute.precision
-    validator = open_validator(config, precision, device, callbacks.on_event)
+    validator = open_validator(config, precision, device, callbacks.on_event, generator.scale)
     context = make_step_context(config, fabric, precision, generator)
     g = make_trainable(generator, fabric, config, compute, is_discriminator=False)
     d = None

@@ -28,7 +28,7 @@ from restore.linear_light import from_linear
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
 from restore.models.patchgan import init_weights
-from restore.models.registry import build_discriminator, build_generator
+from restore.models.registry import GENERATORS, build_discriminator, build_generator
 from restore.training.compute import ComputeSettings
 from restore.training.config import OptimizerConfig, TrainConfig, generator_args
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
@@ -103,12 +103,15 @@ def build_networks(
             path = find_discriminator(config.init)  # G and D have trained each other: both from the last state
         if config.init_strict:
             with _hint_at_fitting():
-                load_strictly(generator, with_new_channels(read_initial(path, generator), generator), path)
+                state = generator.adapted(read_initial(path, generator))
+                load_strictly(generator, with_new_channels(state, generator), path)
         else:
-            load_fitting(generator, with_new_channels(read_any(path, "g"), generator), path, on_event)
+            state = generator.adapted(read_any(path, "g"))
+            load_fitting(generator, with_new_channels(state, generator), path, on_event)
     patches = [values.data.patch for values in config.stage_configs()]
+    multiple, least = generator.multiple * generator.scale, generator.smallest_side * generator.scale
     for patch in patches:
-        multiple, least, where = generator.multiple, generator.smallest_side, f"data.patch = {patch}"
+        where = f"data.patch = {patch}"
         if patch % multiple:
             raise RestoreError(f"must be a multiple of {multiple} for this model", where=where)
         if patch < least:
@@ -123,7 +126,7 @@ def build_networks(
         path = find_discriminator(config.discriminator.init)
         with _hint_at_fitting():
             load_discriminator(discriminator, path, strict=config.init_strict, on_event=on_event)
-    _refuse_small_patch(discriminator, channels, min(patches), generator.multiple)
+    _refuse_small_patch(discriminator, channels, min(patches), multiple)
     if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
         raise RestoreError(
             "wgan-gp needs a discriminator without batch norm",
@@ -329,8 +332,9 @@ def open_data(
     return open_source(
         config.data,
         damage,
-        multiple=generator.multiple,
-        minimum=generator.smallest_side,
+        multiple=generator.multiple * generator.scale,
+        minimum=generator.smallest_side * generator.scale,
+        shrink=generator.scale,
         device=device,
         on_event=on_event,
         processes=config.devices,
@@ -409,6 +413,7 @@ def describe(
         or None,
         multiple=model.multiple,
         minimum=model.minimum,
+        scale=model.scale,
         overlap_px=model.measure_overlap_px(image, mask, *([from_linear] if config.data.is_linear else [])),
         adds_color=(config.task == "restoration" and adds_color(shown)) or None,
         finds=finds,
@@ -426,6 +431,8 @@ def adds_color(validation: list[Batch]) -> bool:
 
 
 def _training_damage(config: TrainConfig) -> str:
+    if GENERATORS[config.model.builder].enlarges and config.damage is None:
+        return "images made smaller"
     if config.damage is None:
         return "masks of its own" if config.data.folders else "pairs"
     return config.damage if isinstance(config.damage, str) else "damage of its own"

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.data.layout import as_rgb
-from restore.data.loader import Batch
+from restore.data.loader import Batch, enlarged
 from restore.devices import autocast
 from restore.hashed_random import uniform
 from restore.linear_light import from_linear
@@ -376,12 +376,13 @@ def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Te
     """D's input in [-1, 1]: the damaged image, condition images, the mask if G gets it, and the image to judge.
 
     With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W. Of gray images, B×3×H×W
-    and B×2×H×W. Condition images add their channels.
+    and B×2×H×W. Condition images add their channels. An image that G enlarges is enlarged here, too.
     """
     condition = [] if batch.condition is None else [batch.condition]
-    parts = [batch.damaged, *condition, image]
+    damaged = enlarged(batch.damaged, image)
+    parts = [damaged, *condition, image]
     if context.with_mask:
-        parts = [torch.where(batch.mask > 0, 0.5, batch.damaged), *condition, batch.mask, image]
+        parts = [torch.where(batch.mask > 0, 0.5, damaged), *condition, batch.mask, image]
     x = torch.cat(parts, dim=1) * 2 - 1
     if not context.augment:
         return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from restore.data.layout import as_rgb
-from restore.data.loader import Batch, in_srgb
+from restore.data.loader import Batch, enlarged, in_srgb
 from restore.devices import autocast
 from restore.images import write_png
 from restore.linear_light import from_linear
 from restore.metrics import score_batch
+from restore.metrics.conventions import CONVENTIONS, Convention
 from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.base import RestorationNetwork
@@ -40,7 +41,7 @@ class Validator:
 
 
 def open_validator(
-    config: TrainConfig, precision: str, device: torch.device, on_event: Callable[[str], None]
+    config: TrainConfig, precision: str, device: torch.device, on_event: Callable[[str], None], scale: int = 1
 ) -> Validator:
     """The validation of the config's task.
 
@@ -49,6 +50,7 @@ def open_validator(
         precision: `fp32`, `bf16` or `fp16`.
         device: where LPIPS runs.
         on_event: called if LPIPS is left out.
+        scale: of the generator: output side / input side.
 
     Raises:
         RestoreError: the weights of LPIPS cannot be read or downloaded, and `best_by` needs them.
@@ -57,7 +59,10 @@ def open_validator(
         return Validator(partial(score_masks, precision=precision), partial(mask_row, precision=precision))
     lpips = _open_lpips(config, device, on_event)
     linear = config.data.is_linear
-    scores = partial(score_images, lpips=lpips, precision=precision, linear=linear)
+    convention = CONVENTIONS["skimage"]
+    if scale > 1:  # as papers on enlarging score: the luma alone, without a border as wide as the factor
+        convention = replace(CONVENTIONS["y-channel"], border_px=scale)
+    scores = partial(score_images, lpips=lpips, precision=precision, linear=linear, convention=convention)
     return Validator(scores, partial(image_row, precision=precision, linear=linear))
 
 
@@ -119,6 +124,7 @@ def score_images(
     lpips: Lpips | None,
     precision: str,
     linear: bool = False,
+    convention: Convention = CONVENTIONS["skimage"],
 ) -> dict[str, float]:
     """Mean scores per image. Each image counts once, however many processes share the work.
 
@@ -129,6 +135,7 @@ def score_images(
         lpips: None: no LPIPS.
         precision: `fp32`, `bf16` or `fp16`.
         linear: batches are in linear light; they are scored in sRGB.
+        convention: of PSNR and SSIM.
 
     Returns:
         `psnr`, `ssim`, and `lpips`. Infinite PSNR (equal images) is left out of the mean; it is infinite if all are.
@@ -138,7 +145,7 @@ def score_images(
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=fabric.device)
     for batch in batches[fabric.global_rank :: fabric.world_size]:
         restored, shown = restore_batch(model, batch, precision, linear=linear)
-        scores = score_batch(as_rgb(restored), as_rgb(shown.clean), lpips=lpips)
+        scores = score_batch(as_rgb(restored), as_rgb(shown.clean), lpips=lpips, convention=convention)
         for i, name in enumerate(names):
             # LPIPS is NaN for an image that is too small. NaN of other metrics comes from the weights, and must stay.
             unscored = scores[name].isnan() if name == "lpips" else scores[name].isinf()
@@ -177,7 +184,7 @@ def restore_batch(
 def image_row(model: RestorationNetwork, batch: Batch, *, precision: str, linear: bool = False) -> list[Tensor]:
     """Damaged | restored | clean, 1×3×H×W each."""
     restored, shown = restore_batch(model, batch, precision, linear=linear)
-    return [as_rgb(image) for image in (shown.damaged, restored, shown.clean)]
+    return [as_rgb(image) for image in (enlarged(shown.damaged, restored), restored, shown.clean)]
 
 
 # Detection

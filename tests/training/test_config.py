@@ -16,7 +16,10 @@ from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks
 
 NAMES = config_names("train")
-PROMISED = {"pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector", "detector-plain"}
+PROMISED = {
+    "pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector", "detector-plain",
+    "enlarge-x2", "enlarge-x2-clean", "enlarge-x4", "enlarge-x4-clean",
+}  # fmt: skip
 
 # Smaller pictures and networks, so that a step takes a moment; all else is as shipped.
 SMALL = [
