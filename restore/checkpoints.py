@@ -24,6 +24,10 @@ from restore.files import user_data, write_atomically
 from restore.models.base import RestorationNetwork
 from restore.models.registry import build_generator
 
+BEST = "best.safetensors"
+"""The best weights in the folder of a run."""
+BACK = "best_b_to_a.safetensors"
+"""Those of the way back, in the folder of an unpaired run."""
 FORMAT = 1
 _KEY = "restore"
 
@@ -92,7 +96,7 @@ def best_weights(run: Path) -> Path:
     Raises:
         RestoreError: there are none.
     """
-    best = run / "best.safetensors"
+    best = run / BEST
     if not best.is_file():
         raise RestoreError(
             "this folder has no best.safetensors", where=run, hint="a run writes it at its first validation"

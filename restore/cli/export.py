@@ -18,21 +18,21 @@ def export(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name from `restore models`, a weights file, the folder of a run, or a pix2pix *_net_G.pth.",
+            help="A name from `restore models`, a weights file, the folder of a run, or a *_net_G.pth of pix2pix or "
+            "CycleGAN.",
             autocompletion=model_names,
         ),
     ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write; for pix2pix a folder or NAME_net_G.pth.")
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; for pix2pix and cyclegan a folder.")],
     format: Annotated[
-        Literal["onnx", "openvino", "torchscript", "safetensors", "pix2pix", "spandrel"],
+        Literal["onnx", "openvino", "torchscript", "safetensors", "pix2pix", "cyclegan", "spandrel"],
         typer.Option(
             help="onnx: a graph for onnxruntime and other libraries (NAME.onnx). "
             "openvino: a graph for OpenVINO (NAME.xml and NAME.bin). "
             "torchscript: code and weights for PyTorch alone, also from C++ (NAME.pt). "
             "safetensors: weights and description, as `restore train` writes them. "
             "pix2pix: state dicts with the names of the reference code. "
+            "cyclegan: likewise, both directions of an unpaired run. "
             "spandrel: plain weights for chaiNNer and ComfyUI (NAME.safetensors)."
         ),
     ],

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def open_source(
         on_event(f"{why}, so training images are scored; use more images")
     on_event(f"{len(names)} validation images")
     source = Source(store, crop_plan(config), damage, print_, layout, linear=config.is_linear, shrink=shrink)
+    shown = replace(layout, pair=layout.pair or config.validation.input is not None)
     return source, validation_batches(
         names,
         held_out,
@@ -161,7 +163,7 @@ def open_source(
         multiple,
         damage,
         device,
-        layout,
+        shown,
         linear=config.is_linear,
         shrink=shrink,
     )

@@ -112,7 +112,7 @@ class ValidationData(Settings):
 
 
 class DataConfig(Settings):
-    """Training images: exactly one of `folders`, `input` + `target`, `side_by_side`."""
+    """Training images: exactly one of `folders`, `input` + `target`, `side_by_side`, `a` + `b`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"tiny": "small_images"}
 
@@ -130,6 +130,10 @@ class DataConfig(Settings):
     """
     side_by_side: Path | None = None
     """Real pairs in one image each, A on the left, B on the right, as in pix2pix's data sets."""
+    a: tuple[Folder, ...] = ()
+    """Unpaired images (`task: unpaired`): folders or lists of images of the one kind, such as damaged photographs."""
+    b: tuple[Folder, ...] = ()
+    """Unpaired images of the other kind, such as clean photographs. They need not show what those in `a` show."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """For `side_by_side`: which half is the input. BtoA if the damaged half is on the right."""
     masks: Path | None = None
@@ -172,7 +176,8 @@ class DataConfig(Settings):
     """Percentage of images that are set aside for validation, by their path in the folder. Raise it for small sets."""
     validation: ValidationData = ValidationData()
     """Validate with these images, and train on all others: a folder or list of clean images or of images side by side;
-    for real pairs `{input: ..., target: ...}`. null: set `validation_percent` of the training images aside.
+    for real pairs `{input: ..., target: ...}`. With `a` and `b`, a folder of images like those in `a`, or pairs, to see
+    how near the truth outputs come. null: set `validation_percent` of the training images aside.
     """
     validation_count: int = Field(32, ge=1)
     """How many of these are scored. More give steadier scores, and take longer."""
@@ -209,16 +214,26 @@ class DataConfig(Settings):
         """Channels of all condition images together; see `restore.data.build.with_condition_channels`."""
         return sum(condition.kind.channels for condition in self.conditions)
 
-    @field_validator("conditions", "folders", mode="before")
+    @property
+    def is_unpaired(self) -> bool:
+        """Whether there are images of two kinds, without pairs."""
+        return bool(self.a or self.b)
+
+    @field_validator("conditions", "folders", "a", "b", mode="before")
     @classmethod
     def _from_one_folder(cls, value: Any) -> Any:
         return [value] if isinstance(value, (str, Path, Mapping)) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
-        is_set = [bool(self.folders), self.input is not None or self.target is not None, self.side_by_side is not None]
+        pairs = self.input is not None or self.target is not None
+        is_set = [bool(self.folders), pairs, self.side_by_side is not None, self.is_unpaired]
         if sum(is_set) != 1:
-            raise ValueError("exactly one of folders, input + target, side_by_side must be set")
+            raise ValueError("exactly one of folders, input + target, side_by_side, a + b must be set")
+        if bool(self.a) != bool(self.b):
+            raise ValueError("a and b must be set together")
+        if self.is_unpaired and (self.masks is not None or self.conditions or self.is_linear):
+            raise ValueError("masks, conditions and transfer: linear have no effect with a and b")
         if (self.input is None) != (self.target is None):
             raise ValueError("input and target must be set together")
         if "{}" not in self.input_name or "/" in self.input_name:
@@ -239,6 +254,6 @@ class DataConfig(Settings):
         pair = (named.input is not None) + (named.target is not None)
         if pair == 1 or (pair and named.folder is not None):
             raise ValueError("validation must be a folder, or input and target")
-        if bool(pair) != (self.input is not None):
+        if bool(pair) != (self.input is not None) and not self.is_unpaired:
             kind = "input and target" if self.input is not None else "a folder or list, as the training images are"
             raise ValueError(f"validation must be {kind}")

@@ -106,6 +106,11 @@ class Source:
         self.store, self.plan, self.damage, self.fingerprint = store, plan, damage, fingerprint
         self.layout, self.linear, self.shrink = layout, linear, shrink
 
+    @property
+    def stores(self) -> tuple[CropStore, ...]:
+        """Where the images are; `store` is the first."""
+        return (self.store,)
+
     def batch(self, seed: int, step: int, count: int, first: int = 0) -> Batch:
         """The images `first` … `first + count - 1` of a step.
 

@@ -1,4 +1,4 @@
-"""State dicts for the reference code of pix2pix."""
+"""State dicts for the reference code of pix2pix and CycleGAN."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def write_pix2pix(source: Source, out: Path, overwrite: bool) -> tuple[list[Path
     Raises:
         RestoreError: the network is not pix2pix's; a file exists already or cannot be written.
     """
+    if any(name.startswith("b.") for name in source.g):
+        raise RestoreError("has networks for both directions", where=source.path, hint="use --format cyclegan")
     if source.description.builder != "pix2pix":
         raise RestoreError(
             f"is a {source.description.builder}, which pix2pix's code cannot load",
@@ -59,6 +61,48 @@ def write_pix2pix(source: Source, out: Path, overwrite: bool) -> tuple[list[Path
     assert source.d is not None
     write_atomically(d_file, _torch_bytes(source.d))
     return [g_file, d_file], [*source.notes]
+
+
+def write_cyclegan(source: Source, out: Path, overwrite: bool) -> tuple[list[Path], list[str]]:
+    """Write both generators, and both discriminators if there are any, as the reference code looks for them.
+
+    Args:
+        source: the weights of a run without pairs.
+        out: a folder.
+        overwrite: replace files that exist.
+
+    Returns:
+        The files, and notes.
+
+    Raises:
+        RestoreError: the source holds no such networks; a file exists already or cannot be written.
+    """
+    if not any(name.startswith("b.") for name in source.g):
+        raise RestoreError(
+            "holds no networks for both directions", where=source.path, hint="name the folder of an unpaired run"
+        )
+    if out.suffix == ".pth":
+        raise RestoreError("several files are written", where=out, hint="name a folder")
+    if source.description.args.get("upsampling", "transposed") != "transposed":
+        raise RestoreError("CycleGAN's code has no model.args.upsampling=resize", where=source.path)
+    networks = {f"latest_net_G_{side.upper()}.pth": _part(source.g, side) for side in "ab"}
+    d = source.d or {}
+    reason = None if d else "the source has none"
+    if any("parametrizations" in name for name in d):
+        reason = "CycleGAN's code has no spectral norm"
+    elif d and not any(name.endswith((".running_mean", "model.2.bias")) for name in d):
+        reason = "CycleGAN's have norms"
+    if reason is None:
+        networks |= {f"latest_net_D_{side.upper()}.pth": _part(d, side) for side in "ab"}
+    files = [out / name for name in networks]
+    refuse_existing(files, overwrite)
+    for file, state in zip(files, networks.values()):
+        write_atomically(file, _torch_bytes(state))
+    return files, [*source.notes, *([] if reason is None else [f"no discriminators: {reason}"])]
+
+
+def _part(state: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
+    return {name[2:]: value for name, value in state.items() if name.startswith(f"{side}.")}
 
 
 def _reason_against_d(source: Source) -> str | None:

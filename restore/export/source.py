@@ -26,6 +26,7 @@ from restore.hub.fetch import origin_of
 from restore.models.base import RestorationNetwork
 from restore.models.pix2pix import infer_args, pix2pix_from_state_dict
 from restore.models.registry import build_generator
+from restore.models.resnet import infer_resnet_args, looks_like_resnet, resnet_from_state_dict
 from restore.restorers.network import sha256_of
 
 #: The licence of the weights that the package ships.
@@ -88,7 +89,7 @@ def open_source(path: Path, name: str, both: bool) -> Source:
         return _open_published(path)
     run = path.parent.parent
     if path.suffix == ".safetensors" and path.parent.name in ("last", "checkpoints") and (run / "config.yaml").exists():
-        return _open_state(path, best_weights(run))
+        return _open_state(path, best_weights(run), both)
     weights = find_weights(name)
     return Source(weights, *read_weights(weights), notes=_rounded(weights))
 
@@ -103,10 +104,10 @@ def _open_run(folder: Path, both: bool) -> Source:
     best_step = facts.get("best", {}).get("step", facts["step"])
     kept = folder / "checkpoints" / f"step_{best_step:07d}.safetensors"
     if best_step == facts["step"]:
-        return _open_state(last, best)
+        return _open_state(last, best, both)
     if kept.exists():
-        return _open_state(kept, best)
-    opened = _open_state(last, best)
+        return _open_state(kept, best, both)
+    opened = _open_state(last, best, both)
     lost = (
         f"the best step was {best_step}, but its state is not kept (see keep_checkpoints); {best.name} holds its G "
         "alone, rounded to half precision"
@@ -114,10 +115,13 @@ def _open_run(folder: Path, both: bool) -> Source:
     return replace(opened, notes=(*opened.notes, lost))
 
 
-def _open_state(path: Path, best: Path) -> Source:
+def _open_state(path: Path, best: Path, both: bool) -> Source:
     tensors, facts = read_state(path)
     note = f"the weights are those of step {facts['step']}, in full precision, from {path.parent.name}/{path.name}"
-    return Source(path, read_description(best), _part(tensors, "ema"), _part(tensors, "d") or None, notes=(note,))
+    g = _part(tensors, "ema")
+    if not both:  # of an unpaired run, the way from A to B
+        g = _part(g, "a") or g
+    return Source(path, read_description(best), g, _part(tensors, "d") or None, notes=(note,))
 
 
 def _rounded(weights: Path) -> tuple[str, ...]:
@@ -128,12 +132,17 @@ def _rounded(weights: Path) -> tuple[str, ...]:
 
 
 def _open_published(path: Path) -> Source:
-    network = pix2pix_from_state_dict(read_torch_state(path), path)
+    state = read_torch_state(path)
+    network: RestorationNetwork
+    if looks_like_resnet(state):
+        network, builder, infer = resnet_from_state_dict(state, path), "resnet", infer_resnet_args
+    else:
+        network, builder, infer = pix2pix_from_state_dict(state, path), "pix2pix", infer_args
     state = network.state_dict()
     description = Description(
-        builder="pix2pix",
-        args=infer_args(state),
-        purpose="published pix2pix generator",
+        builder=builder,
+        args=infer(state),
+        purpose=f"published {'CycleGAN' if builder == 'resnet' else builder} generator",
         needs_mask=False,
         multiple=network.multiple,
         minimum=network.minimum,

@@ -10,14 +10,14 @@ from typing import Literal, get_args
 from restore.errors import RestoreError, did_you_mean
 from restore.export.onnx import write_onnx
 from restore.export.openvino import write_openvino
-from restore.export.pix2pix import write_pix2pix
+from restore.export.pix2pix import write_cyclegan, write_pix2pix
 from restore.export.quantize import Quantization, write_int8
 from restore.export.source import Source, open_source
 from restore.export.targets import check_suffix, refuse_existing
 from restore.export.torchscript import write_torchscript
 from restore.export.weights import write_safetensors, write_spandrel
 
-Format = Literal["onnx", "openvino", "torchscript", "safetensors", "pix2pix", "spandrel"]
+Format = Literal["onnx", "openvino", "torchscript", "safetensors", "pix2pix", "cyclegan", "spandrel"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ _TARGETS = {
     "spandrel": _Target(".safetensors", "a weights file", write_spandrel),
 }
 
+# State dicts in the names of the reference code, of several networks each.
+_PUBLISHED = {"pix2pix": write_pix2pix, "cyclegan": write_cyclegan}
+
 
 def export(
     source: Path | str,
@@ -61,14 +64,15 @@ def export(
 
     Args:
         source: a run's folder; a state of a run (`last/state.safetensors` or one of `checkpoints/`: the averaged
-            weights, and D); a weights file or a shipped model's name; or a published pix2pix `*_net_G.pth`. Of a
-            folder, all formats but `pix2pix` take `best.safetensors`. `pix2pix` takes G and D from one state, in full
-            precision: that of the best step if it is kept in `last/` or `checkpoints/`, else the last one.
-        out: for `pix2pix` a folder, which gets `latest_net_G.pth` and `latest_net_D.pth` as the reference code looks
-            for them, or a file `NAME_net_G.pth`; for `openvino` NAME.xml (NAME.bin goes with it); for all others a file
-            with the suffix of its format.
-        format: `onnx`, `openvino`, `torchscript`, `safetensors` (with a description), `pix2pix` (state dicts in the
-            reference code's names) or `spandrel` (plain weights).
+            weights, and D); a weights file or a shipped model's name; or a published `*_net_G.pth` of pix2pix or
+            CycleGAN. Of a folder, all formats but `pix2pix` and `cyclegan` take `best.safetensors`. These take G and D
+            from one state, in full precision: that of the best step if it is kept in `last/` or `checkpoints/`, else
+            the last one.
+        out: for `pix2pix` and `cyclegan` a folder, which gets files as the reference code looks for them
+            (`latest_net_G.pth`, ...), or for `pix2pix` a file `NAME_net_G.pth`; for `openvino` NAME.xml (NAME.bin goes
+            with it); for all others a file with the suffix of its format.
+        format: `onnx`, `openvino`, `torchscript`, `safetensors` (with a description), `pix2pix` or
+            `cyclegan` (state dicts in the reference code's names) or `spandrel` (plain weights).
         overwrite: replace files that exist.
         quantization: of an ONNX file to 8-bit integers; None: float32.
 
@@ -80,9 +84,9 @@ def export(
         raise RestoreError(f"unknown: {format!r}", where="--format", hint=did_you_mean(format, get_args(Format)))
     if quantization is not None and format != "onnx":
         raise RestoreError("only applies to --format onnx", where="--int8", hint="leave it out")
-    opened = open_source(Path(source), str(source), both=format == "pix2pix")
-    if format == "pix2pix":
-        files, notes = write_pix2pix(opened, out, overwrite)
+    opened = open_source(Path(source), str(source), both=format in _PUBLISHED)
+    if format in _PUBLISHED:
+        files, notes = _PUBLISHED[format](opened, out, overwrite)
         return Exported(tuple(files), tuple(notes))
     target = _TARGETS[format]
     check_suffix(out, target.suffix, target.kind)

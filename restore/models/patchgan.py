@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": nn.InstanceNorm2d,
+    "none": nn.Identity,
+}
 
 
 class PatchGAN(nn.Module):
@@ -20,7 +28,8 @@ class PatchGAN(nn.Module):
         ndf: channels of the first layer; they double up to eight times that.
         n_layers: layers of stride 2 (3 is the 70×70 one).
         spectral_norm: divide every weight by its largest singular value (Miyato et al. 2018).
-        norm: "batch" as published; or "none": an image's logits do not depend on the rest of its batch.
+        norm: "batch" as pix2pix; "instance" (non-affine) as CycleGAN; or "none". With the last two, an image's logits
+            do not depend on the rest of its batch.
 
     Raises:
         ValueError: an argument out of range.
@@ -35,8 +44,8 @@ class PatchGAN(nn.Module):
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        if norm not in ("batch", "none"):
-            raise ValueError(f'norm must be "batch" or "none", not {norm!r}')
+        if norm not in _NORMS:
+            raise ValueError(f"norm must be {', '.join(_NORMS)}, not {norm!r}")
         if min(in_channels, ndf, n_layers) < 1:
             raise ValueError("in_channels, ndf and n_layers must be at least 1")
 
@@ -49,8 +58,8 @@ class PatchGAN(nn.Module):
         for depth in range(1, n_layers + 1):
             wider = ndf * min(2**depth, 8)
             layers += [
-                convolution(width, wider, stride=2 if depth < n_layers else 1, bias=norm == "none"),
-                nn.BatchNorm2d(wider) if norm == "batch" else nn.Identity(),
+                convolution(width, wider, stride=2 if depth < n_layers else 1, bias=norm != "batch"),
+                _NORMS[norm](wider),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             width = wider

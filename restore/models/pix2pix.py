@@ -163,8 +163,7 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
     Raises:
         RestoreError: not a pix2pix U-Net, or parameters are missing, unexpected or of another shape; they are named.
     """
-    prefix = "module." if state and all(str(key).startswith("module.") for key in state) else ""
-    weights = {str(key)[len(prefix) :]: value for key, value in state.items()}
+    weights = without_data_parallel(state)
     hint = "supported are `*_net_G.pth` files that pix2pix wrote with `--netG unet_256` or `unet_128`"
     for key in ("model.model.0.weight", "model.model.1.model.1.weight", "model.model.3.weight"):
         if not isinstance(weights.get(key), Tensor) or weights[key].ndim != 4:
@@ -174,10 +173,42 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
         network = Pix2Pix(**args, dropout=False)
     except ValueError as error:
         raise RestoreError(f"unsupported pix2pix U-Net: {error}", where=where) from error
+    load_published(network, weights, "pix2pix U-Net", where, hint, without_statistics=args["norm"] == "instance")
+    return network
+
+
+def without_data_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the `module.` of `DataParallel`."""
+    prefix = "module." if state and all(str(key).startswith("module.") for key in state) else ""
+    return {str(key)[len(prefix) :]: value for key, value in state.items()}
+
+
+def load_published(
+    network: nn.Module,
+    weights: dict[str, Tensor],
+    kind: str,
+    where: str | os.PathLike[str],
+    hint: str,
+    *,
+    without_statistics: bool,
+) -> None:
+    """Load weights of the reference code strictly, and put the network into eval mode.
+
+    Args:
+        network: built for them.
+        weights: by name; changed.
+        kind: what errors call the network.
+        where: the file, for the error.
+        hint: which files are supported.
+        without_statistics: the norms have none; old files do.
+
+    Raises:
+        RestoreError: parameters are missing, unexpected or of another shape; they are named.
+    """
     expected = network.state_dict()
     for key in [key for key in expected if key.endswith("num_batches_tracked")]:
         weights.setdefault(key, expected[key])
-    if args["norm"] == "instance":
+    if without_statistics:
         statistics = ("running_mean", "running_var", "num_batches_tracked")
         weights = {key: value for key, value in weights.items() if not key.endswith(statistics)}
     problems = {
@@ -186,10 +217,10 @@ def pix2pix_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLik
         "of another shape": [k for k in expected if k in weights and _shape(weights[k]) != _shape(expected[k])],
     }
     if any(problems.values()):
-        named = "; ".join(f"{kind}: {_first_few(keys)}" for kind, keys in problems.items() if keys)
-        raise RestoreError(f"not the weights of a pix2pix U-Net ({named})", where=where, hint=hint)
+        named = "; ".join(f"{problem}: {_first_few(keys)}" for problem, keys in problems.items() if keys)
+        raise RestoreError(f"not the weights of a {kind} ({named})", where=where, hint=hint)
     network.load_state_dict(weights, strict=True)
-    return network.eval()
+    network.eval()
 
 
 def looks_like_pix2pix(state: Mapping[str, object]) -> bool:

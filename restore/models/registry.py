@@ -16,6 +16,7 @@ from restore.models.enlarge import Enlarge
 from restore.models.patchgan import PatchGAN
 from restore.models.pix2pix import Pix2Pix
 from restore.models.pyramid_unet import PyramidUNet
+from restore.models.resnet import ResNet
 from restore.models.unet import UNet
 
 GENERATORS: dict[str, type[RestorationNetwork]] = {
@@ -24,6 +25,7 @@ GENERATORS: dict[str, type[RestorationNetwork]] = {
     "pyramid-unet": PyramidUNet,
     "enlarge": Enlarge,
     "pix2pix": Pix2Pix,
+    "resnet": ResNet,
 }
 DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}
 

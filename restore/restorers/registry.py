@@ -26,6 +26,7 @@ from restore.devices import pick_device, pick_devices
 from restore.engines.check import Network
 from restore.engines.choice import OnEvent, only_torch, open_runner, settle_precision
 from restore.errors import RestoreError, did_you_mean
+from restore.models.base import RestorationNetwork
 from restore.restorers.base import ModelRequirements, Restorer
 
 #: Methods without weights: `restore.restorers.classical.CLASSICAL`, whose libraries take seconds to import.
@@ -101,9 +102,9 @@ def open_restorer(
     """Open a restorer of any kind: a shipped model, a classical method, or a weights file.
 
     Args:
-        name_or_path: a name of `restore models`; a path: `.safetensors` of this package, a pix2pix `.pth`, with
-            spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`), with onnxruntime an
-            `.onnx` file, or the folder of a training run; or `NAME=PATH`, which sets the restorer's name.
+        name_or_path: a name of `restore models`; a path: `.safetensors` of this package, a `.pth` of pix2pix or
+            CycleGAN, with spandrel installed any state dict it knows (`.safetensors`, `.pth`, `.pt`, `.ckpt`), with
+            onnxruntime an `.onnx` file, or the folder of a training run; or `NAME=PATH`, which sets its name.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`; an ONNX file has its own.
         engine: what runs the network on a CPU: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed
@@ -210,7 +211,7 @@ def _open_file(
     on_event: OnEvent,
     args: Sequence[str],
 ) -> Restorer:
-    """Open weights by their content: this package's description, pix2pix's parameter names, or else by spandrel."""
+    """Open weights by their content: a description, the names of pix2pix or CycleGAN, or else by spandrel."""
     from restore.restorers.network import sha256_of
 
     suffix = path.suffix.lower()
@@ -231,12 +232,16 @@ def _open_file(
             return _open_described(name, path, device, precision, engine, on_event)
         state: dict[Any, Any] = read_tensors(path)
     else:
-        from restore.models.pix2pix import looks_like_pix2pix
+        from restore.models.pix2pix import looks_like_pix2pix, pix2pix_from_state_dict
+        from restore.models.resnet import looks_like_resnet, resnet_from_state_dict
 
         state = read_torch_file(path)
-        if looks_like_pix2pix(state):
+        if looks_like_pix2pix(state) or looks_like_resnet(state):
             only_torch(engine, name)
-            return _open_pix2pix(name, path, device, precision)
+            plain = read_torch_state(path)
+            if looks_like_pix2pix(plain):
+                return _open_published(name, path, pix2pix_from_state_dict(plain, path), "pix2pix", device, precision)
+            return _open_published(name, path, resnet_from_state_dict(plain, path), "CycleGAN", device, precision)
     from restore.restorers.spandrel import open_foreign
 
     only_torch(engine, name)
@@ -269,13 +274,14 @@ def _open_described(
     return HybridInpainter(network)
 
 
-def _open_pix2pix(name: str, path: Path, device: torch.device, precision: str) -> Restorer:
-    from restore.models.pix2pix import pix2pix_from_state_dict
+def _open_published(
+    name: str, path: Path, model: RestorationNetwork, project: str, device: torch.device, precision: str
+) -> Restorer:
     from restore.restorers.network import NetworkRestorer, sha256_of
 
-    model = pix2pix_from_state_dict(read_torch_state(path), path)
     # Nothing is known of its training. As in the original code, the output is what the network makes of the image.
     requirements = ModelRequirements(
         needs_mask=False, multiple=model.multiple, minimum=model.minimum, tileable=model.tileable, adds_color=True
     )
-    return NetworkRestorer(name, model, requirements, "published pix2pix generator", device, precision, sha256_of(path))
+    purpose = f"published {project} generator"
+    return NetworkRestorer(name, model, requirements, purpose, device, precision, sha256_of(path))

@@ -147,7 +147,8 @@ class CollapseMonitor:
     def _check_adversary(self, step: int, values: dict[str, float]) -> None:
         limits = self.config
         # Losses of single batches differ by a factor of ten, so only means over many lines are compared.
-        self._pixel_losses.append(values["pixel"])
+        kind = "pixel" if "pixel" in values else "cycle"
+        self._pixel_losses.append(values[kind])
         mean = statistics.fmean(self._pixel_losses)
         if len(self._pixel_losses) == self._pixel_losses.maxlen:
             self._lowest_pixel_loss = min(self._lowest_pixel_loss, mean)
@@ -155,7 +156,7 @@ class CollapseMonitor:
         if 0 < limits.max_pixel_loss_ratio < ratio:
             self._stop(
                 step,
-                f"the adversarial loss degrades the images: the pixel loss is {ratio:.1f} times its lowest value",
+                f"the adversarial loss degrades the images: the {kind} loss is {ratio:.1f} times its lowest value",
                 "lower loss.adversarial_weight or optimizer.lr_discriminator, or set loss.r1=10",
             )
         growth = values.get("d_growth", 1.0)

@@ -62,6 +62,10 @@ class DiscriminatorConfig(NetworkConfig):
     """Updates of D for each of G: 5 with wgan-gp; more than 1 if D is too weak. With more than 1, each takes a batch of
     its own, and so does G's; logged values are means over them.
     """
+    pool: int = Field(50, ge=0)
+    """Unpaired only: how many earlier outputs of each generator are kept, half of which D sees in place of new ones.
+    Raise it if training oscillates. CycleGAN uses 50. 0: D sees new outputs alone.
+    """
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """Differentiable augmentation of D's inputs, clean and restored alike. Keeps D from memorizing a small data set
     (fewer than 1000 images).
@@ -141,6 +145,14 @@ class LossConfig(Settings):
     """Backbone of the perceptual loss. Validate with a different one (`lpips_net`)."""
     perceptual_weights: Path | None = None
     """File with the ImageNet weights of `perceptual_net`, for machines that cannot download them. null: download."""
+    cycle: float = Field(10.0, ge=0)
+    """Unpaired only: weight of the L1 distance between an image and what comes back from the other kind, on values in
+    [-1, 1], as published. Lower it to let outputs differ more from their inputs. CycleGAN uses 10.
+    """
+    identity: float = Field(0.5, ge=0)
+    """Unpaired only: weight of the L1 distance between an image of the target kind and the generator's output for it,
+    relative to `cycle`. It keeps colors, and clean images clean. CycleGAN uses 0.5. 0: off.
+    """
     positive_weight: float = Field(3.0, gt=0)
     """Detection only: weight of a damaged pixel in the cross-entropy, relative to an intact one. Raise it if damage is
     missed, lower it if intact pixels are detected.
@@ -283,10 +295,11 @@ class TrainConfig(Settings):
     networks and projects. Those whose names and shapes fit are used, or those whose order and shapes fit if the names
     differ. The rest is drawn at random, and a line says what did not fit.
     """
-    task: Literal["restoration", "detection"] = "restoration"
+    task: Literal["restoration", "detection", "unpaired"] = "restoration"
     """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image
     alone, for `restore detect`. Detection needs undamaged images in training (`clean_probability`), or the detector
-    reports damage everywhere.
+    reports damage everywhere. unpaired: to translate images of `data.a` into images like those of `data.b`, and back
+    (CycleGAN), where no clean twin of a damaged image exists.
     """
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:N or mps. Set it to choose among GPUs. cuda without a number uses
@@ -399,7 +412,8 @@ class TrainConfig(Settings):
         if self.data.folders and self.damage is None and self.data.masks is None and not enlarges:
             raise ValueError("data.folders holds clean images, so damage must be set")
         if not self.data.folders and self.damage is not None:
-            raise ValueError("damage cannot be combined with real pairs, which are already damaged")
+            kind = "images of a and b" if self.data.is_unpaired else "real pairs"
+            raise ValueError(f"damage cannot be combined with {kind}, which are already damaged")
         parts = self.devices * self.nodes * self.grad_accumulation
         if self.data.batch % parts:
             raise ValueError(f"data.batch must be a multiple of devices × nodes × grad_accumulation = {parts}")
@@ -458,7 +472,8 @@ class TrainConfig(Settings):
             ValueError: the first such key, and why.
         """
         detects = self.task == "detection"
-        for key, reason in (_RESTORATION_ONLY if detects else _DETECTION_ONLY).items():
+        self._check_unpaired()
+        for key, reason in _WITHOUT_EFFECT[self.task].items():
             if not self._is_default(key):
                 raise ValueError(f"{key} has no effect with task: {self.task}: {reason}")
         for name in ("mask", "prefill", "out_channels") if detects else ("out_channels",):
@@ -469,7 +484,9 @@ class TrainConfig(Settings):
             raise ValueError(f"task: detection needs model.builder: {builders}, not {self.model.builder}")
         if detects and self.damage is None and self.data.masks is None:
             raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
-        scores = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
+        scores: tuple[str, ...] = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
+        if self.data.is_unpaired and self.data.validation.input is None:
+            scores = ("last",)  # without a truth
         if self.best_by not in scores:
             raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
 
@@ -485,6 +502,19 @@ class TrainConfig(Settings):
         if self.data.masks is not None or self.loss.hole_weight != 1:
             key = "data.masks" if self.data.masks is not None else "loss.hole_weight"
             raise ValueError(f"{key} has no effect with {start}, which fills no holes")
+
+    def _check_unpaired(self) -> None:
+        unpaired = self.task == "unpaired"
+        if unpaired != self.data.is_unpaired:
+            raise ValueError("task: unpaired and data.a, data.b need each other")
+        if not unpaired:
+            return
+        if self.loss.adversarial == "none":
+            raise ValueError("task: unpaired learns from its adversaries alone: set loss.adversarial")
+        if self.devices * self.nodes > 1:
+            raise ValueError("task: unpaired runs in one process: set devices and nodes to 1")
+        if any("patch" in stage.data for stage in self.stages):
+            raise ValueError("a stage cannot set data.patch with task: unpaired: the pool holds images of one size")
 
     def _check_channels(self) -> None:
         """Refuse images that the network cannot have been built for.
@@ -548,6 +578,30 @@ _DETECTION_ONLY = {
     "loss.positive_weight": "it weighs damaged pixels against intact ones (loss.hole_weight does that for holes)",
     "loss.dice_weight": "it compares masks",
 }
+_CYCLE = "only CycleGAN has a way back"
+_UNPAIRED_ONLY = {"loss.cycle": _CYCLE, "loss.identity": _CYCLE, "discriminator.pool": _CYCLE}
+_NO_TRUTH = "there is no clean twin to compare an output with"
+_WITH_TRUTH = dict.fromkeys(
+    (
+        "loss.pixel",
+        "loss.pixel_weight",
+        "loss.hole_weight",
+        "loss.gradient",
+        "loss.frequency",
+        "loss.ms_ssim",
+        "loss.feature_matching",
+        "loss.perceptual",
+        "loss.perceptual_weight",
+        "loss.perceptual_net",
+        "loss.perceptual_weights",
+    ),
+    _NO_TRUTH,
+)
+_WITHOUT_EFFECT = {
+    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY,
+    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY,
+    "unpaired": _DETECTION_ONLY | _WITH_TRUTH,
+}
 
 
 def generator_args(config: TrainConfig) -> dict[str, Any]:
@@ -567,7 +621,7 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     Args:
         name_or_path: the name of a shipped config, or a YAML file.
         overrides: `key=value` each. An override of `data.folders`, of `data.input` and `data.target`, or of
-            `data.side_by_side` replaces whichever of these sources the config has.
+            `data.side_by_side`, or of `data.a` and `data.b` replaces whichever of these sources the config has.
 
     Raises:
         RestoreError: no such config, an unknown key, a value out of range.
@@ -577,7 +631,8 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     return config if config.out is not None else config.model_copy(update={"out": Path("runs") / path.stem})
 
 
-_SOURCES = (("data.folders",), ("data.input", "data.target"), ("data.side_by_side",))
+_SOURCES = (("data.folders",), ("data.input", "data.target"), ("data.side_by_side",), ("data.a", "data.b"))
+_LISTS = ("data.folders", "data.a", "data.b")
 
 
 def _without_other_sources(overrides: list[str]) -> list[str]:
@@ -586,6 +641,6 @@ def _without_other_sources(overrides: list[str]) -> list[str]:
     named = [source for source in _SOURCES if any(values.get(key, "null") not in ("null", "", "[]") for key in source)]
     if len(named) != 1:
         return []
-    unset = [f"{key}={'[]' if key == 'data.folders' else 'null'}" for s in _SOURCES if s not in named for key in s]
+    unset = [f"{key}={'[]' if key in _LISTS else 'null'}" for s in _SOURCES if s not in named for key in s]
     # Real pairs are already damaged, so the config's damage goes with its folders.
     return unset if named[0] == ("data.folders",) else [*unset, "damage=null"]

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from restore.data.loader import Batch
 from restore.training.step import StepContext, TrainableNetwork, train_step
-
-Step = Callable[..., dict[str, Tensor]]
+from restore.training.steps import STEPS, Step
 
 _WARM_UP_STEPS = 3  # until allocators, compilers and cuDNN have settled; these are steps of the run, too
 
@@ -32,17 +31,18 @@ def make_stepper(
     paused: Callable[[], AbstractContextManager[Any]],
     on_event: Callable[[str], None] = lambda line: None,
 ) -> Step:
-    """`train_step`, or on a single CUDA device a `CudaGraphStep`.
+    """The step of the task, or in place of `train_step` on a single CUDA device a `CudaGraphStep`.
 
     Args:
         context: of the run.
         device: of the run.
-        cuda_graph: False: always `train_step`.
+        cuda_graph: False: never a `CudaGraphStep`.
         paused: a context in which no other thread launches kernels.
         on_event: called if a step cannot be recorded.
     """
-    if not cuda_graph or device.type != "cuda" or context.fabric.world_size > 1:
-        return train_step
+    step = STEPS[context.task]
+    if not cuda_graph or device.type != "cuda" or context.fabric.world_size > 1 or step is not train_step:
+        return step
     return CudaGraphStep(device, paused, on_event)
 
 

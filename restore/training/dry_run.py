@@ -27,7 +27,7 @@ from restore.models.profiling import count_macs
 from restore.models.registry import count_parameters
 from restore.training.compute import ComputeSettings, choose_settings
 from restore.training.config import TrainConfig
-from restore.training.cuda_graph import Step, make_stepper
+from restore.training.cuda_graph import make_stepper
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.ema import Ema
 from restore.training.lr_finder import rising_rates
@@ -42,7 +42,8 @@ from restore.training.setup import (
     with_condition_channels,
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
-from restore.training.step import StepContext, TrainableNetwork, discriminator_input, train_step
+from restore.training.step import StepContext, TrainableNetwork, discriminator_input
+from restore.training.steps import STEPS, Step
 from restore.training.trackers import check_trackers
 from restore.training.validation import open_validator, save_grid
 
@@ -118,12 +119,14 @@ def preview(
     mask = one.mask if context.with_mask else None
     facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.seen, mask), side)]
     if discriminator is not None:
-        d_input = discriminator_input(one, one.clean, context)
+        unpaired = context.task == "unpaired"  # its D sees the image alone
+        d_input = one.clean if unpaired else discriminator_input(one, one.clean, context)
         builder = config.discriminator.builder
         facts.append(_network_line("D", builder, discriminator, lambda: discriminator(d_input), d_input.shape[-1]))
-    cached = format_bytes(source.store.nbytes)
+    cached = format_bytes(sum(store.nbytes for store in source.stores))
+    count = " and ".join(str(len(store)) for store in source.stores)
     at_most = "at most " if source.store.threads else ""  # files that were not read yet may be unusable
-    facts.append(f"data: {at_most}{len(source.store)} images, {cached} cached; {len(validation)} for validation")
+    facts.append(f"data: {at_most}{count} images, {cached} cached; {len(validation)} for validation")
 
     ema = Ema(generator, config.ema)
     plans = plan_stages(config)
@@ -257,13 +260,13 @@ class StepBenchmark:
     def step(
         self, step: int, d: TrainableNetwork | None, next_batch: Callable[[], Batch], make_step: Step | None = None
     ) -> None:
-        """Do one step as the training loop does, by `train_step` if `make_step` is None."""
+        """Do one step as the training loop does, by the task's own step if `make_step` is None."""
         config = self.config
         updates = 0 if d is None else fresh_d_batches(config, config.loss.adversarial_start)
         batches, d_batches = draw(next_batch, config.grad_accumulation, updates)
         set_learning_rates(self.g, d, config.optimizer, step, config.total_steps, from_init=config.init is not None)
         apply_r1 = step % config.loss.r1_interval == 0
-        step_function = make_step or train_step
+        step_function = make_step or STEPS[self.context.task]
         step_function(self.g, d, batches, self.context, d_batches=d_batches, apply_r1=apply_r1)
         self.ema.update(self.g.network, step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from restore.checkpoints import is_described, load_strictly, read_state_facts, read_tensors, read_torch_file
 from restore.errors import RestoreError
+from restore.models.cycle import DiscriminatorPair
 from restore.models.patchgan import settle_spectral_norm
-from restore.training.initial import WRAPPERS
+from restore.training.initial import WRAPPERS, read_both
 
 _STATE = "state.safetensors"
-_PUBLISHED_D = "latest_net_D.pth"
+_PUBLISHED_D, _PUBLISHED_D_A = "latest_net_D.pth", "latest_net_D_A.pth"
 _SPECTRAL = "parametrizations.weight.original"
 _D_WRAPPERS = ("params", "state_dict", "model_state_dict", "discriminator", "netD", "net_d", "D")
 
@@ -56,7 +58,8 @@ def find_discriminator(name: str) -> Path:
     """The file that `discriminator.init` means.
 
     Args:
-        name: the folder of a run, its `last/`, a state of a run, a folder with pix2pix's `latest_net_D.pth`, or a file.
+        name: the folder of a run, its `last/`, a state of a run, a folder with pix2pix's `latest_net_D.pth` or
+            CycleGAN's `latest_net_D_A.pth`, or a file.
 
     Raises:
         RestoreError: there is no such file or folder, or the folder has no discriminator.
@@ -66,7 +69,8 @@ def find_discriminator(name: str) -> Path:
         return path
     if not path.is_dir():
         raise RestoreError("there is no such file or folder", where=f"discriminator.init = {name}")
-    found = next((f for f in (path / "last" / _STATE, path / _STATE, path / _PUBLISHED_D) if f.is_file()), None)
+    files = (path / "last" / _STATE, path / _STATE, path / _PUBLISHED_D, path / _PUBLISHED_D_A)
+    found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise RestoreError(
             f"holds no discriminator: no state in last/, and no {_PUBLISHED_D}",
@@ -115,7 +119,13 @@ def load_discriminator(
     Raises:
         RestoreError: as `read_any`; or the weights do not fit.
     """
-    tensors = read_any(path, "d")
+    if isinstance(network, DiscriminatorPair):
+        both = path.name != _STATE
+        tensors = read_both(path, partial(read_any, part="d")) if both else read_any(path, "d")
+        pools = {name: value for name, value in network.state_dict().items() if name.startswith("pool_")}
+        tensors = DiscriminatorPair.without_pools(tensors) | pools
+    else:
+        tensors = read_any(path, "d")
     if not strict:
         load_fitting(network, tensors, path, on_event)
         return

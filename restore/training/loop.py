@@ -38,6 +38,7 @@ from restore.training.setup import (
     make_trainable,
     open_data,
     open_fabric,
+    to_save,
     with_condition_channels,
 )
 from restore.training.stages import Stages
@@ -168,8 +169,9 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
         has_saved = start > 0
 
         def save_best() -> None:
-            description = describe(config, ema.model, validation, best)
-            save_weights(run.best, ema.model.state_dict(), description)
+            for name, (network, shown) in to_save(ema.model, validation).items():
+                description = describe(config, network, shown, best)
+                save_weights(run.path / name, network.state_dict(), description)
 
         if has_saved and best.get("step") == start:  # it may have been killed between this state and its best weights
             on_rank_zero(fabric, lambda: None if run.best.exists() else save_best())
@@ -195,7 +197,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
                     )  # fmt: skip
                 images += now.data.batch
                 ema.update(g.network, step, averaged_weights(g.optimizer))
-                if config.task == "restoration":  # most masks are almost empty, so a detector's outputs may be alike
+                if config.task != "detection":  # most masks are almost empty, so a detector's outputs may be alike
                     monitor.add_thumbnails(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 

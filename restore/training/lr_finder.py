@@ -12,7 +12,8 @@ from torch import Tensor
 
 from restore.data.loader import Batch
 from restore.plotting import COLORS, INK, PanelSize, new_figure, save_figure, style_axes
-from restore.training.step import StepContext, TrainableNetwork, train_step
+from restore.training.step import StepContext, TrainableNetwork
+from restore.training.steps import STEPS as STEPS_OF_TASKS
 
 RATES = (1e-6, 1.0)
 STEPS = 100
@@ -73,8 +74,8 @@ def rising_rates(g: TrainableNetwork, next_batch: Callable[[], Batch], parts: in
                 group["lr"].fill_(own)
             else:
                 group["lr"] = own
-        terms = train_step(g, None, next_batch().parts(parts), context)
-        loss = float(terms["pixel"] if "pixel" in terms else terms["cross_entropy"])
+        terms = STEPS_OF_TASKS[context.task](g, None, next_batch().parts(parts), context)
+        loss = float(next(terms[name] for name in ("pixel", "cycle", "cross_entropy") if name in terms))
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
         smoothed = average / (1 - _SMOOTHING ** (step + 1))
         if not math.isfinite(smoothed) or (step >= _FIRST and smoothed > _DIVERGED * min(losses)):

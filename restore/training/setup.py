@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,11 +16,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from restore.checkpoints import ConditionSettings, Description, DetectorSettings, load_strictly
+from restore.checkpoints import BACK, BEST, ConditionSettings, Description, DetectorSettings, load_strictly
 from restore.data.build import open_source
 from restore.data.build import with_condition_channels as data_with_condition_channels
 from restore.data.discovery import RULES
 from restore.data.loader import Batch, Source, in_srgb
+from restore.data.unpaired import open_unpaired
 from restore.degradations import Degradation, degradation_from
 from restore.devices import pick_device
 from restore.errors import RestoreError
@@ -27,6 +29,7 @@ from restore.images.image import NEUTRAL
 from restore.linear_light import from_linear
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
+from restore.models.cycle import DiscriminatorPair, GeneratorPair
 from restore.models.patchgan import init_weights
 from restore.models.registry import GENERATORS, build_discriminator, build_generator
 from restore.training.compute import ComputeSettings
@@ -95,16 +98,18 @@ def build_networks(
         RestoreError: arguments that cannot be built, `init` weights of another network, or a patch that is too small.
     """
     torch.manual_seed(config.seed)
-    generator = build_generator(config.model.builder, generator_args(config), where="model")
+    generator = _each(config, lambda: build_generator(config.model.builder, generator_args(config), where="model"))
     generator.init_for_training()
     if config.init is not None and use_init:
         path = find_initial(config.init)
-        if config.init == config.discriminator.init and path.name == "best.safetensors":
+        if config.init == config.discriminator.init and path.name == BEST:
             path = find_discriminator(config.init)  # G and D have trained each other: both from the last state
         if config.init_strict:
             with _hint_at_fitting():
                 state = generator.adapted(read_initial(path, generator))
                 load_strictly(generator, with_new_channels(state, generator), path)
+        elif isinstance(generator, GeneratorPair):
+            load_fitting(generator, read_initial(path, generator), path, on_event)
         else:
             state = generator.adapted(read_any(path, "g"))
             load_fitting(generator, with_new_channels(state, generator), path, on_event)
@@ -118,9 +123,16 @@ def build_networks(
             raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
-    channels = 2 * config.data.image_channels + config.data.condition_channels + generator.takes_mask
+    # Beside images without pairs, D judges an image alone.
+    seen = 1 if config.task == "unpaired" else 2
+    channels = seen * config.data.image_channels + config.data.condition_channels + generator.takes_mask
     args = {**config.discriminator.args, "in_channels": channels}
-    discriminator = build_discriminator(config.discriminator.builder, args, where="discriminator")
+    kind = config.discriminator.builder
+    discriminator: nn.Module = build_discriminator(kind, args, where="discriminator")
+    if config.task == "unpaired":
+        shape = (config.data.image_channels, config.data.patch, config.data.patch)
+        other = build_discriminator(kind, args, where="discriminator")
+        discriminator = DiscriminatorPair(discriminator, other, config.discriminator.pool, shape)
     init_weights(discriminator)
     if config.discriminator.init is not None and use_init:
         path = find_discriminator(config.discriminator.init)
@@ -134,6 +146,11 @@ def build_networks(
             hint="set it to none",
         )
     return generator, discriminator
+
+
+def _each(config: TrainConfig, build: Callable[[], RestorationNetwork]) -> RestorationNetwork:
+    """A generator; without pairs one for each direction."""
+    return GeneratorPair(build(), build()) if config.task == "unpaired" else build()
 
 
 @contextmanager
@@ -329,19 +346,19 @@ def open_data(
             where=f"damage = {damage.name}",
             hint="add a step that does, such as scratch, hair or dust",
         )
-    return open_source(
-        config.data,
-        damage,
-        multiple=generator.multiple * generator.scale,
-        minimum=generator.smallest_side * generator.scale,
-        shrink=generator.scale,
-        device=device,
-        on_event=on_event,
-        processes=config.devices,
-        rules=RULES if config.out is None else RunFolder.data_rules(config.out),
-        expected=_expected_images(config),
-        largest_patch=max(values.data.patch for values in config.stage_configs()),
-    )
+    how: dict[str, Any] = {
+        "multiple": generator.multiple * generator.scale,
+        "minimum": generator.smallest_side * generator.scale,
+        "device": device,
+        "on_event": on_event,
+        "processes": config.devices,
+        "rules": RULES if config.out is None else RunFolder.data_rules(config.out),
+        "expected": _expected_images(config),
+        "largest_patch": max(values.data.patch for values in config.stage_configs()),
+    }
+    if config.task == "unpaired":
+        return open_unpaired(config.data, **how)
+    return open_source(config.data, damage, shrink=generator.scale, **how)
 
 
 def _expected_images(config: TrainConfig) -> str | None:
@@ -388,6 +405,14 @@ def make_step_context(
     )
 
 
+def to_save(model: RestorationNetwork, validation: list[Batch]) -> dict[str, tuple[RestorationNetwork, list[Batch]]]:
+    """The networks to save for use, each with its validation images, by the names of their files; the main one last."""
+    if not isinstance(model, GeneratorPair):
+        return {BEST: (model, validation)}
+    reverse = [replace(batch, damaged=batch.clean, clean=batch.damaged) for batch in validation]
+    return {BACK: (model.b, reverse), BEST: (model.a, validation)}
+
+
 def describe(
     config: TrainConfig, model: RestorationNetwork, validation: list[Batch], scores: dict[str, float]
 ) -> Description:
@@ -431,6 +456,8 @@ def adds_color(validation: list[Batch]) -> bool:
 
 
 def _training_damage(config: TrainConfig) -> str:
+    if config.task == "unpaired":
+        return "images without pairs"
     if GENERATORS[config.model.builder].enlarges and config.damage is None:
         return "images made smaller"
     if config.damage is None:

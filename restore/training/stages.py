@@ -10,10 +10,11 @@ from types import TracebackType
 from restore.data.build import crop_plan
 from restore.data.loader import BatchStream, Source
 from restore.training.config import TrainConfig
-from restore.training.cuda_graph import Step, make_stepper
+from restore.training.cuda_graph import make_stepper
 from restore.training.ema import Ema
 from restore.training.setup import set_learning_rates, set_optimizer
 from restore.training.step import StepContext, TrainableNetwork
+from restore.training.steps import Step
 
 
 @dataclass(frozen=True)

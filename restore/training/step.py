@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,7 @@ class StepContext:
         augment: kinds of augmentation of D's inputs.
         perceptual: the perceptual loss, or None.
         linear: images are in linear light.
-        task: `restoration`; or `detection`: G's outputs are logits of the mask.
+        task: `restoration`; `detection`: G's outputs are logits of the mask; or `unpaired` (see `unpaired.py`).
     """
 
     fabric: Fabric
@@ -174,11 +175,22 @@ def train_step(
         `output_thumbnail` and `clean_thumbnail`, 1×3×8×8 (gray: 1×1×8×8).
     """
     terms: dict[str, Tensor] = {}
+    with buffers_unless_skipped([g] if d is None else [g, d]):
+        _update(g, d, batches, context, d_batches, apply_r1, terms)
+    return terms
+
+
+def _update(
+    g: TrainableNetwork,
+    d: TrainableNetwork | None,
+    batches: list[Batch],
+    context: StepContext,
+    d_batches: Sequence[list[Batch]],
+    apply_r1: bool,
+    terms: dict[str, Tensor],
+) -> None:
+    """What `train_step` does; what it returns is added to `terms`."""
     share = 1 / len(batches)
-    trained = [g] if d is None else [g, d]
-    buffers = [buffer for network in trained for buffer in network.float_buffers()]
-    before = _flatten(buffers) if buffers else None
-    skipped_before = torch.stack([network.skipped[0] for network in trained])
     updates = list(d_batches) or [batches]
     counted = None if d is None else count_patches(d, [*d_batches, batches], context)
     # One forward pass of G serves both updates. With accumulation there are two, so that one part is held at a time.
@@ -200,8 +212,8 @@ def train_step(
                 loss, found = d_loss(d, batch, output, counted[update][i], context, apply_r1)
                 context.fabric.backward(d.scaler.scale(loss * share))
             sensitivities.append(found.pop("d_sensitivity").detach())
-            _add(terms, found, share / len(updates))
-        _add(terms, {"d_norm": d.step()}, 1 / len(updates))
+            add_terms(terms, found, share / len(updates))
+        add_terms(terms, {"d_norm": d.step()}, 1 / len(updates))
 
     if d is not None and d_skipped_before is not None and len(updates) > 1:
         d.count_as_one_step(d_skipped_before)
@@ -219,16 +231,22 @@ def train_step(
             else:
                 loss, found = restoration_loss(output, d, batch, None if counted is None else counted[-1][i], context)
             context.fabric.backward(g.scaler.scale(loss * share))
-        _add(terms, found, share)
+        add_terms(terms, found, share)
     terms["g_norm"] = g.step()
 
-    # Undo what a skipped step did to the buffers: NaN or Inf would stay in running statistics for good.
+
+@contextmanager
+def buffers_unless_skipped(trained: list[TrainableNetwork]) -> Iterator[None]:
+    """Undo what a step did to the buffers if it was skipped: NaN or Inf would stay in running statistics for good."""
+    buffers = [buffer for network in trained for buffer in network.float_buffers()]
+    before = _flatten(buffers) if buffers else None
+    skipped_before = torch.stack([network.skipped[0] for network in trained])
+    yield
     if before is not None:
         skipped = (torch.stack([network.skipped[0] for network in trained]) > skipped_before).any()
         after = torch.where(skipped, before, _flatten(buffers))
         sizes = [buffer.numel() for buffer in buffers]
         torch._foreach_copy_(buffers, [v.view_as(b) for v, b in zip(after.split_with_sizes(sizes), buffers)])
-    return terms
 
 
 def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
@@ -284,12 +302,36 @@ def d_loss(
     apply_r1: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """D's loss for one batch, and its terms."""
-    kind = context.loss.adversarial
     real_input = discriminator_input(batch, batch.clean, context)
     fake_input = discriminator_input(batch, composite(batch, output, context), context)
-    with autocast(batch.clean.device, context.precision):
+    return adversary_loss(d.forward, d.network, real_input, fake_input, batch, counted, context, apply_r1)
+
+
+def adversary_loss(
+    forward: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
+    real_input: Tensor,
+    fake_input: Tensor,
+    batch: Batch,
+    counted: CountedPatches | None,
+    context: StepContext,
+    apply_r1: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a discriminator, and its terms.
+
+    Args:
+        forward: the discriminator, for gradients to its parameters.
+        network: the same, for passes that are differentiated twice.
+        real_input, fake_input: its inputs in [-1, 1]; the image is in the last channels.
+        batch: whose images they are.
+        counted: which patches count.
+        context: see there.
+        apply_r1: add the R1 penalty.
+    """
+    kind = context.loss.adversarial
+    with autocast(real_input.device, context.precision):
         # Fake before real, as in pix2pix: running statistics of batch norm depend on the order.
-        fake, real = d.forward(fake_input).float(), d.forward(real_input).float()
+        fake, real = forward(fake_input).float(), forward(real_input).float()
     loss = discriminator_loss(kind, real, fake, counted)
     accuracy_real, accuracy_fake = accuracy(kind, real.detach(), fake.detach(), counted)
     terms = {
@@ -304,10 +346,10 @@ def d_loss(
     }
     if kind == "wgan-gp":
         mix = uniform(batch.keys, _MIX, 1).float().reshape(-1, 1, 1, 1).to(real_input.device)
-        terms["d_gradient_penalty"] = gradient_penalty(d.network, real_input, fake_input, mix)
+        terms["d_gradient_penalty"] = gradient_penalty(network, real_input, fake_input, mix)
         loss = loss + context.loss.gradient_penalty * terms["d_gradient_penalty"]
     if context.loss.r1 > 0 and apply_r1:
-        terms["d_r1"] = r1_penalty(d.network, real_input)
+        terms["d_r1"] = r1_penalty(network, real_input)
         # Lazy regularization (Karras et al. 2020, section 3.1): every N steps, scaled by N.
         loss = loss + context.loss.r1 * context.loss.r1_interval * terms["d_r1"]
     return loss, terms
@@ -395,7 +437,8 @@ def _flatten(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def _add(terms: dict[str, Tensor], found: dict[str, Tensor], share: float) -> None:
+def add_terms(terms: dict[str, Tensor], found: dict[str, Tensor], share: float) -> None:
+    """Add a share of the scalars of a part; tensors with dimensions are taken as they are."""
     for name, value in found.items():
         value = value.detach()
         if value.ndim:

@@ -57,6 +57,11 @@ def open_validator(
     """
     if config.task == "detection":
         return Validator(partial(score_masks, precision=precision), partial(mask_row, precision=precision))
+    if config.task == "unpaired":
+        has_truth = config.data.validation.input is not None
+        lpips = _open_lpips(config, device, on_event) if has_truth else None
+        cycles = partial(score_cycles, lpips=lpips, precision=precision, has_truth=has_truth)
+        return Validator(cycles, partial(cycle_row, precision=precision))
     lpips = _open_lpips(config, device, on_event)
     linear = config.data.is_linear
     convention = CONVENTIONS["skimage"]
@@ -81,7 +86,7 @@ def _open_lpips(config: TrainConfig, device: torch.device, on_event: Callable[[s
 def is_better(scores: dict[str, float], best: dict[str, float], by: str) -> bool:
     """Whether scores are better than the best so far: always for `by="last"` and the first scores, never with NaN."""
     # `last` still needs a score, to refuse weights that give NaN.
-    main = "f1" if "f1" in scores else "psnr"
+    main = next(iter(scores), by)
     now, before = scores.get(main if by == "last" else by, math.nan), best.get(by)
     if math.isnan(now):
         return False
@@ -185,6 +190,57 @@ def image_row(model: RestorationNetwork, batch: Batch, *, precision: str, linear
     """Damaged | restored | clean, 1×3×H×W each."""
     restored, shown = restore_batch(model, batch, precision, linear=linear)
     return [as_rgb(image) for image in (enlarged(shown.damaged, restored), restored, shown.clean)]
+
+
+# Unpaired images
+
+
+@torch.no_grad()
+def _round_trip(model: RestorationNetwork, batch: Batch, precision: str) -> list[Tensor]:
+    """An image of A, what it becomes, and what that becomes on the way back; then those of an image of B."""
+    shown = []
+    for image, back in ((batch.damaged, False), (batch.clean, True)):
+        shown.append(image)
+        for direction in (back, not back):
+            with autocast(image.device, precision):
+                image = model(image, back=direction)
+            image = image.float().clamp(0, 1)
+            shown.append(image)
+    return shown
+
+
+def score_cycles(
+    model: RestorationNetwork,
+    batches: list[Batch],
+    fabric: Fabric,
+    *,
+    lpips: Lpips | None,
+    precision: str,
+    has_truth: bool,
+) -> dict[str, float]:
+    """Mean scores of a `GeneratorPair`.
+
+    Args:
+        model, batches, fabric, lpips, precision: as for `score_images`.
+        has_truth: the clean images are the truth of the damaged ones.
+
+    Returns:
+        With a truth `psnr`, `ssim`, `lpips` of the translation from A to B, as `score_images`. And `cycle`: PSNR of
+        images that went to the other kind and back, for both kinds.
+    """
+    scores = score_images(model, batches, fabric, lpips=lpips, precision=precision) if has_truth else {}
+    found = []
+    for batch in batches:
+        a, _, again_a, b, _, again_b = _round_trip(model, batch, precision)
+        found += [
+            score_batch(as_rgb(x), as_rgb(y), metrics=("psnr",))["psnr"].mean() for x, y in ((again_a, a), (again_b, b))
+        ]
+    return {**scores, "cycle": float(torch.stack(found).mean())}
+
+
+def cycle_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
+    """A | to B | back to A | B | to A | back to B, 1×3×H×W each."""
+    return [as_rgb(image) for image in _round_trip(model, batch, precision)]
 
 
 # Detection

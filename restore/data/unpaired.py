@@ -1,0 +1,70 @@
+"""Batches of images of two kinds that belong to no pairs, for CycleGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from restore.data.build import open_source
+from restore.data.cache import CropStore
+from restore.data.config import DataConfig, ValidationData
+from restore.data.loader import Batch, Source
+from restore.errors import RestoreError
+from restore.files import digest_of_names
+from restore.hashed_random import key
+
+_B = 11  # part of the seed of images of B, which are drawn independently of those of A
+
+
+class UnpairedSource(Source):
+    """Makes batches whose `damaged` images are of A, and whose `clean` images are of B.
+
+    Args:
+        a, b: make batches of each kind.
+    """
+
+    def __init__(self, a: Source, b: Source) -> None:
+        super().__init__(a.store, a.plan, None, digest_of_names([a.fingerprint, b.fingerprint]), a.layout)
+        self._b = b.store
+
+    @property
+    def stores(self) -> tuple[CropStore, ...]:
+        """See `Source.stores`."""
+        return self.store, self._b
+
+    def start(self, seed: int, steps: Sequence[int], count: int, first: int = 0) -> Callable[[], list[Batch]]:
+        """See `Source.start`."""
+        start_a = super().start(seed, steps, count, first)
+        start_b = Source(self._b, self.plan, None, layout=self.layout).start(key(seed, _B), steps, count, first)
+        return lambda: [replace(a, clean=b.clean) for a, b in zip(start_a(), start_b())]
+
+
+def open_unpaired(
+    config: DataConfig, *, expected: str | None, on_event: Callable[[str], None], **how: Any
+) -> tuple[Source, list[Batch]]:
+    """As `open_source`, for `data.a` and `data.b`.
+
+    Returns:
+        The source, and the validation batches: each an image of A (`damaged`) and one of B (`clean`): its truth, if
+        `data.validation` names pairs.
+
+    Raises:
+        RestoreError: as `open_source`; the images are not the expected ones.
+    """
+
+    def opened(name: str, update: dict[str, Any]) -> tuple[Source, list[Batch]]:
+        side = config.model_copy(update={"a": (), "b": (), **update})
+        return open_source(side, None, on_event=lambda line: on_event(f"{name}: {line}"), **how)
+
+    source_a, validation = opened("a", {"folders": config.a})
+    source_b, of_b = opened("b", {"folders": config.b, "validation": ValidationData()})
+    source = UnpairedSource(source_a, source_b)
+    if expected is not None and source.fingerprint != expected:
+        raise RestoreError(
+            "this run started with other training images",
+            hint="use another out=, or the same images; to change them on purpose, set resume.allow=[data.a, data.b]",
+        )
+    if config.validation.input is None:
+        validation = [replace(a, clean=of_b[at % len(of_b)].clean) for at, a in enumerate(validation)]
+    return source, validation
