@@ -255,6 +255,15 @@ def sweep_leftovers(folder: Path) -> int:
     return swept
 
 
+def remove_leftovers_of(folder: Path, process: str) -> None:
+    """Remove the temporary files of a process that is gone. `process` is its `process_id()`."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}{process}-*{TEMPORARY_SUFFIX}"):
+        try:
+            path.unlink()
+        except OSError as error:  # already removed; it does no harm
+            logger.debug("%s: not removed: %s", path, error)
+
+
 def process_id() -> str:
     """This process, as names of files hold it: `MACHINE-NUMBER`."""
     return f"{_machine()}-{os.getpid()}"

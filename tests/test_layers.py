@@ -62,6 +62,8 @@ LAYERS = {
     "places": 7,
     # The server runs the programs in processes of its own.
     "serve": 8,
+    # So does a cluster, on other machines.
+    "cluster": 8,
     "cli": 9,
 }
 

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo, loading
-from restore.cli.options import Command, Inputs, app, model_names, with_options
+from restore.cli.options import (
+    Command,
+    CpusPerWorker,
+    GpusPerWorker,
+    Inputs,
+    Ray,
+    RayWorkers,
+    app,
+    cluster_of,
+    model_names,
+    with_options,
+)
 from restore.fix.options import DetectOptions
 
 EXAMPLES = """Examples:
@@ -42,30 +53,43 @@ def detect(
             autocompletion=model_names,
         ),
     ] = "detector",
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     """Detect damage and write a mask for every image. Masks are white where `restore fix --masks` repairs. Images are
     only read.
     """
-    from restore.fix.decoder_isolation import supervise
+    cluster = cluster_of(ray, ray_workers, cpus_per_worker, gpus_per_worker)
 
-    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan.
-    link = supervise(options.decode_timeout, echo)
+    from restore.fix.decoder_isolation import SupervisorLink, supervise
+
+    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
+    # cluster, only its workers decode.
+    link = SupervisorLink() if cluster is not None else supervise(options.decode_timeout, echo)
 
     from restore.fix.detect import plan_detect, run_detect
 
     plan = link.plan or plan_detect(inputs or [], output, options)
     link.keep(plan)
 
-    with loading():
-        from restore.devices import limit_threads
-        from restore.restorers.detector import open_detector
+    if cluster is not None:
+        from restore.cluster.run import detect_on_cluster
 
-        limit_threads()
-        detector = open_detector(
-            model, device=options.device, precision=options.precision, engine=options.engine, on_event=echo
-        )
-    with Progress("detecting", len(plan.jobs)) as bar:
-        summary = run_detect(plan, detector, options, progress=bar.finished, link=link)
+        with Progress("detecting", len(plan.jobs)) as bar:
+            summary = detect_on_cluster(plan, model, options, cluster, progress=bar.finished, on_event=echo)
+    else:
+        with loading():
+            from restore.devices import limit_threads
+            from restore.restorers.detector import open_detector
+
+            limit_threads()
+            detector = open_detector(
+                model, device=options.device, precision=options.precision, engine=options.engine, on_event=echo
+            )
+        with Progress("detecting", len(plan.jobs)) as bar:
+            summary = run_detect(plan, detector, options, progress=bar.finished, link=link)
     # A filter in a pipe prints nothing if nothing is wrong.
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from restore.cli.console import Progress, echo, loading
-from restore.cli.options import Command, Inputs, app, model_names, with_options
+from restore.cli.options import (
+    Command,
+    CpusPerWorker,
+    GpusPerWorker,
+    Inputs,
+    Ray,
+    RayWorkers,
+    app,
+    cluster_of,
+    model_names,
+    with_options,
+)
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
 
@@ -29,6 +40,7 @@ EXAMPLES = """Examples:
   restore fix scan.jpg repaired.jpg --masks mask.png --mask-dilate auto
   restore fix scans/ repaired/ --skip-existing --log log.jsonl
   restore fix - - < scan.jpg > repaired.jpg
+  restore fix scans/ repaired/ --skip-existing --ray auto
 """
 
 
@@ -75,6 +87,10 @@ def fix(
             rich_help_panel="Reports",
         ),
     ] = False,
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     """Repair images and videos, or folders of them. With masks, only masked pixels change. Existing outputs are
     replaced only with --overwrite.
@@ -91,10 +107,15 @@ def fix(
         what = "takes one folder as INPUT, and cannot be combined with --dry-run or --json"
         raise RestoreError(what, where="--watch")
 
+    cluster = cluster_of(ray, ray_workers, cpus_per_worker, gpus_per_worker)
+    if watch and cluster is not None:
+        raise RestoreError("cannot be combined with --watch", where="--ray", hint="leave one of them out")
+
     from restore.fix.decoder_isolation import SupervisorLink, supervise
 
-    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan.
-    link = SupervisorLink() if dry_run else supervise(options.decode_timeout, echo)
+    # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
+    # cluster, only its workers decode.
+    link = SupervisorLink() if dry_run or cluster is not None else supervise(options.decode_timeout, echo)
 
     if watch:
         assert inputs  # checked above
@@ -116,6 +137,16 @@ def fix(
             echo(f"networks run by {engine} in {precision}")
         return
     link.keep(plan)
+    if cluster is not None:
+        from restore.cluster.run import fix_on_cluster
+
+        with Progress("repairing", len(plan.jobs)) as bar:
+            summary = fix_on_cluster(
+                plan, model, options, cluster,
+                progress=bar.finished, on_event=echo,
+                report_progress=lambda done, total: bar.at(done, total, "writing the report"),
+            )  # fmt: skip
+        _tell(summary, output, as_json)
 
     with loading():
         from restore.fix.run import open_models, run_fix
@@ -132,6 +163,11 @@ def fix(
             progress=bar.finished, part_progress=bar.part,
             report_progress=lambda done, total: bar.at(done, total, "writing the report"),
         )  # fmt: skip
+    _tell(summary, output, as_json)
+
+
+def _tell(summary: Summary, output: str, as_json: bool) -> NoReturn:
+    """Print what came of a run, and end with its exit code."""
     # A filter in a pipe prints nothing if nothing is wrong.
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)

@@ -7,13 +7,17 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 import typer.core
 
 from restore import __version__
+from restore.errors import RestoreError
 from restore.fix.options import BatchOptions, Option, alternatives, declared, flag
+
+if TYPE_CHECKING:
+    from restore.cluster.options import ClusterOptions
 
 
 class Group(typer.core.TyperGroup):
@@ -46,7 +50,7 @@ class Command(typer.core.TyperCommand):
 
 
 #: Sections of the help of `fix` and `detect`, in order.
-PANELS = ("Server", "What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Safety", "Reports")
+PANELS = ("Server", "What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Cluster", "Safety", "Reports")
 
 app = typer.Typer(
     name="restore",
@@ -100,6 +104,69 @@ Masks = Annotated[
         rich_help_panel="Scores",
     ),
 ]
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the images among the workers of a Ray cluster: auto (the one that this machine belongs to), local "
+        "(started on this machine for the run), or an address.",
+        rich_help_panel="Cluster",
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-workers",
+        min=1,
+        metavar="N",
+        help="Processes that hold the models. Default: one for each processor of the cluster but one, or for each "
+        "share of its GPUs.",
+        rich_help_panel="Cluster",
+    ),
+]
+CpusPerWorker = Annotated[
+    int | None,
+    typer.Option(
+        "--cpus-per-worker",
+        min=1,
+        metavar="N",
+        help="Processors, and threads, of each. Default: 1; with GPUs up to 4.",
+        rich_help_panel="Cluster",
+    ),
+]
+GpusPerWorker = Annotated[
+    float,
+    typer.Option(
+        "--gpus-per-worker",
+        min=0,
+        metavar="X",
+        help="GPUs of each; less than 1: several workers share one.",
+        rich_help_panel="Cluster",
+    ),
+]
+
+
+def cluster_of(
+    ray: str | None, workers: int | None, cpus_per_worker: int | None, gpus_per_worker: float
+) -> ClusterOptions | None:
+    """The cluster of a command; None without one.
+
+    Raises:
+        RestoreError: exit code 2; an option needs `--ray`.
+    """
+    given = (("--ray-workers", workers), ("--cpus-per-worker", cpus_per_worker), ("--gpus-per-worker", gpus_per_worker))
+    if ray is None:
+        for name, value in given:
+            if value:
+                raise RestoreError("requires --ray", where=name, hint="add --ray auto, or leave it out")
+        return None
+    from restore.cluster.options import ClusterOptions
+
+    return ClusterOptions(
+        address=ray, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
+    )
 
 
 def _show_version(value: bool) -> None:

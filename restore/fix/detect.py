@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from restore.fix.options import DetectOptions, FilePath
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan, Job, plan_fix, without_videos
 from restore.fix.reader import WorkItem
-from restore.fix.results import Progress, Summary
+from restore.fix.results import Progress, ResultRecorder, Summary
 from restore.fix.run import run_stages
 from restore.fix.sensitivity import threshold_of
 from restore.fix.side_outputs import preview_name, preview_of, with_side_targets
@@ -93,40 +93,56 @@ def run_detect(
         RestoreError: exit code 2; standard input or output is a terminal. Nothing has been written.
     """
     options, link = options or DetectOptions(), link or SupervisorLink()
-    threshold = threshold_of(options.sensitivity, detector.threshold)
-    detector = detector.adjusted(threshold=threshold, margin_px=options.dilate)
+    detector = adjusted(detector, options)
     check_pipes(plan, None)
     summary = Summary(
         len(plan.jobs),
         model=detector.name,
         model_sha256=detector.sha256,
-        settings={
-            **options.to_dict(),
-            "threshold": detector.threshold,
-            "dilate": detector.margin_px,
-            "device": str(detector.device),
-            "precision": detector.precision,
-            "engine": getattr(detector, "engine", None),
-        },
+        settings=detect_settings(detector, options),
     )
-    reading = options.to_fix(suffix="")
     run_stages(
         plan,
-        lambda recorder: Stages(
-            plan,
-            [Models(detector=detector)],
-            reading,
-            recorder,
-            link,
-            steps=Steps(detect=True),
-            output_of=_mask_image,
-            side_of=_preview,
-        ),
+        lambda recorder: detect_stages(plan, detector, options, recorder, link),
         summary,
         progress=progress,
         link=link,
     )
     return summary
+
+
+def adjusted(detector: Detector, options: DetectOptions) -> Detector:
+    """The detector with the settings that the options ask for."""
+    threshold = threshold_of(options.sensitivity, detector.threshold)
+    return detector.adjusted(threshold=threshold, margin_px=options.dilate)
+
+
+def detect_settings(detector: Detector, options: DetectOptions) -> dict[str, Any]:
+    """The options of a run and what they resolved to."""
+    return {
+        **options.to_dict(),
+        "threshold": detector.threshold,
+        "dilate": detector.margin_px,
+        "device": str(detector.device),
+        "precision": detector.precision,
+        "engine": getattr(detector, "engine", None),
+    }
+
+
+def detect_stages(
+    plan: FixPlan, detector: Detector, options: DetectOptions, recorder: ResultRecorder, link: SupervisorLink
+) -> Stages:
+    """The stages that write masks, with an adjusted detector."""
+    return Stages(
+        plan,
+        [Models(detector=detector)],
+        options.to_fix(suffix=""),
+        recorder,
+        link,
+        steps=Steps(detect=True),
+        output_of=_mask_image,
+        side_of=_preview,
+    )
 
 
 def _mask_image(source: DecodedImage, page: MemoryPage) -> DecodedImage:

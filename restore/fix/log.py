@@ -11,12 +11,17 @@ order. Runs append to a log, and `run` tells which lines belong together. `resto
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from restore import __version__
 from restore.fix.options import FilePath
+from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
+from restore.fix.parquet_log import read_rows
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -57,6 +62,7 @@ ReasonCode = Literal[
 - `not_found`, `no_permission`, `changed`: failed; the file vanished, may not be read or written, or changed meanwhile.
 - `out_of_memory`, `disk_full`, `io_error`: failed.
 - `crashed`: failed; its decoder crashed or exceeded `--decode-timeout`, or the process crashed while repairing it.
+  On a cluster: three workers died, each alone with it.
 - `failed`: failed for another reason that is known.
 - `unexpected`: failed by an error in the program; please report it.
 """
@@ -125,6 +131,7 @@ class Record(LogLine):
         mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.
         changed_fraction: fraction of pixels that differ from the input's, in [0, 1].
         warnings: what the user should know about this image.
+        worker: of a cluster that did it: machine, node and process; None: the run itself.
     """
 
     event: Literal["image"] = field(default="image", kw_only=True)
@@ -146,6 +153,7 @@ class Record(LogLine):
     mask_coverage: float | None = None
     changed_fraction: float | None = None
     warnings: list[str] = field(default_factory=list)
+    worker: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +186,10 @@ def read_done(path: FilePath) -> Iterator[dict[str, Any]]:
 
     Old names of keys are read, too. A log that cannot be read has no lines.
     """
+    if os.fspath(path).endswith(PARQUET_SUFFIX):
+        with suppress(OSError, ImportError):
+            yield from (row for row in read_rows(Path(path)) if row["status"] == "done")
+        return
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:

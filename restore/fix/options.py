@@ -351,7 +351,11 @@ class FixOptions(BatchOptions):
     fail_fast: Annotated[bool, Option("Stop at the first image that fails.", "Safety")] = False
     log: Annotated[
         FilePath | None,
-        Option("Append a JSON line for every image to this file; - is standard output.", "Reports", metavar="FILE"),
+        Option(
+            "Append a JSON line for every image to this file, or a row if it ends in .parquet; - is standard output.",
+            "Reports",
+            metavar="FILE",
+        ),
     ] = None
     html_report: Annotated[
         FilePath | None,

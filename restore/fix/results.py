@@ -24,6 +24,8 @@ from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import called
 from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Segment, Status
 from restore.fix.options import FilePath
+from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
+from restore.fix.parquet_log import append_journal, check_parquet_log, journal_of
 from restore.fix.plan import FixPlan, Job
 from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage, UnsupportedFile
@@ -196,7 +198,8 @@ class RunLog:
     """A file of JSON lines that is appended to. Not safe for several threads at once.
 
     Args:
-        path: the file; `-` is standard output; None: nothing is written.
+        path: the file; one that ends in `.parquet` becomes Parquet when the run ends (see `restore.fix.parquet_log`);
+            `-` is standard output; None: nothing is written.
 
     Raises:
         RestoreError: exit code 2; it cannot be written to, or holds something else than a log.
@@ -205,6 +208,7 @@ class RunLog:
     def __init__(self, path: FilePath | None) -> None:
         self._file: IO[str] | None = None
         self._closes = False
+        self._parquet: Path | None = None
         if path is None:
             return
         if os.fspath(path) == "-":
@@ -212,6 +216,9 @@ class RunLog:
             return
         path = Path(path)
         try:
+            if path.suffix.lower() == PARQUET_SUFFIX:
+                check_parquet_log(path)
+                self._parquet, path = path, journal_of(path)
             if path.is_file():
                 with open(path, "rb") as existing:
                     start = existing.read(max(map(len, _BEGINNINGS)))
@@ -254,6 +261,8 @@ class RunLog:
             # A failed write was reported when it was tried; closing tries again.
             with suppress(OSError):
                 self._file.close()
+            if self._parquet is not None:
+                append_journal(self._parquet)
 
 
 class ResultRecorder:
@@ -329,20 +338,20 @@ class ResultRecorder:
         )  # fmt: skip
         with self._lock:
             self._count(record, pixels, job.video)
-            try:
-                self.log.write(record)
-            except OSError as error:
-                self.summary.stopped = f"the log cannot be written: {error.strerror}"
+            self._write(record)
             self._link.end(record.input, {"record": asdict(record), "pixels": pixels, "video": job.video})
             self._report(record)
 
     def tell_segment(self, segment: Segment) -> None:
         """Log a finished part of a video."""
         with self._lock:
-            try:
-                self.log.write(replace(segment, time=now(), run=self.summary.run))
-            except OSError as error:
-                self.summary.stopped = f"the log cannot be written: {error.strerror}"
+            self._write(replace(segment, time=now(), run=self.summary.run))
+
+    def _write(self, line: LogLine) -> None:
+        try:
+            self.log.write(line)
+        except OSError as error:
+            self.summary.stopped = f"the log cannot be written: {error.strerror}"
 
     def tell_part(self, share: float) -> None:
         """Report how much of a video is done, in [0, 1]."""
@@ -354,11 +363,18 @@ class ResultRecorder:
         """Record a job that the plan, or reading its image, settled: it is skipped, or fails."""
         self.finish(job, "skipped" if job.action == "skip" else "failed", job.reason, code=job.code)
 
-    def recall(self, entry: dict[str, Any]) -> None:
-        """Count an image that an earlier start of this run has recorded."""
+    def recall(self, entry: dict[str, Any], *, log: bool = False) -> None:
+        """Count an image that another process has recorded: an earlier start of this run, or a worker of a cluster.
+
+        Args:
+            entry: as given to `SupervisorLink.end`.
+            log: it is not in the log yet.
+        """
         record = Record(**entry["record"])
         with self._lock:
             self._count(record, entry["pixels"], entry["video"])
+            if log:
+                self._write(record)
             self._report(record)
 
     def _count(self, record: Record, pixels: int, video: bool) -> None:
