@@ -1,0 +1,262 @@
+"""Repairs photographs on a cluster whose workers, machines and driver are killed, and compares with this machine alone.
+
+    python benchmarks/cluster_kill.py [--count 2000] [--every 20] [--size 96x64] [--model telea] [--workers 3]
+
+The photographs and their masks are drawn here. The cluster is `ray.cluster_utils.Cluster`, three nodes on this machine.
+There are three runs, each from the command line:
+
+1. alone: one process with `--shard I/N` for each worker, at the same time. Its outputs are the reference.
+2. calm: the cluster with as many workers. Its overhead over the first is printed, with and without the start (until the
+   first result).
+3. killed: every `--every` seconds, a worker chosen by `--seed` is killed (`kill -9`). When a third is done, a node is
+   removed; when half is done, the driver is killed, and the same command is run again.
+
+Then all outputs must equal the reference byte for byte, without any other file beside them; the Parquet logs must hold
+every image, as done not more than once, and none as failed. Prints Markdown, and ends with exit code 1 if anything
+differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+from ray.cluster_utils import Cluster
+
+NODES = 3
+
+
+def draw(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    """Photographs of gradients, disks and grain in folders of 100, and masks of a scratch each."""
+    width, height = size
+    for number in range(count):
+        random_ = np.random.default_rng([seed, number])
+        name = Path(f"{number // 100:04}") / f"{number:06}.png"
+        ramp = np.linspace(*random_.uniform(40, 220, (2, 3)), width)
+        image = Image.fromarray(np.broadcast_to(ramp, (height, width, 3)).astype(np.uint8))
+        pen = ImageDraw.Draw(image)
+        for x, y, radius, *color in random_.uniform(0, 255, (4, 6)):
+            x, y, radius = x / 255 * width, y / 255 * height, 2 + radius / 255 * height / 3
+            pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=tuple(map(int, color)))
+        noisy = np.asarray(image) + random_.normal(0, 4, (height, width, 3))
+        mask = Image.new("L", size)
+        ends = random_.uniform(0, 1, 4) * [width, height, width, height]
+        ImageDraw.Draw(mask).line(list(ends), fill=255, width=3)
+        for place, picture in (("in", Image.fromarray(noisy.clip(0, 255).astype(np.uint8))), ("masks", mask)):
+            path = folder / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, compress_level=1)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, hidden ones included."""
+    return {os.fspath(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def count_of(folder: Path) -> int:
+    """The number of finished outputs below a folder."""
+    return sum(path.suffix == ".png" and path.name[0] != "." for path in folder.rglob("*"))
+
+
+@dataclass
+class Runner:
+    """The command, and what is the same in all runs."""
+
+    folder: Path
+    model: str
+    out: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """Start `restore fix` with further arguments."""
+        command = [sys.executable, "-m", "restore.cli", "fix", "in", self.out, "--masks", "masks"]
+        command += ["--model", self.model, "--device", "cpu", *more]
+        with open(self.folder / f"{self.out}.txt", "ab") as text:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=text, stderr=text)
+        self.processes.append(process)
+        return process
+
+    def rows(self, pattern: str) -> list[dict[str, Any]]:
+        """The rows of Parquet logs."""
+        return [row for path in sorted(self.folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
+
+
+def seconds_of(rows: list[dict[str, Any]]) -> float:
+    """From the first result to the last."""
+    times = [row["time"] for row in rows]
+    return (max(times) - min(times)).total_seconds()
+
+
+def alone(runner: Runner, workers: int) -> tuple[float, float]:
+    """Repair with a process for each worker. Returns the seconds of all, and from the first result to the last."""
+    runner.out, began = "alone", time.monotonic()
+    started = [runner.start("--shard", f"{n + 1}/{workers}", "--log", f"alone{n}.parquet") for n in range(workers)]
+    codes = [process.wait() for process in started]
+    assert codes == [0] * workers, (runner.folder / "alone.txt").read_text()
+    return time.monotonic() - began, seconds_of(runner.rows("alone*.parquet"))
+
+
+def calm(runner: Runner, workers: int, address: str) -> tuple[float, float]:
+    """Repair with the workers of the cluster. Returns as `alone`."""
+    runner.out, began = "calm", time.monotonic()
+    code = runner.start("--ray", address, "--ray-workers", str(workers), "--log", "calm.parquet").wait()
+    assert code == 0, (runner.folder / "calm.txt").read_text()
+    return time.monotonic() - began, seconds_of(runner.rows("calm.parquet"))
+
+
+def workers_of(cluster: Cluster) -> list[int]:
+    """Process IDs of the workers that the nodes of the cluster run."""
+    raylets = set()
+    for node in cluster.list_all_nodes():
+        raylets |= {one.process.pid for one in node.all_processes.get("raylet", [])}
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, IndexError, ValueError):
+            if b"ray::Worker" in (entry / "cmdline").read_bytes():
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent in raylets:
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+class Killer(threading.Thread):
+    """Kills a worker every few seconds, until it is told to end."""
+
+    def __init__(self, cluster: Cluster, every: float, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._every, self._random = cluster, every, random.Random(seed)
+        self.ended, self.killed = threading.Event(), 0
+
+    def run(self) -> None:
+        """Kill."""
+        while not self.ended.wait(self._every):
+            if workers := workers_of(self._cluster):
+                with suppress(ProcessLookupError):
+                    os.kill(self._random.choice(workers), signal.SIGKILL)
+                    self.killed += 1
+
+
+def killed(runner: Runner, cluster: Cluster, count: int, args: argparse.Namespace) -> tuple[int, float]:
+    """Repair while things are killed. Returns the number of workers killed, and the seconds."""
+    runner.out, began = "killed", time.monotonic()
+    out = runner.folder / "killed"
+    command = ("--ray", cluster.address, "--ray-workers", str(args.workers), "--skip-existing", "--log")
+    driver = runner.start(*command, "killed.parquet")
+    killer = Killer(cluster, args.every, args.seed)
+    killer.start()
+
+    def until(share: float) -> None:
+        while count_of(out) < share * count and driver.poll() is None:
+            time.sleep(0.1)
+
+    until(1 / 3)
+    print(f"removing a node at {count_of(out)} of {count}", file=sys.stderr)
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    until(1 / 2)
+    print(f"killing the driver at {count_of(out)} of {count}", file=sys.stderr)
+    driver.kill()
+    driver.wait()
+    code = runner.start(*command, "killed.parquet").wait()
+    killer.ended.set()
+    killer.join()
+    if code != 0:
+        print((runner.folder / "killed.txt").read_text(), file=sys.stderr)
+    return killer.killed, time.monotonic() - began
+
+
+def check(runner: Runner, count: int) -> tuple[list[str], list[str]]:
+    """Compare outputs and logs. Returns what is wrong, and who did how much, as rows of a table."""
+    wrong = []
+    reference, names = files_of(runner.folder / "alone"), set(files_of(runner.folder / "in"))
+    if set(reference) != names:
+        wrong.append("the reference is not whole")
+    for out in ("calm", "killed"):
+        found = files_of(runner.folder / out)
+        missing, more = reference.keys() - found.keys(), found.keys() - reference.keys()
+        differing = [name for name in reference.keys() & found.keys() if reference[name] != found[name]]
+        wrong += [
+            f"{out}: {len(what)} outputs {how}, such as {sorted(what)[0]}"
+            for what, how in ((missing, "missing"), (more, "too many"), (differing, "differ"))
+            if what
+        ]
+    rows = runner.rows("killed.parquet")
+    done = Counter(row["input"] for row in rows if row["status"] == "done")
+    if twice := [name for name, times in done.items() if times > 1]:
+        wrong.append(f"{len(twice)} images are done twice in the log")
+    if failed := [row for row in rows if row["status"] == "failed"]:
+        wrong.append(f"{len(failed)} images failed: {failed[0]['reason']}")
+    if unknown := names - {os.path.relpath(row["input"], "in") for row in rows}:
+        wrong.append(f"{len(unknown)} images are not in the log")
+    if (runner.folder / "killed.parquet.jsonl").exists():
+        wrong.append("the journal of the log is still there")
+    by = Counter(row["worker"] for row in rows if row["status"] == "done")
+    table = [f"| {worker} | {images} |" for worker, images in sorted(by.items())]
+    table.append(f"| written when the driver was killed, before it knew | {count - sum(by.values())} |")
+    return wrong, table
+
+
+def main() -> int:
+    """Run all three, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--every", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--size", default="96x64", metavar="WxH")
+    parser.add_argument("--model", default="telea")
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    with tempfile.TemporaryDirectory(prefix="cluster-kill-") as temporary:
+        runner = Runner(Path(temporary), args.model)
+        draw(runner.folder, args.count, (width, height), args.seed)
+        cluster: Cluster | None = None
+        try:
+            times = {"alone": alone(runner, args.workers)}
+            # Room for the workers also when a node is gone.
+            cpus = {"num_cpus": -(-args.workers // (NODES - 1)), "include_dashboard": False}
+            cluster = Cluster(initialize_head=True, head_node_args=cpus)
+            for _ in range(NODES - 1):
+                cluster.add_node(num_cpus=cpus["num_cpus"])
+            times["cluster"] = calm(runner, args.workers, cluster.address)
+            deaths, seconds = killed(runner, cluster, args.count, args)
+        finally:
+            for process in runner.processes:
+                if process.poll() is None:
+                    process.kill()
+            if cluster is not None:
+                cluster.shutdown()
+        wrong, table = check(runner, args.count)
+    overhead = [f"{of_cluster / of_one - 1:+.0%}" for of_cluster, of_one in zip(times["cluster"], times["alone"])]
+    print(f"{args.count} photographs of {args.size}, {args.model}, {args.workers} workers\n")
+    print("| | whole command | from the first result to the last |\n|---|---|---|")
+    for name, (whole, work) in times.items():
+        print(f"| {name} | {whole:.1f} s | {work:.1f} s |")
+    print(f"| overhead | {overhead[0]} | {overhead[1]} |\n")
+    what = f"{deaths} workers killed, one every {args.every:g} s, one node removed, the driver killed once"
+    print(f"{what}: {seconds:.0f} s\n")
+    print("| worker (machine/node/process) | images |\n|---|---|")
+    print("\n".join(table))
+    print("\nwrong: " + ("; ".join(wrong) or "nothing"))
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
