@@ -77,7 +77,7 @@ def check_parity(
         if found.shape != expected.shape:
             sizes = " and ".join("×".join(map(str, one.shape)) for one in (found, expected))
             raise RestoreError(f"the {kind} file gives another shape than PyTorch ({sizes})", exit_code=1)
-        difference = (found.float() - expected).abs().nan_to_num(nan=torch.inf)
+        difference = (found.detach().float() - expected).abs().nan_to_num(nan=torch.inf)
         largest = max(largest, float(difference.max()))
         total, pixels = total + float(difference.double().sum()), pixels + difference.numel()
         shapes.append((batch, height, width))

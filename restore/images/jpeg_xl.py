@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
     import pillow_jxl
 
     try:
-        width, height = size_in_header(data)
+        header = read_header(data)
     except ValueError as error:
         raise DamagedFile("the JPEG XL cannot be decoded: broken header", where=name, exit_code=1) from error
-    check_size(width, height, max_pixels, name)
+    check_size(header.width, header.height, max_pixels, name)
     try:
         is_jpeg, info, pixels, icc, boxes = pillow_jxl.Decoder(num_threads=1)(data)
     except Exception as error:  # its messages are about the library itself
@@ -64,7 +65,8 @@ def decode_jpeg_xl(data: bytes, name: str | os.PathLike[str], max_pixels: int) -
         bits=8 * values.dtype.itemsize,
         white={1: 255.0, 2: 65535.0, 4: 1.0}[values.dtype.itemsize],
         fields={key: block for key, block in fields.items() if block},
-        notes=[f"{what} is left out" for what in lost],
+        notes=["only the last frame of the animation is read"] * header.animated
+        + [f"{what} is left out" for what in lost],
     )
 
 
@@ -86,8 +88,22 @@ def left_out_of(data: bytes) -> list[str]:
     return [_LOST[kind] for kind in kinds if kind in _LOST]
 
 
-def size_in_header(data: bytes) -> tuple[int, int]:
-    """(W, H) of a JPEG XL: the `SizeHeader` at the beginning of its codestream.
+@dataclass(frozen=True)
+class Header:
+    """The beginning of a codestream.
+
+    Attributes:
+        width, height: of the image, in pixels.
+        animated: it has more than one frame.
+    """
+
+    width: int
+    height: int
+    animated: bool
+
+
+def read_header(data: bytes) -> Header:
+    """The `SizeHeader` of a JPEG XL, and the first fields of the `ImageMetadata` behind it.
 
     Raises:
         ValueError: there is none.
@@ -95,20 +111,61 @@ def size_in_header(data: bytes) -> tuple[int, int]:
     stream = data if data[:2] == b"\xff\x0a" else next(_codestream(data), b"")
     if stream[:2] != b"\xff\x0a":
         raise ValueError("no codestream")
-    bits, at = int.from_bytes(stream[2:18], "little"), 0
+    bits = _Bits(stream[2:50])
+    width, height = _size(bits)
+    animated = False
+    if not bits.take(1) and bits.take(1):  # not all fields have their defaults, and some are written out
+        bits.take(3)  # the orientation
+        if bits.take(1):  # an intrinsic size
+            _size(bits)
+        if bits.take(1):  # a preview
+            _preview_size(bits)
+        animated = bool(bits.take(1))
+    return Header(width, height, animated)
 
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        return bits >> (at - count) & ((1 << count) - 1)
 
-    small = take(1)
+class _Bits:
+    """The bits of a codestream, the lowest of a byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits, self._at = int.from_bytes(data, "little"), 0
+
+    def take(self, count: int) -> int:
+        """The next bits, as a number."""
+        self._at += count
+        return self._bits >> (self._at - count) & ((1 << count) - 1)
+
+    def choose(self, *offsets: tuple[int, int]) -> int:
+        """A `U32` of four (bits, offset)."""
+        count, offset = offsets[self.take(2)]
+        return self.take(count) + offset
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    """(W, H) of a `SizeHeader`."""
+    small = bits.take(1)
 
     def side() -> int:
-        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+        return 8 * (bits.take(5) + 1) if small else bits.choose((9, 1), (13, 1), (18, 1), (30, 1))
 
+    return _with_ratio(bits, side)
+
+
+def _preview_size(bits: _Bits) -> tuple[int, int]:
+    """(W, H) of a `PreviewHeader`."""
+    small = bits.take(1)
+
+    def side() -> int:
+        if small:
+            return 8 * bits.choose((0, 16), (0, 32), (5, 1), (9, 33))
+        return bits.choose((6, 1), (8, 65), (10, 321), (12, 1345))
+
+    return _with_ratio(bits, side)
+
+
+def _with_ratio(bits: _Bits, side: Callable[[], int]) -> tuple[int, int]:
     height = side()
-    ratio = take(3)
+    ratio = bits.take(3)
     # Width over height, for ratios 1 to 7.
     across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
     return (height * across // down if ratio else side()), height

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from restore.errors import RestoreError
 from restore.images import UnsupportedFile, read_image
 from restore.images.decoder_output import DamagedFile, ImageTooLarge
-from restore.images.jpeg_xl import left_out_of, size_in_header
+from restore.images.jpeg_xl import Header, left_out_of, read_header
 from restore.images.read import image_from_bytes
 from tests.fix.conftest import Inverter, fix_with, plan_with, save
 
@@ -259,7 +259,32 @@ def test_jpeg_xl_is_read_exactly(pixels):
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (256, 16), (300, 400), (1, 700), (90, 160), (600, 1200)])
 def test_the_size_in_the_header_of_jpeg_xl(size):
-    assert size_in_header(jpeg_xl(np.zeros((*size, 3), np.uint8))) == size[::-1]
+    assert read_header(jpeg_xl(np.zeros((*size, 3), np.uint8))) == Header(*size[::-1], animated=False)
+
+
+#: Two frames of 16×8 pixels, red and green, written by cjxl.
+ANIMATED = bytes.fromhex(
+    "ff0ac1050308282e090802920900005c004b188b1500d48a3118d40522007025e9628004a09f7200080292050060004b"
+    "188b1500d48a31c6c8187581080032a6b418382019d514"
+)
+
+
+def test_an_animated_jpeg_xl_is_read_to_its_last_frame_and_says_so():
+    pytest.importorskip("pillow_jxl")
+    image = image_from_bytes(ANIMATED, "x.jxl")
+    assert (image.pixels == (30, 200, 30)).all()
+    assert image.notes == ["only the last frame of the animation is read"]
+
+
+@pytest.mark.parametrize("animated", [True, False])
+@pytest.mark.parametrize("preview", ["", "1" + "10" + "100", "0" + "00" + "110000" + "000" + "00" + "010000"])
+@pytest.mark.parametrize("intrinsic", ["", "1" + "10100" + "100"])
+def test_what_comes_before_the_animation_in_the_header_of_jpeg_xl(animated, preview, intrinsic):
+    size = "1" + "00000" + "111"  # 8 rows, twice as many columns
+    fields = f"{int(bool(intrinsic))}{intrinsic}{int(bool(preview))}{preview}{int(animated)}"
+    bits = size + "0" + "1" + "000" + fields + "0" * 300
+    data = b"\xff\x0a" + int(bits[::-1], 2).to_bytes(100, "little")
+    assert read_header(data) == Header(16, 8, animated)
 
 
 def test_a_jpeg_in_jpeg_xl_is_that_jpeg(tmp_path):
