@@ -19,6 +19,7 @@ from restore.cli.options import (
     model_names,
     with_options,
 )
+from restore.errors import RestoreError
 from restore.fix.options import DetectOptions
 
 EXAMPLES = """Examples:
@@ -64,6 +65,12 @@ def detect(
     cluster = cluster_of(ray, ray_workers, cpus_per_worker, gpus_per_worker)
 
     from restore.fix.decoder_isolation import SupervisorLink, supervise
+    from restore.places.urls import is_places_run
+
+    if is_places_run(inputs or [], output, options):
+        if cluster is not None:
+            raise RestoreError("cannot be combined with URLs", where="--ray", hint="leave it out")
+        raise typer.Exit(_detect_places(inputs or [], output, model, options))
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -94,3 +101,23 @@ def detect(
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)
     raise typer.Exit(summary.exit_code)
+
+
+def _detect_places(inputs: list[str], output: str, model: str, options: DetectOptions) -> int:
+    """Write masks by URL. Returns the exit code."""
+    from restore.fix.decoder_isolation import supervise
+
+    link = supervise(options.decode_timeout, echo)
+
+    from restore.places.plan import plan_places
+    from restore.places.run import detector, keep, resume, run_places
+
+    resumed = resume(link)
+    plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
+    work = keep(plan, link) if resumed is None else resumed[1]
+    with Progress("detecting", len(plan.files)) as bar:
+        prepare = detector(model, options, echo)
+        summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+    for line in summary.format():
+        echo(line)
+    return summary.exit_code

@@ -37,6 +37,7 @@ EXAMPLES = """Examples:
   restore fix *.jpg repaired/
   restore fix reel.mp4 repaired.mp4 --masks auto
   restore fix --files-from list.txt repaired/
+  restore fix s3://scans/1950/ s3://repaired/1950/ --skip-existing
   restore fix scan.jpg repaired.jpg --masks mask.png --mask-dilate auto
   restore fix scans/ repaired/ --skip-existing --log log.jsonl
   restore fix - - < scan.jpg > repaired.jpg
@@ -112,6 +113,14 @@ def fix(
         raise RestoreError("cannot be combined with --watch", where="--ray", hint="leave one of them out")
 
     from restore.fix.decoder_isolation import SupervisorLink, supervise
+    from restore.places.urls import is_places_run
+
+    if is_places_run(inputs or [], output, options):
+        if watch:
+            raise RestoreError("takes a folder of this machine", where="--watch", hint="leave it out")
+        if cluster is not None:
+            raise RestoreError("cannot be combined with URLs", where="--ray", hint="leave it out")
+        raise typer.Exit(_fix_places(inputs or [], output, model, options, dry_run=dry_run, as_json=as_json))
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -201,3 +210,31 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
     if watched.stopped:
         echo(f"stopped: {watched.stopped}")
     return watched.exit_code
+
+
+def _fix_places(
+    inputs: list[str], output: str, model: str | None, options: FixOptions, *, dry_run: bool, as_json: bool
+) -> int:
+    """Repair images by URL. Returns the exit code."""
+    from restore.fix.decoder_isolation import SupervisorLink, supervise
+
+    link = SupervisorLink() if dry_run else supervise(options.decode_timeout, echo)
+
+    from restore.places.plan import plan_places
+    from restore.places.run import fixer, keep, resume, run_places
+
+    resumed = resume(link)
+    plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
+    if dry_run:
+        for line in plan.format() if not as_json else [json.dumps(plan.to_dict(), indent=1)]:
+            typer.echo(line)
+        return 0
+    work = keep(plan, link) if resumed is None else resumed[1]
+    with Progress("repairing", len(plan.files)) as bar:
+        prepare = fixer(plan, model, options, echo)
+        summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+    for line in summary.format():
+        echo(line)
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict(), indent=1))
+    return summary.exit_code

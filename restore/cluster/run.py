@@ -20,7 +20,7 @@ from restore.errors import RestoreError, printable
 from restore.files import remove_leftovers_of, sweep_leftovers
 from restore.fix.inputs import PIPE
 from restore.fix.log import Record, Segment
-from restore.fix.options import DetectOptions, FixOptions
+from restore.fix.options import DetectOptions, FilePath, FixOptions
 from restore.fix.plan import FixPlan, Job
 from restore.fix.results import DISK_FULL, Progress, ResultRecorder, RunLog, Summary
 
@@ -140,7 +140,9 @@ def _run(
             with connected(cluster) as ray:
                 _work(ray, plan, model, options, cluster, results, logged=log.is_open)
     failed = {failure.path for failure in summary.failed}
-    order = {job.source: number for number, job in enumerate(plan.jobs) if job.source in failed} if failed else {}
+    order: dict[FilePath, int] = {}
+    if failed:
+        order = {job.source: number for number, job in enumerate(plan.jobs) if job.source in failed}
     summary.failed.sort(key=lambda failure: order[failure.path])
     summary.seconds = time.monotonic() - began
 

@@ -36,9 +36,9 @@ def as_path(given: FilePath) -> Path:
     return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
 
 
-def called(path: Path, pipe: str = "standard input") -> str:
+def called(path: FilePath, pipe: str = "standard input") -> str:
     """An input (or with `pipe`, an output) as messages name it."""
-    return pipe if path == PIPE else printable(path)
+    return pipe if os.fspath(path) == "-" else printable(path)
 
 
 def shard_of(name: Path, parts: int) -> int:

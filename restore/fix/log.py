@@ -51,7 +51,8 @@ ReasonCode = Literal[
 
 - `nothing_to_repair`: done; the mask is empty, or there is none, and the file was copied.
 - `nothing_changed`: done; the repair equals the image, and the file was copied.
-- `output_exists`: skipped, because of `--skip-existing`.
+- `output_exists`: skipped, because of `--skip-existing`; failed, if another program wrote the output during a run over
+  URLs.
 - `no_mask`: skipped or failed; see `--mask-missing`.
 - `several_masks`: failed; more than one file could be its mask.
 - `bad_mask`: failed; its mask cannot be read, or is of another size.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 from restore import progress
 from restore.errors import RestoreError, printable
@@ -26,7 +26,7 @@ from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Segment, Stat
 from restore.fix.options import FilePath
 from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.parquet_log import append_journal, check_parquet_log, journal_of
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import Job
 from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage, UnsupportedFile
 from restore.images.decoder_output import DamagedFile, ImageTooLarge
@@ -51,9 +51,9 @@ def new_run() -> str:
 
 @dataclass(frozen=True)
 class FileFailure:
-    """An image that failed, and why; `code` is for programs."""
+    """An image that failed, and why; `code` is for programs. `path` is a string if it is a URL."""
 
-    path: Path
+    path: FilePath
     reason: str
     code: ReasonCode = "failed"
 
@@ -265,6 +265,16 @@ class RunLog:
                 append_journal(self._parquet)
 
 
+class HasPlaces(Protocol):
+    """A plan, as far as logs name it: its input and output, as the user gave them."""
+
+    @property
+    def input(self) -> str | list[str]: ...  # noqa: D102
+
+    @property
+    def output(self) -> FilePath: ...  # noqa: D102
+
+
 class ResultRecorder:
     """Records the result of every image once, from any thread: counts, logs and reports it.
 
@@ -294,7 +304,7 @@ class ResultRecorder:
         self._link, self._records = link or SupervisorLink(), records
         self._lock = threading.Lock()
 
-    def start(self, plan: FixPlan) -> None:
+    def start(self, plan: HasPlaces) -> None:
         """Write the first line of the log.
 
         Raises:
@@ -393,10 +403,11 @@ class ResultRecorder:
         elif record.status == "skipped":
             summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
         else:
-            summary.failed.append(FileFailure(Path(record.input), record.reason, record.reason_code))
+            path: FilePath = record.input if "://" in record.input else Path(record.input)
+            summary.failed.append(FileFailure(path, record.reason, record.reason_code))
             if self._fail_fast:
                 summary.stopped = summary.stopped or "an image failed (--fail-fast)"
-        summary.warnings += [f"{called(Path(record.input))}: {note}" for note in record.warnings]
+        summary.warnings += [f"{called(record.input)}: {note}" for note in record.warnings]
 
     def _report(self, record: Record) -> None:
         summary = self.summary

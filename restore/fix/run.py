@@ -330,7 +330,7 @@ def run_stages(
             _carry_out(plan, stages_of, recorder, link.past)
     finally:
         link.finish()
-    order = {job.source: number for number, job in enumerate(plan.jobs)}
+    order: dict[FilePath, int] = {job.source: number for number, job in enumerate(plan.jobs)}
     summary.failed.sort(key=lambda failure: order[failure.path])
     summary.seconds = time.monotonic() - link.past.started
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from restore.errors import RestoreError
 from restore.files import check_not_within
@@ -37,26 +37,33 @@ def single_target(source: Path, output: str | os.PathLike[str], *, suffix: str, 
             raise RestoreError("is a file, not a folder", where=target, hint="remove the slash at the end")
         target = target / renamed(Path(source.name), suffix, extension)
     else:
-        kind = FORMAT_OF_SUFFIX.get(target.suffix.lower())
-        same = target.suffix.lower() == source.suffix.lower()  # then the content decides on the format
-        if kind is None or (kind not in WRITABLE_FORMATS and not same):
-            if not target.suffix:
-                hint = "add a slash for a folder, or .png, .jpg, .tiff, .webp or .avif for a file"
-                raise RestoreError("could be a file or a folder", where=target, hint=hint)
-            raise RestoreError(
-                f"cannot write files of the kind {target.suffix!r}",
-                where=target,
-                hint=f"one of {' '.join(sorted(s for s, k in FORMAT_OF_SUFFIX.items() if k in WRITABLE_FORMATS))}",
-            )
-        if suffix:
-            raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
-        if extension is not None and kind != FORMAT_OF_SUFFIX[extension]:
-            raise RestoreError(
-                f"{extension[1:]} contradicts the name of the output", where="--ext", hint="leave it out"
-            )
+        check_named_target(source, target, suffix=suffix, extension=extension)
     if source != PIPE and target.exists() and os.path.samefile(source, target):
         raise RestoreError("the output is the input itself", where=target, hint="choose another name")
     return target
+
+
+def check_named_target(source: PurePath, target: PurePath, *, suffix: str, extension: str | None) -> None:
+    """Check that the name of an output says in which format to write it, and agrees with `--suffix` and `--ext`.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    kind = FORMAT_OF_SUFFIX.get(target.suffix.lower())
+    same = target.suffix.lower() == source.suffix.lower()  # then the content decides on the format
+    if kind is None or (kind not in WRITABLE_FORMATS and not same):
+        if not target.suffix:
+            hint = "add a slash for a folder, or .png, .jpg, .tiff, .webp or .avif for a file"
+            raise RestoreError("could be a file or a folder", where=target, hint=hint)
+        raise RestoreError(
+            f"cannot write files of the kind {target.suffix!r}",
+            where=target,
+            hint=f"one of {' '.join(sorted(s for s, k in FORMAT_OF_SUFFIX.items() if k in WRITABLE_FORMATS))}",
+        )
+    if suffix:
+        raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
+    if extension is not None and kind != FORMAT_OF_SUFFIX[extension]:
+        raise RestoreError(f"{extension[1:]} contradicts the name of the output", where="--ext", hint="leave it out")
 
 
 def video_target(source: Path, output: str | os.PathLike[str], *, suffix: str) -> Path:
@@ -68,15 +75,24 @@ def video_target(source: Path, output: str | os.PathLike[str], *, suffix: str) -
         target = target / renamed(Path(source.name), suffix, None)
     elif suffix:
         raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
+    check_video_name(target)
+    if target.exists() and os.path.samefile(source, target):
+        raise RestoreError("the output is the input itself", where=target, hint="choose another name")
+    return target
+
+
+def check_video_name(target: PurePath) -> None:
+    """Check that the name of an output is that of a video that can be written.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
     if target.suffix.lower() not in CONTAINER_OF_SUFFIX:
         raise RestoreError(
             f"cannot write videos of the kind {target.suffix!r}",
             where=target,
             hint=f"one of {' '.join(sorted(CONTAINER_OF_SUFFIX))}",
         )
-    if target.exists() and os.path.samefile(source, target):
-        raise RestoreError("the output is the input itself", where=target, hint="choose another name")
-    return target
 
 
 def check_folder_target(source: Path | None, target: Path) -> None:

@@ -7,11 +7,12 @@ The repair itself is that of local files: what holds for them holds here.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,14 +75,20 @@ Group = Sequence[GroupFile | tuple[str, str] | tuple[str, str, str | None]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file: its record, and the number of pixels of all its pages."""
+    """What came of a file: its record, the number of pixels of all its pages, and whether it is a video."""
 
     record: Record
     pixels: int = 0
+    video: bool = False
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Outcome:
+        """From what a supervised run tells its parent."""
+        return cls(Record(**entry["record"]), entry["pixels"], entry.get("video", False))
 
 
-#: Carries out the plan of a group: (plan, options, link, on_record) -> summary.
-Carry = Callable[[FixPlan, Any, SupervisorLink, Callable[[Record, int], None]], Summary]
+#: Carries out the plan of a group: (plan, options, link, on_outcome) -> summary.
+Carry = Callable[[FixPlan, Any, SupervisorLink, Callable[[Outcome], None]], Summary]
 
 
 def repair_group(
@@ -122,9 +129,9 @@ def repairing(models: Sequence[Models]) -> Carry:
     """What repairs the plan of a group with models."""
 
     def carry(
-        plan: FixPlan, options: FixOptions, link: SupervisorLink, on_record: Callable[[Record, int], None]
+        plan: FixPlan, options: FixOptions, link: SupervisorLink, on_outcome: Callable[[Outcome], None]
     ) -> Summary:
-        return run_fix(plan, models, options, link=_Listener(link, on_record))
+        return run_fix(plan, models, options, link=_Listener(link, on_outcome))
 
     return carry
 
@@ -133,9 +140,9 @@ def detecting(detector: Detector) -> Carry:
     """What finds the damage in the plan of a group."""
 
     def carry(
-        plan: FixPlan, options: DetectOptions, link: SupervisorLink, on_record: Callable[[Record, int], None]
+        plan: FixPlan, options: DetectOptions, link: SupervisorLink, on_outcome: Callable[[Outcome], None]
     ) -> Summary:
-        return run_detect(writing_masks(plan), detector, options, link=_Listener(link, on_record))
+        return run_detect(writing_masks(plan), detector, options, link=_Listener(link, on_outcome))
 
     return carry
 
@@ -167,21 +174,25 @@ class StagedGroup:
         group: its files.
         folder: an own folder, which need not exist.
         options: of the run.
+        cancelled: asked before each transfer into the folder; what does not come is not begun.
 
     Attributes:
         stopped: why the run should not go on; "" if it should.
         interrupted: Ctrl-C came while the group was repaired.
+        is_carried_out: only `deliver` is left to do.
         segments: of videos.
     """
 
-    def __init__(self, group: Group, folder: Path, options: BatchOptions) -> None:
-        self.folder, self.options = folder, options
+    def __init__(
+        self, group: Group, folder: Path, options: BatchOptions, *, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.folder, self.options, self._cancelled = folder, options, cancelled
         self.files = [GroupFile(*file) for file in group]
         self.files = [
             file._replace(name=file.name or name_of(file.input), input=settle(file.input), output=settle(file.output))
             for file in self.files
         ]
-        self.stopped, self.interrupted = "", False
+        self.stopped, self.interrupted, self.is_carried_out = "", False, False
         self.segments: list[Segment] = []
         self._places: list[_Place | None] = [None] * len(self.files)
         self._outcomes: list[Outcome | None] = [None] * len(self.files)
@@ -205,31 +216,68 @@ class StagedGroup:
         plan = self._plan()
         number_of = {os.fspath(place.local.source): number for number, place in enumerate(self._places) if place}
 
-        def on_record(record: Record, pixels: int) -> None:
-            number = number_of[record.input]
+        def on_outcome(outcome: Outcome) -> None:
+            number = number_of[outcome.record.input]
             place = self._places[number]
             assert place is not None
-            self._outcomes[number] = Outcome(self._told(record, place), pixels)
+            self._outcomes[number] = replace(outcome, record=self._told(outcome.record, place))
 
         options = self.options
         if isinstance(options, FixOptions):
             options = replace(options, log=None if options.log is None else self.folder / "log.jsonl", html_report=None)
         for name, entry in link.past.ended.items():  # before a crash
             if name in number_of:
-                on_record(Record(**entry["record"]), entry["pixels"])
-        summary = carry(plan, options, link, on_record)
+                on_outcome(Outcome.of(entry))
+        summary = carry(plan, options, link, on_outcome)
         self.stopped, self.interrupted = summary.stopped, summary.interrupted
         self.segments = list(self._read_segments())
+
+    def settle(self) -> None:
+        """Settle files of which none is to be repaired, without a model."""
+        jobs = {os.fspath(job.source): job for job in self._plan().jobs}
+        for number, place in enumerate(self._places):
+            if place is not None:
+                job = jobs[os.fspath(place.local.source)]
+                status: Status = "skipped" if job.action == "skip" else "failed"
+                self._finish(place.file, number, status, job.reason, job.code)
 
     def deliver(self, pool: ThreadPoolExecutor) -> list[Outcome]:
         """Bring outputs to their places. Returns what came of each file that was begun, in the order of the group."""
         outcomes = list(pool.map(self._deliver, range(len(self.files))))
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def save(self) -> None:
+        """Keep what came of the repair, for a process that is started again before the outputs are delivered."""
+        self.is_carried_out = True
+        places = [None if place is None else (place.local, place.metadata) for place in self._places]
+        outcomes = [None if one is None else asdict(one) for one in self._outcomes]
+        kept = {"places": places, "outcomes": outcomes, "segments": list(map(asdict, self.segments))}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / "outcomes.new"
+        temporary.write_text(json.dumps(kept, default=_plain), "utf-8", "surrogateescape")
+        os.replace(temporary, self.folder / "outcomes.json")
+
+    def load(self) -> bool:
+        """Take up what `save` has kept. Returns whether there is something."""
+        try:
+            kept = json.loads((self.folder / "outcomes.json").read_text("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            return False
+        for number, (place, outcome) in enumerate(zip(kept["places"], kept["outcomes"])):
+            if place is not None:
+                self._places[number] = _Place(self.files[number], _planned(place[0]), place[1])
+            if outcome is not None:
+                self._outcomes[number] = Outcome.of(outcome)
+        self.segments = [Segment(**segment) for segment in kept["segments"]]
+        self.is_carried_out = True
+        return True
+
     # Coming.
 
     def _fetch(self, number: int) -> None:
         file = self.files[number]
+        if self.stopped or self._cancelled():
+            return
         try:
             self._places[number] = self._staged(number, file)
         except StoreError as error:
@@ -426,17 +474,31 @@ class StagedGroup:
         self._outcomes[number] = Outcome(Record(file.input, file.output, status, reason, code, time=now()))
 
 
+def _plain(value: object) -> Any:
+    """Paths and files of a plan as JSON holds them."""
+    return os.fspath(value) if isinstance(value, Path) else vars(value)
+
+
+def _planned(kept: dict[str, Any]) -> PlannedFile:
+    """A file of a plan from what `_plain` has made of it."""
+    mask, side = (None if kept[name] is None else Path(kept[name]) for name in ("mask", "side_target"))
+    sidecars = tuple((Path(source), Path(target)) for source, target in kept["sidecars"])
+    return PlannedFile(
+        Path(kept["source"]), Path(kept["target"]), Path(kept["name"]), mask, kept["named"], side, sidecars
+    )
+
+
 class _Listener(SupervisorLink):
     """A link that also tells each record, with the number of pixels, which records do not hold."""
 
-    def __init__(self, link: SupervisorLink, on_record: Callable[[Record, int], None]) -> None:
-        self._link, self._on_record = link, on_record
+    def __init__(self, link: SupervisorLink, on_outcome: Callable[[Outcome], None]) -> None:
+        self._link, self._on_outcome = link, on_outcome
         self.past = link.past
         self.begin, self.decoding, self.finish = link.begin, link.decoding, link.finish  # type: ignore[method-assign]
 
     def end(self, name: str, record: dict[str, Any]) -> None:
         """Tell the record, and pass it on."""
-        self._on_record(Record(**record["record"]), record["pixels"])
+        self._on_outcome(Outcome.of(record))
         self._link.end(name, record)
 
 

@@ -3,10 +3,62 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from restore.fix.log import Segment
+from restore.places.store import NotThere, StoreError, store_of
+
+#: A log in a store is written at most this often, and when the run ends: stores cannot append, so all of it is written.
+PUSH_SECONDS = 60.0
+
+
+class RemoteLog:
+    """A log in a store: a copy on this disk, which the run appends to and `push` writes.
+
+    Args:
+        url: its place.
+        path: of the copy.
+        version: of the object, as a run that is started again knows it; None: ask the store.
+
+    Attributes:
+        version: of the object, as this run has read or written it; "": there was none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+
+    def __init__(self, url: str, path: Path, version: str | None = None) -> None:
+        self.url, self.path = url, path
+        self._store, self._pushed = store_of(url), time.monotonic()
+        if version is None:
+            try:
+                version = self._store.download(url, path).version
+            except NotThere:
+                version = ""
+        self.version = version
+
+    def push(self, *, now: bool = False) -> None:
+        """Write the log, if it is time or `now`.
+
+        Raises:
+            StoreError: exit code 1; it cannot be written, or another run has written it.
+        """
+        if not now and time.monotonic() - self._pushed < PUSH_SECONDS:
+            return
+        if self._version() != self.version:
+            what = "another program has written this log meanwhile"
+            raise StoreError(what, where=self.url, hint="give each run its own log", exit_code=1)
+        kind = "application/x-ndjson"
+        self._store.upload(self.path, self.url, overwrite=bool(self.version), content_type=kind)
+        self.version, self._pushed = self._version(), time.monotonic()
+
+    def _version(self) -> str:
+        try:
+            return self._store.info(self.url).version
+        except NotThere:
+            return ""
 
 
 def segments_of(log: Path) -> Iterator[Segment]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from restore.errors import RestoreError, did_you_mean
-from restore.fix.options import FilePath
+from restore.fix.options import BatchOptions, FilePath
 
 #: Scheme -> the package that fsspec needs for it; "": none.
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": ""}
@@ -31,6 +32,21 @@ def is_url(place: object) -> bool:
 def any_url(places: Iterable[object]) -> bool:
     """Whether one of several places is a URL."""
     return any(map(is_url, places))
+
+
+def is_places_run(inputs: Sequence[FilePath], output: FilePath, options: BatchOptions) -> bool:
+    """Whether a run reads or writes URLs."""
+    own = [getattr(options, name, None) for name in ("masks", "log", "save_masks", "preview")]
+    return any_url([*inputs, output, *own]) or (options.files_from is not None and _names_urls(options.files_from))
+
+
+def _names_urls(listed: FilePath) -> bool:
+    """Whether a list names URLs. Standard input is not read twice, and names paths."""
+    if os.fspath(listed) == "-":
+        return False
+    with suppress(OSError), open(listed, "rb") as file:
+        return is_url(os.fsdecode(file.read(4096).removeprefix(b"\xef\xbb\xbf")).lstrip())
+    return False
 
 
 def settle(place: FilePath, *, what: str = "this") -> str:

@@ -1,0 +1,342 @@
+"""Carrying out a plan over URLs: while one group is repaired, the next one comes and the one before goes.
+
+At most three groups are in the work folder, with their outputs; see `restore.places.plan.GROUP_FILES`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from restore.errors import RestoreError
+from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.masks import MaskSource
+from restore.fix.options import BatchOptions, DetectOptions, FilePath, FixOptions
+from restore.fix.plan import FixPlan
+from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, Summary
+from restore.images import IMAGE_SUFFIXES
+from restore.places.groups import TRANSFERS, Carry, GroupFile, Outcome, StagedGroup, detecting, repairing
+from restore.places.log import RemoteLog
+from restore.places.plan import PlacedFile, PlacesPlan, Verdict, plan_places
+from restore.places.urls import is_url, settle
+from restore.places.work import WorkFolder
+from restore.video.formats import VIDEO_SUFFIXES
+
+
+@dataclass
+class Prepared:
+    """What carries out groups, and what the log says of it."""
+
+    carry: Carry
+    model: str
+    model_sha256: str | None
+    settings: dict[str, Any]
+
+
+def fix_places(
+    inputs: FilePath | Sequence[FilePath],
+    output: FilePath,
+    model: Any = None,
+    options: FixOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    on_event: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Repair images by URL, as `fix_folder` repairs those of this machine.
+
+        summary = fix_places("s3://scans/1950", "s3://repaired/1950", options=FixOptions(masks="auto"))
+
+    Args:
+        inputs, output: URLs or paths, as for `plan_fix`.
+        model, options, progress: as for `fix_folder`.
+        on_event: called with each line for the user.
+
+    Raises:
+        RestoreError: exit code 2, before anything is written.
+    """
+    options = options or FixOptions()
+    places = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    plan = plan_places(places, output, options)
+    return run_places(plan, options, fixer(plan, model, options, on_event), progress=progress)
+
+
+def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[[str], None]) -> Callable[[], Prepared]:
+    """What opens the models of a repair, when they are needed."""
+
+    def prepare() -> Prepared:
+        from restore.devices import limit_threads
+        from restore.fix.run import models_for, open_models, resolved_settings
+
+        limit_threads()
+        models = open_models(model, options, on_event=on_event)
+        suited = models_for(FixPlan((), Path(), False, [], plan.masks), models, options)
+        restorer = suited[0].restorer
+        assert restorer is not None  # checked by `models_for`
+        return Prepared(repairing(models), restorer.name, restorer.sha256, resolved_settings(suited, options))
+
+    return prepare
+
+
+def detector(model: str, options: DetectOptions, on_event: Callable[[str], None]) -> Callable[[], Prepared]:
+    """What opens the detector of a run, when it is needed."""
+
+    def prepare() -> Prepared:
+        from restore.devices import limit_threads
+        from restore.restorers.detector import open_detector
+
+        limit_threads()
+        opened = open_detector(
+            model, device=options.device, precision=options.precision, engine=options.engine, on_event=on_event
+        )
+        return Prepared(detecting(opened), opened.name, opened.sha256, options.to_dict())
+
+    return prepare
+
+
+def run_places(
+    plan: PlacesPlan,
+    options: BatchOptions,
+    prepare: Callable[[], Prepared],
+    *,
+    progress: Progress | None = None,
+    link: SupervisorLink | None = None,
+    work: WorkFolder | None = None,
+) -> Summary:
+    """Carry out a plan. Ctrl-C lets what is being written finish, and returns a summary with `interrupted` set.
+
+    Args:
+        plan: from `plan_places`.
+        options: those that the plan was made with.
+        prepare: opens what carries out the groups; called once, if there is work.
+        progress: as for `fix_folder`.
+        link: to a process that starts this one again if it crashes.
+        work: from `keep` or `resume`; None: a new one.
+
+    Raises:
+        RestoreError: exit code 2; a log that cannot be read, or models that do not suit the options. Nothing has been
+            written.
+    """
+    folder = work or WorkFolder()
+    try:
+        return _Run(plan, options, prepare, progress, link or SupervisorLink(), folder).run()
+    finally:
+        folder.remove()
+
+
+def keep(plan: PlacesPlan, link: SupervisorLink) -> WorkFolder:
+    """Keep a plan for a run that is started again, in a new work folder."""
+    work = WorkFolder()
+    try:
+        masks = None if plan.masks is None else {**asdict(plan.masks), "path": _text(plan.masks.path)}
+        work.save("plan.json", {**{name: getattr(plan, name) for name in _PLAIN}, "masks": masks, "files": plan.files})
+        link.keep(str(work.path))
+    except BaseException:
+        work.remove()
+        raise
+    return work
+
+
+def resume(link: SupervisorLink) -> tuple[PlacesPlan, WorkFolder] | None:
+    """The plan of a run that crashed, with its work folder; None: this is the first start."""
+    if link.plan is None:
+        return None
+    work = WorkFolder(link.plan)
+    kept = work.load("plan.json")
+    masks = kept["masks"]
+    if masks is not None:
+        masks = MaskSource(**{**masks, "path": None if masks["path"] is None else Path(masks["path"])})
+    verdicts: dict[tuple[str, ...], Verdict] = {}
+    files = []
+    for values in kept["files"]:
+        verdict = verdicts.setdefault(tuple(values[-1]), Verdict(*values[-1]))
+        root, name, prefix, size, mask, sidecars, named, _ = values
+        files.append(PlacedFile(root, name, prefix, size, mask, tuple(map(tuple, sidecars)), named, verdict))
+    return PlacesPlan(files=files, masks=masks, **{name: kept[name] for name in _PLAIN}), work
+
+
+_PLAIN = (
+    "inputs", "output", "file_output", "side", "suffix", "extension", "kind", "unmatched_masks", "warnings",
+)  # fmt: skip
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+@dataclass
+class _State:
+    """What a run that is started again must know. `group` is the first one whose outcomes are not recorded."""
+
+    run: str = field(default_factory=lambda: secrets.token_hex(6))
+    group: int = 0
+    log_version: str | None = None
+    started: float = field(default_factory=time.monotonic)
+    summary: dict[str, Any] | None = None
+
+
+class _Run:
+    def __init__(
+        self, plan: PlacesPlan, options: BatchOptions, prepare: Callable[[], Prepared], progress: Progress | None,
+        link: SupervisorLink, work: WorkFolder,
+    ) -> None:  # fmt: skip
+        self.plan, self.options, self.work, self.link = plan, options, work, link
+        self._prepare = prepare
+        self._progress = progress
+        kept = work.load("state.json")
+        self.state = _State() if kept is None else _State(**kept)
+        self.summary = Summary(
+            len(plan.files), output=plan.output, run=self.state.run, warnings=list(plan.warnings),
+            unmatched_masks=len(plan.unmatched_masks), settings=options.to_dict(),
+        )  # fmt: skip
+        if self.state.summary is not None:
+            failed = [FileFailure(*one) for one in self.state.summary.pop("failed")]
+            self.summary = replace(self.summary, failed=failed, **self.state.summary)
+        self._prepared: Prepared | None = None
+        self._cancelled = False
+        self._entered = 0  # outcomes of the group that is being recorded
+
+    def run(self) -> Summary:
+        """Carry out the plan."""
+        summary = self.summary
+        place = getattr(self.options, "log", None)
+        place = None if place is None else settle(place, what="--log")
+        remote = None
+        if place is not None and is_url(place):
+            remote = RemoteLog(place, self.work.path / "run.jsonl", self.state.log_version)
+            place = os.fspath(remote.path)
+        if any(self._surely_work(file) for file in self.plan.files):
+            self._open()
+        with RunLog(place) as log:
+            recorder = ResultRecorder(summary, log, self._progress, getattr(self.options, "fail_fast", False))
+            if self.state.summary is None:
+                recorder.start(self.plan)
+                self._record_settled(recorder)
+                self._save(remote)
+            try:
+                self._groups(recorder, remote)
+            except KeyboardInterrupt:
+                summary.interrupted = True
+        if remote is not None:
+            self._push(remote, now=True)
+        self.link.finish()
+        summary.seconds = time.monotonic() - self.state.started
+        return summary
+
+    def _open(self) -> Prepared:
+        if self._prepared is None:
+            self._prepared = prepared = self._prepare()
+            self.summary.model, self.summary.model_sha256 = prepared.model, prepared.model_sha256
+            self.summary.settings = {**prepared.settings, **_places_of(self.options)}
+        return self._prepared
+
+    def _surely_work(self, file: PlacedFile) -> bool:
+        ending = os.path.splitext(file.name)[1].lower()
+        return file.is_work and ending in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+    def _record_settled(self, recorder: ResultRecorder) -> None:
+        """Record the files that the plan has decided."""
+        for record in self.plan.settled():
+            self._enter(recorder, Outcome(record))
+
+    def _enter(self, recorder: ResultRecorder, outcome: Outcome) -> None:
+        record = replace(outcome.record, run=self.state.run)
+        recorder.recall({"record": asdict(record), "pixels": outcome.pixels, "video": outcome.video}, log=True)
+
+    def _groups(self, recorder: ResultRecorder, remote: RemoteLog | None) -> None:
+        """Take all groups through the work folder."""
+        numbered = ((number, group) for number, group in enumerate(self.plan.groups()) if number >= self.state.group)
+        with ThreadPoolExecutor(TRANSFERS) as pool, ThreadPoolExecutor(2) as pipeline:
+
+            def begin() -> Future[tuple[int, StagedGroup]] | None:
+                number, group = next(numbered, (0, None))
+                return None if group is None or self._ends() else pipeline.submit(self._fetch, number, group, pool)
+
+            coming = begin()
+            going: tuple[int, StagedGroup, Future[list[Outcome]]] | None = None
+            try:
+                while coming is not None:
+                    number, staged = coming.result()
+                    coming = begin()
+                    self._carry_out(number, staged)
+                    if going is not None:
+                        self._record(*going, recorder, remote)
+                    going = (number, staged, pipeline.submit(staged.deliver, pool))
+                    if self._ends():
+                        break
+            except KeyboardInterrupt:
+                self.summary.interrupted = True
+            finally:
+                self._cancelled = True
+                if going is not None:
+                    self._record(*going, recorder, remote)
+
+    def _ends(self) -> bool:
+        return bool(self.summary.stopped) or self.summary.interrupted
+
+    def _fetch(self, number: int, group: list[GroupFile], pool: ThreadPoolExecutor) -> tuple[int, StagedGroup]:
+        staged = StagedGroup(group, self.work.group(number), self.options, cancelled=lambda: self._cancelled)
+        if not staged.load():
+            staged.fetch(pool)
+        return number, staged
+
+    def _carry_out(self, number: int, staged: StagedGroup) -> None:
+        """Repair a group, unless an earlier start has."""
+        if staged.is_carried_out:
+            return
+        if staged.has_work:
+            staged.carry_out(self._open().carry, self.link)
+            self.link.renew()
+            self.link.keep(str(self.work.path))
+        else:
+            staged.settle()
+        staged.save()
+        self.summary.stopped = self.summary.stopped or staged.stopped
+        self.summary.interrupted = self.summary.interrupted or staged.interrupted
+
+    def _record(
+        self, number: int, staged: StagedGroup, delivered: Future[list[Outcome]],
+        recorder: ResultRecorder, remote: RemoteLog | None,
+    ) -> None:  # fmt: skip
+        """Wait until a group is delivered, and record its files, unless that was done before an interruption."""
+        if number < self.state.group:
+            return
+        outcomes = delivered.result()
+        while staged.segments:
+            recorder.tell_segment(staged.segments.pop(0))
+        for outcome in outcomes[self._entered :]:
+            self._entered += 1
+            self._enter(recorder, outcome)
+        self.summary.stopped = self.summary.stopped or staged.stopped
+        self.state.group, self._entered = number + 1, 0
+        if remote is not None:
+            self._push(remote)
+        self._save(remote)
+        shutil.rmtree(staged.folder, ignore_errors=True)
+
+    def _push(self, remote: RemoteLog, *, now: bool = False) -> None:
+        try:
+            remote.push(now=now)
+        except RestoreError as error:
+            self.summary.stopped = self.summary.stopped or f"the log cannot be written: {error}"
+
+    def _save(self, remote: RemoteLog | None) -> None:
+        summary = {name: getattr(self.summary, name) for name in (
+            "done", "copied", "skipped", "warnings", "megapixels", "searched", "searched_videos", "damaged",
+            "damaged_pixels", "pixels_of_damaged", "model", "model_sha256", "settings",
+        )}  # fmt: skip
+        summary["failed"] = [(os.fspath(one.path), one.reason, one.code) for one in self.summary.failed]
+        self.state.log_version = None if remote is None else remote.version
+        self.work.save("state.json", {**vars(self.state), "summary": summary})
+
+
+def _places_of(options: BatchOptions) -> dict[str, Any]:
+    """Options that name places, as they were given: groups see those of the work folder."""
+    values = options.to_dict()
+    return {name: values[name] for name in ("log", "masks", "save_masks", "preview") if name in values}

@@ -1,0 +1,284 @@
+"""Runs over URLs, with the file system of `memory://`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix.options import DetectOptions, FixOptions
+from restore.places import plan as plans
+from restore.places import run
+from restore.places.plan import NoImages, plan_places
+from restore.places.run import fix_places
+from tests.places.conftest import image_bytes, mask_bytes
+
+
+def fill(memory: Any, *names: str, masks: bool = True) -> None:
+    for name in names:
+        memory.pipe_file(f"/b/in/{name}", image_bytes(len(name), Path(name).suffix))
+        if masks:
+            memory.pipe_file(f"/b/masks/{name}.png", mask_bytes())
+
+
+def options(**more: Any) -> FixOptions:
+    return FixOptions(**({"masks": "memory://b/masks", "device": "cpu"} | more))
+
+
+def fix(**more: Any) -> Any:
+    return fix_places("memory://b/in", "memory://b/out", "telea", options(**more))
+
+
+def names(memory: Any, folder: str) -> list[str]:
+    return sorted(name.removeprefix(f"/b/{folder}/") for name in memory.find(f"/b/{folder}"))
+
+
+def test_a_tree_is_repaired_in_groups(memory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(plans, "GROUP_FILES", 2)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    given = ["a.png", "sub/b.jpg", "sub/c d.png", "sub/deep/-e.png", "z%20.png"]
+    fill(memory, *given)
+    summary = fix(log="memory://b/logs/log.jsonl")
+    assert (summary.done, summary.failed, summary.exit_code) == (5, [], 0)
+    assert names(memory, "out") == sorted(given)
+    lines = [json.loads(line) for line in memory.cat_file("/b/logs/log.jsonl").splitlines()]
+    assert [line["event"] for line in lines] == ["start"] + ["image"] * 5
+    assert {line["run"] for line in lines} == {summary.run}
+    assert {line["input"] for line in lines[1:]} == {f"memory://b/in/{name}" for name in given}
+    assert all(line["output_sha256"] for line in lines[1:])
+    assert lines[0]["settings"]["log"] == "memory://b/logs/log.jsonl"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_is_continued(memory: Any) -> None:
+    fill(memory, "a.png")
+    fix(log="memory://b/log")
+    fix(log="memory://b/log", skip_existing=True)
+    events = [json.loads(line)["event"] for line in memory.cat_file("/b/log").splitlines()]
+    assert events == ["start", "image"] * 2
+
+
+def test_a_log_that_another_run_has_written_stays(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(memory, "a.png")
+    carry_out = run.StagedGroup.carry_out
+
+    def other(*arguments: Any) -> None:
+        memory.pipe_file("/b/log", b'{"event": "theirs"}\n')
+        carry_out(*arguments)
+
+    monkeypatch.setattr(run.StagedGroup, "carry_out", other)
+    summary = fix(log="memory://b/log")
+    assert "another program has written this log" in summary.stopped
+    assert summary.exit_code == 1
+    assert memory.cat_file("/b/log") == b'{"event": "theirs"}\n'
+
+
+def test_existing_outputs_are_refused_skipped_or_replaced(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(memory, "a.png", "b.png")
+    memory.pipe_file("/b/out/a.png", b"mine")
+    with pytest.raises(
+        RestoreError, match=r"memory://b/out/a\.png: exists already; use --overwrite or --skip-existing"
+    ):
+        fix()
+    assert names(memory, "out") == ["a.png"]
+    summary = fix(skip_existing=True)
+    assert (summary.done, summary.skipped) == (1, {"the output exists": 1})
+    assert memory.cat_file("/b/out/a.png") == b"mine"
+    opened = []
+    monkeypatch.setattr("restore.fix.run.open_models", lambda *given, **more: opened.append(1))
+    assert fix(skip_existing=True).skipped == {"the output exists": 2}
+    assert not opened
+    monkeypatch.undo()
+    assert fix(overwrite=True).done == 2
+    assert memory.cat_file("/b/out/a.png") != b"mine"
+
+
+def test_a_second_writer_wins(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(memory, "a.png", "b.png")
+    carry_out = run.StagedGroup.carry_out
+
+    def meanwhile(*arguments: Any) -> None:
+        memory.pipe_file("/b/out/a.png", b"theirs")
+        carry_out(*arguments)
+
+    monkeypatch.setattr(run.StagedGroup, "carry_out", meanwhile)
+    summary = fix()
+    assert (summary.done, summary.exit_code) == (1, 1)
+    (failure,) = summary.failed
+    assert (failure.path, failure.code) == ("memory://b/in/a.png", "output_exists")
+    assert "appeared during the run and was not overwritten" in failure.reason
+    assert memory.cat_file("/b/out/a.png") == b"theirs"
+
+
+def test_shards_cover_all_names_once(memory: Any) -> None:
+    fill(memory, *(f"{number}.png" for number in range(20)))
+    found = [
+        file.name
+        for part in range(1, 8)
+        for file in plan_places(["memory://b/in"], "memory://b/out", options(shard=f"{part}/7")).files
+    ]
+    assert sorted(found) == sorted(f"{number}.png" for number in range(20))
+
+
+def test_globs_hidden_names_and_odd_names(memory: Any) -> None:
+    fill(memory, "a.png", "sub/b.png", ".hidden/c.png", "sub/.d.png", "@eaDir/e.png", masks=False)
+    plan = plan_places(["memory://b/in/"], "memory://b/out", FixOptions())
+    assert [file.name for file in plan.files] == ["a.png", "sub/b.png"]
+    assert "left out, as hidden or made by a system" in plan.warnings[0]
+    plan = plan_places(["memory://b/in/"], "memory://b/out", FixOptions(include=("sub/*",)))
+    assert [file.name for file in plan.files] == ["sub/b.png"]
+    with pytest.raises(NoImages, match="match --include and --exclude"):
+        plan_places(["memory://b/in/"], "memory://b/out", FixOptions(exclude=("*",)))
+
+
+def test_masks_are_paired_by_name(memory: Any) -> None:
+    fill(memory, "a.png", "sub/b.jpg", "c.png", masks=False)
+    for mask in ("a_mask.png", "sub/b.png", "stray.png"):
+        memory.pipe_file(f"/b/masks/{mask}", mask_bytes())
+    plan = plan_places(["memory://b/in"], "memory://b/out", options())
+    masks = {file.name: (file.mask, file.verdict.action) for file in plan.files}
+    assert masks == {
+        "a.png": ("memory://b/masks/a_mask.png", "repair"),
+        "sub/b.jpg": ("memory://b/masks/sub/b.png", "repair"),
+        "c.png": (None, "fail"),
+    }
+    assert plan.unmatched_masks == ["memory://b/masks/stray.png"]
+    lines = list(plan.format())
+    assert lines[0] == "memory://b/in/a.png -> memory://b/out/a.png (mask memory://b/masks/a_mask.png)"
+    assert plan.to_dict()["jobs"][0]["mask"] == "memory://b/masks/a_mask.png"
+
+
+def test_masks_beside_their_images(memory: Any) -> None:
+    fill(memory, "a.png", masks=False)
+    memory.pipe_file("/b/in/a_mask.png", mask_bytes())
+    summary = fix(masks="memory://b/in")
+    assert (summary.done, names(memory, "out")) == (1, ["a.png"])
+
+
+def test_one_object_to_one_object(memory: Any) -> None:
+    fill(memory, "a.png")
+    summary = fix_places(
+        "memory://b/in/a.png", "memory://b/o/x.jpg", "telea", options(masks="memory://b/masks/a.png.png")
+    )
+    assert (summary.done, memory.cat_file("/b/o/x.jpg")[:2]) == (1, b"\xff\xd8")
+    for output, words in (
+        ("memory://b/o/x", "could be a file or a folder"),
+        ("memory://b/o/x.psd", "cannot write files"),
+        ("memory://b/in/a.png", "the output is the input itself"),
+    ):
+        with pytest.raises(RestoreError, match=words):
+            plan_places(["memory://b/in/a.png"], output, FixOptions())
+
+
+def test_several_inputs_and_lists(memory: Any, tmp_path: Path) -> None:
+    fill(memory, "a.png", "sub/b.png", masks=False)
+    (tmp_path / "own.png").write_bytes(image_bytes())
+    inputs = ["memory://b/in/a.png", "memory://b/in/sub", str(tmp_path / "own.png")]
+    plan = plan_places(inputs, "memory://b/out", FixOptions())
+    assert [plan.target(file) for file in plan.files] == [
+        "memory://b/out/a.png", "memory://b/out/sub/b.png", "memory://b/out/own.png",
+    ]  # fmt: skip
+    listed = tmp_path / "list.txt"
+    listed.write_text("memory://b/in/sub/b.png\n")
+    plan = plan_places(["memory://b/in"], "memory://b/out", FixOptions(files_from=listed))
+    assert [plan.target(file) for file in plan.files] == ["memory://b/out/sub/b.png"]
+
+
+def test_two_images_with_one_output_are_refused(memory: Any) -> None:
+    fill(memory, "a.png", "a.jpg", masks=False)
+    with pytest.raises(RestoreError, match="would both be written here"):
+        plan_places(["memory://b/in"], "memory://b/out", FixOptions(ext="webp"))
+
+
+def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
+    fill(memory, "a.png", masks=False)
+    for inputs, output, given, words in (
+        (["memory://b/in"], "memory://b/in/out", {}, "or inside it"),
+        (["memory://b/nothing"], "memory://b/out", {}, "there is no such object or folder"),
+        (["memory://b/in"], "-", {}, "cannot be combined with URLs"),
+        (["memory://b/in"], "memory://b/out", {"html_report": "page"}, "--html-report: cannot be combined with URLs"),
+        (["memory://b/in"], "memory://b/out", {"masks": "memory://b/gone"}, "no such folder or object of masks"),
+        (["memory://b/in"], "memory://b/m/x", {"masks": "memory://b/m"}, "no such folder or object of masks"),
+        (["s3://key:secret@b/in"], "memory://b/out", {}, "INPUT: holds credentials"),
+        (["ftp://b/in"], "memory://b/out", {}, "URLs of the kind 'ftp' are not taken"),
+        (["s3:///in"], "memory://b/out", {}, "names no bucket"),
+        (["file://host/in"], "memory://b/out", {}, "names another machine"),
+    ):
+        with pytest.raises(RestoreError, match=words) as caught:
+            plan_places(inputs, output, FixOptions(**given))
+        assert caught.value.exit_code == 2
+        assert "secret" not in str(caught.value)
+
+
+def test_a_local_folder_goes_to_a_store_and_back(memory: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "in 1"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.png").write_bytes(image_bytes())
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(mask_bytes())
+    there = fix_places(f"file://{tmp_path}/in%201", "memory://b/out", "telea", FixOptions(masks=mask))
+    back = fix_places("memory://b/out", str(tmp_path / "back"), "telea", FixOptions(masks=mask))
+    assert (there.done, back.done) == (1, 1)
+    assert (tmp_path / "back/sub/a.png").is_file()
+    with pytest.raises(RestoreError, match="exists already"):
+        fix_places("memory://b/out", str(tmp_path / "back"), "telea", FixOptions(masks=mask))
+
+
+def test_files_that_are_no_images_are_skipped_without_a_model(memory: Any) -> None:
+    memory.pipe_file("/b/in/readme.txt", b"words")
+    summary = fix_places("memory://b/in", "memory://b/out", "no such model", FixOptions())
+    assert summary.skipped == {"not an image": 1}
+
+
+def test_masks_of_damage_get_names_that_fix_finds(memory: Any) -> None:
+    fill(memory, "a.png", masks=False)
+    detection = DetectOptions(preview="memory://b/found")
+    plan = plan_places(["memory://b/in"], "memory://b/masks", detection)
+    assert plan.target(plan.files[0]) == "memory://b/masks/a_mask.png"
+    assert plan.side_target(plan.files[0]) == "memory://b/found/a_preview.jpg"
+    with pytest.raises(RestoreError, match="needs a folder apart"):
+        plan_places(["memory://b/in"], "memory://b/masks", DetectOptions(preview="memory://b/masks/p"))
+
+
+def test_sidecars_go_along(memory: Any) -> None:
+    fill(memory, "a.png")
+    memory.pipe_file("/b/in/a.XMP", b"<x/>")
+    assert fix().done == 1
+    assert names(memory, "out") == ["a.XMP", "a.png"]
+
+
+def test_a_run_that_is_started_again_goes_on(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process ends after it has repaired the second group; the first is delivered, not recorded."""
+    from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
+    from restore.places.run import fixer, keep, resume, run_places
+
+    monkeypatch.setattr(plans, "GROUP_FILES", 1)
+    fill(memory, "a.png", "b.png", "c.png")
+    plan = plan_places(["memory://b/in"], "memory://b/out", options())
+    work = keep(plan, SupervisorLink())
+
+    class Died(BaseException):
+        pass
+
+    def die(*given: Any) -> None:
+        raise Died
+
+    removed = run.WorkFolder.remove
+    with monkeypatch.context() as dying:
+        dying.setattr(run._Run, "_record", die)
+        dying.setattr(run.WorkFolder, "remove", lambda self: self._lock.close())
+        with pytest.raises(Died):
+            run_places(plan, options(), fixer(plan, "telea", options(), print), work=work)
+    assert run.WorkFolder.remove is removed
+    import pickle
+
+    resumed = resume(SupervisorLink(SupervisorState(plan=pickle.dumps(str(work.path)))))
+    assert resumed is not None
+    again, folder = resumed
+    assert again == plan
+    summary = run_places(again, options(), fixer(again, "telea", options(), print), work=folder)
+    assert (summary.done, summary.failed) == (3, [])
+    assert names(memory, "out") == ["a.png", "b.png", "c.png"]
+    assert not folder.path.exists()
