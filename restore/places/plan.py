@@ -19,6 +19,7 @@ from restore.fix.inputs import check_input, is_pipe, shard_of
 from restore.fix.log import ReasonCode, Record, Status
 from restore.fix.masks import MaskSource
 from restore.fix.options import EXTENSIONS, BatchOptions, DetectOptions, FilePath, FixOptions, parse_shard
+from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.plan import Action, NoImages
 from restore.fix.results import now
 from restore.fix.side_outputs import mask_name, preview_name
@@ -517,6 +518,9 @@ def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
             raise RestoreError("cannot be combined with URLs", where="-", hint="name a file")
     if getattr(options, "html_report", None) is not None:
         raise RestoreError("cannot be combined with URLs", where="--html-report", hint="leave it out")
+    log = getattr(options, "log", None)
+    if is_url(log) and str(log).endswith(PARQUET_SUFFIX):
+        raise RestoreError("a Parquet log must be on this machine", where="--log", hint="choose .jsonl, or a path")
     for name in ("condition", "detector", "files_from"):
         value = getattr(options, name, None)
         if any_url(value if isinstance(value, tuple) else [value]):
