@@ -1,12 +1,13 @@
 """Film damage in moving scenes: repaired with the help of neighboring frames, and frame by frame.
 
     python benchmarks/video_steady.py PHOTOGRAPHS OUT [--frames 12] [--height 180] [--scenes pan,zoom] [--grain 4]
+        [--lpips squeezenet1_1.safetensors]
 
 Scenes are made from photographs: a pan, a zoom, an object that moves, a cut, a still. Each frame gets damage of its
 own: lines, specks and hairs of `configs/damage/film.yaml`, without its blur and noise. Scores are against the undamaged
-frames: PSNR inside the damage; there, too, the temporal error, which is the mean absolute error of the difference of
-successive frames, moved along the scene, against that of the truth; and for clean scenes the PSNR to themselves and the
-marked share.
+frames: PSNR (and LPIPS) inside the damage; there, too, the temporal error, which is the mean absolute error of the
+difference of successive frames, moved along the scene, against that of the truth; and for clean scenes the PSNR to
+themselves and the marked share.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from restore.fix.options import FixOptions
 from restore.fix.plan import plan_fix
 from restore.fix.run import open_models, run_fix
 from restore.hashed_random import keys
+from restore.metrics.lpips import Lpips, open_lpips
 
 LINES = {"name": "line-scratch", "probability": 0.5, "angle": 90, "outlier": 0, "dashed": 0.1, "dotted": 0}
 LONG = {"count": [1, 3], "width": [1, 5], "length": [400, 1200], "spread": 1, "opacity": [0.08, 0.5], "bright": 0.4}
@@ -104,6 +106,18 @@ def psnr(a: list[np.ndarray], b: list[np.ndarray], where: list[np.ndarray] | Non
     return float(10 * np.log10(255**2 / max(values.mean(), 1e-9)))
 
 
+def perceptual(lpips: Lpips, out: list[np.ndarray], truth: list[np.ndarray], where: list[np.ndarray]) -> float:
+    """LPIPS inside the damage, the mean over frames that have any."""
+    values = []
+    for frame, true, marked in zip(out, truth, where):
+        if marked.any():
+            pair = [torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (frame, true)]
+            _, score = lpips.scores(*pair, torch.from_numpy(marked[None, None]).float())
+            assert score is not None
+            values.append(float(score))
+    return float(np.mean(values))
+
+
 def moved(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """A frame moved along a flow."""
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
@@ -134,7 +148,9 @@ def main() -> None:
     parser.add_argument("--scenes", default="pan,zoom,object,cut,still")
     parser.add_argument("--model", default="inpaint")
     parser.add_argument("--grain", type=float, default=0.0, help="noise of the film in each frame, levels of 255")
+    parser.add_argument("--lpips", type=Path, help="weights of the backbone, SqueezeNet; default: no LPIPS")
     args = parser.parse_args()
+    lpips = None if args.lpips is None else open_lpips("squeeze", args.lpips)
     size = (args.height, args.height * 4 // 3)
     files = sorted(args.photographs.iterdir())[:: max(1, len(list(args.photographs.iterdir())) // 6)]
     images = []
@@ -181,6 +197,8 @@ def main() -> None:
                 else:
                     row[f"psnr_{'steady' if steady else 'frames'}"] = psnr(out, truth, where)
                     row[f"temporal_{'steady' if steady else 'frames'}"] = temporal_error(out, truth, where)
+                    if lpips is not None:
+                        row[f"lpips_{'steady' if steady else 'frames'}"] = perceptual(lpips, out, truth, where)
                     row[f"marked_{'steady' if steady else 'frames'}"] = record["mask_coverage"]
         rows.append(row)
         print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)

@@ -26,12 +26,18 @@ _WHITE = 65535.0
 _FLOW_SIDE_PX = 640
 #: What differs by less than this (of 1) is the same, on film without grain.
 _LEAST_SPIKE = 0.03
-#: The same, in standard deviations of the difference between frames.
-_SPIKE_SIGMAS = 3.0
+#: The same for the standard deviation of the difference between frames, in pixels and in means of windows.
+_LEAST_SIGMA, _LEAST_MEAN = 0.01, 0.006
+#: Dirt differs by more than this number of standard deviations; by so much more where motion is unsure.
+_SPIKE_SIGMAS, _UNSURE = 4.7, 1.5
 #: Where the scene itself changes from pixel to pixel, motion is not exact, and this share of the contrast is added.
-_CONTRAST, _WEAKER_CONTRAST = 0.25, 0.2
-#: Pixels next to found ones are dirt, too, if they differ by this share of the threshold.
-_WEAKER = 0.5
+_CONTRAST, _MEAN_CONTRAST, _WEAKER_CONTRAST = 0.35, 0.25, 0.2
+#: Pixels next to found ones are dirt, too, if they differ by this number of standard deviations.
+_WEAKER_SIGMAS = 1.0
+#: Standard deviations are estimated from so many values.
+_SAMPLES = 100_000
+#: How near another motion makes what is seen unsure, in pixels of the frames in which motion is estimated.
+_NEAR_PX, _APART_PX = 5, 9
 #: Two neighbors that differ by more than this (or by this number of standard deviations) do not agree.
 _AGREE, _AGREE_SIGMAS = 0.06, 4.0
 #: A scene ends where more than this share of the pixels does not go on in the next frame.
@@ -39,6 +45,8 @@ _CUT_SHARE = 0.4
 _CUT_DIFFERENCE = 0.08
 #: A neighbor knows what is in a hole if it differs by less than this around it.
 _KNOWS = 0.06
+#: The share of the contrast by which a mark that neighbors show may differ.
+_MARK_CONTRAST = 0.25
 #: A mark of a detector is part of the scene if neighbors show more than this share of its edge.
 _MOSTLY = 0.9
 #: What moves less from frame to frame stands still.
@@ -119,41 +127,112 @@ def motion(frame: Seen, neighbor: Seen) -> Motion | None:
     return Motion(neighbor, flow, moved, inside)
 
 
-def find_dirt(frame: Seen, before: Motion | None, after: Motion | None) -> BoolArray:
+def find_dirt(frame: Seen, before: Motion | None, after: Motion | None, second: Motion | None = None) -> BoolArray:
     """The mask of a frame: dirt that only it shows, and of what a detector found, what its neighbors do not show.
 
     Args:
         frame: the frame.
         before, after: its motion to its neighbors; None: it has none in its scene.
+        second: at an end of its scene, the motion to the frame behind its only neighbor; None: there is none.
     """
     dirt = np.zeros(frame.luma.shape, bool)
-    if before is not None and after is not None:
-        dirt = _spikes(frame, before, after)
+    one, other = before or second, after or second
+    if one is not None and other is not None and one is not other:
+        dirt = _spikes(frame, one, other, one_sided=second is not None)
     if frame.found is not None:
         dirt |= _without_content(frame, [one for one in (before, after) if one is not None])
     return dirt
 
 
-def _spikes(frame: Seen, before: Motion, after: Motion) -> BoolArray:
-    """Where a frame differs from both neighbors in one direction, while these agree."""
-    luma, inside = frame.luma, before.inside & after.inside
-    to_before, to_after = luma - before.luma, luma - after.luma
-    sigma = _noise((to_before + to_after)[inside] / 2)
-    limit = max(_LEAST_SPIKE, _SPIKE_SIGMAS * sigma)
-    kernel = np.ones((3, 3), np.uint8)
-    highest = np.maximum(cv2.dilate(before.luma, kernel), cv2.dilate(after.luma, kernel))
-    lowest = np.minimum(cv2.erode(before.luma, kernel), cv2.erode(after.luma, kernel))
-    spike = np.maximum(luma - highest, lowest - luma)
-    apart = np.abs(_smooth(before.luma) - _smooth(after.luma))
-    nearest = np.minimum(np.abs(to_before), np.abs(to_after))
-    agree = inside & (apart < max(_AGREE, _AGREE_SIGMAS * sigma)) & (apart < 0.5 * nearest + limit / 2)
-    same_side = to_before * to_after > 0
-    contrast = np.maximum(highest - lowest - 3 * sigma, 0)
-    weak = agree & same_side & (nearest > _WEAKER * limit + _WEAKER_CONTRAST * contrast)
-    dirt = _grown((spike > limit + _CONTRAST * contrast) & agree, weak)
+def _spikes(frame: Seen, one: Motion, other: Motion, *, one_sided: bool) -> BoolArray:
+    """Where a frame differs from two others in one direction, while these agree.
+
+    Grain hides faint dirt in single pixels, so differences are also judged by their means over small windows: square
+    ones for specks, thin ones in several directions for scratches and hairs.
+
+    Args:
+        frame: the frame.
+        one, other: its motion to the others.
+        one_sided: both follow it, or both precede it. What moves may then cover a part of the scene in both.
+    """
+    seeds, weak = _differing(frame.luma, one.luma, other.luma, one.inside & other.inside, unsure=one_sided)
+    alike = _moves_alike([one], _APART_PX, 1.0) if one_sided else _moves_alike([one, other], _NEAR_PX, 2.5)
+    if one_sided:
+        seeds, weak = seeds & alike, weak & alike
+    elif (seeds & ~alike).any():
+        # The dirt itself may be what seems to move another way. Then the others agree if it moves as all around.
+        around = ~_widened(_grown(seeds, weak), 3)
+        moved = [_moved(part.neighbor.luma, _flow_around(part.flow, around)) for part in (one, other)]
+        (luma, inside), (other_luma, other_inside) = moved
+        also, weak_also = _differing(frame.luma, luma, other_luma, inside & other_inside, unsure=True)
+        seeds, weak = seeds & (alike | also), weak & (alike | weak_also)
+    dirt = _grown(seeds, weak)
     if np.count_nonzero(dirt) > _MOST_DIRT * dirt.size:
         return np.zeros_like(dirt)
     return _widened(dirt, _MARGIN_PX)
+
+
+def _differing(
+    luma: FloatArray, one: FloatArray, other: FloatArray, inside: BoolArray, *, unsure: bool
+) -> tuple[BoolArray, BoolArray]:
+    """Where a luma surely differs from two others that agree, and where it may, H×W.
+
+    Args:
+        luma, one, other: H×W.
+        inside: where there are others.
+        unsure: the others may be of other places.
+    """
+    to_one, to_other = luma - one, luma - other
+    apart = np.abs(_smooth(one) - _smooth(other))
+    sigma = _noise((to_one + to_other)[inside] / 2)
+    contrast = np.maximum(_contrast(one, sigma), _contrast(other, sigma))
+    nearest = _nearest(to_one, to_other)
+    floor = max(_LEAST_SIGMA, sigma)
+    agree = inside & (apart < max(_AGREE, _AGREE_SIGMAS * sigma)) & (apart < 0.5 * nearest + 1.5 * floor)
+    sigmas = _SPIKE_SIGMAS * (_UNSURE if unsure else 1)
+    seeds = nearest > sigmas * floor + _CONTRAST * contrast
+    # What stands out by itself must not spread.
+    clipped = [np.clip(values, -sigmas * floor, sigmas * floor) for values in (to_one, to_other)]
+    for window in _WINDOWS:
+        means = [cv2.filter2D(values, -1, window, borderType=cv2.BORDER_REFLECT) for values in clipped]
+        least = max(_LEAST_MEAN, _noise((means[0] + means[1])[inside] / 2))
+        seeds |= _nearest(*means) > sigmas * least + _MEAN_CONTRAST * contrast
+    weak: BoolArray = agree & (nearest > max(_LEAST_SPIKE / 2, _WEAKER_SIGMAS * sigma) + _WEAKER_CONTRAST * contrast)
+    return seeds & agree, weak
+
+
+def _nearest(one: FloatArray, other: FloatArray) -> FloatArray:
+    """The smaller of two differences, without its sign; 0 where they have different signs."""
+    nearest: FloatArray = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0)
+    return nearest
+
+
+def _moves_alike(motions: list[Motion], pixels: int, limit: float) -> BoolArray:
+    """Where all motion within some pixels differs by less than `limit`: nothing covers what moves another way."""
+    size = motions[0].luma.shape
+    alike = np.ones(size, bool)
+    kernel = np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)
+    for one in motions:
+        for axis in (0, 1):
+            part = np.ascontiguousarray(one.flow[:, :, axis])
+            alike &= _grown_to(cv2.dilate(part, kernel) - cv2.erode(part, kernel), size) < limit
+    return alike
+
+
+def _mean_windows() -> list[FloatArray]:
+    """The windows over which differences are averaged: two squares, and lines in eight directions."""
+    windows = [np.full((side, side), 1 / side**2, np.float32) for side in (3, 5)]
+    half = _LINE_PX // 2
+    for number in range(8):
+        x, y = (round(half * f(np.pi * number / 8)) for f in (np.cos, np.sin))
+        line = cv2.line(np.zeros((_LINE_PX, _LINE_PX), np.float32), (half - x, half - y), (half + x, half + y), 1, 1)
+        windows.append(line / line.sum())
+    return windows
+
+
+#: The length of thin windows.
+_LINE_PX = 11
+_WINDOWS = _mean_windows()
 
 
 def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
@@ -174,7 +253,7 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     for one in motions:
         flow = _flow_around(one.flow, around)
         luma, inside = _moved(one.neighbor.luma, flow)
-        limit = max(_LEAST_SPIKE, 1.5 * sigma) + _CONTRAST * _contrast(luma, sigma)
+        limit = max(_LEAST_SPIKE, 1.5 * sigma) + _MARK_CONTRAST * _contrast(luma, sigma)
         shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
         still = still & (np.hypot(flow[:, :, 0], flow[:, :, 1]) < _STILL_PX)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(wide.astype(np.uint8), connectivity=8)
@@ -250,8 +329,17 @@ def steadily(
     held: deque[tuple[T, Seen, Motion | None, Motion | None]] = deque()
 
     def settle(place: int) -> None:
+        """Find the dirt of a frame, at an end of its scene with the help of the next but one."""
         _, seen, before, after = held[place]
-        seen.dirt = find_dirt(seen, before, after)
+        if seen.dirt is not None:
+            return
+        second: Motion | None = None
+        step = 1 if before is None else -1
+        if (before is None) != (after is None) and -len(held) <= place + 2 * step < 0:
+            _, _, *onward = held[place + step]
+            if onward[1 if before is None else 0] is not None:
+                second = motion(seen, held[place + 2 * step][1])
+        seen.dirt = find_dirt(seen, before, after, second)
 
     def filled(place: int) -> tuple[T, FloatArray, BoolArray, BoolArray]:
         item, seen, before, after = held[place]
@@ -268,15 +356,17 @@ def steadily(
                 forth = back = None
             held[-1] = (last, before_it, to_last, forth)
         held.append((item, seen, back, None))
-        if len(held) > 1:
+        if len(held) > 2:
+            settle(-3)  # the first of a scene waits for the next but one
+        if len(held) > 1 and (held[-2][2] is not None or held[-2][3] is None):
             settle(-2)
         if len(held) > 2:
             yield filled(-3)
-            held[-3] = (held[-3][0], held[-3][1], None, None)  # flows are large
+            held[-3] = (held[-3][0], held[-3][1], None, held[-3][3])  # flows are large
         if len(held) > 3:
             held.popleft()
-    if held:
-        settle(-1)
+    for place in range(-min(2, len(held)), 0):
+        settle(place)
     for place in range(-min(2, len(held)), 0):
         yield filled(place)
 
@@ -377,7 +467,8 @@ def _noise(difference: FloatArray) -> float:
     """The standard deviation of a difference, whatever a few large values are."""
     if not difference.size:
         return 0.0
-    return 1.4826 * float(np.median(np.abs(difference)))
+    step = max(1, difference.size // _SAMPLES)
+    return 1.4826 * float(np.median(np.abs(difference[::step])))
 
 
 def _grown(seeds: BoolArray, weak: BoolArray) -> BoolArray:
