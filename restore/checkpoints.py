@@ -132,7 +132,8 @@ class Description(Settings):
         conditions: the condition images that the network takes, in order; None: none.
         needs_mask, multiple, minimum, scale, overlap_px: see `restore.restorers.base.ModelRequirements`.
         adds_color: see `restore.restorers.base.ModelRequirements`; None: it does not.
-        finds: of a detector; None: the network is a restorer.
+        finds: of a detector; None: the network is no detector.
+        draws: of a network that makes images from noise (`restore sample`), the names of its classes; None: it is none.
     """
 
     format: int = FORMAT
@@ -150,6 +151,7 @@ class Description(Settings):
     overlap_px: int = Field(default=0, ge=0)
     adds_color: bool | None = None
     finds: DetectorSettings | None = None
+    draws: list[str] | None = None
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], description: Description, *, half: bool = True) -> None:

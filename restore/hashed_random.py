@@ -76,6 +76,17 @@ def uniform(keys: Tensor, stream: int, n: int) -> Tensor:
     return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
 
+def normal(keys: Tensor, stream: int, n: int, truncation: float | None = None) -> Tensor:
+    """`n` standard normal numbers per key; with `truncation`, of the part of the distribution within ± that.
+
+    Arguments and result as for `uniform`, but float32.
+    """
+    left_out = 0.0 if truncation is None else 0.5 * math.erfc(truncation / math.sqrt(2))
+    inside = left_out + (1 - 2 * left_out) * (uniform(keys, stream, n) + 2.0**-54)
+    drawn: Tensor = torch.special.ndtri(inside)
+    return drawn.float()
+
+
 def uniform_range(keys: Tensor, stream: int, bounds: Sequence[float], n: int | None = None) -> Tensor:
     """Uniform in [bounds[0], bounds[1]]: float64[B], or float64[B, n] with `n`."""
     low, high = bounds

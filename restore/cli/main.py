@@ -20,7 +20,8 @@ from restore.signals import interrupt_by_signals
 
 # isort: off
 # Importing a command registers it; `restore --help` lists commands in this order.
-from restore.cli import fix, detect, open as open_folder, serve, eval, compare, bench, train, export, degrade, models  # noqa: F401
+from restore.cli import fix, detect, open as open_folder, serve, eval, compare, bench, train, sample  # noqa: F401
+from restore.cli import export, degrade, models  # noqa: F401
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from restore.data.readers import (
     pair_reader,
     side_by_side_reader,
     with_conditions,
+    with_labels,
     with_masks,
 )
 from restore.data.sampler import CropPlan, FolderSampler
@@ -123,6 +124,11 @@ def open_source(
             _condition_files(conditions, held_out_names[file])
         read_held_out = with_conditions(read_held_out, conditions, held_out_names, config.resize)
         read = with_conditions(read, conditions, files.names, config.resize)
+    if config.classes:
+        read, read_held_out = (
+            with_labels(read, files.names, config.classes),
+            with_labels(read_held_out, held_out_names, config.classes),
+        )
     if config.masks is not None:
         read = with_masks(read, config.masks, files.names, config.resize)
         read_held_out = with_masks(read_held_out, config.masks, held_out_names, config.resize)
@@ -172,7 +178,33 @@ def open_source(
 def layout_of(config: DataConfig) -> Layout:
     """The channels of the stored images."""
     mask, pair = config.masks is not None, not config.folders
-    return Layout(config.image_channels, config.condition_channels, mask=mask, pair=pair)
+    return Layout(config.image_channels, config.condition_channels + bool(config.classes), mask=mask, pair=pair)
+
+
+def with_classes(config: DataConfig) -> DataConfig:
+    """The config with the names of its classes, each of which has images.
+
+    Raises:
+        RestoreError: there are no folders in `folders`, one has no images, or an image lies in none.
+    """
+    if not config.classes:
+        return config
+    found, empty = set(), set()
+    for folder in config.folders:
+        names = named_images(folder.path).values()
+        if (outside := next((name for name in names if "/" not in name), None)) is not None:
+            raise RestoreError(f"the image {outside} lies in no folder of a class", where=folder.path)
+        found |= {name.partition("/")[0] for name in names}
+        empty |= {each.name for each in folder.path.iterdir() if each.is_dir()} if folder.path.is_dir() else set()
+    named = found if config.classes == "folders" else set(config.classes)
+    empty = (empty | named) - found
+    if empty:
+        raise RestoreError(f"there is no image of the class {min(empty)}", where="data.classes")
+    if found - named:
+        raise RestoreError(f"there are images of a class {min(found - named)}, too", where="data.classes")
+    if len(named) > 256:
+        raise RestoreError(f"there are {len(named)} classes, and at most 256 are possible", where="data.classes")
+    return config.model_copy(update={"classes": tuple(sorted(named))})
 
 
 def with_condition_channels(config: DataConfig) -> DataConfig:

@@ -158,6 +158,10 @@ class DataConfig(Settings):
     infrared, {path: heat/, range: [0, 50]}]`. Their channels follow those of the image and of the mask. `restore fix`
     takes them by --condition.
     """
+    classes: tuple[str, ...] | Literal["folders"] = ()
+    """Labels of images, for `task: generation`. folders: the folders in `folders` are classes, and an image is of the
+    one that it lies in; a run's config.yaml has their names. []: no labels.
+    """
     patch: int = Field(128, ge=16, le=4096)
     """Side of a training crop in pixels. Raise it for larger holes; the cost grows with its square."""
     batch: int = Field(8, ge=1)
@@ -232,6 +236,8 @@ class DataConfig(Settings):
             raise ValueError("exactly one of folders, input + target, side_by_side, a + b must be set")
         if bool(self.a) != bool(self.b):
             raise ValueError("a and b must be set together")
+        if self.classes and not self.folders:
+            raise ValueError("classes are folders in data.folders: set that")
         if self.is_unpaired and (self.masks is not None or self.conditions or self.is_linear):
             raise ValueError("masks, conditions and transfer: linear have no effect with a and b")
         if (self.input is None) != (self.target is None):

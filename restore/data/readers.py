@@ -233,6 +233,24 @@ def with_conditions(
     return read_all
 
 
+def with_labels(read: Reader, names: Mapping[Path, str], classes: Sequence[str]) -> Reader:
+    """A function that reads an image as `read` does, with the number of its class / 255 as one channel before it.
+
+    Args:
+        read: see there.
+        names: of the images, which begin with their class.
+        classes: in the order of their numbers.
+    """
+
+    def read_both(path: Path) -> Image:
+        image = read(path)
+        white = 1 if image.dtype == np.float32 else WHITE[image.dtype.name]
+        label = white * classes.index(names[path].partition("/")[0]) / 255
+        return np.concatenate([np.full_like(image[:, :, :1], label), image], axis=2)
+
+    return read_both
+
+
 def with_masks(read: Reader, masks: Path, names: Mapping[Path, str], resize: int | None, hole: str = "white") -> Reader:
     """A function that reads an image as `read` does, with its mask as one channel before the others.
 

@@ -18,11 +18,7 @@ _B = 11  # part of the seed of images of B, which are drawn independently of tho
 
 
 class UnpairedSource(Source):
-    """Makes batches whose `damaged` images are of A, and whose `clean` images are of B.
-
-    Args:
-        a, b: make batches of each kind.
-    """
+    """Makes batches whose `damaged` images are of A, and whose `clean` images are of B."""
 
     def __init__(self, a: Source, b: Source) -> None:
         super().__init__(a.store, a.plan, None, digest_of_names([a.fingerprint, b.fingerprint]), a.layout)
@@ -45,12 +41,7 @@ def open_unpaired(
 ) -> tuple[Source, list[Batch]]:
     """As `open_source`, for `data.a` and `data.b`.
 
-    Returns:
-        The source, and the validation batches: each an image of A (`damaged`) and one of B (`clean`): its truth, if
-        `data.validation` names pairs.
-
-    Raises:
-        RestoreError: as `open_source`; the images are not the expected ones.
+    A validation batch has an image of A (`damaged`) and one of B (`clean`): its truth, if `validation` names pairs.
     """
 
     def opened(name: str, update: dict[str, Any]) -> tuple[Source, list[Batch]]:

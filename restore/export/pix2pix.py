@@ -64,19 +64,7 @@ def write_pix2pix(source: Source, out: Path, overwrite: bool) -> tuple[list[Path
 
 
 def write_cyclegan(source: Source, out: Path, overwrite: bool) -> tuple[list[Path], list[str]]:
-    """Write both generators, and both discriminators if there are any, as the reference code looks for them.
-
-    Args:
-        source: the weights of a run without pairs.
-        out: a folder.
-        overwrite: replace files that exist.
-
-    Returns:
-        The files, and notes.
-
-    Raises:
-        RestoreError: the source holds no such networks; a file exists already or cannot be written.
-    """
+    """As `write_pix2pix`: both generators, and both discriminators if there are any, into a folder."""
     if not any(name.startswith("b.") for name in source.g):
         raise RestoreError(
             "holds no networks for both directions", where=source.path, hint="name the folder of an unpaired run"

@@ -85,6 +85,8 @@ def export(
     if quantization is not None and format != "onnx":
         raise RestoreError("only applies to --format onnx", where="--int8", hint="leave it out")
     opened = open_source(Path(source), str(source), both=format in _PUBLISHED)
+    if opened.description.draws is not None and format != "safetensors":
+        raise RestoreError("draws images from noise, which only --format safetensors can hold", where=opened.path)
     if format in _PUBLISHED:
         files, notes = _PUBLISHED[format](opened, out, overwrite)
         return Exported(tuple(files), tuple(notes))

@@ -48,6 +48,17 @@ class Inception:
         with full_precision(device):
             return exact(self.module((images.to(device) * 255).round().clamp(0, 255).byte())).cpu()
 
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits of its classes, without bias, as the Inception Score takes them.
+
+        Args:
+            features: B×2048, from `features`.
+        """
+        module: Any = self.module
+        out: Tensor = features @ module.fc.weight.double().cpu().T
+        return out
+
     def describe(self) -> dict[str, object]:
         """The convention as plain values, for reports."""
         from importlib.metadata import version

@@ -25,6 +25,7 @@ class RestorationNetwork(nn.Module):
         prefill: holes are first filled smoothly (`restore.models.unet.harmonic_fill`), not with 0.5.
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
+        draws: of the class; it makes images from noise, and restores none (see `restore.models.dcgan.SampleNetwork`).
         can_change: of the class; how it computes can be changed after it is opened, so no engine may compile it.
         coarsest_px: a detector also searches an image at half its size if the smaller side is then at least this.
         joins_levels: it detects on the levels of an image pyramid, and takes the logits of the level above in place of
@@ -39,6 +40,7 @@ class RestorationNetwork(nn.Module):
     prefill: bool = False
     tileable: bool = True
     can_detect: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     enlarges: ClassVar[bool] = False
     can_change: ClassVar[bool] = False
     joins_levels: ClassVar[bool] = False

@@ -11,11 +11,7 @@ from restore.models.base import RestorationNetwork
 
 
 class GeneratorPair(RestorationNetwork):
-    """Two generators of one kind: `a` from A to B, `b` back, as the reference names them (G_A, G_B).
-
-    Args:
-        a, b: the generators. What they require of images is what the pair requires.
-    """
+    """Two generators of one kind: `a` from A to B, `b` back, as the reference names them (G_A, G_B)."""
 
     def __init__(self, a: RestorationNetwork, b: RestorationNetwork) -> None:
         super().__init__()
@@ -38,10 +34,7 @@ class DiscriminatorPair(nn.Module):
 
     The pools are buffers, so that the state of a run has them, and a step that is skipped leaves them as they were.
 
-    Args:
-        a, b: the discriminators.
-        pool: generated images of each kind that are kept.
-        shape: (channels, height, width) of an image.
+    Each pool keeps `pool` images of the shape (channels, height, width).
     """
 
     def __init__(self, a: nn.Module, b: nn.Module, pool: int, shape: tuple[int, int, int]) -> None:
@@ -70,9 +63,7 @@ class ImagePool(nn.Module):
 
     Shrivastava et al. 2017, "SimGAN", section 2.3; drawn as in CycleGAN's code. It dampens oscillation.
 
-    Args:
-        size: how many are kept; 0: none.
-        shape: (channels, height, width) of one.
+    It keeps `size` images of the shape (channels, height, width).
     """
 
     images: Tensor

@@ -16,7 +16,25 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class PatchGAN(nn.Module):
+class Discriminator(nn.Module):
+    """What all discriminators have."""
+
+    @torch.no_grad()
+    def update_spectral_norm(self) -> None:
+        """One power iteration for every weight with spectral norm, as Miyato et al. 2018 make one per update of D.
+
+        From then on, forward passes leave the singular vectors as they are, in training mode, too. So it makes no
+        difference how many passes an update takes, and how the batch is split between them.
+        """
+        for layer in self.modules():
+            if parametrize.is_parametrized(layer, "weight"):
+                chain = layer.get_submodule("parametrizations.weight")
+                chain.train()
+                _ = layer.weight  # computing it in training mode makes the iteration
+                chain.eval()
+
+
+class PatchGAN(Discriminator):
     """Classifies every patch as real or fake, given the degraded image (Isola et al. 2017, section 3.2.2).
 
     With three layers a logit sees 70×70 pixels: 256² gives 30×30 logits, 128² gives 14×14; the smallest input
@@ -83,20 +101,6 @@ class PatchGAN(nn.Module):
             if isinstance(layer, nn.LeakyReLU):
                 activations.append(x)
         return (x, activations) if features else x
-
-    @torch.no_grad()
-    def update_spectral_norm(self) -> None:
-        """One power iteration for every weight with spectral norm, as Miyato et al. 2018 make one per update of D.
-
-        From then on, forward passes leave the singular vectors as they are, in training mode, too. So it makes no
-        difference how many passes an update takes, and how the batch is split between them.
-        """
-        for layer in self.model:
-            if parametrize.is_parametrized(layer, "weight"):
-                chain = layer.get_submodule("parametrizations.weight")
-                chain.train()
-                _ = layer.weight  # computing it in training mode makes the iteration
-                chain.eval()
 
     @torch.no_grad()
     def sees(self, hole: Tensor) -> Tensor:

@@ -184,22 +184,12 @@ def without_data_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_published(
-    network: nn.Module,
-    weights: dict[str, Tensor],
-    kind: str,
-    where: str | os.PathLike[str],
-    hint: str,
-    *,
-    without_statistics: bool,
+    network: nn.Module, weights: dict[str, Tensor], kind: str, where: Any, hint: str, *, without_statistics: bool
 ) -> None:
     """Load weights of the reference code strictly, and put the network into eval mode.
 
     Args:
-        network: built for them.
-        weights: by name; changed.
-        kind: what errors call the network.
-        where: the file, for the error.
-        hint: which files are supported.
+        network, weights, kind, where, hint: to load into, what, and for the error; `weights` is changed.
         without_statistics: the norms have none; old files do.
 
     Raises:

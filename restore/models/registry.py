@@ -11,6 +11,7 @@ from torch import nn
 
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
+from restore.models.dcgan import DCDiscriminator, DCGenerator, DenseDiscriminator, DenseGenerator
 from restore.models.drunet import DRUNet
 from restore.models.enlarge import Enlarge
 from restore.models.patchgan import PatchGAN
@@ -26,8 +27,14 @@ GENERATORS: dict[str, type[RestorationNetwork]] = {
     "enlarge": Enlarge,
     "pix2pix": Pix2Pix,
     "resnet": ResNet,
+    "dcgan": DCGenerator,
+    "dense-gan": DenseGenerator,
 }
-DISCRIMINATORS: dict[str, type[nn.Module]] = {"patchgan": PatchGAN}
+DISCRIMINATORS: dict[str, type[nn.Module]] = {
+    "patchgan": PatchGAN,
+    "dcgan": DCDiscriminator,
+    "dense-gan": DenseDiscriminator,
+}
 
 Network = TypeVar("Network", bound=nn.Module)
 

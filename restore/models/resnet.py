@@ -95,18 +95,7 @@ class ResNet(RestorationNetwork):
 
 
 def resnet_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLike[str]) -> ResNet:
-    """Build the network from a published `*_net_G_A.pth`, and load it strictly.
-
-    Args:
-        state: as for `pix2pix_from_state_dict`.
-        where: the file it came from, for the error.
-
-    Returns:
-        The network in eval mode, float32, on the CPU.
-
-    Raises:
-        RestoreError: not such a network, or parameters are missing, unexpected or of another shape; they are named.
-    """
+    """Build the network from a published `*_net_G_A.pth`; as `restore.models.pix2pix.pix2pix_from_state_dict`."""
     weights = without_data_parallel(state)
     kind = "ResNet of CycleGAN"
     hint = "supported are `*_net_G*.pth` files that CycleGAN wrote with `--netG resnet_9blocks` or `resnet_6blocks`"
@@ -132,14 +121,10 @@ def infer_resnet_args(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     every = range(_FIRST_BLOCK, _FIRST_BLOCK + len(weights))
     blocks = len(list(takewhile(lambda number: f"model.{number}.conv_block.1.weight" in weights, every)))
     ngf, channels = weights["model.1.weight"].shape[:2]
-    return {
-        "blocks": blocks,
-        "ngf": ngf,
-        "input_nc": channels,
-        "output_nc": channels,
-        "norm": "instance" if "model.1.bias" in weights else "batch",
-        "dropout": f"model.{_FIRST_BLOCK}.conv_block.6.weight" in weights,
-    }
+    norm = "instance" if "model.1.bias" in weights else "batch"
+    dropout = f"model.{_FIRST_BLOCK}.conv_block.6.weight" in weights
+    sizes = {"blocks": blocks, "ngf": ngf, "input_nc": channels, "output_nc": channels}
+    return {**sizes, "norm": norm, "dropout": dropout}
 
 
 class _Block(nn.Module):

@@ -260,6 +260,8 @@ def _open_described(
             f"{name} is a detector, not a restorer",
             hint="`restore detect` writes its masks, and `restore fix --masks` repairs by them",
         )
+    if description.draws is not None:
+        raise RestoreError(f"{name} draws images from noise, and restores none", hint="`restore sample` draws them")
     sha256 = sha256_of(path)
     runner = open_runner(
         Network(name, model, description.channels or 3, False, sha256), device, precision, engine, on_event

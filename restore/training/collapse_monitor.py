@@ -148,7 +148,7 @@ class CollapseMonitor:
         limits = self.config
         # Losses of single batches differ by a factor of ten, so only means over many lines are compared.
         kind = "pixel" if "pixel" in values else "cycle"
-        self._pixel_losses.append(values[kind])
+        self._pixel_losses.append(values.get(kind, 1.0))  # with images from noise there is neither
         mean = statistics.fmean(self._pixel_losses)
         if len(self._pixel_losses) == self._pixel_losses.maxlen:
             self._lowest_pixel_loss = min(self._lowest_pixel_loss, mean)

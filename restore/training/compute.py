@@ -106,6 +106,8 @@ def choose_settings(
             why = "as when the run began" if "threads" in before else "because other programs keep processors busy"
             on_event(f"{threads} of {most} threads, {why}; threads={most} uses all")
     keeps_precision = "precision" in before
+    if config.task == "generation":  # too small for a gain
+        return usual
     if config.precision != "auto" or (config.total_steps < _LEAST_STEPS and not keeps_precision):
         return usual
     chosen = usual

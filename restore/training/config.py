@@ -52,7 +52,7 @@ class DiscriminatorConfig(NetworkConfig):
     """The discriminator (D). Its input channels follow from the generator's."""
 
     builder: str = "patchgan"
-    """Kind of discriminator; `patchgan` is the only one."""
+    """Kind of discriminator: `patchgan`; to draw images from noise `dcgan` or `dense-gan`."""
     init: str | None = None
     """Start D from these weights: the folder of a run or its `last/` (the last state), a state, a folder with pix2pix's
     `latest_net_D.pth`, or a file. If `init` names the same run, G starts from its last state, too, instead of the best
@@ -295,11 +295,12 @@ class TrainConfig(Settings):
     networks and projects. Those whose names and shapes fit are used, or those whose order and shapes fit if the names
     differ. The rest is drawn at random, and a line says what did not fit.
     """
-    task: Literal["restoration", "detection", "unpaired"] = "restoration"
+    task: Literal["restoration", "detection", "unpaired", "generation"] = "restoration"
     """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image
     alone, for `restore detect`. Detection needs undamaged images in training (`clean_probability`), or the detector
     reports damage everywhere. unpaired: to translate images of `data.a` into images like those of `data.b`, and back
-    (CycleGAN), where no clean twin of a damaged image exists.
+    (CycleGAN), where no clean twin of a damaged image exists. generation: to draw images like those in `data.folders`
+    from noise, for `restore sample`.
     """
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:N or mps. Set it to choose among GPUs. cuda without a number uses
@@ -351,7 +352,7 @@ class TrainConfig(Settings):
     """Decay per step of the exponential moving average of the weights, which is validated and exported. Lower it for
     short runs. 0: use the latest weights.
     """
-    best_by: Literal["psnr", "ssim", "lpips", "f1", "last"] = "psnr"
+    best_by: Literal["psnr", "ssim", "lpips", "f1", "fid", "kid", "last"] = "psnr"
     """Validation score that selects `best.safetensors`; f1 for detection. last: the latest weights, for adversarial
     training, which lowers PSNR while images look better.
     """
@@ -361,6 +362,12 @@ class TrainConfig(Settings):
     """
     lpips_weights: Path | None = None
     """File with the ImageNet weights of `lpips_net`, for machines that cannot download them. null: download."""
+    sample_scores: bool = False
+    """Generation only: score samples against the validation images: FID, KID, Inception Score, precision, recall, and
+    with `lpips_net` their LPIPS diversity. It needs the extra `fid`.
+    """
+    fid_weights: Path | None = None
+    """File with the weights of Inception v3, for machines that cannot download them. null: download."""
     log_every: int = Field(20, ge=1)
     """Steps between log lines; `collapse` is checked at each. Lower it to see more of a short run."""
     validate_every: int = Field(500, ge=1)
@@ -409,7 +416,8 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         enlarges = GENERATORS[self.model.builder].enlarges
-        if self.data.folders and self.damage is None and self.data.masks is None and not enlarges:
+        needs_damage = self.task != "generation" and self.data.masks is None and not enlarges
+        if self.data.folders and self.damage is None and needs_damage:
             raise ValueError("data.folders holds clean images, so damage must be set")
         if not self.data.folders and self.damage is not None:
             kind = "images of a and b" if self.data.is_unpaired else "real pairs"
@@ -473,6 +481,7 @@ class TrainConfig(Settings):
         """
         detects = self.task == "detection"
         self._check_unpaired()
+        self._check_generation()
         for key, reason in _WITHOUT_EFFECT[self.task].items():
             if not self._is_default(key):
                 raise ValueError(f"{key} has no effect with task: {self.task}: {reason}")
@@ -487,6 +496,8 @@ class TrainConfig(Settings):
         scores: tuple[str, ...] = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
         if self.data.is_unpaired and self.data.validation.input is None:
             scores = ("last",)  # without a truth
+        if self.task == "generation":
+            scores = ("fid", "kid", "last") if self.sample_scores else ("last",)
         if self.best_by not in scores:
             raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
 
@@ -515,6 +526,26 @@ class TrainConfig(Settings):
             raise ValueError("task: unpaired runs in one process: set devices and nodes to 1")
         if any("patch" in stage.data for stage in self.stages):
             raise ValueError("a stage cannot set data.patch with task: unpaired: the pool holds images of one size")
+
+    def _check_generation(self) -> None:
+        draws = self.task == "generation"
+        builder, judge = self.model.builder, self.discriminator.builder
+        if draws != GENERATORS[builder].draws:
+            fit = ", ".join(name for name, network in GENERATORS.items() if network.draws == draws)
+            raise ValueError(f"task: {self.task} needs model.builder: {fit}, not {builder}")
+        if self.loss.adversarial != "none" and draws != (judge != "patchgan"):
+            fit = "dcgan, dense-gan" if draws else "patchgan"
+            raise ValueError(f"task: {self.task} needs discriminator.builder: {fit}, not {judge}")
+        if not draws:
+            return
+        if self.loss.adversarial == "none" or self.loss.adversarial_start:
+            raise ValueError("task: generation learns from D alone: set loss.adversarial, and no adversarial_start")
+        if not self.data.folders or self.damage is not None or self.data.masks or self.data.conditions:
+            raise ValueError("task: generation takes clean images alone: set data.folders, and no damage or masks")
+        if self.data.is_linear or any("patch" in stage.data for stage in self.stages):
+            raise ValueError("data.transfer: linear, and stages of data.patch, have no effect with task: generation")
+        for key in {"side", "classes"} & {*self.model.args, *self.discriminator.args}:
+            raise ValueError(f"args.{key} cannot be set: it follows from data.patch and data.classes")
 
     def _check_channels(self) -> None:
         """Refuse images that the network cannot have been built for.
@@ -579,28 +610,20 @@ _DETECTION_ONLY = {
     "loss.dice_weight": "it compares masks",
 }
 _CYCLE = "only CycleGAN has a way back"
+_NO_NOISE = "there is no noise to draw images from"
+_GENERATION_ONLY = dict.fromkeys(("data.classes", "sample_scores", "fid_weights"), _NO_NOISE)
 _UNPAIRED_ONLY = {"loss.cycle": _CYCLE, "loss.identity": _CYCLE, "discriminator.pool": _CYCLE}
 _NO_TRUTH = "there is no clean twin to compare an output with"
-_WITH_TRUTH = dict.fromkeys(
-    (
-        "loss.pixel",
-        "loss.pixel_weight",
-        "loss.hole_weight",
-        "loss.gradient",
-        "loss.frequency",
-        "loss.ms_ssim",
-        "loss.feature_matching",
-        "loss.perceptual",
-        "loss.perceptual_weight",
-        "loss.perceptual_net",
-        "loss.perceptual_weights",
-    ),
-    _NO_TRUTH,
-)
+_WITH_TRUTH = {
+    **{key: _NO_TRUTH for key, reason in _RESTORATION_ONLY.items() if reason in (_SEGMENTATION_LOSS, _NO_BACKBONE)},
+    "loss.feature_matching": _NO_TRUTH,
+}
+_WITH_TRUTH.pop("lpips_weights")
 _WITHOUT_EFFECT = {
-    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY,
-    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY,
-    "unpaired": _DETECTION_ONLY | _WITH_TRUTH,
+    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY | _GENERATION_ONLY,
+    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY | _GENERATION_ONLY,
+    "unpaired": _DETECTION_ONLY | _WITH_TRUTH | _GENERATION_ONLY,
+    "generation": _DETECTION_ONLY | _UNPAIRED_ONLY | _WITH_TRUTH,
 }
 
 
@@ -608,7 +631,12 @@ def generator_args(config: TrainConfig) -> dict[str, Any]:
     """Arguments of the generator: those of the config, and those that follow from the task and the images."""
     if config.task == "detection":
         return {**config.model.args, "mask": False, "out_channels": 1}
-    return {**config.model.args, **_args_from_images(config)}
+    return {**config.model.args, **_args_from_images(config), **sample_args(config)}
+
+
+def sample_args(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of G and D that follow from the images which G draws; none for other tasks."""
+    return {"side": config.data.patch, "classes": len(config.data.classes)} if config.task == "generation" else {}
 
 
 def _args_from_images(config: TrainConfig) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from restore.training.setup import (
     with_condition_channels,
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
-from restore.training.step import StepContext, TrainableNetwork, discriminator_input
+from restore.training.step import StepContext, TrainableNetwork, discriminator_input, generator_input, labels_of
 from restore.training.steps import STEPS, Step
 from restore.training.trackers import check_trackers
 from restore.training.validation import open_validator, save_grid
@@ -91,6 +91,8 @@ def preview(
     """
     config = with_condition_channels(config)
     assert config.out is not None
+    if lr_finder and config.task == "generation":
+        raise RestoreError("G alone has no loss with task: generation", where="--lr-finder", hint="leave it out")
     processes = config.devices * config.nodes
     alone = config.model_copy(update={"devices": 1, "nodes": 1})
     check_trackers(config)
@@ -116,13 +118,15 @@ def preview(
 
     one = batch.map(lambda tensor: tensor[:1])
     side = one.seen.shape[-1]
-    mask = one.mask if context.with_mask else None
-    facts = [_network_line("G", config.model.builder, generator, lambda: generator(one.seen, mask), side)]
+    g_input = generator_input(generator, one, context)
+    facts = [_network_line("G", config.model.builder, generator, lambda: generator(*g_input), side)]
     if discriminator is not None:
-        unpaired = context.task == "unpaired"  # its D sees the image alone
-        d_input = one.clean if unpaired else discriminator_input(one, one.clean, context)
+        d_input = discriminator_input(one, one.clean, context)
+        labels = [labels_of(one)] if context.task == "generation" else []
         builder = config.discriminator.builder
-        facts.append(_network_line("D", builder, discriminator, lambda: discriminator(d_input), d_input.shape[-1]))
+        facts.append(
+            _network_line("D", builder, discriminator, lambda: discriminator(d_input, *labels), d_input.shape[-1])
+        )
     cached = format_bytes(sum(store.nbytes for store in source.stores))
     count = " and ".join(str(len(store)) for store in source.stores)
     at_most = "at most " if source.store.threads else ""  # files that were not read yet may be unusable

@@ -83,9 +83,7 @@ def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]
 def read_both(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of both directions, under `a.` and `b.`, from the file of the one and the one that lies beside it.
 
-    Args:
-        path: the best weights of an unpaired run; or `NAME_A.pth` of CycleGAN, beside which lies `NAME_B.pth`.
-        read: reads the tensors of a file.
+    `path` is the best weights of an unpaired run; or `NAME_A.pth` of CycleGAN, beside which lies `NAME_B.pth`.
 
     Raises:
         RestoreError: there is no file of the way back, or `read` raises it.

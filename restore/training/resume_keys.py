@@ -53,6 +53,8 @@ MAY_CHANGE = (
     "best_by",
     "lpips_net",
     "lpips_weights",
+    "sample_scores",
+    "fid_weights",
     "data.validation",
     "data.validation_count",
     "data.validation_size",
@@ -80,6 +82,7 @@ FIXED = (
     "init_strict",
     "discriminator.init",
     "data.channels",
+    "data.classes",
     "data.transfer",
 )
 """Keys that can never change on resume: the saved weights would not fit, or the key only matters at the start."""

@@ -17,7 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from restore.checkpoints import BACK, BEST, ConditionSettings, Description, DetectorSettings, load_strictly
-from restore.data.build import open_source
+from restore.data.build import open_source, with_classes
 from restore.data.build import with_condition_channels as data_with_condition_channels
 from restore.data.discovery import RULES
 from restore.data.loader import Batch, Source, in_srgb
@@ -33,7 +33,7 @@ from restore.models.cycle import DiscriminatorPair, GeneratorPair
 from restore.models.patchgan import init_weights
 from restore.models.registry import GENERATORS, build_discriminator, build_generator
 from restore.training.compute import ComputeSettings
-from restore.training.config import OptimizerConfig, TrainConfig, generator_args
+from restore.training.config import OptimizerConfig, TrainConfig, generator_args, sample_args
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
 from restore.training.launchers import find_environment
@@ -48,8 +48,8 @@ _INIT_WARMUP_STEPS = 100  # good weights must not be moved far by an optimizer w
 
 
 def with_condition_channels(config: TrainConfig) -> TrainConfig:
-    """The config with what follows from the condition images; see `restore.data.build.with_condition_channels`."""
-    return config.model_copy(update={"data": data_with_condition_channels(config.data)})
+    """The config with what follows from the condition images and the folders of classes; see `restore.data.build`."""
+    return config.model_copy(update={"data": with_classes(data_with_condition_channels(config.data))})
 
 
 def open_fabric(config: TrainConfig) -> Fabric:
@@ -119,14 +119,16 @@ def build_networks(
         where = f"data.patch = {patch}"
         if patch % multiple:
             raise RestoreError(f"must be a multiple of {multiple} for this model", where=where)
+        if generator.draws and patch != generator.multiple:
+            raise RestoreError(f"must be {generator.multiple}", where=where)
         if patch < least:
             raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
     # Beside images without pairs, D judges an image alone.
-    seen = 1 if config.task == "unpaired" else 2
+    seen = 1 if config.task in ("unpaired", "generation") else 2
     channels = seen * config.data.image_channels + config.data.condition_channels + generator.takes_mask
-    args = {**config.discriminator.args, "in_channels": channels}
+    args = {**config.discriminator.args, **sample_args(config), "in_channels": channels}
     kind = config.discriminator.builder
     discriminator: nn.Module = build_discriminator(kind, args, where="discriminator")
     if config.task == "unpaired":
@@ -138,8 +140,11 @@ def build_networks(
         path = find_discriminator(config.discriminator.init)
         with _hint_at_fitting():
             load_discriminator(discriminator, path, strict=config.init_strict, on_event=on_event)
-    _refuse_small_patch(discriminator, channels, min(patches), multiple)
-    if config.loss.adversarial == "wgan-gp" and config.discriminator.args.get("norm", "batch") == "batch":
+    if not generator.draws:
+        _refuse_small_patch(discriminator, channels, min(patches), multiple)
+    if config.loss.adversarial == "wgan-gp" and any(
+        isinstance(layer, nn.BatchNorm2d) for layer in discriminator.modules()
+    ):
         raise RestoreError(
             "wgan-gp needs a discriminator without batch norm",
             where="discriminator.args.norm = batch",
@@ -417,6 +422,15 @@ def describe(
     config: TrainConfig, model: RestorationNetwork, validation: list[Batch], scores: dict[str, float]
 ) -> Description:
     """The description in the weights file. The overlap of tiles is measured on the widest validation image."""
+    if config.task == "generation":
+        return Description(
+            builder=config.model.builder,
+            args=generator_args(config),
+            purpose=config.model.purpose or "draws images from noise",
+            needs_mask=False,
+            channels=None if config.data.image_channels == 3 else 1,
+            draws=list(config.data.classes),
+        )
     widest = max(validation, key=lambda b: b.clean.shape[-1])
     image, mask = widest.seen.float(), widest.mask if model.takes_mask else None
     shown = [in_srgb(batch) for batch in validation] if config.data.is_linear else validation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from restore.data.layout import as_rgb
 from restore.data.loader import Batch, enlarged
 from restore.devices import autocast
-from restore.hashed_random import uniform
+from restore.hashed_random import normal, uniform
 from restore.linear_light import from_linear
 from restore.losses.adversarial import (
     CountedPatches,
@@ -35,6 +36,7 @@ from restore.training.config import LossConfig
 from restore.training.muon import KernelMuon
 
 _STRUCTURE_LOSSES = {"gradient": gradient_loss, "frequency": frequency_loss, "ms_ssim": ms_ssim_loss}
+_NOISE = 2103  # stream of the hash for the noise that images are drawn from
 _MIX = 2101  # stream of the hash for the position of the gradient penalty
 
 
@@ -131,7 +133,8 @@ class StepContext:
         augment: kinds of augmentation of D's inputs.
         perceptual: the perceptual loss, or None.
         linear: images are in linear light.
-        task: `restoration`; `detection`: G's outputs are logits of the mask; or `unpaired` (see `unpaired.py`).
+        task: `restoration`; `detection`: G's outputs are logits of the mask; `unpaired` (see `unpaired.py`); or
+            `generation`: G gets noise, and the class of the clean image if it has one.
     """
 
     fabric: Fabric
@@ -228,6 +231,8 @@ def _update(
             output = _forward(g, batch, context) if shared_output is None else shared_output
             if context.task == "detection":
                 loss, found = detection_loss(output, batch, context)
+            elif context.task == "generation":
+                loss, found = generation_loss(output, d, batch, context)
             else:
                 loss, found = restoration_loss(output, d, batch, None if counted is None else counted[-1][i], context)
             context.fabric.backward(g.scaler.scale(loss * share))
@@ -251,10 +256,24 @@ def buffers_unless_skipped(trained: list[TrainableNetwork]) -> Iterator[None]:
 
 def _forward(g: TrainableNetwork, batch: Batch, context: StepContext) -> Tensor:
     """G's output, float32. A generator without a mask sees the damaged image, as it does in use."""
+    inputs = generator_input(g.network, batch, context)
     with autocast(batch.clean.device, context.precision):
-        output: Tensor = g.forward(batch.seen, batch.mask if context.with_mask else None)
+        output: Tensor = g.forward(*inputs)
     # Losses are computed in float32: bf16's step near 1 is 1/256, as large as one of an 8-bit image.
     return output.float()
+
+
+def generator_input(network: nn.Module, batch: Batch, context: StepContext) -> tuple[Tensor, Tensor | None]:
+    """What G takes: image and mask; or noise and labels."""
+    if context.task != "generation":
+        return batch.seen, batch.mask if context.with_mask else None
+    latents: Any = network.latents
+    return normal(batch.keys, _NOISE, latents).to(batch.clean.device), labels_of(batch)
+
+
+def labels_of(batch: Batch) -> Tensor | None:
+    """The classes of images, int64[B], which are stored as a channel; None without."""
+    return None if batch.condition is None else (batch.condition[:, 0, 0, 0] * 255).round().long()
 
 
 def count_patches(
@@ -304,7 +323,9 @@ def d_loss(
     """D's loss for one batch, and its terms."""
     real_input = discriminator_input(batch, batch.clean, context)
     fake_input = discriminator_input(batch, composite(batch, output, context), context)
-    return adversary_loss(d.forward, d.network, real_input, fake_input, batch, counted, context, apply_r1)
+    labels = {"labels": labels_of(batch)} if context.task == "generation" else {}
+    forward, network = partial(d.forward, **labels), partial(d.network, **labels)
+    return adversary_loss(forward, network, real_input, fake_input, batch, counted, context, apply_r1)
 
 
 def adversary_loss(
@@ -317,16 +338,9 @@ def adversary_loss(
     context: StepContext,
     apply_r1: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a discriminator, and its terms.
+    """The loss of a discriminator, and its terms, for inputs in [-1, 1] whose last channels are the image.
 
-    Args:
-        forward: the discriminator, for gradients to its parameters.
-        network: the same, for passes that are differentiated twice.
-        real_input, fake_input: its inputs in [-1, 1]; the image is in the last channels.
-        batch: whose images they are.
-        counted: which patches count.
-        context: see there.
-        apply_r1: add the R1 penalty.
+    `forward` gives gradients to its parameters, and `network` is the same for passes that are differentiated twice.
     """
     kind = context.loss.adversarial
     with autocast(real_input.device, context.precision):
@@ -392,11 +406,26 @@ def restoration_loss(
             images = [from_linear(x) if context.linear else x for x in (restored, batch.clean)]
             terms["g_perceptual"] = context.perceptual(*map(as_rgb, images)).float()
         loss = loss + config.perceptual_weight * terms["g_perceptual"]
-    # Of the first image alone: the collapse monitor compares images of different steps.
-    terms["output_thumbnail"], terms["clean_thumbnail"] = (
-        nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (restored.detach(), batch.clean)
-    )
+    terms |= thumbnails(restored, batch.clean)
     return loss, terms
+
+
+def thumbnails(output: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """Of the first image alone: the collapse monitor compares images of different steps."""
+    shown = {"output_thumbnail": output.detach(), "clean_thumbnail": clean}
+    return {name: nn.functional.adaptive_avg_pool2d(image[:1], 8) for name, image in shown.items()}
+
+
+def generation_loss(
+    output: Tensor, d: TrainableNetwork | None, batch: Batch, context: StepContext
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a G that draws images, and its terms: D's judgement alone."""
+    assert d is not None
+    with autocast(batch.clean.device, context.precision):
+        fake = d.compiled(discriminator_input(batch, output, context), labels=labels_of(batch))
+    terms = {"g_adversarial": generator_loss(context.loss.adversarial, fake.float())}
+    terms |= thumbnails(output, batch.clean)
+    return context.loss.adversarial_weight * terms["g_adversarial"], terms
 
 
 def detection_loss(logits: Tensor, batch: Batch, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
@@ -418,8 +447,13 @@ def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Te
     """D's input in [-1, 1]: the damaged image, condition images, the mask if G gets it, and the image to judge.
 
     With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W. Of gray images, B×3×H×W
-    and B×2×H×W. Condition images add their channels. An image that G enlarges is enlarged here, too.
+    and B×2×H×W. Condition images add their channels. An image that G enlarges is enlarged here, too. Without a damaged
+    twin (`unpaired`, `generation`), the image alone.
     """
+    channels = image.shape[1]
+    if context.task in ("unpaired", "generation"):
+        x = image * 2 - 1
+        return diff_augment(x, batch.keys, context.augment, rgb_at=(0,), channels=channels) if context.augment else x
     condition = [] if batch.condition is None else [batch.condition]
     damaged = enlarged(batch.damaged, image)
     parts = [damaged, *condition, image]
@@ -428,7 +462,6 @@ def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Te
     x = torch.cat(parts, dim=1) * 2 - 1
     if not context.augment:
         return x
-    channels = image.shape[1]
     return diff_augment(x, batch.keys, context.augment, rgb_at=(0, x.shape[1] - channels), channels=channels)
 
 

@@ -11,4 +11,9 @@ from restore.training.unpaired import cycle_step
 
 Step = Callable[..., dict[str, Tensor]]
 
-STEPS: dict[str, Step] = {"restoration": train_step, "detection": train_step, "unpaired": cycle_step}
+STEPS: dict[str, Step] = {
+    "restoration": train_step,
+    "detection": train_step,
+    "unpaired": cycle_step,
+    "generation": train_step,
+}

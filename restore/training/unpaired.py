@@ -12,10 +12,19 @@ from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.hashed_random import uniform
 from restore.losses.adversarial import generator_loss
-from restore.losses.diffaugment import diff_augment
-from restore.training.step import StepContext, TrainableNetwork, add_terms, adversary_loss, buffers_unless_skipped
+from restore.training.step import (
+    StepContext,
+    TrainableNetwork,
+    add_terms,
+    adversary_loss,
+    buffers_unless_skipped,
+    discriminator_input,
+    thumbnails,
+)
 
 _POOL = 2102  # stream of the hash for what the pools exchange
+
+_Judged = tuple[Batch, Tensor, Tensor]  # with the images of B and of A that were made of it
 
 
 def cycle_step(
@@ -46,7 +55,7 @@ def cycle_step(
     with buffers_unless_skipped([g] if d is None else [g, d]):
         if d is not None:
             d.network.requires_grad_(False)
-        outputs = []
+        outputs: list[_Judged] = []
         for batch in batches:
             loss, found, made = _generator_loss(g, d, batch, context)
             context.fabric.backward(g.scaler.scale(loss * share))
@@ -54,14 +63,15 @@ def cycle_step(
             add_terms(terms, found, share)
         terms["g_norm"] = g.step()
         if d is not None:
-            _update_discriminators(g, d, batches, outputs, d_batches, context, apply_r1, terms)
+            updates = [[_judged(g, batch, context) for batch in parts] for parts in d_batches]
+            _update_discriminators(d, updates or [outputs], context, apply_r1, terms)
     return terms
 
 
 def _generator_loss(
     g: TrainableNetwork, d: TrainableNetwork | None, batch: Batch, context: StepContext
-) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
-    """The loss of both generators, its terms, and the detached images of B and of A that they made."""
+) -> tuple[Tensor, dict[str, Tensor], _Judged]:
+    """The loss of both generators, its terms, and what the discriminators judge."""
     config = context.loss
     a, b = batch.damaged, batch.clean
     to_b, to_a = _translate(g, a, context), _translate(g, b, context, back=True)
@@ -74,41 +84,26 @@ def _generator_loss(
         loss = loss + config.cycle * config.identity * same
     if d is not None:
         with autocast(a.device, context.precision):
-            logits = [d.compiled(_judged(x, batch, context), back=back) for x, back in ((to_b, False), (to_a, True))]
+            fakes = [discriminator_input(batch, x, context) for x in (to_b, to_a)]
+            logits = [d.compiled(x, back=back) for x, back in zip(fakes, (False, True))]
         adversarial = sum((generator_loss(config.adversarial, x.float()) for x in logits), a.new_zeros(()))
         terms["g_adversarial"] = adversarial / 2
         loss = loss + config.adversarial_weight * adversarial
-    terms["output_thumbnail"], terms["clean_thumbnail"] = (
-        nn.functional.adaptive_avg_pool2d(x[:1], 8) for x in (to_b.detach(), b)
-    )
-    return loss, terms, (to_b.detach(), to_a.detach())
+    terms |= thumbnails(to_b, b)
+    return loss, terms, (batch, to_b.detach(), to_a.detach())
 
 
 def _update_discriminators(
-    g: TrainableNetwork,
-    d: TrainableNetwork,
-    batches: list[Batch],
-    outputs: list[tuple[Tensor, Tensor]],
-    d_batches: Sequence[list[Batch]],
-    context: StepContext,
-    apply_r1: bool,
-    terms: dict[str, Tensor],
+    d: TrainableNetwork, updates: list[list[_Judged]], context: StepContext, apply_r1: bool, terms: dict[str, Tensor]
 ) -> None:
-    """All updates of both discriminators. Their terms are added to `terms`."""
-    updates = list(d_batches) or [batches]
+    """All updates of both discriminators, each in parts. Their terms are added to `terms`."""
     skipped_before = d.skipped.clone()
     d.network.requires_grad_(True)
     for parts in updates:
         d.network.update_spectral_norm()  # type: ignore[operator]
         share = 1 / len(parts)
-        for i, batch in enumerate(parts):
-            with torch.no_grad():
-                made = (
-                    outputs[i]
-                    if not d_batches
-                    else (_translate(g, batch.damaged, context), _translate(g, batch.clean, context, back=True))
-                )
-            for real, fake, back in ((batch.clean, made[0], False), (batch.damaged, made[1], True)):
+        for batch, to_b, to_a in parts:
+            for real, fake, back in ((batch.clean, to_b, False), (batch.damaged, to_a, True)):
                 loss, found = _discriminator_loss(d, batch, real, fake, back, context, apply_r1)
                 context.fabric.backward(d.scaler.scale(loss * share))
                 add_terms(terms, found, share / len(updates) / 2)
@@ -118,20 +113,19 @@ def _update_discriminators(
 
 
 def _discriminator_loss(
-    d: TrainableNetwork,
-    batch: Batch,
-    real: Tensor,
-    fake: Tensor,
-    back: bool,
-    context: StepContext,
-    apply_r1: bool,
+    d: TrainableNetwork, batch: Batch, real: Tensor, fake: Tensor, back: bool, context: StepContext, apply_r1: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of one discriminator, and its terms."""
     pool = d.network.get_submodule("pool_b" if back else "pool_a")
     fake = pool.exchange(fake, uniform(batch.keys, _POOL + back, 2))  # type: ignore[operator]
-    inputs = _judged(real, batch, context), _judged(fake, batch, context)
+    inputs = discriminator_input(batch, real, context), discriminator_input(batch, fake, context)
     forward, network = partial(d.forward, back=back), partial(d.network, back=back)
     return adversary_loss(forward, network, *inputs, batch, None, context, apply_r1)
+
+
+@torch.no_grad()
+def _judged(g: TrainableNetwork, batch: Batch, context: StepContext) -> _Judged:
+    return batch, _translate(g, batch.damaged, context), _translate(g, batch.clean, context, back=True)
 
 
 def _translate(g: TrainableNetwork, image: Tensor, context: StepContext, *, back: bool = False) -> Tensor:
@@ -143,9 +137,3 @@ def _translate(g: TrainableNetwork, image: Tensor, context: StepContext, *, back
 def _distance(one: Tensor, other: Tensor) -> Tensor:
     """L1 of images in [0, 1], as of values in [-1, 1]."""
     return 2 * nn.functional.l1_loss(one, other)
-
-
-def _judged(image: Tensor, batch: Batch, context: StepContext) -> Tensor:
-    """D's input in [-1, 1]."""
-    x = image * 2 - 1
-    return diff_augment(x, batch.keys, context.augment, rgb_at=(0,), channels=x.shape[1]) if context.augment else x

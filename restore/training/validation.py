@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +17,20 @@ from torch import Tensor, nn
 from restore.data.layout import as_rgb
 from restore.data.loader import Batch, enlarged, in_srgb
 from restore.devices import autocast
+from restore.hashed_random import fold_in, normal
 from restore.images import write_png
 from restore.linear_light import from_linear
 from restore.metrics import score_batch
 from restore.metrics.conventions import CONVENTIONS, Convention
+from restore.metrics.fid import Inception, open_inception
 from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
+from restore.metrics.sample_scores import sample_scores
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.base import RestorationNetwork
 from restore.restorers.detector import self_ensemble
+from restore.restorers.sampler import SAMPLE_NOISE
 from restore.training.config import TrainConfig
+from restore.training.step import labels_of
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ def open_validator(
         lpips = _open_lpips(config, device, on_event) if has_truth else None
         cycles = partial(score_cycles, lpips=lpips, precision=precision, has_truth=has_truth)
         return Validator(cycles, partial(cycle_row, precision=precision))
+    if config.task == "generation":
+        inception = open_inception(config.fid_weights, device) if config.sample_scores else None
+        lpips = _open_lpips(config, device, on_event) if config.sample_scores else None
+        scored = partial(score_drawn, inception=inception, lpips=lpips, precision=precision)
+        return Validator(scored, partial(drawn_row, precision=precision))
     lpips = _open_lpips(config, device, on_event)
     linear = config.data.is_linear
     convention = CONVENTIONS["skimage"]
@@ -92,7 +103,7 @@ def is_better(scores: dict[str, float], best: dict[str, float], by: str) -> bool
         return False
     if before is None or by == "last":
         return True
-    return now < before if by == "lpips" else now > before
+    return now < before if by in ("lpips", "fid", "kid") else now > before
 
 
 _GAP_PX = 4
@@ -220,13 +231,9 @@ def score_cycles(
 ) -> dict[str, float]:
     """Mean scores of a `GeneratorPair`.
 
-    Args:
-        model, batches, fabric, lpips, precision: as for `score_images`.
-        has_truth: the clean images are the truth of the damaged ones.
-
     Returns:
-        With a truth `psnr`, `ssim`, `lpips` of the translation from A to B, as `score_images`. And `cycle`: PSNR of
-        images that went to the other kind and back, for both kinds.
+        `cycle`: PSNR of images that went to the other kind and back, for both kinds. If the clean images are the truth
+        of the damaged ones (`has_truth`), also what `score_images` gives for the translation from A to B.
     """
     scores = score_images(model, batches, fabric, lpips=lpips, precision=precision) if has_truth else {}
     found = []
@@ -241,6 +248,52 @@ def score_cycles(
 def cycle_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
     """A | to B | back to A | B | to A | back to B, 1×3×H×W each."""
     return [as_rgb(image) for image in _round_trip(model, batch, precision)]
+
+
+# Images from noise
+
+_ROW_IMAGES = 8
+
+
+@torch.no_grad()
+def _drawn(model: RestorationNetwork, batch: Batch, precision: str, count: int) -> Tensor:
+    """Images of the class of an image, from noise that follows from its key."""
+    latents: Any = model.latents
+    keys = torch.cat([fold_in(batch.keys, number) for number in range(count)])
+    labels = labels_of(batch)
+    with autocast(batch.clean.device, precision):
+        noise = normal(keys, SAMPLE_NOISE, latents).to(batch.clean.device)
+        out: Tensor = model(noise, None if labels is None else labels.expand(count))
+    return out.float().clamp(0, 1)
+
+
+def score_drawn(
+    model: RestorationNetwork,
+    batches: list[Batch],
+    fabric: Fabric,
+    *,
+    inception: Inception | None,
+    lpips: Lpips | None,
+    precision: str,
+) -> dict[str, float]:
+    """Scores of as many samples as there are validation images, of their classes.
+
+    Returns:
+        `diversity`: how much samples differ, relative to how much the images do; and those of
+        `restore.metrics.sample_scores.sample_scores`.
+    """
+    drawn = torch.cat([_drawn(model, batch, precision, 1) for batch in batches])
+    real = torch.cat([batch.clean for batch in batches])
+    spread = [images.std(dim=0, correction=0).mean().item() for images in (drawn, real)]
+    scores = {"diversity": spread[0] / spread[1] if spread[1] else math.nan}
+    if inception is not None:
+        scores |= sample_scores(as_rgb(drawn), as_rgb(real), inception, lpips)
+    return scores
+
+
+def drawn_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
+    """Samples, 1×3×H×W each, the same at each validation up to the weights."""
+    return [as_rgb(image) for image in _drawn(model, batch, precision, _ROW_IMAGES).split(1)]
 
 
 # Detection

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from restore.models.patchgan import PatchGAN
 from restore.models.pix2pix import Pix2Pix
 from restore.models.resnet import ResNet
 from restore.restorers.registry import open_restorer
+from restore.training import dry_run
 from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.loop import train
@@ -263,6 +265,14 @@ def test_init_takes_a_run_with_its_pools_left_out(kinds: tuple[Path, Path], run:
     assert torch.equal(generator.state_dict()["b.model.1.weight"], state["ema.b.model.1.weight"])
     assert torch.equal(discriminator.state_dict()["a.model.0.weight"], state["d.a.model.0.weight"])
     assert discriminator.pool_a.filled == 0
+
+
+def test_dry_run_measures_it(kinds: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "MEASURED_SECONDS", 0)
+    text = dry_run.preview(settings(kinds, tmp_path / "run"), lr_finder=True).text()
+    assert "G: resnet" in text
+    assert re.search(r"data: (\d) and (\d) images", text)
+    assert "learning rate" in text
 
 
 # Published files
