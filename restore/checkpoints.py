@@ -15,14 +15,13 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from restore.config import Settings
 from restore.config import build as build_settings
 from restore.errors import RestoreError, did_you_mean
 from restore.files import user_data, write_atomically
 from restore.models.base import RestorationNetwork
-from restore.models.registry import build_generator
+from restore.models.registry import SkippedInit, build_generator
 
 BEST = "best.safetensors"
 """The best weights in the folder of a run."""
@@ -104,6 +103,10 @@ def best_weights(run: Path) -> Path:
     return best
 
 
+#: The most that a description may ask for: images are extended to it, and a file can come from anywhere.
+_MAX_PX = 1 << 14
+
+
 class DetectorSettings(Settings):
     """How a detector's probabilities become a mask: pixels of at least `threshold`, dilated by `margin_px`."""
 
@@ -145,10 +148,10 @@ class Description(Settings):
     transfer: Literal["linear"] | None = None
     float_range: tuple[float, float] | None = None
     conditions: list[ConditionSettings] | None = None
-    multiple: int = Field(default=1, ge=1)
-    minimum: int = Field(default=1, ge=1)
-    scale: int = Field(default=1, ge=1)
-    overlap_px: int = Field(default=0, ge=0)
+    multiple: int = Field(default=1, ge=1, le=_MAX_PX)
+    minimum: int = Field(default=1, ge=1, le=_MAX_PX)
+    scale: int = Field(default=1, ge=1, le=16)
+    overlap_px: int = Field(default=0, ge=0, le=_MAX_PX)
     adds_color: bool | None = None
     finds: DetectorSettings | None = None
     draws: list[str] | None = None
@@ -184,7 +187,7 @@ def read_description(path: Path) -> Description:
         )
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RestoreError("the description inside these weights is not JSON", where=path) from error
     description = build_settings(Description, values, where=path)
     if description.format != FORMAT:
@@ -210,22 +213,11 @@ def load_generator(path: Path) -> tuple[RestorationNetwork, Description]:
         RestoreError: the weights do not fit the network that they describe.
     """
     description = read_description(path)
-    with _SkippedInit():
+    with SkippedInit():
         model = build_generator(description.builder, description.args, where=str(path))
     # Copying converts from half precision; every parameter and buffer is overwritten, or this fails.
     load_strictly(model, read_tensors(path), path)
     return model.eval(), description
-
-
-class _SkippedInit(TorchFunctionMode):
-    """Build networks without drawing random weights, which would take as long as loading the real ones."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
@@ -250,6 +242,9 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: Path | s
                 f"{len(shapes)} of another shape (first: {k}, {tuple(state[k].shape)} for {tuple(own[k].shape)})"
             )
         raise RestoreError(f"weights of another architecture: {', '.join(parts)}", where=where)
+    for k, values in own.items():
+        if values.is_floating_point() and state[k].dtype not in (torch.float16, torch.bfloat16, torch.float32):
+            raise RestoreError(f"{k} is of type {str(state[k].dtype).removeprefix('torch.')}, not float", where=where)
     model.load_state_dict(dict(state))
 
 

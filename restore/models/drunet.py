@@ -38,8 +38,8 @@ class DRUNet(RestorationNetwork):
         super().__init__()
         if len(widths) != 4 or min(widths) < channels:
             raise ValueError(f"widths need four numbers of at least {channels}, not {list(widths)}")
-        if blocks < 2:
-            raise ValueError(f"blocks must be at least 2, not {blocks}: spandrel knows the network by the second")
+        if not 2 <= blocks <= 256:
+            raise ValueError(f"blocks must be 2 to 256, not {blocks}: spandrel knows the network by the second")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, not {channels}")
         w1, w2, w3, w4 = widths

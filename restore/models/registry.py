@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
@@ -36,7 +38,21 @@ DISCRIMINATORS: dict[str, type[nn.Module]] = {
     "dense-gan": DenseDiscriminator,
 }
 
+#: The most values that a network may have (2 GB in float32): a description of a few bytes could ask for any number.
+MAX_PARAMETERS = 1 << 29
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class SkippedInit(TorchFunctionMode):
+    """Build networks without drawing random weights, which would take as long as loading the real ones."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def build_generator(builder: str, args: Mapping[str, Any], *, where: str | None = None) -> RestorationNetwork:
@@ -73,6 +89,11 @@ def _build(builders: Mapping[str, type[Network]], builder: str, args: Mapping[st
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise RestoreError(f"{builder} has no argument {name!r}", where=where, hint=hint)
     try:
+        with torch.device("meta"), SkippedInit():  # takes no memory
+            count = count_parameters(builders[builder](**args))
+        if count > MAX_PARAMETERS:
+            raise ValueError(f"it would have {count:,} parameters, more than {MAX_PARAMETERS:,}")
         return builders[builder](**args)
-    except (ValueError, TypeError) as error:
-        raise RestoreError(f"{builder} cannot be built: {error}", where=where) from error
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # PyTorch's own, of sizes beyond its numbers
+        reason = str(error).partition("\n")[0]
+        raise RestoreError(f"{builder} cannot be built: {reason}", where=where) from error

@@ -72,8 +72,10 @@ class UNet(RestorationNetwork):
             raise ValueError(f"norm must be none or batch, not {norm!r}")
         if min(*widths, *blocks, *dilations, out_channels) < 1:
             raise ValueError("widths, blocks, dilations and out_channels must be at least 1")
-        if channels not in (1, 3) or conditions < 0:
-            raise ValueError(f"channels must be 1 or 3, and conditions at least 0, not {channels} and {conditions}")
+        if len(widths) > 12 or max(*blocks, *dilations) > 256:
+            raise ValueError("there are at most 12 levels, 256 blocks on each, and dilations of 256")
+        if channels not in (1, 3) or not 0 <= conditions <= 256:
+            raise ValueError(f"channels must be 1 or 3, and conditions 0 to 256, not {channels} and {conditions}")
         self.takes_mask, self.prefill, self.conditions = mask, prefill, conditions
         self.gives_image = out_channels == 3
         self.multiple = self.minimum = 2 ** (len(widths) - 1)

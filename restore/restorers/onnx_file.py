@@ -222,7 +222,7 @@ def _open_own(
 ) -> Restorer:
     try:
         description = build_settings(Description, json.loads(said[DESCRIPTION_KEY]), where=path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RestoreError("the description inside this file is not JSON", where=path) from error
     if description.finds is not None:
         raise RestoreError(f"{name} is a detector, not a restorer", hint="`restore detect` takes its weights")

@@ -58,17 +58,21 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
 
     Raises:
         UnsupportedModelError: the tensors are those of another network.
-        ValueError: the network needs what spandrel has no place for: condition images, or linear light.
+        ValueError: the description cannot be read, or the network needs what spandrel has no place for: condition
+            images, or linear light.
     """
     with safe_open(path, framework="pt", device="cpu") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         text = (file.metadata() or {}).get("restore")
     if text is not None:
-        description = json.loads(text)
+        try:
+            description = dict(json.loads(text))
+            args = dict(description.get("args", {}))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError("the description inside this file cannot be read") from error
         for key, what in (("conditions", "condition images"), ("transfer", "linear light")):
             if description.get(key):
                 raise ValueError(f"this network needs {what}, for which spandrel has no place")
-        args = description.get("args", {})
         if description.get("builder") == "unet" and args.get("mask", True):
             args = {"prefill": False, **args}  # the toolkit's default; most networks that fill holes set it
         for architecture in (support.architecture for support in RESTORE_REGISTRY):
