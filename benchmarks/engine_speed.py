@@ -1,14 +1,20 @@
 """Measures what each engine makes of the networks on this CPU: seconds, memory, the first result, and the difference.
 
-    python benchmarks/engine_speed.py --quick                 # a few minutes: small images, three rounds
-    python benchmarks/engine_speed.py                         # 512² and 12 megapixels, medians of seven: about an hour
-    python benchmarks/engine_speed.py --fix                   # and the whole command, on twelve photographs
-    python benchmarks/engine_speed.py --models photo --int8 photo=photo-int8.onnx
+    python benchmarks/engine_speed.py --quick         # a few minutes: small images, three rounds
+    python benchmarks/engine_speed.py                 # 512² and 12 megapixels, medians of seven: two hours on two cores
+    python benchmarks/engine_speed.py --fix           # and the whole command, on twelve photographs
+    python benchmarks/engine_speed.py --int8 photo=photo-int8.onnx inpaint=inpaint-int8.onnx
+
+Twenty minutes on two cores, with everything but the detector's large image:
+
+    python benchmarks/engine_speed.py --rounds 3 --large-rounds 1 --large-models photo inpaint \\
+        --fix --fix-rounds 1 --int8 photo=photo-int8.onnx inpaint=inpaint-int8.onnx
 
 Run it on a machine that does nothing else; with OMP_NUM_THREADS to limit the threads. For each model, every engine and
 precision has a process of its own. They run the same image in turn, so that a change of the machine's speed meets all
 of them. Seconds are medians, on the clock and (in brackets) of all processor cores together, which others disturb
-less; ratios compare with PyTorch in the same precision (int8: in bf16 where it is fast here, else in fp32).
+less. The first run of each size is not counted, unless it is the only one. Ratios compare with PyTorch in the same
+precision (int8: in bf16 where it is fast here, else in fp32).
 
 - first result: from the start of the process to the first repaired image of 64 pixels; cold: with nothing compiled
   before; warm: with what the cold start has kept.
@@ -45,13 +51,15 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["torch", "openvino", "onnx"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument(
-        "--int8", action="append", default=[], metavar="MODEL=FILE", help="an int8 ONNX file of a model"
+        "--int8", nargs="+", default=[], metavar="MODEL=FILE", help="int8 ONNX files of `restore export`"
     )
     parser.add_argument("--side", type=int, help="of the small image; default 512")
     parser.add_argument("--megapixels", type=float, help="of the large image; default 12; 0: none")
     parser.add_argument("--rounds", type=int, help="with the small image; default 7")
     parser.add_argument("--large-rounds", type=int, help="with the large image; default 3")
+    parser.add_argument("--large-models", nargs="+", default=list(MODELS), choices=MODELS, help="with the large image")
     parser.add_argument("--fix", action="store_true", help="also measure `restore fix`")
+    parser.add_argument("--fix-rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=3, metavar=("MODEL", "ENGINE", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -93,20 +101,22 @@ def measure(model: str, options: argparse.Namespace, folder: Path) -> None:
             print(f"{model}, {engine}, {precision}: left out: {error}\n", flush=True)
     large = round((options.megapixels * 1e6 * 4 / 3) ** 0.5)
     images = [("small", options.side, options.side, options.rounds)]
-    if options.megapixels:
+    if options.megapixels and model in options.large_models:
         images.append(("large", round(large * 3 / 4), large, options.large_rounds))
     for size, height, width, rounds in images:
-        for number in range(1 + rounds):  # the first is not counted
+        uncounted = int(rounds > 1)
+        for number in range(uncounted + rounds):
             for program in programs:
                 reply = program.ask(height=height, width=width, save=str(program.output) if size == "small" else None)
-                if number:
+                if number >= uncounted:
                     program.runs[size].append((reply["seconds"], reply["cpu_seconds"]))
                 program.peak_mb = reply["peak_mb"]
     for program in programs:
         program.close()
     by = {(program.engine, program.precision): program for program in programs}
     tile = programs[0].tile_px if programs else 0
-    shown = f" and {options.megapixels:g} megapixels, {f'in tiles of {tile}' if tile else 'whole'}" if large else ""
+    shown = f" and {options.megapixels:g} megapixels, {f'in tiles of {tile}' if tile else 'whole'}"
+    shown = shown if len(images) > 1 else ""
     print(f"## {model}: {options.side}²{shown}\n")
     print(
         "| engine | precision | small, s | times as fast | large, s | times as fast | first result, cold | warm "
@@ -290,8 +300,6 @@ def measure_commands(options: argparse.Namespace, folder: Path) -> None:
     import cv2
     import numpy as np
 
-    from restore.devices import cpu_has_fast_bf16
-
     scans = folder / "scans"
     scans.mkdir()
     sizes = np.geomspace(0.05, 0.4, 4) if options.quick else np.geomspace(1, 12, 12)
@@ -300,35 +308,61 @@ def measure_commands(options: argparse.Namespace, folder: Path) -> None:
         image, _ = photograph(round(width * 3 / 4), width)
         pixels = (image[..., ::-1] * 255).round().astype(np.uint8)
         cv2.imwrite(str(scans / f"{number:02}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    precisions = [one for one in options.precisions if one == "fp32" or cpu_has_fast_bf16()]
-    runs = [(engine, one) for engine in options.engines for one in precisions if (engine, one) != ("onnx", "bf16")]
+    runs = variants("photo", options)
     small = folder / "one.jpg"
     small.write_bytes((scans / "00.jpg").read_bytes())
-    seconds: dict[tuple[str, str, str], list[float]] = {}
-    for number in range(1 + min(options.rounds, 2 if options.quick else 3)):
-        for engine, precision in list(runs):
-            for what, source in (("one", small), ("all", scans)):
-                started = time.perf_counter()
-                done = subprocess.run(
-                    [sys.executable, "-m", "restore.cli", "fix", source, f"{folder}/out-{what}-{engine}-{precision}/",
-                     "--overwrite", "--device", "cpu", "--engine", engine, "--precision", precision],
-                    env={**os.environ, "RESTORE_CACHE": str(folder / "commands")}, capture_output=True, text=True,
-                )  # fmt: skip
-                if done.returncode:
-                    print(f"{engine}, {precision}: left out: {done.stderr.strip().splitlines()[-1]}\n", flush=True)
-                    runs.remove((engine, precision))
+    ended: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
+    for number in range(1 + options.fix_rounds):
+        for model, engine, precision in list(runs):
+            # With one photograph alone, the networks are compiled, and the files come into memory.
+            for what, source in (("one", small), ("all", scans)) if number else (("one", small),):
+                command = [sys.executable, "-m", "restore.cli", "fix", source, folder / f"{what}-{engine}-{precision}/"]
+                command += ["--overwrite", "--device", "cpu", "--model", model, "--engine", engine]
+                command += [] if precision == "int8" else ["--precision", precision]
+                try:
+                    result = run_alone(command, folder / "commands")
+                except RuntimeError as error:
+                    print(f"{engine}, {precision}: left out: {error}\n", flush=True)
+                    runs.remove((model, engine, precision))
                     break
                 if number:
-                    seconds.setdefault((engine, precision, what), []).append(time.perf_counter() - started)
+                    ended.setdefault((engine, precision, what), []).append(result)
     total = float(sum(sizes))
+    half = "bf16" if ("torch", "bf16", "all") in ended else "fp32"
     print(f"## `restore fix`, the whole command: {len(sizes)} photographs, {total:.1f} megapixels\n")
-    print("| engine | precision | s | megapixels/s | times as fast | one photograph, s |\n|---|---|---|---|---|---|")
-    for engine, precision in runs:
-        if (engine, precision, "all") in seconds:
-            here = statistics.median(seconds[engine, precision, "all"])
-            base = statistics.median(seconds.get(("torch", precision, "all"), [float("nan")]))
-            one = statistics.median(seconds[engine, precision, "one"])
-            print(f"| {engine} | {precision} | {here:.1f} | {total / here:.2f} | {base / here:.2f} | {one:.1f} |")
+    print("| engine | precision | s | megapixels/s | times as fast | memory, MB | one photograph, s |")
+    print("|---|---|---|---|---|---|---|")
+    for _, engine, precision in runs:
+        (clock, cores, memory), (one, one_cores, _) = (medians(ended[engine, precision, w]) for w in ("all", "one"))
+        base = ended.get(("torch", half if precision == "int8" else precision, "all"))
+        by_torch = None if base is None else medians(base)
+        ratio = "-" if by_torch is None else f"{by_torch[0] / clock:.2f} ({by_torch[1] / cores:.2f})"
+        print(f"| {engine} | {precision} | {clock:.1f} ({cores:.1f}) | {total / clock:.2f} | {ratio} ", end="")
+        print(f"| {memory:.0f} | {one:.1f} ({one_cores:.1f}) |", flush=True)
+
+
+def run_alone(command: list[Any], cache: Path) -> tuple[float, float, float]:
+    """Run a command: seconds on the clock and of the cores, and the peak of its largest process's memory in MB.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    started = time.perf_counter()
+    environment = {**os.environ, "RESTORE_CACHE": str(cache)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = process.stderr.read().strip().splitlines()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(lines[-1] if lines else f"exit code {process.returncode}")
+    return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def medians(runs: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Of each number."""
+    clock, cores, memory = (statistics.median(values) for values in zip(*runs))
+    return clock, cores, memory
 
 
 def machine() -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restore.engines.onnx_check import INSTALL
 from restore.engines.onnx_fill import with_fill
 from restore.engines.onnx_graph import IMAGE, MASK, OPSET, facts, input_names, onnx_bytes
 from restore.errors import RestoreError
@@ -16,8 +17,6 @@ from restore.export.parity import check_parity
 from restore.export.source import Source
 from restore.files import write_atomically
 from restore.models.base import RestorationNetwork
-
-INSTALL = 'pip install "restore-toolkit[onnx]"'
 
 
 def write_onnx(source: Source, out: Path) -> list[str]:

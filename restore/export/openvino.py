@@ -20,7 +20,7 @@ from restore.export.parity import check_parity
 from restore.export.source import Source
 from restore.files import write_atomically
 
-INSTALL = 'pip install "restore-toolkit[cpu]"'
+INSTALL = 'pip install "restore-toolkit[cpu,onnx]"'
 
 
 def write_openvino(source: Source, out: Path) -> list[str]:

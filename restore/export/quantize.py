@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from restore.engines.onnx_check import INSTALL
 from restore.engines.onnx_fill import with_fill
 from restore.engines.onnx_graph import OPSET, facts, input_names, onnx_bytes
 from restore.errors import RestoreError
-from restore.export.onnx import INSTALL, fills_itself, inputs_of, runner
+from restore.export.onnx import fills_itself, inputs_of, runner
 from restore.export.source import Source
 from restore.files import write_atomically
 from restore.images import find_images, read_rgb8

@@ -16,9 +16,6 @@ from restore.export.parity import IMAGE_TOLERANCE
 from restore.export.source import Source
 from restore.files import write_atomically
 
-#: Parameters by which spandrel knows a DRUNet.
-_DRUNET = ("m_head.weight", "m_down1.0.res.0.weight", "m_body.0.res.0.weight", "m_up1.2.res.0.weight", "m_tail.weight")
-
 #: The tensor in which `spandrel_restore` reads what no parameter tells, as JSON; and what it assumes without it.
 _STATED = "stated_hyperparameters"
 _ASSUMED_DILATIONS = {"unet": [1], "pyramid-unet": [1, 2]}
@@ -34,8 +31,8 @@ def write_safetensors(source: Source, out: Path) -> list[str]:
 def write_spandrel(source: Source, out: Path) -> list[str]:
     """Write plain weights in float32 for programs that open networks with spandrel (chaiNNer, ComfyUI).
 
-    A network with DRUNet's parameters opens in spandrel itself; its output is compared. All others need the module
-    `spandrel_restore`, which knows them by their parameters. What no parameter tells goes into a tensor that it reads.
+    A `drunet` opens in spandrel itself; its output is compared. All others need the module `spandrel_restore`, which
+    knows them by their parameters. What no parameter tells goes into a tensor that it reads.
 
     Returns:
         Notes for the user.
@@ -46,10 +43,10 @@ def write_spandrel(source: Source, out: Path) -> list[str]:
     """
     plain = {key: value.float() if value.is_floating_point() else value for key, value in source.g.items()}
     plain = {key: value.detach().cpu().contiguous() for key, value in plain.items()}
-    if all(key in plain for key in _DRUNET):
+    _check_that_spandrel_can(source)
+    if source.description.builder == "drunet":
         note = _checked_in_spandrel(source, plain)
     else:
-        _check_that_spandrel_can(source)
         stated = stated_hyperparameters(source.description)
         if stated:
             text = json.dumps(stated, sort_keys=True).encode()
@@ -83,8 +80,9 @@ def _check_that_spandrel_can(source: Source) -> None:
     """
     description = source.description
     reasons = {
-        f"a {description.builder}": description.builder not in _ASSUMED_DILATIONS,
-        "a detector that is no pyramid-unet": description.finds is not None and description.builder == "unet",
+        f"a {description.builder}": description.builder not in ("drunet", *_ASSUMED_DILATIONS),
+        "a detector that is no pyramid-unet": description.finds is not None and description.builder != "pyramid-unet",
+        "a drunet that fills holes": description.builder == "drunet" and description.needs_mask,
         "condition images": bool(description.conditions),
         "linear light": description.transfer == "linear",
     }

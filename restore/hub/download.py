@@ -162,4 +162,7 @@ class _CheckedRedirections(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         check_address(newurl)
+        # A hub may not have this machine asked in its name.
+        if urlsplit(newurl).scheme == "http" and not is_loopback(urlsplit(req.full_url).hostname or ""):
+            raise RestoreError("only https addresses are fetched", where=newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from restore.checkpoints import Description, find_weights, models_dir, save_weig
 from restore.cli.main import app
 from restore.errors import RestoreError
 from restore.files import temporary_path
-from restore.hub.download import check_address
+from restore.hub.download import _CheckedRedirections, check_address
 from restore.hub.fetch import Fetched, fetch_model
 from restore.models.registry import build_generator
 from restore.restorers.detector import Detector
@@ -236,6 +239,15 @@ def test_a_redirection_leads_neither_out_of_https_nor_takes_the_token_along(hub:
     assert fetch_model("a/b", token="secret").name == "b"
     assert [token for _, path, token in hub.asked if path == here][-1] == "Bearer secret"
     assert [token for _, path, token in hub.asked if path == "/elsewhere"] == [None]
+
+
+def test_a_hub_does_not_have_this_machine_asked() -> None:
+    request = urllib.request.Request("https://hub.example/model.safetensors")
+    redirected = _CheckedRedirections().redirect_request
+    for inside in ("http://127.0.0.1:8000/v1/models", "http://localhost/", "HTTP://[::1]/"):
+        with pytest.raises(RestoreError, match="only https addresses are fetched"):
+            redirected(request, io.BytesIO(), 302, "Found", Message(), inside)
+    assert redirected(request, io.BytesIO(), 302, "Found", Message(), "https://files.example/x") is not None
 
 
 def test_redirections_in_a_circle_end(hub: Hub) -> None:

@@ -128,6 +128,8 @@ def test_what_no_shape_tells_is_in_the_file_for_spandrel(builder: str, args: dic
         ("unet", {}, {"transfer": "linear"}, "linear light"),
         ("unet", {"mask": False, "out_channels": 1}, {"finds": {"threshold": 0.5, "margin_px": 0}}, "no pyramid-unet"),
         ("pix2pix", {"num_downs": 5, "ngf": 4}, {}, "a pix2pix"),
+        ("drunet", {"widths": [4, 4, 4, 4]}, {"transfer": "linear"}, "linear light"),
+        ("drunet", {"widths": [4, 4, 4, 4]}, {"needs_mask": True}, "a drunet that fills holes"),
     ],
 )
 def test_what_spandrel_cannot_run_is_not_exported(

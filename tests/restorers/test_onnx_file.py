@@ -13,8 +13,8 @@ from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.images import read_rgb8, write_png
 from restore.restorers.base import Restorer, run_restorer
+from restore.restorers.foreign_onnx import Declared, parse_args
 from restore.restorers.model_card import model_card
-from restore.restorers.onnx_file import Declared, parse_args
 from restore.restorers.registry import open_restorer, open_restorers
 
 onnx = pytest.importorskip("onnx")
