@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,11 +63,10 @@ def check(runner: Runner, network: Network) -> Check:
     """
     image, mask = drawn(network)
     cpu = torch.device("cpu")
-    shown: Callable[[Tensor], Tensor] = torch.sigmoid if network.gives_logits else lambda out: out.clamp(0, 1)
-    exact = shown(TorchRunner(network.model, cpu, "fp32")(image, mask))
-    difference, limit = _largest(shown(runner(image, mask)), exact), LIMIT
+    exact = _shown(TorchRunner(network.model, cpu, "fp32")(image, mask), network)
+    difference, limit = _largest(_shown(runner(image, mask), network), exact), LIMIT
     if runner.precision != "fp32":
-        half = shown(TorchRunner(network.model, cpu, runner.precision)(image, mask))
+        half = _shown(TorchRunner(network.model, cpu, runner.precision)(image, mask), network)
         limit = max(HALF_LIMIT, HALF_FACTOR * _largest(half, exact))
     return Check(difference, limit)
 
@@ -85,7 +83,7 @@ def check_graph(runner: Runner, exact: Runner, network: Network, *, quantized: b
             counts, beside `QUANTIZED_LIMIT` for the largest.
     """
     image, mask = drawn(network)
-    here, there = (one(image, mask).clamp(0, 1) for one in (runner, exact))
+    here, there = (_shown(one(image, mask), network) for one in (runner, exact))
     difference, limit = _largest(here, there), LIMIT if runner.precision == "fp32" else HALF_LIMIT
     if quantized and difference <= QUANTIZED_LIMIT:
         return Check(float((here - there).abs().mean()), LIMIT)
@@ -115,6 +113,11 @@ def drawn(network: Network) -> tuple[Tensor, Tensor | None]:
     if not model.sees_mask:
         return image, None
     return model.fill(image, mask), mask
+
+
+def _shown(out: Tensor, network: Network) -> Tensor:
+    """An output as people see it: an image, or probabilities."""
+    return out.sigmoid() if network.gives_logits else out.clamp(0, 1)
 
 
 def _largest(a: Tensor, b: Tensor) -> float:

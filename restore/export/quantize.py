@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,26 +23,14 @@ from restore.engines.onnx_check import INSTALL
 from restore.engines.onnx_fill import with_fill
 from restore.engines.onnx_graph import OPSET, facts, input_names, onnx_bytes
 from restore.errors import RestoreError
-from restore.export.onnx import fills_itself, inputs_of, runner
+from restore.export.calibration import Inputs, Loss, judge_of
+from restore.export.onnx import fills_itself, inputs_of
 from restore.export.source import Source
 from restore.files import write_atomically
-from restore.images import find_images, read_rgb8
-from restore.linear_light import to_linear
 from restore.models.base import RestorationNetwork
-
-#: The largest loss, in dB at σ = 25 (of networks that fill holes: inside them), that passes unasked.
-MAX_LOSS_DB = 0.1
-SIGMA = 25
-
-#: Noise of the images that the ranges are taken from; the strongest sets the ranges of the first layers.
-_CALIBRATION_SIGMAS = (0, 5, 15, 25, 50, 75)
-_MAX_IMAGES, _MAX_SIDE_PX = 48, 256
 
 #: The side of the images on which layers are compared.
 _SENSITIVITY_PX = 96
-
-#: The loss on clean images that is aimed at. It is larger by nature: they pass almost unchanged, at 40 dB and more.
-CLEAN_GOAL_DB = 0.5
 
 #: How many of the most sensitive convolutions stay in float32, beside the first and the last, in the order of trial.
 #: Of `photo`, 0 lose 0.4 dB at σ = 25 and 9 dB on clean images; 8 lose 0.01 and 0.07 dB: those of full size.
@@ -60,35 +46,11 @@ class Quantization:
 
     Attributes:
         folder: clean images. Every fourth is held out for the measurement; there must be two at least.
-        accept_loss: write the file even if it loses more than `MAX_LOSS_DB`.
+        accept_loss: write the file even if its loss does not pass (`restore.export.calibration.Loss`).
     """
 
     folder: Path
     accept_loss: bool = False
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a quantized network loses against float32, in dB of PSNR; negative: it gains.
-
-    Attributes:
-        damaged: at σ = 25, or inside holes.
-        clean: on clean images; None of a network that fills holes.
-    """
-
-    damaged: float
-    clean: float | None
-
-    @property
-    def is_small(self) -> bool:
-        """Whether no more layers need to stay in float32."""
-        return self.damaged <= MAX_LOSS_DB and (self.clean is None or self.clean <= CLEAN_GOAL_DB)
-
-    def in_words(self) -> str:
-        """As a note for people."""
-        if self.clean is None:
-            return f"{self.damaged:.2f} dB inside holes"
-        return f"{self.damaged:.2f} dB at noise of {SIGMA}, {self.clean:.2f} dB on clean images"
 
 
 def write_int8(source: Source, out: Path, quantization: Quantization) -> list[str]:
@@ -98,123 +60,52 @@ def write_int8(source: Source, out: Path, quantization: Quantization) -> list[st
         Notes for the user.
 
     Raises:
-        RestoreError: packages are missing; there are too few images; the network is a detector, or takes condition
-            images; exit code 1: the loss is too large, and nothing is written.
+        RestoreError: packages are missing; there are too few images; the network takes condition images; exit code 1:
+            the loss is too large, and nothing is written.
     """
     description, model = source.description, source.network()
-    if description.finds is not None or description.conditions:
-        kind = "detectors" if description.finds is not None else "networks with condition images"
-        raise RestoreError(f"of {kind} is not supported", where="--int8", hint="leave it out")
+    if description.conditions:
+        raise RestoreError("of networks with condition images is not supported", where="--int8", hint="leave it out")
     channels = description.channels or 3
-    seen, held_out = _samples(quantization.folder, model, channels, description.transfer == "linear")
     plain = onnx_bytes(model, channels)
-    ranked = _by_sensitivity(model, [_cut(sample, model) for sample in seen[:4]])
-    reference = runner(plain)
-    loss, data, kept = Loss(math.inf, None), b"", 0
+    judge = judge_of(source, model, plain, quantization.folder)
+    ranked = _by_sensitivity(model, [_cut(inputs, model) for inputs in judge.seen[:4]])
+    best: tuple[Loss, bytes, int] | None = None
     for count in sorted({min(count, len(ranked)) for count in _KEPT}):
-        tried = _quantized(plain, model, seen, ranked[:count])
-        found = _loss(held_out, runner(tried), reference)
-        if found.damaged < loss.damaged:
-            loss, data, kept = found, tried, count
+        tried = _quantized(plain, model, judge.seen, ranked[:count])
+        loss = judge.loss(tried)
+        if best is None or loss.damaged < best[0].damaged:
+            best = loss, tried, count
         if loss.is_small:
             break
-    if loss.damaged > MAX_LOSS_DB and not quantization.accept_loss:
+    assert best is not None
+    loss, data, kept = best
+    if not loss.passes and not quantization.accept_loss:
         raise RestoreError(
-            f"8-bit integers lose {loss.in_words()}, more than {MAX_LOSS_DB:g} dB; nothing is written",
+            f"8-bit integers lose {loss.in_words()}, which is too much; nothing is written",
             where="--int8",
             hint="--accept-loss writes the file all the same",
             exit_code=1,
         )
     fills = fills_itself(source)
     said = facts(description, sha256=source.sha256, license=source.license, fills=fills)
-    said["precision"] = "int8"
-    said["loss_db"] = loss.in_words()
+    said["precision"], said["loss"] = "int8", loss.in_words()
     data = with_fill(data, model, channels) if fills else data
     write_atomically(out, _with_facts(data, said))
-    images = f"{len(held_out)} images that calibration did not see"
     return [
         f"ONNX opset {OPSET} in 8-bit integers ({kept + 2} layers in float32), "
         f"inputs {', '.join(inputs_of(source, model))}",
-        f"loses {loss.in_words()}, on {images}",
+        f"loses {loss.in_words()}, on {judge.images} image{'s'[: judge.images != 1]} that calibration did not see",
     ]
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What the network sees, what it should give, and where that counts (B×1×H×W of 0 and 1)."""
-
-    inputs: tuple[Tensor, ...]
-    clean: Tensor
-    counts: Tensor | None
-    damaged: bool
-
-
-def _samples(
-    folder: Path, model: RestorationNetwork, channels: int, linear: bool
-) -> tuple[list[_Sample], list[_Sample]]:
-    """Samples for calibration, and others for the measurement.
-
-    Raises:
-        RestoreError: there are fewer than two images.
-    """
-    files = [folder / name for name in find_images(folder)][:_MAX_IMAGES]
-    if len(files) < 2:
-        raise RestoreError(f"has {len(files)} images; calibration needs two at least", where=folder)
-    generator = torch.Generator().manual_seed(0)
-    held_out_files = files[3::4] or files[1:2]
-    seen_files = [file for file in files if file not in held_out_files]
-    seen, held_out = [], []
-    for number, file in enumerate(seen_files):
-        image = _cropped(file, model, channels)
-        for sigma in (_CALIBRATION_SIGMAS[number % 3], _CALIBRATION_SIGMAS[3 + number % 3]):
-            seen.append(_sample(image, model, sigma, generator, linear))
-    for file in held_out_files:
-        image = _cropped(file, model, channels)
-        held_out.append(_sample(image, model, SIGMA, generator, linear))
-        if not model.takes_mask:
-            held_out.append(_sample(image, model, 0, generator, linear))
-    return seen, held_out
-
-
-def _cropped(file: Path, model: RestorationNetwork, channels: int) -> Tensor:
-    """The middle of an image, 1×C×H×W in [0, 1], of a size that the network takes."""
-    pixels = torch.from_numpy(read_rgb8(file)).permute(2, 0, 1)[None].float() / 255
-    if channels == 1:
-        pixels = pixels.mean(1, keepdim=True)
-    side = model.smallest_side
-    most = max(_MAX_SIDE_PX // side, 1) * side
-    height, width = (min(size // side * side, most) for size in pixels.shape[-2:])
-    if not height or not width:
-        raise RestoreError(f"is smaller than the network takes ({side} pixels)", where=file)
-    top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
-    return pixels[..., top : top + height, left : left + width].contiguous()
-
-
-def _sample(
-    image: Tensor, model: RestorationNetwork, sigma: float, generator: torch.Generator, linear: bool
-) -> _Sample:
-    """An image with noise, or, for a network that fills holes, with holes instead."""
-    if model.takes_mask:
-        coarse = torch.rand(1, 1, -(-image.shape[-2] // 8), -(-image.shape[-1] // 8), generator=generator)
-        mask = nn.functional.interpolate((coarse < 0.15).float(), scale_factor=8)
-        mask = mask[..., : image.shape[-2], : image.shape[-1]]
-        seen, counts = (to_linear(image) if linear else image), mask
-        inputs = (model.fill(seen, mask), mask)
-    else:
-        noisy = image + torch.randn(image.shape, generator=generator) * (sigma / 255)
-        seen, counts, mask = (to_linear(noisy.clamp(0, 1)) if linear else noisy), None, torch.zeros_like(image[:, :1])
-        inputs = (seen, mask)
-    clean = to_linear(image) if linear else image
-    return _Sample(inputs[: len(input_names(model))], clean, counts, sigma > 0 or model.takes_mask)
-
-
-def _cut(sample: _Sample, model: RestorationNetwork) -> _Sample:
-    """A corner of a sample: which layers are sensitive shows there, too."""
+def _cut(inputs: Inputs, model: RestorationNetwork) -> Inputs:
+    """A corner of what the network sees: which layers are sensitive shows there, too."""
     side = max(_SENSITIVITY_PX // model.smallest_side, 1) * model.smallest_side
-    return replace(sample, inputs=tuple(one[..., :side, :side] for one in sample.inputs))
+    return tuple(one[..., :side, :side] for one in inputs)
 
 
-def _by_sensitivity(model: RestorationNetwork, samples: Sequence[_Sample]) -> list[int]:
+def _by_sensitivity(model: RestorationNetwork, samples: Sequence[Inputs]) -> list[int]:
     """The convolutions but the first and the last by their places in the order of execution, most sensitive first.
 
     The sensitivity of one is the error of the output if its input and its weights alone have 256 values.
@@ -239,8 +130,8 @@ def _by_sensitivity(model: RestorationNetwork, samples: Sequence[_Sample]) -> li
 
 
 @torch.inference_mode()
-def _output(model: RestorationNetwork, sample: _Sample) -> Tensor:
-    out: Tensor = model(*sample.inputs, filled=True)
+def _output(model: RestorationNetwork, inputs: Inputs) -> Tensor:
+    out: Tensor = model(*inputs, filled=True)
     return out
 
 
@@ -256,7 +147,7 @@ def _rounded_per_channel(weight: Tensor, dim: int) -> Tensor:
     return (weight / step).round() * step
 
 
-def _quantized(plain: bytes, model: RestorationNetwork, seen: Sequence[_Sample], kept: Sequence[int]) -> bytes:
+def _quantized(plain: bytes, model: RestorationNetwork, seen: Sequence[Inputs], kept: Sequence[int]) -> bytes:
     """The graph in 8-bit integers, but for the first and the last convolution and those of `kept`."""
     try:
         import onnx
@@ -266,14 +157,14 @@ def _quantized(plain: bytes, model: RestorationNetwork, seen: Sequence[_Sample],
     graph = onnx.load_from_string(plain).graph
     names = [node.name for node in graph.node if node.op_type in _CONVOLUTIONS]
     left_out = {names[0], names[-1], *(names[number] for number in kept)}
-    inputs = input_names(model)
+    names_in = input_names(model)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         before.write_bytes(plain)
         quantize_static(
             before,
             after,
-            _Reader({name: one.numpy() for name, one in zip(inputs, sample.inputs)} for sample in seen),
+            _Reader({name: one.numpy() for name, one in zip(names_in, one_seen)} for one_seen in seen),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_QUANTIZED,
             per_channel=True,
@@ -302,28 +193,6 @@ class _Reader:
 
     def __next__(self) -> dict[str, Any]:
         return next(self._feeds)
-
-
-def _loss(
-    samples: Sequence[_Sample],
-    quantized: Callable[[Sequence[Tensor]], Tensor],
-    reference: Callable[[Sequence[Tensor]], Tensor],
-) -> Loss:
-    """The mean loss over images, in dB."""
-    losses: dict[bool, list[float]] = {True: [], False: []}
-    for sample in samples:
-        scores = [_psnr(run(sample.inputs), sample) for run in (reference, quantized)]
-        losses[sample.damaged].append(scores[0] - scores[1])
-    clean = float(np.mean(losses[False])) if losses[False] else None
-    return Loss(float(np.mean(losses[True])), clean)
-
-
-def _psnr(output: Tensor, sample: _Sample) -> float:
-    error = (output.clamp(0, 1) - sample.clean).double().square()
-    if sample.counts is not None:
-        error = error[(sample.counts > 0).expand_as(error)]
-    # No output of a network is closer to the original than 80 dB.
-    return -10 * math.log10(max(float(error.mean()), 1e-8))
 
 
 def _with_facts(data: bytes, said: dict[str, str]) -> bytes:

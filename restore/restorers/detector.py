@@ -24,7 +24,7 @@ from restore.models.base import RestorationNetwork
 from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.network import requirements_of, sha256_of
-from restore.restorers.registry import parse_model
+from restore.restorers.registry import device_for, is_onnx, parse_model
 from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
@@ -56,6 +56,7 @@ class Detector:
         precision: `fp32`, `bf16` or `fp16`.
         sha256: of the weights' file.
         runner: runs it on the device in this precision; None: PyTorch does.
+        exact: opens a runner in fp32, for what is NaN in half precision; None: PyTorch is one.
 
     Attributes:
         engine: `torch`, `openvino` or `onnx`.
@@ -77,12 +78,14 @@ class Detector:
         precision: str,
         sha256: str | None = None,
         runner: Runner | None = None,
+        exact: Callable[[], Runner] | None = None,
     ) -> None:
         self.threshold, self.margin_px = settings.threshold, settings.margin_px
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
         self._run = TorchRunner(model, device, precision) if runner is None else runner
         self.engine = self._run.engine
+        self._exact = exact or (lambda: TorchRunner(model, device, "fp32"))
         # A network from elsewhere need not be a `RestorationNetwork`.
         self._joins_levels = getattr(model, "joins_levels", RestorationNetwork.joins_levels)
         self._coarsest_px = getattr(model, "coarsest_px", RestorationNetwork.coarsest_px)
@@ -124,7 +127,7 @@ class Detector:
         """How likely each pixel is damaged, H×W in [0, 1]; arguments and errors as for `detect`."""
 
         def probability(view: Tensor) -> Tensor:
-            return self._logits(view, tile_px, on_event).sigmoid()
+            return self.logits(view, tile_px, on_event).sigmoid()
 
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         small = image.shape[0] * image.shape[1] <= SELF_ENSEMBLE_MAX_PX
@@ -152,14 +155,14 @@ class Detector:
         overlap_px = self.requirements.overlap_px
         return auto_tile(height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel)
 
-    def _logits(self, image: Tensor, tile_px: int | None, on_event: Callable[[str], None]) -> Tensor:
-        """The logits of this level and all levels above it: 3×H×W -> 1×H×W."""
+    def logits(self, image: Tensor, tile_px: int | None, on_event: Callable[[str], None] = lambda line: None) -> Tensor:
+        """The logits of this level and all levels above it: 3×H×W -> 1×H×W. Nothing is mirrored."""
         height, width = image.shape[-2:]
         above = None
         if min(height, width) // 2 >= self._coarsest_px:
             half = F.interpolate(image[None], (height // 2, width // 2), mode="area")[0]
             with progress.part(0, _ABOVE):
-                coarse = self._logits(half, tile_px, on_event)
+                coarse = self.logits(half, tile_px, on_event)
             above = F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
         elif self._joins_levels:
             above = torch.full_like(image[:1], NOTHING)
@@ -200,7 +203,7 @@ class Detector:
         logits = self._run(padded, padded_above)
         if self.precision != "fp32" and not bool(torch.isfinite(logits).all()):
             on_event(f"{self.precision} output contains NaN; repeated that part in fp32")
-            logits = TorchRunner(self.network, self.device, "fp32")(padded, padded_above)
+            logits = self._exact()(padded, padded_above)
         return logits[..., :height, :width]
 
 
@@ -215,7 +218,8 @@ def open_detector(
     """Open a detector: a shipped one, or weights that were trained with `task: detection`.
 
     Args:
-        name_or_path: a name of `restore models`, the path of a `.safetensors`, a run's folder, or `NAME=PATH`.
+        name_or_path: a name of `restore models`, the path of a `.safetensors` or of an ONNX file of `restore export`,
+            a run's folder, or `NAME=PATH`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         engine, on_event: as for `restore.restorers.registry.open_restorer`.
@@ -223,10 +227,16 @@ def open_detector(
     Raises:
         RestoreError: no such model, device, precision or engine; the file cannot be read, or holds no detector.
     """
-    place = pick_device(device)
-    precision = settle_precision(engine, precision, place)
     spec = parse_model(name_or_path)
+    place = pick_device(device_for(spec, device))
+    precision = settle_precision(engine, precision, place)
     path = find_weights(spec.source)
+    if is_onnx(spec):
+        from restore.restorers.onnx_file import open_onnx_detector
+
+        return open_onnx_detector(
+            spec.name, path, place, sha256_of(path), precision=precision, engine=engine, on_event=on_event
+        )
     if read_description(path).finds is None:
         raise RestoreError(
             f"{spec.name} is a restorer, not a detector",

@@ -119,9 +119,9 @@ def open_restorer(
             are given for another kind of model.
     """
     spec = parse_model(name_or_path)
-    place = pick_device(_device_for(spec, device))
+    place = pick_device(device_for(spec, device))
     precision = settle_precision(engine, precision, place)
-    if args and not _is_onnx(spec):
+    if args and not is_onnx(spec):
         raise RestoreError("only applies to ONNX files", where="--model-args", hint="leave it out")
     if spec.source in CLASSICAL_NAMES:
         from restore.restorers.classical import CLASSICAL
@@ -153,7 +153,7 @@ def open_restorers(
     Raises:
         RestoreError: as `open_restorer` and `pick_devices`; `auto` picks different precisions for the devices.
     """
-    places = pick_devices(_device_for(parse_model(name_or_path), device))
+    places = pick_devices(device_for(parse_model(name_or_path), device))
     precisions = {settle_precision(engine, precision, place) for place in places}
     if len(precisions) > 1:
         raise RestoreError(
@@ -165,13 +165,14 @@ def open_restorers(
     return [open_restorer(name_or_path, device=str(place), **how) for place in places]
 
 
-def _is_onnx(spec: ModelSpec) -> bool:
+def is_onnx(spec: ModelSpec) -> bool:
+    """Whether its source is an ONNX file."""
     return spec.source.lower().endswith(ONNX_SUFFIX)
 
 
-def _device_for(spec: ModelSpec, device: str) -> str:
+def device_for(spec: ModelSpec, device: str) -> str:
     """`auto` as the kind of file means it: ONNX files run on the CPU alone."""
-    return "cpu" if device == "auto" and _is_onnx(spec) else device
+    return "cpu" if device == "auto" and is_onnx(spec) else device
 
 
 def list_restorers() -> list[ModelInfo]:

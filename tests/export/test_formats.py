@@ -16,6 +16,7 @@ from restore.errors import RestoreError
 from restore.export import Quantization, export
 from restore.export.parity import check_parity
 from restore.models.unet import UNet
+from restore.restorers.detector import open_detector
 from restore.restorers.hybrid_inpainting import HybridInpainter
 from restore.restorers.network import sha256_of
 from restore.restorers.registry import open_restorer
@@ -207,7 +208,7 @@ def test_8_bits_are_measured_and_said(weights: dict[str, Path], photographs: Pat
         kinds = {weights_of[n.input[0]].data_type for n in proto.graph.node if n.input and n.input[0] in weights_of}
         assert onnx.TensorProto.INT8 in kinds
         assert facts_of(written.files[0])["precision"] == "int8"
-        assert facts_of(written.files[0])["loss_db"] in written.notes[1]
+        assert facts_of(written.files[0])["loss"] in written.notes[1]
         assert re.search(words, written.notes[1])
         exported, straight = (open_restorer(str(p), device="cpu") for p in (written.files[0], weights[name]))
         image, mask = torch.rand(1, 3, 30, 34), torch.zeros(1, 1, 30, 34)
@@ -219,20 +220,50 @@ def test_8_bits_are_measured_and_said(weights: dict[str, Path], photographs: Pat
 def test_8_bits_that_lose_too_much_are_refused(
     weights: dict[str, Path], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restore.export.quantize.MAX_LOSS_DB", -99.0)
+    monkeypatch.setattr("restore.export.calibration.MAX_LOSS_DB", -99.0)
     out = tmp_path / "small.onnx"
-    with pytest.raises(RestoreError, match="more than -99 dB; nothing is written; --accept-loss") as caught:
+    with pytest.raises(RestoreError, match="which is too much; nothing is written; --accept-loss") as caught:
         export(weights["plain"], out, "onnx", quantization=Quantization(photographs))
     assert caught.value.exit_code == 1
     assert not out.exists()
 
 
-def test_8_bits_need_images_and_a_restorer(weights: dict[str, Path], photographs: Path, tmp_path: Path) -> None:
+def test_a_detector_of_8_bits_finds_what_it_found(
+    weights: dict[str, Path], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = open_detector(str(weights["detector"]), device="cpu", precision="fp32")
+    written = export(weights["detector"], tmp_path / "d.onnx", "onnx", quantization=Quantization(photographs, True))
+    assert re.search(r"loses -?0\.\d{3} of F1 on drawn scratches, on 1 image ", written.notes[1])
+    exported = open_detector(str(written.files[0]))
+    assert (str(exported.device), exported.engine, exported.threshold) == ("cpu", "onnx", straight.threshold)
+    image = np.random.default_rng(0).random((100, 110, 3), np.float32)
+    found, expected = exported.probability(image), straight.probability(image)
+    assert expected.std() > 0.002
+    assert 0 < np.abs(found - expected).max() < 0.1
+    monkeypatch.setattr("restore.export.calibration.MAX_LOSS_F1", -1.0)
+    with pytest.raises(RestoreError, match="of F1 on drawn scratches, which is too much"):
+        export(weights["detector"], tmp_path / "e.onnx", "onnx", quantization=Quantization(photographs))
+
+
+def test_a_detector_opens_from_its_onnx_file(files: dict[str, Path], weights: dict[str, Path], tmp_path: Path) -> None:
+    exported = open_detector(str(files["detector"]))
+    straight = open_detector(str(weights["detector"]), device="cpu", precision="fp32")
+    image = np.random.default_rng(0).random((100, 110, 3), np.float32)
+    assert np.abs(exported.probability(image) - straight.probability(image)).max() < 1e-5
+    assert (exported.threshold, exported.margin_px, exported.purpose) == (0.4, 1, "a detector")
+    with pytest.raises(RestoreError, match="is a restorer, not a detector"):
+        open_detector(str(files["plain"]))
+    proto = onnx.load(files["detector"])
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "silent.onnx")
+    with pytest.raises(RestoreError, match="does not describe a detector"):
+        open_detector(str(tmp_path / "silent.onnx"))
+
+
+def test_8_bits_need_images(weights: dict[str, Path], photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RestoreError, match="has 0 images"):
         export(weights["plain"], tmp_path / "a.onnx", "onnx", quantization=Quantization(tmp_path / "empty"))
-    with pytest.raises(RestoreError, match="detectors is not supported"):
-        export(weights["detector"], tmp_path / "a.onnx", "onnx", quantization=Quantization(photographs))
     with pytest.raises(RestoreError, match="only applies to --format onnx"):
         export(weights["plain"], tmp_path / "a.pt", "torchscript", quantization=Quantization(photographs))
 

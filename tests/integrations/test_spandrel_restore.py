@@ -78,7 +78,7 @@ def test_inpaint(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(128, 112), (101, 131)])
 def test_detector(size: tuple[int, int]) -> None:
     scratched = with_scratches(photograph(*size)[0])
-    ours = open_detector(device="cpu", precision="fp32")._logits(scratched[0], 0, print).sigmoid()
+    ours = open_detector(device="cpu", precision="fp32").logits(scratched[0], 0, print).sigmoid()
     found = opened(shipped_weights()["detector"])(scratched)[0]
     assert (found > 0.5).sum() > 100
     assert torch.allclose(found, ours, rtol=0, atol=TOLERANCE)
