@@ -28,6 +28,7 @@ LAYERS = {
     "devices": 1,
     "process": 1,
     "linear_light": 1,
+    "packed": 1,
     # Images, networks and numbers, each of which stands alone.
     "hashed_random": 2,
     "box_filter": 2,

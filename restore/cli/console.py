@@ -64,6 +64,11 @@ class Progress:
         """Show that `done` of `total` are done; `what` replaces the description."""
         self._bar.update(self._task, completed=done, total=total, description=what)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal to show it."""
+        return not self._bar.disable
+
     def finished(self, record: object, done: int, total: int) -> None:
         """Show that an image is finished: the `progress` of a run."""
         self._finished = done

@@ -96,7 +96,8 @@ def detect(
                 model, device=options.device, precision=options.precision, engine=options.engine, on_event=echo
             )
         with Progress("detecting", len(plan.jobs)) as bar:
-            summary = run_detect(plan, detector, options, progress=bar.finished, link=link)
+            progress = bar.finished if bar.is_shown else None
+            summary = run_detect(plan, detector, options, progress=progress, link=link)
     # A filter in a pipe prints nothing if nothing is wrong.
     for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
         echo(line)

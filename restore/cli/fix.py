@@ -140,7 +140,7 @@ def fix(
         if as_json:
             typer.echo(json.dumps({**plan.to_dict(), "engine": engine, "precision": precision}, indent=1))
             return
-        for line in plan.format():
+        for line in plan.lines():
             typer.echo(line)
         if engine is not None:
             echo(f"networks run by {engine} in {precision}")
@@ -169,7 +169,7 @@ def fix(
     with Progress("repairing", len(plan.jobs)) as bar:
         summary = run_fix(
             plan, models, options, link=link,
-            progress=bar.finished, part_progress=bar.part,
+            progress=bar.finished if bar.is_shown else None, part_progress=bar.part,
             report_progress=lambda done, total: bar.at(done, total, "writing the report"),
         )  # fmt: skip
     _tell(summary, output, as_json)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from restore.fix.plan import Job
+from restore.fix.jobs import Job
 
 #: Images of a group at most; what a lost worker had of a group is done again by others.
 MOST_IMAGES = 256

@@ -18,7 +18,7 @@ from restore import __version__
 from restore.cluster.groups import DEATHS_TO_BLAME, Group, Queue
 from restore.cluster.worker import Introduction, Report, Result
 from restore.errors import RestoreError
-from restore.fix.plan import Job
+from restore.fix.jobs import Job
 from restore.signals import defer_signals
 
 #: Seconds between two reports of a worker.

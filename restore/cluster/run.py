@@ -19,9 +19,10 @@ from restore.cluster.worker import Assignment, Introduction, Result, Worker
 from restore.errors import RestoreError, printable
 from restore.files import remove_leftovers_of, sweep_leftovers
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job, Jobs
 from restore.fix.log import Record, Segment
 from restore.fix.options import DetectOptions, FilePath, FixOptions
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import FixPlan
 from restore.fix.results import DISK_FULL, Progress, ResultRecorder, RunLog, Summary
 
 #: An output that a worker has written shows up on other machines within this time.
@@ -162,7 +163,7 @@ def _work(
     count = min(count, len(plan.jobs))
     existing = next(place for place in (plan.output, *plan.output.absolute().parents) if os.path.lexists(place))
     assignment = Assignment(
-        replace(plan, jobs=[], unmatched_masks=[], warnings=[]),
+        replace(plan, jobs=Jobs(), unmatched_masks=[], warnings=[]),
         model,
         options,
         os.getcwd(),

@@ -18,9 +18,10 @@ from restore import __version__
 from restore.errors import RestoreError
 from restore.files import process_id
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
+from restore.fix.jobs import Job
 from restore.fix.log import LogLine, Segment
 from restore.fix.options import DetectOptions, FixOptions
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import FixPlan
 from restore.fix.results import ResultRecorder, RunLog, Summary
 
 if TYPE_CHECKING:

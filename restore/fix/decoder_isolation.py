@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from restore.packed import Packed
 from restore.signals import STOP_SIGNALS, interrupt_by_signals
 
 #: Signals that a process raises by its own fault. Any other signal was sent from outside.
@@ -46,7 +47,7 @@ class SupervisorState:
 
     Attributes:
         plan: the pickled plan of the first start; empty until it is made.
-        ended: records (as dictionaries) of files with a result, by name.
+        ended: the results of files, as `SupervisorLink.end` got them, in JSON.
         blamed: reasons for files that crashed the process, by name.
         suspects: files of which one crashed the process; each is tried alone.
         stop: reason to end the run now; empty: none.
@@ -55,12 +56,16 @@ class SupervisorState:
     """
 
     plan: bytes = b""
-    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: Packed[str] = field(default_factory=Packed)
     blamed: dict[str, str] = field(default_factory=dict)
     suspects: list[str] = field(default_factory=list)
     stop: str = ""
     started: float = field(default_factory=time.monotonic)
     run: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """What earlier starts gave to `SupervisorLink.end`, in order."""
+        return map(json.loads, self.ended)
 
 
 class SupervisorLink:
@@ -71,7 +76,12 @@ class SupervisorLink:
     Args:
         past: state from earlier starts.
         pipe: file descriptor to write to; None: no parent.
+
+    Attributes:
+        takes_each: `end` is wanted also for each file that the plan skips, which a parent can do without.
     """
+
+    takes_each = False
 
     def __init__(self, past: SupervisorState | None = None, pipe: int | None = None) -> None:
         self.past = past or SupervisorState()
@@ -107,10 +117,10 @@ class SupervisorLink:
         finally:
             self._send(b"d", os.fsencode(name))
 
-    def end(self, name: str, record: dict[str, Any]) -> None:
-        """Report the result of this file; its record is written."""
+    def end(self, name: str, result: dict[str, Any]) -> None:
+        """Report the result of this file, with its record, which is written."""
         if self._pipe is not None:
-            self._send(b"E", os.fsencode(name) + b"\0" + json.dumps(record).encode())
+            self._send(b"E", os.fsencode(name) + b"\0" + json.dumps(result).encode())
 
     def finish(self) -> None:
         """Report that all files have results, or that the rest is skipped on purpose."""
@@ -244,7 +254,8 @@ class _Supervisor:
             self.decoding.pop(name, None)
         elif kind == b"E":
             self.in_work.pop(name, None)
-            self.past.ended[name] = json.loads(record)
+            self.past.ended.append(record.decode())
+            self.past.suspects = [suspect for suspect in self.past.suspects if suspect != name]
 
     def _judge(self, status: int, late: list[str], on_event: Callable[[str], None]) -> int | None:
         code = os.waitstatus_to_exitcode(status)
@@ -272,8 +283,7 @@ class _Supervisor:
             return 1
         if not late:
             self._blame(how)
-        known = self.past.ended.keys() | self.past.blamed.keys()
-        self.past.suspects = [name for name in self.past.suspects if name not in known]
+        self.past.suspects = [name for name in self.past.suspects if name not in self.past.blamed]
         on_event(f"the worker was terminated by {how}; restarting it")
         return None
 

@@ -14,9 +14,10 @@ from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import is_pipe
 from restore.fix.io import check_pipes
+from restore.fix.jobs import Entry
 from restore.fix.options import DetectOptions, FilePath
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job, plan_fix, without_videos
+from restore.fix.plan import FixPlan, plan_fix, without_videos
 from restore.fix.reader import WorkItem
 from restore.fix.results import Progress, ResultRecorder, Summary
 from restore.fix.run import run_stages
@@ -25,6 +26,7 @@ from restore.fix.side_outputs import preview_name, preview_of, with_side_targets
 from restore.fix.stages import Stages
 from restore.fix.steps import Models, Steps
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage
+from restore.images.formats import suffix_of
 
 if TYPE_CHECKING:
     from restore.restorers.detector import Detector
@@ -69,7 +71,7 @@ def plan_detect(
 def writing_masks(plan: FixPlan) -> FixPlan:
     """The plan for masks instead of repaired images: they are PNG, and videos have none."""
     plan = without_videos(plan)
-    return replace(plan, jobs=[_writes_png(job) for job in plan.jobs])
+    return replace(plan, jobs=plan.jobs.change(_writes_png))
 
 
 def run_detect(
@@ -158,9 +160,11 @@ def _preview(item: WorkItem) -> DecodedImage:
     return preview_of(item.image, mask)
 
 
-def _writes_png(job: Job) -> Job:
+def _writes_png(entry: Entry) -> Entry:
     """The job with PNG as its output format, whatever the format of the image."""
-    if job.action == "repair" and job.target.suffix and FORMAT_OF_SUFFIX.get(job.target.suffix.lower()) != "png":
-        reason = f"{job.source.suffix} is not an image suffix, so the mask could not be paired by name; rename the file"
-        return replace(job, action="fail", reason=reason)
-    return replace(job, format="png")
+    kind = suffix_of(entry.target)
+    if entry.action == "repair" and kind and FORMAT_OF_SUFFIX.get(kind.lower()) != "png":
+        kind = suffix_of(entry.source)
+        reason = f"{kind} is not an image suffix, so the mask could not be paired by name; rename the file"
+        return entry._replace(action="fail", reason=reason)
+    return entry._replace(format="png")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from restore.errors import RestoreError
+from restore.fix.collisions import Collisions, OutputFolders
+from restore.fix.jobs import Entry, Jobs
 from restore.fix.masks import MaskSource
 from restore.fix.options import FixOptions
-from restore.fix.plan import FixPlan, Job, job_of, refuse_collisions, with_mask
+from restore.fix.plan import FixPlan, entry_of, with_mask
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,29 @@ def plan_files(files: Sequence[PlannedFile], options: FixOptions, *, masks: Mask
     Raises:
         RestoreError: exit code 2; an output is another's output, or a file that is read.
     """
-    jobs = [_job(file, options, masks) for file in files]
-    refuse_collisions(jobs)
+    jobs = Jobs(_entry(file, options, masks) for file in files)
+    collisions = Collisions(OutputFolders())
+    for entry in jobs.entries():
+        collisions.add(entry)
+    collisions.refuse(jobs)
     inputs = tuple(file.source for file in files)
     output = files[0].target.parent if files else Path()
     return FixPlan(inputs, output, False, jobs, masks, overwrite=options.overwrite)
 
 
-def _job(file: PlannedFile, options: FixOptions, masks: MaskSource | None) -> Job:
-    job = job_of(file.source, file.target, file.name, named=file.named)
-    if job.action == "repair" and masks is not None:
-        job = with_mask(job, [] if file.mask is None else [file.mask], masks)
-    if job.action in ("skip", "fail"):
-        return job
-    if not options.overwrite and os.path.lexists(job.target):
+def _entry(file: PlannedFile, options: FixOptions, masks: MaskSource | None) -> Entry:
+    entry = entry_of(os.fspath(file.source), os.fspath(file.target), file.name.as_posix(), named=file.named)
+    if entry.action == "repair" and masks is not None:
+        entry = with_mask(entry, [] if file.mask is None else [os.fspath(file.mask)], masks)
+    if entry.settled:
+        return entry
+    if not options.overwrite and os.path.lexists(entry.target):
         if options.skip_existing:
-            return replace(job, action="skip", reason="the output exists", code="output_exists")
-        error = RestoreError("exists already", where=job.target, hint="use --overwrite or --skip-existing")
-        return replace(job, action="fail", reason=str(error), code="output_exists")
-    side = None if job.video or job.action == "unmasked" else file.side_target
-    return replace(job, side_target=side, sidecars=file.sidecars)
+            return entry._replace(action="skip", reason="the output exists", code="output_exists")
+        error = RestoreError("exists already", where=entry.target, hint="use --overwrite or --skip-existing")
+        return entry._replace(action="fail", reason=str(error), code="output_exists")
+    side = (
+        None if entry.video or entry.action == "unmasked" or file.side_target is None else os.fspath(file.side_target)
+    )
+    sidecars = tuple((os.fspath(source), os.fspath(target)) for source, target in file.sidecars)
+    return entry._replace(side_target=side, sidecars=sidecars)

@@ -13,11 +13,12 @@ from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.infrared import dust_mask
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job, Jobs
 from restore.fix.mask_kinds import mask_of
 from restore.fix.masks import MaskSource, mask_warnings, prepare_mask, transparency
 from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import FixPlan
 from restore.fix.reader import WorkItem, is_lossy_reencode
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
@@ -120,7 +121,7 @@ def fix_image(
             infrared=options.masks == "infrared",
         )
     job = Job(PIPE, PIPE, format=None if options.ext is None else FORMAT_OF_SUFFIX[EXTENSIONS[options.ext]])
-    plan = FixPlan((PIPE,), PIPE, True, [job], masks)
+    plan = FixPlan((PIPE,), PIPE, True, Jobs([job]), masks)
     source = _decoded(image, options, "image", all_pages=options.ext in (None, "tiff"))
     if masks is not None and not masks.is_in(source):
         raise RestoreError(masks.when_missing()["reason"], where="image", exit_code=1)

@@ -6,17 +6,19 @@ import hashlib
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource
 from restore.fix.options import FilePath, FixOptions
-from restore.images import NotAnImage, UnsupportedFile, find_images, format_of, unlistable_message
-from restore.images.formats import left_out_lines, matches
+from restore.images import NotAnImage, UnsupportedFile, format_of, unlistable_message
+from restore.images.formats import left_out_lines, matches, walk_files
+from restore.packed import Hashes, Packed
 from restore.video.formats import check_readable, is_video
 
 #: Standard input or output in the place of a file.
@@ -41,13 +43,15 @@ def called(path: FilePath, pipe: str = "standard input") -> str:
     return pipe if os.fspath(path) == "-" else printable(path)
 
 
-def shard_of(name: Path, parts: int) -> int:
+def shard_of(name: str | Path, parts: int) -> int:
     """The part, from 1 to `parts`, that an image belongs to.
 
     It depends on its path in the tree of the outputs alone: not on the other images, the machine, or the
     normalization of its name, which differs between file systems.
     """
-    text = unicodedata.normalize("NFC", name.as_posix())
+    if parts == 1:
+        return 1
+    text = unicodedata.normalize("NFC", name if isinstance(name, str) else name.as_posix())
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % parts + 1
 
@@ -62,53 +66,56 @@ class Unreadable:
         reason, code: why; see `restore.fix.log.ReasonCode`.
     """
 
-    source: Path
-    name: Path
+    source: str
+    name: str
     reason: str
     code: ReasonCode
 
 
-@dataclass
-class Listing:
-    """The files that the inputs name. Names are paths in the tree of the outputs, before suffixes change.
+class Found(NamedTuple):
+    """A file that the inputs name.
 
     Attributes:
-        files: the files to take to outputs, by name.
-        everything: these, and the files that the user excluded, by name.
-        named: names of the files that the user named, in contrast to those found in a folder.
-        folders: the input folders.
-        unreadable: files and folders that fail.
-        warnings: what is left out without being asked for, one line each.
+        name: its path in the tree of the outputs, with slashes, before suffixes change.
+        source: its path.
+        named: the user named it; it was not found in a folder.
+        is_link: it is a symbolic link.
+        excluded: the user excluded it; only its mask is looked for, so that the mask is not without an image.
     """
 
-    files: dict[Path, Path] = field(default_factory=dict)
-    everything: dict[Path, Path] = field(default_factory=dict)
-    named: set[Path] = field(default_factory=set)
+    name: str
+    source: str
+    named: bool
+    is_link: bool
+    excluded: bool = False
+
+
+@dataclass
+class Listing:
+    """The files that the inputs name.
+
+    Attributes:
+        found: the files, once; the attributes below are complete when all have been taken.
+        folders: the input folders.
+        named_folders: the folders of files that the user named.
+        unreadable: files and folders that fail.
+        warnings: what is left out without being asked for, one line each.
+        narrowed: whether the user excluded files.
+        several: there are several inputs, or a list.
+    """
+
+    found: Iterator[Found] = field(default_factory=lambda: iter(()))
     folders: list[Path] = field(default_factory=list)
+    named_folders: dict[str, None] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    narrowed: bool = False
+    several: bool = False
 
-    def add(self, name: Path, source: Path) -> None:
-        """Add a file that the user named.
-
-        Raises:
-            RestoreError: exit code 2; another file has this name.
-        """
-        other = self.files.setdefault(name, source)
-        if other != source:
-            raise RestoreError(
-                f"{printable(other)} and {printable(source)} would both be written as {printable(name)}",
-                hint="rename one of them, or name their folder as INPUT, which keeps its tree",
-            )
-        self.everything[name] = source
-        self.named.add(name)
-
-
-class _AnySuffix(frozenset[str]):
-    """Lists every file, since an image with a strange suffix must not be skipped silently."""
-
-    def __contains__(self, suffix: object) -> bool:
-        return True
+    @property
+    def mask_folders(self) -> Iterable[str | Path]:
+        """Where a mask may lie among the images that it is paired with: masks of several inputs lie by their names."""
+        return self.named_folders if self.several else self.folders
 
 
 def check_input(source: Path) -> None:
@@ -160,83 +167,99 @@ def format_of_file(path: Path) -> str:
 
 def list_file(source: Path) -> Listing:
     """One file; its name in an output folder is its own."""
-    listing = Listing()
-    listing.add(Path(source.name), source)
-    return listing
+    return Listing(iter([_named(source.name, os.fspath(source))]), named_folders={os.fspath(source.parent): None})
 
 
 def list_folder(source: Path, options: FixOptions, masks: MaskSource | None) -> Listing:
-    """All files of a folder; it keeps its tree.
-
-    Raises:
-        RestoreError: exit code 2; there is none.
-    """
-    listing = Listing()
-    _add_folder(listing, source, Path(), options, masks)
+    """All files of a folder; it keeps its tree."""
+    listing = Listing(folders=[source])
+    listing.found = _in_folder(listing, source, "", options, masks)
     return listing
 
 
-def list_of_folder(source: Path, listed: Sequence[Path], options: FixOptions, masks: MaskSource | None) -> Listing:
-    """The files of a folder that a list names; they keep their places in its tree.
+def list_of_folder(source: Path, listed: Packed[str], options: FixOptions, masks: MaskSource | None) -> Listing:
+    """The files of a folder that a list names; they keep their places in its tree."""
+    listing = Listing(folders=[source])
 
-    Raises:
-        RestoreError: exit code 2; a file of the list is not in the folder.
-    """
-    listing = list_folder(source, FixOptions(), masks)
-    whole = Listing(everything=listing.everything, folders=listing.folders)
-    root = os.path.abspath(source)
-    for path in unique(listed):
-        name = Path(os.path.relpath(os.path.abspath(path), root))
-        if name.parts[:1] == ("..",):
-            raise RestoreError(f"is not in the folder {printable(source)}", where=path, hint="leave out INPUT")
-        if (not options.include or matches(name, options.include)) and not matches(name, options.exclude):
-            _add_named(whole, source / name, name)
-    _warn_of_folders(whole, listed)
-    return whole
+    def found() -> Iterator[Found]:
+        if masks is not None:  # the masks of files that the list leaves out are not without an image
+            for one in _in_folder(Listing(), source, "", FixOptions(), masks):
+                yield one._replace(excluded=True)
+        root, below = os.path.abspath(source), beginning(source)
+        for path in unique(listed):
+            relative = os.path.relpath(os.path.abspath(path), root)
+            if relative.split(os.sep, 1)[0] == os.pardir:
+                raise RestoreError(f"is not in the folder {printable(source)}", where=path, hint="leave out INPUT")
+            name = relative.replace(os.sep, "/")
+            if _is_wanted(name, options) and _is_readable(listing, below + relative, name):
+                yield _named(name, below + relative)
+        _warn_of_folders(listing, listed)
+
+    listing.found = found()
+    return listing
 
 
 def list_several(
-    inputs: Sequence[Path], options: FixOptions, masks: MaskSource | None, *, from_list: bool = False
+    inputs: Iterable[str], options: FixOptions, masks: MaskSource | None, *, from_list: bool = False
 ) -> Listing:
     """Several files and folders: a file by its own name, a folder's tree below the folder's own name.
 
     Args:
-        inputs: as the user gave them.
+        inputs: as the user gave them; iterated over several times.
         options: of the run.
         masks: where masks come from.
         from_list: they come from a list, where folders stand beside the files in them.
-
-    Raises:
-        RestoreError: exit code 2; two would be written to one place, or none can be read.
     """
-    listing = Listing()
-    for path in unique(inputs):
-        if os.path.isdir(path) and not from_list:  # `Path.is_dir` raises for a name that is too long
-            prefix = Path(os.path.basename(os.path.abspath(path)))
-            try:
-                check_input(path)
-            except RestoreError as error:
-                listing.unreadable.append(Unreadable(path, prefix, error.what, _code_of(error)))
-            else:
-                _add_folder(listing, path, prefix, options, masks)
-        else:
-            _add_named(listing, path, Path(path.name))
-    if from_list:
-        _warn_of_folders(listing, inputs)
-    if masks is not None:
-        named = {name: listing.files[name] for name in listing.named}
-        for folder in {source.parent for source in named.values()}:
-            own = {Path(source.name): name for name, source in named.items() if source.parent == folder}
-            for name in own.keys() - set(masks.without_masks(folder, list(own), list(own))):
-                del listing.files[own[name]], listing.everything[own[name]]
-                listing.named.remove(own[name])
-    if not listing.files and listing.unreadable:
-        first = listing.unreadable[0]
-        raise RestoreError(first.reason, where=first.source)
+    listing = Listing(several=True)
+
+    def found() -> Iterator[Found]:
+        repeated = Hashes(map(os.path.basename, inputs)).repeated()
+        sources: dict[str, str] = {}
+        nothing = True
+        for path in unique(inputs):
+            name = os.path.basename(path)
+            if os.path.isdir(path) and not from_list:  # `Path.is_dir` raises for a name that is too long
+                for one in _in_named_folder(listing, Path(path), options, masks):
+                    nothing = False
+                    yield one
+            elif _is_readable(listing, path, name):
+                if hash(name) in repeated and sources.setdefault(name, path) != path:
+                    raise RestoreError(
+                        f"{printable(sources[name])} and {printable(path)} would both be written as {printable(name)}",
+                        hint="rename one of them, or name their folder as INPUT, which keeps its tree",
+                    )
+                nothing = False
+                yield _named(name, path)
+        if from_list:
+            _warn_of_folders(listing, inputs)
+        if nothing and listing.unreadable:
+            raise RestoreError(listing.unreadable[0].reason, where=listing.unreadable[0].source)
+
+    listing.found = found()
+    if masks is not None and masks.path is not None:
+        listing.found = _without_named_masks(listing.found, masks)
     return listing
 
 
-def read_list(place: FilePath) -> list[Path]:
+def _without_named_masks(found: Iterable[Found], masks: MaskSource) -> Iterator[Found]:
+    """The files without those that the user named, and that are masks, perhaps of others named in their folder."""
+    files = Packed(map(tuple, found))
+    named: dict[str, list[tuple[str, bool]]] = {}
+    for one in map(Found._make, files):
+        if one.named:
+            folder, name = os.path.split(one.source)
+            named.setdefault(folder, []).append((name, one.is_link))
+    images = {
+        os.path.join(folder, name)
+        for folder, names in named.items()
+        for name, _ in masks.without_masks(Path(folder), names)
+    }
+    for one in map(Found._make, files):
+        if not one.named or one.source in images:
+            yield one
+
+
+def read_list(place: FilePath) -> Packed[str]:
     """The files that a list names: one path a line, or ended by NUL (`find -print0`); `-` is standard input.
 
     Raises:
@@ -249,78 +272,101 @@ def read_list(place: FilePath) -> list[Path]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes it
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
-    lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
-    paths = [as_path(os.fsdecode(line)) for line in lines if line.strip()]
+    lines = _parts(data, b"\0") if b"\0" in data else (line.removesuffix(b"\r") for line in _parts(data, b"\n"))
+    paths = Packed(os.fspath(as_path(os.fsdecode(line))) for line in lines if line.strip())
     if not paths:
         raise RestoreError("this list names no files", where=place)
     return paths
 
 
-def unique(paths: Iterable[Path]) -> list[Path]:
-    """The paths without those that name a file again; links are other files."""
-    first: dict[str, Path] = {}
+def _parts(data: bytes, separator: bytes) -> Iterator[bytes]:
+    """As `data.split`, one after the other."""
+    start = 0
+    while (end := data.find(separator, start)) >= 0:
+        yield data[start:end]
+        start = end + 1
+    yield data[start:]
+
+
+def unique(paths: Iterable[str]) -> Iterator[str]:
+    """The paths without those that name a file again; links are other files. Iterates twice over `paths`."""
+    repeated = Hashes(map(os.path.abspath, paths)).repeated()
+    seen: set[str] = set()
     for path in paths:
-        first.setdefault(os.path.abspath(path), path)
-    return list(first.values())
+        place = os.path.abspath(path)
+        if hash(place) in repeated:
+            if place in seen:
+                continue
+            seen.add(place)
+        yield path
 
 
-def _add_named(listing: Listing, source: Path, name: Path) -> None:
-    """Add a file that the user named, unless it is a folder."""
+def beginning(folder: Path) -> str:
+    """What stands before the names in a folder to make their paths."""
+    return "" if folder == Path() else os.path.join(folder, "")
+
+
+def _named(name: str, source: str) -> Found:
+    return Found(name, source, True, os.path.islink(source))
+
+
+def _is_wanted(name: str, options: FixOptions) -> bool:
+    return (not options.include or matches(name, options.include)) and not matches(name, options.exclude)
+
+
+def _is_readable(listing: Listing, source: str, name: str) -> bool:
+    """Whether a path that the user named is a file that can be read; another file than that is listed as such."""
     if os.path.isdir(source):
-        return
+        return False
     try:
-        check_input(source)
+        check_input(Path(source))
     except RestoreError as error:
         reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
         listing.unreadable.append(Unreadable(source, name, reason, _code_of(error)))
-    else:
-        listing.add(name, source)
+        return False
+    listing.named_folders.setdefault(os.path.dirname(source) or os.curdir)
+    return True
 
 
-def _add_folder(listing: Listing, source: Path, prefix: Path, options: FixOptions, masks: MaskSource | None) -> None:
-    """Add all files of a folder below a name.
+def _in_named_folder(listing: Listing, source: Path, options: FixOptions, masks: MaskSource | None) -> Iterator[Found]:
+    """All files of one folder of several; the folder itself fails if it cannot be read."""
+    name = os.path.basename(os.path.abspath(source))
+    try:
+        check_input(source)
+    except RestoreError as error:
+        listing.unreadable.append(Unreadable(os.fspath(source), name, error.what, _code_of(error)))
+        return
+    listing.folders.append(source)
+    yield from _in_folder(listing, source, f"{name}/", options, masks)
+
+
+def _in_folder(
+    listing: Listing, source: Path, prefix: str, options: FixOptions, masks: MaskSource | None
+) -> Iterator[Found]:
+    """All files of a folder, in the order of their paths; `prefix` begins their names.
 
     Raises:
-        RestoreError: exit code 2; there is none, or a file that the user named has the place of one.
+        RestoreError: exit code 1; the folder cannot be listed.
     """
     unlistable: dict[Path, OSError] = {}
     left_out: list[Path] = []
-    everything = find_images(
-        source, suffixes=_AnySuffix(), on_unlistable=unlistable.setdefault, on_left_out=left_out.append
+    files = walk_files(
+        source, exclude=options.exclude, on_unlistable=unlistable.setdefault, on_left_out=left_out.append
     )
-    names = everything
-    if options.include or options.exclude:
-        unlistable.clear()
-        left_out.clear()
-        names = find_images(
-            source,
-            include=options.include,
-            exclude=options.exclude,
-            suffixes=_AnySuffix(),
-            on_unlistable=unlistable.setdefault,
-            on_left_out=left_out.append,
-        )
-    if masks is not None:
-        names = masks.without_masks(source, names, everything)
-        everything = masks.without_masks(source, everything, everything)
-    listing.folders.append(source)
-    found = {prefix / name: source / name for name in everything}
-    for name in names:
-        path = found.get(prefix / name, source / name)
-        other = listing.files.setdefault(prefix / name, path)
-        if other != path:
-            raise RestoreError(
-                f"{printable(other)} and {printable(path)} would both be written as {printable(prefix / name)}",
-                hint="rename one of them, or repair them apart",
-            )
-    listing.everything |= found
-    for place, error in unlistable.items():
+    below = beginning(source)
+    for name, is_link in files if masks is None else masks.without_masks(source, files):
+        wanted = _is_wanted(name, options)
+        listing.narrowed |= not wanted
+        place = name if os.sep == "/" else name.replace("/", os.sep)
+        yield Found(prefix + name, below + place, False, is_link, not wanted)
+    for folder, error in unlistable.items():
         code: ReasonCode = "no_permission" if isinstance(error, PermissionError) else "io_error"
-        listing.unreadable.append(Unreadable(source / place, prefix / place, unlistable_message(error), code))
+        name = prefix + folder.as_posix()
+        listing.unreadable.append(Unreadable(os.fspath(source / folder), name, unlistable_message(error), code))
     listing.warnings += left_out_lines(left_out, hint="name one as INPUT to repair it")
 
 
-def _warn_of_folders(listing: Listing, listed: Sequence[Path]) -> None:
+def _warn_of_folders(listing: Listing, listed: Iterable[str]) -> None:
     folders = [path for path in listed if os.path.isdir(path)]
     if folders:
         more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from restore.errors import RestoreError
 from restore.files import write_error_message
 from restore.fix.inputs import PIPE, is_pipe
+from restore.fix.jobs import split
 from restore.fix.plan import FixPlan
 
 _CHUNK = 1 << 20
@@ -23,9 +24,13 @@ def check_pipes(plan: FixPlan, log: str | os.PathLike[str] | None) -> None:
     if plan.from_pipe and (sys.stdin is None or sys.stdin.isatty()):
         raise RestoreError("standard input is a terminal", where="-", hint="redirect it: < image.png")
     if log is not None and not is_pipe(log):
-        place = os.path.realpath(log)
-        same_name = (target for job in plan.jobs for target in job.targets if target.name == Path(log).name)
-        if any(os.path.realpath(target) == place for target in same_name):
+        place, name = os.path.realpath(log), Path(log).name
+        folders = {folder for folder in plan.jobs.folders if os.path.realpath(os.path.join(folder, name)) == place}
+        if folders and any(
+            folder in folders and last == name
+            for entry in plan.jobs.entries()
+            for folder, last in map(split, entry.targets)
+        ):
             raise RestoreError("an output image has the same path", where="--log", hint="choose another name")
     if plan.output == PIPE:
         if log is not None and is_pipe(log):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -17,13 +19,16 @@ from restore.fix.infrared import dust_mask, infrared_of
 from restore.fix.log import ReasonCode
 from restore.fix.mask_kinds import mask_of
 from restore.fix.options import Dilate, MaskMissing
-from restore.images import MAX_PIXELS, DecodedImage, NotAnImage, find_images, read_image
-from restore.images.mask_names import ImageNames, pair_by_name
+from restore.images import IMAGE_SUFFIXES, MAX_PIXELS, DecodedImage, NotAnImage, read_image
+from restore.images.formats import suffix_of, walk_files
+from restore.images.mask_names import ImageNames, name_in_common, pair_by_name
 from restore.images.read import check_mask_size
+from restore.packed import Packed
 
 FloatArray = npt.NDArray[np.float32]
 
 _FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0 and 255
+_TOGETHER = 10_000  # images are paired with their masks in groups of about this many, to save memory
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
@@ -94,23 +99,32 @@ class MaskSource:
         own = "auto" if self.found else "infrared" if self.infrared else "alpha"
         return own if self.path is None else os.fspath(self.path)
 
-    def without_masks(self, folder: Path, names: Iterable[Path], everything: Sequence[Path]) -> list[Path]:
-        """`names` without the files that are masks, for masks stored among the images.
+    def without_masks(self, folder: Path, files: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+        """The files of a folder without those that are masks, for masks stored among the images.
 
         Args:
             folder: the folder of the images.
-            names: relative paths.
-            everything: all relative paths in the folder, including those that the user excluded.
+            files: all files in it, also those that the user excluded: relative paths, and whether each is a link.
         """
         if self.path is None:
-            return list(names)
-        real = os.path.realpath(self.path)
-        if not self.folder:
-            return [name for name in names if os.path.realpath(folder / name) != real]
-        if real == os.path.realpath(folder):
-            images = ImageNames(everything, beside=True)
-            return [name for name in names if not images.of_mask(name)[0]]
-        return [name for name in names if not os.path.realpath(folder / name).startswith(real + os.sep)]
+            return iter(files)
+        real, root = os.path.realpath(self.path), os.path.realpath(folder)
+        if self.folder and real == root:
+            return _without_masks_beside(files)
+
+        @lru_cache(1000)
+        def real_folder(below: str) -> str:
+            return os.path.realpath(os.path.join(root, below))
+
+        def is_mask(name: str, is_link: bool) -> bool:
+            if is_link:
+                place = os.path.realpath(os.path.join(root, name))
+            else:
+                below, _, last = name.rpartition("/")
+                place = os.path.join(real_folder(below), last)
+            return place.startswith(real + os.sep) if self.folder else place == real
+
+        return (file for file in files if not is_mask(*file))
 
     def when_missing(self) -> Missing:
         """The outcome for an image without a mask."""
@@ -130,28 +144,75 @@ class MaskSource:
         )
 
 
+def _without_masks_beside(files: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+    known = Packed(files)
+    is_mask = bytearray(len(known))
+    for group in _alike((name for name, _ in known), 1 + len(known) // _TOGETHER):
+        images = ImageNames([Path(name) for _, name in group], beside=True)
+        for number, name in group:
+            is_mask[number] = bool(images.of_mask(Path(name))[0])
+    return (file for file, mask in zip(known, is_mask) if not mask)
+
+
+class PairedMasks:
+    """The masks of numbered images."""
+
+    def __init__(self, images: int) -> None:
+        self._place = array("q", [-1]) * images
+        self._ends = array("q", [0])
+        self._paths = bytearray()
+        self._several: dict[int, list[str]] = {}
+
+    def __setitem__(self, number: int, masks: list[str]) -> None:
+        if len(masks) > 1:
+            self._several[number] = masks
+        elif masks:
+            self._place[number] = len(self._ends)
+            self._paths += os.fsencode(masks[0])
+            self._ends.append(len(self._paths))
+
+    def __getitem__(self, number: int) -> list[str]:
+        """Those of an image: none, one, or several, which is a conflict."""
+        if (place := self._place[number]) >= 0:
+            return [os.fsdecode(bytes(self._paths[self._ends[place - 1] : self._ends[place]]))]
+        return self._several.get(number, [])
+
+
 def pair_masks(
-    source: MaskSource, images: Iterable[Path], everything: Iterable[Path], *, beside: bool = False
-) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
+    folder: Path, images: Iterable[str], count: int, *, beside: bool = False
+) -> tuple[PairedMasks, dict[str, str]]:
     """Find each image's mask by its name, in the same subfolder; see `pair_by_name`.
 
     Args:
-        source: where masks come from.
-        images: relative paths of the images to repair.
-        everything: these and the images that the user excluded; masks of excluded images do not count as unmatched.
+        folder: of the masks.
+        images: relative paths of the images, also of those that the user excluded; a path may occur twice.
+        count: how many.
         beside: the masks are in a folder of the images.
 
     Returns:
-        The masks of each image (none, one, or several, which is a conflict), and the masks without an image, with the
-        reason.
+        The masks of each image, by its place in `images`, and the masks without an image, with the reason.
     """
-    if source.path is None or not source.folder:
-        return {name: [] if source.path is None else [source.path] for name in images}, {}
-    masks_of, unmatched = pair_by_name(find_images(source.path), list(everything), beside=beside)
-    return (
-        {name: [source.path / mask for mask in masks_of[name]] for name in images},
-        {source.path / mask: reason for mask, reason in unmatched.items()},
-    )
+    masks = (name for name, _ in walk_files(folder) if suffix_of(name).lower() in IMAGE_SUFFIXES)
+    paired = PairedMasks(count)
+    unmatched: dict[str, str] = {}
+    groups = 1 + count // _TOGETHER
+    for some_images, some_masks in zip(_alike(images, groups), _alike(masks, groups)):
+        names = dict.fromkeys(name for _, name in some_images)
+        masks_of, strangers = pair_by_name(
+            [Path(mask) for _, mask in some_masks], [Path(name) for name in names], beside=beside
+        )
+        for number, name in some_images:
+            paired[number] = [os.fspath(folder / mask) for mask in masks_of[Path(name)]]
+        unmatched |= {os.fspath(folder / mask): reason for mask, reason in strangers.items()}
+    return paired, dict(sorted(unmatched.items()))
+
+
+def _alike(names: Iterable[str], groups: int) -> list[Packed[tuple[int, str]]]:
+    """Numbered paths in groups, such that an image and the masks that may have its name are in one."""
+    grouped: list[Packed[tuple[int, str]]] = [Packed() for _ in range(groups)]
+    for numbered in enumerate(names):
+        grouped[hash(name_in_common(numbered[1])) % groups].append(numbered)
+    return grouped
 
 
 def effective_mask(

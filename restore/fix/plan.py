@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
+from restore.fix.collisions import Collisions, ExistingOutputs, OutputFolders
 from restore.fix.inputs import (
     PIPE,
     VIDEO,
+    Found,
     Listing,
     as_path,
+    beginning,
     called,
     check_input,
     format_of_file,
@@ -25,58 +29,21 @@ from restore.fix.inputs import (
     read_list,
     shard_of,
 )
+from restore.fix.jobs import Action, Entry, Job, Jobs, split
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions, parse_shard
 from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target, video_target
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, NotAnImage
-from restore.images.formats import READ_ONLY_FORMATS
+from restore.images.formats import READ_ONLY_FORMATS, suffix_of
+from restore.packed import Packed
 from restore.video.formats import CONTAINER_OF_SUFFIX, is_video_file
 
-Action = Literal["repair", "unmasked", "skip", "fail"]
+__all__ = ["Action", "FixPlan", "Job", "Jobs", "NoImages", "plan_fix", "without_videos"]
 
 
 class NoImages(RestoreError):
     """The inputs hold no image."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image: where it comes from, where it goes, and what happens to it.
-
-    Attributes:
-        source: the image.
-        target: the output; no other job has it, and it is no file that is read.
-        name: the path of the image in the tree of the outputs, before `suffix` and `ext` change it.
-        named: the user named this file; it was not found in a folder.
-        mask: file of its mask; None: there is none, or it is the image's own alpha or detected.
-        action: `repair`; `unmasked`: it has no mask and nothing to fill; `skip`, `fail`: it is not read.
-        reason: why it is skipped or fails.
-        code: the same for programs; see `restore.fix.log.ReasonCode`.
-        format: to write; None: that of the source's content.
-        video: it is a video, not an image.
-        side_target: a second output: the mask that was used, or a preview; None: there is none.
-        sidecars: files that go along, and their outputs.
-    """
-
-    source: Path
-    target: Path
-    mask: Path | None = None
-    action: Action = "repair"
-    reason: str = ""
-    code: ReasonCode = ""
-    format: str | None = None
-    video: bool = False
-    side_target: Path | None = None
-    name: Path = Path()
-    named: bool = False
-    sidecars: tuple[tuple[Path, Path], ...] = ()
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """All files that this job writes."""
-        side = () if self.side_target is None else (self.side_target,)
-        return (self.target, *side, *(target for _, target in self.sidecars))
 
 
 @dataclass(frozen=True)
@@ -100,7 +67,7 @@ class FixPlan:
     inputs: tuple[Path, ...]
     output: Path
     single: bool
-    jobs: list[Job]
+    jobs: Jobs
     masks: MaskSource | None = None
     unmatched_masks: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -109,15 +76,18 @@ class FixPlan:
     for_page: bool = False
     folders: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jobs", self.jobs if isinstance(self.jobs, Jobs) else Jobs(self.jobs))
+
     @property
     def from_pipe(self) -> bool:
         """Whether the image comes from standard input."""
-        return any(job.source == PIPE for job in self.jobs)
+        return PIPE in self.inputs
 
     @property
     def has_work(self) -> bool:
         """Whether an image is to be read; otherwise all are skipped or fail, and no model is needed."""
-        return any(job.action not in ("skip", "fail") for job in self.jobs)
+        return self.jobs.has_work
 
     @property
     def input(self) -> str | list[str]:
@@ -127,7 +97,10 @@ class FixPlan:
 
     def format(self) -> list[str]:
         """One line for each job, as `--dry-run` prints them."""
-        lines = []
+        return list(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """As `format`, one after the other."""
         for job in self.jobs:
             line = f"{called(job.source)} -> {called(job.target, 'standard output')}"
             if job.action in ("skip", "fail"):
@@ -138,22 +111,21 @@ class FixPlan:
                 line += f" (mask {printable(job.mask)})"
             if job.action == "repair" and job.side_target is not None and not self.for_page:
                 line += f" (saves mask {printable(job.side_target)})"
-            lines.append(line)
-        return lines
+            yield line
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON holds it, for scripts; paths are not escaped."""
         jobs = [
             {
-                "input": os.fspath(job.source),
-                "output": os.fspath(job.target),
-                "mask": None if job.mask is None else os.fspath(job.mask),
-                "saved_mask": None if job.side_target is None or self.for_page else os.fspath(job.side_target),
-                "action": job.action,
-                "reason": job.reason,
-                "reason_code": job.code,
+                "input": entry.source,
+                "output": entry.target,
+                "mask": entry.mask,
+                "saved_mask": None if self.for_page else entry.side_target,
+                "action": entry.action,
+                "reason": entry.reason,
+                "reason_code": entry.code,
             }
-            for job in self.jobs
+            for entry in self.jobs.entries()
         ]
         return {
             "input": self.input,
@@ -193,37 +165,22 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
         if options.include or options.exclude or options.shard is not None:
             raise RestoreError("is a file; --include, --exclude and --shard only apply to folders", where=inputs[0])
         listing = list_file(inputs[0])
-        jobs = [_single_job(inputs[0], output, options, mask_source)]
     else:
         listing = _list_to_folder(inputs, listed, target, options, mask_source)
-        jobs = _jobs_to_folder(listing, target, options, inputs[0] if inputs else None)
-    if options.metadata == "keep":
-        from restore.fix.sidecars import with_sidecars
 
-        jobs = with_sidecars(jobs)
-        sidecars = {source for job in jobs for source, _ in job.sidecars}
-        jobs = [job for job in jobs if job.action != "skip" or job.source not in sidecars]
-    unmatched: dict[Path, str] = {}
-    if mask_source is not None:
-        jobs, unmatched = _with_masks(jobs, listing, mask_source, one_input=len(inputs) == 1)
-    refuse_collisions(jobs)
-    unreadable = listing.unreadable
-    if options.shard is not None:
-        # Only now, so that every shard refuses two images with one output name, and pairs masks and sidecars alike.
-        part, parts = parse_shard(options.shard)
-        jobs = [job for job in jobs if shard_of(job.name, parts) == part]
-        unreadable = [bad for bad in unreadable if shard_of(bad.name, parts) == part]
-    jobs = _settle_existing(jobs, overwrite=options.overwrite, skip_existing=options.skip_existing)
-    for bad in unreadable:
-        failed = Job(bad.source, target / bad.name, action="fail", reason=bad.reason, code=bad.code, name=bad.name)
-        jobs.append(failed)
+    def entries(found: Iterable[Found]) -> Iterable[Entry]:
+        if single:
+            return (_single_entry(inputs[0], output, options, mask_source) for _ in found)
+        return _entries_to_folder(found, listing, target, options, inputs[0] if inputs else None)
+
+    jobs, unmatched = _checked_jobs(listing, entries, target, options, mask_source)
     plan = FixPlan(
         tuple(inputs) or (as_path(options.files_from or ""),),
         target,
         single,
         jobs,
         mask_source,
-        list(unmatched),
+        [Path(mask) for mask in unmatched],
         [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + listing.warnings,
         options.overwrite,
         folders=tuple(listing.folders),
@@ -241,7 +198,7 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
 
 def _check_given(
     given: Sequence[FilePath], output: FilePath, options: FixOptions
-) -> tuple[list[Path], list[Path] | None]:
+) -> tuple[list[Path], Packed[str] | None]:
     """The inputs as paths, and the files of the list, if there is one, after a check of all that the user gave."""
     for name, path in (*(("INPUT", path) for path in given), ("OUTPUT", output)):
         if not os.fspath(path):  # as a shell makes it of a variable that is not set
@@ -259,66 +216,84 @@ def _check_given(
     return inputs, listed
 
 
-def _jobs_to_folder(listing: Listing, target: Path, options: FixOptions, source: Path | None) -> list[Job]:
-    """The jobs of images that go into a folder, of which there must be one. `source`: the first input; None: a list."""
-    ending = None if options.ext is None else EXTENSIONS[options.ext]
-    jobs = [
-        job_of(path, target / renamed(name, options.suffix, ending), name, named=name in listing.named)
-        for name, path in listing.files.items()
-    ]
-    for parent in dict.fromkeys(job.target.parent for job in jobs if job.action != "skip"):
-        check_writable(parent)
-    if all(job.action == "skip" for job in jobs) and not listing.unreadable:
-        narrowed = " match --include and --exclude" if len(listing.everything) > len(listing.files) else ""
-        left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
-        what = f"no images in this {'list' if source is None else 'folder'}{narrowed}{left_out}"
-        raise NoImages(what, where=options.files_from if source is None else source)
-    return jobs
+def _checked_jobs(
+    listing: Listing,
+    entries_of: Callable[[Iterable[Found]], Iterable[Entry]],
+    target: Path,
+    options: FixOptions,
+    masks: MaskSource | None,
+) -> tuple[Jobs, dict[str, str]]:
+    """The jobs of all files, made one after the other, so that little is kept of each; and the masks without an image.
 
+    Args:
+        listing: the files.
+        entries_of: makes their jobs, still without masks and sidecars.
+        target: the output.
+        options: of the run.
+        masks: where masks come from.
 
-def _with_masks(
-    jobs: list[Job], listing: Listing, masks: MaskSource, *, one_input: bool
-) -> tuple[list[Job], dict[Path, str]]:
-    """The jobs with their masks, and the masks without an image, with the reason."""
-    folders = listing.folders if one_input else [listing.files[name].parent for name in listing.named]
-    beside = masks.path is not None and os.path.realpath(masks.path) in map(os.path.realpath, folders)
-    masks_of, unmatched = pair_masks(masks, listing.files, listing.everything, beside=beside)
-    jobs = [job if job.action == "skip" else with_mask(job, masks_of[job.name], masks) for job in jobs]
-    if listing.named and not listing.folders:
-        unmatched = {}  # the folder may hold masks of images that were not named
+    Raises:
+        RestoreError: exit code 2; as `plan_fix`.
+    """
+    folders = OutputFolders()
+    collisions, existing = Collisions(folders), ExistingOutputs(folders, options)
+    sidecars: set[str] = set()
+    masks_of, unmatched = _masks_of(listing, masks)
+    entries = entries_of(_included(listing, collisions))
+    if options.metadata == "keep":
+        from restore.fix.sidecars import with_sidecars
+
+        entries = with_sidecars(entries, sidecars)
+    part, parts = (1, 1) if options.shard is None else parse_shard(options.shard)
+    jobs = Jobs()
+    for entry, own in zip(entries, masks_of):
+        if masks is not None and entry.action != "skip":
+            entry = with_mask(entry, own, masks)
+        collisions.add(entry)
+        jobs.append(existing.settle(entry) if shard_of(entry.name, parts) == part else entry)
+    # Every shard refuses two images with one output name, though it has only one of them.
+    collisions.refuse(jobs)
+    existing.refuse()
+    if parts > 1 or sidecars:
+        jobs = Jobs(
+            entry
+            for entry in jobs.entries()
+            if shard_of(entry.name, parts) == part and (entry.action != "skip" or entry.source not in sidecars)
+        )
+    for bad in listing.unreadable:
+        if shard_of(bad.name, parts) == part:
+            goal = os.fspath(target / bad.name)
+            jobs.append(Entry(bad.source, goal, action="fail", reason=bad.reason, code=bad.code, name=bad.name))
     return jobs, unmatched
 
 
-def _single_job(source: Path, output: FilePath, options: FixOptions, masks: MaskSource | None) -> Job:
-    """The job of an image that is the only input."""
-    extension = None if options.ext is None else EXTENSIONS[options.ext]
-    if PIPE in (source, as_path(output)):
-        if source != PIPE and is_video_file(source):
-            raise RestoreError("a video cannot be written to standard output", where=source, hint="name a file")
-        if source == PIPE and masks is not None and masks.folder:
-            raise RestoreError(
-                "is a folder, and standard input has no name to find its mask by",
-                where=masks.path,
-                hint="choose a file",
-            )
-        goal, kind = piped_target(source, output, suffix=options.suffix, extension=extension)
-    elif is_video_file(source):
-        goal = video_target(source, output, suffix=options.suffix)
-        check_writable(goal.parent)
-        return Job(source, goal, video=True, name=Path(source.name), named=True)
-    else:
-        goal = single_target(source, output, suffix=options.suffix, extension=extension)
-        kind = new_format(source, goal)
-    if goal != PIPE:
-        check_writable(goal.parent)
-    job = Job(source, goal, format=kind, name=Path(source.name), named=True)
-    if only_read := _only_read(job):
-        raise RestoreError(only_read, where=source, hint="choose another format with --ext, such as tiff")
-    return job
+def _masks_of(listing: Listing, masks: MaskSource | None) -> tuple[Iterable[list[str]], dict[str, str]]:
+    """The masks of each file that is not excluded, in their order, and the masks without an image, with the reason."""
+    if masks is None or masks.path is None:
+        return repeat([]), {}
+    if not masks.folder:
+        return repeat([os.fspath(masks.path)]), {}
+    files = Packed(map(tuple, listing.found))
+    listing.found = map(Found._make, files)
+    beside = os.path.realpath(masks.path) in map(os.path.realpath, listing.mask_folders)
+    names = (one.name for one in map(Found._make, files))
+    paired, unmatched = pair_masks(masks.path, names, len(files), beside=beside)
+    if listing.named_folders and not listing.folders:
+        unmatched = {}  # the folder may hold masks of images that were not named
+    return (paired[number] for number, one in enumerate(map(Found._make, files)) if not one.excluded), unmatched
+
+
+def _included(listing: Listing, collisions: Collisions) -> Iterator[Found]:
+    """The files that are not excluded."""
+    for one in listing.found:
+        if not one.excluded:
+            if one.is_link:
+                collisions.add_link(one.source)
+            yield one
 
 
 def _list_to_folder(
-    inputs: Sequence[Path], listed: Sequence[Path] | None, target: Path, options: FixOptions, masks: MaskSource | None
+    inputs: Sequence[Path], listed: Packed[str] | None, target: Path, options: FixOptions, masks: MaskSource | None
 ) -> Listing:
     """List inputs whose outputs go into a folder, after a check of the folder."""
     if target == PIPE:
@@ -341,137 +316,156 @@ def _list_to_folder(
         return list_folder(inputs[0], options, masks)
     if (options.include or options.exclude) and not any(map(os.path.isdir, inputs)):
         raise RestoreError("only apply to folders, and all inputs are files", where="--include, --exclude")
-    return list_several(inputs, options, masks)
+    return list_several([os.fspath(path) for path in inputs], options, masks)
 
 
-def job_of(source: Path, target: Path, name: Path, *, named: bool) -> Job:
+def _single_entry(source: Path, output: FilePath, options: FixOptions, masks: MaskSource | None) -> Entry:
+    """The job of an image that is the only input."""
+    extension = None if options.ext is None else EXTENSIONS[options.ext]
+    if PIPE in (source, as_path(output)):
+        if source != PIPE and is_video_file(source):
+            raise RestoreError("a video cannot be written to standard output", where=source, hint="name a file")
+        if source == PIPE and masks is not None and masks.folder:
+            raise RestoreError(
+                "is a folder, and standard input has no name to find its mask by",
+                where=masks.path,
+                hint="choose a file",
+            )
+        goal, kind = piped_target(source, output, suffix=options.suffix, extension=extension)
+    elif is_video_file(source):
+        goal = video_target(source, output, suffix=options.suffix)
+        check_writable(goal.parent)
+        return Entry(os.fspath(source), os.fspath(goal), video=True, name=source.name, named=True)
+    else:
+        goal = single_target(source, output, suffix=options.suffix, extension=extension)
+        kind = new_format(source, goal)
+    if goal != PIPE:
+        check_writable(goal.parent)
+    entry = Entry(os.fspath(source), os.fspath(goal), format=kind, name=source.name, named=True)
+    if only_read := _only_read(entry):
+        raise RestoreError(only_read, where=source, hint="choose another format with --ext, such as tiff")
+    return entry
+
+
+def _entries_to_folder(
+    found: Iterable[Found], listing: Listing, target: Path, options: FixOptions, source: Path | None
+) -> Iterator[Entry]:
+    """The jobs of images that go into a folder; there must be one. `source`: the first input; None: a list."""
+    below, writable, nothing = beginning(target), set[str](), True
+    naming = _Naming(options)
+    for one in found:
+        goal, kind, is_plain = naming.of(one.name)
+        goal = goal if os.sep == "/" else goal.replace("/", os.sep)
+        entry = Entry(one.source, below + goal, format=kind, name=one.name, named=one.named)
+        if not is_plain:
+            entry = _inspected(entry)
+        if entry.action != "skip":
+            nothing = False
+            folder = split(entry.target)[0]
+            if folder not in writable:
+                check_writable(Path(folder))
+                writable.add(folder)
+        yield entry
+    if nothing and not listing.unreadable:
+        narrowed = " match --include and --exclude" if listing.narrowed else ""
+        left_out = f" ({listing.warnings[0]})" if listing.warnings else ""
+        what = f"no images in this {'list' if source is None else 'folder'}{narrowed}{left_out}"
+        raise NoImages(what, where=options.files_from if source is None else source)
+
+
+class _Naming:
+    """The outputs of names in a folder; what `renamed` and `new_format` decide depends on the suffix alone."""
+
+    def __init__(self, options: FixOptions) -> None:
+        self._suffix = options.suffix
+        self._extension = None if options.ext is None else EXTENSIONS[options.ext]
+        self._known: dict[str, tuple[str, str | None, bool]] = {}
+
+    def of(self, name: str) -> tuple[str, str | None, bool]:
+        """The output of a name, its format (None: that of the source), and whether a look at the file is needless."""
+        suffix = suffix_of(name)
+        if suffix not in self._known:
+            self._known[suffix] = self._of_suffix(suffix)
+        ending, kind, is_plain = self._known[suffix]
+        if not self._suffix and ending == suffix:
+            return name, kind, is_plain
+        return f"{name[: len(name) - len(suffix)]}{self._suffix}{ending}", kind, is_plain
+
+    def _of_suffix(self, suffix: str) -> tuple[str, str | None, bool]:
+        goal = renamed(Path(f"x{suffix}"), "", self._extension)
+        kind = new_format(Path(f"x{suffix}"), goal)
+        known = FORMAT_OF_SUFFIX.get(suffix.lower())
+        is_plain = suffix.lower() in IMAGE_SUFFIXES and (kind is not None or known not in READ_ONLY_FORMATS)
+        return goal.suffix, kind, is_plain
+
+
+def entry_of(source: str, target: str, name: str, *, named: bool) -> Entry:
     """The job of a file whose output is known; see `Job` for the arguments. The file need not be an image."""
-    job = Job(source, target, format=new_format(name, target), name=name, named=named)
-    if only_read := _only_read(job):
-        hint = "choose another format with --ext, such as tiff"
-        return replace(job, action="fail", reason=f"{only_read}; {hint}", code="unsupported")
-    if name.suffix.lower() in IMAGE_SUFFIXES:
-        return job
+    kind = new_format(Path(name), Path(target))
+    return _inspected(Entry(source, target, format=kind, name=name, named=named))
+
+
+def _inspected(entry: Entry) -> Entry:
+    """A job whose name does not say what the file is, after a look at the file."""
+    if only_read := _only_read(entry):
+        reason = f"{only_read}; choose another format with --ext, such as tiff"
+        return entry._replace(action="fail", reason=reason, code="unsupported")
+    source, suffix = Path(entry.source), suffix_of(entry.name).lower()
+    if suffix in IMAGE_SUFFIXES:
+        return entry
     try:
-        if format_of_file(job.source) == VIDEO:
-            return _video_job(job)
+        if format_of_file(source) == VIDEO:
+            return _video_entry(entry)
     except RestoreError as error:
-        if name.suffix.lower() not in UNREADABLE_SUFFIXES and not is_video_file(job.source):
-            return replace(job, action="skip", reason="not an image", code="not_an_image")
+        if suffix not in UNREADABLE_SUFFIXES and not is_video_file(source):
+            return entry._replace(action="skip", reason="not an image", code="not_an_image")
         reason = error.what if error.hint is None else f"{error.what}; {error.hint}"
         code: ReasonCode = "not_an_image" if isinstance(error, NotAnImage) else "unsupported"
-        return replace(job, action="fail", reason=reason, code=code)
+        return entry._replace(action="fail", reason=reason, code=code)
     except OSError:  # reading it will say why
         pass
-    return job
+    return entry
 
 
-def _video_job(job: Job) -> Job:
+def _video_entry(entry: Entry) -> Entry:
     """The job of a video; it fails if its kind of file cannot be written."""
-    if job.target.suffix.lower() in CONTAINER_OF_SUFFIX:
-        return replace(job, video=True)
-    reason = f"videos of the kind {job.target.suffix} can be read but not written; repair it alone, into an .mkv file"
-    return replace(job, video=True, action="fail", reason=reason, code="unsupported")
+    kind = suffix_of(entry.target)
+    if kind.lower() in CONTAINER_OF_SUFFIX:
+        return entry._replace(video=True)
+    reason = f"videos of the kind {kind} can be read but not written; repair it alone, into an .mkv file"
+    return entry._replace(video=True, action="fail", reason=reason, code="unsupported")
 
 
 def without_videos(plan: FixPlan) -> FixPlan:
     """The plan for a program that takes images only: videos are skipped, or fail if the user named them."""
-    reason: dict[str, Any] = {"reason": "not an image", "code": "not_an_image"}
-    return replace(
-        plan,
-        jobs=[
-            replace(job, action="fail" if job.named else "skip", **reason) if job.video else job for job in plan.jobs
-        ],
-    )
+
+    def without(entry: Entry) -> Entry:
+        if not entry.video:
+            return entry
+        return entry._replace(action="fail" if entry.named else "skip", reason="not an image", code="not_an_image")
+
+    return replace(plan, jobs=plan.jobs.change(without))
 
 
-def _only_read(job: Job) -> str:
+def _only_read(entry: Entry) -> str:
     """Why an image cannot be written in its own format; "" if it can."""
-    suffix = job.source.suffix.lower()
-    if job.format is not None or job.source == PIPE or FORMAT_OF_SUFFIX.get(suffix) not in READ_ONLY_FORMATS:
+    kind = FORMAT_OF_SUFFIX.get(suffix_of(os.path.basename(entry.source)).lower())
+    if entry.format is not None or entry.source == os.fspath(PIPE) or kind not in READ_ONLY_FORMATS:
         return ""
     try:
-        kind = READ_ONLY_FORMATS.get(format_of_file(job.source))  # the content decides
+        known = READ_ONLY_FORMATS.get(format_of_file(Path(entry.source)))  # the content decides
     except (RestoreError, OSError):  # reading it will say why
         return ""
-    return "" if kind is None else f"this is {kind}, which can be read but not written"
+    return "" if known is None else f"this is {known}, which can be read but not written"
 
 
-def with_mask(job: Job, masks: Sequence[Path], source: MaskSource) -> Job:
-    """The job with its mask; without one, or with several, as `source` says."""
+def with_mask(entry: Entry, masks: Sequence[str], source: MaskSource) -> Entry:
+    """The job with the masks that were found for its image: none, one, or several, which is a conflict."""
     if len(masks) > 1:
         named = " and ".join(printable(mask) for mask in masks)
-        return replace(job, action="fail", reason=f"has more than one mask: {named}", code="several_masks")
+        return entry._replace(action="fail", reason=f"has more than one mask: {named}", code="several_masks")
     if masks:
-        return replace(job, mask=masks[0])
+        return entry._replace(mask=masks[0])
     if source.path is None:
-        return job
-    return replace(job, **source.when_missing())
-
-
-def refuse_collisions(jobs: Iterable[Job]) -> None:
-    """Refuse two outputs with one name, outputs that are also read, and outputs that are folders.
-
-    Raises:
-        RestoreError: exit code 2.
-    """
-    read: set[str] = set()
-    real_folders: dict[Path, str] = {}
-    for job in jobs:
-        for path in (job.source, job.mask, *(sidecar for sidecar, _ in job.sidecars)):
-            if path is not None and path != PIPE:
-                if path.parent not in real_folders:
-                    real_folders[path.parent] = os.path.realpath(path.parent)
-                read.add(os.path.join(real_folders[path.parent], path.name))
-                if os.path.islink(path):
-                    read.add(os.path.realpath(path))
-    folders: dict[Path, tuple[str, bool]] = {}
-    taken: dict[str, tuple[Job, Path]] = {}
-    for job, target in ((one, target) for one in jobs for target in one.targets):
-        if job.action in ("skip", "fail") or target == PIPE:
-            continue
-        parent = target.parent
-        if parent not in folders:
-            folders[parent] = (os.path.realpath(parent), _ignores_case(parent))
-        real, ignores_case = folders[parent]
-        place = os.path.join(real, target.name)
-        if place in read:
-            raise RestoreError(
-                "this output would replace an input",
-                where=target,
-                hint="choose another output folder",
-            )
-        if target.is_dir():
-            raise RestoreError("this output would replace a folder", where=target)
-        other, place_of_other = taken.setdefault(place.lower() if ignores_case else place, (job, target))
-        if other is job and place_of_other != target:
-            raise RestoreError(f"both outputs of {printable(job.source)} would be written here", where=target)
-        if other is not job:
-            raise RestoreError(
-                f"{printable(other.source)} and {printable(job.source)} would both be written here",
-                where=target,
-                hint="rename one of them, or use --exclude",
-            )
-
-
-def _ignores_case(folder: Path) -> bool:
-    """Whether `A` and `a` are the same file in a folder, as on most disks of macOS and Windows."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    swapped = folder.with_name(folder.name.swapcase()) if folder.name else folder
-    return swapped != folder and swapped.exists() and os.path.samefile(swapped, folder)
-
-
-def _settle_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> list[Job]:
-    if overwrite:
-        return jobs
-    running = [job for job in jobs if job.action not in ("skip", "fail") and job.target != PIPE]
-    existing = {job.target for job in running if os.path.lexists(job.target)}
-    sidecars = {target for job in running for _, target in job.sidecars if os.path.lexists(target)}
-    if (existing or sidecars) and not skip_existing:
-        first = next(target for job in running for target in job.targets if target in existing | sidecars)
-        count = len(existing) + len(sidecars) - 1
-        more = f" (and {count} more outputs)" if count else ""
-        raise RestoreError(f"exists already{more}", where=first, hint="use --overwrite or --skip-existing")
-    done: dict[str, Any] = {"action": "skip", "reason": "the output exists", "code": "output_exists"}
-    return [replace(job, **done) if job.target in existing else job for job in jobs]
+        return entry
+    return entry._replace(**source.when_missing())

@@ -16,9 +16,10 @@ from restore.errors import RestoreError
 from restore.files import check_unchanged
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import FixPlan
 from restore.fix.results import ResultRecorder
 from restore.fix.steps import Models, Steps, correct_fading, in_range_of, notes_on_colors
 from restore.images import IMAGE_SUFFIXES, DecodedImage, NotAnImage, image_from_bytes, pair_key, read_bytes

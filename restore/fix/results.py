@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -22,11 +22,11 @@ from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import called
+from restore.fix.jobs import Job
 from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Segment, Status
 from restore.fix.options import FilePath
 from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.parquet_log import append_journal, check_parquet_log, journal_of
-from restore.fix.plan import Job
 from restore.fix.sensitivity import more_sensitive
 from restore.images import NotAnImage, UnsupportedFile
 from restore.images.decoder_output import DamagedFile, ImageTooLarge
@@ -51,11 +51,15 @@ def new_run() -> str:
 
 @dataclass(frozen=True)
 class FileFailure:
-    """An image that failed, and why; `code` is for programs. `path` is a string if it is a URL."""
+    """An image that failed, and why. `path` is a string if it is a URL.
+
+    `code` is for programs, `number` is its place in the plan.
+    """
 
     path: FilePath
     reason: str
     code: ReasonCode = "failed"
+    number: int = 0
 
 
 @dataclass
@@ -300,7 +304,7 @@ class ResultRecorder:
     ) -> None:
         self._part_progress = part_progress
         self.summary, self.log, self.settings = summary, log, summary.settings
-        self._progress, self._fail_fast = progress, fail_fast
+        self._progress, self.fail_fast = progress, fail_fast
         self._link, self._records = link or SupervisorLink(), records
         self._lock = threading.Lock()
 
@@ -347,9 +351,10 @@ class ResultRecorder:
             width=width, height=height, time=now(), run=self.summary.run, **facts,
         )  # fmt: skip
         with self._lock:
-            self._count(record, pixels, job.video)
+            self._count(record, pixels, job.video, job.number)
             self._write(record)
-            self._link.end(record.input, {"record": asdict(record), "pixels": pixels, "video": job.video})
+            result = {"record": asdict(record), "pixels": pixels, "video": job.video, "number": job.number}
+            self._link.end(record.input, result)
             self._report(record)
 
     def tell_segment(self, segment: Segment) -> None:
@@ -373,6 +378,16 @@ class ResultRecorder:
         """Record a job that the plan, or reading its image, settled: it is skipped, or fails."""
         self.finish(job, "skipped" if job.action == "skip" else "failed", job.reason, code=job.code)
 
+    @property
+    def tells_each(self) -> bool:
+        """Whether anybody is told of each image."""
+        return self.log.is_open or self._progress is not None or self._records is not None or self._link.takes_each
+
+    def count_skipped(self, reasons: Mapping[str, int]) -> None:
+        """Count images that the plan skips, if nobody is told of each: how many for each reason."""
+        with self._lock:
+            self.summary.skipped |= reasons
+
     def recall(self, entry: dict[str, Any], *, log: bool = False) -> None:
         """Count an image that another process has recorded: an earlier start of this run, or a worker of a cluster.
 
@@ -382,12 +397,12 @@ class ResultRecorder:
         """
         record = Record(**entry["record"])
         with self._lock:
-            self._count(record, entry["pixels"], entry["video"])
+            self._count(record, entry["pixels"], entry["video"], entry.get("number", 0))
             if log:
                 self._write(record)
             self._report(record)
 
-    def _count(self, record: Record, pixels: int, video: bool) -> None:
+    def _count(self, record: Record, pixels: int, video: bool, number: int) -> None:
         summary = self.summary
         if record.status == "done":
             summary.done += 1
@@ -404,8 +419,8 @@ class ResultRecorder:
             summary.skipped[record.reason] = summary.skipped.get(record.reason, 0) + 1
         else:
             path: FilePath = record.input if "://" in record.input else Path(record.input)
-            summary.failed.append(FileFailure(path, record.reason, record.reason_code))
-            if self._fail_fast:
+            summary.failed.append(FileFailure(path, record.reason, record.reason_code, number))
+            if self.fail_fast:
                 summary.stopped = summary.stopped or "an image failed (--fail-fast)"
         summary.warnings += [f"{called(record.input)}: {note}" for note in record.warnings]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,9 +15,10 @@ from restore.files import sweep_leftovers
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.inputs import PIPE
 from restore.fix.io import check_pipes
+from restore.fix.jobs import Job
 from restore.fix.log import Record
 from restore.fix.options import FilePath, FixOptions, Sensitivity
-from restore.fix.plan import FixPlan, Job, plan_fix
+from restore.fix.plan import FixPlan, plan_fix
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 from restore.fix.sensitivity import threshold_of
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 #: What repairs: a name from `restore models`, the path of a weights file or a run folder; or opened already, with or
 #: without the further models of a repair. A sequence has one for each device.
 ModelLike: TypeAlias = "FilePath | Restorer | Models | Sequence[Restorer | Models]"
+
+
+#: Skipped images are recorded before the first is repaired, but if they are very many, it waits no longer than this.
+_SETTLED_FIRST_SECONDS = 1.0
 
 
 def fix_folder(
@@ -330,8 +336,7 @@ def run_stages(
             _carry_out(plan, stages_of, recorder, link.past)
     finally:
         link.finish()
-    order: dict[FilePath, int] = {job.source: number for number, job in enumerate(plan.jobs)}
-    summary.failed.sort(key=lambda failure: order[failure.path])
+    summary.failed.sort(key=lambda failure: failure.number)
     summary.seconds = time.monotonic() - link.past.started
 
 
@@ -405,37 +410,58 @@ def _carry_out(
     plan: FixPlan, stages_of: Callable[[ResultRecorder], Stages], recorder: ResultRecorder, past: SupervisorState
 ) -> None:
     try:
-        targets = [target for job in plan.jobs for target in job.targets if target != PIPE]
-        for folder in dict.fromkeys(target.parent for target in targets):
-            if folder.is_dir():
-                sweep_leftovers(folder)
-        alone, waiting = _record_settled(plan, recorder, past)
-        if not alone and not waiting:
-            return
-        stages = stages_of(recorder)
-        if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
-            stages.run_serially([*alone, *waiting])
-            return
-        from restore.fix.scheduler import stream
-
-        for jobs in (*([job] for job in alone), waiting):
-            stream(jobs, stages, recorder)
+        ended = bytearray(len(plan.jobs))  # 1 for each job whose result an earlier start has recorded
+        for result in past.results():
+            recorder.recall(result)
+            ended[result["number"]] = 1
+        for folder in plan.jobs.folders:
+            if os.path.isdir(folder) and not (folder == os.curdir and plan.output == PIPE):
+                sweep_leftovers(Path(folder))
+        # In a thread of its own, so that the first image does not wait for a million that are skipped.
+        with ThreadPoolExecutor(1, "restore-skip") as skipping:
+            settling = skipping.submit(_record_settled, plan, recorder, ended)
+            wait([settling], None if recorder.fail_fast else _SETTLED_FIRST_SECONDS)
+            if settling.done():
+                settling.result()  # raises what the display of progress has raised
+            if plan.has_work:
+                _repair(plan, stages_of, recorder, past, ended)
+        settling.result()
     except KeyboardInterrupt:
         recorder.summary.interrupted = True
 
 
-def _record_settled(plan: FixPlan, recorder: ResultRecorder, past: SupervisorState) -> tuple[list[Job], list[Job]]:
-    """Record the jobs that the plan or earlier starts have decided. Returns the jobs to do alone, and all others."""
-    alone: list[Job] = []
-    others: list[Job] = []
-    for job in plan.jobs:
-        name = os.fspath(job.source)
-        if name in past.ended:
-            recorder.recall(past.ended[name])
-        elif name in past.blamed:
-            recorder.finish(job, "failed", past.blamed[name], code="crashed")
-        elif job.action in ("skip", "fail"):
+def _record_settled(plan: FixPlan, recorder: ResultRecorder, ended: Sequence[int]) -> None:
+    """Record the jobs that the plan has decided."""
+    if not recorder.tells_each:
+        recorder.count_skipped(plan.jobs.skipped)
+    for job in plan.jobs.settled() if recorder.tells_each else plan.jobs.failing():
+        if not ended[job.number]:
             recorder.finish_early(job)
-        else:
-            (alone if name in past.suspects else others).append(job)
-    return alone, others
+
+
+def _repair(
+    plan: FixPlan,
+    stages_of: Callable[[ResultRecorder], Stages],
+    recorder: ResultRecorder,
+    past: SupervisorState,
+    ended: Sequence[int],
+) -> None:
+    """Take the other jobs through stages: first each that may have crashed an earlier start, alone."""
+    alone: list[Job] = []
+    apart = past.blamed.keys() | set(past.suspects)
+    for job in plan.jobs.to_do() if apart else ():
+        name = os.fspath(job.source)
+        if name in apart and not ended[job.number]:
+            if name in past.blamed:
+                recorder.finish(job, "failed", past.blamed[name], code="crashed")
+            else:
+                alone.append(job)
+    others = (job for job in plan.jobs.to_do() if not ended[job.number] and os.fspath(job.source) not in apart)
+    stages = stages_of(recorder)
+    if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
+        stages.run_serially([*alone, *others])
+        return
+    from restore.fix.scheduler import stream
+
+    for jobs in (*([job] for job in alone), others):
+        stream(jobs, stages, recorder)

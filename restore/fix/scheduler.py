@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
-from restore.fix.plan import Job
+from restore.fix.jobs import Job
 from restore.fix.reader import HugeItem, WorkItem
 from restore.fix.stages import Stages
 
@@ -23,7 +23,7 @@ _WAITING_PIXELS = 48_000_000
 _WAITING_SMALL, _SMALL_PIXELS = 64, 4_000_000
 
 
-def stream(jobs: Sequence[Job], stages: Stages, ledger: ResultRecorder) -> None:
+def stream(jobs: Iterable[Job], stages: Stages, ledger: ResultRecorder) -> None:
     """Run jobs through the stages, in order, until they are done or the run is stopped.
 
     A single network runs in the caller's thread, so that Ctrl-C ends it at once. Several run in a thread each, which
@@ -74,13 +74,13 @@ class _Flow:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Iterable[Job],
         stages: Stages,
         ledger: ResultRecorder,
         reading: ThreadPoolExecutor,
         writing: ThreadPoolExecutor,
     ) -> None:
-        self._to_read = deque(jobs)
+        self._to_read = iter(jobs)
         self._stages, self._ledger = stages, ledger
         self._reading, self._writing = reading, writing
         self._reads: deque[Future[WorkItem | HugeItem | None]] = deque()
@@ -151,8 +151,11 @@ class _Flow:
     def _read_ahead(self) -> None:
         """Start reading while there is room; called again whenever an image has been read."""
         with self._lock:
-            while self._to_read and not self._stopped() and self._has_room():
-                read = self._reading.submit(self._stages.reader.load, self._to_read.popleft())
+            while not self._stopped() and self._has_room():
+                job = next(self._to_read, None)
+                if job is None:
+                    return
+                read = self._reading.submit(self._stages.reader.load, job)
                 self._reads.append(read)
                 read.add_done_callback(lambda _: self._read_ahead())
 

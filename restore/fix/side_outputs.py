@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, is_within, replace_atomically
+from restore.fix.collisions import Collisions, OutputFolders
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job, Jobs, split
 from restore.fix.options import FilePath, FixOptions
-from restore.fix.plan import FixPlan, Job, refuse_collisions
+from restore.fix.plan import FixPlan
 from restore.images import DecodedImage
 
 FloatArray = npt.NDArray[np.float32]
@@ -99,21 +101,28 @@ def with_side_targets(
     """
     path = Path(folder)
     _check_folder(plan, path, option, apart=apart)
-    jobs = []
-    for job in plan.jobs:
-        jobs.append(
-            job if job.action == "unmasked" or job.video else replace(job, side_target=path / name_of(job.name))
-        )
-    running = [job for job in jobs if job.action == "repair"]
-    targets = [job.side_target for job in running if job.side_target is not None]
-    for parent in dict.fromkeys(target.parent for target in targets):
-        check_writable(parent)
-    refuse_collisions(jobs)
-    existing = [target for target in targets if os.path.lexists(target)]
-    if existing and not (for_page or plan.overwrite or skip_existing):
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+    folders, writable = OutputFolders(), set[str]()
+    collisions = Collisions(folders)
+    first, count = "", 0
+    jobs = Jobs()
+    for entry in plan.jobs.entries():
+        if entry.action != "unmasked" and not entry.video:
+            target = os.fspath(path / name_of(Path(entry.name)))
+            entry = entry._replace(side_target=target)
+            parent = split(target)[0]
+            if entry.action == "repair":
+                if parent not in writable:
+                    check_writable(Path(parent))
+                    writable.add(parent)
+                if folders.exists(target, listed=not entry.named):
+                    first, count = first or target, count + 1
+        collisions.add(entry)
+        jobs.append(entry)
+    collisions.refuse(jobs)
+    if count and not (for_page or plan.overwrite or skip_existing):
+        more = f" (and {count - 1} more)" if count > 1 else ""
         raise RestoreError(
-            f"exists already{more}", where=existing[0], hint=f"choose another folder for {option}, or use --overwrite"
+            f"exists already{more}", where=first, hint=f"choose another folder for {option}, or use --overwrite"
         )
     return replace(plan, jobs=jobs, side_folder=path, for_page=for_page)
 
@@ -147,8 +156,8 @@ def _check_folder(plan: FixPlan, folder: Path, option: str, *, apart: bool) -> N
 
 def _other_folders(plan: FixPlan, *, apart: bool) -> Iterator[tuple[Path, str, bool]]:
     """Folders that a second output must stay out of, what they are, and whether it must not be nested with them."""
-    for parent in dict.fromkeys(job.source.parent for job in plan.jobs if job.named):
-        yield parent, "the input folder", False
+    for parent in dict.fromkeys(split(entry.source)[0] for entry in plan.jobs.entries() if entry.named):
+        yield Path(parent), "the input folder", False
     for folder in plan.folders:
         yield folder, "the input folder", True
     if plan.output != PIPE:

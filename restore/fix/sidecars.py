@@ -4,54 +4,59 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from restore.errors import RestoreError, printable
 from restore.files import write_atomically
 from restore.fix.inputs import PIPE
-from restore.fix.plan import Job
+from restore.fix.jobs import Entry, Job, split
 from restore.images import read_bytes
 from restore.images.metadata.exif import upright_xmp
 
+_PIPE = os.fspath(PIPE)
 _SUFFIXES = (".xmp", ".XMP", ".Xmp")
 
 
-def with_sidecars(jobs: Iterable[Job]) -> list[Job]:
+def with_sidecars(entries: Iterable[Entry], taken: set[str]) -> Iterator[Entry]:
     """Give images their sidecars: `x.jpg.xmp` and `x.xmp` for `x.jpg`, in any case of the suffix.
 
     Two images that share `x.xmp` write it once.
+
+    Args:
+        entries: the jobs.
+        taken: gets the sidecars.
     """
-    taken: set[Path] = set()
-    listings: dict[Path, set[str]] = {}
-    result = []
-    for job in jobs:
-        if job.action in ("skip", "fail") or PIPE in (job.source, job.target):
-            result.append(job)
+    listings: dict[str, set[str]] = {}
+    targets: set[str] = set()
+    for entry in entries:
+        folder, name = split(entry.source)
+        if entry.settled or _PIPE in (entry.source, entry.target):
+            yield entry
             continue
-        folder = job.source.parent
         if folder not in listings:
             listings[folder] = _sidecars_in(folder)
         if not listings[folder]:
-            result.append(job)
+            yield entry
             continue
+        to, goal = split(entry.target)
         pairs = {}
-        for name, goal in ((job.source.name, job.target.name), (job.source.stem, job.target.stem)):
+        for own, its in ((name, goal), (Path(name).stem, Path(goal).stem)):
             for suffix in _SUFFIXES:
-                source, target = job.source.with_name(name + suffix), job.target.with_name(goal + suffix)
-                if target not in taken and _key(source.name) in listings[folder] and os.path.isfile(source):
+                source, target = os.path.join(folder, own + suffix), os.path.join(to, its + suffix)
+                if target not in targets and _key(own + suffix) in listings[folder] and os.path.isfile(source):
                     pairs[source] = target
-                    taken.add(target)
+                    targets.add(target)
                     break
-        result.append(replace(job, sidecars=tuple(pairs.items())) if pairs else job)
-    return result
+        taken.update(pairs)
+        yield entry._replace(sidecars=tuple(pairs.items())) if pairs else entry
 
 
-def _sidecars_in(folder: Path) -> set[str]:
+def _sidecars_in(folder: str) -> set[str]:
     """Keys of the names in a folder that could be sidecars; looking for six files for each image takes longer."""
     try:
-        return {_key(name) for name in os.listdir(folder) if name.lower().endswith(".xmp")}
+        with os.scandir(folder) as listing:
+            return {_key(entry.name) for entry in listing if entry.name.lower().endswith(".xmp")}
     except OSError:
         return set()
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from restore import progress
 from restore.files import write_atomically
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job
 from restore.fix.log import ReasonCode
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import FixPlan, Job
+from restore.fix.plan import FixPlan
 from restore.fix.reader import HugeItem, Reader, WorkItem, is_lossy_reencode
 from restore.fix.results import DISK_FULL, ResultRecorder
 from restore.fix.sensitivity import less_sensitive
@@ -132,7 +133,7 @@ class Stages:
         self._output_of, self._side_of = output_of, side_of
         self._alpha_masks = plan.masks is not None and plan.masks.alpha
 
-    def run_serially(self, jobs: Sequence[Job]) -> None:
+    def run_serially(self, jobs: Iterable[Job]) -> None:
         """Take one job after the other through all stages, in the caller's thread."""
         for job in jobs:
             item = self.reader.load(job)

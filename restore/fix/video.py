@@ -21,10 +21,10 @@ import numpy.typing as npt
 from restore import progress
 from restore.errors import RestoreError
 from restore.files import replace_atomically
+from restore.fix.jobs import Job
 from restore.fix.log import ReasonCode, Segment
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
-from restore.fix.plan import Job
 from restore.fix.steps import Models, Steps, detect, model_provenance, run_steps, steps_done
 from restore.fix.video_segments import SegmentFolder, SegmentHeader
 from restore.images import DecodedImage

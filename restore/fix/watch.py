@@ -11,8 +11,9 @@ from pathlib import Path
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
+from restore.fix.jobs import Job, Jobs
 from restore.fix.options import FilePath, FixOptions
-from restore.fix.plan import FixPlan, Job, NoImages, plan_fix
+from restore.fix.plan import FixPlan, NoImages, plan_fix
 from restore.fix.results import FileFailure, Summary
 
 #: A file is whole when its size and modification time have stood still for this long.
@@ -104,7 +105,7 @@ class Arrivals:
         whole = [source for source, (_, since) in self._since.items() if now - since >= self._settle_seconds]
         if not whole:
             return None
-        return replace(plan, jobs=[states[source][0] for source in whole], warnings=[], unmatched_masks=[])
+        return replace(plan, jobs=Jobs(states[source][0] for source in whole), warnings=[], unmatched_masks=[])
 
     @property
     def waiting(self) -> bool:
@@ -123,7 +124,7 @@ class Arrivals:
         try:
             return plan_fix(self._input, self._output, self._options)
         except NoImages:
-            return FixPlan((self._input,), Path(self._output), False, [])
+            return FixPlan((self._input,), Path(self._output), False, Jobs())
 
 
 def watch_folder(

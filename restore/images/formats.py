@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
+from restore.packed import Packed
 
 #: Suffix -> format, for all formats that can be read.
 FORMAT_OF_SUFFIX = {
@@ -280,6 +281,8 @@ def _unsupported(kind: str, name: str | PurePath) -> UnsupportedFile:
 
 # Folders
 
+_HIDDEN_IMAGES = frozenset(suffix.encode() for suffix in IMAGE_SUFFIXES)
+
 #: Folders that programs and systems make for themselves: thumbnails, deleted files, earlier versions.
 SYSTEM_FOLDERS = frozenset((
     "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler",
@@ -319,27 +322,111 @@ def find_images(
     Raises:
         RestoreError: the folder, or a subfolder, cannot be listed.
     """
+    return [
+        Path(name)
+        for name, _ in walk_files(folder, exclude=exclude, on_unlistable=on_unlistable, on_left_out=on_left_out)
+        if suffix_of(name).lower() in suffixes
+        and (not include or matches(name, include))
+        and not matches(name, exclude)
+    ]
+
+
+def walk_files(
+    folder: str | os.PathLike[str],
+    *,
+    exclude: Collection[str] = (),
+    on_unlistable: Callable[[Path, OSError], object] | None = None,
+    on_left_out: Callable[[Path], object] | None = None,
+) -> Iterator[tuple[str, bool]]:
+    """Find all files in a folder and its subfolders, one after the other, but for those that `find_images` leaves out.
+
+    Args:
+        folder: where to search.
+        exclude, on_unlistable, on_left_out: see `find_images`. Files that `exclude` matches are found all the same.
+
+    Yields:
+        The path relative to the folder, with slashes, in the order of its bytes; whether it is a link.
+
+    Raises:
+        RestoreError: as `find_images`.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise RestoreError(not_found_message(root, "folder"), where=root)
+    top = os.path.join(root, "")
 
-    def fail(error: OSError) -> None:
-        if on_unlistable is None or Path(error.filename) == root:
-            raise RestoreError(unlistable_message(error), where=error.filename, exit_code=1) from error
-        below = Path(error.filename).relative_to(root)
-        if not matches(below / "any", exclude):
-            on_unlistable(below, error)
+    def fail(below: str, error: OSError) -> None:
+        if on_unlistable is None or not below:
+            raise RestoreError(unlistable_message(error), where=root / below, exit_code=1) from error
+        if not matches(f"{below}/any", exclude):
+            on_unlistable(Path(below), error)
 
-    def leave_out(path: Path) -> None:
-        if on_left_out is not None and not matches(path, exclude) and not matches(path / "any", exclude):
-            on_left_out(path)
+    def leave_out(path: str) -> None:
+        if on_left_out is not None and not matches(path, exclude) and not matches(f"{path}/any", exclude):
+            on_left_out(Path(path))
 
-    found = [
-        path
-        for path in _walk(root, fail, leave_out)
-        if path.suffix.lower() in suffixes and (not include or matches(path, include)) and not matches(path, exclude)
-    ]
-    return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
+    def is_new(below: str) -> bool:
+        try:
+            here = _identity(top + below)
+        except FileNotFoundError:  # it was just removed
+            return False
+        except OSError as error:
+            fail(below, error)
+            return False
+        if here in seen:
+            return False
+        seen.add(here)
+        return True
+
+    def names_in(below: str) -> Iterator[bytes]:
+        """Names in the order of the paths: those of folders end in a slash, those of links in NUL."""
+        names, folders, hidden = [], [], []
+        try:
+            with os.scandir(os.fsencode(top + below)) as listing:
+                for entry in listing:
+                    if _is_folder(entry):
+                        folders.append(entry.name)
+                    elif not entry.name.startswith(b"."):
+                        names.append(entry.name + b"\0" if entry.is_symlink() else entry.name)
+                    elif os.path.splitext(entry.name)[1].lower() in _HIDDEN_IMAGES:
+                        hidden.append(entry.name)
+        except OSError as error:
+            fail(below.removesuffix("/"), error)
+        for name in sorted(folders):
+            text = os.fsdecode(name)
+            if text.startswith(".") or text.lower() in SYSTEM_FOLDERS:
+                leave_out(below + text)
+            elif is_new(below + text):
+                names.append(name + b"/")
+        for name in hidden:
+            leave_out(below + os.fsdecode(name))
+        names.sort()
+        return iter(Packed(names))
+
+    seen = {_identity(top)}
+    open_folders = [("", names_in(""))]
+    while open_folders:
+        below, names = open_folders[-1]
+        for name in names:
+            path = below + os.fsdecode(name)
+            if name.endswith(b"/"):
+                open_folders.append((path, names_in(path)))
+                break
+            yield path.rstrip("\0"), name.endswith(b"\0")
+        else:
+            open_folders.pop()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself
+        return False
 
 
 def unlistable_message(error: OSError) -> str:
@@ -381,6 +468,13 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def suffix_of(name: str) -> str:
+    """As `PurePath.suffix`, of a name or a path with slashes."""
+    name = name[max(name.rfind("/"), name.rfind(os.sep)) + 1 :]
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
+
+
 def stem_key(relative: str | PurePath) -> str:
     """The POSIX path without the last suffix: what an image has in common with its mask or its reference."""
     return PurePath(relative).with_suffix("").as_posix()
@@ -407,40 +501,13 @@ def index_by_stem(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
     return index
 
 
-def _walk(root: Path, fail: Callable[[OSError], None], leave_out: Callable[[Path], None]) -> Iterator[Path]:
-    def identity(path: str) -> tuple[int, int]:
-        status = os.stat(path)
-        return status.st_dev, status.st_ino
-
-    seen = {identity(os.fspath(root))}
-    for top, folders, files in os.walk(root, followlinks=True, onerror=fail):
-        relative = Path(top).relative_to(root)
-        below = []
-        for name in sorted(folders, key=os.fsencode):
-            if name.startswith(".") or name.lower() in SYSTEM_FOLDERS:
-                leave_out(relative / name)
-                continue
-            try:
-                here = identity(os.path.join(top, name))
-            except FileNotFoundError:  # it was just removed
-                continue
-            except OSError as error:
-                fail(error)
-                continue
-            if here not in seen:
-                seen.add(here)
-                below.append(name)
-        folders[:] = below
-        for name in files:
-            if not name.startswith("."):
-                yield relative / name
-            elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                leave_out(relative / name)
-
-
-def matches(path: Path, globs: Collection[str]) -> bool:
-    """Whether any glob matches, in any case of letters: cameras write `A.JPG`."""
-    return any(fnmatchcase(_folded(path.as_posix() if "/" in glob else path.name), _folded(glob)) for glob in globs)
+def matches(path: str | PurePath, globs: Collection[str]) -> bool:
+    """Whether any glob matches a relative path, in any case of letters: cameras write `A.JPG`."""
+    if not globs:
+        return False
+    whole = path if isinstance(path, str) else path.as_posix()
+    name = whole.rpartition("/")[2]
+    return any(fnmatchcase(_folded(whole if "/" in glob else name), _folded(glob)) for glob in globs)
 
 
 def _folded(name: str) -> str:

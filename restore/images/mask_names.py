@@ -17,6 +17,15 @@ _ENDING = re.compile(r"[ ._-]mask$", re.IGNORECASE)
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str, composed, lambda name: composed(composed(name).casefold()))
 
 
+def name_in_common(relative: str) -> str:
+    """What an image has in common with all masks that may be named after it: folder and name without endings."""
+    folder, slash, name = _SPELLINGS[-1](relative).rpartition("/")
+    name = name[0] + name[1:].partition(".")[0]
+    while (shorter := _ENDING.sub("", name)) != name:
+        name = shorter
+    return folder + slash + name
+
+
 class ImageNames:
     """Finds images by the names of their masks.
 

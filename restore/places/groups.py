@@ -23,7 +23,7 @@ from restore.fix.file_plan import PlannedFile, plan_files
 from restore.fix.log import ReasonCode, Record, Segment, Status
 from restore.fix.masks import MaskSource
 from restore.fix.options import BatchOptions, DetectOptions, FixOptions
-from restore.fix.plan import FixPlan, job_of
+from restore.fix.plan import FixPlan, entry_of
 from restore.fix.results import Summary, disk_is_full, now
 from restore.fix.run import run_fix
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
@@ -200,7 +200,7 @@ class StagedGroup:
     @property
     def has_work(self) -> bool:
         """Whether a file that has come is to be repaired."""
-        return any(job.action not in ("skip", "fail") for job in self._plan().jobs)
+        return self._plan().has_work
 
     def fetch(self, pool: ThreadPoolExecutor) -> None:
         """Bring inputs and masks to this disk. A file that cannot be brought fails, the others are not concerned."""
@@ -225,9 +225,9 @@ class StagedGroup:
         options = self.options
         if isinstance(options, FixOptions):
             options = replace(options, log=None if options.log is None else self.folder / "log.jsonl", html_report=None)
-        for name, entry in link.past.ended.items():  # before a crash
-            if name in number_of:
-                on_outcome(Outcome.of(entry))
+        for result in link.past.results():  # before a crash
+            if result["record"]["input"] in number_of:
+                on_outcome(Outcome.of(result))
         summary = carry(plan, options, link, on_outcome)
         self.stopped, self.interrupted = summary.stopped, summary.interrupted
         self.segments = list(self._read_segments())
@@ -340,7 +340,7 @@ class StagedGroup:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             size = store.info(file.input).size
             path.write_bytes(store.head(file.input, _HEAD_BYTES) if size else b"")
-            if job_of(path, Path(file.output), Path(file.name), named=file.named).action in ("skip", "fail"):
+            if entry_of(os.fspath(path), file.output, file.name, named=file.named).settled:
                 return {}
         return dict(store.download(file.input, path).metadata)
 
@@ -490,6 +490,8 @@ def _planned(kept: dict[str, Any]) -> PlannedFile:
 
 class _Listener(SupervisorLink):
     """A link that also tells each record, with the number of pixels, which records do not hold."""
+
+    takes_each = True
 
     def __init__(self, link: SupervisorLink, on_outcome: Callable[[Outcome], None]) -> None:
         self._link, self._on_outcome = link, on_outcome

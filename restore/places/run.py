@@ -17,6 +17,7 @@ from typing import Any
 
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
+from restore.fix.jobs import Jobs
 from restore.fix.masks import MaskSource
 from restore.fix.options import BatchOptions, DetectOptions, FilePath, FixOptions
 from restore.fix.plan import FixPlan
@@ -76,7 +77,7 @@ def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[
 
         limit_threads()
         models = open_models(model, options, on_event=on_event)
-        suited = models_for(FixPlan((), Path(), False, [], plan.masks), models, options)
+        suited = models_for(FixPlan((), Path(), False, Jobs(), plan.masks), models, options)
         restorer = suited[0].restorer
         assert restorer is not None  # checked by `models_for`
         return Prepared(repairing(models), restorer.name, restorer.sha256, resolved_settings(suited, options))

@@ -69,6 +69,7 @@ def fix_together(params: Json, report: Report) -> Json:
     Returns:
         {items}: for each {result, problem}, one of them None.
     """
+    from restore.fix.jobs import Jobs
     from restore.fix.options import FixOptions
     from restore.fix.plan import plan_fix, without_videos
     from restore.fix.run import run_fix
@@ -84,7 +85,7 @@ def fix_together(params: Json, report: Report) -> Json:
         except RestoreError as error:
             ended[item["input"]] = {"result": None, "problem": problem_of(error)}
     if plans:
-        jobs = [job for plan in plans for job in plan.jobs]
+        jobs = Jobs(entry for plan in plans for entry in plan.jobs.entries())
         models = [open_models(items[0].get("model"), options, report)]
         report.progress(None, "repairing")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from restore.cluster.worker import Result, Worker
-from restore.fix.plan import Job
+from restore.fix.jobs import Job
 
 
 class OddWorker(Worker):

@@ -16,7 +16,7 @@ from restore.cluster.options import ClusterOptions
 from restore.cluster.pool import Pool
 from restore.cluster.worker import Introduction, Report
 from restore.errors import RestoreError
-from restore.fix.plan import Job
+from restore.fix.jobs import Job
 
 
 class RayError(Exception):

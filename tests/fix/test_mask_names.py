@@ -7,15 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from restore.fix import masks
 from restore.fix.detect import plan_detect
 from tests.fix.conftest import hole, photo, plan_with, save
 
 
-def paired(tmp_path: Path, images: list[str], masks: list[str], folder: str = "masks", **options: object):
+@pytest.fixture(autouse=True, params=[10_000, 1])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are paired in groups, of which tests have but one, or as many as images."""
+    monkeypatch.setattr(masks, "_TOGETHER", request.param)
+
+
+def paired(tmp_path: Path, images: list[str], names: list[str], folder: str = "masks", **options: object):
     """The plan of a run on empty-handed images and masks of these names."""
     for number, name in enumerate(images):
         save(tmp_path / "in" / name, photo(4, 4, number), format="PNG")
-    for name in masks:
+    for name in names:
         save(tmp_path / folder / name, hole(4, 4), format="PNG")
     return plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / folder, **options)
 

@@ -12,8 +12,8 @@ import pytest
 
 from restore import fix_image
 from restore.fix.detect import plan_detect, run_detect
+from restore.fix.jobs import Job
 from restore.fix.options import DetectOptions, FixOptions
-from restore.fix.plan import Job
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.fix.sensitivity import less_sensitive, more_sensitive, threshold_of
 from restore.fix.steps import Models

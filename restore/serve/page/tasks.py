@@ -205,7 +205,7 @@ def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> De
     Raises:
         TaskFailed: it cannot be read.
     """
-    from restore.fix.plan import Job
+    from restore.fix.jobs import Job
     from restore.fix.results import code_of, reason_of
     from restore.images import read_image
     from restore.images.decoder_output import DamagedFile

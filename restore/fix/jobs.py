@@ -1,0 +1,187 @@
+"""The jobs of a run: one for each image. A plan holds millions of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from restore.fix.log import ReasonCode
+from restore.packed import BLOCK, Packed
+
+Action = Literal["repair", "unmasked", "skip", "fail"]
+
+#: What happens to a job, in one byte.
+_TO_DO, _SKIP, _FAIL = 0, 1, 2
+_KINDS: dict[Action, int] = {"repair": _TO_DO, "unmasked": _TO_DO, "skip": _SKIP, "fail": _FAIL}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image: where it comes from, where it goes, and what happens to it.
+
+    Attributes:
+        source: the image.
+        target: the output; no other job has it, and it is no file that is read.
+        name: the path of the image in the tree of the outputs, before `suffix` and `ext` change it.
+        named: the user named this file; it was not found in a folder.
+        mask: file of its mask; None: there is none, or it is the image's own alpha or detected.
+        action: `repair`; `unmasked`: it has no mask and nothing to fill; `skip`, `fail`: it is not read.
+        reason: why it is skipped or fails.
+        code: the same for programs; see `restore.fix.log.ReasonCode`.
+        format: to write; None: that of the source's content.
+        video: it is a video, not an image.
+        side_target: a second output: the mask that was used, or a preview; None: there is none.
+        sidecars: files that go along, and their outputs.
+        number: its place in the plan, from 0.
+    """
+
+    source: Path
+    target: Path
+    mask: Path | None = None
+    action: Action = "repair"
+    reason: str = ""
+    code: ReasonCode = ""
+    format: str | None = None
+    video: bool = False
+    side_target: Path | None = None
+    name: Path = Path()
+    named: bool = False
+    sidecars: tuple[tuple[Path, Path], ...] = ()
+    number: int = 0
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """All files that this job writes."""
+        side = () if self.side_target is None else (self.side_target,)
+        return (self.target, *side, *(target for _, target in self.sidecars))
+
+
+class Entry(NamedTuple):
+    """A job as a plan makes and keeps it: its paths are strings, and `name` has slashes on every system."""
+
+    source: str
+    target: str
+    mask: str | None = None
+    action: Action = "repair"
+    reason: str = ""
+    code: ReasonCode = ""
+    format: str | None = None
+    video: bool = False
+    side_target: str | None = None
+    name: str = "."
+    named: bool = False
+    sidecars: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, job: Job) -> Entry:
+        """The entry of a job."""
+        return cls(
+            os.fspath(job.source), os.fspath(job.target), None if job.mask is None else os.fspath(job.mask),
+            job.action, job.reason, job.code, job.format, job.video,
+            None if job.side_target is None else os.fspath(job.side_target), job.name.as_posix(), job.named,
+            tuple((os.fspath(source), os.fspath(target)) for source, target in job.sidecars),
+        )  # fmt: skip
+
+    def job(self, number: int) -> Job:
+        """The job, at its place in the plan."""
+        return Job(
+            Path(self.source), Path(self.target), None if self.mask is None else Path(self.mask),
+            self.action, self.reason, self.code, self.format, self.video,
+            None if self.side_target is None else Path(self.side_target), Path(self.name), self.named,
+            tuple((Path(source), Path(target)) for source, target in self.sidecars), number,
+        )  # fmt: skip
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is not read, because the plan skips or fails it."""
+        return _KINDS[self.action] != _TO_DO
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All files that it reads."""
+        mask = () if self.mask is None else (self.mask,)
+        return (self.source, *mask, *(source for source, _ in self.sidecars))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All files that it writes."""
+        side = () if self.side_target is None else (self.side_target,)
+        return (self.target, *side, *(target for _, target in self.sidecars))
+
+
+class Jobs:
+    """Jobs in order, in about ten bytes each.
+
+    Attributes:
+        folders: those of all outputs.
+        skipped: reasons, and how many jobs are skipped for each.
+    """
+
+    def __init__(self, jobs: Iterable[Job | Entry] = ()) -> None:
+        self._rows: Packed[tuple[Any, ...]] = Packed()
+        self._kinds = bytearray()
+        self.folders: dict[str, None] = {}
+        self.skipped: Counter[str] = Counter()
+        for job in jobs:
+            self.append(job if isinstance(job, Entry) else Entry.of(job))
+
+    def append(self, entry: Entry) -> None:
+        """Add a job at the end."""
+        self._rows.append(tuple(entry))
+        self._kinds.append(_KINDS[entry.action])
+        if entry.action == "skip":
+            self.skipped[entry.reason] += 1
+        for target in entry.targets:
+            self.folders.setdefault(split(target)[0])
+
+    def entries(self) -> Iterator[Entry]:
+        """All jobs, as a plan makes them."""
+        return map(Entry._make, self._rows)
+
+    def change(self, function: Callable[[Entry], Entry]) -> Jobs:
+        """The jobs with a change to each."""
+        return Jobs(map(function, self.entries()))
+
+    def to_do(self) -> Iterator[Job]:
+        """The jobs that the plan has not settled."""
+        return self._of(_TO_DO)
+
+    def failing(self) -> Iterator[Job]:
+        """The jobs that the plan fails."""
+        return self._of(_FAIL)
+
+    def settled(self) -> Iterator[Job]:
+        """The jobs that the plan skips or fails."""
+        return self._of(_SKIP, _FAIL)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the plan has not settled all jobs."""
+        return _TO_DO in self._kinds
+
+    def _of(self, *kinds: int) -> Iterator[Job]:
+        for start in range(0, len(self), BLOCK):
+            if any(kind in self._kinds[start : start + BLOCK] for kind in kinds):
+                for number, row in enumerate(self._rows.block(start // BLOCK), start):
+                    if self._kinds[number] in kinds:
+                        yield Entry._make(row).job(number)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Job]:
+        return (entry.job(number) for number, entry in enumerate(self.entries()))
+
+    def __getitem__(self, number: int) -> Job:
+        place = range(len(self))[number]
+        return Entry._make(self._rows.block(place // BLOCK)[place % BLOCK]).job(place)
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder and the name of a path that `Path` has made; faster than `os.path.split`."""
+    folder, slash, name = path.rpartition(os.sep)
+    return folder or slash or os.curdir, name
