@@ -135,7 +135,7 @@ def detection(
     title: str, images: list[tuple[Tensor, np.ndarray, np.ndarray | None]], options: argparse.Namespace
 ) -> None:
     """Print the table of the detector, on images with their masks and what is not scored (None: all is)."""
-    print(f"| detector, {title} ({len(images)}) | precision | precision | recall | F1 | masks that differ ", end="")
+    print(f"| detector, {title} ({len(images)}) | type | precision | recall | F1 | masks that differ ", end="")
     print("| largest difference | mean |\n|---|---|---|---|---|---|---|---|", flush=True)
     base: list[float] = []
     exact: list[Tensor] = []

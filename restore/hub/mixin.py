@@ -44,11 +44,11 @@ class HubModel(ModelHubMixin, library_name="restore-toolkit", pipeline_tag="imag
         #: The licence's name, as the hub spells it; it is written into the card.
         self.licence: str | None = _stated_licence(weights)
 
-    def open(self, *, device: str = "auto", precision: str = "auto") -> Restorer | Detector:
+    def open(self, *, device: str = "auto", precision: str = "auto", engine: str = "auto") -> Restorer | Detector:
         """The restorer, or the detector; see `restore.open_restorer` and `restore.open_detector`."""
         name = self.weights.stem if self.weights.parent == models_dir() else str(self.weights)
         opened = open_restorer if self.description.finds is None else open_detector
-        return opened(name, device=device, precision=precision)
+        return opened(name, device=device, precision=precision, engine=engine)
 
     @classmethod
     def from_pretrained(
