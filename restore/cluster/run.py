@@ -102,13 +102,16 @@ def detect_on_cluster(
 
 
 def check_places(plan: FixPlan, options: FixOptions | DetectOptions) -> None:
-    """Refuse standard input and output, which only this process has, and lists of devices.
+    """Refuse standard input and output, which only this process has, image sequences, and lists of devices.
 
     Raises:
         RestoreError: exit code 2.
     """
     if plan.from_pipe or plan.output == PIPE:
         raise RestoreError("cannot be combined with standard input or output", where="--ray", hint="name files")
+    if plan.sequence is not None:
+        what = "cannot be combined with an image sequence, whose frames help each other"
+        raise RestoreError(what, where="--ray", hint="leave it out, or name the folder to repair each frame alone")
     if "," in options.device or options.device.endswith(":all"):
         raise RestoreError(
             "names several devices, and a worker has one", where="--device", hint="use --gpus-per-worker 1"

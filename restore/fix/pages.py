@@ -188,6 +188,19 @@ class MemoryPage(Page):
             return None
         return self._image if self.everywhere else self._unblended
 
+    def add_filled(self, image: FloatArray, mask: npt.NDArray[np.bool_]) -> None:
+        """Count what was filled before the steps began among their work.
+
+        Args:
+            image: the page as the steps began, H×W×3.
+            mask: all damage, filled before or by the steps, H×W.
+        """
+        if self.repaired is None:
+            self._unblended = image
+        self.mask, self.has_mask = mask.astype(np.float32), True
+        self.damaged_pixels = int(np.count_nonzero(mask))
+        self.filled = self.filled or bool(mask.any())
+
     def put_into(self, source: DecodedImage, strength: float) -> DecodedImage:
         """Blend the repair into the source of the page with this strength, in [0, 1], and free the arrays."""
         repaired, self._image, self._unblended = self.repaired, None, None

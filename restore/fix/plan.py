@@ -38,6 +38,7 @@ from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 from restore.images.formats import READ_ONLY_FORMATS, suffix_of
 from restore.packed import Packed
 from restore.video.formats import CONTAINER_OF_SUFFIX, is_video_file
+from restore.video.sequence import is_sequence
 
 __all__ = ["Action", "FixPlan", "Job", "Jobs", "NoImages", "plan_fix", "without_videos"]
 
@@ -62,6 +63,7 @@ class FixPlan:
         side_folder: the folder of second outputs; None: there are none.
         for_page: second outputs are masks that the HTML report shows.
         folders: the input folders.
+        sequence: the input is this image sequence; None: it is none.
     """
 
     inputs: tuple[Path, ...]
@@ -75,6 +77,7 @@ class FixPlan:
     side_folder: Path | None = None
     for_page: bool = False
     folders: tuple[Path, ...] = ()
+    sequence: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jobs", self.jobs if isinstance(self.jobs, Jobs) else Jobs(self.jobs))
@@ -142,7 +145,7 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
     Args:
         input: an image, or a folder (recursive; hidden files are left out); `-` is standard input. Several of them:
             each image goes into the output folder by its name, each folder's tree into a folder of its name. Empty: the
-            files are those of `options.files_from`.
+            files are those of `options.files_from`. A name with `%d` or `%06d` in it: the image sequence of that name.
         output: for a folder or several inputs: a folder, made if missing. For an image: a file with an image's
             suffix, or a folder (existing, or ending in a slash); `-` is standard output.
         options: about masks, files and reports; None: the defaults. In mask files white = repair.
@@ -153,7 +156,14 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
             neither `overwrite` nor `skip_existing` is set; masks are missing; the output cannot be written to.
     """
     options = options or FixOptions()
-    given = [input] if isinstance(input, str | os.PathLike) else list(input)
+    given: list[FilePath] = [input] if isinstance(input, str | os.PathLike) else list(input)
+    sequence: Path | None = None
+    gaps: list[str] = []
+    if len(given) == 1 and is_sequence(given[0]):
+        from restore.fix.sequence import as_files
+
+        sequence = Path(given[0])
+        given, output, gaps = as_files(sequence, output, options)
     inputs, listed = _check_given(given, output, options)
     target = as_path(output)
     masks = options.masks
@@ -181,9 +191,10 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
         jobs,
         mask_source,
         [Path(mask) for mask in unmatched],
-        [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + listing.warnings,
+        [f"{printable(path)}: {reason}" for path, reason in unmatched.items()] + listing.warnings + gaps,
         options.overwrite,
         folders=tuple(listing.folders),
+        sequence=sequence,
     )
     if options.save_masks is not None or (options.html_report is not None and masks == "auto"):
         from restore.fix.side_outputs import with_saved_masks
@@ -437,14 +448,15 @@ def _video_entry(entry: Entry) -> Entry:
 
 
 def without_videos(plan: FixPlan) -> FixPlan:
-    """The plan for a program that takes images only: videos are skipped, or fail if the user named them."""
+    """The plan for a program that takes images only: videos are skipped, or fail if the user named them, and the frames
+    of a sequence are images."""
 
     def without(entry: Entry) -> Entry:
         if not entry.video:
             return entry
         return entry._replace(action="fail" if entry.named else "skip", reason="not an image", code="not_an_image")
 
-    return replace(plan, jobs=plan.jobs.change(without))
+    return replace(plan, jobs=plan.jobs.change(without), sequence=None)
 
 
 def _only_read(entry: Entry) -> str:

@@ -461,6 +461,11 @@ def _repair(
     if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
         stages.run_serially([*alone, *others])
         return
+    if plan.sequence is not None and plan.masks is not None and plan.masks.found and not apart:
+        from restore.fix.sequence import repair_sequence
+
+        repair_sequence(plan.sequence, others, plan.jobs, stages)
+        return
     from restore.fix.scheduler import stream
 
     for jobs in (*([job] for job in alone), others):

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -291,25 +291,11 @@ class VideoRepair:
                     yield written(timed, stored, *self._repair_alone(source_of(stored), steps))
                 return
             shown = ((one, source_of(one[1]).pixels) for one in read)
-            for (timed, stored), rgb, mask, unknown in steadily(shown, lambda rgb: self._detected(rgb, steps)):
+            for (timed, stored), rgb, mask, unknown in steadily(
+                shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note)
+            ):
                 if timed.number >= first:
                     yield written(timed, stored, *self._repair_rest(source_of(stored), rgb, mask, unknown, steps))
-
-    def _detected(self, rgb: FloatArray, steps: Steps) -> npt.NDArray[np.bool_]:
-        """The damage that the detector finds in a frame alone."""
-        page = MemoryPage(lambda: rgb)
-        assert self.models.detector is not None
-        detect(
-            page,
-            self.models.detector,
-            self.stages.tile_of(self.models.detector),
-            self.options.mask_dilate,
-            0,
-            self._note,
-        )
-        assert page.mask is not None
-        found: npt.NDArray[np.bool_] = page.mask > 0
-        return found
 
     def _repair_rest(
         self,
@@ -435,6 +421,18 @@ def repair_video(stages: Stages, job: Job, network: int) -> None:
             VideoRepair(stages, job, network).run()
     except Exception as error:
         stages.recorder.fail(job, stages.reader.with_option(error))
+
+
+def find_damage(
+    rgb: FloatArray, stages: Stages, models: Models, on_event: Callable[[str], None]
+) -> npt.NDArray[np.bool_]:
+    """The damage that the detector finds in a frame alone, H×W; `rgb`: H×W×3, sRGB, [0, 1]."""
+    page = MemoryPage(lambda: rgb)
+    assert models.detector is not None
+    detect(page, models.detector, stages.tile_of(models.detector), stages.options.mask_dilate, 0, on_event)
+    assert page.mask is not None
+    found: npt.NDArray[np.bool_] = page.mask > 0
+    return found
 
 
 def _turned(pixels: np.ndarray, turns: int) -> np.ndarray:

@@ -1,0 +1,193 @@
+"""Image sequences: every frame is an image with all that its file holds, and its neighbors help to repair it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from restore.errors import RestoreError
+from restore.fix.options import FilePath, FixOptions
+from restore.fix.pages import MemoryPage
+from restore.fix.reader import WorkItem
+from restore.fix.steps import run_steps
+from restore.fix.video import find_damage
+from restore.images import read_image
+from restore.video.ahead import ahead
+from restore.video.sequence import files_of, gaps, is_sequence, number_of
+from restore.video.temporal import steadily
+
+if TYPE_CHECKING:
+    from restore.fix.stages import Stages
+
+#: Frames before and after one that have a say in it; see `steadily`.
+_AROUND = 2
+_WHITE = 65535.0
+
+
+def as_files(pattern: Path, output: FilePath, options: FixOptions) -> tuple[list[FilePath], FilePath, list[str]]:
+    """The inputs of a run with the files of a sequence in its place.
+
+    Args:
+        pattern: the sequence.
+        output: as the user gave it: a folder, or the same sequence in another folder.
+        options: of the run.
+
+    Returns:
+        The files, the output folder, and warnings.
+
+    Raises:
+        RestoreError: exit code 2; a sequence without files, or an output that it cannot go to.
+    """
+    files = files_of(pattern)
+    if options.correct_fading:
+        raise RestoreError(
+            "fading is corrected in photographs only: frame by frame, it would flicker",
+            where="--correct-fading",
+            hint="add --no-correct-fading",
+        )
+    if is_sequence(output):
+        if Path(output).name != pattern.name:
+            raise RestoreError(
+                "the frames of the output have the names of those of the input",
+                where=output,
+                hint=f"end OUTPUT in {pattern.name}, or name a folder",
+            )
+        output = Path(output).parent
+    if len(files) == 1:  # a single input could also go to a file
+        output = f"{os.fspath(output)}{os.sep}"
+    missing = gaps(list(files))
+    warnings = [f"frames are missing: {missing}; across a gap, no frame helps another"] if missing else []
+    return list(files.values()), output, warnings
+
+
+@dataclass
+class _Frame:
+    """A frame of a sequence.
+
+    Attributes:
+        number: in its name.
+        rgb: H×W×3, uint16; 65535 is white.
+        item: on its way through the stages; None: it only helps its neighbors.
+    """
+
+    number: int
+    rgb: npt.NDArray[np.uint16]
+    item: WorkItem | None
+
+
+def repair_sequence(pattern: Path, jobs: Iterable[Any], every: Iterable[Any], stages: Stages) -> None:
+    """Take the frames of a sequence through all stages, where `--masks auto` finds their damage.
+
+    Args:
+        pattern: the sequence.
+        jobs: the frames to repair.
+        every: all jobs of the plan, whose frames may help.
+        stages: of the run.
+    """
+    to_do = {job.source: job for job in jobs}
+    numbered = [(number_of(pattern, job.source), job.source) for job in every]
+    own = {number for number, source in numbered if source in to_do and number is not None}
+    around = {number + step for number in own for step in range(-_AROUND, _AROUND + 1)}
+    wanted = [(number, to_do.get(source, source)) for number, source in numbered if number in around]
+    with closing(ahead(_frames(wanted, stages), _AROUND)) as frames:
+        for stretch in _stretches(frames):
+            for frame, rgb, mask, unknown in _steadily(stretch, stages):
+                if stages.recorder.summary.stopped:
+                    return
+                if frame.item is not None:
+                    _finish(frame.item, rgb, mask, unknown, stages)
+
+
+def _frames(wanted: Sequence[tuple[int | None, Any]], stages: Stages) -> Iterator[_Frame]:
+    """Read frames; those that fail are recorded, and left out."""
+    for number, one in wanted:
+        assert number is not None
+        if isinstance(one, Path):
+            try:
+                yield _Frame(number, _deep(read_image(one).to_srgb()), None)
+            except (RestoreError, OSError):
+                continue
+            continue
+        item = stages.reader.load(one)
+        if item is not None and not isinstance(item, WorkItem):
+            item = stages.reader.load_whole(one)
+        if item is not None and len(item.pages) > 1:
+            stages.recorder.fail(item.job, RestoreError("a frame of a sequence has one page", exit_code=1))
+        elif item is not None:
+            # Decided for each frame anew, whether a clean-up is needed would flicker.
+            clean_up = item.steps.clean_up and stages.options.clean_up is True
+            item.steps = replace(item.steps, clean_up=clean_up, spare_clean=False)
+            yield _Frame(number, _deep(item.pages[0].image), item)
+
+
+def _stretches(frames: Iterator[_Frame]) -> Iterator[Iterator[_Frame]]:
+    """The frames in stretches without gaps, of one size, each to be used up before the next."""
+    waiting: list[_Frame] = []
+
+    def stretch() -> Generator[_Frame, None, None]:
+        last = waiting.pop()
+        yield last
+        for frame in frames:
+            if frame.number != last.number + 1 or frame.rgb.shape != last.rgb.shape:
+                waiting.append(frame)
+                return
+            last = frame
+            yield frame
+
+    waiting += [frame for frame in [next(frames, None)] if frame is not None]
+    while waiting:
+        yield stretch()
+
+
+def _steadily(frames: Iterator[_Frame], stages: Stages) -> Iterator[tuple[_Frame, Any, Any, Any]]:
+    """As `restore.video.temporal.steadily`; with `--no-steady`, each frame alone."""
+    notes: list[str] = []
+
+    def found(rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        return find_damage(rgb, stages, stages.models[0], notes.append)
+
+    if stages.options.steady:
+        yield from steadily(((frame, frame.rgb) for frame in frames), found)
+        return
+    for frame in frames:
+        rgb = frame.rgb.astype(np.float32) / np.float32(_WHITE)
+        mask = found(rgb)
+        yield frame, rgb, mask, mask
+
+
+def _finish(
+    item: WorkItem,
+    rgb: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    unknown: npt.NDArray[np.bool_],
+    stages: Stages,
+) -> None:
+    """Fill what the neighbors did not know, and write the frame."""
+    started = time.monotonic()
+    page = MemoryPage(lambda: rgb, unknown.astype(np.float32))
+    try:
+        run_steps(
+            page, replace(item.steps, detect=False), stages.models[0],
+            tile_of=stages.tile_of, on_event=item.notes.append,
+            grain_key=stages.grain_key(item.image),
+        )  # fmt: skip
+    except Exception as error:
+        stages.recorder.fail(item.job, error)
+        return
+    page.add_filled(rgb, mask)
+    item.pages[0] = page
+    item.seconds += time.monotonic() - started
+    stages.save(item)
+
+
+def _deep(rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    deep: npt.NDArray[np.uint16] = np.rint(np.clip(np.nan_to_num(rgb), 0, 1) * _WHITE).astype(np.uint16)
+    return deep
