@@ -348,6 +348,14 @@ class FixOptions(BatchOptions):
         ),
     ] = True
     deinterlace: Annotated[bool, Option("Make whole frames of the fields of interlaced videos.", "Video")] = False
+    preview: Annotated[
+        str | None,
+        Option(
+            "Of each video, write only this many seconds from its middle, before and after side by side.",
+            "Video",
+            metavar="SECONDS",
+        ),
+    ] = None
     fail_fast: Annotated[bool, Option("Stop at the first image that fails.", "Safety")] = False
     log: Annotated[
         FilePath | None,
@@ -368,6 +376,8 @@ class FixOptions(BatchOptions):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
         self._resolve()
+        if self.preview is not None:
+            self.preview_seconds()
         own = {"auto": ("mask_invert", "mask_missing"), "infrared": ("mask_invert",)}.get(str(self.masks), ())
         of_detector = () if self.masks == "auto" else ("detector", "sensitivity")
         for name in (*own, *of_detector):
@@ -401,6 +411,19 @@ class FixOptions(BatchOptions):
             chosen["sensitivity"] = OLD_PHOTOS_SENSITIVITY if self.old_photos else "normal"
         for name, value in chosen.items():
             object.__setattr__(self, name, value)
+
+    def preview_seconds(self) -> float | None:
+        """How long previews are; None: there are none.
+
+        Raises:
+            RestoreError: exit code 2; `preview` is no number of seconds.
+        """
+        if self.preview is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,5}(?:\.[0-9]{1,6})?) ?s?", self.preview.strip())
+        if found is None or not float(found[1]):
+            raise RestoreError(f"must be a number of seconds, such as 10s, not {self.preview!r}", where="--preview")
+        return float(found[1])
 
     def to_dict(self) -> dict[str, Any]:
         """As `BatchOptions.to_dict`."""

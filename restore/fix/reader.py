@@ -149,6 +149,9 @@ class Reader:
         self.link.begin(os.fspath(job.source))
         if job.video:
             return HugeItem(job)
+        if self.options.preview is not None:
+            self.recorder.finish(job, "skipped", "only videos have previews")
+            return None
         steps = self.steps_of(job)
         # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
         # An infrared channel is judged by its whole image, too.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,12 +61,14 @@ class _Repaired:
         timed: the frame.
         masked, damaged: pixels in the mask; pixels that were found damaged; None: there is no mask, or no detector.
         changed: pixels that changed.
+        before: its pixels before, H×W×3, as stored.
     """
 
     timed: TimedFrame
     masked: int | None
     damaged: int | None
     changed: int
+    before: RGB16
 
 
 @dataclass
@@ -127,11 +130,14 @@ class VideoRepair:
         )
         if deinterlace:
             facts = replace(facts, field_order=1)
+        headers: list[SegmentHeader]
         folder = SegmentFolder(job.target, self._fingerprint(status, settings))
-        if not steps and may_copy:
+        if options.preview is not None:
+            headers = [self._preview(facts, colors, settings, steps, deinterlace, status)]
+            copied = False
+        elif not steps and may_copy:
             self._copy(status)
-            headers: list[SegmentHeader] = []
-            copied = True
+            headers, copied = [], True
         else:
             self.notes += notes
             headers = self._encode(folder, facts, colors, settings, steps, deinterlace)
@@ -280,7 +286,7 @@ class VideoRepair:
         def written(timed: TimedFrame, stored: RGB16, after: DecodedImage, page: MemoryPage) -> _Repaired:
             masked = None if page.mask is None else int(np.count_nonzero(page.mask))
             changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
-            return _Repaired(timed, masked, page.damaged_pixels, changed)
+            return _Repaired(timed, masked, page.damaged_pixels, changed, stored)
 
         def source_of(stored: RGB16) -> DecodedImage:
             return DecodedImage(_turned(stored, turns), white=65535.0, bits=16)
@@ -360,6 +366,47 @@ class VideoRepair:
         return self._mask
 
     # The end.
+
+    def _preview(
+        self,
+        facts: VideoFacts,
+        colors: FrameColors,
+        settings: EncoderSettings,
+        steps: Steps,
+        deinterlace: bool,
+        status: os.stat_result,
+    ) -> SegmentHeader:
+        """Write a stretch from the middle of the video before and after its repair. Returns what came of its frames."""
+        from restore.video.preview import write_preview
+        from restore.video.read import read_frames
+
+        seconds = self.options.preview_seconds()
+        assert seconds is not None
+        expected = facts.frames or round(facts.seconds * float(facts.rate))
+        count = max(1, round(seconds * float(facts.rate)))
+        first = max(0, (expected - count) // 2)
+        header, turns = SegmentHeader(first), facts.quarter_turns
+        frames = read_frames(
+            self.job.source, facts, planes=colors.planes, deinterlace=deinterlace,
+            decoding=lambda: self.stages.link.decoding(os.fspath(self.job.source)), on_event=self.notes.append,
+        )  # fmt: skip
+
+        def pairs() -> Iterator[tuple[int, RGB16, RGB16]]:
+            with closing(self._repaired(frames, colors, facts, steps, first)) as repaired:
+                for one in islice(repaired, count):
+                    header.add(one.timed.pts, one.timed.frame.duration, one.masked, one.damaged, one.changed)
+                    after = colors.to_rgb(one.timed.frame)
+                    yield one.timed.pts, _turned(one.before, turns), _turned(after, turns)
+                    self.stages.recorder.tell_part(len(header.pts) / count)
+
+        with replace_atomically(self.job.target, like=status, overwrite=self.stages.overwrite) as temporary:
+            write_preview(temporary, facts, colors, settings, pairs())
+        header.steps = [name for name in _STEPS if name in self.done]
+        self.notes.append(
+            f"{len(header.pts)} frames of the video are shown before and after, side by side, without sound; leave out "
+            "--preview to repair it"
+        )
+        return header
 
     def _join(
         self,

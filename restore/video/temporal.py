@@ -34,7 +34,7 @@ _SPIKE_SIGMAS, _UNSURE = 4.7, 1.5
 _CONTRAST, _MEAN_CONTRAST, _WEAKER_CONTRAST = 0.35, 0.25, 0.2
 #: Pixels next to found ones are dirt, too, if they differ by this number of standard deviations.
 _WEAKER_SIGMAS = 1.0
-#: Standard deviations are estimated from so many values.
+#: Standard deviations are estimated from about N values.
 _SAMPLES = 100_000
 #: How near another motion makes what is seen unsure, in pixels of the frames in which motion is estimated.
 _NEAR_PX, _APART_PX = 5, 9

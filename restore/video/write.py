@@ -89,7 +89,7 @@ def write_video(
                 output.metadata.update({k: v for k, v in original.metadata.items() if k.lower() not in _OWN_KEYS})
                 if chapters := original.chapters():
                     output.set_chapters(chapters)
-            coded = _timed(packets, times, delay, tracks[facts.stream], facts)
+            coded = timed(packets, times, delay, tracks[facts.stream], facts)
             copied = [stream for stream in original.streams if stream.index in tracks]
             output.start_encoding()
             for packet in original.demux(copied):
@@ -148,7 +148,7 @@ def _tracks(
     return tracks
 
 
-def _timed(packets: Iterator[EncodedPacket], times: Times, delay: int, track: Any, facts: VideoFacts) -> Iterator[Any]:
+def timed(packets: Iterator[EncodedPacket], times: Times, delay: int, track: Any, facts: VideoFacts) -> Iterator[Any]:
     """PyAV's packets with their times. A frame is decoded `delay` frames before the one shown at its place."""
     import av
 

@@ -1,0 +1,41 @@
+"""Previews: a stretch of a video before and after, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix.options import FixOptions
+from tests.fix.conftest import Inverter, fix_with, photo, save
+from tests.video.conftest import make_video, moving, planes_of, times_of
+
+QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+
+
+def test_a_preview_shows_both_sides(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in/reel.mkv", moving(25), codec="ffv1", pix_fmt="yuv444p")
+    save(tmp_path / "in/a.png", photo(20, 30))
+    summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), preview="0.2s")
+    assert (summary.done, summary.skipped) == (1, {"only videos have previews": 1})
+    assert any("side by side" in line for line in summary.warnings)
+    assert times_of(tmp_path / "out/reel.mkv") == times_of(source)[10:15]
+    for one, true in zip(planes_of(tmp_path / "out/reel.mkv"), planes_of(source)[10:15], strict=True):
+        assert one[0].shape == (48, 128)
+        assert np.abs(one[0][:, :64].astype(int) - true[0]).max() <= 1
+        assert np.abs(one[0][:, 64:].astype(int) - (251 - true[0])).max() <= 2  # inverted: 16 + 235 - luma
+
+
+def test_turned_videos_are_upright_in_previews(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "reel.mp4", moving(8), matrix=QUARTER)
+    fix_with(source, tmp_path / "out.mp4", Inverter(), preview="1")
+    frames = planes_of(tmp_path / "out.mp4")
+    assert [frame[0].shape for frame in frames] == [(64, 96)] * 8
+
+
+@pytest.mark.parametrize("text", ["", "0", "ten", "-1s", "10m"])
+def test_lengths_that_are_none(text: str) -> None:
+    with pytest.raises(RestoreError, match="seconds"):
+        FixOptions(preview=text)
