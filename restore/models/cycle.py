@@ -80,11 +80,7 @@ class ImagePool(nn.Module):
         """What the discriminator sees in place of `images`, B×C×H×W.
 
         Until the pool is full, an image is added and returned. Then it is returned, or with a probability of one half
-        takes the place of an image of the pool, which is returned.
-
-        Args:
-            images: float, B×C×H×W.
-            chance: B×2 in [0, 1): whether an image is exchanged, and for which.
+        takes the place of an image of the pool, which is returned. `chance`, B×2 in [0, 1), decides whether, and which.
         """
         size, filled = len(self.images), int(self.filled)
         shown = []

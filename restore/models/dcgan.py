@@ -28,12 +28,15 @@ def _widths(side: int, channels: int) -> list[int]:
     return [channels * 2**depth for depth in reversed(range(doublings))]
 
 
+def _one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
+    # PyTorch's own one looks at the values, which a CUDA graph cannot record.
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).to(like.dtype)
+
+
 class SampleNetwork(RestorationNetwork):
     """A generator of images: noise, and for some a class, to an image.
 
-    Attributes:
-        latents: numbers of noise for an image.
-        classes: kinds of images that can be asked for; 0: it draws any.
+    `latents` numbers of noise give an image; of `classes` kinds of images, one is asked for (0: it draws any).
     """
 
     tileable = False
@@ -43,23 +46,14 @@ class SampleNetwork(RestorationNetwork):
         super().__init__()
         if channels not in (1, 3) or latents < 1 or classes < 0:
             raise ValueError(f"channels is 1 or 3, and latents at least 1, not {channels} and {latents}")
-        self.side, self.latents, self.classes = side, latents, classes
+        self.latents, self.classes = latents, classes
         self.multiple = self.minimum = side
 
     def forward(self, noise: Tensor, labels: Tensor | None = None, filled: bool = False) -> Tensor:
-        """Draw a batch.
-
-        Args:
-            noise: float, B×latents, standard normal.
-            labels: int64[B], with classes.
-            filled: has no meaning here.
-
-        Returns:
-            B×channels×side×side in [0, 1].
-        """
+        """Draw B×channels×side×side in [0, 1] from normal noise, B×latents, and with classes from int64[B] labels."""
         if self.classes:
             assert labels is not None
-            noise = torch.cat([noise, nn.functional.one_hot(labels, self.classes).to(noise.dtype)], 1)
+            noise = torch.cat([noise, _one_hot(labels, self.classes, noise)], 1)
         return self._draw(noise) * 0.5 + 0.5
 
     def _draw(self, x: Tensor) -> Tensor:
@@ -145,17 +139,12 @@ class SampleDiscriminator(Discriminator):
                     parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits, B×1, high where an image looks real.
-
-        Args:
-            x: float, B×channels×side×side in [-1, 1].
-            labels: as for `SampleNetwork`.
-        """
+        """Logits, B×1, high where an image of B×channels×side×side in [-1, 1] looks real; labels as for a generator."""
         features: Tensor = self.features(x).flatten(1)
         logits: Tensor = self.last(features)
         if self.of_class is not None:  # Miyato and Koyama 2018, eq. 3
             assert labels is not None
-            one_hot = nn.functional.one_hot(labels, self.of_class.in_features).to(features.dtype)
+            one_hot = _one_hot(labels, self.of_class.in_features, features)
             logits = logits + (self.of_class(one_hot) * features).sum(1, keepdim=True)
         return logits
 

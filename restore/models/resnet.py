@@ -26,8 +26,7 @@ class ResNet(RestorationNetwork):
     Args:
         blocks: residual blocks (Johnson et al. 2016), of two 3×3 convolutions each.
         ngf: channels behind the first convolution; the blocks have four times that.
-        input_nc: 3, or 1 for gray.
-        output_nc: as `input_nc`.
+        input_nc, output_nc: both 3, or both 1 for gray.
         norm: "instance" (non-affine, no running statistics, every convolution with a bias), or "batch".
         dropout: 0.5 between the two convolutions of each block.
 

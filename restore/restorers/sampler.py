@@ -108,7 +108,7 @@ def open_sampler(name_or_path: str, device: str = "auto") -> Sampler:
     """Open a network that draws images: a weights file or the folder of a run.
 
     Raises:
-        RestoreError: there is no such file, or it is of another kind; or no such device.
+        RestoreError: there is no such file or device, or it is of another kind.
     """
     path: Path = find_weights(name_or_path)
     network, description = load_generator(path) if is_described(path) else (None, None)

@@ -83,10 +83,8 @@ def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]
 def read_both(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of both directions, under `a.` and `b.`, from the file of the one and the one that lies beside it.
 
-    `path` is the best weights of an unpaired run; or `NAME_A.pth` of CycleGAN, beside which lies `NAME_B.pth`.
-
-    Raises:
-        RestoreError: there is no file of the way back, or `read` raises it.
+    `path` is the best weights of an unpaired run; or `NAME_A.pth` of CycleGAN, beside which lies `NAME_B.pth`. Raises
+    RestoreError if there is no file of the way back.
     """
     stem = path.stem.removesuffix("_A")
     back = path.with_name(BACK if path.name == BEST else f"{stem}_B{path.suffix}")

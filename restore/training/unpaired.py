@@ -39,12 +39,8 @@ def cycle_step(
     """Update the generators, then the discriminators (if they have joined), as CycleGAN's code does.
 
     Args:
-        g: a `GeneratorPair`.
-        d: a `DiscriminatorPair`; None before it joins.
-        batches: of the step, in parts: `damaged` images of A and `clean` images of B.
-        context: see there.
-        d_batches: as for `train_step`.
-        apply_r1: add the R1 penalty in this step.
+        g, d: a `GeneratorPair` and a `DiscriminatorPair`.
+        batches, context, d_batches, apply_r1: as for `train_step`; `damaged` images are of A, and `clean` ones of B.
 
     Returns:
         As `train_step`, with `cycle` and `identity` in place of `pixel`: L1 distances of values in [-1, 1]. All terms

@@ -252,8 +252,6 @@ def cycle_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> lis
 
 # Images from noise
 
-_ROW_IMAGES = 8
-
 
 @torch.no_grad()
 def _drawn(model: RestorationNetwork, batch: Batch, precision: str, count: int) -> Tensor:
@@ -293,7 +291,7 @@ def score_drawn(
 
 def drawn_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
     """Samples, 1×3×H×W each, the same at each validation up to the weights."""
-    return [as_rgb(image) for image in _drawn(model, batch, precision, _ROW_IMAGES).split(1)]
+    return [as_rgb(image) for image in _drawn(model, batch, precision, 8).split(1)]
 
 
 # Detection
