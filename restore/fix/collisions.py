@@ -98,7 +98,7 @@ class ExistingOutputs:
         if entry.settled or entry.target == _PIPE:
             return entry
         exists = self._exists(entry.target, listed=not entry.named)
-        for _, target in entry.sidecars:
+        for target in (*(target for _, target in entry.sidecars), *entry.fill_targets):
             self._exists(target, listed=False)
         if exists and not self._options.overwrite:
             return entry._replace(action="skip", reason="the output exists", code="output_exists")

@@ -37,6 +37,7 @@ class Job:
         side_target: a second output: the mask that was used, or a preview; None: there is none.
         sidecars: files that go along, and their outputs.
         number: its place in the plan, from 0.
+        fills: outputs with a fill of their own: `target` and `fill_targets`.
     """
 
     source: Path
@@ -52,12 +53,18 @@ class Job:
     named: bool = False
     sidecars: tuple[tuple[Path, Path], ...] = ()
     number: int = 0
+    fills: int = 1
+
+    @property
+    def fill_targets(self) -> tuple[Path, ...]:
+        """The outputs with the second fill and all others: x.2.png and so on beside x.png."""
+        return tuple(map(Path, _fill_targets(os.fspath(self.target), self.fills)))
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """All files that this job writes."""
         side = () if self.side_target is None else (self.side_target,)
-        return (self.target, *side, *(target for _, target in self.sidecars))
+        return (self.target, *side, *(target for _, target in self.sidecars), *self.fill_targets)
 
 
 class Entry(NamedTuple):
@@ -75,6 +82,7 @@ class Entry(NamedTuple):
     name: str = "."
     named: bool = False
     sidecars: tuple[tuple[str, str], ...] = ()
+    fills: int = 1
 
     @classmethod
     def of(cls, job: Job) -> Entry:
@@ -83,7 +91,7 @@ class Entry(NamedTuple):
             os.fspath(job.source), os.fspath(job.target), None if job.mask is None else os.fspath(job.mask),
             job.action, job.reason, job.code, job.format, job.video,
             None if job.side_target is None else os.fspath(job.side_target), job.name.as_posix(), job.named,
-            tuple((os.fspath(source), os.fspath(target)) for source, target in job.sidecars),
+            tuple((os.fspath(source), os.fspath(target)) for source, target in job.sidecars), job.fills,
         )  # fmt: skip
 
     def job(self, number: int) -> Job:
@@ -92,7 +100,7 @@ class Entry(NamedTuple):
             Path(self.source), Path(self.target), None if self.mask is None else Path(self.mask),
             self.action, self.reason, self.code, self.format, self.video,
             None if self.side_target is None else Path(self.side_target), Path(self.name), self.named,
-            tuple((Path(source), Path(target)) for source, target in self.sidecars), number,
+            tuple((Path(source), Path(target)) for source, target in self.sidecars), number, self.fills,
         )  # fmt: skip
 
     @property
@@ -107,10 +115,15 @@ class Entry(NamedTuple):
         return (self.source, *mask, *(source for source, _ in self.sidecars))
 
     @property
+    def fill_targets(self) -> tuple[str, ...]:
+        """See `Job.fill_targets`."""
+        return _fill_targets(self.target, self.fills)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """All files that it writes."""
         side = () if self.side_target is None else (self.side_target,)
-        return (self.target, *side, *(target for _, target in self.sidecars))
+        return (self.target, *side, *(target for _, target in self.sidecars), *self.fill_targets)
 
 
 class Jobs:
@@ -179,6 +192,11 @@ class Jobs:
     def __getitem__(self, number: int) -> Job:
         place = range(len(self))[number]
         return Entry._make(self._rows.block(place // BLOCK)[place % BLOCK]).job(place)
+
+
+def _fill_targets(target: str, fills: int) -> tuple[str, ...]:
+    stem, suffix = os.path.splitext(target)
+    return tuple(f"{stem}.{number}{suffix}" for number in range(2, fills + 1))
 
 
 def split(path: str) -> tuple[str, str]:

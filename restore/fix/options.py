@@ -251,6 +251,17 @@ class FixOptions(BatchOptions):
             metavar="N",
         ),
     ] = 0
+    fills: Annotated[
+        int,
+        Option(
+            "Fill deep holes in N ways: x.png as without this, then x.2.png and so on, which differ in these holes "
+            "alone.",
+            "What to repair",
+            1,
+            99,
+            metavar="N",
+        ),
+    ] = 1
     condition: Annotated[
         tuple[str, ...],
         Option(
@@ -390,6 +401,12 @@ class FixOptions(BatchOptions):
                 where="--match-grain",
                 hint="leave it out, or add --no-clean-up",
             )
+        if self.fills > 1 and self.cleans_up:
+            raise RestoreError(
+                "cannot be combined with --clean-up, which also changes what lies around a hole with its fill",
+                where="--fills",
+                hint="add --no-clean-up",
+            )
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
             raise RestoreError("must be part of a file name, without slashes", where="--suffix")
         if self.ext is not None:
@@ -440,7 +457,7 @@ class FixOptions(BatchOptions):
         if not has_masks:
             for name in (
                 "mask_invert", "mask_dilate", "mask_feather", "mask_missing", "save_masks", "clean_up", "match_grain",
-                "seed",
+                "seed", "fills",
             ):  # fmt: skip
                 if self._is_set(name):
                     raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")

@@ -112,6 +112,8 @@ class FixPlan:
                 line += " (no mask: nothing to fill)"
             elif job.mask is not None:
                 line += f" (mask {printable(job.mask)})"
+            if job.action == "repair" and job.fill_targets:
+                line += f" (and {len(job.fill_targets)} more fills, to {printable(job.fill_targets[-1])})"
             if job.action == "repair" and job.side_target is not None and not self.for_page:
                 line += f" (saves mask {printable(job.side_target)})"
             yield line
@@ -123,6 +125,7 @@ class FixPlan:
                 "input": entry.source,
                 "output": entry.target,
                 "mask": entry.mask,
+                "fills": list(entry.fill_targets),
                 "saved_mask": None if self.for_page else entry.side_target,
                 "action": entry.action,
                 "reason": entry.reason,
@@ -260,6 +263,8 @@ def _checked_jobs(
     for entry, own in zip(entries, masks_of):
         if masks is not None and entry.action != "skip":
             entry = with_mask(entry, own, masks)
+        if entry.action == "repair" and not entry.video and entry.target != os.fspath(PIPE):
+            entry = entry._replace(fills=options.fills)
         collisions.add(entry)
         jobs.append(existing.settle(entry) if shard_of(entry.name, parts) == part else entry)
     # Every shard refuses two images with one output name, though it has only one of them.

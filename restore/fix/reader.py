@@ -52,6 +52,7 @@ class WorkItem:
         notes: warnings for the user; stages append to it.
         seconds: processing time so far.
         outputs: the extra pages to write.
+        fills: the image with the second fill and all others.
     """
 
     job: Job
@@ -64,6 +65,7 @@ class WorkItem:
     notes: list[str]
     seconds: float
     outputs: tuple[DecodedImage, ...] = ()
+    fills: tuple[DecodedImage, ...] = ()
 
     @property
     def sources(self) -> tuple[DecodedImage, ...]:

@@ -273,9 +273,26 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
         raise RestoreError(f"{cleaner.name} cannot clean up whole images", hint="choose a model that requires no masks")
     if options.seed:
         models = [replace(one, restorer=one.restorer and one.restorer.with_seed(options.seed)) for one in models]
+    if options.fills > 1:
+        _check_fills(plan, restorer)
     if options.sensitivity is not None and options.sensitivity != "normal":
         models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)
+
+
+def _check_fills(plan: FixPlan, restorer: Restorer) -> None:
+    """Refuse several fills where there is no place for them, or no choice.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    if any(job.action == "repair" and not job.video and not job.fill_targets for job in plan.jobs.to_do()):
+        raise RestoreError("only applies to files and folders", where="--fills", hint="leave it out")
+    try:
+        restorer.with_seed(1)
+    except RestoreError as error:
+        error.where = "--fills"
+        raise
 
 
 def _check_conditions(restorer: Restorer, options: FixOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -147,7 +148,13 @@ class Stages:
     def room_for(self, item: WorkItem) -> int:
         """The size of the batch in which images like this one are repaired; 1: alone."""
         model = item.steps.only_model(self.models[0])
-        if model is None or not model.max_batch_pixels or len(item.pages) > 1 or model.requirements.conditions:
+        if (
+            item.job.fill_targets
+            or model is None
+            or not model.max_batch_pixels
+            or len(item.pages) > 1
+            or model.requirements.conditions
+        ):
             return 1
         from restore.fix.batches import goes_whole, places
 
@@ -217,6 +224,7 @@ class Stages:
             RestoreError, MemoryError, ...: a step failed.
         """
         started = time.monotonic()
+        again = [copy.copy(page) for page in item.pages] if item.job.fill_targets else []
         extra_pages = []
         shares = progress.shares([1] * len(item.pages))
         for number, (source, page, share) in enumerate(zip(item.sources, item.pages, shares)):
@@ -230,11 +238,31 @@ class Stages:
             if number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
         item.outputs = tuple(extra_pages)
+        for page, done in zip(again, item.pages):  # what was detected
+            page.mask, page.has_mask = done.mask, done.has_mask
+        numbers = range(1, 1 + len(item.job.fill_targets))
+        item.fills = tuple(self._filled_again(item, again, number, network) for number in numbers)
         damaged = item.damaged_fraction
         if damaged is not None and damaged > MUCH_DAMAGE:
             less = less_sensitive(self.recorder.settings.get("sensitivity", "normal"))
             item.notes.append(f"damage was found in {damaged:.0%} of the image, which is rarely right: {less}")
         item.seconds += time.monotonic() - started
+
+    def _filled_again(self, item: WorkItem, pages: Sequence[MemoryPage], number: int, network: int) -> DecodedImage:
+        """The image with another fill: pages as they were before their steps, but with their masks, filled anew."""
+        restorer = self.models[network].restorer
+        assert restorer is not None
+        other = restorer.with_seed(self.options.seed + number)
+        models, outputs = replace(self.models[network], restorer=other), []
+        for source, before in zip(item.sources, pages):
+            page = copy.copy(before)
+            run_steps(
+                page, replace(item.steps, detect=False), models,
+                tile_of=lambda model: self.tile_of(restorer if model is other else model), on_event=item.notes.append,
+                grain_key=self.grain_key(source),
+            )  # fmt: skip
+            outputs.append(self._output(source, page))
+        return replace(outputs[0], extra_pages=tuple(outputs[1:]))
 
     def _output(self, source: DecodedImage, page: MemoryPage) -> DecodedImage:
         """The output of a page."""
@@ -293,6 +321,7 @@ class Stages:
                 data, notes = encode(after, rendered.format, job.target, quality=self.options.quality)
                 item.notes += [*notes_of_changes(item.sources, rendered.image), *notes]
             self._save_side(item)
+            self._save_fills(item, rendered, data)
             upright = None if rendered.copied or not rendered.image.reoriented else rendered.image.size
             self.save_sidecars(job, upright, item.notes)
             if job.target == PIPE:
@@ -321,6 +350,20 @@ class Stages:
             size=item.image.size,
             pixels=item.pixels,
         )
+
+    def _save_fills(self, item: WorkItem, rendered: RenderedImage, copied: bytes) -> None:
+        """Write the other fills, before the output itself, as `_save_side` does."""
+        done = steps_done(item.pages, item.steps)
+        for number, (target, image) in enumerate(zip(item.job.fill_targets, item.fills), start=1):
+            data = copied
+            if not rendered.copied:
+                seed = {"seed": self.options.seed + number}
+                after = self._with_note(image, item.steps, done, rendered.format, item.notes, **seed)
+                after = without_metadata(after) if self.options.metadata == "strip" else after
+                data, _ = encode(after, rendered.format, target, quality=self.options.quality)
+            write_atomically(target, data, like=item.stat, overwrite=self.overwrite or self.options.skip_existing)
+        if item.fills and all(np.array_equal(fill.pixels, rendered.image.pixels) for fill in item.fills):
+            item.notes.append("all fills are the same: only deep holes can be filled in several ways")
 
     def _save_side(self, item: WorkItem) -> None:
         """Write the second output of an image, before the output itself: what is skipped later then has both."""
@@ -354,6 +397,8 @@ class Stages:
 
             repair_video(self, huge.job, network)
             return None
+        if huge.job.fill_targets:  # they are repaired in memory
+            return self.reader.load_whole(huge.job)
         from restore.fix.grain import pixels_key
         from restore.fix.out_of_core import HoleTooLarge, open_page
 
@@ -466,7 +511,7 @@ class Stages:
         return not touched or (keep and not changed and self.options.quality is None)
 
     def _with_note(
-        self, image: DecodedImage, steps: Steps, done: Sequence[str], kind: str, notes: list[str]
+        self, image: DecodedImage, steps: Steps, done: Sequence[str], kind: str, notes: list[str], **more: Any
     ) -> DecodedImage:
         """Add a provenance note to the metadata of a changed image."""
         if not self.options.provenance or self.options.metadata == "strip":
@@ -476,7 +521,7 @@ class Stages:
         models = self.models[0]
         took_part = model_provenance(models, steps, done)["models"]
         network = models.restorer.sha256 if "fill_holes" in done and models.restorer is not None else None
-        settings = self.recorder.settings | {"correct_fading": "correct_fading" in done}
+        settings = self.recorder.settings | {"correct_fading": "correct_fading" in done} | more
         return with_provenance(image, took_part, settings, filled_by=network, kind=kind, notes=notes)
 
     def _record(
