@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from restore.errors import RestoreError, printable
 from restore.fix.decoder_isolation import SupervisorLink
-from restore.fix.detect import run_detect, writing_masks
 from restore.fix.file_plan import PlannedFile, plan_files
 from restore.fix.log import ReasonCode, Record, Segment, Status
 from restore.fix.masks import MaskSource
@@ -142,6 +141,8 @@ def detecting(detector: Detector) -> Carry:
     def carry(
         plan: FixPlan, options: DetectOptions, link: SupervisorLink, on_outcome: Callable[[Outcome], None]
     ) -> Summary:
+        from restore.fix.detect import run_detect, writing_masks  # it needs PyTorch, as the plan of a run does not
+
         return run_detect(writing_masks(plan), detector, options, link=_Listener(link, on_outcome))
 
     return carry
@@ -420,7 +421,8 @@ class StagedGroup:
         """Write the outputs of an image, the repaired image last. Returns warnings."""
         file, local, options = place.file, place.local, self.options
         notes = []
-        if is_url(file.output) and not options.overwrite and store_of(file.output).exists(file.output):
+        further = local.side_target is not None or local.sidecars
+        if further and is_url(file.output) and not options.overwrite and store_of(file.output).exists(file.output):
             self._check_own(place)
         metadata = {}
         if getattr(options, "metadata", "strip") == "keep" and scheme_of(file.output) == "s3":

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from restore.errors import RestoreError, printable
-from restore.files import check_writable
+from restore.files import check_writable, is_within
 from restore.fix.inputs import check_input, is_pipe, shard_of
 from restore.fix.log import ReasonCode, Record, Status
 from restore.fix.masks import MaskSource
@@ -388,13 +388,13 @@ class _Planner:
 
     def _in_folder(self, place: str, prefix: str) -> Iterator[PlacedFile]:
         root = as_folder(place)
-        masks_here = None
-        if self.mask_place is not None and as_folder(self.mask_place) != root and is_url(place):
-            masks_here = self.mask_place
+        masks_here = self.mask_place
+        if masks_here is not None and _folder_key(masks_here) == _folder_key(root):
+            masks_here = None  # then names tell masks from images
         if not is_url(place):
             for path in find_images(place, suffixes=_AnySuffix(), on_left_out=self.left_out.append):
                 name = path.as_posix()
-                if masks_here is None or not (root + name).startswith(as_folder(masks_here)):
+                if masks_here is None or is_url(masks_here) or not is_within(Path(root + name), Path(masks_here)):
                     yield PlacedFile(root, name, prefix)
             return
         hidden: dict[Path, None] = {}
@@ -445,7 +445,7 @@ class _Planner:
         if not masks.folder:
             return [file._replace(mask=self.mask_place) for file in files if file.source != self.mask_place]
         root = as_folder(self.mask_place)
-        beside = any(file.root == root for file in files)
+        beside = _folder_key(root) in map(_folder_key, {file.root for file in files})
         if beside:
             names = ImageNames([Path(file.tree_name) for file in everything], beside=True)
             files = [file for file in files if not names.of_mask(Path(file.tree_name))[0]]
@@ -542,6 +542,11 @@ def _kind(place: str, missing: str = "there is no such file or folder") -> str:
     if not kind:
         raise RestoreError(missing.replace("file", "object"), where=place)
     return kind
+
+
+def _folder_key(folder: str) -> str:
+    """The same for all spellings of a folder."""
+    return as_folder(folder if is_url(folder) else os.path.realpath(folder))
 
 
 def _lines(place: FilePath) -> Iterator[str]:
