@@ -21,7 +21,7 @@ from restore.files import remove_leftovers_of, sweep_leftovers
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Job, Jobs
 from restore.fix.log import Record, Segment
-from restore.fix.options import DetectOptions, FilePath, FixOptions
+from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import FixPlan
 from restore.fix.results import DISK_FULL, Progress, ResultRecorder, RunLog, Summary
 
@@ -143,11 +143,7 @@ def _run(
         else:
             with connected(cluster) as ray:
                 _work(ray, plan, model, options, cluster, results, logged=log.is_open)
-    failed = {failure.path for failure in summary.failed}
-    order: dict[FilePath, int] = {}
-    if failed:
-        order = {job.source: number for number, job in enumerate(plan.jobs) if job.source in failed}
-    summary.failed.sort(key=lambda failure: order[failure.path])
+    summary.failed.sort(key=lambda failure: failure.number)
     summary.seconds = time.monotonic() - began
 
 
