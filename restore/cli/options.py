@@ -320,7 +320,9 @@ def _is_list(kind: Any) -> bool:
 # Shell completion. Names are listed without importing the modules that they stand for, because the prompt waits.
 
 #: Methods without weights (`restore.restorers.classical.CLASSICAL`, which takes seconds to import).
-CLASSICAL_NAMES = ("telea", "navier-stokes", "biharmonic", "nlmeans", "tv")
+CLASSICAL_NAMES = (
+    "telea", "navier-stokes", "biharmonic", "nlmeans", "tv", "bicubic-x2", "bicubic-x4", "lanczos-x2", "lanczos-x4",
+)  # fmt: skip
 
 #: Degradations from the literature (`restore.benchmark.degradations.LITERATURE`, which is slow to import, too).
 LITERATURE = (

@@ -37,6 +37,7 @@ _STEPS = {
     "fill_holes": "holes filled",
     "restore": "restored",
     "clean_up": "cleaned up",
+    "enlarge": "enlarged",
 }
 
 DAMAGED = Column("damaged", "damage found (%)", "lower", 2)

@@ -126,8 +126,8 @@ def fix_image(
     if masks is not None and not masks.is_in(source):
         raise RestoreError(masks.when_missing()["reason"], where="image", exit_code=1)
 
-    if model is None:
-        model = "inpaint" if has_masks else "photo"
+    if model is None and has_masks:
+        model = "inpaint"
     models = models_for(plan, open_models(model, options), options)
     settings = resolved_settings(models, options) | ({} if mask is None else {"masks": "given"})
     recorder = ResultRecorder(Summary(1, settings=settings), RunLog(None))

@@ -125,7 +125,8 @@ class Record(LogLine):
             ran.
         model_sha256: of its weights file; None if it has none.
         models: all models that ran, in order, with the SHA-256 of their weights files.
-        steps: what was done to the image, in order: `detect`, `correct_fading`, `fill_holes`, `restore`, `clean_up`.
+        steps: what was done to the image, in order: `detect`, `correct_fading`, `fill_holes`, `restore`, `clean_up`,
+            `enlarge`.
             Steps that would not have changed it are left out.
         input_sha256, output_sha256: of the files; None if there is none, or no log.
         damaged_fraction: fraction of pixels that the detector found damaged, in [0, 1]; None if it did not run.

@@ -262,6 +262,14 @@ class FixOptions(BatchOptions):
             metavar="N",
         ),
     ] = 1
+    scale: Annotated[
+        int | None,
+        Option(
+            "Enlarge images 2 or 4 times, after all else: by enlarge-x2 or enlarge-x4, or by a --model that does.",
+            "What to repair",
+            metavar="2|4",
+        ),
+    ] = None
     condition: Annotated[
         tuple[str, ...],
         Option(
@@ -386,6 +394,8 @@ class FixOptions(BatchOptions):
         for name in ("masks", "detector", "save_masks", "log", "html_report"):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
+        if self.scale not in (None, 2, 4):
+            raise RestoreError(f"must be 2 or 4, not {self.scale}", where="--scale")
         self._resolve()
         if self.preview is not None:
             self.preview_seconds()
@@ -470,6 +480,13 @@ class FixOptions(BatchOptions):
         if self.old_photos:
             return self.masks is not None and not self.match_grain
         return self.masks == "auto"
+
+    @property
+    def default_model(self) -> str:
+        """The model that is used if none is named."""
+        if self.masks is not None:
+            return "inpaint"
+        return "photo" if self.scale is None or self.old_photos else f"enlarge-x{self.scale}"
 
     @property
     def restores_everywhere(self) -> bool:

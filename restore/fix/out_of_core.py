@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from restore.fix.fade_correction import Curves
     from restore.restorers.base import ModelRequirements
 
+_ALPHA_REACH = 2  # rows beside a row that its enlarged alpha may depend on
 _BAND_PIXELS = 8_000_000  # pixels of a mask that are searched for holes at once
 _STRIP_PIXELS = 2_000_000  # pixels that are converted between color spaces at once
 
@@ -155,6 +156,7 @@ class SpooledPage(Page):
         self._curves: Curves | None = None
         self._is_written = False
         self._mask_pixels = 0
+        self._scale = after.size[0] // before.size[0]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -192,11 +194,31 @@ class SpooledPage(Page):
 
     def write_rows(self, top: int, band: Tensor) -> None:
         """See `Page.write_rows`."""
+        if self._scale > 1:
+            self._write_enlarged(top, band)
+            return
         columns = slice(0, self.size[1])
         for rows in self.strips(top, top + band.shape[-2]):
             repaired = _to_array(band[:, rows.start - top : rows.stop - top])
             source = self.before.part(rows, columns)
             self._after.put(rows, columns, source.blend(repaired, strength=self._strength, neutral=self._is_neutral))
+        self._is_written = True
+
+    def _write_enlarged(self, top: int, band: Tensor) -> None:
+        """`write_rows` of an enlarged page; `top` and the height of the band divide by the scale."""
+        scale, height, width = self._scale, *self.size
+        for rows in self.strips(top // scale, (top + band.shape[-2]) // scale):
+            # Alpha is interpolated, so a row needs its neighbors; the colors of these are cut off again.
+            around = slice(max(rows.start - _ALPHA_REACH, 0), min(rows.stop + _ALPHA_REACH, height))
+            shape = ((around.stop - around.start) * scale, width * scale, 3)
+            repaired = np.zeros(shape, np.float32)
+            inner = slice((rows.start - around.start) * scale, (rows.stop - around.start) * scale)
+            first = rows.start * scale - top
+            repaired[inner] = _to_array(band[:, first : first + inner.stop - inner.start])
+            bigger = self.before.part(around, slice(0, width)).blend(repaired, neutral=self._is_neutral)
+            alpha = None if bigger.alpha is None else bigger.alpha[inner]
+            part = replace(bigger, pixels=bigger.pixels[inner], alpha=alpha)
+            self._after.put(slice(rows.start * scale, rows.stop * scale), slice(0, width * scale), part)
         self._is_written = True
 
     def write_hole(self, crop: Region, own: npt.NDArray[np.bool_], filled: Tensor) -> None:
@@ -266,6 +288,8 @@ class SpooledPage(Page):
         """The fraction of pixels that differ from the source."""
         if not self._is_written:
             return 0.0
+        if self._scale > 1:
+            return 1.0
         columns, count = slice(0, self.size[1]), 0
         for rows in self.strips(0, self.size[0]):
             before, after = (image.part(rows, columns).pixels for image in (self.before, self._after))
@@ -281,19 +305,21 @@ def open_page(
     *,
     format: str | None,
     strength: float,
+    scale: int = 1,
     max_pixels: int,
     max_crop_pixels: int,
     decoding: AbstractContextManager[None],
 ) -> Iterator[SpooledPage | None]:
     """Decode an image into files of rows, which are removed at the end.
 
-    The files are beside the target and take twice the size of the uncompressed image.
+    The files are beside the target and take twice the size of the uncompressed image, or 1 + scale².
 
     Args:
         source, target: files.
         mask: where to repair; None: everywhere.
         format: output format; None: that of the source.
         strength: blending factor of the repair, in [0, 1].
+        scale: the page is enlarged by this factor, and nothing else happens to it.
         max_pixels: see `read_image`.
         max_crop_pixels: see `SpooledPage`.
         decoding: entered while files are decoded.
@@ -311,11 +337,11 @@ def open_page(
         stat = source.stat()
         page = None
         with decoding:
-            before = spool_image(source, spools[0], max_pixels=max_pixels, times=2)
+            before = spool_image(source, spools[0], max_pixels=max_pixels, times=1 + scale**2)
             if before is not None and before.fits(format or before.header.format):
                 spooled_mask = None if mask is None else _open_mask(mask, before, spools[2], max_pixels)
-                if mask is None or spooled_mask is not None:
-                    after = SpooledImage(before.header, before.spool.empty_copy(spools[1]))
+                after = before.empty_copy(spools[1], scale)
+                if after.fits(format or before.header.format) and (mask is None or spooled_mask is not None):
                     page = SpooledPage(source, stat, before, after, spooled_mask, strength, max_crop_pixels)
         yield page
     except OSError as error:

@@ -36,6 +36,7 @@ _SETTINGS = (
     "mask_dilate",
     "correct_fading",
     "strength",
+    "scale",
     "match_grain",
     "seed",
     "precision",

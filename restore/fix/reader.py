@@ -53,6 +53,7 @@ class WorkItem:
         seconds: processing time so far.
         outputs: the extra pages to write.
         fills: the image with the second fill and all others.
+        enlarged: the first page to write, if images are enlarged.
     """
 
     job: Job
@@ -66,6 +67,7 @@ class WorkItem:
     seconds: float
     outputs: tuple[DecodedImage, ...] = ()
     fills: tuple[DecodedImage, ...] = ()
+    enlarged: DecodedImage | None = None
 
     @property
     def sources(self) -> tuple[DecodedImage, ...]:
@@ -92,10 +94,14 @@ class WorkItem:
         return sum(counts) / self.pixels if counts else None
 
     def saved_mask(self) -> DecodedImage | None:
-        """The masks of all pages as an image to write; None without masks."""
+        """The masks of all pages as an image to write, of the size of the output; None without masks."""
         from restore.fix.side_outputs import mask_of_pages
 
-        return mask_of_pages([page.mask for page in self.pages], self.notes)
+        masks = [page.mask for page in self.pages]
+        if self.enlarged is not None:
+            factor = self.enlarged.size[0] // self.image.size[0]
+            masks = [None if mask is None else mask.repeat(factor, 0).repeat(factor, 1) for mask in masks]
+        return mask_of_pages(masks, self.notes)
 
 
 @dataclass(frozen=True)
@@ -142,9 +148,11 @@ class Reader:
         self._spare_clean = options.spare_clean
         kinds = () if models.restorer is None else models.restorer.requirements.conditions
         self._conditions = list(zip(map(ConditionFiles, options.condition), kinds))
-        self.huge_pixels = HUGE_PIXELS
+        scale = 1 if models.enlarger is None else models.enlarger.requirements.scale
+        self.huge_pixels = HUGE_PIXELS // scale**2
         # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
-        self._pixels_for_memory = _pixels_for_memory()
+        self._pixel_bytes = _PIXEL_BYTES * (1 if scale == 1 else 1 + scale**2)
+        self._pixels_for_memory = _bytes_for_images() // self._pixel_bytes
 
     def load(self, job: Job) -> WorkItem | HugeItem | None:
         """Read an image and its mask; None if the result is already recorded."""
@@ -173,17 +181,22 @@ class Reader:
         """The steps of a job according to the plan. Pass `holes=False` once the mask is known to be empty."""
         if self._steps is not None:
             return self._steps
+        enlarge = self.models.enlarger is not None
         if self.options.strength == 0:
-            return Steps()
+            return Steps(enlarge=enlarge)
         masks, unmasked = self.plan.masks, job.action == "unmasked"
         detected = masks is not None and masks.found
         return Steps(
             correct_fading=bool(self.options.correct_fading),
             detect=detected,
-            restore=holes and not unmasked and (masks is not None or self.options.restores_everywhere),
+            restore=holes
+            and not unmasked
+            and self.models.restorer is not None
+            and (masks is not None or self.options.restores_everywhere),
             clean_up=self.models.clean_up is not None,
             masked=masks is not None and not unmasked,
             spare_clean=detected and self._spare_clean,
+            enlarge=enlarge,
         )
 
     def _load(
@@ -227,7 +240,7 @@ class Reader:
             notes += notes_on_colors(
                 self.models, steps, lambda: all(page.is_neutral() for page in (image, *image.extra_pages))
             )
-            if steps:
+            if steps.repair:
                 # Fading correction and color conversion need no model, so the idle reader threads do them.
                 if steps.correct_fading and not steps.detect:  # a detector sees the image as it was
                     correct_fading(pages[0])
@@ -294,7 +307,7 @@ class Reader:
     def with_option(self, error: Exception) -> Exception:
         """Add the option that would allow a rejected image to its error."""
         if isinstance(error, ImageTooLarge) and 0 < error.pixels <= self.options.max_pixels:
-            gigabytes = error.pixels * _PIXEL_BYTES / 1e9
+            gigabytes = error.pixels * self._pixel_bytes / 1e9
             error.what = f"must fit in memory as a whole, but needs about {gigabytes:.1f} GB, more than is available"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
         elif isinstance(error, ImageTooLarge) and error.pixels:
@@ -329,8 +342,8 @@ def _too_large(error: BaseException | None) -> ImageTooLarge | None:
     return error
 
 
-def _pixels_for_memory() -> int:
-    """The number of pixels of the largest image that can be repaired in memory."""
+def _bytes_for_images() -> int:
+    """The memory that the largest image that is repaired in memory may take."""
     from restore.devices import free_ram, installed_ram
 
-    return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES
+    return max(free_ram(), installed_ram() // 2)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -52,7 +53,7 @@ def fix_folder(
 
     Args:
         input, output: as for `plan_fix`.
-        model: what repairs; None: `inpaint` with masks, `photo` without.
+        model: what repairs; None: `inpaint` with masks, `photo` without, or with `scale` what enlarges.
         options: see `FixOptions`; None: the defaults.
         progress: called after every image with its record, the number finished and the total; from several threads,
             but never by two at once.
@@ -89,7 +90,7 @@ def open_models(
     opened: Sequence[Any]
     cleaners: Sequence[Restorer] = ()
     if model is None or isinstance(model, str | os.PathLike):
-        name = ("photo" if options.masks is None else "inpaint") if model is None else os.fspath(model)
+        name = options.default_model if model is None else os.fspath(model)
         opened = open_restorers(name, device=options.device, args=options.model_args, **how)
         for restorer in opened:
             _as_original_pix2pix(restorer, options)
@@ -121,9 +122,35 @@ def open_models(
                 from restore.restorers.detector import open_detector
 
                 detector = open_detector(os.fspath(options.detector), device=str(one.device), **how)
-            one = Models(one, cleaner, detector)
+            found, enlarger = with_enlarger(one, options, partial(open_restorer, device=str(one.device), **how))
+            one = Models(found, cleaner, detector, enlarger)
         models.append(one)
     return models
+
+
+def with_enlarger(
+    restorer: Restorer, options: FixOptions, open: Callable[[str], Restorer]
+) -> tuple[Restorer | None, Restorer | None]:
+    """What repairs and what enlarges: a model that enlarges as `options.scale` says does that, after all else.
+
+    Args:
+        restorer: the model that was named, or the default one.
+        options: of the repair.
+        open: opens a model by its name.
+
+    Raises:
+        RestoreError: exit code 2; the model enlarges by another factor, or there is none that enlarges.
+    """
+    if options.scale is None:
+        return restorer, None
+    own = restorer.requirements.scale
+    if own == options.scale:
+        return None, restorer
+    if own != 1:
+        raise RestoreError(
+            f"{restorer.name} enlarges {own} times", where=f"--scale {options.scale}", hint="choose another --model"
+        )
+    return restorer, open(f"enlarge-x{options.scale}")
 
 
 def _pix2pix_options(options: FixOptions) -> list[tuple[str, bool, str]]:
@@ -199,9 +226,9 @@ def run_fix(
     )
     if models or plan.has_work:
         models = models_for(plan, models, options)
-        restorer = models[0].restorer
-        assert restorer is not None  # checked above
-        summary.model, summary.model_sha256 = restorer.name, restorer.sha256
+        main = models[0].main
+        assert main is not None  # checked above
+        summary.model, summary.model_sha256 = main.name, main.sha256
         summary.settings = resolved_settings(models, options)
     records: list[Record] | None = None if options.html_report is None else []
     if options.html_report is not None and plan.for_page:
@@ -248,24 +275,28 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
     """
     if not options.cleans_up:
         models = [replace(one, clean_up=None) for one in models]
-    restorer, cleaner = models[0].restorer, models[0].clean_up
-    if restorer is None:
+    if options.scale is None:
+        models = [replace(one, enlarger=None) for one in models]
+    main, cleaner = models[0].main, models[0].clean_up
+    if main is None:
         raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
-    _check_conditions(restorer, options)
-    if plan.masks is None and restorer.requirements.needs_mask:
-        raise RestoreError(f"{restorer.name} fills holes and requires --masks", hint="or choose another --model")
-    if plan.masks is not None and restorer.requirements.scale != 1:
+    _check_conditions(main, options)
+    if plan.masks is None and main.requirements.needs_mask:
+        raise RestoreError(f"{main.name} fills holes and requires --masks", hint="or choose another --model")
+    if plan.masks is not None and main.requirements.scale != 1:
         raise RestoreError(
-            f"{restorer.name} changes the size of images and cannot be combined with --masks",
-            hint="leave out --masks, or choose another --model",
+            f"{main.name} changes the size of images and cannot be combined with --masks",
+            hint="leave out --masks, or choose another --model: --scale enlarges what that has repaired",
         )
     if plan.masks is not None and plan.masks.found and models[0].detector is None:
         raise RestoreError("--masks auto requires a detector", hint="add one to the Models")
-    if options.strength != 1 and restorer.requirements.scale != 1:
+    if options.scale is not None:
+        models = [_with_scale(one, options.scale, options.strength) for one in models]
+    elif options.strength != 1 and main.requirements.scale != 1:
         raise RestoreError(
-            f"{restorer.name} changes the size of images, which cannot be blended with their originals",
+            f"{main.name} changes the size of images, which cannot be blended with their originals",
             where="--strength",
-            hint="leave it out, or choose another --model",
+            hint=f"add --scale {main.requirements.scale}, which blends with bicubic interpolation",
         )
     if options.cleans_up and cleaner is None:
         raise RestoreError("--clean-up requires a model", hint="add one to the Models, or set clean_up=False")
@@ -293,6 +324,25 @@ def _check_fills(plan: FixPlan, restorer: Restorer) -> None:
     except RestoreError as error:
         error.where = "--fills"
         raise
+
+
+def _with_scale(models: Models, scale: int, strength: float) -> Models:
+    """The models of a repair that enlarges, blended with bicubic interpolation if the strength is below 1.
+
+    Raises:
+        RestoreError: exit code 2; none enlarges by this factor, or another one changes the size, too.
+    """
+    from restore.restorers.enlarging import Softened
+
+    enlarger, where = models.enlarger, f"--scale {scale}"
+    if enlarger is None:
+        raise RestoreError("requires a model that enlarges", where=where, hint="add an enlarger to the Models")
+    needs = enlarger.requirements
+    if needs.scale != scale or needs.needs_mask or needs.conditions:
+        raise RestoreError(f"{enlarger.name} does not enlarge images {scale} times", where=where)
+    if models.restorer is not None and models.restorer.requirements.scale != 1:
+        raise RestoreError(f"{models.restorer.name} changes the size of images itself", where=where)
+    return models if strength == 1 else replace(models, enlarger=Softened(enlarger, strength))
 
 
 def _check_conditions(restorer: Restorer, options: FixOptions) -> None:
@@ -360,7 +410,7 @@ def run_stages(
 def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str, Any]:
     """The options of a run and what they resolved to, for the log."""
     cleaner = models[0].clean_up
-    restorers = [one.restorer for one in models if one.restorer is not None]
+    restorers = [one.main for one in models if one.main is not None]
     return {
         **options.to_dict(),
         "clean_up": None if cleaner is None else cleaner.name,
@@ -415,7 +465,7 @@ def engines_of(models: Models) -> str | None:
     """What runs the networks: one engine, or if they differ, the engine of each; None without a network."""
     networks = {
         one.name: engine
-        for one in (models.detector, models.restorer, models.clean_up)
+        for one in (models.detector, models.restorer, models.clean_up, models.enlarger)
         if (engine := getattr(one, "engine", None)) is not None and one is not None
     }
     if len(set(networks.values())) < 2:

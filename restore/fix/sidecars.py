@@ -66,15 +66,18 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def write_sidecars(job: Job, upright: tuple[int, int] | None, *, overwrite: bool, notes: list[str]) -> None:
+def write_sidecars(
+    job: Job, upright: tuple[int, int] | None, *, overwrite: bool, notes: list[str], reoriented: bool = True
+) -> None:
     """Write the sidecars of an image beside its output, atomically.
 
     Args:
         job: the image.
-        upright: (H, W) of the output if its pixels were turned upright, so that sidecars must not turn it again; None:
-            sidecars are copied as they are.
+        upright: (H, W) of the output if its pixels were turned upright or enlarged; None: sidecars are copied as they
+            are.
         overwrite: replace existing files; otherwise they are kept, because a person may have edited them.
         notes: gets a warning for each sidecar that cannot be read, or that is kept.
+        reoriented: they were turned, so that sidecars must not turn them again.
 
     Raises:
         RestoreError: exit code 1; a sidecar cannot be written.
@@ -90,5 +93,5 @@ def write_sidecars(job: Job, upright: tuple[int, int] | None, *, overwrite: bool
             notes.append(f"{printable(target)} exists already and was kept; --overwrite replaces it")
             continue
         if upright is not None:
-            data = upright_xmp(data, upright, reoriented=True)
+            data = upright_xmp(data, upright, reoriented=reoriented)
         write_atomically(target, data, like=status, overwrite=overwrite)

@@ -30,8 +30,10 @@ from restore.fix.steps import (
     Detector,
     Models,
     Steps,
+    enlarged,
     model_provenance,
     notes_on_colors,
+    restore_everywhere,
     run_steps,
     steps_done,
     tiles_of,
@@ -235,7 +237,13 @@ class Stages:
                     dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
                     grain_key=self.grain_key(source),
                 )  # fmt: skip
-            if number:  # blended here, so only one page is in memory as floats
+            if item.steps.enlarge:
+                bigger = self._enlarged(source, page, network, item.notes)
+                if number:
+                    extra_pages.append(bigger)
+                else:
+                    item.enlarged = bigger
+            elif number:  # blended here, so only one page is in memory as floats
                 extra_pages.append(self._output(source, page))
         item.outputs = tuple(extra_pages)
         for page, done in zip(again, item.pages):  # what was detected
@@ -277,6 +285,12 @@ class Stages:
             after = opaque_where_repaired(after, page.mask)
         return after
 
+    def _enlarged(self, source: DecodedImage, page: MemoryPage, network: int, notes: list[str]) -> DecodedImage:
+        """The output of a page, enlarged."""
+        enlarger = self.models[network].enlarger
+        assert enlarger is not None
+        return enlarged(page, self._output(source, page), enlarger, self.tile_of(enlarger), notes.append)
+
     def grain_key(self, source: DecodedImage) -> Callable[[], int] | None:
         """The key for the grain of an image; None: it gets none. See `run_steps`."""
         if not self.options.match_grain:
@@ -295,7 +309,8 @@ class Stages:
         """Blend the repair into the image; a changed image gets a provenance note in its metadata."""
         before = after = item.image
         if touched := self._output_of is not None or any(page.changed for page in item.pages):
-            after = replace(self._output(before, item.pages[0]), extra_pages=item.outputs)
+            first = self._output(before, item.pages[0]) if item.enlarged is None else item.enlarged
+            after = replace(first, extra_pages=item.outputs)
         changed = changed_fraction(before, after) if touched else 0.0
         kind = item.job.format or before.format
         is_changed = bool(changed) or after.alpha is not before.alpha
@@ -322,8 +337,9 @@ class Stages:
                 item.notes += [*notes_of_changes(item.sources, rendered.image), *notes]
             self._save_side(item)
             self._save_fills(item, rendered, data)
-            upright = None if rendered.copied or not rendered.image.reoriented else rendered.image.size
-            self.save_sidecars(job, upright, item.notes)
+            resized = item.enlarged is not None or rendered.image.reoriented
+            upright = None if rendered.copied or not resized else rendered.image.size
+            self.save_sidecars(job, upright, item.notes, reoriented=rendered.image.reoriented)
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
 
@@ -378,12 +394,14 @@ class Stages:
                 kind = FORMAT_OF_SUFFIX[item.job.side_target.suffix]
                 path.write_bytes(encode(image, kind, item.job.side_target)[0])
 
-    def save_sidecars(self, job: Job, upright: tuple[int, int] | None, notes: list[str]) -> None:
+    def save_sidecars(
+        self, job: Job, upright: tuple[int, int] | None, notes: list[str], *, reoriented: bool = True
+    ) -> None:
         """Write the sidecars of an image, before the output itself, as `_save_side` does; see `write_sidecars`."""
         if job.sidecars:
             from restore.fix.sidecars import write_sidecars
 
-            write_sidecars(job, upright, overwrite=self.overwrite, notes=notes)
+            write_sidecars(job, upright, overwrite=self.overwrite, notes=notes, reoriented=reoriented)
 
     # All stages of an image that is too large for memory.
 
@@ -404,6 +422,7 @@ class Stages:
 
         job, started = huge.job, time.monotonic()
         steps = self.reader.steps_of(job)
+        enlarger = self.models[network].enlarger if steps.enlarge else None
         notes: list[str] = []
         with ExitStack() as until_recorded:
             try:
@@ -413,6 +432,7 @@ class Stages:
                     self._mask_spec(job, steps),
                     format=job.format,
                     strength=self.options.strength,
+                    scale=1 if enlarger is None else enlarger.requirements.scale,
                     max_pixels=self.options.max_pixels,
                     max_crop_pixels=self.reader.huge_pixels,
                     decoding=self.link.decoding(os.fspath(job.source)),
@@ -426,6 +446,9 @@ class Stages:
                             tile_of=self.tile_of, on_event=notes.append,
                             grain_key=(lambda: pixels_key(strips())) if self.options.match_grain else None,
                         )  # fmt: skip
+                        if enlarger is not None:
+                            restore_everywhere(page, enlarger, self.tile_of(enlarger), notes.append)
+                            page.enlarged = True
                         until_recorded.enter_context(defer_signals())
                         facts = self._write_in_parts(job, page, steps, notes)
             except HoleTooLarge:
@@ -464,7 +487,9 @@ class Stages:
             with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
                 if path is not None:
                     write_mask(page, path)
-        self.save_sidecars(job, None if copy or not before.reoriented else page.after.size, notes)
+        resized = before.reoriented or page.enlarged
+        upright = None if copy or not resized else page.after.size
+        self.save_sidecars(job, upright, notes, reoriented=before.reoriented)
         written, input_sha256, output_sha256 = write_page(
             page,
             header,

@@ -1,10 +1,10 @@
 """The steps of a repair: one list for all images, in memory or out of core.
 
-    detect damage -> correct fading -> fill holes, or restore everywhere -> clean up -> blend
+    detect damage -> correct fading -> fill holes, or restore everywhere -> clean up -> blend -> enlarge
 
-`run_steps` is that list. It works on a `Page`, which hides where the pixels are stored: `restore.fix.pages.MemoryPage`
-holds an array, `restore.fix.out_of_core.SpooledPage` reads and writes rows of files on disk. Decoding, encoding and the
-note in the metadata are in `restore.fix.stages`.
+`run_steps` is that list up to blending, and `enlarged` is the rest. It works on a `Page`, which hides where the pixels
+are stored: `restore.fix.pages.MemoryPage` holds an array, `restore.fix.out_of_core.SpooledPage` reads and writes rows
+of files on disk. Decoding, encoding and the note in the metadata are in `restore.fix.stages`.
 """
 
 from __future__ import annotations
@@ -78,11 +78,18 @@ class Models:
         restorer: fills holes, or restores whole images if there are no masks. None: no repair.
         clean_up: restores whole images after their holes are filled. None: no clean-up.
         detector: makes the masks. None: masks come from files, or there are none.
+        enlarger: enlarges images after everything else. None: they keep their size, unless the restorer changes it.
     """
 
     restorer: Restorer | None = None
     clean_up: Restorer | None = None
     detector: Detector | None = None
+    enlarger: Restorer | None = None
+
+    @property
+    def main(self) -> Restorer | None:
+        """The model that a run is named after."""
+        return self.restorer or self.enlarger
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Steps:
         clean_up: restore the whole image afterwards.
         masked: the repair is limited to a mask, read or detected.
         spare_clean: discard a clean-up that changes the image by less than `CLEAN_LEVELS`.
+        enlarge: enlarge what came of all that.
     """
 
     detect: bool = False
@@ -104,18 +112,26 @@ class Steps:
     clean_up: bool = False
     masked: bool = False
     spare_clean: bool = False
+    enlarge: bool = False
 
     def __bool__(self) -> bool:
+        return self.repair or self.enlarge
+
+    @property
+    def repair(self) -> bool:
+        """Whether there are steps before the image is enlarged."""
         return self.correct_fading or self.detect or self.restore or self.clean_up
 
     @property
     def may_change_nothing(self) -> bool:
         """Whether an image may come out as it was: not faded, without damage, clean."""
+        if self.enlarge:
+            return False
         return not (self.restore and not self.detect) and not (self.clean_up and not self.spare_clean)
 
     def only_model(self, models: Models) -> Restorer | None:
         """The model of an image that needs exactly one repairing model; None otherwise."""
-        if self.detect or self.restore == self.clean_up:
+        if self.detect or self.enlarge or self.restore == self.clean_up:
             return None
         return models.restorer if self.restore else models.clean_up
 
@@ -123,6 +139,8 @@ class Steps:
         """Whether the steps can run on parts of an image: in bands, on crops around holes, or by copying the file."""
         if not self:
             return True
+        if self.enlarge and not self.repair and not self.masked and models.enlarger is not None:
+            return models.enlarger.requirements.tileable and not models.enlarger.requirements.adds_color
         model = self.only_model(models)
         if model is None or model.requirements.scale != 1 or model.requirements.adds_color:
             return False
@@ -269,6 +287,23 @@ def restore_everywhere(page: Page, restorer: Restorer, tile_px: int, on_event: O
     page.in_color |= restorer.requirements.adds_color
 
 
+def enlarged(
+    page: MemoryPage, source: DecodedImage, restorer: Restorer, tile_px: int, on_event: OnEvent
+) -> DecodedImage:
+    """A page of an image, with all other steps done and blended into `source`, enlarged.
+
+    Args:
+        page: is told that it was.
+        source: the page with its repair, of its first size.
+        restorer: enlarges, and needs no mask.
+        tile_px, on_event: see `run_steps`.
+    """
+    bigger = MemoryPage(source.to_srgb)
+    restore_everywhere(bigger, restorer, tile_px, on_event)
+    page.enlarged = True
+    return (source.in_color() if bigger.in_color else source).blend(bigger.image)
+
+
 def with_condition(image: Tensor, page: Page, restorer: Restorer, rows: slice, columns: slice) -> Tensor:
     """A part of a page, 3×h×w, with the condition images behind it if the restorer takes any."""
     if not restorer.requirements.conditions or page.condition is None:
@@ -337,7 +372,11 @@ def notes_on_colors(models: Models, steps: Steps, is_gray: Callable[[], bool]) -
         steps: of the image.
         is_gray: whether the image is gray; only called if a model is for gray images.
     """
-    used = [models.restorer if steps.restore else None, models.clean_up if steps.clean_up else None]
+    used = [
+        models.restorer if steps.restore else None,
+        models.clean_up if steps.clean_up else None,
+        models.enlarger if steps.enlarge else None,
+    ]
     of_gray = [model.name for model in used if model is not None and model.requirements.gray]
     if not of_gray or is_gray():
         return []
@@ -352,7 +391,8 @@ def in_range_of(models: Models, image: DecodedImage, name: str | os.PathLike[str
     Raises:
         RestoreError: exit code 1; the image has alpha.
     """
-    used = [model.requirements.float_range for model in (models.restorer, models.clean_up) if model is not None]
+    repairing = (models.restorer, models.clean_up, models.enlarger)
+    used = [model.requirements.float_range for model in repairing if model is not None]
     declared = next((found for found in used if found is not None), None)
     pages = [page for page in (image, *image.extra_pages) if page.pixels.dtype == np.float32]
     if declared is None or not pages:
@@ -374,7 +414,7 @@ def tiles_of(models: Sequence[Models], tile: str | int) -> dict[int, int]:
         models: the same models on every device.
         tile: `auto`, 0 (never tile), or the side in pixels.
     """
-    twins = ([getattr(one, role) for one in models] for role in ("restorer", "clean_up", "detector"))
+    twins = ([getattr(one, role) for one in models] for role in ("restorer", "clean_up", "detector", "enlarger"))
     sides: dict[int, int] = {}
     for same in twins:
         if same[0] is None:
@@ -397,6 +437,7 @@ def steps_done(pages: Sequence[Page], steps: Steps) -> list[str]:
         "fill_holes": filled and steps.masked,
         "restore": filled and not steps.masked,
         "clean_up": any(page.cleaned for page in pages),
+        "enlarge": any(page.enlarged for page in pages),
     }
     return [name for name, was in done.items() if was]
 
@@ -409,7 +450,12 @@ def model_provenance(models: Models, steps: Steps, done: Sequence[str]) -> dict[
         steps: the steps that were to run.
         done: those that did, see `steps_done`.
     """
-    roles = {"fill_holes": models.restorer, "restore": models.restorer, "clean_up": models.clean_up}
+    roles = {
+        "fill_holes": models.restorer,
+        "restore": models.restorer,
+        "clean_up": models.clean_up,
+        "enlarge": models.enlarger,
+    }
     hashes = {models.detector.name: models.detector.sha256} if steps.detect and models.detector is not None else {}
     repairing = [model for name in done if (model := roles.get(name)) is not None]
     hashes |= {model.name: model.sha256 for model in repairing}

@@ -174,6 +174,8 @@ class VideoRepair:
                 hint="add --no-correct-fading",
                 exit_code=1,
             )
+        if steps.enlarge:
+            raise RestoreError("videos are not enlarged", hint="leave out --scale", exit_code=1)
         if restorer is not None and (restorer.requirements.scale != 1 or restorer.requirements.conditions):
             raise RestoreError(f"{restorer.name} cannot repair videos", hint="choose another --model", exit_code=1)
         # Decided for each frame anew, whether a clean-up is needed would flicker.

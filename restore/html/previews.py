@@ -205,6 +205,9 @@ def _hole_of(row: Row, size: tuple[int, int], notes: list[str], max_pixels: int)
     if isinstance(row.mask, np.ndarray):
         white = np.iinfo(row.mask.dtype).max if row.mask.dtype.kind in "iu" else 1
         hole = row.mask if row.mask.dtype == bool else row.mask >= _HOLE_FROM * white
+        factor = size[0] // hole.shape[0]
+        if factor > 1 and size == (hole.shape[0] * factor, hole.shape[1] * factor):  # the repair was enlarged, too
+            hole = hole.repeat(factor, 0).repeat(factor, 1)
         if hole.shape != size:
             notes.append(f"the mask is {hole.shape[1]}×{hole.shape[0]}")
             return None

@@ -18,6 +18,8 @@ _BLOCK = 1 << 15
 #: Colors beyond sRGB (see `DecodedImage.blend`) fade out as the change of a pixel grows, and are gone at this change:
 #: the pixel was then replaced, and its old color was the damage.
 _REPLACED = 0.25
+#: What lies beyond sRGB by less comes from the rounding of profiles.
+_BEYOND = 1 / 1024
 #: Channels that differ by less are equal: lossy formats and conversions round each of them.
 NEUTRAL = 1.01 / 255
 #: One of this many rows and columns is enough to tell most colored images.
@@ -279,6 +281,8 @@ class DecodedImage:
             values = profile.from_srgb(values)
         elif self.gray:
             values = _mean(values)
+        if (beyond := self._beyond_srgb(profile)) is not None:
+            values = values + _resized(beyond, (height, width)).reshape(values.shape)
         if neutral and not self.gray:
             values = np.repeat(_mean(values), 3, axis=1)
         pixels = _as_type(self._from_unit(values), self.pixels.dtype).reshape(height, width, -1)
@@ -286,16 +290,25 @@ class DecodedImage:
         infrared = self.infrared
         if infrared is not None:
             channel = _resized(infrared.pixels[:, :, 0], (height, width))[:, :, None]
-            infrared = replace(infrared, pixels=channel)._with_metadata_for_size()
-        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared)._with_metadata_for_size()
+            infrared = replace(infrared, pixels=channel).with_metadata_for((height, width))
+        return replace(self, pixels=pixels, alpha=alpha, infrared=infrared).with_metadata_for((height, width))
 
-    def _with_metadata_for_size(self) -> DecodedImage:
-        """The image with metadata for the size of its pixels, which has changed."""
+    def _beyond_srgb(self, profile: Profile | None) -> np.ndarray | None:
+        """What no model sees of an image, H×W×C: colors outside sRGB, values beyond black and white; None: nothing."""
+        if profile is None and self.pixels.dtype != np.float32:
+            return None
+        before = self._unit(self.pixels.reshape(-1, self.pixels.shape[2]))
+        beyond = before - (np.clip(before, 0, 1) if profile is None else profile.from_srgb(profile.to_srgb(before)))
+        beyond[np.abs(beyond) < np.float32(_BEYOND)] = 0
+        return beyond.reshape(self.pixels.shape) if beyond.any() else None
+
+    def with_metadata_for(self, size: tuple[int, int]) -> DecodedImage:
+        """The image with metadata for another size, (H, W); its resolution stays, so it is printed larger."""
         passthrough, notes = self.passthrough, self.notes
         if self.format == "tiff" and passthrough != (passthrough := tiff.without_places(passthrough)):
             notes = [*notes, "GeoTIFF tags are left out, because the image has another size"]
-        exif = None if self.exif is None else upright_exif(self.exif, self.size)
-        xmp = None if self.xmp is None else upright_xmp(self.xmp, self.size, reoriented=False)
+        exif = None if self.exif is None else upright_exif(self.exif, size)
+        xmp = None if self.xmp is None else upright_xmp(self.xmp, size, reoriented=False)
         return replace(self, exif=exif, xmp=xmp, passthrough=passthrough, notes=notes)
 
 
@@ -322,10 +335,12 @@ def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return values.astype(dtype)
 
 
-def _resized(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values H×W, or H×W×C, interpolated between pixels."""
     import pyvips
 
-    height, width = alpha.shape
-    image = pyvips.Image.new_from_array(alpha.astype(np.float32))
+    height, width = values.shape[:2]
+    image = pyvips.Image.new_from_array(values.astype(np.float32))
     bigger = image.resize(size[1] / width, vscale=size[0] / height, kernel="linear").numpy()
-    return _as_type(np.ascontiguousarray(bigger.reshape(bigger.shape[:2])[: size[0], : size[1]]), alpha.dtype)
+    bigger = bigger.reshape(*bigger.shape[:2], *values.shape[2:])[: size[0], : size[1]]
+    return _as_type(np.ascontiguousarray(bigger), values.dtype)

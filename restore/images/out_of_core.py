@@ -183,6 +183,16 @@ class SpooledImage:
             values = np.concatenate([values, part.alpha[:, :, None]], axis=2)
         self.spool.write(rows, columns, values)
 
+    def empty_copy(self, path: Path, scale: int = 1) -> SpooledImage:
+        """An image of zeros like this one in a new file, `scale` times as high and as wide, with metadata for that."""
+        height, width = (side * scale for side in self.size)
+        header, spool = self.header, replace(self.spool, size=(height, width)).empty_copy(path)
+        if scale > 1:
+            empty = np.empty((0, width, header.pixels.shape[2]), spool.dtype)
+            alpha = None if header.alpha is None else empty[:, :, 0]
+            header = replace(header, pixels=empty, alpha=alpha).with_metadata_for((height, width))
+        return SpooledImage(header, spool)
+
     def fits(self, kind: str) -> bool:
         """Whether `write_spooled` can write the image in a format."""
         plain = self.header.alpha is None and self.spool.dtype == np.uint8

@@ -1,8 +1,8 @@
 """Methods without weights, as baselines and fallbacks: three that fill holes, two that remove noise.
 
-All run on the CPU in NumPy arrays; the result returns to the device that the image came from. None is tileable: a
-filler carries colors across a hole of any width, and the denoisers estimate the noise of the whole image first.
-scikit-image is imported where it is called, because it takes seconds to load.
+Those that enlarge are in `enlarging`. All here run on the CPU in NumPy arrays; the result returns to the device that
+the image came from. None is tileable: a filler carries colors across a hole of any width, and the denoisers estimate
+the noise of the whole image first. scikit-image is imported where it is called, because it takes seconds to load.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.restorers.base import ModelRequirements, Restorer
+from restore.restorers.enlarging import INTERPOLATIONS
 from restore.restorers.hybrid_inpainting import halve
 
 FloatArray = NDArray[np.float32]
@@ -172,6 +173,7 @@ CLASSICAL: dict[str, type[Restorer]] = {
     "biharmonic": Biharmonic,
     "nlmeans": NLMeans,
     "tv": TotalVariation,
+    **INTERPOLATIONS,
 }
 
 

@@ -218,6 +218,7 @@ def open_models(model: str | None, options: FixOptions, report: Report) -> Model
         RestoreError: as `restore.fix.run.open_models`.
     """
     from restore.fix.run import open_models as open_anew
+    from restore.fix.run import with_enlarger
     from restore.fix.steps import Models
     from restore.restorers.registry import open_restorer
 
@@ -233,12 +234,13 @@ def open_models(model: str | None, options: FixOptions, report: Report) -> Model
             lambda: open_restorer(name, device=options.device, on_event=report.event, **how),
         )
 
-    name = model or ("photo" if options.masks is None else "inpaint")
+    name = model or options.default_model
+    opened, enlarger = with_enlarger(restorer(name), options, restorer)
     cleaner = restorer("photo") if options.cleans_up else None
     detector = None
     if options.masks == "auto":
         detector = open_detector(os.fspath(options.detector), report, **how)
-    return open_anew(Models(restorer(name), cleaner, detector), options)[0]
+    return open_anew(Models(opened, cleaner, detector, enlarger), options)[0]
 
 
 def open_detector(name: str, report: Report, *, precision: str = "auto", engine: str = "auto") -> Detector:
