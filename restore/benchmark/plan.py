@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from restore import __version__
 from restore.benchmark.degradations import BenchDegradation, find_degradations
+from restore.checkpoints import named_weights
 from restore.devices import pick_device
 from restore.engines.choice import settle_precision
 from restore.environment import package_versions
@@ -161,6 +162,14 @@ class BenchPlan:
         """All models that run, each once."""
         return list({model.label: model for _, model in self.cells}.values())
 
+    def convention_for(self, degradation: BenchDegradation) -> Convention:
+        """The convention for a degradation: on luma, images that are enlarged are scored without a border of the
+        factor's width, as papers do.
+        """
+        if degradation.scale == 1 or self.convention.psnr_color != "y-channel":
+            return self.convention
+        return replace(self.convention, border_px=degradation.scale)
+
     def describe(self) -> dict[str, Any]:
         """The conventions of all scores as plain values."""
         conventions: dict[str, Any] = {"name": self.convention.name, **self.convention.describe()}
@@ -168,6 +177,9 @@ class BenchPlan:
             conventions["lpips"] = {"unavailable": self.why_no_lpips}
         else:
             conventions["lpips"] = self.lpips.describe() | {"weights_sha256": sha256_of(self.lpips.weights)}
+        borders = {d.label: self.convention_for(d).border_px for d in self.degradations if d.scale > 1}
+        if any(borders.values()):
+            conventions["border_px_of_enlarged"] = borders
         conventions["hole"] = "psnr_hole, lpips_hole: the same over the pixels inside the mask"
         conventions["rounding"] = "outputs are rounded to 8 bits before they are scored"
         return conventions
@@ -247,9 +259,13 @@ def plan_bench(
 
 def default_models(degradations: Sequence[BenchDegradation]) -> list[str]:
     """The shipped model and the classical methods for the kinds of degradation in the benchmark."""
+    scales = list(dict.fromkeys(degradation.scale for degradation in degradations if degradation.scale > 1))
+    trained = [name for scale in scales for name in (f"enlarge-x{scale}-clean", f"enlarge-x{scale}")]
+    enlargers = [*(name for name in trained if name in named_weights()), *(f"lanczos-x{scale}" for scale in scales)]
+    degradations = [degradation for degradation in degradations if degradation.scale == 1]
     fillers = FILLERS if any(degradation.has_mask for degradation in degradations) else ()
     cleaners = CLEANERS if any(not degradation.only_holes for degradation in degradations) else ()
-    return [*fillers, *cleaners]
+    return [*fillers, *cleaners, *enlargers]
 
 
 def open_models(models: Sequence[str], *, device: str, precision: str, engine: str, tile_px: int) -> list[BenchModel]:

@@ -143,7 +143,7 @@ class _Runner:
             self.results.failures.append(_failure(relative, error, degradation))
             return False
         pixels = to_uint8(sample.degraded)
-        scores = self._scores(sample, hash_of(pixels), lambda: pixels)
+        scores = self._scores(sample, degradation, hash_of(pixels), lambda: pixels)
         self.results.samples.append(ScoredSample(degradation.label, INPUT, name, scores, _megapixels(sample)))
         return True
 
@@ -170,7 +170,7 @@ class _Runner:
                     stats = {"megapixels": _megapixels(sample), "machine": self.results.machine}
                     cached = self.cache.store(key, new, **stats)
                 assert cached is not None
-                scores = self._scores(sample, cached.pixels_sha256, partial(read_rgb8, cached.path))
+                scores = self._scores(sample, degradation, cached.pixels_sha256, partial(read_rgb8, cached.path))
                 name, megapixels = stem_key(relative), _megapixels(sample)
                 self.results.samples.append(
                     ScoredSample(degradation.label, model.label, name, scores, megapixels, cached)
@@ -179,16 +179,22 @@ class _Runner:
     def _degrade(self, degradation: BenchDegradation, relative: Path) -> BenchSample:
         return degradation.degrade(read_rgb8(self.plan.clean_dir / relative), pair_key(relative))
 
-    def _scores(self, sample: BenchSample, pixels_sha256: str, load: Callable[[], np.ndarray]) -> dict[str, float]:
+    def _scores(
+        self, sample: BenchSample, degradation: BenchDegradation, pixels_sha256: str, load: Callable[[], np.ndarray]
+    ) -> dict[str, float]:
+        convention = self.plan.convention_for(degradation)
         key = key_of(
-            SCORING_CODE, convention=self.conventions, pixels=pixels_sha256, truth=hash_of(sample.clean, sample.mask)
+            SCORING_CODE,
+            convention=self.conventions | {"border_px": convention.border_px},
+            pixels=pixels_sha256,
+            truth=hash_of(sample.clean, sample.mask),
         )
         scores = self.cache.find_scores(key)
         if scores is None:
             restored = torch.tensor(load()).permute(2, 0, 1)[None].float() / 255
             measured = score_batch(
                 restored, sample.clean, sample.mask, self.plan.lpips,
-                metrics=("psnr", "ssim"), convention=self.plan.convention,
+                metrics=("psnr", "ssim"), convention=convention,
             )  # fmt: skip
             scores = {name: float(value) for name, value in measured.items()}
             self.cache.store_scores(key, scores)

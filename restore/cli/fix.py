@@ -62,7 +62,7 @@ def fix(
         str | None,
         typer.Option(
             help="A name from `restore models`, a weights file or a run folder. Default: inpaint with --masks "
-            "or --old-photos, photo without.",
+            "or --old-photos, enlarge-x2 or -x4 with --scale alone, else photo.",
             metavar="NAME|PATH",
             rich_help_panel="What to repair",
             autocompletion=model_names,

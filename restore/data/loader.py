@@ -41,7 +41,7 @@ class Batch:
     Attributes:
         damaged: float32, B×3×H×W, [0, 1], sRGB or in linear light; gray: B×1×H×W.
         mask: float32, B×1×H×W, 1 = repair.
-        clean: as `damaged`; for a network that enlarges, so many times as high and as wide.
+        clean: as `damaged`; for a network that enlarges, larger by its factor.
         keys: int64[B], from which everything random about each image follows. On the CPU, or with the rest on a CUDA
             device, so that a step does not wait for a transfer.
         condition: float32, B×K×H×W, [0, 1]: the condition images; None: there are none.

@@ -151,8 +151,8 @@ class Reader:
         scale = 1 if models.enlarger is None else models.enlarger.requirements.scale
         self.huge_pixels = HUGE_PIXELS // scale**2
         # Computed once, so the limit does not depend on other data in memory when an image's turn comes.
-        self._pixel_bytes = _PIXEL_BYTES * (1 if scale == 1 else 1 + scale**2)
-        self._pixels_for_memory = _bytes_for_images() // self._pixel_bytes
+        self._copies = 1 if scale == 1 else 1 + scale**2  # of an image, in memory at once
+        self._pixels_for_memory = _pixels_for_memory() // self._copies
 
     def load(self, job: Job) -> WorkItem | HugeItem | None:
         """Read an image and its mask; None if the result is already recorded."""
@@ -307,7 +307,7 @@ class Reader:
     def with_option(self, error: Exception) -> Exception:
         """Add the option that would allow a rejected image to its error."""
         if isinstance(error, ImageTooLarge) and 0 < error.pixels <= self.options.max_pixels:
-            gigabytes = error.pixels * self._pixel_bytes / 1e9
+            gigabytes = error.pixels * self._copies * _PIXEL_BYTES / 1e9
             error.what = f"must fit in memory as a whole, but needs about {gigabytes:.1f} GB, more than is available"
             error.hint = "convert it to a plain TIFF, or use a machine with more memory"
         elif isinstance(error, ImageTooLarge) and error.pixels:
@@ -342,8 +342,8 @@ def _too_large(error: BaseException | None) -> ImageTooLarge | None:
     return error
 
 
-def _bytes_for_images() -> int:
-    """The memory that the largest image that is repaired in memory may take."""
+def _pixels_for_memory() -> int:
+    """The number of pixels of the largest image that can be repaired in memory."""
     from restore.devices import free_ram, installed_ram
 
-    return max(free_ram(), installed_ram() // 2)
+    return max(free_ram(), installed_ram() // 2) // _PIXEL_BYTES

@@ -133,6 +133,8 @@ def with_enlarger(
 ) -> tuple[Restorer | None, Restorer | None]:
     """What repairs and what enlarges: a model that enlarges as `options.scale` says does that, after all else.
 
+    Holes are then filled by `inpaint`.
+
     Args:
         restorer: the model that was named, or the default one.
         options: of the repair.
@@ -145,7 +147,7 @@ def with_enlarger(
         return restorer, None
     own = restorer.requirements.scale
     if own == options.scale:
-        return None, restorer
+        return None if options.masks is None else open("inpaint"), restorer
     if own != 1:
         raise RestoreError(
             f"{restorer.name} enlarges {own} times", where=f"--scale {options.scale}", hint="choose another --model"
@@ -440,7 +442,8 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
     precision = settle_precision(options.engine, options.precision, device)
     engine = candidates(options.engine, precision, device)[0]
     source = "" if model is None else parse_model(model).source
-    if source in CLASSICAL_NAMES and not options.cleans_up and options.masks != "auto":
+    alone = options.scale is None or source.endswith(f"-x{options.scale}")
+    if source in CLASSICAL_NAMES and alone and not options.cleans_up and options.masks != "auto":
         return None
     if source.endswith(ONNX_SUFFIX) and engine != "openvino":
         return "onnx", "fp32"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ import pytest
 import skimage
 import torch
 
-from restore.benchmark.plan import plan_bench
+from restore.benchmark.degradations import find_degradations
+from restore.benchmark.plan import default_models, plan_bench
 from restore.benchmark.report import table_lines, table_notes, write_tables
 from restore.benchmark.run import INPUT, BenchResults, ScoredSample, run_bench, to_uint8
 from restore.benchmark.worker import Worker
 from restore.checkpoints import Description, save_weights, shipped_weights
+from restore.degradations.resize import downscaled
 from restore.errors import RestoreError
 from restore.images import read_rgb8, write_png
-from restore.metrics import score_batch
+from restore.metrics import psnr, score_batch
+from restore.metrics.conventions import CONVENTIONS
 from restore.models.unet import UNet
+from restore.restorers.enlarging import interpolated
 
 
 def photo(at: int, height: int = 40, width: int = 56) -> np.ndarray:
@@ -353,3 +358,28 @@ def test_what_systems_leave_in_the_folder_is_told_and_not_measured(bench, clean:
     plan = bench("awgn-25").plan
     assert plan.warnings == ["left out, as hidden or made by a system: @eaDir; name one as CLEAN"]
     assert len(plan.images) == 2
+
+
+def test_enlarging_is_compared_with_filters_on_luma_without_a_border(bench, clean: Path) -> None:
+    results = bench("bicubic-x2", models=("bicubic-x2", "lanczos-x2", "lanczos-x4"), convention="y-channel")
+    assert [left.model for left in results.plan.skipped] == ["lanczos-x4"]
+    before = sample(results, INPUT, "a").scores["psnr"]
+    assert sample(results, "bicubic-x2", "a").scores["psnr"] == pytest.approx(before, abs=0.02)
+    assert sample(results, "lanczos-x2", "a").scores["psnr"] != before
+
+    small = downscaled(as_image(photo(60)), 2)
+    bigger = (interpolated(small, 2).clamp(0, 1) * 255).round() / 255
+    luma = replace(CONVENTIONS["y-channel"], border_px=2)
+    expected = float(psnr(bigger, as_image(photo(60)), convention=luma))
+    assert sample(results, "bicubic-x2", "a").scores["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert results.plan.describe()["border_px_of_enlarged"] == {"bicubic-x2": 2}
+
+
+def test_default_models_for_enlarging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore.checkpoints.weights_dir", lambda: tmp_path)
+    monkeypatch.setattr("restore.checkpoints.models_dir", lambda: tmp_path)
+    damages = find_degradations(["bicubic-x2", "bicubic-x4"], 0)
+    assert default_models(damages) == ["lanczos-x2", "lanczos-x4"]
+    (tmp_path / "enlarge-x4.safetensors").touch()
+    assert default_models(damages) == ["enlarge-x4", "lanczos-x2", "lanczos-x4"]
+    assert "photo" in default_models([*damages, *find_degradations(["awgn-25"], 0)])

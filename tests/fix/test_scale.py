@@ -312,7 +312,8 @@ def test_the_file_says_what_was_done(tmp_path: Path) -> None:
     [
         ("bicubic-x4", {"scale": 2}, "bicubic-x4 enlarges 4 times"),
         (Models(Filler(), enlarger=Nearest()), {"scale": 2}, "requires --masks"),
-        ("bicubic-x2", {"scale": 2, "masks": "alpha"}, "cannot be combined with --masks"),
+        ("bicubic-x2", {"scale": 2, "masks": "alpha"}, "no model is called 'inpaint'"),
+        (ENLARGING, {"scale": 2, "masks": "alpha"}, "cannot be combined with --masks"),
         (Inverter(), {"scale": 2}, "no model is called 'enlarge-x2'"),
         (Models(Inverter()), {"scale": 2}, "requires a model that enlarges"),
         (Models(Nearest(), enlarger=Nearest()), {"scale": 2}, "changes the size of images itself"),

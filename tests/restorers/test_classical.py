@@ -148,8 +148,9 @@ def test_any_size_comes_out_finite_and_in_range(name, size):
     torch.manual_seed(0)
     image = torch.randn(1, 3, *size)
     for mask in ((torch.rand(1, 1, *size) < share).float() for share in (0.0, 0.5, 0.9, 1.0)):
-        out = CLASSICAL[name]()(image, mask)
-        assert out.shape == image.shape
+        restorer = CLASSICAL[name]()
+        out, scale = restorer(image, mask), restorer.requirements.scale
+        assert out.shape == (1, 3, size[0] * scale, size[1] * scale)
         assert out.dtype == torch.float32
         assert out.min() >= 0
         assert out.max() <= 1
