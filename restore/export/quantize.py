@@ -60,12 +60,13 @@ def write_int8(source: Source, out: Path, quantization: Quantization) -> list[st
         Notes for the user.
 
     Raises:
-        RestoreError: packages are missing; there are too few images; the network takes condition images; exit code 1:
-            the loss is too large, and nothing is written.
+        RestoreError: packages are missing; there are too few images; the network takes condition images, or enlarges;
+            exit code 1: the loss is too large, and nothing is written.
     """
     description, model = source.description, source.network()
-    if description.conditions:
-        raise RestoreError("of networks with condition images is not supported", where="--int8", hint="leave it out")
+    if description.conditions or description.scale > 1:
+        kind = "networks with condition images" if description.conditions else "networks that enlarge"
+        raise RestoreError(f"of {kind} is not supported", where="--int8", hint="leave it out")
     channels = description.channels or 3
     plain = onnx_bytes(model, channels)
     judge = judge_of(source, model, plain, quantization.folder)

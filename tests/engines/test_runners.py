@@ -13,6 +13,7 @@ from restore.devices import cpu_has_fast_bf16
 from restore.engines import choice
 from restore.engines.check import Network, check, drawn
 from restore.engines.runner import TorchRunner
+from restore.models.enlarge import Enlarge
 from restore.models.pyramid_unet import PyramidUNet
 from restore.models.unet import UNet
 from restore.restorers.base import Restorer, run_restorer
@@ -115,6 +116,44 @@ def test_a_detector_gives_the_same(engine: str, tmp_path: Path) -> None:
     found, expected = fast.probability(image), exact.probability(image)
     assert expected.std() > 0.002
     assert np.abs(found - expected).max() < 1e-4
+
+
+def enlarger(folder: Path, scale: int, *, plain: bool = False) -> str:
+    torch.manual_seed(0)
+    model = Enlarge(scale, width=8, blocks=2)
+    model.tail.weight.data.mul_(0 if plain else 10)
+    path = folder / "enlarger.safetensors"
+    args = {"scale": scale, "width": 8, "blocks": 2}
+    described = Description(builder="enlarge", args=args, needs_mask=False, scale=scale, overlap_px=model.reach_px)
+    save_weights(path, model.state_dict(), described)
+    return str(path)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_that_enlarges_gives_the_same_at_any_size_and_in_tiles(
+    engine: str, scale: int, tmp_path: Path
+) -> None:
+    path = enlarger(tmp_path, scale)
+    fast = open_restorer(path, device="cpu", precision="fp32", engine=engine)
+    exact = open_restorer(path, device="cpu", precision="fp32", engine="torch")
+    assert (fast.engine, fast.requirements) == (engine, exact.requirements)
+    for height, width in [(1, 1), (3, 50), (37, 64)]:
+        image = photograph(height, width)
+        out = fast(image)
+        assert out.shape == (1, 3, scale * height, scale * width)
+        assert levels(out, exact(image)) < 0.05
+    image = photograph(90, 130)[0]
+    whole, tiled = (run_restorer(fast, image, None, tile, lambda line: None) for tile in (0, 64))
+    assert levels(whole, tiled) < 0.05
+
+
+@pytest.mark.skipif(not choice.is_installed("openvino"), reason="openvino is not installed")
+def test_bf16_rounds_what_is_added_to_an_enlarged_image_alone(tmp_path: Path) -> None:
+    restorer = open_restorer(enlarger(tmp_path, 2, plain=True), device="cpu", precision="bf16", engine="openvino")
+    slope = torch.linspace(0.8, 1, 96).expand(1, 3, 40, 96).contiguous()
+    expected = torch.nn.functional.interpolate(slope, scale_factor=2.0, mode="bicubic").clamp(0, 1)
+    assert levels(restorer(slope), expected) < 0.1, "bf16 has steps of a level there"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from restore.checkpoints import load_generator, read_description
+from restore.checkpoints import Description, load_generator, read_description, save_weights
 from restore.errors import RestoreError
 from restore.export import Quantization, export
 from restore.export.parity import check_parity
+from restore.models.enlarge import Enlarge
 from restore.models.unet import UNet
 from restore.restorers.detector import open_detector
 from restore.restorers.hybrid_inpainting import HybridInpainter
@@ -66,6 +67,23 @@ def test_an_own_file_repairs_as_its_weights_do(name: str, weights: dict[str, Pat
     # PyTorch's own curve of linear light depends on the place in an array by a rounding.
     within = 1e-6 if name == "linear gray" else 0
     torch.testing.assert_close(alone, whole[:1], rtol=0, atol=within)
+
+
+def test_a_network_that_enlarges_is_exported_but_not_to_8_bits(photographs: Path, tmp_path: Path) -> None:
+    model = Enlarge(2, width=8, blocks=1)
+    args = {"scale": 2, "width": 8, "blocks": 1}
+    described = Description(builder="enlarge", args=args, needs_mask=False, scale=2, overlap_px=model.reach_px)
+    save_weights(tmp_path / "larger.safetensors", model.state_dict(), described)
+    path = str(tmp_path / "larger.safetensors")
+    file = export(path, tmp_path / "larger.onnx", "onnx").files[0]
+    straight, exported = (open_restorer(one, device="cpu", precision="fp32") for one in (path, str(file)))
+    assert exported.requirements == straight.requirements
+    image = torch.rand(1, 3, 21, 34)
+    torch.testing.assert_close(exported(image), straight(image), rtol=0, atol=2e-5)
+    with pytest.raises(RestoreError, match="networks that enlarge"):
+        export(path, tmp_path / "a.onnx", "onnx", quantization=Quantization(photographs))
+    with pytest.raises(RestoreError, match="spandrel has no place"):
+        export(path, tmp_path / "a.safetensors", "spandrel")
 
 
 def test_a_detector_is_no_restorer(files: dict[str, Path]) -> None:
