@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +15,9 @@ from restore.models.unet import ResidualBlock
 
 #: How far bicubic interpolation sees, in pixels of the small image.
 _BICUBIC_PX = 2
+
+#: Of Keys' cubic, as `F.interpolate` has it.
+_A = -0.75
 
 
 class Enlarge(RestorationNetwork):
@@ -74,8 +79,7 @@ class Enlarge(RestorationNetwork):
         x = self.head(image - 0.5)  # zero-centered, so that zero padding at the border is mid-gray
         x = self.tail(x + self.body(x))
         # bf16 has steps of 1/256 near 1: neither the interpolation nor the sum must be rounded to it.
-        start = F.interpolate(image.float(), scale_factor=float(self.scale), mode="bicubic", align_corners=False)
-        return start + F.pixel_shuffle(x, self.scale).float()
+        return F.pixel_shuffle(_bicubic(image.float(), self.scale) + x.float(), self.scale)
 
     def measure_overlap_px(
         self, image: Tensor, mask: Tensor | None, shown: Callable[[Tensor], Tensor] = lambda output: output
@@ -102,3 +106,32 @@ class Enlarge(RestorationNetwork):
             block = values.unflatten(0, (channels, before, before))[:, nearest][:, :, nearest]
             found[name] = block.flatten(0, 2).contiguous()
         return found
+
+
+def _bicubic(image: Tensor, scale: int) -> Tensor:
+    """What `F.interpolate(mode="bicubic")` gives, as `pixel_shuffle` takes it: B×C×H×W -> B×(C·scale²)×H×W.
+
+    By sums of shifted images: engines round the inputs of an interpolation to bf16 where they compute in it, but not
+    those of sums.
+    """
+    padded = F.pad(image, (_BICUBIC_PX,) * 4, mode="replicate")
+    rows = [_weighted(padded, phase, scale, -2) for phase in range(scale)]
+    phases = [_weighted(row, phase, scale, -1) for row in rows for phase in range(scale)]
+    return torch.stack(phases, dim=2).flatten(1, 2)
+
+
+def _weighted(padded: Tensor, phase: int, scale: int, dim: int) -> Tensor:
+    """One of the `scale` pixels that a pixel becomes along a dimension, which loses its padding."""
+    at = (phase + 0.5) / scale - 0.5
+    first = math.floor(at) - 1
+    total = None
+    for tap in range(first, first + 4):
+        x = abs(tap - at)
+        near = (_A + 2) * x**3 - (_A + 3) * x**2 + 1
+        weight = near if x <= 1 else _A * (x**3 - 5 * x**2 + 8 * x - 4)
+        start = tap + _BICUBIC_PX
+        window = slice(start, (start - 2 * _BICUBIC_PX) or None)  # from the end: a trace must not keep the size
+        shifted = weight * (padded[..., window, :] if dim == -2 else padded[..., window])
+        total = shifted if total is None else total + shifted
+    assert total is not None
+    return total
