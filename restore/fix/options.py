@@ -396,6 +396,10 @@ class FixOptions(BatchOptions):
                 raise RestoreError("must not be empty", where=flag(name))
         if self.scale not in (None, 2, 4):
             raise RestoreError(f"must be 2 or 4, not {self.scale}", where="--scale")
+        if self.scale is not None and self.fills > 1:
+            raise RestoreError(
+                "cannot be combined with --fills", where="--scale", hint="enlarge the fill that you keep"
+            )
         self._resolve()
         if self.preview is not None:
             self.preview_seconds()

@@ -307,7 +307,7 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
     if options.seed:
         models = [replace(one, restorer=one.restorer and one.restorer.with_seed(options.seed)) for one in models]
     if options.fills > 1:
-        _check_fills(plan, restorer)
+        _check_fills(plan, main)
     if options.sensitivity is not None and options.sensitivity != "normal":
         models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)

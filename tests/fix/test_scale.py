@@ -332,6 +332,11 @@ def test_models_that_do_not_fit_are_refused(
     assert not (tmp_path / "b.png").exists()
 
 
+def test_several_fills_are_not_enlarged() -> None:
+    with pytest.raises(RestoreError, match="cannot be combined with --fills"):
+        FixOptions(scale=2, fills=2, masks="alpha")
+
+
 @pytest.mark.parametrize("scale", [0, 1, 3, 8])
 def test_only_two_and_four(scale: int) -> None:
     with pytest.raises(RestoreError, match="must be 2 or 4"):
