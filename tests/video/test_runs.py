@@ -48,6 +48,14 @@ def test_a_video_that_nothing_changes_is_copied(reel: Path, tmp_path: Path) -> N
     assert (tmp_path / "out.mp4").read_bytes() == reel.read_bytes()
 
 
+def test_what_is_made_of_images_only_is_told(reel: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save_masks": str(tmp_path / "saved"), "html_report": str(tmp_path / "report")}
+    summary = fix_with(reel, tmp_path / "out.mp4", Filler(), masks=str(tmp_path / "masks/reel.png"), **options)
+    assert summary.done == 1
+    assert any("masks of videos are not saved" in line for line in summary.warnings)
+    assert any("not in the HTML report" in line for line in summary.warnings)
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
