@@ -60,7 +60,7 @@ TURNS = {"turned": 90, "upside_down": 180}
 LEFT_OUT = frozenset((
     "bit_rate", "max_bit_rate", "size", "encoder", "filename", "probe_score", "extradata_size", "profile", "level",
     "has_b_frames", "refs", "codec_tag", "codec_tag_string", "is_avc", "nal_length_size", "bits_per_raw_sample",
-    "closed_captions", "film_grain", "start_time", "start_pts", "vendor_id", "nb_read_packets", "duration", "DURATION",
+    "closed_captions", "film_grain", "vendor_id", "nb_read_packets", "DURATION",
     "initial_padding", "buffer_size", "vbv_delay", "ENCODER",
 ))  # fmt: skip
 

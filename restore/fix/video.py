@@ -428,7 +428,10 @@ class VideoRepair:
         if not headers:
             raise RestoreError("the video holds no frame", exit_code=1)
         pts = [one for header in headers for one in header.pts]
-        times = Times(pts, headers[-1].last_duration or max(1, round(1 / (facts.rate * facts.time_base))))
+        last = headers[-1].last_duration or max(1, round(1 / (facts.rate * facts.time_base)))
+        # Files may say the length of the whole more exactly than that of a frame; of a file cut short, it is not true.
+        told = round(facts.seconds / facts.time_base) - (pts[-1] - pts[0])
+        times = Times(pts, told if 0 < told <= last + 1 else last)
         delay = max(decoding_delay(number - header.first for number in header.order) for header in headers)
         self.stages.save_sidecars(self.job, None, self.notes)
         with replace_atomically(self.job.target, like=status, overwrite=self.stages.overwrite) as temporary:
