@@ -61,6 +61,16 @@ def test_the_facts_of_a_video_stay(name: str, tmp_path: Path) -> None:
     assert changed > 40 << (2 if "10le" in str(options) else 0)  # the repair is there
 
 
+def test_the_length_stays(tmp_path: Path) -> None:
+    """In milliseconds, as Matroska counts, a frame of 1/24 s has 41 or 42."""
+    import av
+
+    source = make_video(tmp_path / "clip.mkv", moving(24), codec="ffv1", rate=24)
+    repaired(source, tmp_path / "out.mkv")
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        assert after.duration == before.duration == 1_000_000
+
+
 def test_pixels_outside_the_mask_keep_their_values(tmp_path: Path) -> None:
     for pix_fmt in ("yuv420p", "yuv422p10le", "gbrp10le", "gray10le"):
         source = make_video(tmp_path / f"{pix_fmt}.mkv", moving(4, 49, 67), codec="ffv1", pix_fmt=pix_fmt)
