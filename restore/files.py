@@ -245,8 +245,11 @@ def sweep_leftovers(folder: Path) -> int:
     Files of this machine go if their process has ended. Files of other machines, which may still write, go after a day.
     """
     swept = 0
-    with os.scandir(folder) as listing:
-        names = [name for entry in listing if (name := entry.name).startswith(TEMPORARY_PREFIX)]
+    try:
+        with os.scandir(folder) as listing:
+            names = [name for entry in listing if (name := entry.name).startswith(TEMPORARY_PREFIX)]
+    except FileNotFoundError:  # nothing was written there yet
+        return 0
     for path in (folder / name for name in names if name.endswith(TEMPORARY_SUFFIX)):
         try:
             if not is_running(path.name.removeprefix(TEMPORARY_PREFIX), path):

@@ -54,6 +54,10 @@ def test_what_fails_says_why_and_leaves_what_was_there(tmp_path: Path, monkeypat
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
 
 
+def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path: Path) -> None:
+    assert sweep_leftovers(tmp_path / "none") == 0
+
+
 def test_what_a_kill_leaves_of_a_write_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     monkeypatch.setattr(os, "fsync", lambda handle: 1 / 0)
