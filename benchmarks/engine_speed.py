@@ -316,7 +316,7 @@ def measure_commands(options: argparse.Namespace, folder: Path) -> None:
         for model, engine, precision in list(runs):
             # With one photograph alone, the networks are compiled, and the files come into memory.
             for what, source in (("one", small), ("all", scans)) if number else (("one", small),):
-                command = [sys.executable, "-m", "restore.cli", "fix", source, folder / f"{what}-{engine}-{precision}/"]
+                command = [sys.executable, "-m", "restore.cli", "fix", source, f"{folder}/{what}-{engine}-{precision}/"]
                 command += ["--overwrite", "--device", "cpu", "--model", model, "--engine", engine]
                 command += [] if precision == "int8" else ["--precision", precision]
                 try:
