@@ -1,15 +1,16 @@
 """Repairs photographs on a cluster whose workers, machines and driver are killed, and compares with this machine alone.
 
-    python benchmarks/cluster_kill.py [--count 2000] [--every 20] [--size 96x64] [--model telea] [--workers 3]
+    python benchmarks/cluster_kill.py [--count 2000] [--every 20] [--size 96x64] [--model telea] [--workers 3] [--s3]
 
-The photographs and their masks are drawn here. The cluster is `ray.cluster_utils.Cluster`, three nodes on this machine.
+The photographs and their masks are drawn here, and with `--s3` put on an S3 server on this machine (moto), where the
+outputs go, too. The cluster is `ray.cluster_utils.Cluster`, three nodes on this machine.
 There are three runs, each from the command line:
 
 1. alone: one process with `--shard I/N` for each worker, at the same time. Its outputs are the reference.
 2. calm: the cluster with as many workers. Its overhead over the first is printed, with and without the start (until the
    first result).
-3. killed: every `--every` seconds, a worker chosen by `--seed` is killed (`kill -9`). When a third is done, a node is
-   removed; when half is done, the driver is killed, and the same command is run again.
+3. killed: from the first result on, a worker chosen by `--seed` is killed (`kill -9`) every `--every` seconds. When a
+   third is done, a node is removed; when half is done, the driver is killed, and the same command is run again.
 
 Then all outputs must equal the reference byte for byte, without any other file beside them; the Parquet logs must hold
 every image, as done not more than once, and none as failed. Prints Markdown, and ends with exit code 1 if anything
@@ -19,6 +20,7 @@ differs.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import signal
@@ -66,14 +68,72 @@ def draw(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
             picture.save(path, compress_level=1)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, hidden ones included."""
-    return {os.fspath(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+class Disk:
+    """Inputs and outputs are in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, name: str) -> str:
+        """A folder as the command takes it."""
+        return name
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """All files below a folder, hidden ones included."""
+        root = self.folder / name
+        return {os.fspath(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    def count(self, name: str) -> int:
+        """The number of finished outputs below a folder."""
+        return sum(path.suffix == ".png" and path.name[0] != "." for path in (self.folder / name).rglob("*"))
+
+    def close(self) -> None:
+        """End what serves it."""
 
 
-def count_of(folder: Path) -> int:
-    """The number of finished outputs below a folder."""
-    return sum(path.suffix == ".png" and path.name[0] != "." for path in folder.rglob("*"))
+class Bucket(Disk):
+    """Inputs and outputs are on an S3 server."""
+
+    def __init__(self, folder: Path) -> None:
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        super().__init__(folder)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs each request
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        # For this process, and for those that it starts: the commands, and the nodes of the cluster with their workers.
+        os.environ |= {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
+        self._client = boto3.client("s3")
+        self._client.create_bucket(Bucket="bench")
+        for name in ("in", "masks"):
+            for path, data in super().files(name).items():
+                self._client.put_object(Bucket="bench", Key=f"{name}/{path}", Body=data)
+
+    def place(self, name: str) -> str:
+        """A folder as the command takes it."""
+        return f"s3://bench/{name}"
+
+    def _keys(self, name: str) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="bench", Prefix=f"{name}/")
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """All objects below a folder."""
+        objects = {key: self._client.get_object(Bucket="bench", Key=key) for key in self._keys(name)}
+        return {key.partition("/")[2]: one["Body"].read() for key, one in objects.items()}
+
+    def count(self, name: str) -> int:
+        """The number of finished outputs below a folder."""
+        return len(self._keys(name))
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.stop()
 
 
 @dataclass
@@ -82,13 +142,14 @@ class Runner:
 
     folder: Path
     model: str
+    store: Disk
     out: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start `restore fix` with further arguments."""
-        command = [sys.executable, "-m", "restore.cli", "fix", "in", self.out, "--masks", "masks"]
-        command += ["--model", self.model, "--device", "cpu", *more]
+        command = [sys.executable, "-m", "restore.cli", "fix", *map(self.store.place, ("in", self.out))]
+        command += ["--masks", self.store.place("masks"), "--model", self.model, "--device", "cpu", *more]
         with open(self.folder / f"{self.out}.txt", "ab") as text:
             process = subprocess.Popen(command, cwd=self.folder, stdout=text, stderr=text)
         self.processes.append(process)
@@ -157,21 +218,21 @@ class Killer(threading.Thread):
 def killed(runner: Runner, cluster: Cluster, count: int, args: argparse.Namespace) -> tuple[int, float]:
     """Repair while things are killed. Returns the number of workers killed, and the seconds."""
     runner.out, began = "killed", time.monotonic()
-    out = runner.folder / "killed"
     command = ("--ray", cluster.address, "--ray-workers", str(args.workers), "--skip-existing", "--log")
     driver = runner.start(*command, "killed.parquet")
     killer = Killer(cluster, args.every, args.seed)
-    killer.start()
 
     def until(share: float) -> None:
-        while count_of(out) < share * count and driver.poll() is None:
-            time.sleep(0.1)
+        while runner.store.count("killed") < share * count and driver.poll() is None:
+            time.sleep(0.2)
 
+    until(1 / count)
+    killer.start()
     until(1 / 3)
-    print(f"removing a node at {count_of(out)} of {count}", file=sys.stderr)
+    print(f"removing a node at {runner.store.count('killed')} of {count}", file=sys.stderr)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     until(1 / 2)
-    print(f"killing the driver at {count_of(out)} of {count}", file=sys.stderr)
+    print(f"killing the driver at {runner.store.count('killed')} of {count}", file=sys.stderr)
     driver.kill()
     driver.wait()
     code = runner.start(*command, "killed.parquet").wait()
@@ -185,11 +246,12 @@ def killed(runner: Runner, cluster: Cluster, count: int, args: argparse.Namespac
 def check(runner: Runner, count: int) -> tuple[list[str], list[str]]:
     """Compare outputs and logs. Returns what is wrong, and who did how much, as rows of a table."""
     wrong = []
-    reference, names = files_of(runner.folder / "alone"), set(files_of(runner.folder / "in"))
+    store = runner.store
+    reference, names = store.files("alone"), set(store.files("in"))
     if set(reference) != names:
         wrong.append("the reference is not whole")
     for out in ("calm", "killed"):
-        found = files_of(runner.folder / out)
+        found = store.files(out)
         missing, more = reference.keys() - found.keys(), found.keys() - reference.keys()
         differing = [name for name in reference.keys() & found.keys() if reference[name] != found[name]]
         wrong += [
@@ -203,7 +265,7 @@ def check(runner: Runner, count: int) -> tuple[list[str], list[str]]:
         wrong.append(f"{len(twice)} images are done twice in the log")
     if failed := [row for row in rows if row["status"] == "failed"]:
         wrong.append(f"{len(failed)} images failed: {failed[0]['reason']}")
-    if unknown := names - {os.path.relpath(row["input"], "in") for row in rows}:
+    if unknown := names - {row["input"].removeprefix(f"{store.place('in')}/") for row in rows}:
         wrong.append(f"{len(unknown)} images are not in the log")
     if (runner.folder / "killed.parquet.jsonl").exists():
         wrong.append("the journal of the log is still there")
@@ -222,11 +284,13 @@ def main() -> int:
     parser.add_argument("--model", default="telea")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--s3", action="store_true", help="inputs and outputs on an S3 server")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
     with tempfile.TemporaryDirectory(prefix="cluster-kill-") as temporary:
-        runner = Runner(Path(temporary), args.model)
-        draw(runner.folder, args.count, (width, height), args.seed)
+        draw(Path(temporary), args.count, (width, height), args.seed)
+        store = (Bucket if args.s3 else Disk)(Path(temporary))
+        runner = Runner(Path(temporary), args.model, store)
         cluster: Cluster | None = None
         try:
             times = {"alone": alone(runner, args.workers)}
@@ -244,8 +308,9 @@ def main() -> int:
             if cluster is not None:
                 cluster.shutdown()
         wrong, table = check(runner, args.count)
+        store.close()
     overhead = [f"{of_cluster / of_one - 1:+.0%}" for of_cluster, of_one in zip(times["cluster"], times["alone"])]
-    print(f"{args.count} photographs of {args.size}, {args.model}, {args.workers} workers\n")
+    print(f"{args.count} photographs of {args.size}, {args.model}, {args.workers} workers{', S3' * args.s3}\n")
     print("| | whole command | from the first result to the last |\n|---|---|---|")
     for name, (whole, work) in times.items():
         print(f"| {name} | {whole:.1f} s | {work:.1f} s |")

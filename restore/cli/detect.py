@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +19,10 @@ from restore.cli.options import (
     model_names,
     with_options,
 )
-from restore.errors import RestoreError
 from restore.fix.options import DetectOptions
+
+if TYPE_CHECKING:
+    from restore.cluster.options import ClusterOptions
 
 EXAMPLES = """Examples:
 
@@ -68,9 +70,7 @@ def detect(
     from restore.places.urls import is_places_run
 
     if is_places_run(inputs or [], output, options):
-        if cluster is not None:
-            raise RestoreError("cannot be combined with URLs", where="--ray", hint="leave it out")
-        raise typer.Exit(_detect_places(inputs or [], output, model, options))
+        raise typer.Exit(_detect_places(inputs or [], output, model, options, cluster))
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -104,21 +104,28 @@ def detect(
     raise typer.Exit(summary.exit_code)
 
 
-def _detect_places(inputs: list[str], output: str, model: str, options: DetectOptions) -> int:
+def _detect_places(
+    inputs: list[str], output: str, model: str, options: DetectOptions, cluster: ClusterOptions | None
+) -> int:
     """Write masks by URL. Returns the exit code."""
-    from restore.fix.decoder_isolation import supervise
+    from restore.fix.decoder_isolation import SupervisorLink, supervise
 
-    link = supervise(options.decode_timeout, echo)
+    link = SupervisorLink() if cluster is not None else supervise(options.decode_timeout, echo)
 
     from restore.places.plan import plan_places
     from restore.places.run import detector, keep, resume, run_places
 
     resumed = resume(link)
     plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
-    work = keep(plan, link) if resumed is None else resumed[1]
     with Progress("detecting", len(plan.files)) as bar:
-        prepare = detector(model, options, echo)
-        summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+        if cluster is not None:
+            from restore.cluster.placed import run_on_cluster
+
+            summary = run_on_cluster(plan, model, options, cluster, progress=bar.finished, on_event=echo)
+        else:
+            work = keep(plan, link) if resumed is None else resumed[1]
+            prepare = detector(model, options, echo)
+            summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
     for line in summary.format():
         echo(line)
     return summary.exit_code

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo, print_table
-from restore.cli.options import Command, Convention, Device, LpipsNet, LpipsWeights, Masks, app
+from restore.cli.options import (
+    Command,
+    Convention,
+    CpusPerWorker,
+    Device,
+    GpusPerWorker,
+    LpipsNet,
+    LpipsWeights,
+    Masks,
+    Ray,
+    RayWorkers,
+    app,
+    cluster_of,
+)
 from restore.errors import printable
 
 EXAMPLES = """Examples:
@@ -95,8 +108,14 @@ def evaluate(
         ),
     ] = None,
     device: Device = "auto",
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     """Score restored images against clean references, per image and on average."""
+    cluster = cluster_of(ray, ray_workers, cpus_per_worker, gpus_per_worker)
+
     from restore.evaluation.report_target import check_targets
 
     inputs = [path for path in (restored, reference, masks, baseline) if path is not None and not path.is_file()]
@@ -111,11 +130,21 @@ def evaluate(
     from restore.evaluation.tables import report_tables
 
     limit_threads()
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    scored_by = None
+    if cluster is not None:
+        from restore.cluster.scoring import scored_on_cluster
+        from restore.cluster.worker import Scoring
+
+        scoring = Scoring(
+            tuple(names), convention, crop_border, lpips_net, lpips_weights, fid_weights, device, masks is not None
+        )
+        scored_by = scored_on_cluster(scoring, cluster, on_event=echo)
     with Progress("scoring", None) as bar:
         report = score_folders(
             restored, reference,
             baseline_dir=baseline, masks=masks, suffix=suffix,
-            metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+            metrics=names, scored_by=scored_by,
             convention=convention, border_px=crop_border, lpips_net=lpips_net, lpips_weights=lpips_weights,
             fid_weights=fid_weights, device=device, progress=bar.at,
         )  # fmt: skip

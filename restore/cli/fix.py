@@ -24,6 +24,7 @@ from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
 
 if TYPE_CHECKING:
+    from restore.cluster.options import ClusterOptions
     from restore.fix.decoder_isolation import SupervisorLink
     from restore.fix.plan import FixPlan
     from restore.fix.results import Summary
@@ -118,9 +119,7 @@ def fix(
     if is_places_run(inputs or [], output, options):
         if watch:
             raise RestoreError("takes a folder of this machine", where="--watch", hint="leave it out")
-        if cluster is not None:
-            raise RestoreError("cannot be combined with URLs", where="--ray", hint="leave it out")
-        raise typer.Exit(_fix_places(inputs or [], output, model, options, dry_run=dry_run, as_json=as_json))
+        _fix_places(inputs or [], output, model, options, cluster, dry_run=dry_run, as_json=as_json)
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -213,12 +212,19 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
 
 
 def _fix_places(
-    inputs: list[str], output: str, model: str | None, options: FixOptions, *, dry_run: bool, as_json: bool
-) -> int:
-    """Repair images by URL. Returns the exit code."""
+    inputs: list[str],
+    output: str,
+    model: str | None,
+    options: FixOptions,
+    cluster: ClusterOptions | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Repair images by URL, and end with the exit code."""
     from restore.fix.decoder_isolation import SupervisorLink, supervise
 
-    link = SupervisorLink() if dry_run else supervise(options.decode_timeout, echo)
+    link = SupervisorLink() if dry_run or cluster is not None else supervise(options.decode_timeout, echo)
 
     from restore.places.plan import plan_places
     from restore.places.run import fixer, keep, resume, run_places
@@ -228,13 +234,14 @@ def _fix_places(
     if dry_run:
         for line in plan.format() if not as_json else [json.dumps(plan.to_dict(), indent=1)]:
             typer.echo(line)
-        return 0
-    work = keep(plan, link) if resumed is None else resumed[1]
+        raise typer.Exit
     with Progress("repairing", len(plan.files)) as bar:
-        prepare = fixer(plan, model, options, echo)
-        summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
-    for line in summary.format():
-        echo(line)
-    if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=1))
-    return summary.exit_code
+        if cluster is not None:
+            from restore.cluster.placed import run_on_cluster
+
+            summary = run_on_cluster(plan, model, options, cluster, progress=bar.finished, on_event=echo)
+        else:
+            work = keep(plan, link) if resumed is None else resumed[1]
+            prepare = fixer(plan, model, options, echo)
+            summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+    _tell(summary, output, as_json)

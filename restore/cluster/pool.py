@@ -15,20 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from restore import __version__
-from restore.cluster.groups import DEATHS_TO_BLAME, Group, Queue
+from restore.cluster.groups import DEATHS_TO_BLAME, Group, Item, Queue
 from restore.cluster.worker import Introduction, Report, Result
 from restore.errors import RestoreError
-from restore.fix.jobs import Job
 from restore.signals import defer_signals
 
 #: Seconds between two reports of a worker.
 REPORT_SECONDS = 0.5
-#: Groups that a worker has: the one in work, and the next.
-_GROUPS = 2
 #: Workers that die one after the other, without a result between them, before the run stops; at least.
 _DEATHS_TO_STOP = 12
-#: How often a worker that cannot be started is tried.
-_OPENINGS = 3
+#: How often a worker that dies before its models are open is replaced.
+_OPENINGS = 12
 #: A run whose workers are all gone waits so long for a place for new ones.
 _WAIT_SECONDS = 600.0
 
@@ -42,11 +39,11 @@ class Receiver(Protocol):
     def result(self, worker: Introduction, result: Result) -> None:
         """An image has a result."""
 
-    def blame(self, job: Job, reason: str) -> None:
+    def blame(self, item: Item, reason: str) -> None:
         """An image fails, because it ends its workers."""
 
-    def lost(self, worker: Introduction, group: Group) -> None:
-        """A worker is gone that had this group in work."""
+    def lost(self, worker: Introduction, groups: list[Group]) -> None:
+        """A worker is gone that had these groups."""
 
 
 @dataclass
@@ -60,7 +57,8 @@ class _Member:
         groups: those it has, the one in work first, with the answers of `Worker.run`.
         asked: the answer of `Worker.report`, until it comes.
         heard: when the last answer came.
-        since: when it began the first group.
+        since: when it began the group in work.
+        is_warm: it has done a group; the first one takes longer, because it loads what it needs.
     """
 
     actor: Any
@@ -70,6 +68,7 @@ class _Member:
     asked: Any = None
     heard: float = 0.0
     since: float = 0.0
+    is_warm: bool = False
 
 
 class Pool:
@@ -82,6 +81,7 @@ class Pool:
         queue: what they share.
         receiver: gets the results, in the caller's thread.
         on_event: called with a line when workers are lost.
+        depth: groups that a worker has at most: those in work, and the next.
         decode_seconds: an image that is decoded for longer fails.
         silent_seconds: a worker that answers nothing for so long is given up.
     """
@@ -95,12 +95,13 @@ class Pool:
         receiver: Receiver,
         on_event: Callable[[str], None],
         *,
+        depth: int,
         decode_seconds: float,
         silent_seconds: float,
     ) -> None:
         self._ray, self._start, self._count = ray, start, count
         self._queue, self._receiver, self._on_event = queue, receiver, on_event
-        self._decode_seconds, self._silent_seconds = decode_seconds, silent_seconds
+        self._depth, self._decode_seconds, self._silent_seconds = depth, decode_seconds, silent_seconds
         self._members: list[_Member] = []
         self._deaths = 0
         self._failed_openings = 0
@@ -153,16 +154,16 @@ class Pool:
 
     def _fill(self, member: _Member) -> None:
         """Give a worker its next groups."""
-        while member.worker is not None and not self.stopped and len(member.groups) < _GROUPS:
+        while member.worker is not None and not self.stopped and len(member.groups) < self._depth:
             # An image that may kill its worker has it alone.
             if member.groups and member.groups[0][0].size == 1 and member.groups[0][0].again:
                 return
-            group = self._queue.take()
+            group = self._queue.take(busy=bool(member.groups))
             if group is None:
                 return
             if not member.groups:
                 member.since = time.monotonic()
-            answer = member.actor.run.remote(group.number, group.jobs, again=group.again)
+            answer = member.actor.run.remote(group.number, group.items, again=group.again)
             member.groups.append((group, answer))
 
     def _listen(self) -> None:
@@ -173,11 +174,10 @@ class Pool:
             if member.opening is not None:
                 answers[member.opening] = member
             if member.groups:
-                answers[member.groups[0][1]] = member
+                answers.update((answer, member) for _, answer in member.groups)
                 if member.asked is None and now - member.heard >= REPORT_SECONDS:
-                    group = member.groups[0][0]
                     ask = member.actor.report.options(concurrency_group="control")
-                    member.asked = ask.remote(group.number, group.results)
+                    member.asked = ask.remote({group.number: group.results for group, _ in member.groups})
             if member.asked is not None:
                 answers[member.asked] = member
         if not answers:
@@ -207,13 +207,13 @@ class Pool:
                 self._give_up(member, _cause(error))
             return
         member.heard = time.monotonic()
-        if answer is member.opening:
+        if answer == member.opening:
             self._opened(member, value)
-        elif answer is member.asked:
+        elif answer == member.asked:
             member.asked = None
             self._read(member, value)
         else:
-            self._end(member, value)
+            self._end(member, answer, value)
 
     def _opened(self, member: _Member, value: Introduction | RestoreError) -> None:
         member.opening = None
@@ -235,35 +235,42 @@ class Pool:
             if not self._ever_opened:
                 raise error
             self._on_event(f"a worker cannot take part: {error}")  # and is not replaced: its machine is the reason
-        elif not self._ever_opened and self._failed_openings >= _OPENINGS:
-            raise RestoreError(f"no worker can be started: {_cause(error)}", where="--ray") from error
+        elif not self._ever_opened and (
+            self._failed_openings >= _OPENINGS or not isinstance(error, self._ray.exceptions.RayActorError)
+        ):
+            raise RestoreError(f"no worker can be started: it {_cause(error)}", where="--ray") from error
         elif self._failed_openings < _OPENINGS * self._count:
             self._replace(f"a worker could not be started: it {_cause(error)}")
 
-    def _read(self, member: _Member, report: Report) -> None:
-        """Act on a report."""
-        if not member.groups:
-            return
-        group = member.groups[0][0]
-        if report.group != group.number:  # asked for before the group came to its turn
-            return
-        group.begun = max(group.begun, report.begun)
-        self._take(member, group, report.results)
-        late = [name for name, seconds in report.decoding.items() if seconds > self._decode_seconds]
-        for name in late:
-            if job := group.left.pop(name, None):
-                limit = f"{self._decode_seconds:g} seconds"
-                self._receiver.blame(job, f"decoding took longer than {limit}; raise --decode-timeout to allow more")
+    def _read(self, member: _Member, reports: list[Report]) -> None:
+        """Act on the reports about groups."""
+        groups = {group.number: group for group, _ in member.groups}
+        late = ""
+        for report in reports:
+            group = groups.get(report.group)
+            if group is None:  # it has ended meanwhile
+                continue
+            group.begun = max(group.begun, report.begun)
+            self._take(member, group, report.results)
+            for name, seconds in report.decoding.items():
+                if seconds <= self._decode_seconds:
+                    continue
+                late = f"decoding took longer than {self._decode_seconds:g} seconds"
+                only = next(iter(group.left)) if len(group.left) == 1 else ""
+                if item := group.left.pop(name, None) or group.left.pop(only, None):
+                    self._receiver.blame(item, f"{late}; raise --decode-timeout to allow more")
         if late:
-            self._give_up(member, "its decoder took too long", guilty=False)
+            self._give_up(member, f"is given up: {late}")
 
-    def _end(self, member: _Member, results: list[Result]) -> None:
+    def _end(self, member: _Member, answer: Any, results: list[Result]) -> None:
         """A group is done."""
-        group, _ = member.groups.popleft()
+        group = next(group for group, own in member.groups if own == answer)
+        member.groups = deque(pair for pair in member.groups if pair[0] is not group)
         self._take(member, group, results[group.results :])
         now = time.monotonic()
-        self._queue.took(group.size, now - member.since)
-        member.since = now
+        if member.is_warm:
+            self._queue.took(group.size, now - member.since)
+        member.since, member.is_warm = now, True
         if not self.stopped:  # else the worker has ended before the last of them
             self._queue.put_back(group)
 
@@ -277,21 +284,20 @@ class Pool:
                 self._receiver.result(member.worker, result)
                 self._deaths = 0
 
-    def _give_up(self, member: _Member, why: str, *, guilty: bool = True) -> None:
+    def _give_up(self, member: _Member, why: str) -> None:
         """A worker is gone, or is not to be trusted: others get what it had."""
         assert member.worker is not None
         self._drop(member)
         self._deaths += 1
         groups = [group for group, _ in member.groups]
-        for number, group in enumerate(groups):
-            if number or not guilty or not self._is_alive(member.worker.node):
+        # The group that it was repairing: behind it, none is begun.
+        suspect = next((group for group in reversed(groups) if group.begun), groups[0] if groups else None)
+        for group in groups:
+            if group is not suspect or not self._is_alive(member.worker.node):
                 self._queue.put_back(group)
-                continue
-            job = self._queue.died(group)
-            if job is not None:
-                self._receiver.blame(job, f"{DEATHS_TO_BLAME} workers died that repaired nothing but this file")
-        if groups:
-            self._receiver.lost(member.worker, groups[0])
+            elif item := self._queue.died(group):
+                self._receiver.blame(item, f"{DEATHS_TO_BLAME} workers died that repaired nothing but this file")
+        self._receiver.lost(member.worker, groups)
         if self._deaths >= max(_DEATHS_TO_STOP, 3 * self._count):
             self.stop(f"{self._deaths} workers died without a result between them; the last one {why}")
             return

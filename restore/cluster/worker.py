@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from restore import __version__
 from restore.errors import RestoreError
@@ -26,9 +27,26 @@ from restore.fix.results import ResultRecorder, RunLog, Summary
 
 if TYPE_CHECKING:
     from restore.fix.stages import Stages
+    from restore.places.plan import PlacesPlan
 
 #: What came of an image: the arguments of `ResultRecorder.recall`, or a segment of a video.
 Result = dict[str, Any]
+#: Groups of which a worker knows the results: those in work, and those that reports may still be asked of.
+_LINES = 8
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How images are scored; the arguments of `score_folders`, with `masked` for its masks."""
+
+    metrics: tuple[str, ...]
+    convention: str
+    border_px: int
+    lpips_net: str
+    lpips_weights: Path | None
+    fid_weights: Path | None
+    device: str
+    masked: bool
 
 
 @dataclass(frozen=True)
@@ -36,24 +54,24 @@ class Assignment:
     """What every worker of a run is told once.
 
     Attributes:
-        plan: the plan of the run, without its jobs.
+        plan: the plan of the run, without its jobs or files; or what is to be scored.
         model: what repairs, or for `DetectOptions` what detects; a name or a path, None: as for `open_models`.
-        options: of the run.
+        options: of the run; None if images are scored.
         folder: the folder that paths are relative to.
         places: files and folders that every machine must have.
         run: identifies the run in its log.
         logged: results are logged, with the hashes of the files.
-        cpus: the processors of the worker.
+        cpus: the processors of the worker; set when the cluster is known.
     """
 
-    plan: FixPlan
+    plan: FixPlan | PlacesPlan | Scoring
     model: str | None
-    options: FixOptions | DetectOptions
+    options: FixOptions | DetectOptions | None
     folder: str
     places: tuple[str, ...]
-    run: str
-    logged: bool
-    cpus: int
+    run: str = ""
+    logged: bool = False
+    cpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,11 +97,11 @@ class Introduction:
 
 @dataclass(frozen=True)
 class Report:
-    """How far a worker is.
+    """How far a worker is with a group.
 
     Attributes:
-        group: the number of the group in work; -1: none yet.
-        results: of this group, from the one that was asked for.
+        group: its number.
+        results: from the one that was asked for.
         begun: how many images of the group it has begun to read.
         decoding: names of the images that are being decoded, and for how many seconds.
     """
@@ -94,15 +112,26 @@ class Report:
     decoding: dict[str, float]
 
 
+class Hand(Protocol):
+    """What a worker does with groups, once its models are open."""
+
+    #: What to log about the models: `model`, `model_sha256` and `settings`.
+    facts: dict[str, Any]
+
+    def take(self, items: Sequence[Any], line: Line, *, again: bool) -> None:
+        """Repair the images of a group; the results go to its line."""
+
+    def stop(self, reason: str) -> None:
+        """Finish what is being repaired, and begin nothing more."""
+
+
 class Worker:
-    """A process that repairs. `run` is called for one group at a time; `report` and `stop` also meanwhile."""
+    """A process that repairs. `report` and `stop` are called while `run` is at work."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._stages_of: Callable[[ResultRecorder, SupervisorLink], Stages] | None = None
-        self._facts: dict[str, Any] = {}
-        self._group, self._link, self._summary = -1, _Line(), Summary(0)
-        self._stopped = ""
+        self._hand: Hand | None = None
+        self._lines: dict[int, Line] = {}
 
     def open(self, node: str | None = None) -> Introduction | RestoreError:
         """Open the models.
@@ -122,50 +151,52 @@ class Worker:
         os.environ["OMP_NUM_THREADS"] = str(work.cpus)
         try:
             _check_place(work)
-            self._facts, self._stages_of = _open(work)
+            self._hand = _hand(work)
         except RestoreError as error:
             return error
         name = f"{socket.gethostname()}/{node[:8]}/{os.getpid()}"
-        return Introduction(name, node, process_id(), __version__, **self._facts)
+        return Introduction(name, node, process_id(), __version__, **self._hand.facts)
 
-    def run(self, number: int, jobs: Sequence[Job], *, again: bool) -> list[Result]:
-        """Take a group of images through the stages.
+    def run(self, number: int, items: Sequence[Any], *, again: bool) -> list[Result]:
+        """Repair a group of images.
 
         Args:
             number: of the group.
-            jobs: its images.
+            items: its images.
             again: a worker that is gone may have written some of the outputs.
 
         Returns:
             All results. Images of a stopped run have none.
         """
-        from restore.fix.scheduler import stream
+        assert self._hand is not None  # opened before
+        line = Line(SupervisorState(plan=b"again" if again else b""))
+        self._lines = dict([*self._lines.items(), (number, line)][-_LINES:])
+        self._hand.take(items, line, again=again)
+        return line.results
 
-        assert self._stages_of is not None  # opened before
-        link = _Line(SupervisorState(plan=b"again" if again else b""))
-        summary = Summary(len(jobs), run=self._assignment.run, stopped=self._stopped, **self._facts)
-        self._link, self._summary, self._group = link, summary, number
-        options = self._assignment.options
-        recorder = _Recorder(
-            summary, _Collected(link, self._assignment.logged), link=link,
-            fail_fast=isinstance(options, FixOptions) and options.fail_fast,
-        )  # fmt: skip
-        recorder.skip_existing = options.skip_existing
-        stream(jobs, self._stages_of(recorder, link), recorder)
-        return link.results
+    def report(self, asked: dict[int, int]) -> list[Report]:
+        """How far the worker is with groups.
 
-    def report(self, group: int, after: int) -> Report:
-        """How far the worker is; with the results after the first `after` of a group, if it is in work."""
-        current, link = self._group, self._link
-        return Report(current, link.results[after:] if current == group else [], link.begun, link.seconds())
+        Args:
+            asked: how many results of each are known, by their numbers.
+        """
+        lines = self._lines
+        return [
+            Report(number, lines[number].results[known:], lines[number].begun, lines[number].seconds())
+            for number, known in asked.items()
+            if number in lines
+        ]
 
     def stop(self, reason: str) -> None:
         """Finish what is being repaired, and begin nothing more."""
-        self._stopped = self._summary.stopped = reason
+        if self._hand is not None:
+            self._hand.stop(reason)
 
 
-class _Line(SupervisorLink):
+class Line(SupervisorLink):
     """Keeps what the stages say about a group, from any of their threads."""
+
+    takes_each = True
 
     def __init__(self, past: SupervisorState | None = None) -> None:
         super().__init__(past)
@@ -175,11 +206,13 @@ class _Line(SupervisorLink):
         self._own = threading.Lock()
 
     def begin(self, name: str) -> None:
+        """See `SupervisorLink`."""
         with self._own:
             self.begun += 1
 
     @contextmanager
     def decoding(self, name: str) -> Iterator[None]:
+        """See `SupervisorLink`."""
         with self._own:
             self._decoding[name] = time.monotonic()
         try:
@@ -195,10 +228,53 @@ class _Line(SupervisorLink):
             return {name: now - since for name, since in self._decoding.items()}
 
     def end(self, name: str, record: dict[str, Any]) -> None:
+        """Keep a result."""
         self.results.append(record)
 
     def finish(self) -> None:
         """Nobody waits for the end."""
+
+    def listening(self) -> SupervisorLink:
+        """A link that passes on which images are begun and decoded, but no results."""
+        return _Listening(self)
+
+
+class _Listening(SupervisorLink):
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def begin(self, name: str) -> None:
+        self._line.begin(name)
+
+    @contextmanager
+    def decoding(self, name: str) -> Iterator[None]:
+        with self._line.decoding(name):
+            yield
+
+
+class _JobHand:
+    """Takes jobs of a plan, whose files this machine sees, through the stages."""
+
+    def __init__(self, work: Assignment) -> None:
+        self._work, self._stopped, self._summary = work, "", Summary(0)
+        self.facts, self._stages_of = _open(work)
+
+    def take(self, items: Sequence[Job], line: Line, *, again: bool) -> None:
+        """See `Hand`; `line.past` says whether outputs may be there."""
+        from restore.fix.scheduler import stream
+
+        options = self._work.options
+        assert options is not None  # a plan has them
+        summary = self._summary = Summary(len(items), run=self._work.run, stopped=self._stopped, **self.facts)
+        fail_fast = isinstance(options, FixOptions) and options.fail_fast
+        recorder = _Recorder(summary, _Collected(line, self._work.logged), link=line, fail_fast=fail_fast)
+        recorder.skip_existing = options.skip_existing
+        stream(items, self._stages_of(recorder, line), recorder)
+
+    def stop(self, reason: str) -> None:
+        """See `Hand`."""
+        self._stopped = self._summary.stopped = reason
 
 
 class _Recorder(ResultRecorder):
@@ -219,7 +295,7 @@ class _Recorder(ResultRecorder):
 class _Collected(RunLog):
     """A log that passes segments of videos on; images come by the link."""
 
-    def __init__(self, link: _Line, logged: bool) -> None:
+    def __init__(self, link: Line, logged: bool) -> None:
         super().__init__(None)
         self._link, self._logged = link, logged
 
@@ -250,8 +326,8 @@ def _check_place(work: Assignment) -> None:
             )
 
 
-def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, SupervisorLink], Stages]]:
-    """The models of a run: what to log about them, and the stages that they make.
+def _hand(work: Assignment) -> Hand:
+    """Open the models of a run.
 
     Raises:
         RestoreError: exit code 2; they cannot be opened, or do not suit the options.
@@ -263,6 +339,25 @@ def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, S
     reuse_large_blocks()
     quiet_pillow()
     limit_threads()
+    if isinstance(work.plan, FixPlan):
+        return _JobHand(work)
+    if isinstance(work.plan, Scoring):
+        from restore.cluster.scoring import ScoringHand
+
+        return ScoringHand(work.plan)
+    from restore.cluster.placed import PlacedHand
+
+    return PlacedHand(work)
+
+
+def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, SupervisorLink], Stages]]:
+    """The models of a run: what to log about them, and the stages that they make.
+
+    Raises:
+        RestoreError: exit code 2; they cannot be opened, or do not suit the options.
+    """
+    assert isinstance(work.plan, FixPlan)
+    plan = work.plan
     if isinstance(work.options, DetectOptions):
         from restore.fix.detect import adjusted, detect_settings, detect_stages
         from restore.restorers.detector import open_detector
@@ -276,14 +371,15 @@ def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, S
             "model_sha256": detector.sha256,
             "settings": detect_settings(detector, how),
         }
-        return facts, lambda recorder, link: detect_stages(work.plan, detector, how, recorder, link)
+        return facts, lambda recorder, link: detect_stages(plan, detector, how, recorder, link)
     from restore.fix.run import models_for, open_models, resolved_settings
     from restore.fix.stages import Stages
 
     options = work.options
-    models = models_for(work.plan, open_models(work.model, options), options)
+    assert options is not None  # a plan has them
+    models = models_for(plan, open_models(work.model, options), options)
     restorer = models[0].restorer
     assert restorer is not None  # checked above
     settings = resolved_settings(models, options)
     facts = {"model": restorer.name, "model_sha256": restorer.sha256, "settings": settings}
-    return facts, lambda recorder, link: Stages(work.plan, models, options, recorder, link)
+    return facts, lambda recorder, link: Stages(plan, models, options, recorder, link)

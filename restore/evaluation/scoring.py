@@ -13,7 +13,7 @@ from torch import Tensor
 
 from restore.devices import pick_device
 from restore.errors import RestoreError, did_you_mean
-from restore.evaluation.pairs import LoadedPair, Paired, batches, in_order, load_pair, pair_up
+from restore.evaluation.pairs import LoadedPair, Pair, Paired, batches, in_order, load_pair, pair_up
 from restore.evaluation.report import EvalReport, ImageScores, compare
 from restore.evaluation.statistics import LEVEL, RESAMPLES, SEED
 from restore.images.formats import left_out_of
@@ -150,6 +150,7 @@ def score_folders(
     fid_weights: Path | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    scored_by: ScoredBy | None = None,
 ) -> EvalReport:
     """Score all pairs of images with the same relative path, ignoring the last suffix; or two single files.
 
@@ -172,6 +173,7 @@ def score_folders(
         fid_weights: weights file of FID's network; None as for `lpips_weights`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: called with (done, total) after every pair.
+        scored_by: what scores pairs instead of this process, such as the workers of a cluster.
 
     Returns:
         The report. It lists empty folders, files without a counterpart, unreadable files, and pairs of different size.
@@ -198,24 +200,30 @@ def score_folders(
         if progress is not None:
             progress(at, total)
 
-    report = _scored(paired, suite, where, done)
+    report = _scored(paired, suite, where, done, scored_by)
     if suffix:
         report.convention["pairing"] += f"; the restored ones also without the ending {suffix!r}"
     report.warnings = left_out_of([Path(restored_dir), Path(reference_dir), masks, baseline_dir], hint="not scored")
     if baseline_dir is not None and others is not None:
-        report.baseline = compare(report, _scored(others, suite, where, done), baseline_dir)
+        report.baseline = compare(report, _scored(others, suite, where, done, scored_by), baseline_dir)
     return report
 
 
 @dataclass(frozen=True)
-class _Batch:
+class ScoredBatch:
     """The scores of a batch, and for FID the features of restored and reference images, float64, B×2048."""
 
     images: list[ImageScores]
     features: tuple[Tensor, Tensor] | None
 
 
-def _scored(paired: Paired, suite: MetricSuite, device: torch.device, done: Callable[[], None]) -> EvalReport:
+#: Scores pairs: (pairs, list for those that fail, called after every pair) -> their scores, in order.
+ScoredBy = Callable[[Sequence[Pair], list[dict[str, str]], Callable[[], None]], Iterator[ScoredBatch]]
+
+
+def _scored(
+    paired: Paired, suite: MetricSuite, device: torch.device, done: Callable[[], None], scored_by: ScoredBy | None
+) -> EvalReport:
     report = EvalReport(
         convention=suite.describe(),
         metrics=suite.columns,
@@ -223,9 +231,11 @@ def _scored(paired: Paired, suite: MetricSuite, device: torch.device, done: Call
         failed=paired.failed,
         unavailable=suite.unavailable,
     )
-    scorer = _Scorer(suite, device)
-    scored: Iterator[_Batch]
-    if device.type == "cpu":
+    scorer = Scorer(suite, device)
+    scored: Iterator[ScoredBatch]
+    if scored_by is not None:
+        scored = scored_by(paired.pairs, report.failed, done)
+    elif device.type == "cpu":
         # One thread per image is faster than all threads on one image after the other.
         workers = torch.get_num_threads()
         scored = in_order(lambda pair: scorer([load_pair(pair)]), paired.pairs, workers, report.failed, done)
@@ -243,13 +253,14 @@ def _scored(paired: Paired, suite: MetricSuite, device: torch.device, done: Call
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """Scores batches of pairs of one size."""
 
     suite: MetricSuite
     device: torch.device
 
-    def __call__(self, batch: list[LoadedPair]) -> _Batch:
+    def __call__(self, batch: list[LoadedPair]) -> ScoredBatch:
+        """The scores of a batch."""
         suite = self.suite
         restored = torch.stack([pair.restored for pair in batch]).to(self.device)
         reference = torch.stack([pair.reference for pair in batch]).to(self.device)
@@ -266,15 +277,17 @@ class _Scorer:
             if len(batch) > 1:
                 return self._one_by_one(batch)
             reason = f"out of memory on {self.device}; try --device cpu"
-            return _Batch([ImageScores(batch[0].name, {}, dict.fromkeys(suite.columns, reason), reason)], None)
+            return ScoredBatch([ImageScores(batch[0].name, {}, dict.fromkeys(suite.columns, reason), reason)], None)
         values = {metric: score.tolist() for metric, score in scores.items()}
-        return _Batch([self._of_one(pair, {m: values[m][i] for m in values}) for i, pair in enumerate(batch)], features)
+        return ScoredBatch(
+            [self._of_one(pair, {m: values[m][i] for m in values}) for i, pair in enumerate(batch)], features
+        )
 
-    def _one_by_one(self, batch: list[LoadedPair]) -> _Batch:
+    def _one_by_one(self, batch: list[LoadedPair]) -> ScoredBatch:
         parts = [self([pair]) for pair in batch]
         features = [part.features for part in parts if part.features is not None]
         joined = (torch.cat([f[0] for f in features]), torch.cat([f[1] for f in features])) if features else None
-        return _Batch([image for part in parts for image in part.images], joined)
+        return ScoredBatch([image for part in parts for image in part.images], joined)
 
     def _of_one(self, pair: LoadedPair, values: dict[str, float]) -> ImageScores:
         columns = self.suite.columns

@@ -14,7 +14,7 @@ from restore.fix.jobs import Job
 class OddWorker(Worker):
     """`crash` in the name of an image ends every worker that reads it; `still` stops the first one."""
 
-    def run(self, number: int, jobs: Sequence[Job], *, again: bool) -> list[Result]:
+    def run(self, number: int, items: Sequence[Job], *, again: bool) -> list[Result]:
         from restore.fix import reader
 
         read = reader.Reader.load
@@ -30,6 +30,6 @@ class OddWorker(Worker):
 
         reader.Reader.load = load  # type: ignore[method-assign, assignment]
         try:
-            return super().run(number, jobs, again=again)
+            return super().run(number, items, again=again)
         finally:
             reader.Reader.load = read  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from restore.cluster import pool as pool_module
-from restore.cluster.groups import DEATHS_TO_BLAME, MOST_IMAGES, Group, Queue
+from restore.cluster.groups import DEATHS_TO_BLAME, FIRST_IMAGES, MOST_IMAGES, Group, Queue
 from restore.cluster.options import ClusterOptions
 from restore.cluster.pool import Pool
 from restore.cluster.worker import Introduction, Report
@@ -20,6 +20,10 @@ from restore.fix.jobs import Job
 
 
 class RayError(Exception):
+    pass
+
+
+class RayActorError(RayError):
     pass
 
 
@@ -82,8 +86,11 @@ class Actor:
             self.results.append({"record": {"input": os.fspath(job.source)}})
         return self._answer(list(self.results))
 
-    def _report(self, group: int, after: int) -> Answer:
-        answer = self._answer(Report(self.group, self.results[after:], len(self.results) + 1, self.decoding))
+    def _report(self, asked: dict[int, int]) -> Answer:
+        own = [number for number in asked if number == self.group]
+        answer = self._answer(
+            [Report(one, self.results[asked[one] :], len(self.results) + 1, self.decoding) for one in own]
+        )
         answer.ready = answer.ready or bool(self.decoding)  # reports come while a decoder hangs
         return answer
 
@@ -91,7 +98,7 @@ class Actor:
 class Cluster:
     """Stands in for the module `ray`."""
 
-    exceptions = SimpleNamespace(RayError=RayError)
+    exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError)
 
     def __init__(self) -> None:
         self.actors: list[Actor] = []
@@ -134,7 +141,7 @@ class Results:
     def blame(self, job: Job, reason: str) -> None:
         self.blamed[job.source.name] = reason
 
-    def lost(self, worker: Introduction, group: Group) -> None:
+    def lost(self, worker: Introduction, groups: list[Group]) -> None:
         self.gone.append(worker.name)
 
 
@@ -153,7 +160,7 @@ def work(cluster: Cluster, count: int = 40, workers: int = 2) -> tuple[Results, 
     queue = Queue(jobs(count), count, workers)
     pool = Pool(
         cluster, lambda: Actor(cluster), workers, queue, results, events.append,
-        decode_seconds=100, silent_seconds=0.05,
+        depth=2, decode_seconds=100, silent_seconds=0.05,
     )  # fmt: skip
     pool.run()
     pool.close()
@@ -242,11 +249,22 @@ def test_a_worker_that_cannot_open_its_models_ends_the_run_before_anything_is_wr
     assert cluster.groups == []
 
 
-def test_workers_that_cannot_be_started_end_the_run():
+@pytest.mark.parametrize(("error", "started"), [(RayError, 2), (RayActorError, 13)])
+def test_workers_that_cannot_be_started_end_the_run(error, started):
+    """One that fails is not tried again; one that dies may have been killed."""
     cluster = Cluster()
-    cluster.openings = [RayError("no module named restore")] * 9
-    with pytest.raises(RestoreError, match="no worker can be started: died: no module named restore"):
+    cluster.openings = [error("no module named restore")] * 99
+    with pytest.raises(RestoreError, match="no worker can be started: it died: no module named restore"):
         work(cluster)
+    assert len(cluster.actors) == started
+
+
+def test_workers_that_are_killed_while_they_open_are_replaced():
+    cluster = Cluster()
+    cluster.openings = [RayActorError("killed")] * 5
+    results, _, events = work(cluster)
+    assert once(results)
+    assert events == ["a worker could not be started: it died: killed; another one takes its place"] * 5
 
 
 def test_one_of_several_may_fail_to_open():
@@ -298,7 +316,9 @@ def test_a_stopped_pool_hands_out_nothing_more():
 
     cluster.happens = happens
     queue = Queue(jobs(100), 100, 1)
-    pools.append(Pool(cluster, lambda: Actor(cluster), 1, queue, results, print, decode_seconds=9, silent_seconds=9))
+    pools.append(
+        Pool(cluster, lambda: Actor(cluster), 1, queue, results, print, depth=2, decode_seconds=9, silent_seconds=9)
+    )
     pools[0].run()
     assert 0 < sum(results.count.values()) < 20
 
@@ -308,7 +328,7 @@ def test_groups_grow_with_speed_and_shrink_towards_the_end():
     while group := queue.take():
         sizes.append(group.size)
         queue.took(group.size, 0.05 * group.size)  # 20 a second
-    assert sizes[0] == 2
+    assert sizes[0] == FIRST_IMAGES
     assert max(sizes) == MOST_IMAGES
     assert sizes[-2] <= 20
     assert sum(sizes) == 5000

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from restore.cluster import run
+from restore.cluster import driver
 from restore.cluster.options import ClusterOptions
 from restore.cluster.run import detect_on_cluster, fix_on_cluster
+from restore.cluster.scoring import scored_on_cluster
+from restore.cluster.worker import Scoring
 from restore.errors import RestoreError
+from restore.evaluation.scoring import score_folders
 from restore.fix.detect import plan_detect, run_detect
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import plan_fix
@@ -88,7 +91,7 @@ def test_the_outputs_and_the_log_are_those_of_one_machine(scans):
 
 
 def test_a_crash_and_a_worker_that_stands_still_cost_one_image(scans, monkeypatch):
-    monkeypatch.setattr(run, "Worker", OddWorker)
+    monkeypatch.setattr(driver, "Worker", OddWorker)
     for name in ("0/crash.png", "1/still.png"):
         save(scans / name, photo(24, 32))
         save(scans.parent / "masks" / name, hole(24, 32, (4, 4, 9, 12)))
@@ -139,6 +142,18 @@ def test_masks_are_those_of_one_machine(scans):
     with pytest.raises(RestoreError, match="telea fills holes and requires --masks"):
         fix_on_cluster(plan, "telea", FixOptions(), ONE)
     assert not (scans.parent / "new").exists()
+
+
+def test_scores_are_those_of_one_machine(scans):
+    """Also of a pair that cannot be scored, and of another method beside it."""
+    save(scans / "2/2.png", photo(8, 8))
+    folders = {"restored_dir": scans, "reference_dir": scans.parent / "masks", "baseline_dir": scans}
+    metrics = ("psnr", "ssim")
+    alone = score_folders(**folders, metrics=metrics, device="cpu")
+    scoring = Scoring(metrics, "skimage", 0, "alex", None, None, "cpu", False)
+    shared = score_folders(**folders, metrics=metrics, device="cpu", scored_by=scored_on_cluster(scoring, ONE))
+    assert shared.to_json() == alone.to_json()
+    assert (len(shared.images), [one["name"] for one in shared.failed]) == (11, ["2/2"])
 
 
 def test_pipes_and_lists_of_devices_are_refused(scans):

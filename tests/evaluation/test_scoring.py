@@ -410,8 +410,8 @@ def test_an_empty_folder_is_named_with_all_that_has_no_counterpart_in_it(folders
     ]
 
 
-def scorer() -> scoring._Scorer:
-    return scoring._Scorer(scoring.MetricSuite(FIDELITY, CONVENTIONS["skimage"]), torch.device("cpu"))
+def scorer() -> scoring.Scorer:
+    return scoring.Scorer(scoring.MetricSuite(FIDELITY, CONVENTIONS["skimage"]), torch.device("cpu"))
 
 
 def test_pairs_scored_as_batches_get_the_same_scores(folders) -> None:
