@@ -13,7 +13,7 @@ from restore.fix.jobs import Entry, Jobs, split
 from restore.fix.options import BatchOptions
 from restore.packed import Hashes
 
-#: Folders whose listings are kept: those from the root of a deep tree to the folder at hand.
+#: Folders whose listings are kept: those from the root of a deep tree to the current one.
 _LISTINGS = 32
 
 _PIPE = os.fspath(PIPE)

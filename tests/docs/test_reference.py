@@ -23,7 +23,7 @@ OTHERS |= {"--install-completion", "--show-completion"}
 OTHERS |= {"--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port", "--no-python"}
 OTHERS |= {"--max-restarts", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"}
 OTHERS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal", "--requeue"}
-OTHERS |= {"--open-mode"}
+OTHERS |= {"--open-mode", "--head", "--address"}
 
 
 def options() -> set[str]:
