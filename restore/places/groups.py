@@ -225,7 +225,9 @@ class StagedGroup:
 
         options = self.options
         if isinstance(options, FixOptions):
-            options = replace(options, log=None if options.log is None else self.folder / "log.jsonl", html_report=None)
+            log = None if options.log is None else self.folder / "log.jsonl"
+            # A mask that was left out would be chosen again by `old_photos`.
+            options = replace(options, masks=options.masks or "none", log=log, html_report=None)
         for result in link.past.results():  # before a crash
             if result["record"]["input"] in number_of:
                 on_outcome(Outcome.of(result))

@@ -140,3 +140,10 @@ def test_damage_is_detected_in_groups(memory: Any) -> None:
     mask = cv2.imdecode(np.frombuffer(memory.cat_file("/b/o/x_mask.png"), np.uint8), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (32, 48)
     assert memory.exists("/b/p/x.jpg")
+
+
+def test_old_photos_without_masks_stay_without(memory: Any) -> None:
+    put(memory, x=image_bytes())
+    options = FixOptions(old_photos=True, masks="none", device="cpu")
+    (record,) = repair_group([("memory://b/x", "memory://b/o/x", None)], open_models("tv", options), options)
+    assert (record.status, record.reason, list(record.models)) == ("done", "", ["tv"])
