@@ -133,7 +133,7 @@ def test_every_node_declares_what_comfyui_asks_for(pack: ModuleType) -> None:
                 assert isinstance(kind, list) or kind in ("IMAGE", "MASK", "RESTORE_MODEL", "INT", "FLOAT"), name
                 assert not options or options[0]["min"] <= options[0]["default"] <= options[0]["max"]
     files = pack.NODE_CLASS_MAPPINGS["RestoreLoadModel"].INPUT_TYPES()["required"]["model_name"][0]
-    assert files == ["detector.safetensors", "inpaint.safetensors", "photo.safetensors"]
+    assert files == sorted(f"{name}.safetensors" for name in shipped_weights())
 
 
 def test_repair_is_that_of_the_command(pack: ModuleType) -> None:

@@ -65,7 +65,7 @@ def test_a_bare_name_is_never_looked_up_in_the_working_directory(
     name: str, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
-    with pytest.raises(RestoreError, match=r"no model is called .*known: inpaint, photo.*contains a slash"):
+    with pytest.raises(RestoreError, match=r"no model is called .*known: .*inpaint, photo.*contains a slash"):
         open_restorer(name, device="cpu")
 
 

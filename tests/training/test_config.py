@@ -18,7 +18,7 @@ from restore.training.setup import build_networks
 NAMES = config_names("train")
 PROMISED = {
     "pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector", "detector-plain",
-    "enlarge-x2", "enlarge-x2-clean", "enlarge-x4", "enlarge-x4-clean",
+    "enlarge-x2", "enlarge-x2-clean", "enlarge-x4", "enlarge-x4-clean", "cyclegan", "dcgan",
 }  # fmt: skip
 
 # Smaller pictures and networks, so that a step takes a moment; all else is as shipped.
@@ -51,15 +51,28 @@ def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None
     source = {
         "pix2pix": [f"data.side_by_side={clean}", "data.resize=72", *SMALL_PIX2PIX],
         "pix2pix-inpaint": [f"data.folders=[{clean}]", *SMALL_PIX2PIX],
-    }.get(name, [f"data.folders=[{clean}]"])
-    joins = [] if name.startswith("detector") else ["loss.adversarial_start=1"]
+        "cyclegan": [
+            f"data.a=[{clean}]", f"data.b=[{clean}]", "data.resize=40",
+            "model.args.ngf=4", "model.args.blocks=6", "discriminator.args.ndf=4",
+        ],
+        "dcgan": [  # the diversity of one image is no number
+            f"data.folders=[{clean}]", "data.resize=32", "model.args.ngf=8", "discriminator.args.ndf=8",
+            "data.validation_count=2",
+        ],
+    }.get(name, [f"data.folders=[{clean}]"])  # fmt: skip
+    joins_later = name not in ("cyclegan", "dcgan") and not name.startswith("detector")
+    joins = ["loss.adversarial_start=1"] if joins_later else []
     settings = load_train_config(name, [*SMALL, *source, *joins, f"out={tmp_path / name}"])
     seen: list[dict[str, float]] = []
     assert train(settings, TrainCallbacks(logged=lambda step, total, values: seen.append(values))).finished
     assert (tmp_path / name / "best.safetensors").exists()
     assert all(np.isfinite(value) for values in seen for value in values.values())
     adversary = settings.loss.adversarial != "none"
-    assert ["d" in values for values in seen] == [False, adversary, adversary], "the adversary joins when it should"
+    assert ["d" in values for values in seen] == [
+        adversary and not joins_later,
+        adversary,
+        adversary,
+    ], "the adversary joins when it should"
 
 
 def test_folders_in_an_override_replace_the_pairs_of_the_config() -> None:
