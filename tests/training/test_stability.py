@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 
 from restore.data.loader import Batch
 from restore.errors import RestoreError
-from restore.training import cuda_graph as graph_module
-from restore.training import dry_run as dry_run_module
 from restore.training import loop as loop_module
 from restore.training import step as step_module
 from restore.training.loop import TrainCallbacks, train
+from restore.training.steps import STEPS
 from restore.training.validation import is_better
 from tests.training.test_loop import SMALL_NET, config, state
 
@@ -129,8 +128,7 @@ def test_a_batch_that_does_not_fit_says_what_would(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return {}
 
-    monkeypatch.setattr(graph_module, "train_step", step)
-    monkeypatch.setattr(dry_run_module, "train_step", step)
+    monkeypatch.setitem(STEPS, "restoration", step)
     data = {
         "folders": [str(clean)], "patch": 32, "batch": 4, "validation_percent": 50, "validation_size": 64,
     }  # fmt: skip
