@@ -32,6 +32,7 @@ RESULTS = "results.json"
 COLUMNS = (Column("changed", "changed (%)", "lower", 2), Column("seconds", "seconds", "lower", 2))
 #: What was done, in words; see `restore.fix.log.Record.steps`.
 _STEPS = {
+    "deflicker": "flicker removed",
     "correct_fading": "fading corrected",
     "detect": "searched for damage",
     "fill_holes": "holes filled",

@@ -121,13 +121,12 @@ class Record(LogLine):
         reason_code: why, for programs; see `ReasonCode`.
         seconds: time spent on this image, without waiting for its turn.
         width, height: of the upright image in pixels; None if it was not decoded.
-        model: the model that filled holes or restored the image; `fade` if only fading was corrected; None if no model
-            ran.
+        model: the model that filled holes or restored the image; `fade` if only fading was corrected, and `deflicker`
+            if only flicker was removed; None if no model ran.
         model_sha256: of its weights file; None if it has none.
         models: all models that ran, in order, with the SHA-256 of their weights files.
-        steps: what was done to the image, in order: `detect`, `correct_fading`, `fill_holes`, `restore`, `clean_up`,
-            `enlarge`.
-            Steps that would not have changed it are left out.
+        steps: what was done to the image, in order: `deflicker`, `detect`, `correct_fading`, `fill_holes`, `restore`,
+            `clean_up`, `enlarge`. Steps that would not have changed it are left out.
         input_sha256, output_sha256: of the files; None if there is none, or no log.
         damaged_fraction: fraction of pixels that the detector found damaged, in [0, 1]; None if it did not run.
         mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.

@@ -366,6 +366,14 @@ class FixOptions(BatchOptions):
             "Video",
         ),
     ] = True
+    deflicker: Annotated[
+        bool,
+        Option(
+            "Remove the flicker of brightness and color from videos and image sequences. Without --masks, nothing else "
+            "is done to them.",
+            "Video",
+        ),
+    ] = False
     deinterlace: Annotated[bool, Option("Make whole frames of the fields of interlaced videos.", "Video")] = False
     preview: Annotated[
         str | None,
@@ -494,8 +502,9 @@ class FixOptions(BatchOptions):
 
     @property
     def restores_everywhere(self) -> bool:
-        """Whether whole images are restored if there are no masks. With `old_photos`, this is the clean-up."""
-        return not (self.old_photos and self.clean_up is False)
+        """Whether whole images are restored if there are no masks. With `old_photos`, this is the clean-up; with
+        `deflicker`, nothing is."""
+        return not (self.old_photos and self.clean_up is False) and not self.deflicker
 
     @property
     def spare_clean(self) -> bool:

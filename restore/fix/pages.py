@@ -27,7 +27,7 @@ class Page(ABC):
 
     Attributes:
         has_mask: the page has a mask, read or detected.
-        fading_corrected, filled, cleaned, enlarged: which steps changed the page.
+        deflickered, fading_corrected, filled, cleaned, enlarged: which steps changed the page.
         fading_estimated: it is known whether the page has faded.
         everywhere: pixels outside the mask change, too.
         in_color: a model that adds color changed the page, so it is in color now.
@@ -36,7 +36,7 @@ class Page(ABC):
     """
 
     has_mask = False
-    fading_estimated = fading_corrected = filled = cleaned = enlarged = False
+    deflickered = fading_estimated = fading_corrected = filled = cleaned = enlarged = False
     everywhere = False
     in_color = False
     damaged_pixels: int | None = None
@@ -84,7 +84,7 @@ class Page(ABC):
     @property
     def changed(self) -> bool:
         """Whether any step changed the page, or may have changed it."""
-        return self.fading_corrected or self.filled or self.cleaned or self.enlarged
+        return self.deflickered or self.fading_corrected or self.filled or self.cleaned or self.enlarged
 
 
 class MemoryPage(Page):

@@ -34,6 +34,7 @@ _SETTINGS = (
     "masks",
     "sensitivity",
     "mask_dilate",
+    "deflicker",
     "correct_fading",
     "strength",
     "scale",

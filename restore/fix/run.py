@@ -89,6 +89,12 @@ def open_models(
     how: dict[str, Any] = {"precision": options.precision, "engine": options.engine, "on_event": on_event}
     opened: Sequence[Any]
     cleaners: Sequence[Restorer] = ()
+    if model is not None and options.deflicker and options.masks is None:
+        raise RestoreError(
+            "without --masks, no model runs",
+            where="--deflicker",
+            hint="leave out --model, and restore the result in a run of its own",
+        )
     if model is None or isinstance(model, str | os.PathLike):
         name = options.default_model if model is None else os.fspath(model)
         opened = open_restorers(name, device=options.device, args=options.model_args, **how)
@@ -531,7 +537,8 @@ def _repair(
     if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
         stages.run_serially([*alone, *others])
         return
-    if plan.sequence is not None and plan.masks is not None and plan.masks.found and not apart:
+    found = plan.masks is not None and plan.masks.found
+    if plan.sequence is not None and (found or stages.options.deflicker) and not apart:
         from restore.fix.sequence import repair_sequence
 
         repair_sequence(plan.sequence, others, plan.jobs, stages)

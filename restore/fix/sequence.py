@@ -1,10 +1,14 @@
-"""Image sequences: every frame is an image with all that its file holds, and its neighbors help to repair it."""
+"""Image sequences: every frame is an image with all that its file holds, and its neighbors help to repair it.
+
+With `--deflicker`, frames are read twice: ahead, at a small size, to know the brightness of all around, and to be
+repaired. So no more than a few are in memory, whatever the size of a frame is.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +25,7 @@ from restore.fix.steps import run_steps
 from restore.fix.video import find_damage
 from restore.images import read_image
 from restore.video.ahead import ahead
+from restore.video.deflicker import REACH, Tone, deflickered, small_of
 from restore.video.sequence import files_of, gaps, is_sequence, number_of
 from restore.video.temporal import steadily
 
@@ -74,17 +79,17 @@ class _Frame:
 
     Attributes:
         number: in its name.
-        rgb: H×W×3, uint16; 65535 is white.
+        rgb: H×W×3, uint16; 65535 is white. Of a small one: float32, white is 1.
         item: on its way through the stages; None: it only helps its neighbors.
     """
 
     number: int
-    rgb: npt.NDArray[np.uint16]
+    rgb: npt.NDArray[Any]
     item: WorkItem | None
 
 
 def repair_sequence(pattern: Path, jobs: Iterable[Any], every: Iterable[Any], stages: Stages) -> None:
-    """Take the frames of a sequence through all stages, where `--masks auto` finds their damage.
+    """Take the frames of a sequence through all stages, with `--masks auto` or `--deflicker`.
 
     Args:
         pattern: the sequence.
@@ -95,9 +100,18 @@ def repair_sequence(pattern: Path, jobs: Iterable[Any], every: Iterable[Any], st
     to_do = {job.source: job for job in jobs}
     numbered = [(number_of(pattern, job.source), job.source) for job in every]
     own = {number for number, source in numbered if source in to_do and number is not None}
-    around = {number + step for number in own for step in range(-_AROUND, _AROUND + 1)}
+    found = stages.plan.masks is not None and stages.plan.masks.found
+    reach = _AROUND if found else 0
+    around = _near(own, reach)
     wanted = [(number, to_do.get(source, source)) for number, source in numbered if number in around]
-    with closing(ahead(_frames(wanted, stages), _AROUND)) as frames:
+    tone_of: Callable[[int], Tone | None] = lambda number: None  # noqa: E731
+    if stages.options.deflicker:
+        farther = _near(own, reach + REACH)
+        tone_of = _in_order(_tones([(number, source) for number, source in numbered if number in farther]))
+    with closing(ahead(_frames(wanted, stages, tone_of), _AROUND)) as frames:
+        if not found:
+            _repair_alone(frames, stages)
+            return
         for stretch in _stretches(frames):
             for frame, rgb, mask, unknown in _steadily(stretch, stages):
                 if stages.recorder.summary.stopped:
@@ -106,15 +120,61 @@ def repair_sequence(pattern: Path, jobs: Iterable[Any], every: Iterable[Any], st
                     _finish(frame.item, rgb, mask, unknown, stages)
 
 
-def _frames(wanted: Sequence[tuple[int | None, Any]], stages: Stages) -> Iterator[_Frame]:
-    """Read frames; those that fail are recorded, and left out."""
+def _near(numbers: set[int], reach: int) -> set[int]:
+    return {number + step for number in numbers for step in range(-reach, reach + 1)}
+
+
+def _repair_alone(frames: Iterator[_Frame], stages: Stages) -> None:
+    """Take frames through all stages that no neighbor helps to fill."""
+    for frame in frames:
+        if stages.recorder.summary.stopped:
+            return
+        assert frame.item is not None
+        for repaired in stages.repair_group([frame.item], 0):
+            stages.save(repaired)
+
+
+def _tones(files: Sequence[tuple[int | None, Path]]) -> Iterator[tuple[int, Tone | None]]:
+    """What removes the flicker of frames, by their numbers, in order; those that cannot be read are left out."""
+
+    def small() -> Iterator[_Frame]:
+        for number, file in files:
+            assert number is not None
+            try:
+                yield _Frame(number, small_of(read_image(file).to_srgb()), None)
+            except (RestoreError, OSError):
+                continue
+
+    for stretch in _stretches(small()):
+        yield from ((frame.number, tone) for frame, tone in deflickered((one, one.rgb) for one in stretch))
+
+
+def _in_order(tones: Iterator[tuple[int, Tone | None]]) -> Callable[[int], Tone | None]:
+    """Look up tones by rising numbers."""
+    following = next(tones, None)
+
+    def tone_of(number: int) -> Tone | None:
+        nonlocal following
+        while following is not None and following[0] < number:
+            following = next(tones, None)
+        return None if following is None or following[0] != number else following[1]
+
+    return tone_of
+
+
+def _frames(
+    wanted: Sequence[tuple[int | None, Any]], stages: Stages, tone_of: Callable[[int], Tone | None]
+) -> Iterator[_Frame]:
+    """Read frames, and remove their flicker; those that fail are recorded, and left out."""
     for number, one in wanted:
         assert number is not None
         if isinstance(one, Path):
             try:
-                yield _Frame(number, _deep(read_image(one).to_srgb()), None)
+                rgb = read_image(one).to_srgb()
             except (RestoreError, OSError):
                 continue
+            tone = tone_of(number)
+            yield _Frame(number, _deep(rgb if tone is None else tone.to_unit(rgb)), None)
             continue
         item = stages.reader.load(one)
         if item is not None and not isinstance(item, WorkItem):
@@ -125,7 +185,10 @@ def _frames(wanted: Sequence[tuple[int | None, Any]], stages: Stages) -> Iterato
             # Decided for each frame anew, whether a clean-up is needed would flicker.
             clean_up = item.steps.clean_up and stages.options.clean_up is True
             item.steps = replace(item.steps, clean_up=clean_up, spare_clean=False)
-            yield _Frame(number, _deep(item.pages[0].image), item)
+            page, tone = item.pages[0], tone_of(number) if stages.options.strength else None
+            if tone is not None:
+                page.image, page.deflickered, page.everywhere = tone.to_unit(page.image), True, True
+            yield _Frame(number, _deep(page.image), item)
 
 
 def _stretches(frames: Iterator[_Frame]) -> Iterator[Iterator[_Frame]]:
@@ -173,6 +236,8 @@ def _finish(
     """Fill what the neighbors did not know, and write the frame."""
     started = time.monotonic()
     page = MemoryPage(lambda: rgb, unknown.astype(np.float32))
+    if item.pages[0].deflickered:
+        page.image, page.deflickered = rgb, True
     try:
         run_steps(
             page, replace(item.steps, detect=False), stages.models[0],

@@ -195,7 +195,7 @@ def run_steps(
     if steps.correct_fading:
         with progress.part(*share[1]):
             correct_fading(page)
-    page.everywhere = page.fading_corrected or not steps.masked
+    page.everywhere = page.deflickered or page.fading_corrected or not steps.masked
     if steps.restore:
         assert models.restorer is not None
         with progress.part(*share[2]):
@@ -432,6 +432,7 @@ def steps_done(pages: Sequence[Page], steps: Steps) -> list[str]:
     """The steps that ran on an image and, but for `detect`, changed it: in order, as the log names them."""
     filled = any(page.filled for page in pages)
     done = {
+        "deflicker": any(page.deflickered for page in pages),
         "detect": steps.detect,
         "correct_fading": any(page.fading_corrected for page in pages),
         "fill_holes": filled and steps.masked,
@@ -459,7 +460,8 @@ def model_provenance(models: Models, steps: Steps, done: Sequence[str]) -> dict[
     hashes = {models.detector.name: models.detector.sha256} if steps.detect and models.detector is not None else {}
     repairing = [model for name in done if (model := roles.get(name)) is not None]
     hashes |= {model.name: model.sha256 for model in repairing}
-    most = repairing[0].name if repairing else "fade" if "correct_fading" in done else None
+    alone = {"correct_fading": "fade", "deflicker": "deflicker"}  # steps that need no model
+    most = repairing[0].name if repairing else next((alone[name] for name in done if name in alone), None)
     if most is None and not steps.restore:
         most = next(iter(hashes), None)  # detection alone
     return {"model": most, "model_sha256": hashes.get(most or ""), "models": hashes}

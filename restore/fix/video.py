@@ -31,6 +31,7 @@ from restore.fix.video_segments import SegmentFolder, SegmentHeader
 from restore.images import DecodedImage
 from restore.images.decoder_output import check_size
 from restore.video.ahead import ahead
+from restore.video.deflicker import REACH, SIDE_PX, deflickered
 from restore.video.formats import CONTAINER_OF_SUFFIX
 from restore.video.temporal import steadily
 
@@ -50,7 +51,7 @@ _BEFORE = 2
 #: Frames that are decoded ahead.
 _AHEAD = 2
 #: The steps, in order, as the log names them.
-_STEPS = ("detect", "fill_holes", "restore", "clean_up")
+_STEPS = ("deflicker", "detect", "fill_holes", "restore", "clean_up")
 
 
 @dataclass
@@ -90,6 +91,7 @@ class VideoRepair:
     def __post_init__(self) -> None:
         self.options: FixOptions = self.stages.options
         self.models: Models = self.stages.models[self.network]
+        self.deflicker = self.options.deflicker and self.options.strength > 0
         self.done: set[str] = set()
         self._mask: FloatArray | None = None
 
@@ -139,7 +141,7 @@ class VideoRepair:
         if options.preview is not None:
             headers = [self._preview(facts, colors, settings, steps, deinterlace, status)]
             copied = False
-        elif not steps and may_copy:
+        elif not steps and not self.deflicker and may_copy:
             self._copy(status)
             headers, copied = [], True
         else:
@@ -154,7 +156,8 @@ class VideoRepair:
         digests: list[str | None] = [None, None]
         if recorder.log.is_open:
             digests = [_sha256(path) for path in (job.source, job.target)]
-        code: ReasonCode = "nothing_to_repair" if not steps else "nothing_changed" if copied else ""
+        work = bool(steps) or self.deflicker
+        code: ReasonCode = "nothing_to_repair" if not work else "nothing_changed" if copied else ""
         reason = {"nothing_changed": "nothing was changed", "nothing_to_repair": "nothing to repair"}.get(code, "")
         recorder.finish(
             job, "done", reason, code=code, size=facts.upright_size,
@@ -287,27 +290,47 @@ class VideoRepair:
         turns = facts.quarter_turns
         steady = steps.detect and self.options.steady
         needed = first - _BEFORE if steady else first
-        read = ahead(((one, colors.to_rgb(one.frame)) for one in frames if one.number >= needed), _AHEAD)
+        read = ahead(self._evened(frames, colors, needed), _AHEAD)
 
         def written(timed: TimedFrame, stored: RGB16, after: DecodedImage, page: MemoryPage) -> _Repaired:
             masked = None if page.mask is None else int(np.count_nonzero(page.mask))
             changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
             return _Repaired(timed, masked, page.damaged_pixels, changed, stored)
 
-        def source_of(stored: RGB16) -> DecodedImage:
-            return DecodedImage(_turned(stored, turns), white=65535.0, bits=16)
+        def source_of(evened: RGB16) -> DecodedImage:
+            return DecodedImage(_turned(evened, turns), white=65535.0, bits=16)
 
         with closing(read):
             if not steady:
-                for timed, stored in read:
-                    yield written(timed, stored, *self._repair_alone(source_of(stored), steps))
+                for timed, stored, evened in read:
+                    yield written(timed, stored, *self._repair_alone(source_of(evened), steps))
                 return
-            shown = ((one, source_of(one[1]).pixels) for one in read)
-            for (timed, stored), rgb, mask, unknown in steadily(
+            shown = ((one, source_of(one[2]).pixels) for one in read)
+            for (timed, stored, evened), rgb, mask, unknown in steadily(
                 shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note)
             ):
                 if timed.number >= first:
-                    yield written(timed, stored, *self._repair_rest(source_of(stored), rgb, mask, unknown, steps))
+                    yield written(timed, stored, *self._repair_rest(source_of(evened), rgb, mask, unknown, steps))
+
+    def _evened(
+        self, frames: Iterator[TimedFrame], colors: FrameColors, needed: int
+    ) -> Generator[tuple[TimedFrame, RGB16, RGB16], None, None]:
+        """The frames from `needed` on, with their pixels as stored, and the same without flicker."""
+        if not self.deflicker:
+            for one in frames:
+                if one.number >= needed:
+                    stored = colors.to_rgb(one.frame)
+                    yield one, stored, stored
+            return
+        small = ((one, colors.to_small(one.frame, SIDE_PX)) for one in frames if one.number >= needed - REACH)
+        for one, tone in deflickered(small):
+            if one.number < needed:
+                continue
+            stored = evened = colors.to_rgb(one.frame)
+            if tone is not None:
+                evened = tone.scaled(self.options.strength).to_deep(stored)
+                self.done.add("deflicker")
+            yield one, stored, evened
 
     def _repair_rest(
         self,
@@ -340,7 +363,7 @@ class VideoRepair:
         """A frame through the steps of an image."""
         mask = self._given_mask(source, steps)
         page = MemoryPage(source.to_srgb, mask)
-        if mask is not None and not mask.any():
+        if not steps or (mask is not None and not mask.any()):
             return source, page
         self._run(page, steps, source)
         return page.put_into(source, self.options.strength), page

@@ -7,7 +7,7 @@ keep the values of their planes, so that nothing is lost where nothing was repai
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -66,15 +66,27 @@ class FrameColors:
 
     def to_rgb(self, frame: Any) -> RGB16:
         """The pixels of a frame in planes, H×W×3, as stored (not turned); 65535 is white."""
-        channels = [view(plane, self.bits) for plane in frame.planes]
+        return _rounded(self._values([view(plane, self.bits) for plane in frame.planes]))
+
+    def to_small(self, frame: Any, side_px: int) -> npt.NDArray[np.float32]:
+        """The pixels of a frame, h×w×3 in [0, 1], as stored, made smaller until no side is longer than `side_px`."""
+        scale = min(1.0, side_px / max(frame.width, frame.height))
+        size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        planes = (view(plane, self.bits).astype(np.float32) for plane in frame.planes)
+        channels = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes]
+        small: npt.NDArray[np.float32] = replace(self, shift=(0, 0))._values(channels) * np.float32(1 / _WHITE)
+        return np.clip(small, 0, 1)
+
+    def _values(self, channels: list[np.ndarray]) -> npt.NDArray[np.float32]:
+        """The values of pixels, H×W×3, of those of planes; 65535 is white."""
         if self.kind == "rgb":
             green, blue, red = (channel.astype(np.float32) for channel in channels[:3])
             top = float((1 << self.bits) - 1)
-            return _rounded(np.stack([red, green, blue], axis=2) * np.float32(_WHITE / top))
+            return np.stack([red, green, blue], axis=2) * np.float32(_WHITE / top)
         offset, scale, _ = self._scales()
         luma = (channels[0].astype(np.float32) - offset) * np.float32(1 / scale)
         if self.kind == "gray":
-            return _rounded(np.repeat(luma[:, :, None], 3, axis=2) * np.float32(_WHITE))
+            return np.repeat(luma[:, :, None], 3, axis=2) * np.float32(_WHITE)
         blue_difference, red_difference = (self._chroma(channel, luma.shape) for channel in channels[1:3])
         red_share, blue_share = self.luma
         rgb = np.empty((*luma.shape, 3), np.float32)
@@ -82,7 +94,7 @@ class FrameColors:
         rgb[:, :, 2] = luma + (2 - 2 * blue_share) * blue_difference
         rgb[:, :, 1] = (luma - red_share * rgb[:, :, 0] - blue_share * rgb[:, :, 2]) / (1 - red_share - blue_share)
         rgb *= np.float32(_WHITE)
-        return _rounded(rgb)
+        return rgb
 
     def write(self, frame: Any, before: RGB16, after: RGB16) -> int:
         """Write changed pixels into the planes of a frame.
