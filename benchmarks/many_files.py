@@ -10,6 +10,8 @@ of its own; its memory is the largest resident set.
 - first, resumed: the time from open models until the first file is read, if there are no outputs, and if only the last
   output is missing. The memory includes PyTorch.
 - nothing: the whole command, with an output for every file.
+- store, store-masks, store-nothing: plans of as many names in a store, which a stand-in lists: alone, with a mask for
+  every one, and with an output for every one.
 
 With `--repair N`, so many small photographs are repaired by the whole command. Prints Markdown.
 """
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ LINKS = 50_000
 MB = 1e6 if sys.platform == "darwin" else 1e3
 """The units of `ru_maxrss` in a megabyte."""
 
-ROWS = ("plan", "list", "masks", "shards", "first", "nothing", "resumed")
+ROWS = ("plan", "list", "masks", "shards", "first", "nothing", "resumed", "store", "store-masks", "store-nothing")
 
 
 START = b"\xff\xd8\xff\xe0" + bytes(60)
@@ -83,6 +86,29 @@ def plan_masks(source: str, output: str) -> None:
     plan(source, output, masks=f"{source}/../in_masks")
 
 
+def plan_store(count: str, masks: str, existing: str) -> None:
+    """Plan the names of a store, perhaps with masks or with outputs for all, and tell."""
+    from restore.fix.options import FixOptions
+    from restore.places import store
+    from restore.places.plan import plan_places
+
+    listed = {"in": True, "masks": masks == "True", "out": existing == "True"}
+
+    class Listed:
+        def kind(self, url: str) -> str:
+            return "folder"
+
+        def list(self, folder: str) -> Iterator[store.Entry]:
+            for number in range(int(count) if listed[folder.rstrip("/").rpartition("/")[2]] else 0):
+                yield store.Entry(f"box_{number // IN_FOLDER:04}/scan_{number:07}.jpg", 3_000_000 + number % 997)
+
+    store._store = lambda scheme: Listed()  # type: ignore[assignment,return-value,misc]
+    options = FixOptions(masks="memory://b/masks" if listed["masks"] else None, skip_existing=True)
+    since = time.perf_counter(), time.process_time()
+    plan_places(["memory://b/in"], "memory://b/out", options)
+    told(since)
+
+
 def shards(source: str, output: str) -> None:
     """Plan seven shards, and print 1 if they hold every file of the whole plan once."""
     from restore.fix.options import FixOptions
@@ -118,6 +144,7 @@ def first_file(source: str, output: str) -> None:
 
 MEASUREMENTS = {
     "plan": plan, "plan_list": plan_list, "plan_masks": plan_masks, "shards": shards, "first_file": first_file,
+    "plan_store": plan_store,
 }  # fmt: skip
 
 
@@ -173,7 +200,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         work = Path(name)
         source, none, every = work / "in", work / "none", work / "every"
-        if args.only:
+        if any(not name.startswith("store") for name in args.only):
             make_tree(source, args.files, flat=args.flat)
         print("| | seconds | processor seconds | peak memory, MB |\n|---|---|---|---|", flush=True)
         if "plan" in args.only:
@@ -187,6 +214,10 @@ def main() -> None:
         if "shards" in args.only:
             (covered,) = measured("shards", source, none)
             print(f"| seven shards hold every file once: {'yes' if covered else 'NO'} | | | |", flush=True)
+        for name, *listed in (("store", False, False), ("store-masks", True, False), ("store-nothing", False, True)):
+            if name in args.only:
+                more = " and as many masks" * listed[0] + ", all of them done" * listed[1]
+                row(f"plan of {args.files:,} names in a store{more}", *measured("plan_store", args.files, *listed))
         if "first" in args.only:
             row("from open models to the first file", *measured("first_file", source, none))
         if "nothing" in args.only or "resumed" in args.only:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import marshal
 import zlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 BLOCK = 1000
 """Items that are compressed together."""
+
+_DIGEST_BYTES = 16
 
 
 class Packed(Generic[T]):
@@ -70,3 +74,30 @@ class Hashes:
         import numpy as np
 
         return set(np.intersect1d(np.asarray(self._values), np.asarray(other._values)).tolist())
+
+
+class Names:
+    """A set of many strings, in 16 bytes each, that is only asked whether it holds one.
+
+    It keeps their BLAKE2 digests. Two strings have the same with a chance of 1 to 2¹²⁸.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        import numpy as np
+
+        digests = bytearray()
+        for name in names:
+            digests += _digest(name)
+        self._digests = np.sort(np.frombuffer(digests, f"S{_DIGEST_BYTES}"))
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __contains__(self, name: str) -> bool:
+        digest = _digest(name).rstrip(b"\0")  # as NumPy gives them
+        place = bisect_left(self._digests, digest)
+        return place < len(self) and bool(self._digests[place] == digest)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from restore.packed import BLOCK, Hashes, Packed
+from restore.packed import BLOCK, Hashes, Names, Packed
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 1])
@@ -29,3 +29,14 @@ def test_hashes_tell_what_may_be_equal() -> None:
     assert (Hashes().repeated(), Hashes().shared(ones)) == (set(), set())
     others.add("c")
     assert others.repeated() == {hash("c")}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2000])
+def test_names_hold_what_they_were_given(count: int) -> None:
+    """Also a digest that ends in zeros, as one of 256 does, and a name that is no Unicode."""
+    names = [f"scan_{number}.png" for number in range(count)] + ["\udcff"]
+    held = Names(names)
+    assert len(held) == count + 1
+    assert all(name in held for name in names)
+    assert not any(f"{name}x" in held for name in names)
+    assert "" not in Names([])

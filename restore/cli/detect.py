@@ -118,14 +118,15 @@ def _detect_places(
     resumed = resume(link)
     plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
     with Progress("detecting", len(plan.files)) as bar:
+        progress = bar.finished if bar.is_shown else None
         if cluster is not None:
             from restore.cluster.placed import run_on_cluster
 
-            summary = run_on_cluster(plan, model, options, cluster, progress=bar.finished, on_event=echo)
+            summary = run_on_cluster(plan, model, options, cluster, progress=progress, on_event=echo)
         else:
             work = keep(plan, link) if resumed is None else resumed[1]
             prepare = detector(model, options, echo)
-            summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+            summary = run_places(plan, options, prepare, progress=progress, link=link, work=work)
     for line in summary.format():
         echo(line)
     return summary.exit_code

@@ -236,12 +236,13 @@ def _fix_places(
             typer.echo(line)
         raise typer.Exit
     with Progress("repairing", len(plan.files)) as bar:
+        progress = bar.finished if bar.is_shown else None
         if cluster is not None:
             from restore.cluster.placed import run_on_cluster
 
-            summary = run_on_cluster(plan, model, options, cluster, progress=bar.finished, on_event=echo)
+            summary = run_on_cluster(plan, model, options, cluster, progress=progress, on_event=echo)
         else:
             work = keep(plan, link) if resumed is None else resumed[1]
             prepare = fixer(plan, model, options, echo)
-            summary = run_places(plan, options, prepare, progress=bar.finished, link=link, work=work)
+            summary = run_places(plan, options, prepare, progress=progress, link=link, work=work)
     _tell(summary, output, as_json)

@@ -24,9 +24,10 @@ from restore.errors import RestoreError
 from restore.fix.log import ReasonCode, Record, Status
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary, now
+from restore.places.files import Files, PlacedFile
 from restore.places.groups import TRANSFERS, StagedGroup
 from restore.places.log import RemoteLog
-from restore.places.plan import PlacedFile, PlacesPlan
+from restore.places.plan import PlacesPlan
 from restore.places.run import detector, fixer
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
@@ -66,14 +67,14 @@ def run_on_cluster(
         with RunLog(place if remote is None else remote.path) as log:
             fail_fast = isinstance(options, FixOptions) and options.fail_fast
             results = PlacedResults(plan, ResultRecorder(summary, log, progress, fail_fast), on_event, remote)
-            work = sum(file.verdict.action not in ("skip", "fail") for file in plan.files)
+            work = plan.files.work
             if not work:
                 results.start()
                 deque(results.items(), maxlen=0)  # all are settled
             else:
                 own = [path for path in (*plan.inputs, plan.output) if not is_url(path)]
                 assignment = Assignment(
-                    replace(plan, files=[], unmatched_masks=[], warnings=[]),
+                    replace(plan, files=Files(), unmatched_masks=[], warnings=[]),
                     model,
                     options,
                     os.getcwd(),
@@ -112,13 +113,16 @@ class PlacedResults(Results):
 
     def items(self) -> Iterator[PlacedFile]:
         """See `Results`."""
-        for file in self.plan.files:
+        files, tells_each = self.plan.files, self.recorder.tells_each
+        if not tells_each:
+            self.recorder.count_skipped(files.skipped)
+        for file in files:
             action, reason, code = file.verdict
-            if action in ("skip", "fail"):
+            if file.is_work:
+                yield file
+            elif tells_each or action == "fail":
                 self._enter(file, "skipped" if action == "skip" else "failed", reason, code)
                 self.stop_early()
-            else:
-                yield file
 
     def result(self, worker: Introduction, result: Result) -> None:
         """See `Results`."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,10 @@ def as_path(given: FilePath) -> Path:
     """A path; `-` is `PIPE`. The file `./-` gets its folder, so that the two differ."""
     path = Path(given)
     return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
+
+
+def _as_path(line: str) -> str:
+    return os.fspath(as_path(line))
 
 
 def called(path: FilePath, pipe: str = "standard input") -> str:
@@ -259,8 +263,12 @@ def _without_named_masks(found: Iterable[Found], masks: MaskSource) -> Iterator[
             yield one
 
 
-def read_list(place: FilePath) -> Packed[str]:
+def read_list(place: FilePath, spelled: Callable[[str], str] = _as_path) -> Packed[str]:
     """The files that a list names: one path a line, or ended by NUL (`find -print0`); `-` is standard input.
+
+    Args:
+        place: of the list.
+        spelled: makes a path of a line.
 
     Raises:
         RestoreError: exit code 2; the list cannot be read, or is empty.
@@ -273,7 +281,7 @@ def read_list(place: FilePath) -> Packed[str]:
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
     lines = _parts(data, b"\0") if b"\0" in data else (line.removesuffix(b"\r") for line in _parts(data, b"\n"))
-    paths = Packed(os.fspath(as_path(os.fsdecode(line))) for line in lines if line.strip())
+    paths = Packed(spelled(os.fsdecode(line)) for line in lines if line.strip())
     if not paths:
         raise RestoreError("this list names no files", where=place)
     return paths
@@ -288,12 +296,15 @@ def _parts(data: bytes, separator: bytes) -> Iterator[bytes]:
     yield data[start:]
 
 
-def unique(paths: Iterable[str]) -> Iterator[str]:
-    """The paths without those that name a file again; links are other files. Iterates twice over `paths`."""
-    repeated = Hashes(map(os.path.abspath, paths)).repeated()
+def unique(paths: Iterable[str], key: Callable[[str], str] = os.path.abspath) -> Iterator[str]:
+    """The paths without those that name a file again, which have the same key; links are other files.
+
+    Iterates twice over `paths`.
+    """
+    repeated = Hashes(map(key, paths)).repeated()
     seen: set[str] = set()
     for path in paths:
-        place = os.path.abspath(path)
+        place = key(path)
         if hash(place) in repeated:
             if place in seen:
                 continue

@@ -146,12 +146,23 @@ class MaskSource:
 
 def _without_masks_beside(files: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
     known = Packed(files)
-    is_mask = bytearray(len(known))
-    for group in _alike((name for name, _ in known), 1 + len(known) // _TOGETHER):
+    is_mask = masks_among((name for name, _ in known), len(known))
+    return (file for file, mask in zip(known, is_mask) if not mask)
+
+
+def masks_among(names: Iterable[str], count: int) -> bytearray:
+    """Which of several files are named as masks of others: 1 for each that is.
+
+    Args:
+        names: relative paths.
+        count: how many.
+    """
+    is_mask = bytearray(count)
+    for group in _alike(names, 1 + count // _TOGETHER):
         images = ImageNames([Path(name) for _, name in group], beside=True)
         for number, name in group:
             is_mask[number] = bool(images.of_mask(Path(name))[0])
-    return (file for file, mask in zip(known, is_mask) if not mask)
+    return is_mask
 
 
 class PairedMasks:
@@ -193,6 +204,13 @@ def pair_masks(
         The masks of each image, by its place in `images`, and the masks without an image, with the reason.
     """
     masks = (name for name, _ in walk_files(folder) if suffix_of(name).lower() in IMAGE_SUFFIXES)
+    return pair_names(masks, images, count, lambda name: os.fspath(folder / name), beside=beside)
+
+
+def pair_names(
+    masks: Iterable[str], images: Iterable[str], count: int, place_of: Callable[[str], str], *, beside: bool
+) -> tuple[PairedMasks, dict[str, str]]:
+    """As `pair_masks`, with the relative paths of the masks, and what makes their places of them."""
     paired = PairedMasks(count)
     unmatched: dict[str, str] = {}
     groups = 1 + count // _TOGETHER
@@ -202,8 +220,8 @@ def pair_masks(
             [Path(mask) for _, mask in some_masks], [Path(name) for name in names], beside=beside
         )
         for number, name in some_images:
-            paired[number] = [os.fspath(folder / mask) for mask in masks_of[Path(name)]]
-        unmatched |= {os.fspath(folder / mask): reason for mask, reason in strangers.items()}
+            paired[number] = [place_of(mask.as_posix()) for mask in masks_of[Path(name)]]
+        unmatched |= {place_of(mask.as_posix()): reason for mask, reason in strangers.items()}
     return paired, dict(sorted(unmatched.items()))
 
 

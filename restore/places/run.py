@@ -6,6 +6,7 @@ At most three groups are in the work folder, with their outputs; see `restore.pl
 from __future__ import annotations
 
 import os
+import pickle
 import secrets
 import shutil
 import time
@@ -18,17 +19,22 @@ from typing import Any
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.jobs import Jobs
-from restore.fix.masks import MaskSource
 from restore.fix.options import BatchOptions, DetectOptions, FilePath, FixOptions
 from restore.fix.plan import FixPlan
 from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, Summary
 from restore.images import IMAGE_SUFFIXES
+from restore.images.formats import suffix_of
+from restore.places.files import PlacedFile
 from restore.places.groups import TRANSFERS, Carry, GroupFile, Outcome, StagedGroup, detecting, repairing
 from restore.places.log import RemoteLog
-from restore.places.plan import PlacedFile, PlacesPlan, Verdict, plan_places
+from restore.places.plan import PlacesPlan, plan_places
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
+
+
+#: A file of the work folder with the plan of the run.
+_PLAN = "plan.pickle"
 
 
 @dataclass
@@ -135,8 +141,7 @@ def keep(plan: PlacesPlan, link: SupervisorLink) -> WorkFolder:
     """Keep a plan for a run that is started again, in a new work folder."""
     work = WorkFolder()
     try:
-        masks = None if plan.masks is None else {**asdict(plan.masks), "path": _text(plan.masks.path)}
-        work.save("plan.json", {**{name: getattr(plan, name) for name in _PLAIN}, "masks": masks, "files": plan.files})
+        (work.path / _PLAN).write_bytes(pickle.dumps(plan))
         link.keep(str(work.path))
     except BaseException:
         work.remove()
@@ -149,26 +154,9 @@ def resume(link: SupervisorLink) -> tuple[PlacesPlan, WorkFolder] | None:
     if link.plan is None:
         return None
     work = WorkFolder(link.plan)
-    kept = work.load("plan.json")
-    masks = kept["masks"]
-    if masks is not None:
-        masks = MaskSource(**{**masks, "path": None if masks["path"] is None else Path(masks["path"])})
-    verdicts: dict[tuple[str, ...], Verdict] = {}
-    files = []
-    for values in kept["files"]:
-        verdict = verdicts.setdefault(tuple(values[-1]), Verdict(*values[-1]))
-        root, name, prefix, size, mask, sidecars, named, _ = values
-        files.append(PlacedFile(root, name, prefix, size, mask, tuple(map(tuple, sidecars)), named, verdict))
-    return PlacesPlan(files=files, masks=masks, **{name: kept[name] for name in _PLAIN}), work
-
-
-_PLAIN = (
-    "inputs", "output", "file_output", "side", "suffix", "extension", "kind", "unmatched_masks", "warnings",
-)  # fmt: skip
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else os.fspath(path)
+    # `keep` has written it, into a folder that only this user can open.
+    plan: PlacesPlan = pickle.loads((work.path / _PLAN).read_bytes())  # noqa: S301
+    return plan, work
 
 
 @dataclass
@@ -212,7 +200,7 @@ class _Run:
         if place is not None and is_url(place):
             remote = RemoteLog(place, self.work.path / "run.jsonl", self.state.log_version)
             place = os.fspath(remote.path)
-        if any(self._surely_work(file) for file in self.plan.files):
+        if any(map(_surely_image, self.plan.files.to_do())):
             self._open()
         with RunLog(place) as log:
             recorder = ResultRecorder(summary, log, self._progress, getattr(self.options, "fail_fast", False))
@@ -237,13 +225,12 @@ class _Run:
             self.summary.settings = {**prepared.settings, **_places_of(self.options)}
         return self._prepared
 
-    def _surely_work(self, file: PlacedFile) -> bool:
-        ending = os.path.splitext(file.name)[1].lower()
-        return file.is_work and ending in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-
     def _record_settled(self, recorder: ResultRecorder) -> None:
         """Record the files that the plan has decided."""
-        for record in self.plan.settled():
+        files = self.plan.files
+        if not recorder.tells_each:
+            recorder.count_skipped(files.skipped)
+        for record in self.plan.settled(files.settled() if recorder.tells_each else files.failing()):
             self._enter(recorder, Outcome(record))
 
     def _enter(self, recorder: ResultRecorder, outcome: Outcome) -> None:
@@ -335,6 +322,11 @@ class _Run:
         summary["failed"] = [(os.fspath(one.path), one.reason, one.code) for one in self.summary.failed]
         self.state.log_version = None if remote is None else remote.version
         self.work.save("state.json", {**vars(self.state), "summary": summary})
+
+
+def _surely_image(file: PlacedFile) -> bool:
+    """Whether the name of a file says that it is an image or a video."""
+    return suffix_of(file.name).lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _places_of(options: BatchOptions) -> dict[str, Any]:

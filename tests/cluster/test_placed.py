@@ -44,7 +44,7 @@ def test_a_worker_writes_what_one_machine_writes(memory, scans):
     fix_places("memory://in", "memory://alone", "telea", options)
     hand, plan = hand_of(options, "telea")
     line = Line()
-    hand.take(plan.files, line, again=False)
+    hand.take(list(plan.files), line, again=False)
     assert outputs(memory) == outputs(memory, "/alone")
     records = [result["record"] for result in line.results]
     assert [(one["input"], one["output"]) for one in records] == [
@@ -62,10 +62,10 @@ def test_outputs_of_a_worker_that_is_gone_are_written_again_and_others_stay(memo
     hand, plan = hand_of(options, "telea")
     memory.pipe_file("/out/a.png", b"written meanwhile")
     first, second = Line(), Line()
-    hand.take(plan.files[:1], first, again=False)
+    hand.take([plan.files[0]], first, again=False)
     assert first.results[0]["record"]["reason_code"] == "output_exists"
     assert memory.cat_file("/out/a.png") == b"written meanwhile"
-    hand.take(plan.files[:1], second, again=True)
+    hand.take([plan.files[0]], second, again=True)
     assert second.results[0]["record"]["status"] == "done"
     assert memory.cat_file("/out/a.png")[:4] == b"\x89PNG"
 
@@ -74,7 +74,7 @@ def test_a_stopped_worker_begins_nothing(memory, scans):
     hand, plan = hand_of(FixOptions(masks="memory://masks/all.png", device="cpu"), "telea")
     hand.stop("enough")
     line = Line()
-    hand.take(plan.files, line, again=False)
+    hand.take(list(plan.files), line, again=False)
     assert line.results == []
     assert not memory.exists("/out")
 
@@ -84,7 +84,7 @@ def test_the_choice_of_old_photos_stays(memory, scans):
     options = FixOptions(old_photos=True, masks="none", clean_up=False, correct_fading=True, device="cpu")
     hand, plan = hand_of(options, "photo")
     line = Line()
-    hand.take(plan.files[:1], line, again=True)
+    hand.take([plan.files[0]], line, again=True)
     record = line.results[0]["record"]
     assert record["status"] == "done"
     assert "detect" not in record["steps"]

@@ -1,0 +1,110 @@
+"""Plans over URLs of very many names, in a store that only lists them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from restore.errors import RestoreError
+from restore.fix.options import FixOptions
+from restore.places import store
+from restore.places.files import EXISTS, Files, PlacedFile, Verdict
+from restore.places.plan import PlacesPlan, plan_places
+from restore.places.store import Entry
+
+pytest.importorskip("fsspec")
+COUNT = 3000
+
+
+class Listed:
+    """A store that lists names, in the order in which they are given, and holds nothing."""
+
+    def __init__(self, **folders: list[str]) -> None:
+        self.folders = folders
+
+    def kind(self, url: str) -> str:
+        return "folder"
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        for name in self.folders.get(folder.rstrip("/").rpartition("/")[2], ()):
+            yield Entry(name, len(name))
+
+
+@pytest.fixture
+def names() -> list[str]:
+    return [f"box_{number // 100:03}/scan_{number:05}.jpg" for number in range(COUNT)]
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> Listed:
+    one = Listed(scans=names)
+    monkeypatch.setattr(store, "_store", lambda scheme: one)
+    return one
+
+
+def plan(**options: object) -> PlacesPlan:
+    return plan_places(["memory://b/scans"], "memory://b/out", FixOptions.from_dict(options))
+
+
+def test_a_name_takes_few_bytes(listed: Listed, names: list[str]) -> None:
+    files = plan().files
+    assert [file.name for file in files] == names
+    assert len(pickle.dumps(files)) < 12 * COUNT
+
+
+def test_outputs_that_exist_are_found_in_any_order(listed: Listed, names: list[str]) -> None:
+    listed.folders["out"] = names[::-2]
+    with pytest.raises(RestoreError, match=rf"out/{names[1]}: exists already \(and {COUNT // 2 - 1} more outputs\)"):
+        plan()
+    files = plan(skip_existing=True).files
+    assert (files.work, files.skipped) == (COUNT // 2, {EXISTS.reason: COUNT // 2})
+    assert [file.name for file in files.to_do()] == names[::2]
+    assert [file.name for file in files.settled()] == names[1::2]
+    assert (list(files.failing()), files[1].verdict, files[2].verdict.action) == ([], EXISTS, "repair")
+
+
+def test_each_of_many_has_its_mask(listed: Listed, names: list[str]) -> None:
+    """Excluded images have masks, too; a mask without an image is told."""
+    listed.folders["masks"] = [name.replace(".jpg", "_mask.png") for name in names[1:]] + ["stray.png"]
+    made = plan(masks="memory://b/masks", exclude=("box_001/*",))
+    assert len(made.files) == COUNT - 100
+    (bare,) = made.files.failing()
+    assert (bare.name, bare.verdict.code) == (names[0], "no_mask")
+    for file in made.files.to_do():
+        assert file.mask == f"memory://b/masks/{file.name.replace('.jpg', '_mask.png')}"
+    assert made.unmatched_masks == ["memory://b/masks/stray.png"]
+
+
+def test_sidecars_are_no_files_of_their_own_also_if_they_are_excluded(listed: Listed) -> None:
+    listed.folders["scans"] = ["a.jpg", "a.xmp", "b.jpg", "b.jpg.XMP", "c.xmp"]
+    expected = [("a.jpg", ("a.xmp",)), ("b.jpg", ("b.jpg.XMP",)), ("c.xmp", ())]
+    for options, files in (({}, expected), ({"include": ("*.jpg",)}, expected[:2])):
+        found = [(file.name, tuple(name for _, name in file.sidecars)) for file in plan(**options).files]
+        assert found == files
+
+
+def test_a_list_names_each_place_once(listed: Listed, names: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    places = [f"memory://b/scans/{name}" for name in names]
+    path.write_text("\n".join([*places, places[0], f"  \n{places[1]}"]), encoding="utf-16")
+    options = FixOptions(files_from=path)
+    assert [file.source for file in plan_places([], "memory://b/out", options).files] == places
+    assert [file.name for file in plan_places(["memory://b/scans"], "memory://b/out", options).files] == names
+    path.write_text("memory://b/x/a.jpg\nmemory://b/y/a.jpg\n")
+    with pytest.raises(RestoreError, match="would both be written here"):
+        plan_places([], "memory://b/out", options)
+
+
+def test_files_come_out_as_they_went_in() -> None:
+    files = [
+        PlacedFile("s3://b/", "\udcff.png", "x/", 7, "s3://m/1", (("s3://b/a.xmp", "a.xmp"),), True),
+        PlacedFile("s3://b/", "b.png", verdict=Verdict("unmasked")),
+        PlacedFile("s3://b/", "c.png", verdict=Verdict("fail", "a reason", "bad_mask")),
+    ]
+    kept = Files(files)
+    assert (list(kept), kept[-1], len(kept), kept.work) == (files, files[2], 3, 2)
+    with pytest.raises(IndexError):
+        kept[3]
