@@ -18,6 +18,7 @@ from restore.fix.jobs import Jobs
 from restore.fix.log import Record
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import FixPlan
+from restore.fix.report import reported
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 
 
@@ -48,23 +49,9 @@ def fix_on_cluster(
         RestoreError: exit code 2; no cluster answers, its machines do not see the files, the models cannot be opened or
             do not suit the options, or the log cannot be written. Nothing has been written.
     """
-    records: list[Record] | None = None if options.html_report is None else []
     summary = Summary(len(plan.jobs), warnings=list(plan.warnings), unmatched_masks=len(plan.unmatched_masks))
-    if options.html_report is not None and plan.for_page:
-        from restore.html import claim_page_folder
-
-        claim_page_folder(options.html_report)
-    _run(plan, model, options, cluster, summary, progress=progress, on_event=on_event, records=records)
-    if options.html_report is not None and records is not None and not summary.interrupted:
-        from restore.fix.html_report import write_fix_page
-
-        def written(done: int) -> None:
-            if report_progress is not None:
-                report_progress(done, len(plan.jobs))
-
-        summary.html_report = write_fix_page(
-            options.html_report, plan, records, summary, log=options.log, progress=written
-        )
+    with reported(plan, options, summary, report_progress) as records:
+        _run(plan, model, options, cluster, summary, progress=progress, on_event=on_event, records=records)
     return summary
 
 

@@ -20,6 +20,7 @@ from restore.fix.jobs import Job
 from restore.fix.log import Record
 from restore.fix.options import FilePath, FixOptions, Sensitivity
 from restore.fix.plan import FixPlan, plan_fix
+from restore.fix.report import reported
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary
 from restore.fix.sensitivity import threshold_of
 
@@ -238,31 +239,17 @@ def run_fix(
         assert main is not None  # checked above
         summary.model, summary.model_sha256 = main.name, main.sha256
         summary.settings = resolved_settings(models, options)
-    records: list[Record] | None = None if options.html_report is None else []
-    if options.html_report is not None and plan.for_page:
-        from restore.html import claim_page_folder
-
-        claim_page_folder(options.html_report)  # its folder gets masks during the run
-    run_stages(
-        plan,
-        lambda recorder: _stages(plan, models, options, recorder, link),
-        summary,
-        log=options.log,
-        progress=progress,
-        part_progress=part_progress,
-        records=records,
-        fail_fast=options.fail_fast,
-        link=link,
-    )
-    if options.html_report is not None and records is not None and not summary.interrupted:
-        from restore.fix.html_report import write_fix_page
-
-        def written(done: int) -> None:
-            if report_progress is not None:
-                report_progress(done, len(plan.jobs))
-
-        summary.html_report = write_fix_page(
-            options.html_report, plan, records, summary, log=options.log, progress=written
+    with reported(plan, options, summary, report_progress) as records:
+        run_stages(
+            plan,
+            lambda recorder: _stages(plan, models, options, recorder, link),
+            summary,
+            log=options.log,
+            progress=progress,
+            part_progress=part_progress,
+            records=records,
+            fail_fast=options.fail_fast,
+            link=link,
         )
     return summary
 
