@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from restore.cluster.driver import check_device, share_out
+from restore.cluster.kept_lines import kept_by_workers
 from restore.cluster.options import ClusterOptions
 from restore.cluster.results import Results
 from restore.cluster.worker import Assignment, Introduction, Line, Result
@@ -64,7 +65,10 @@ def run_on_cluster(
     place = settle(options.log, what="--log") if isinstance(options, FixOptions) and options.log is not None else None
     with tempfile.TemporaryDirectory(prefix="restore-log-") as folder:
         remote = RemoteLog(place, Path(folder) / "run.jsonl") if place is not None and is_url(place) else None
-        with RunLog(place if remote is None else remote.path) as log:
+        with (
+            RunLog(place if remote is None else remote.path) as log,
+            kept_by_workers(log, place if remote is None else None, summary.run) as lines,
+        ):
             fail_fast = isinstance(options, FixOptions) and options.fail_fast
             results = PlacedResults(plan, ResultRecorder(summary, log, progress, fail_fast), on_event, remote)
             work = plan.files.work
@@ -81,6 +85,7 @@ def run_on_cluster(
                     tuple(os.path.abspath(path) for path in own if os.path.lexists(path)),
                     run=summary.run,
                     logged=log.is_open,
+                    lines=lines,
                 )
                 ending = share_out(
                     assignment, cluster, results, work, together=_TOGETHER, decode_seconds=options.decode_timeout
@@ -194,12 +199,12 @@ class PlacedHand:
                         staged.carry_out(self._carry, line.listening())
                     else:
                         staged.settle()
-                outcomes = staged.deliver(pool)
+                line.results += [{"segment": asdict(segment)} for segment in staged.segments]
+                for outcome in staged.delivered(pool):
+                    result = {"record": asdict(outcome.record), "pixels": outcome.pixels, "video": outcome.video}
+                    line.end("", result)
         finally:
             shutil.rmtree(staged.folder, ignore_errors=True)
-        line.results += [{"segment": asdict(segment)} for segment in staged.segments]
-        for outcome in outcomes:
-            line.end("", {"record": asdict(outcome.record), "pixels": outcome.pixels, "video": outcome.video})
         if staged.stopped:
             line.results.append({"stopped": staged.stopped})
 

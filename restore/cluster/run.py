@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from restore.cluster.driver import check_device, share_out
+from restore.cluster.kept_lines import kept_by_workers
 from restore.cluster.options import ClusterOptions
 from restore.cluster.results import JobResults
 from restore.cluster.worker import Assignment
@@ -110,7 +111,8 @@ def _run(
     began = time.monotonic()
     summary.output, summary.settings = os.fspath(plan.output), options.to_dict()
     own = options if isinstance(options, FixOptions) else None
-    with RunLog(own.log if own else None) as log:
+    place = own.log if own else None
+    with RunLog(place) as log, kept_by_workers(log, place, summary.run) as lines:
         recorder = ResultRecorder(summary, log, progress, bool(own and own.fail_fast), None, records)
         results = JobResults(plan, recorder, on_event)
         if not plan.has_work:
@@ -126,6 +128,7 @@ def _run(
                 tuple(os.path.abspath(place) for place in (*plan.inputs, existing)),
                 run=summary.run,
                 logged=log.is_open,
+                lines=lines,
             )
             ending = share_out(assignment, cluster, results, len(plan.jobs), decode_seconds=options.decode_timeout)
             summary.interrupted, summary.stopped = ending.interrupted, summary.stopped or ending.stopped

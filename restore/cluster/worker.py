@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from restore import __version__
+from restore.cluster.kept_lines import KeptLines
 from restore.errors import RestoreError
 from restore.files import process_id
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
@@ -61,6 +62,7 @@ class Assignment:
         places: files and folders that every machine must have.
         run: identifies the run in its log.
         logged: results are logged, with the hashes of the files.
+        lines: the folder in which workers keep lines of the log; "": nowhere.
         cpus: the processors of the worker; set when the cluster is known.
     """
 
@@ -71,6 +73,7 @@ class Assignment:
     places: tuple[str, ...]
     run: str = ""
     logged: bool = False
+    lines: str = ""
     cpus: int = 1
 
 
@@ -132,6 +135,7 @@ class Worker:
         self._assignment = assignment
         self._hand: Hand | None = None
         self._lines: dict[int, Line] = {}
+        self._kept, self._lock = KeptLines("", ""), threading.Lock()
 
     def open(self, node: str | None = None) -> Introduction | RestoreError:
         """Open the models.
@@ -155,6 +159,7 @@ class Worker:
         except RestoreError as error:
             return error
         name = f"{socket.gethostname()}/{node[:8]}/{os.getpid()}"
+        self._kept = KeptLines(work.lines, name)
         return Introduction(name, node, process_id(), __version__, **self._hand.facts)
 
     def run(self, number: int, items: Sequence[Any], *, again: bool) -> list[Result]:
@@ -169,8 +174,12 @@ class Worker:
             All results. Images of a stopped run have none.
         """
         assert self._hand is not None  # opened before
-        line = Line(SupervisorState(plan=b"again" if again else b""))
-        self._lines = dict([*self._lines.items(), (number, line)][-_LINES:])
+        line = Line(SupervisorState(plan=b"again" if again else b""), lambda record: self._kept.keep(number, record))
+        with self._lock:
+            lines = [*self._lines.items(), (number, line)]
+            self._lines = dict(lines[-_LINES:])
+        for old, _ in lines[:-_LINES]:  # the driver has its results, or this worker would have no other group
+            self._kept.forget(old)
         self._hand.take(items, line, again=again)
         return line.results
 
@@ -194,12 +203,20 @@ class Worker:
 
 
 class Line(SupervisorLink):
-    """Keeps what the stages say about a group, from any of their threads."""
+    """Keeps what the stages say about a group, from any of their threads.
+
+    Args:
+        past: see `SupervisorLink`.
+        keep: gets the record of each image as soon as it is finished.
+    """
 
     takes_each = True
 
-    def __init__(self, past: SupervisorState | None = None) -> None:
+    def __init__(
+        self, past: SupervisorState | None = None, keep: Callable[[dict[str, Any]], None] = lambda record: None
+    ) -> None:
         super().__init__(past)
+        self._keep = keep
         self.results: list[Result] = []
         self.begun = 0
         self._decoding: dict[str, float] = {}
@@ -229,6 +246,7 @@ class Line(SupervisorLink):
 
     def end(self, name: str, record: dict[str, Any]) -> None:
         """Keep a result."""
+        self._keep(record["record"])
         self.results.append(record)
 
     def finish(self) -> None:

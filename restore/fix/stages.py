@@ -340,13 +340,14 @@ class Stages:
             resized = item.enlarged is not None or rendered.image.reoriented
             upright = None if rendered.copied or not resized else rendered.image.size
             self.save_sidecars(job, upright, item.notes, reoriented=rendered.image.reoriented)
+            # Before the file is written, so that little lies between that and its record.
+            digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
             if job.target == PIPE:
                 from restore.fix.io import write_pipe
 
                 write_pipe(data)
             else:
                 write_atomically(job.target, data, like=item.stat, overwrite=self.overwrite)
-            digest = hashlib.sha256(data).hexdigest() if self.recorder.log.is_open else None
         except Exception as error:
             self.recorder.fail(job, error)
             return

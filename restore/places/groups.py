@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -246,8 +246,13 @@ class StagedGroup:
 
     def deliver(self, pool: ThreadPoolExecutor) -> list[Outcome]:
         """Bring outputs to their places. Returns what came of each file that was begun, in the order of the group."""
-        outcomes = list(pool.map(self._deliver, range(len(self.files))))
-        return [outcome for outcome in outcomes if outcome is not None]
+        return list(self.delivered(pool))
+
+    def delivered(self, pool: ThreadPoolExecutor) -> Iterator[Outcome]:
+        """As `deliver`, one after the other."""
+        for outcome in pool.map(self._deliver, range(len(self.files))):
+            if outcome is not None:
+                yield outcome
 
     def save(self) -> None:
         """Keep what came of the repair, for a process that is started again before the outputs are delivered."""
