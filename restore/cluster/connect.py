@@ -37,6 +37,8 @@ def connected(cluster: ClusterOptions) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     try:
         if cluster.address == "local":
+            # Else Ray gives its workers the lowest priority, and other programs of this machine come first.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(address="local", num_cpus=_own_cpus(cluster), include_dashboard=False, **quiet)
         else:
             ray.init(address=cluster.address, **quiet)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ import yaml
 from typer.testing import CliRunner
 
 from restore.cli.main import app
+from restore.cluster.connect import connected
+from restore.cluster.options import ClusterOptions
 from restore.errors import RestoreError
 from tests.fix.conftest import photo, save
 
@@ -93,3 +97,18 @@ def test_the_notebook_plans_what_it_would_do(scans, monkeypatch, capsys):
     assert capsys.readouterr().out == "scans/a.png -> repaired/a.png\n"
     assert sorted(path.name for path in scans.parent.iterdir()) == ["scans"]
     assert names["cluster"].workers == 2
+
+
+@pytest.mark.parametrize(("address", "niceness"), [("local", "0"), ("auto", None)])
+def test_workers_of_an_own_cluster_are_as_important_as_this_process(monkeypatch, address, niceness):
+    """What others have started has the priorities that they have chosen."""
+    environment, seen = {"PATH": ""}, []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **given: seen.append((given["address"], environment.get("RAY_worker_niceness"))),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(os, "environ", environment)
+    with connected(ClusterOptions(address=address)):
+        assert seen == [(address, niceness)]
