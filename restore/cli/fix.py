@@ -24,10 +24,15 @@ from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from restore.cluster.options import ClusterOptions
     from restore.fix.decoder_isolation import SupervisorLink
     from restore.fix.plan import FixPlan
     from restore.fix.results import Summary
+    from restore.fix.watch import Watched
+    from restore.places.plan import PlacesPlan
+    from restore.places.run import Prepared
 
 EXAMPLES = """Examples:
 
@@ -118,7 +123,7 @@ def fix(
 
     if is_places_run(inputs or [], output, options):
         if watch:
-            raise RestoreError("takes a folder of this machine", where="--watch", hint="leave it out")
+            raise typer.Exit(_watch_places((inputs or [""])[0], output, model, options))
         _fix_places(inputs or [], output, model, options, cluster, dry_run=dry_run, as_json=as_json)
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
@@ -203,12 +208,46 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
             return run_fix(plan, models, options, link=link, progress=bar.finished, part_progress=bar.part)
 
     echo(f"watching {printable(source)}; Ctrl-C ends it")
-    watched = watch_folder(source, output, options, run, link=link, on_event=echo)
+    return _tell_watched(source, watch_folder(source, output, options, run, link=link, on_event=echo))
+
+
+def _tell_watched(source: str, watched: Watched) -> int:
+    """Print what a watch has done. Returns the exit code."""
     failed = f", {len(watched.failed)} failed" if watched.failed else ""
     echo(f"watched {printable(source)}: {watched.done} done{failed}")
     if watched.stopped:
         echo(f"stopped: {watched.stopped}")
     return watched.exit_code
+
+
+def _watch_places(source: str, output: str, model: str | None, options: FixOptions) -> int:
+    """Repair what arrives in a store, until it is asked to stop. Returns the exit code."""
+    from restore.fix.decoder_isolation import supervise
+
+    link = supervise(options.decode_timeout, echo)
+
+    from functools import cache
+
+    from restore.places.run import fixer, keep, resume, run_places
+    from restore.places.watch import watch_places
+
+    resumed = resume(link)
+    folders = [] if resumed is None else [resumed[1]]
+    prepared: list[Callable[[], Prepared]] = []
+
+    def run(plan: PlacesPlan, options: FixOptions) -> Summary:
+        if not prepared:
+            prepared.append(cache(fixer(plan, model, options, echo)))
+        work = folders.pop() if folders else keep(plan, link)
+        with Progress("repairing", len(plan.files)) as bar:
+            progress = bar.finished if bar.is_shown else None
+            summary = run_places(plan, options, prepared[0], progress=progress, link=link, work=work)
+        link.renew()
+        return summary
+
+    echo(f"watching {printable(source)}; Ctrl-C ends it")
+    plan = None if resumed is None else resumed[0]
+    return _tell_watched(source, watch_places(source, output, options, run, plan=plan, on_event=echo))
 
 
 def _fix_places(

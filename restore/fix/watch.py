@@ -190,6 +190,15 @@ def check_watch(input: FilePath, output: FilePath, options: FixOptions) -> None:
     """
     if os.fspath(input) == "-" or os.fspath(output) == "-" or not os.path.isdir(input):
         raise RestoreError("takes a folder as INPUT, and one as OUTPUT", where="--watch")
+    check_watch_options(options)
+
+
+def check_watch_options(options: FixOptions) -> None:
+    """Check that options suit a watch.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
     for name in ("overwrite", "files_from", "html_report"):
         if getattr(options, name):
             raise RestoreError("cannot be combined with --watch", where=f"--{name.replace('_', '-')}")
