@@ -283,5 +283,8 @@ def _fix_places(
         else:
             work = keep(plan, link) if resumed is None else resumed[1]
             prepare = fixer(plan, model, options, echo)
-            summary = run_places(plan, options, prepare, progress=progress, link=link, work=work)
+            summary = run_places(
+                plan, options, prepare, progress=progress, link=link, work=work,
+                report_progress=lambda done, total: bar.at(done, total, "writing the report"),
+            )  # fmt: skip
     _tell(summary, output, as_json)

@@ -57,6 +57,9 @@ def run_on_cluster(
         RestoreError: exit code 2, as there, or a log in a store that cannot be read.
     """
     check_device(options)
+    if getattr(options, "html_report", None) is not None:
+        what = "cannot be combined with URLs and --ray"
+        raise RestoreError(what, where="--html-report", hint="leave one of them out")
     began = time.monotonic()
     summary = Summary(
         len(plan.files), output=plan.output, warnings=list(plan.warnings), settings=options.to_dict(),

@@ -67,6 +67,8 @@ def write_fix_page(
     *,
     log: FilePath | None = None,
     progress: Callable[[int], object] | None = None,
+    inputs: Sequence[str] | None = None,
+    bring: Callable[[Job], object] | None = None,
 ) -> Path:
     """Write the page of a run, from the current files.
 
@@ -79,6 +81,8 @@ def write_fix_page(
         summary: the summary of the run.
         log: the log of this and earlier runs; None: no log.
         progress: called with the number of images written.
+        inputs: what the user gave; None: the inputs of the plan.
+        bring: brings the files of a job to this disk, shortly before they are read; None: they are there.
 
     Returns:
         The path of `index.html`.
@@ -86,9 +90,10 @@ def write_fix_page(
     Raises:
         RestoreError: as `write_page`.
     """
+    inputs = [os.fspath(path) for path in plan.inputs] if inputs is None else inputs
     by_input = {record.input: record for record in records}
     earlier = _earlier_results(Path(folder), log)
-    results = [_result(plan, job, by_input.get(os.fspath(job.source)), earlier) for job in plan.jobs]
+    results = [_result(job, by_input.get(os.fspath(job.source)), earlier, is_here=bring is None) for job in plan.jobs]
     unfinished = [
         [result.name, "not started" if result.record is None else result.record.status, result.reason(summary)]
         for result in results
@@ -101,11 +106,14 @@ def write_fix_page(
     claim_page_folder(folder)  # the folder was checked before the run; it may contain the outputs by now
     index = write_page(
         folder,
-        title=f"{_few([Path(os.path.abspath(path)).name for path in plan.inputs])}, before and after",
-        rows=_rows(plan, results),
+        title=f"{_few([Path(os.path.abspath(path)).name for path in inputs])}, before and after",
+        rows=_rows(plan, results, bring),
         columns=(DAMAGED, *COLUMNS) if plan.masks is not None and plan.masks.found else COLUMNS,
         tables=tables,
-        notes=[f"Before: {_few([printable(path) for path in plan.inputs])}", f"After: {printable(plan.output)}"],
+        notes=[
+            f"Before: {_few([printable(path) for path in inputs])}",
+            f"After: {printable(summary.output or plan.output)}",
+        ],
         reference=BEFORE,
         progress=progress,
     )
@@ -164,11 +172,12 @@ class _Result:
         return "; ".join([*notes, *([known["reason"]] if known["reason"] else []), *(known["warnings"] or [])])
 
 
-def _result(plan: FixPlan, job: Job, record: Record | None, earlier: Mapping[str, Mapping[str, Any]]) -> _Result:
+def _result(job: Job, record: Record | None, earlier: Mapping[str, Mapping[str, Any]], *, is_here: bool) -> _Result:
     name = os.fspath(job.name)
     known: Mapping[str, Any] | None = None
-    if record is not None and record.reason_code == "output_exists" and job.target.is_file():
-        known = earlier.get(os.path.abspath(job.target)) or earlier.get(name) or {}
+    skipped = record is not None and (record.status, record.reason_code) == ("skipped", "output_exists")
+    if record is not None and skipped and (not is_here or job.target.is_file()):
+        known = earlier.get(os.path.abspath(record.output)) or earlier.get(name) or {}
     return _Result(name, job, record, known)
 
 
@@ -185,9 +194,11 @@ def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[st
     return found
 
 
-def _rows(plan: FixPlan, results: Iterable[_Result]) -> Iterator[Row]:
+def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], object] | None) -> Iterator[Row]:
     for result in results:
         if result.finished and not result.job.video:
+            if bring is not None:
+                bring(result.job)
             yield Row(
                 name=result.name,
                 scores=result.scores(),

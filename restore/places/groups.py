@@ -25,6 +25,7 @@ from restore.fix.options import BatchOptions, DetectOptions, FixOptions
 from restore.fix.plan import FixPlan, entry_of
 from restore.fix.results import Summary, disk_is_full, now
 from restore.fix.run import run_fix
+from restore.fix.side_outputs import FOUND
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
 from restore.places.log import segments_of
 from restore.places.store import ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
@@ -84,6 +85,13 @@ class Outcome:
     def of(cls, entry: dict[str, Any]) -> Outcome:
         """From what a supervised run tells its parent."""
         return cls(Record(**entry["record"]), entry["pixels"], entry.get("video", False))
+
+
+def masks_for_page(options: FixOptions) -> str | None:
+    """The folder of the HTML report that gets the masks of detected damage; None: it gets none."""
+    if options.html_report is None or options.masks != "auto" or options.save_masks is not None:
+        return None
+    return os.path.join(options.html_report, FOUND)
 
 
 #: Carries out the plan of a group: (plan, options, link, on_outcome) -> summary.
@@ -357,7 +365,8 @@ class StagedGroup:
     def _plan(self) -> FixPlan:
         files = [place.local for place in self._places if place is not None]
         options = self.options if isinstance(self.options, FixOptions) else self.options_for_plan()
-        return plan_files(files, options, masks=self._masks(options))
+        plan = plan_files(files, options, masks=self._masks(options))
+        return replace(plan, for_page=masks_for_page(options) is not None)
 
     def options_for_plan(self) -> FixOptions:
         """The options of a detection as the plan takes them."""

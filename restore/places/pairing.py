@@ -118,7 +118,7 @@ def settle_existing(plan: PlacesPlan, options: FixOptions) -> None:
             next(store_of(plan.output).list(as_folder(plan.output)), None)  # the bucket is there
         return
     exists = _existing(plan.output, single=plan.file_output)
-    side_exists = None if plan.side is None else _existing(plan.side)
+    side_exists = None if plan.side is None or plan.for_page else _existing(plan.side)
     if exists is None and side_exists is None:
         return
     first, count = "", 0

@@ -26,7 +26,7 @@ from restore.fix.targets import check_folder_target, check_named_target, check_v
 from restore.images import FORMAT_OF_SUFFIX
 from restore.images.formats import left_out_lines
 from restore.places.files import Files, PlacedFile
-from restore.places.groups import GroupFile
+from restore.places.groups import GroupFile, masks_for_page
 from restore.places.listing import Listing, kind_of, listed_places
 from restore.places.pairing import refuse_collisions, settle_existing, with_masks, with_sidecars
 from restore.places.store import StoreError
@@ -47,6 +47,7 @@ class PlacesPlan:
         files: in the order of the listing.
         file_output: the output is this file, not a folder.
         side: the folder of second outputs; None: there are none.
+        for_page: second outputs are masks that the HTML report shows.
         suffix, extension: added to names, and put in the place of their suffix.
         kind: `fix` or `detect`.
         masks: the run has masks; where from, says `restore.fix.masks.MaskSource`.
@@ -59,6 +60,7 @@ class PlacesPlan:
     files: Files = field(default_factory=Files)
     file_output: str | None = None
     side: str | None = None
+    for_page: bool = False
     suffix: str = ""
     extension: str | None = None
     kind: str = "fix"
@@ -133,7 +135,7 @@ class PlacesPlan:
                 line += " (no mask: nothing to fill)"
             elif file.mask is not None:
                 line += f" (mask {printable(file.mask)})"
-            if action == "repair" and self.side is not None:
+            if action == "repair" and self.side is not None and not self.for_page:
                 line += f" (saves mask {printable(self.side_target(file) or '')})"
             yield line
 
@@ -144,7 +146,7 @@ class PlacesPlan:
                 "input": file.source,
                 "output": self.target(file),
                 "mask": file.mask,
-                "saved_mask": self.side_target(file) if file.verdict.action == "repair" else None,
+                "saved_mask": self.side_target(file) if file.verdict.action == "repair" and not self.for_page else None,
                 "action": file.verdict.action,
                 "reason": file.verdict.reason,
                 "reason_code": file.verdict.code,
@@ -188,6 +190,8 @@ class _Planner:
         self.side = None if side is None else settle(side, what="--preview" if self.detects else "--save-masks")
         assert isinstance(options, FixOptions | DetectOptions)
         self.options: FixOptions = options.to_fix(suffix="") if isinstance(options, DetectOptions) else options
+        page = masks_for_page(self.options)
+        self.side, self.for_page = self.side or page, page is not None
         self.options.check_masks(has_masks=self.options.masks is not None)
         masks = self.options.masks
         self.mask_place = None if masks in (None, "auto", "alpha", "infrared") else settle(str(masks), what="--masks")
@@ -206,7 +210,7 @@ class _Planner:
         suffix = "_mask" if self.detects and not to_file else options.suffix
         plan = PlacesPlan(
             list(self.inputs) or [os.fspath(options.files_from or "")], self.output,
-            file_output=self.output if to_file else None, side=self.side, suffix=suffix,
+            file_output=self.output if to_file else None, side=self.side, for_page=self.for_page, suffix=suffix,
             extension=None if options.ext is None else EXTENSIONS[options.ext],
             kind="detect" if self.detects else "fix", masks=masks,
         )  # fmt: skip
@@ -214,6 +218,8 @@ class _Planner:
             self._check_file_output(suffix)
         else:
             self._check_folders(kinds)
+        if options.html_report is not None:
+            self._check_page(options.html_report, kinds)
         self._find_files(plan, Listing(self.inputs, self.listed, kinds, options, self.mask_place))
         return plan
 
@@ -274,7 +280,9 @@ class _Planner:
     def _check_folders(self, kinds: dict[str, str]) -> None:
         """Check that the output is a folder apart from those that are read."""
         read = [place for place, kind in kinds.items() if kind == "folder"]
-        sides = [] if self.side is None else [("--preview" if self.detects else "--save-masks", self.side)]
+        sides = (
+            [] if self.side is None or self.for_page else [("--preview" if self.detects else "--save-masks", self.side)]
+        )
         for option, target in [("OUTPUT", self.output), *sides]:
             if not is_url(target):
                 check_folder_target(None, Path(target))
@@ -294,6 +302,16 @@ class _Planner:
                     what = f"{option} needs a folder apart from {printable(folder)}"
                     raise RestoreError(what, where=target, hint="choose another folder")
 
+    def _check_page(self, folder: FilePath, kinds: dict[str, str]) -> None:
+        """Check that the HTML report may be written to a folder."""
+        from restore.html import check_page_folder
+
+        read = [place for place, kind in kinds.items() if kind == "folder"]
+        read += [self.mask_place] if self.mask_place is not None and os.path.isdir(self.mask_place) else []
+        written = [self.output, *([] if self.side is None or self.for_page else [self.side])]
+        inputs, outputs = ([place for place in places if not is_url(place)] for places in (read, written))
+        check_page_folder(folder, inputs=inputs, outputs=outputs)
+
 
 def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
     for place in places:
@@ -301,14 +319,10 @@ def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
             raise RestoreError("must not be empty", where="INPUT or OUTPUT", hint="the current folder is .")
         if is_pipe(place):
             raise RestoreError("cannot be combined with URLs", where="-", hint="name a file")
-    if getattr(options, "html_report", None) is not None:
-        raise RestoreError("cannot be combined with URLs", where="--html-report", hint="leave it out")
     log = getattr(options, "log", None)
     if is_url(log) and str(log).endswith(PARQUET_SUFFIX):
         raise RestoreError("a Parquet log must be on this machine", where="--log", hint="choose .jsonl, or a path")
-    for name in ("condition", "detector", "files_from"):
+    for name in ("condition", "detector", "files_from", "html_report"):
         value = getattr(options, name, None)
         if any_url(value if isinstance(value, tuple) else [value]):
-            raise RestoreError("must be on this machine", where=f"--{name.replace('_', '-')}", hint="download it")
-
-
+            raise RestoreError("must be on this machine", where=f"--{name.replace('_', '-')}", hint="name a path")

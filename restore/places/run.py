@@ -5,13 +5,15 @@ At most three groups are in the work folder, with their outputs; see `restore.pl
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from restore.errors import RestoreError
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.jobs import Jobs
+from restore.fix.log import Record
 from restore.fix.options import BatchOptions, DetectOptions, FilePath, FixOptions
 from restore.fix.plan import FixPlan
 from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, Summary
@@ -28,13 +31,15 @@ from restore.places.files import PlacedFile
 from restore.places.groups import TRANSFERS, Carry, GroupFile, Outcome, StagedGroup, detecting, repairing
 from restore.places.log import RemoteLog
 from restore.places.plan import PlacesPlan, plan_places
+from restore.places.report import write_places_page
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
 
-
 #: A file of the work folder with the plan of the run.
 _PLAN = "plan.pickle"
+#: One with a line for each file that is finished, for the HTML report.
+_RECORDS = "records.jsonl"
 
 
 @dataclass
@@ -113,6 +118,7 @@ def run_places(
     prepare: Callable[[], Prepared],
     *,
     progress: Progress | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
     link: SupervisorLink | None = None,
     work: WorkFolder | None = None,
 ) -> Summary:
@@ -123,6 +129,7 @@ def run_places(
         options: those that the plan was made with.
         prepare: opens what carries out the groups; called once, if there is work.
         progress: as for `fix_folder`.
+        report_progress: called with (done, total) while the HTML report is written.
         link: to a process that starts this one again if it crashes.
         work: from `keep` or `resume`; None: a new one.
 
@@ -132,7 +139,14 @@ def run_places(
     """
     folder = work or WorkFolder()
     try:
-        return _Run(plan, options, prepare, progress, link or SupervisorLink(), folder).run()
+        run = _Run(plan, options, prepare, progress, link or SupervisorLink(), folder)
+        summary = run.run()
+        if run.page is not None and not summary.interrupted:
+            records = run.records()
+            summary.html_report = write_places_page(
+                run.page, plan, records, summary, log=run.log, progress=report_progress
+            )
+        return summary
     finally:
         folder.remove()
 
@@ -187,6 +201,8 @@ class _Run:
         if self.state.summary is not None:
             failed = [FileFailure(*one) for one in self.state.summary.pop("failed")]
             self.summary = replace(self.summary, failed=failed, **self.state.summary)
+        self.page: FilePath | None = getattr(options, "html_report", None)
+        self.log: FilePath | None = None
         self._prepared: Prepared | None = None
         self._cancelled = False
         self._entered = 0  # outcomes of the group that is being recorded
@@ -200,6 +216,11 @@ class _Run:
         if place is not None and is_url(place):
             remote = RemoteLog(place, self.work.path / "run.jsonl", self.state.log_version)
             place = os.fspath(remote.path)
+        self.log = place
+        if self.plan.for_page and self.page is not None:
+            from restore.html import claim_page_folder
+
+            claim_page_folder(self.page)  # its folder gets masks during the run
         if any(map(_surely_image, self.plan.files.to_do())):
             self._open()
         with RunLog(place) as log:
@@ -228,14 +249,24 @@ class _Run:
     def _record_settled(self, recorder: ResultRecorder) -> None:
         """Record the files that the plan has decided."""
         files = self.plan.files
-        if not recorder.tells_each:
+        tells_each = recorder.tells_each or self.page is not None
+        if not tells_each:
             recorder.count_skipped(files.skipped)
-        for record in self.plan.settled(files.settled() if recorder.tells_each else files.failing()):
+        for record in self.plan.settled(files.settled() if tells_each else files.failing()):
             self._enter(recorder, Outcome(record))
 
     def _enter(self, recorder: ResultRecorder, outcome: Outcome) -> None:
         record = replace(outcome.record, run=self.state.run)
+        if self.page is not None:
+            with open(self.work.path / _RECORDS, "a", encoding="ascii") as file:
+                file.write(json.dumps(asdict(record)) + "\n")
         recorder.recall({"record": asdict(record), "pixels": outcome.pixels, "video": outcome.video}, log=True)
+
+    def records(self) -> Iterator[Record]:
+        """What came of each file, for the HTML report."""
+        with suppress(FileNotFoundError), open(self.work.path / _RECORDS, encoding="ascii") as file:
+            for line in file:
+                yield Record(**json.loads(line))
 
     def _groups(self, recorder: ResultRecorder, remote: RemoteLog | None) -> None:
         """Take all groups through the work folder."""
