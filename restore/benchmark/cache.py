@@ -39,8 +39,8 @@ class CachedResult:
     Attributes:
         path: lossless 8-bit file.
         pixels_sha256: hash of its pixels.
-        stats: `seconds`, `megapixels`, `peak_bytes`, `idle_bytes`, `gpu_bytes`, `machine`, `notes` of the run that
-            restored it, which may be an earlier one.
+        stats: `seconds`, `cpu_seconds`, `megapixels`, `peak_bytes`, `idle_bytes`, `gpu_bytes`, `machine`, `notes` of
+            the run that restored it, which may be an earlier one.
     """
 
     path: Path
@@ -89,8 +89,8 @@ class Cache:
         write_png(path, result.pixels)
         digest = hash_of(result.pixels)
         stats = {
-            "seconds": result.seconds, "peak_bytes": result.peak_bytes, "idle_bytes": result.idle_bytes,
-            "gpu_bytes": result.gpu_bytes, "notes": list(result.notes), **stats,
+            "seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "peak_bytes": result.peak_bytes,
+            "idle_bytes": result.idle_bytes, "gpu_bytes": result.gpu_bytes, "notes": list(result.notes), **stats,
         }  # fmt: skip
         write_atomically(path.with_suffix(".json"), json.dumps({"pixels_sha256": digest, **stats}, indent=1).encode())
         return CachedResult(path, digest, stats)

@@ -38,8 +38,8 @@ MACS_AT_PX = 256
 #: Marks a folder as the output of a benchmark, which a later run may continue.
 MARKER = ".made-by-restore-bench"
 
-PUBLISHED_SETS = {"cbsd68": 68}
-"""Test sets with published figures in `published.tsv`, and their numbers of images."""
+PUBLISHED_SETS = {"cbsd68": (68, "skimage"), "set5": (5, "y-channel"), "set14": (14, "y-channel")}
+"""Test sets with published figures in `published.tsv`: the number of images, and the convention that papers use."""
 
 #: Packages of engines that are called otherwise.
 _ENGINE_PACKAGES = {"onnx": "onnxruntime"}
@@ -340,16 +340,17 @@ def _published(
         return ()
     if name not in PUBLISHED_SETS:
         raise RestoreError(f"no published figures for {name!r}", hint=f"known: {', '.join(PUBLISHED_SETS)}")
-    expected = PUBLISHED_SETS[name]
+    expected, usual = PUBLISHED_SETS[name]
     if count != expected or (limit is not None and limit < expected):
         raise RestoreError(
             f"{name} has {expected} images, but {count if limit is None else min(count, limit)} would be measured",
             where=clean_dir,
             hint="published figures would not be comparable; leave out --published",
         )
-    if convention.psnr_color != "rgb":
+    if convention.psnr_color != find_convention(usual).psnr_color:
+        color = "RGB" if usual == "skimage" else "luma"
         raise RestoreError(
-            "published figures are PSNR over RGB", where=f"--convention {convention.name}", hint="use skimage"
+            f"published figures are PSNR over {color}", where=f"--convention {convention.name}", hint=f"use {usual}"
         )
     labels = {degradation.label for degradation in degradations}
     with open(Path(__file__).with_name("published.tsv"), encoding="utf-8", newline="") as file:

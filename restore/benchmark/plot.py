@@ -1,9 +1,9 @@
-"""The plot of a benchmark: scores over speed, one panel per degradation and metric."""
+"""Plots of benchmarks: scores over speed, one panel per degradation and metric; and models in order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,3 +142,63 @@ def _draw_reference_lines(axes: Axes, metric: str, lines: Sequence[TableLine]) -
             1.01, place, f"{name} {score:.{METRICS[metric].decimals}f}", transform=axes.transAxes, va="center",
             fontsize=7.5, color=GRAY,
         )  # fmt: skip
+
+
+# Models in order.
+
+_ROW_INCHES = 0.26
+_NAME_INCHES = 1.35
+_TIME = "time"
+
+
+def write_ranking(path: Path, lines: Sequence[TableLine], titles: Mapping[str, str]) -> None:
+    """Write panels in which every model has a row, in the order of `lines`, as PNG.
+
+    Args:
+        path: of the file.
+        lines: with the input, which becomes a dashed line.
+        titles: of the metrics to show, by name.
+
+    Raises:
+        RestoreError: exit code 1; the file cannot be written.
+    """
+    save_figure(path, ranking_figure(lines, titles))
+
+
+def ranking_figure(lines: Sequence[TableLine], titles: Mapping[str, str]) -> Figure:
+    """A row of panels per degradation: each metric with its 95 % interval, and processor seconds per megapixel.
+
+    Args:
+        lines, titles: as for `write_ranking`.
+    """
+    degradations = list(dict.fromkeys(line.degradation for line in lines))
+    most = max(sum(line.degradation == d and line.model != INPUT for line in lines) for d in degradations)
+    columns = {**titles, _TIME: "CPU s/megapixel"}
+    panel = PanelSize(3.9, 0.8 + _ROW_INCHES * most, left=_NAME_INCHES, bottom=0.35)
+    figure, grid = new_figure(len(degradations), len(columns), panel)
+    for cells, degradation in zip(grid, degradations):
+        here = [line for line in lines if line.degradation == degradation]
+        for axes, (metric, title) in zip(cells, columns.items()):
+            _draw_ranking(axes, f"{degradation}: {title}", metric, here, most)
+    return figure
+
+
+def _draw_ranking(axes: Axes, title: str, metric: str, lines: Sequence[TableLine], rows: int) -> None:
+    style_axes(axes, title)
+    models = [line for line in lines if line.model != INPUT]
+    axes.set_yticks(range(len(models)), [line.model for line in models])
+    axes.set_ylim(rows - 0.5, -0.5)  # the best at the top; panels with fewer models have the same distances
+    axes.margins(x=0.08)
+    for place, line in enumerate(models):
+        if metric == _TIME:
+            if line.cpu_seconds_per_megapixel:
+                axes.set_xscale("log")
+                axes.plot(line.cpu_seconds_per_megapixel, place, marker="s", markersize=5, color=COLORS[1])
+        elif _is_finite(score := line.means.get(metric)):
+            assert score is not None
+            error = [[score.mean - score.low], [score.high - score.mean]] if math.isfinite(score.low) else None
+            axes.errorbar(score.mean, place, xerr=error, marker="o", markersize=5, capsize=3, color=COLORS[0])
+    for line in lines:
+        if line.model == INPUT and _is_finite(score := line.means.get(metric)):
+            assert score is not None
+            axes.axvline(score.mean, color=GRAY, linewidth=0.9, linestyle="--")

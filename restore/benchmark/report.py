@@ -22,6 +22,8 @@ TITLES = {
     "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "psnr_hole": "PSNR, hole", "lpips_hole": "LPIPS, hole",
 }  # fmt: skip
 
+_TOLD = ", by methods that know the level of the noise"
+
 
 @dataclass(frozen=True)
 class MeanScore:
@@ -50,6 +52,7 @@ class TableLine:
         means: by metric, if there is a value.
         images: number of scored images; 0 for a published figure.
         seconds_per_megapixel, peak_bytes, gpu_bytes, idle_bytes: None for the input and for published figures.
+        cpu_seconds_per_megapixel: of all processors, likewise.
         machines: descriptions of the machines of the timings.
         bench_model: None for the input and for published figures.
         source: of a published figure; otherwise "".
@@ -66,6 +69,7 @@ class TableLine:
     machines: tuple[str, ...] = ()
     bench_model: BenchModel | None = None
     source: str = ""
+    cpu_seconds_per_megapixel: float | None = None
 
 
 def table_lines(results: BenchResults) -> list[TableLine]:
@@ -93,15 +97,16 @@ def _line(degradation: str, label: str, samples: Sequence[ScoredSample], model: 
     runs = [sample.result.stats for sample in samples if sample.result is not None]
     if not runs:
         return TableLine(degradation, label, means, len(samples), bench_model=model)
-    seconds = sum(run["seconds"] for run in runs) / sum(run["megapixels"] for run in runs)
+    megapixels = sum(run["megapixels"] for run in runs)
     gpu = [run["gpu_bytes"] for run in runs if run["gpu_bytes"] is not None]
     return TableLine(
-        degradation, label, means, len(samples), seconds,
+        degradation, label, means, len(samples), sum(run["seconds"] for run in runs) / megapixels,
         peak_bytes=max(run["peak_bytes"] for run in runs),
         gpu_bytes=max(gpu) if gpu else None,
         idle_bytes=max(run["idle_bytes"] for run in runs),
         machines=tuple(dict.fromkeys(run["machine"] for run in runs)),
         bench_model=model,
+        cpu_seconds_per_megapixel=sum(run["cpu_seconds"] for run in runs) / megapixels,
     )  # fmt: skip
 
 
@@ -178,10 +183,8 @@ def table_notes(results: BenchResults, lines: Sequence[TableLine]) -> list[str]:
     )
     if any(line.source for line in lines):
         sources = {line.source: None for line in lines if line.source}
-        notes.append(
-            "(published): printed in papers, not measured here. These methods know the noise level: "
-            + "; ".join(sources) + "."
-        )  # fmt: skip
+        told = any(line.source and line.degradation.startswith("awgn") for line in lines)
+        notes.append(f"(published): printed in papers, not measured here{_TOLD if told else ''}: {'; '.join(sources)}.")
     elif plan.published:
         notes.append("Published figures are left out because they cover the whole test set, and images failed.")
     others = dict.fromkeys(n for s in results.samples if s.result is not None for n in s.result.stats["notes"])
@@ -267,6 +270,7 @@ def _line_to_dict(line: TableLine) -> dict[str, Any]:
     }
     return {
         "damage": line.degradation, "model": line.model, "published": line.source or None, "images": line.images,
-        "scores": means, "seconds_per_megapixel": line.seconds_per_megapixel, "peak_bytes": line.peak_bytes,
+        "scores": means, "seconds_per_megapixel": line.seconds_per_megapixel,
+        "cpu_seconds_per_megapixel": line.cpu_seconds_per_megapixel, "peak_bytes": line.peak_bytes,
         "idle_bytes": line.idle_bytes, "gpu_bytes": line.gpu_bytes, "machines": list(line.machines),
     }  # fmt: skip

@@ -36,6 +36,7 @@ class WorkerResult:
     Attributes:
         pixels: uint8, H×W×3, rounded.
         seconds: from the image in main memory to the result in main memory.
+        cpu_seconds: of all processors in this time, which other programs hardly change.
         peak_bytes: peak memory of the process so far, including Python and PyTorch.
         idle_bytes: memory of the process with the model loaded, before the first image.
         gpu_bytes: peak memory of PyTorch's tensors on the GPU so far; None without a GPU.
@@ -44,6 +45,7 @@ class WorkerResult:
 
     pixels: np.ndarray
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     idle_bytes: int
     gpu_bytes: int | None
@@ -90,8 +92,8 @@ class Worker:
         shape = (reply["height"], reply["width"], 3)
         pixels = np.frombuffer(_read(self._stdout, shape[0] * shape[1] * 3), np.uint8).reshape(shape)
         return WorkerResult(
-            pixels, reply["seconds"], reply["peak_bytes"], reply["idle_bytes"], reply["gpu_bytes"],
-            tuple(reply["notes"]),
+            pixels, reply["seconds"], reply["cpu_seconds"], reply["peak_bytes"], reply["idle_bytes"],
+            reply["gpu_bytes"], tuple(reply["notes"]),
         )  # fmt: skip
 
     @property
@@ -166,9 +168,9 @@ def _answer_requests(stdin: BinaryIO, stdout: BinaryIO) -> None:
                 _restored(restorer, image[part], None if mask is None else mask[part], 0, [])
                 warm = True
             notes: list[str] = []
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             out = _restored(restorer, image, mask, settings["tile_px"], notes)
-            seconds = time.perf_counter() - started
+            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
             if not bool(out.isfinite().all()):
                 raise RestoreError("model output contains NaN or Inf", hint="try --precision fp32")
             pixels = out[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
@@ -179,7 +181,8 @@ def _answer_requests(stdin: BinaryIO, stdout: BinaryIO) -> None:
             reply({"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
             continue
         gpu = torch.cuda.max_memory_allocated(restorer.device) if restorer.device.type == "cuda" else None
-        stats = {"height": pixels.shape[0], "width": pixels.shape[1], "seconds": seconds, "notes": notes}
+        size = {"height": pixels.shape[0], "width": pixels.shape[1]}
+        stats = size | {"seconds": seconds, "cpu_seconds": cpu_seconds, "notes": notes}
         memory = {"peak_bytes": peak_bytes(), "idle_bytes": idle_bytes, "gpu_bytes": gpu}
         reply(stats | memory, pixels.numpy().tobytes())
     return None
