@@ -111,7 +111,7 @@ class TrainingDisplay:
     def _logged(self, step: int, total: int, values: dict[str, float]) -> None:
         terms = {k: v for k, v in values.items() if k not in ("lr", "images_per_second")}
         losses = " ".join(f"{k} {v:.4g}" for k, v in terms.items()) + f" | {values['images_per_second']:.1f} images/s"
-        self._bar.update(self._task, completed=step, losses=losses)
+        self._bar.update(self._task, completed=step, total=total, losses=losses)
         if not self._console.is_terminal:
             left = (total - step) / max(values["images_per_second"], 1e-9)
             self._line(f"step {step}/{total} {losses}" + (f" lr {values['lr']:.2g}" if left else ""))

@@ -24,6 +24,14 @@ def train(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE...", help="Override keys of the config: data.batch=4 total_steps=1000."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End within this time (10min, 2h, 1h30min), with a finished schedule: total_steps follows from the "
+            "speed of the first steps.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -51,7 +59,7 @@ def train(
         from restore.config import config_names
 
         raise RestoreError("no config given", hint=f"use one of {', '.join(config_names('train'))}, or a YAML file")
-    settings = load_train_config(config, list(overrides or ()))
+    settings = load_train_config(config, [*(overrides or ()), *([] if budget is None else [f"budget={budget}"])])
     if dry_run:
         from restore.training.dry_run import preview
 

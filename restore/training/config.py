@@ -5,6 +5,7 @@ The docstring below a key is its description in the JSON schema (`restore train 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,11 +14,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from restore.config import Settings, find_config, known_keys, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
+from restore.errors import RestoreError
 from restore.models.registry import DISCRIMINATORS, GENERATORS
 from restore.training.resume_keys import FIXED, is_within
 from restore.training.stage_config import Stage
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)min)?(?:(\d+(?:\.\d+)?)s)?")
+_UNITS = (86400, 3600, 60, 1)
 
 
 class NetworkConfig(Settings):
@@ -285,6 +290,11 @@ class TrainConfig(Settings):
     """Seed of all randomness. Change it to repeat a run with different random numbers."""
     total_steps: int = Field(..., ge=1)
     """Steps of the whole run, each on `data.batch` crops. Raise it to continue a finished run."""
+    budget: str | None = None
+    """Time that the run may take on this machine, start to end: 10min, 2h, 1h30min. Its first steps are measured, and
+    `total_steps`, the starts of the stages and `loss.adversarial_start` are stretched or shortened together, so that
+    the schedule ends in time. Warm-up, validation and saving keep their steps. null: `total_steps` decides.
+    """
     init: str | None = None
     """Start from these weights with a new optimizer, to save time or to fine-tune: the name of a model, a weights file,
     the folder of a run (its best weights), a run's `last/` (its averaged weights), a `.pth` or `.ckpt` with the state
@@ -407,6 +417,18 @@ class TrainConfig(Settings):
         if len({tracker.kind for tracker in trackers}) < len(trackers):
             raise ValueError("each kind of tracker can be used once")
         return trackers
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        if isinstance(value, str) and not _seconds_of(value):
+            raise ValueError("is not a time such as 10min, 2h or 1h30min")
+        return value
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """`budget` in seconds."""
+        return None if self.budget is None else _seconds_of(self.budget)
 
     @field_validator("damage", mode="before")
     @classmethod
@@ -627,6 +649,12 @@ _WITHOUT_EFFECT = {
 }
 
 
+def _seconds_of(duration: str) -> float:
+    """A time such as 1h30min in seconds; 0 if it is not one."""
+    found = _DURATION.fullmatch(duration.replace(" ", ""))
+    return 0.0 if found is None else sum(float(n or 0) * unit for n, unit in zip(found.groups(), _UNITS))
+
+
 def generator_args(config: TrainConfig) -> dict[str, Any]:
     """Arguments of the generator: those of the config, and those that follow from the task and the images."""
     if config.task == "detection":
@@ -654,6 +682,13 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     Raises:
         RestoreError: no such config, an unknown key, a value out of range.
     """
+    keys = {override.partition("=")[0] for override in overrides if not override.endswith("=null")}
+    if {"budget", "total_steps"} <= keys:
+        raise RestoreError(
+            "cannot be given together with a budget, which decides how many steps there are",
+            where="total_steps",
+            hint="leave out one of the two",
+        )
     path = find_config(name_or_path, "train")
     config = load(TrainConfig, path, [*_without_other_sources(overrides), *overrides])
     return config if config.out is not None else config.model_copy(update={"out": Path("runs") / path.stem})

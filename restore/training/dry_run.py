@@ -151,6 +151,9 @@ def preview(
         "with the current load of the machine",
         f"a batch, damaged | mask | clean: {printable(image)}",
     ]
+    if config.budget_seconds is not None:
+        about = round(config.total_steps * config.budget_seconds / seconds)
+        facts.append(f"budget of {config.budget}: about {about} steps")
     if lr_finder:
         facts.append(_find_rate(config, source, context, fabric, compute))
     text = yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)

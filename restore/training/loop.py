@@ -20,6 +20,7 @@ from restore.devices import restored_cuda_flags, restored_threads
 from restore.errors import RestoreError
 from restore.hashed_random import key
 from restore.models.registry import count_parameters
+from restore.training.budget import Budget, with_fitted_steps
 from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.compute import choose_settings
 from restore.training.config import TrainConfig
@@ -101,7 +102,7 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1),
             training diverged (3), or another process of the run was lost (4).
     """
-    config = with_condition_channels(config)
+    config = with_fitted_steps(with_condition_channels(config))
     assert config.out is not None
     find_changes(config.out, config)  # refuses another run's folder before anything is read
     check_trackers(config)
@@ -163,6 +164,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
                 callbacks.on_event(f"changed at step {start}: {change}")
 
         drawn = int(facts.get("batches", start))  # states of earlier versions: every step used one batch
+        budget = Budget(config, facts, fabric)
         stages = Stages(config, source, context, g, d, ema, callbacks.on_event)
         step, images, clock = start, 0, time.perf_counter()
         last = start >= config.total_steps or _should_stop_early(config, without_better)
@@ -178,6 +180,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
         with _stop_requests() as stop_requested, stages:
             if not start:  # the scores of the initial weights, for comparison
                 scores = validator.scores(ema.model, validation, fabric)
+                budget.validated(time.perf_counter() - clock)
                 run.log({"step": 0, **_validation_values(scores)})
                 callbacks.validated(0, scores, False)
             while not last:
@@ -201,6 +204,11 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
                     monitor.add_thumbnails(terms.pop("output_thumbnail"), terms.pop("clean_thumbnail"))
                 step += 1
 
+                fitted = budget.after_step(config, step, stage.plan.number, active_d is not None, callbacks.on_event)
+                if fitted is not None:
+                    config = fitted
+                    stages.follow(config)
+                    on_rank_zero(fabric, partial(run.write_config, config))
                 last = step == config.total_steps
                 check_stop = fabric.world_size == 1 or step % _STOP_CHECK_STEPS == 0 or last
                 stopping = check_stop and any_rank(fabric, stop_requested.is_set())
@@ -236,7 +244,9 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
 
                     on_rank_zero(fabric, write)
                     callbacks.validated(step, scores, is_best)
-                    clock += time.perf_counter() - pause
+                    pause = time.perf_counter() - pause
+                    clock += pause
+                    budget.validated(pause)
                     if _should_stop_early(config, without_better) and not last:
                         callbacks.on_event(f"stopped early: no better {config.best_by} in {without_better} validations")
                         last = True
@@ -244,13 +254,14 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
                 first_best = bool(best) and not has_saved
                 # While steps are skipped, the previous state is the better one, except at the end.
                 due = step % config.save_every == 0 and all(network.skipped[1] == 0 for network in trained)
-                if last or stopping or first_best or due:
+                if last or stopping or first_best or due or fitted is not None:
                     sync_buffers(fabric, ema.model, *(network.network for network in trained))
                     facts = {
                         "step": step,
                         "batches": drawn,
                         "counters": counters(g.optimizer),
                         "best": best,
+                        "budget": budget.state(config),
                         "without_better": without_better,
                         "monitor": monitor.state(fabric),
                         "skipped": [network.skipped.tolist() for network in trained],

@@ -41,6 +41,7 @@ MAY_CHANGE = (
     "model.purpose",
     # How long it takes, and what is logged and saved.
     "total_steps",
+    "budget",
     "early_stop",
     "log_every",
     "save_every",

@@ -124,7 +124,6 @@ class RunFolder:
             RestoreError: the folder holds a run of another config (see `find_changes`), or files of something else
                 that would be replaced.
         """
-        expected = resolved(config)
         file = self.path / "config.yaml"
         changes = find_changes(self.path, config)
         if not self.has_saved:
@@ -142,12 +141,17 @@ class RunFolder:
             raise RestoreError(write_error_message(error), where=self.path / "samples") from error
         for folder in (self.path, self.path / "samples", self.state.parent):
             sweep_leftovers(folder)
-        write_atomically(file, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
+        self.write_config(config)
         precision = compute.precision if config.precision == "auto" else config.precision
         versions = environment(config.device, precision) | {"channels_last": compute.channels_last}
         write_atomically(self.path / "environment.json", json.dumps(versions, indent=1).encode())
         self._keep = config.keep_checkpoints
         return changes
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write the resolved config."""
+        text = yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text.encode())
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`, and pass it to the trackers."""

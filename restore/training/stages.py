@@ -138,6 +138,12 @@ class Stages:
                 self._on_event(f"stage {self._running.plan.number} from step {step}: {data.batch} × {data.patch}²")
         return self._running
 
+    def follow(self, config: TrainConfig) -> None:
+        """Go on by a config that differs in the steps at which stages to come start, and in the last one."""
+        self._config, self._plans = config, plan_stages(config)
+        if self._running is not None:
+            self._running = replace(self._running, plan=self._plans[self._running.plan.number])
+
     def _enter(self, plan: StagePlan, drawn: int) -> RunningStage:
         config, fabric = plan.config, self._context.fabric
         for network, is_discriminator in zip(self._trained, (False, True)):
