@@ -4,7 +4,8 @@
 
 Each photograph is made smaller as Pillow's bicubic filter does it, and degraded by the steps that the model was trained
 with, with keys of its name. Prints Markdown: PSNR of luma without a border of the factor's width, and LPIPS, as means
-over the photographs. With `--save DIR`, also writes the degraded image and all results side by side.
+over the photographs with 95 % bootstrap intervals. With `--save DIR`, also writes the degraded image and all results
+side by side.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from restore.degradations import key
 from restore.degradations.pipeline import degradation_from
 from restore.degradations.resize import downscaled
+from restore.evaluation.statistics import bootstrap_interval
 from restore.images import find_images, read_rgb8, stem_key, write_png
 from restore.metrics.lpips import open_lpips
 from restore.restorers.enlarging import interpolated
@@ -82,8 +84,11 @@ def main() -> None:
                 args.save.mkdir(parents=True, exist_ok=True)
                 write_png(args.save / f"{Path(name).stem}_x{scale}.png", np.ascontiguousarray(sheet))
         for way, found in scores.items():
-            decibels, distance = np.mean(found, 0)
-            print(f"| {scale} | {way} | {decibels:.2f} | {distance:.4f} |", flush=True)
+            cells = []
+            for values, decimals in zip(zip(*found), (2, 4)):
+                low, high = bootstrap_interval(values)
+                cells.append(f"{np.mean(values):.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]")
+            print(f"| {scale} | {way} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def bench(
     published: Annotated[
         str | None,
         typer.Option(
-            help="Name of the test set in CLEAN (cbsd68): adds published figures, marked as such.",
+            help="Name of the test set in CLEAN (cbsd68, set5, set14): adds published figures, marked as such.",
             rich_help_panel="Scores",
         ),
     ] = None,

@@ -229,7 +229,7 @@ def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None
     with pytest.raises(RestoreError, match=r"the output folder is .*, or inside it"):
         bench("none", folder=tmp_path)
     with pytest.raises(RestoreError, match="known: cbsd68"):
-        bench("none", published="set5")
+        bench("none", published="set6")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
@@ -297,13 +297,19 @@ def test_published_figures_are_marked_and_only_beside_the_whole_set(bench, tmp_p
     write_png(folder / "67.png", photo(0, 12, 16))
     with pytest.raises(RestoreError, match="PSNR over RGB"):
         bench("awgn-15", folder=folder, published="cbsd68", convention="y-channel")
+    five = tmp_path / "five"
+    for i in range(5):
+        (five / str(i)).mkdir(parents=True)
+        write_png(five / str(i) / "a.png", photo(3 * i, 12, 16))
+    with pytest.raises(RestoreError, match=r"PSNR over luma; use y-channel"):
+        bench("bicubic-x2", folder=five, published="set5")
     results = bench("awgn-15", "jpeg-10", folder=folder, published="cbsd68")
     lines = table_lines(results)
     published = [line for line in lines if line.source]
     assert [(line.degradation, line.model) for line in published] == [
-        ("awgn-15", f"{name} (published)") for name in ("DnCNN", "FFDNet", "DRUNet", "SwinIR", "Restormer")
+        ("awgn-15", f"{name} (published)") for name in ("BM3D", "DnCNN", "FFDNet", "DRUNet", "SwinIR", "Restormer")
     ]
-    assert published[0].means["psnr"].mean == 33.90
+    assert published[1].means["psnr"].mean == 33.90
     assert all("(published)" in line.model for line in lines if line.means["psnr"].count == 0)
     assert any("not measured here" in note and "Restormer, CVPR 2022" in note for note in table_notes(results, lines))
 

@@ -102,6 +102,14 @@ def test_the_card_of_every_model_states_its_facts() -> None:
     assert any(line.endswith(photo.sha256) for line in photo.format())
 
 
+def test_shipped_cards_tell_of_data_steps_time_scores_and_failures() -> None:
+    rows = ("network", "photographs", "degradation", "steps", "device and time", "scores")
+    for name, weights in shipped_weights().items():
+        card = weights.with_suffix(".md").read_text(encoding="utf-8")
+        assert [row for row in rows if f"\n| {row} | " not in card] == [], name
+        assert "\n**Weaknesses" in card, name
+
+
 def test_the_card_of_a_run_tells_how_it_was_trained(run: Path) -> None:
     card = model_card(str(run))
     assert card.training == {"damage": "noise", "total_steps": 300, "data.batch": 8}
