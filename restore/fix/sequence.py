@@ -27,13 +27,11 @@ from restore.images import read_image
 from restore.video.ahead import ahead
 from restore.video.deflicker import REACH, Tone, deflickered, small_of
 from restore.video.sequence import files_of, gaps, is_sequence, number_of
-from restore.video.temporal import steadily
+from restore.video.temporal import AROUND, steadily
 
 if TYPE_CHECKING:
     from restore.fix.stages import Stages
 
-#: Frames before and after one that have a say in it; see `steadily`.
-_AROUND = 2
 _WHITE = 65535.0
 
 
@@ -101,23 +99,24 @@ def repair_sequence(pattern: Path, jobs: Iterable[Any], every: Iterable[Any], st
     numbered = [(number_of(pattern, job.source), job.source) for job in every]
     own = {number for number, source in numbered if source in to_do and number is not None}
     found = stages.plan.masks is not None and stages.plan.masks.found
-    reach = _AROUND if found else 0
+    reach = AROUND if found else 0
     around = _near(own, reach)
     wanted = [(number, to_do.get(source, source)) for number, source in numbered if number in around]
     tone_of: Callable[[int], Tone | None] = lambda number: None  # noqa: E731
     if stages.options.deflicker:
         farther = _near(own, reach + REACH)
         tone_of = _in_order(_tones([(number, source) for number, source in numbered if number in farther]))
-    with closing(ahead(_frames(wanted, stages, tone_of), _AROUND)) as frames:
+    with closing(ahead(_frames(wanted, stages, tone_of), 1)) as frames:
         if not found:
             _repair_alone(frames, stages)
             return
         for stretch in _stretches(frames):
-            for frame, rgb, mask, unknown in _steadily(stretch, stages):
-                if stages.recorder.summary.stopped:
-                    return
-                if frame.item is not None:
-                    _finish(frame.item, rgb, mask, unknown, stages)
+            with closing(_steadily(stretch, stages)) as repaired:
+                for frame, rgb, mask, unknown in repaired:
+                    if stages.recorder.summary.stopped:
+                        return
+                    if frame.item is not None:
+                        _finish(frame.item, rgb, mask, unknown, stages)
 
 
 def _near(numbers: set[int], reach: int) -> set[int]:
@@ -210,7 +209,7 @@ def _stretches(frames: Iterator[_Frame]) -> Iterator[Iterator[_Frame]]:
         yield stretch()
 
 
-def _steadily(frames: Iterator[_Frame], stages: Stages) -> Iterator[tuple[_Frame, Any, Any, Any]]:
+def _steadily(frames: Iterator[_Frame], stages: Stages) -> Generator[tuple[_Frame, Any, Any, Any], None, None]:
     """As `restore.video.temporal.steadily`; with `--no-steady`, each frame alone."""
     notes: list[str] = []
 

@@ -33,7 +33,7 @@ from restore.images.decoder_output import check_size
 from restore.video.ahead import ahead
 from restore.video.deflicker import REACH, SIDE_PX, deflickered
 from restore.video.formats import CONTAINER_OF_SUFFIX
-from restore.video.temporal import steadily
+from restore.video.temporal import AROUND, steadily
 
 if TYPE_CHECKING:
     from restore.fix.stages import Stages
@@ -46,10 +46,8 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Frames of a segment: what is lost at most when a run is killed.
 SEGMENT_FRAMES = 240
-#: Frames before one that have a say in it; see `steadily`.
-_BEFORE = 2
 #: Frames that are decoded ahead.
-_AHEAD = 2
+_AHEAD = 1
 #: The steps, in order, as the log names them.
 _STEPS = ("deflicker", "detect", "fill_holes", "restore", "clean_up")
 
@@ -289,7 +287,7 @@ class VideoRepair:
         """The frames from `first` on, with their repair in their planes."""
         turns = facts.quarter_turns
         steady = steps.detect and self.options.steady
-        needed = first - _BEFORE if steady else first
+        needed = first - AROUND if steady else first
         read = ahead(self._evened(frames, colors, needed), _AHEAD)
 
         def written(timed: TimedFrame, stored: RGB16, after: DecodedImage, page: MemoryPage) -> _Repaired:
@@ -306,11 +304,12 @@ class VideoRepair:
                     yield written(timed, stored, *self._repair_alone(source_of(evened), steps))
                 return
             shown = ((one, source_of(one[2]).pixels) for one in read)
-            for (timed, stored, evened), rgb, mask, unknown in steadily(
-                shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note)
-            ):
-                if timed.number >= first:
-                    yield written(timed, stored, *self._repair_rest(source_of(evened), rgb, mask, unknown, steps))
+            found = steadily(shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note))
+            with closing(found):
+                for (timed, stored, evened), rgb, mask, unknown in found:
+                    if timed.number >= first:
+                        rest = self._repair_rest(source_of(evened), rgb, mask, unknown, steps)
+                        yield written(timed, stored, *rest)
 
     def _evened(
         self, frames: Iterator[TimedFrame], colors: FrameColors, needed: int

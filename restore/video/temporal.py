@@ -2,47 +2,68 @@
 
 Dirt, hairs and most scratches stand in one frame only. Where a frame differs from both of its neighbors, moved along
 with the scene, and these agree, the frame is damaged, and the neighbors show what was there. The detection is the
-simplified rank-order detector, after Nadenau and Mitra (1997); the motion is the optical flow of Kroeger et al., "Fast
-Optical Flow using Dense Inverse Search" (ECCV 2016).
+simplified rank-order detector, after Nadenau and Mitra (1997).
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[Any]  # float32; the stubs of OpenCV do not tell
-BoolArray = npt.NDArray[np.bool_]
+from restore.video import line_scratches
+from restore.video.ahead import ahead
+from restore.video.line_scratches import Traces, find_lines, sideways, traces_of
+from restore.video.motion import (
+    BoolArray,
+    FloatArray,
+    Motion,
+    Seen,
+    flow_around,
+    grown_to,
+    motion,
+    places,
+    remapped,
+    small_share,
+    smooth,
+    span,
+    spread,
+    taken,
+    taken_from_small,
+)
+
 T = TypeVar("T")
+Part = tuple[slice, slice]
 
 _WHITE = 65535.0
-#: Motion is estimated in frames of this longer side at most.
-_FLOW_SIDE_PX = 640
+#: Frames before and after one that have a say in it: one more than lines are followed through.
+AROUND = 5
 #: What differs by less than this (of 1) is the same, on film without grain.
 _LEAST_SPIKE = 0.03
 #: The same for the standard deviation of the difference between frames, in pixels and in means of windows.
-_LEAST_SIGMA, _LEAST_MEAN = 0.01, 0.006
-#: Dirt differs by more than this number of standard deviations; by so much more where motion is unsure.
-_SPIKE_SIGMAS, _UNSURE = 4.7, 1.5
+_LEAST_SIGMA, _LEAST_MEAN = 0.01, 0.0042
+#: Dirt differs by more than this number of standard deviations, in pixels and in means of windows; by so much more
+#: where motion is unsure.
+_SPIKE_SIGMAS, _MEAN_SIGMAS, _UNSURE = 4.7, 5.7, 1.5
 #: Where the scene itself changes from pixel to pixel, motion is not exact, and this share of the contrast is added.
 _CONTRAST, _MEAN_CONTRAST, _WEAKER_CONTRAST = 0.35, 0.25, 0.2
 #: Pixels next to found ones are dirt, too, if they differ by this number of standard deviations.
 _WEAKER_SIGMAS = 1.0
 #: Standard deviations are estimated from about N values.
-_SAMPLES = 100_000
+_SAMPLES = 30_000
 #: How near another motion makes what is seen unsure, in pixels of the frames in which motion is estimated.
 _NEAR_PX, _APART_PX = 5, 9
 #: Two neighbors that differ by more than this (or by this number of standard deviations) do not agree.
 _AGREE, _AGREE_SIGMAS = 0.06, 4.0
-#: A scene ends where more than this share of the pixels does not go on in the next frame.
-_CUT_SHARE = 0.4
-_CUT_DIFFERENCE = 0.08
 #: A neighbor knows what is in a hole if it differs by less than this around it.
 _KNOWS = 0.06
 #: The share of the contrast by which a mark that neighbors show may differ.
@@ -53,82 +74,19 @@ _MOSTLY = 0.9
 _STILL_PX = 0.5
 #: Flicker from frame to frame changes less than this.
 _FLICKER = 0.1
-#: Frames from this side on are searched for motion around holes at a quarter of their size.
+#: Frames from this side on are compared around holes at a quarter of their size.
 _COARSE_FROM_PX = 256
 #: Widens what was found: the edges of dirt are soft.
 _MARGIN_PX = 2
 #: More than this share of a frame is never dirt: it is a flash, a cut, or a motion that was not understood.
 _MOST_DIRT = 0.2
-
-
-@dataclass
-class Seen:
-    """A frame as its neighbors see it.
-
-    Attributes:
-        rgb: H×W×3, uint16; 65535 is white.
-        found: H×W, damage that a detector found; None: there is no detector.
-        luma: H×W, float32.
-        dirt: H×W, the mask of the frame; None: not known yet.
-    """
-
-    rgb: npt.NDArray[np.uint16]
-    found: BoolArray | None
-    luma: FloatArray = field(init=False)
-    small: npt.NDArray[Any] = field(init=False)
-    dirt: BoolArray | None = None
-
-    def __post_init__(self) -> None:
-        self.luma = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) * np.float32(1 / _WHITE)
-        scale = min(1.0, _FLOW_SIDE_PX / max(self.luma.shape))
-        small = (
-            cv2.resize(self.luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else self.luma
-        )
-        # Small dirt would pull the motion with it.
-        self.small = cv2.medianBlur(np.clip(np.rint(small * 255), 0, 255).astype(np.uint8), 5)
-
-    @property
-    def mask(self) -> BoolArray:
-        """`dirt`, once it is known."""
-        assert self.dirt is not None
-        return self.dirt
-
-
-@dataclass
-class Motion:
-    """Where the pixels of a frame are in one of its neighbors.
-
-    Attributes:
-        neighbor: the other frame.
-        flow: h×w×2, x and y from a pixel to its place there, in pixels of the frame; of the size of `Seen.small`.
-        luma: the luma of the neighbor, moved to this frame.
-        inside: where the neighbor shows the pixel at all.
-    """
-
-    neighbor: Seen
-    flow: FloatArray
-    luma: FloatArray
-    inside: BoolArray
-
-
-def motion(frame: Seen, neighbor: Seen) -> Motion | None:
-    """The motion from a frame to a neighbor; None: a scene ends between them."""
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    high, wide = frame.luma.shape
-    if min(frame.small.shape) < 16:
-        return None
-    flow: FloatArray = estimator.calc(frame.small, neighbor.small, np.zeros((*frame.small.shape, 2), np.float32))
-    if flow.shape[:2] != (high, wide):
-        flow *= np.array((wide / flow.shape[1], high / flow.shape[0]), np.float32)
-    moved, inside = _moved(neighbor.luma, _grown_to(flow, (high, wide)))
-    difference = np.abs(_smooth(frame.luma) - _smooth(moved))[inside]
-    if difference.size < inside.size // 4 or np.mean(difference > _CUT_DIFFERENCE) > _CUT_SHARE:
-        return None
-    return Motion(neighbor, flow, moved, inside)
+#: The side of the parts of a frame that are compared again, and what is seen around them.
+_PART_PX, _AROUND_PX = 256, 8
 
 
 def find_dirt(frame: Seen, before: Motion | None, after: Motion | None, second: Motion | None = None) -> BoolArray:
-    """The mask of a frame: dirt that only it shows, and of what a detector found, what its neighbors do not show.
+    """The mask of a frame: dirt that only it shows, lines that stay, and of what a detector found, what its neighbors
+    do not show.
 
     Args:
         frame: the frame.
@@ -141,6 +99,8 @@ def find_dirt(frame: Seen, before: Motion | None, after: Motion | None, second: 
         dirt = _spikes(frame, one, other, one_sided=second is not None)
     if frame.found is not None:
         dirt |= _without_content(frame, [one for one in (before, after) if one is not None])
+    if frame.lines is not None:
+        dirt |= frame.lines
     return dirt
 
 
@@ -155,84 +115,130 @@ def _spikes(frame: Seen, one: Motion, other: Motion, *, one_sided: bool) -> Bool
         one, other: its motion to the others.
         one_sided: both follow it, or both precede it. What moves may then cover a part of the scene in both.
     """
-    seeds, weak = _differing(frame.luma, one.luma, other.luma, one.inside & other.inside, unsure=one_sided)
-    alike = _moves_alike([one], _APART_PX, 1.0) if one_sided else _moves_alike([one, other], _NEAR_PX, 2.5)
-    if one_sided:
-        seeds, weak = seeds & alike, weak & alike
-    elif (seeds & ~alike).any():
-        # The dirt itself may be what seems to move another way. Then the others agree if it moves as all around.
-        around = ~_widened(_grown(seeds, weak), 3)
-        moved = [_moved(part.neighbor.luma, _flow_around(part.flow, around)) for part in (one, other)]
-        (luma, inside), (other_luma, other_inside) = moved
-        also, weak_also = _differing(frame.luma, luma, other_luma, inside & other_inside, unsure=True)
-        seeds, weak = seeds & (alike | also), weak & (alike | weak_also)
+    inside, size = one.inside & other.inside, frame.luma.shape
+    seeds, weak, noise = _differing(frame.luma, one.luma, other.luma, inside, unsure=one_sided)
+    if not seeds.any():
+        return seeds
+    alike = _moves_alike([one], _APART_PX, 1.0, size) if one_sided else _moves_alike([one, other], _NEAR_PX, 2.5, size)
     dirt = _grown(seeds, weak)
+    if one_sided:
+        dirt = _grown(seeds & alike, weak & alike)
+    elif (astray := seeds & ~alike).any():
+        # The dirt itself may be what seems to move another way. Then the others agree if it moves as all around.
+        hidden = small_share(_widened(dirt, 3), one.flow.shape)
+        ways = [(part.neighbor.luma, places(flow_around(part.flow, hidden), size)) for part in (one, other)]
+        also, weak_also = alike.copy(), alike
+        for part, wide, own in _parts(astray):
+            (luma, there), (other_luma, other_there) = (remapped(values, x[wide], y[wide]) for values, (x, y) in ways)
+            found, near, _ = _differing(frame.luma[wide], luma, other_luma, there & other_there, noise, unsure=True)
+            also[part] |= found[own]
+            weak_also[part] |= near[own]
+        dirt = _grown(seeds & also, weak & weak_also)
     if np.count_nonzero(dirt) > _MOST_DIRT * dirt.size:
         return np.zeros_like(dirt)
     return _widened(dirt, _MARGIN_PX)
 
 
 def _differing(
-    luma: FloatArray, one: FloatArray, other: FloatArray, inside: BoolArray, *, unsure: bool
-) -> tuple[BoolArray, BoolArray]:
-    """Where a luma surely differs from two others that agree, and where it may, H×W.
+    luma: FloatArray,
+    one: FloatArray,
+    other: FloatArray,
+    inside: BoolArray,
+    noise: list[float] | None = None,
+    *,
+    unsure: bool,
+) -> tuple[BoolArray, BoolArray, list[float]]:
+    """Where a luma surely differs from two others that agree, and where it may, H×W; and the noise of the differences.
 
     Args:
         luma, one, other: H×W.
         inside: where there are others.
+        noise: of the differences and of their means over each window; None: it is estimated.
         unsure: the others may be of other places.
     """
-    to_one, to_other = luma - one, luma - other
-    apart = np.abs(_smooth(one) - _smooth(other))
-    sigma = _noise((to_one + to_other)[inside] / 2)
-    contrast = np.maximum(_contrast(one, sigma), _contrast(other, sigma))
-    nearest = _nearest(to_one, to_other)
+    to_one, to_other = cv2.subtract(luma, one), cv2.subtract(luma, other)
+    few = _few(luma.shape)
+    known, estimated = inside[few], noise is None
+    if noise is None:
+        noise = [_noise((to_one[few] + to_other[few])[known] / 2)]
+    sigma = noise[0]
+    apart = smooth(cv2.subtract(one, other))
+    np.abs(apart, out=apart)
+    contrast: FloatArray = cv2.max(span(one), span(other))  # that of nine values of noise is about 3 σ
+    contrast -= 3 * sigma
+    np.maximum(contrast, 0, out=contrast)
+    signed = _nearest(to_one, to_other)
+    nearest = np.abs(signed)
     floor = max(_LEAST_SIGMA, sigma)
-    agree = inside & (apart < max(_AGREE, _AGREE_SIGMAS * sigma)) & (apart < 0.5 * nearest + 1.5 * floor)
-    sigmas = _SPIKE_SIGMAS * (_UNSURE if unsure else 1)
-    seeds = nearest > sigmas * floor + _CONTRAST * contrast
+    limit = 0.5 * nearest
+    limit += 1.5 * floor
+    agree: BoolArray = apart < np.minimum(limit, max(_AGREE, _AGREE_SIGMAS * sigma), out=limit)
+    agree &= inside
+    sigmas, mean_sigmas = (one * (_UNSURE if unsure else 1) for one in (_SPIKE_SIGMAS, _MEAN_SIGMAS))
+    seeds: BoolArray = nearest > _CONTRAST * contrast + sigmas * floor
     # What stands out by itself must not spread.
-    clipped = [np.clip(values, -sigmas * floor, sigmas * floor) for values in (to_one, to_other)]
-    for window in _WINDOWS:
-        means = [cv2.filter2D(values, -1, window, borderType=cv2.BORDER_REFLECT) for values in clipped]
-        least = max(_LEAST_MEAN, _noise((means[0] + means[1])[inside] / 2))
-        seeds |= _nearest(*means) > sigmas * least + _MEAN_CONTRAST * contrast
-    weak: BoolArray = agree & (nearest > max(_LEAST_SPIKE / 2, _WEAKER_SIGMAS * sigma) + _WEAKER_CONTRAST * contrast)
-    return seeds & agree, weak
+    np.clip(signed, -sigmas * floor, sigmas * floor, out=signed)
+    most: FloatArray | None = None
+    for number, window in enumerate(_WINDOWS, 1):
+        mean: FloatArray = window(signed)
+        np.abs(mean, out=mean)
+        if estimated:
+            noise.append(max(_LEAST_MEAN, _noise(mean[few][known])))
+        mean -= mean_sigmas * noise[number]
+        most = mean if most is None else cv2.max(most, mean, dst=most)
+    assert most is not None
+    seeds |= most > _MEAN_CONTRAST * contrast
+    seeds &= agree
+    contrast *= _WEAKER_CONTRAST
+    contrast += max(_LEAST_SPIKE / 2, _WEAKER_SIGMAS * sigma)
+    agree &= nearest > contrast
+    return seeds, agree, noise
 
 
 def _nearest(one: FloatArray, other: FloatArray) -> FloatArray:
-    """The smaller of two differences, without its sign; 0 where they have different signs."""
-    nearest: FloatArray = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0)
-    return nearest
+    """The smaller of two differences; 0 where they have different signs."""
+    low, high = cv2.min(one, other), cv2.max(one, other)
+    return cv2.add(np.maximum(low, 0, out=low), np.minimum(high, 0, out=high), dst=low)
 
 
-def _moves_alike(motions: list[Motion], pixels: int, limit: float) -> BoolArray:
-    """Where all motion within some pixels differs by less than `limit`: nothing covers what moves another way."""
-    size = motions[0].luma.shape
-    alike = np.ones(size, bool)
+def _moves_alike(motions: list[Motion], pixels: int, limit: float, size: tuple[int, ...]) -> BoolArray:
+    """Where all motion within some pixels differs by less than `limit`: nothing covers what moves another way, H×W."""
     kernel = np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)
-    for one in motions:
-        for axis in (0, 1):
-            part = np.ascontiguousarray(one.flow[:, :, axis])
-            alike &= _grown_to(cv2.dilate(part, kernel) - cv2.erode(part, kernel), size) < limit
+    parts = [np.ascontiguousarray(one.flow[:, :, axis]) for one in motions for axis in (0, 1)]
+    most = [cv2.subtract(cv2.dilate(part, kernel), cv2.erode(part, kernel)) for part in parts]
+    alike: BoolArray = grown_to(np.maximum.reduce(most), size) < limit
     return alike
 
 
-def _mean_windows() -> list[FloatArray]:
+def _parts(where: BoolArray) -> Iterator[tuple[Part, Part, Part]]:
+    """The parts of a frame that hold any of `where`; what is seen around each; and its place in that."""
+    high, wide = where.shape
+    for top in range(0, high, _PART_PX):
+        for left in range(0, wide, _PART_PX):
+            part = slice(top, min(top + _PART_PX, high)), slice(left, min(left + _PART_PX, wide))
+            if where[part].any():
+                first = [max(0, one.start - _AROUND_PX) for one in part]
+                last = [min(one.stop + _AROUND_PX, end) for one, end in zip(part, where.shape)]
+                seen = [slice(start, stop) for start, stop in zip(first, last)]
+                own = [slice(one.start - start, one.stop - start) for start, one in zip(first, part)]
+                yield part, (seen[0], seen[1]), (own[0], own[1])
+
+
+def _windows() -> list[Callable[[FloatArray], FloatArray]]:
     """The windows over which differences are averaged: two squares, and lines in eight directions."""
-    windows = [np.full((side, side), 1 / side**2, np.float32) for side in (3, 5)]
+    boxes = [(3, 3), (5, 5), (_LINE_PX, 1), (1, _LINE_PX)]
+    windows: list[Callable[[FloatArray], FloatArray]] = [partial(cv2.blur, ksize=box) for box in boxes]
     half = _LINE_PX // 2
-    for number in range(8):
+    for number in (1, 2, 3, 5, 6, 7):
         x, y = (round(half * f(np.pi * number / 8)) for f in (np.cos, np.sin))
         line = cv2.line(np.zeros((_LINE_PX, _LINE_PX), np.float32), (half - x, half - y), (half + x, half + y), 1, 1)
-        windows.append(line / line.sum())
+        windows.append(partial(cv2.filter2D, ddepth=-1, kernel=line / line.sum()))
     return windows
 
 
 #: The length of thin windows.
 _LINE_PX = 11
-_WINDOWS = _mean_windows()
+_WINDOWS = _windows()
 
 
 def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
@@ -244,24 +250,29 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     assert frame.found is not None
     if not motions or not frame.found.any():
         return frame.found
-    kernel = np.ones((3, 3), np.uint8)
+    size = frame.found.shape
     wide = _widened(frame.found, 1)
-    edge = wide & (cv2.erode(frame.found.astype(np.uint8), kernel) == 0)  # the inside of a spot agrees with itself
-    sigma = max(_noise((frame.luma - one.luma)[one.inside]) for one in motions)
-    shown = still = np.ones(frame.found.shape, bool)
-    around = ~_widened(frame.found, 3)
+    inner = cv2.erode(frame.found.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    rows, columns = _places(wide & ~inner)  # the inside of a spot agrees with itself
+    few = _few(size)
+    sigma = max(_noise((frame.luma[few] - one.luma[few])[one.inside[few]]) for one in motions)
+    shown = still = np.ones(len(rows), bool)
+    hidden = small_share(_widened(frame.found, 3), frame.small.shape)
+    own = frame.smooth[rows, columns]
     for one in motions:
-        flow = _flow_around(one.flow, around)
-        luma, inside = _moved(one.neighbor.luma, flow)
-        limit = max(_LEAST_SPIKE, 1.5 * sigma) + _MARK_CONTRAST * _contrast(luma, sigma)
-        shown = shown & inside & (np.abs(_smooth(frame.luma) - _smooth(luma)) < limit)
-        still = still & (np.hypot(flow[:, :, 0], flow[:, :, 1]) < _STILL_PX)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(wide.astype(np.uint8), connectivity=8)
-    area = np.maximum(np.bincount(labels[edge], minlength=count), 1)
-    agreeing = np.bincount(labels[shown & edge], minlength=count) / area
-    resting = np.bincount(labels[still & edge], minlength=count) / area > 0.5
-    high = stats[:, cv2.CC_STAT_HEIGHT] > 0.4 * frame.found.shape[0]
-    line = high & (stats[:, cv2.CC_STAT_WIDTH] < 0.05 * frame.found.shape[1])
+        flow = taken_from_small(flow_around(one.flow, hidden), rows, columns, size)
+        x, y = columns + flow[:, 0], rows + flow[:, 1]
+        luma, inside = taken(one.neighbor.smooth, x, y)
+        contrast = np.maximum(taken(one.neighbor.span, x, y, interpolation=cv2.INTER_LINEAR)[0] - 3 * sigma, 0)
+        limit = max(_LEAST_SPIKE, 1.5 * sigma) + _MARK_CONTRAST * contrast
+        shown = shown & inside & (np.abs(own - luma) < limit)
+        still = still & (np.hypot(flow[:, 0], flow[:, 1]) < _STILL_PX)
+    count, labels = cv2.connectedComponents(wide.astype(np.uint8), connectivity=8)
+    mark = labels[rows, columns]
+    area = np.maximum(np.bincount(mark, minlength=count), 1)
+    agreeing = np.bincount(mark[shown], minlength=count) / area
+    resting = np.bincount(mark[still], minlength=count) / area > 0.5
+    line = (_extent(rows, mark, count) > 0.4 * size[0]) & (_extent(columns, mark, count) < 0.05 * size[1])
     damage = (agreeing < _MOSTLY) | (line & resting)
     damage[0] = False
     kept: BoolArray = damage[labels] & frame.found
@@ -279,43 +290,82 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
         The frame, H×W×3, and the part of the mask that no neighbor knows.
     """
     unknown = frame.mask.copy()
+    filled = _as_float(frame.rgb)
     if not motions or not unknown.any():
-        return _as_float(frame.rgb), unknown
-    around = ~_widened(unknown, 3)
-    rows, columns = np.nonzero(unknown)
+        return filled, unknown
+    size = unknown.shape
+    hidden = small_share(_widened(unknown, 3), frame.small.shape)
+    rows, columns = _places(unknown)
     total = np.zeros((len(rows), 3), np.float32)
     weights = np.zeros(len(rows), np.float32)
     for one in motions:
-        clean = one.inside & ~unknown
-        difference = frame.luma - one.luma
-        error = cv2.boxFilter(np.where(clean, np.abs(difference), 0), -1, (15, 15))
-        share = cv2.boxFilter(clean.astype(np.float32), -1, (15, 15))
-        error = _spread_coarsely(error / np.maximum(share, 1e-6), share > 0.05)[rows, columns]
-        # What is brighter or darker there by a little, as in flickering film, is taken over from around the hole.
-        offset = _spread_coarsely(difference, clean & (np.abs(difference) < _FLICKER))[rows, columns]
-        flow = _flow_around(one.flow, around)[rows, columns]
-        moved, inside = _taken(one.neighbor.rgb, columns + flow[:, 0], rows + flow[:, 1])
-        moved = _as_float(moved)
+        error, offset = (taken_from_small(one, rows, columns, size) for one in _around_holes(frame, one))
+        flow = taken_from_small(flow_around(one.flow, hidden), rows, columns, size)
+        x, y = columns + flow[:, 0], rows + flow[:, 1]
+        values, inside = taken(one.neighbor.rgb, x, y)
+        values = _as_float(values)
         if one.neighbor.mask.any():
-            dirty = _widened(one.neighbor.mask, 1).astype(np.float32)
-            inside &= _taken(dirty, columns + flow[:, 0], rows + flow[:, 1])[0] < 0.01
+            dirty = _widened(one.neighbor.mask, 1).astype(np.uint8) * np.uint8(255)
+            inside &= taken(dirty, x, y, interpolation=cv2.INTER_LINEAR)[0] < 3
         weight = np.where(inside & (error < _KNOWS), 1 / (error + 0.003) ** 2, 0).astype(np.float32)
-        total += weight[:, None] * (moved + offset[:, None])
+        total += weight[:, None] * (values + offset[:, None])
         weights += weight
     known = weights > 0
-    filled = _as_float(frame.rgb)
     filled[rows[known], columns[known]] = np.clip(total[known] / weights[known][:, None], 0, 1)
     unknown[rows[known], columns[known]] = False
     return filled, unknown
 
 
+def _around_holes(frame: Seen, one: Motion) -> tuple[FloatArray, FloatArray]:
+    """How far a neighbor differs around holes, and by how much it is darker, h×w; coarsely if frames are large."""
+    high, wide = frame.mask.shape
+    step = 1 if min(high, wide) < _COARSE_FROM_PX else 4
+    window = (15, 15) if step == 1 else (5, 5)
+    size = (-(-wide // step), -(-high // step))
+
+    def small(values: FloatArray) -> FloatArray:
+        return values if step == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+
+    difference: FloatArray = cv2.subtract(frame.luma, one.luma)
+    apart = np.abs(difference)
+    clean = one.inside & ~frame.mask
+    share = clean.astype(np.float32)
+    apart *= share
+    around = cv2.blur(small(share), window)
+    error = cv2.blur(small(apart), window) / np.maximum(around, 1e-6)
+    error = spread(error[:, :, None], around > 0.05)[:, :, 0]
+    # What is brighter or darker there by a little, as in flickering film, is taken over from around the hole.
+    share *= apart < _FLICKER
+    difference *= share
+    around = small(share)
+    offset = small(difference) / np.maximum(around, 1e-4)
+    return error, spread(offset[:, :, None], around > 0.25)[:, :, 0]
+
+
+@dataclass
+class _Frame(Generic[T]):
+    """A frame with its motion to the frame before and to the one after; None: a scene ends there."""
+
+    item: T
+    seen: Seen
+    traces: Traces
+    before: Motion | None = None
+    after: Motion | None = None
+
+    @property
+    def motions(self) -> list[Motion]:
+        return [one for one in (self.before, self.after) if one is not None]
+
+
 def steadily(
     frames: Iterator[tuple[T, npt.NDArray[np.uint16]]],
     detect: Callable[[FloatArray], BoolArray | None],
-) -> Iterator[tuple[T, FloatArray, BoolArray, BoolArray]]:
-    """Find and fill the dirt of frames, each by what its two neighbors show.
+) -> Generator[tuple[T, FloatArray, BoolArray, BoolArray], None, None]:
+    """Find and fill the dirt of frames, each by what its neighbors show.
 
-    What comes out for a frame depends on it and on the two frames before and after it, not on where the frames begin.
+    What comes out for a frame depends on it and on `AROUND` frames before and after it, not on where the frames begin.
+    Frames are taken, and their motion estimated, in one thread, and dirt is found and filled in another, while the
+    caller's runs `detect` and does what it does with the results.
 
     Args:
         frames: anything, with the pixels of a frame, H×W×3, uint16; in the order of display.
@@ -325,150 +375,123 @@ def steadily(
         What came with the frame; the frame in [0, 1], filled where its neighbors know what was there; its mask; and the
         part of the mask that is still to be filled.
     """
-    # Each with its motion to the frame before and to the one after.
-    held: deque[tuple[T, Seen, Motion | None, Motion | None]] = deque()
 
-    def settle(place: int) -> None:
-        """Find the dirt of a frame, at an end of its scene with the help of the next but one."""
-        _, seen, before, after = held[place]
-        if seen.dirt is not None:
-            return
-        second: Motion | None = None
-        step = 1 if before is None else -1
-        if (before is None) != (after is None) and -len(held) <= place + 2 * step < 0:
-            _, _, *onward = held[place + step]
-            if onward[1 if before is None else 0] is not None:
-                second = motion(seen, held[place + 2 * step][1])
-        seen.dirt = find_dirt(seen, before, after, second)
+    def detected(prepared: Iterator[_Frame[T]]) -> Iterator[_Frame[T]]:
+        for frame in prepared:
+            frame.seen.found = detect(_as_float(frame.seen.rgb))
+            yield frame
 
-    def filled(place: int) -> tuple[T, FloatArray, BoolArray, BoolArray]:
-        item, seen, before, after = held[place]
-        rgb, unknown = fill_dirt(seen, [one for one in (before, after) if one is not None])
-        return item, rgb, seen.mask, unknown
+    waiting: Future[tuple[T, FloatArray, BoolArray, BoolArray]] | None = None
+    with closing(ahead(_with_lines(_linked(frames)), 1)) as prepared, ThreadPoolExecutor(1) as thread:
+        for held, place in _around(detected(prepared), 2):
+            job = thread.submit(_repaired, list(held), place)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = job
+        if waiting is not None:
+            yield waiting.result()
 
+
+def _linked(frames: Iterator[tuple[T, npt.NDArray[np.uint16]]]) -> Iterator[_Frame[T]]:
+    """Frames with their motion."""
+    last: _Frame[T] | None = None
     for item, rgb in frames:
-        seen = Seen(rgb, detect(_as_float(rgb)))
-        back: Motion | None = None
-        if held:
-            last, before_it, to_last, _ = held[-1]
-            forth, back = motion(before_it, seen), motion(seen, before_it)
-            if forth is None or back is None:  # a scene ends for both
-                forth = back = None
-            held[-1] = (last, before_it, to_last, forth)
-        held.append((item, seen, back, None))
-        if len(held) > 2:
-            settle(-3)  # the first of a scene waits for the next but one
-        if len(held) > 1 and (held[-2][2] is not None or held[-2][3] is None):
-            settle(-2)
-        if len(held) > 2:
-            yield filled(-3)
-            held[-3] = (held[-3][0], held[-3][1], None, held[-3][3])  # flows are large
-        if len(held) > 3:
+        seen = Seen(rgb)
+        frame = _Frame(item, seen, traces_of(seen.bands, rgb.shape[:2]))
+        if last is not None:
+            forth, back = motion(last.seen, seen), motion(seen, last.seen)
+            if forth is not None and back is not None:  # else a scene ends for both
+                last.after, frame.before = forth, back
+                last.traces.sideways = sideways(forth.flow, last.traces, len(seen.bands))
+            yield last
+        last = frame
+    if last is not None:
+        yield last
+
+
+def _with_lines(frames: Iterator[_Frame[T]]) -> Iterator[_Frame[T]]:
+    """Frames with the scratches that stay. Of frames before and after one, only traces are needed."""
+    for held, place in _around(((frame.traces, [frame]) for frame in frames), line_scratches.REACH):
+        frame = held[place][1].pop()
+        frame.seen.lines = find_lines([traces for traces, _ in held], place)
+        yield frame
+
+
+def _around(items: Iterable[T], reach: int) -> Iterator[tuple[deque[T], int]]:
+    """For each item, those up to `reach` before and after it, and its place among them."""
+    held: deque[T] = deque()
+    place = 0
+    for item in items:
+        held.append(item)
+        if len(held) > place + reach:
+            yield held, place
+            if place == reach:
+                held.popleft()
+            else:
+                place += 1
+    while place < len(held):
+        yield held, place
+        if place == reach:
             held.popleft()
-    for place in range(-min(2, len(held)), 0):
-        settle(place)
-    for place in range(-min(2, len(held)), 0):
-        yield filled(place)
+        else:
+            place += 1
 
 
-def spread(values: FloatArray, valid: BoolArray) -> FloatArray:
-    """Values, H×W×C, with those that are not valid interpolated from all around, coarsely where they are far away.
-
-    Pull and push on an image pyramid (Gortler et al., "The Lumigraph", 1996, section 3.4).
-    """
-    if valid.all():
-        return values
-    weight = valid.astype(np.float32)
-    levels: list[tuple[FloatArray, FloatArray]] = [(values * weight[:, :, None], weight)]
-    while min(levels[-1][1].shape) > 2 and not (levels[-1][1] > 0.01).all():
-        weighted, weight = levels[-1]
-        down = cv2.pyrDown(weighted)
-        levels.append((down[:, :, None] if down.ndim == 2 else down, cv2.pyrDown(weight)))
-    weighted, weight = levels.pop()
-    mean = weighted.sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
-    coarse = np.where(weight[:, :, None] > 1e-4, weighted / np.maximum(weight, 1e-4)[:, :, None], mean)
-    for weighted, weight in reversed(levels):
-        up = cv2.resize(coarse, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        up = up[:, :, None] if up.ndim == 2 else up
-        share = np.clip(weight, 0, 1)[:, :, None]
-        coarse = weighted / np.maximum(weight, 1e-4)[:, :, None] * share + up * (1 - share)
-    return np.where(valid[:, :, None], values, coarse).astype(np.float32)
+def _repaired(held: Sequence[_Frame[T]], place: int) -> tuple[T, FloatArray, BoolArray, BoolArray]:
+    """A frame, filled by its neighbors; as `steadily` yields it."""
+    frame = held[place]
+    for number in (place - 1, place, place + 1):
+        if 0 <= number < len(held):
+            _settle(held, number)
+    rgb, unknown = fill_dirt(frame.seen, frame.motions)
+    frame.before = frame.after = None  # they are large, and nobody needs them any more
+    return frame.item, rgb, frame.seen.mask, unknown
 
 
-def _spread_coarsely(values: FloatArray, valid: BoolArray) -> FloatArray:
-    """As `spread`, for values H×W or H×W×C that change slowly: at a quarter of the size, if frames are large."""
-    high, wide = valid.shape
-    deep = values if values.ndim == 3 else values[:, :, None]
-    if min(high, wide) < _COARSE_FROM_PX:
-        out = spread(deep, valid)
-    else:
-        size = (-(-wide // 4), -(-high // 4))
-        weight = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        small = cv2.resize(deep * valid[:, :, None].astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        small = small.reshape(*weight.shape, -1) / np.maximum(weight, 1e-4)[:, :, None]
-        out = cv2.resize(spread(small, weight > 0.25), (wide, high), interpolation=cv2.INTER_LINEAR)
-        out = out.reshape(high, wide, -1)
-        out = np.where(valid[:, :, None], deep, out)
-    return out if values.ndim == 3 else out[:, :, 0]
-
-
-def _flow_around(flow: FloatArray, around: BoolArray) -> FloatArray:
-    """The flow at the size of the frame, H×W×2, with that of what is not `around` taken from around it."""
-    weight = cv2.resize(around.astype(np.float32), flow.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return _grown_to(spread(flow, weight > 0.99), around.shape)
-
-
-def _grown_to(values: FloatArray, size: tuple[int, ...]) -> FloatArray:
-    if values.shape[:2] == tuple(size):
-        return values
-    grown: FloatArray = cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return grown
+def _settle(held: Sequence[_Frame[T]], place: int) -> None:
+    """Find the dirt of a frame, at an end of its scene with the help of the next but one."""
+    frame = held[place]
+    if frame.seen.dirt is not None:
+        return
+    second: Motion | None = None
+    if (frame.before is None) != (frame.after is None):
+        step = 1 if frame.before is None else -1
+        onward = held[place + step].after if step > 0 else held[place + step].before
+        if onward is not None:
+            second = motion(frame.seen, onward.neighbor)
+    frame.seen.dirt = find_dirt(frame.seen, frame.before, frame.after, second)
 
 
 def _as_float(rgb: npt.NDArray[np.uint16]) -> FloatArray:
-    scaled: FloatArray = rgb.astype(np.float32) * np.float32(1 / _WHITE)
-    return scaled
+    return np.multiply(rgb, np.float32(1 / _WHITE), dtype=np.float32)
 
 
-def _taken(values: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """The values at N places, N or N×C, and which of these are inside."""
-    high, wide = values.shape[:2]
-    inside = (x >= 0) & (y >= 0) & (x <= wide - 1) & (y <= high - 1)
-    columns = 1 << 14  # OpenCV takes maps of less than 32768 pixels a side
-    padded = -len(x) % columns
-    across, down = (np.pad(axis.astype(np.float32), (0, padded)).reshape(-1, columns) for axis in (x, y))
-    taken = cv2.remap(values, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return taken.reshape(-1, *values.shape[2:])[: len(x)], inside
+def _places(mask: BoolArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The rows and columns of a mask; faster than `np.nonzero`."""
+    rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return rows, columns
 
 
-def _moved(values: FloatArray, flow: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """The values of a neighbor at the places of a frame's pixels, and where these are inside it."""
-    high, wide = flow.shape[:2]
-    x = np.arange(wide, dtype=np.float32)[None, :] + flow[:, :, 0]
-    y = np.arange(high, dtype=np.float32)[:, None] + flow[:, :, 1]
-    inside = (x >= 0) & (y >= 0) & (x <= wide - 1) & (y <= high - 1)
-    moved = cv2.remap(values, x, y, cv2.INTER_CUBIC,
-                      borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    return moved, inside
+def _extent(at: npt.NDArray[np.intp], label: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
+    """The largest less the smallest of the values of each label, and 1."""
+    low, high = np.full(count, np.iinfo(np.intp).max // 2), np.zeros(count, np.intp)
+    np.minimum.at(low, label, at)
+    np.maximum.at(high, label, at)
+    extent: npt.NDArray[np.intp] = high - low + 1
+    return extent
 
 
-def _smooth(luma: FloatArray) -> FloatArray:
-    return cv2.blur(luma, (3, 3))
-
-
-def _contrast(luma: FloatArray, sigma: float) -> FloatArray:
-    """How far the scene changes around each pixel, without what grain adds: the range of nine values is about 3 σ."""
-    kernel = np.ones((3, 3), np.uint8)
-    contrast: FloatArray = np.maximum(cv2.dilate(luma, kernel) - cv2.erode(luma, kernel) - 3 * sigma, 0)
-    return contrast
+def _few(size: tuple[int, ...]) -> Part:
+    """About `_SAMPLES` pixels of a frame of a size (H, W), as rows and columns."""
+    step = slice(None, None, max(1, math.isqrt(size[0] * size[1] // _SAMPLES)))
+    return step, step
 
 
 def _noise(difference: FloatArray) -> float:
     """The standard deviation of a difference, whatever a few large values are."""
     if not difference.size:
         return 0.0
-    step = max(1, difference.size // _SAMPLES)
-    return 1.4826 * float(np.median(np.abs(difference[::step])))
+    return 1.4826 * float(np.median(np.abs(difference)))
 
 
 def _grown(seeds: BoolArray, weak: BoolArray) -> BoolArray:
@@ -483,5 +506,4 @@ def _grown(seeds: BoolArray, weak: BoolArray) -> BoolArray:
 
 def _widened(mask: BoolArray, pixels: int) -> BoolArray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    wide: BoolArray = cv2.dilate(mask.astype(np.uint8), kernel) > 0
-    return wide
+    return cv2.dilate(mask.astype(np.uint8), kernel) > 0

@@ -11,7 +11,8 @@ import pytest
 from skimage import data
 
 from restore.fix import video as fix_video
-from restore.video.temporal import Seen, motion, spread, steadily
+from restore.video.motion import Seen, motion, spread
+from restore.video.temporal import steadily
 from tests.fix.conftest import Filler, fix_with
 from tests.video.conftest import make_video, packets_of, planes_of
 
@@ -93,8 +94,8 @@ def test_moving_scenes_without_dirt_stay_as_they_are() -> None:
 
 def test_a_scene_ends_at_a_cut() -> None:
     one, other = panning(3), [frame[::-1].copy() for frame in panning(3, at=300)]
-    assert motion(Seen(deep(one[1]), None), Seen(deep(one[2]), None)) is not None
-    assert motion(Seen(deep(one[2]), None), Seen(deep(other[0]), None)) is None
+    assert motion(Seen(deep(one[1])), Seen(deep(one[2]))) is not None
+    assert motion(Seen(deep(one[2])), Seen(deep(other[0]))) is None
     for _, _, mask, _ in results([*one, *other]):
         assert not mask.any()
 
