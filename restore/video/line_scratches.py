@@ -49,6 +49,8 @@ _LEAST_FRAMES, _SEEN = 4, 0.6
 _APART, _APART_SHARE = 2.5, 0.6
 #: How far beside a line the motion of the scene is taken, in columns of the flow: nearer, it may be that of the line.
 _SIDE = (10, 24)
+#: A frame has the lines that are found in this number of frames before and after it.
+_BETWEEN = 2
 #: Gaps of N bands in a scratch are part of it.
 _GAP_BANDS = 4
 #: Widens the mask of a scratch at each side: its edges are soft.
@@ -199,19 +201,39 @@ def find_lines(held: Sequence[Traces], place: int) -> BoolArray | None:
     scene = held[first : last + 1]
     if len(scene) < _LEAST_FRAMES:
         return None
+    at, found = place - first, list[Line]()
+    # A frame in between that does not show a line well has it all the same.
+    for number in sorted(
+        range(max(0, at - _BETWEEN), min(len(scene), at + _BETWEEN + 1)), key=lambda one: abs(one - at)
+    ):
+        for line in scene[number].lines:
+            followed = _followed(line, scene, number)
+            if followed is not None and _stays(line, followed, scene, number):
+                agreed = _agreed(followed, at)
+                if not any(one.bright == line.bright and abs(one.column - agreed.column) <= 2 for one in found):
+                    found.append(agreed)
     mask: BoolArray | None = None
-    for line in held[place].lines:
-        followed = _followed(line, scene, place - first)
-        if followed is None or not _stays(line, followed, scene, place - first):
-            continue
-        shown = np.mean([one.shown for one in followed.values()], axis=0) > 0.4
-        shown = cv2.morphologyEx(
-            np.pad(shown.astype(np.uint8), _GAP_BANDS)[:, None], cv2.MORPH_CLOSE, np.ones((_GAP_BANDS + 1, 1), np.uint8)
-        )[_GAP_BANDS:-_GAP_BANDS, 0]
-        if shown.mean() >= _LONG:
+    for line in found:
+        if line.shown.mean() >= _LONG:
             mask = np.zeros(held[place].size, bool) if mask is None else mask
-            _draw(mask, line, shown > 0, held[place].columns)
+            _draw(mask, line, held[place].columns)
     return mask
+
+
+def _agreed(followed: dict[int, Line], at: int) -> Line:
+    """What frames that show a line say of it in one of them, or between them."""
+    lines = list(followed.values())
+    _, column = _fitted(np.array(list(followed)) - at, np.array([one.column for one in lines]))
+    shown = np.mean([one.shown for one in lines], axis=0) > 0.4
+    padded = np.pad(shown.astype(np.uint8), _GAP_BANDS)[:, None]
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((_GAP_BANDS + 1, 1), np.uint8))
+    return Line(
+        followed[at].column if at in followed else column,
+        float(np.median([one.lean for one in lines])),
+        lines[0].bright,
+        closed[_GAP_BANDS:-_GAP_BANDS, 0] > 0,
+        float(np.median([one.width for one in lines])),
+    )
 
 
 def _followed(line: Line, scene: Sequence[Traces], at: int) -> dict[int, Line] | None:
@@ -224,7 +246,7 @@ def _followed(line: Line, scene: Sequence[Traces], at: int) -> dict[int, Line] |
             for one in traces.lines
             if one.bright == line.bright
             and abs(one.column - line.column) <= limit
-            and abs(one.lean - line.lean) * len(line.shown) <= 4
+            and abs(one.lean - line.lean) * len(line.shown) <= 6
         ]
         if alike and number != at:
             followed[number] = min(alike, key=lambda one: abs(one.column - line.column))
@@ -268,16 +290,16 @@ def _stays(line: Line, followed: dict[int, Line], scene: Sequence[Traces], at: i
     return not hits or float(np.mean(hits)) < 0.5
 
 
-def _draw(mask: BoolArray, line: Line, shown: BoolArray, columns: int) -> None:
+def _draw(mask: BoolArray, line: Line, columns: int) -> None:
     """Add a line to a mask, H×W."""
     high, wide = mask.shape
     few, rows = wide // columns, -(-high // _MOST_BANDS)
     band = (np.arange(high) + 0.5) / rows - 0.5
-    center = (line.column + line.lean * (band - (len(shown) - 1) / 2) + 0.5) * few - 0.5
+    center = (line.column + line.lean * (band - (len(line.shown) - 1) / 2) + 0.5) * few - 0.5
     half = line.width * few / 2 + _MARGIN_PX
     reach = np.arange(-int(half) - 1, int(half) + 2)
     at = np.rint(center)[:, None] + reach
     own = (np.abs(at - center[:, None]) <= half) & (at >= 0) & (at < wide)
-    own &= shown[np.minimum(np.arange(high) // rows, len(shown) - 1)][:, None]
+    own &= line.shown[np.minimum(np.arange(high) // rows, len(line.shown) - 1)][:, None]
     y, x = np.nonzero(own)
     mask[y, at[y, x].astype(int)] = True

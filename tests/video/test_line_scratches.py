@@ -51,6 +51,13 @@ def test_a_scratch_that_stays_is_found_where_the_scene_moves_behind_it(level: fl
         assert (mask & ~near).mean() < 0.01
 
 
+def test_a_frame_that_does_not_show_a_scratch_well_has_it_all_the_same() -> None:
+    clean = panning(8, 1.2)
+    frames, where = scratched(clean)
+    frames[4] = clean[4] + 0.05 * (frames[4] - clean[4])
+    assert masks(frames)[4][where[4]].mean() > 0.9
+
+
 def test_it_is_filled_from_frames_that_show_what_is_behind_it_and_left_to_the_restorer_otherwise() -> None:
     for step, known in ((9.0, True), (1.2, False)):
         clean = panning(6, step)
