@@ -53,7 +53,7 @@ _LEAST_SPIKE = 0.03
 _LEAST_SIGMA, _LEAST_MEAN = 0.01, 0.0042
 #: Dirt differs by more than this number of standard deviations, in pixels and in means of windows; by so much more
 #: where motion is unsure.
-_SPIKE_SIGMAS, _MEAN_SIGMAS, _UNSURE = 4.7, 5.7, 1.5
+_SPIKE_SIGMAS, _MEAN_SIGMAS, _UNSURE = 4.7, 6.0, 1.5
 #: Where the scene itself changes from pixel to pixel, motion is not exact, and this share of the contrast is added.
 _CONTRAST, _MEAN_CONTRAST, _WEAKER_CONTRAST = 0.35, 0.25, 0.2
 #: Pixels next to found ones are dirt, too, if they differ by this number of standard deviations.
