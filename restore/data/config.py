@@ -131,7 +131,9 @@ class DataConfig(Settings):
     side_by_side: Path | None = None
     """Real pairs in one image each, A on the left, B on the right, as in pix2pix's data sets."""
     a: tuple[Folder, ...] = ()
-    """Unpaired images (`task: unpaired`): folders or lists of images of the one kind, such as damaged photographs."""
+    """Unpaired images (`task: unpaired` or `one-sided`): folders or lists of images of the one kind, such as damaged
+    photographs.
+    """
     b: tuple[Folder, ...] = ()
     """Unpaired images of the other kind, such as clean photographs. They need not show what those in `a` show."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"

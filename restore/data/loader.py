@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -225,7 +224,7 @@ def validation_batches(
     for name, image in zip(names, images):
         height, width = (min(size, side) // multiple * multiple for side in image.shape[:2])
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        crop = np.ascontiguousarray(image[top : top + height, left : left + width])
+        crop = image[top : top + height, left : left + width].copy()  # the image may be read-only
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         pixels = in_unit_range(pixels.to(device))
         keys = torch.tensor([key(_VALIDATION, name)])

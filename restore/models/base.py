@@ -26,6 +26,7 @@ class RestorationNetwork(nn.Module):
         tileable: an output pixel depends only on input pixels near it, so tiles give what the whole image gives.
         can_detect: of the class; it can be built to output the logits of a mask (`out_channels=1`).
         draws: of the class; it makes images from noise, and restores none (see `restore.models.dcgan.SampleNetwork`).
+        has_features: of the class; it has `features`.
         can_change: of the class; how it computes can be changed after it is opened, so no engine may compile it.
         coarsest_px: a detector also searches an image at half its size if the smaller side is then at least this.
         joins_levels: it detects on the levels of an image pyramid, and takes the logits of the level above in place of
@@ -42,6 +43,7 @@ class RestorationNetwork(nn.Module):
     can_detect: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     enlarges: ClassVar[bool] = False
+    has_features: ClassVar[bool] = False
     can_change: ClassVar[bool] = False
     joins_levels: ClassVar[bool] = False
     coarsest_px: int = 192
@@ -58,6 +60,14 @@ class RestorationNetwork(nn.Module):
         Returns:
             The shape of the image without conditions, `scale` times as high and as wide, not clamped; or logits of a
             mask, B×1×H×W.
+        """
+        raise NotImplementedError
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What the encoder finds in images, B×C×H×W in [0, 1], from fine to coarse, for contrastive learning.
+
+        Returns:
+            The pixels, and activations of some layers, B×channels×h×w each.
         """
         raise NotImplementedError
 

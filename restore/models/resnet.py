@@ -34,6 +34,7 @@ class ResNet(RestorationNetwork):
         ValueError: an argument out of range.
     """
 
+    has_features = True
     multiple = 4
     minimum = 8  # the blocks mirror one pixel at a quarter of the size
 
@@ -91,6 +92,21 @@ class ResNet(RestorationNetwork):
             image = self.fill(image, mask)
         out: Tensor = self.model(image * 2 - 1) * 0.5 + 0.5  # the reference works in [-1, 1]
         return out
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """See `RestorationNetwork.features`: the layers that CUT compares (Park et al. 2020, appendix C.1).
+
+        The pixels, both convolutions of stride 2, and the first and the fifth block (the last, if there are fewer).
+        """
+        x = image * 2 - 1
+        found = [x]
+        blocks = sum(isinstance(layer, _Block) for layer in self.model)
+        wanted = {4, 7, _FIRST_BLOCK, _FIRST_BLOCK + min(blocks, 5) - 1}
+        for number, layer in enumerate(self.model[: max(wanted) + 1]):
+            x = layer(x)
+            if number in wanted:
+                found.append(x)
+        return found
 
 
 def resnet_from_state_dict(state: Mapping[str, Tensor], where: str | os.PathLike[str]) -> ResNet:

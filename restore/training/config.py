@@ -158,6 +158,16 @@ class LossConfig(Settings):
     """Unpaired only: weight of the L1 distance between an image of the target kind and the generator's output for it,
     relative to `cycle`. It keeps colors, and clean images clean. CycleGAN uses 0.5. 0: off.
     """
+    contrastive: float = Field(1.0, gt=0)
+    """One-sided only: weight of the contrastive loss (PatchNCE), by which patches of an output resemble those of the
+    input at the same place. Lower it to let outputs differ more from their inputs. CUT uses 1, FastCUT 10.
+    """
+    contrastive_identity: float = Field(1.0, ge=0)
+    """One-sided only: weight of the same loss on images of B, which should stay as they are. It keeps colors, and clean
+    images clean. CUT uses 1, FastCUT 0, which saves time.
+    """
+    contrastive_flip: bool = False
+    """One-sided only: compare half of the outputs with their mirrored inputs, mirrored back, as FastCUT does."""
     positive_weight: float = Field(3.0, gt=0)
     """Detection only: weight of a damaged pixel in the cross-entropy, relative to an intact one. Raise it if damage is
     missed, lower it if intact pixels are detected.
@@ -305,11 +315,12 @@ class TrainConfig(Settings):
     networks and projects. Those whose names and shapes fit are used, or those whose order and shapes fit if the names
     differ. The rest is drawn at random, and a line says what did not fit.
     """
-    task: Literal["restoration", "detection", "unpaired", "generation"] = "restoration"
+    task: Literal["restoration", "detection", "unpaired", "one-sided", "generation"] = "restoration"
     """What the network learns. restoration: the clean image. detection: the mask of the damage, from the damaged image
     alone, for `restore detect`. Detection needs undamaged images in training (`clean_probability`), or the detector
     reports damage everywhere. unpaired: to translate images of `data.a` into images like those of `data.b`, and back
-    (CycleGAN), where no clean twin of a damaged image exists. generation: to draw images like those in `data.folders`
+    (CycleGAN), where no clean twin of a damaged image exists. one-sided: likewise from `data.a` to `data.b` alone, by a
+    contrast of patches (CUT), in less time and memory. generation: to draw images like those in `data.folders`
     from noise, for `restore sample`.
     """
     device: str = "auto"
@@ -515,6 +526,9 @@ class TrainConfig(Settings):
             raise ValueError(f"task: detection needs model.builder: {builders}, not {self.model.builder}")
         if detects and self.damage is None and self.data.masks is None:
             raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
+        if self.task == "one-sided" and not GENERATORS[self.model.builder].has_features:
+            builders = ", ".join(name for name, network in GENERATORS.items() if network.has_features)
+            raise ValueError(f"task: one-sided needs model.builder: {builders}, not {self.model.builder}")
         scores: tuple[str, ...] = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
         if self.data.is_unpaired and self.data.validation.input is None:
             scores = ("last",)  # without a truth
@@ -537,16 +551,16 @@ class TrainConfig(Settings):
             raise ValueError(f"{key} has no effect with {start}, which fills no holes")
 
     def _check_unpaired(self) -> None:
-        unpaired = self.task == "unpaired"
+        unpaired = self.task in ("unpaired", "one-sided")
         if unpaired != self.data.is_unpaired:
-            raise ValueError("task: unpaired and data.a, data.b need each other")
+            raise ValueError("data.a, data.b and task: unpaired or one-sided need each other")
         if not unpaired:
             return
         if self.loss.adversarial == "none":
-            raise ValueError("task: unpaired learns from its adversaries alone: set loss.adversarial")
+            raise ValueError(f"task: {self.task} learns from its adversaries alone: set loss.adversarial")
         if self.devices * self.nodes > 1:
-            raise ValueError("task: unpaired runs in one process: set devices and nodes to 1")
-        if any("patch" in stage.data for stage in self.stages):
+            raise ValueError(f"task: {self.task} runs in one process: set devices and nodes to 1")
+        if self.task == "unpaired" and any("patch" in stage.data for stage in self.stages):
             raise ValueError("a stage cannot set data.patch with task: unpaired: the pool holds images of one size")
 
     def _check_generation(self) -> None:
@@ -635,6 +649,9 @@ _CYCLE = "only CycleGAN has a way back"
 _NO_NOISE = "there is no noise to draw images from"
 _GENERATION_ONLY = dict.fromkeys(("data.classes", "sample_scores", "fid_weights"), _NO_NOISE)
 _UNPAIRED_ONLY = {"loss.cycle": _CYCLE, "loss.identity": _CYCLE, "discriminator.pool": _CYCLE}
+_CONTRASTIVE_ONLY = dict.fromkeys(
+    ("loss.contrastive", "loss.contrastive_identity", "loss.contrastive_flip"), "only task: one-sided contrasts patches"
+)
 _NO_TRUTH = "there is no clean twin to compare an output with"
 _WITH_TRUTH = {
     **{key: _NO_TRUTH for key, reason in _RESTORATION_ONLY.items() if reason in (_SEGMENTATION_LOSS, _NO_BACKBONE)},
@@ -642,10 +659,11 @@ _WITH_TRUTH = {
 }
 _WITH_TRUTH.pop("lpips_weights")
 _WITHOUT_EFFECT = {
-    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY | _GENERATION_ONLY,
-    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY | _GENERATION_ONLY,
-    "unpaired": _DETECTION_ONLY | _WITH_TRUTH | _GENERATION_ONLY,
-    "generation": _DETECTION_ONLY | _UNPAIRED_ONLY | _WITH_TRUTH,
+    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
+    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
+    "unpaired": _DETECTION_ONLY | _WITH_TRUTH | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
+    "one-sided": _DETECTION_ONLY | _WITH_TRUTH | _UNPAIRED_ONLY | _GENERATION_ONLY,
+    "generation": _DETECTION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _WITH_TRUTH,
 }
 
 

@@ -54,7 +54,7 @@ class _Recording:
 
 
 class CudaGraphStep:
-    """Does what `train_step` does, with the same arguments; from the fourth step of a kind on by replaying a graph.
+    """`train_step`, from the fourth step of a kind on by replaying a graph.
 
     Kinds differ in whether D has joined, whether R1 is applied, and in the shape of the batch. The returned terms are
     valid until the next step.
@@ -83,7 +83,7 @@ class CudaGraphStep:
         d_batches: Sequence[list[Batch]] = (),
         apply_r1: bool = True,
     ) -> dict[str, Tensor]:
-        """See `train_step`."""
+        """See `Step`."""
         if self._failed:
             return train_step(g, d, batches, context, d_batches=d_batches, apply_r1=apply_r1)
         r1 = apply_r1 and d is not None and context.loss.r1 > 0

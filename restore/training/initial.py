@@ -22,6 +22,7 @@ from restore.checkpoints import (
 )
 from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
+from restore.models.contrastive import ContrastiveGenerator
 from restore.models.cycle import GeneratorPair
 from restore.models.pix2pix import Pix2Pix, pix2pix_from_state_dict
 from restore.models.resnet import ResNet, looks_like_resnet, resnet_from_state_dict
@@ -63,7 +64,8 @@ def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]
     Args:
         path: a weights file; a state of a run, of which the averaged weights are read; a `.pth`, `.pt` or `.ckpt` with
             a state dict of this network, alone or among other values; or a published pix2pix `*_net_G.pth`. For a
-            `GeneratorPair`, the file of the way back lies beside it.
+            `GeneratorPair`, the file of the way back lies beside it. A `ContrastiveGenerator` keeps its MLPs,
+            unless the file is a state.
         generator: the network that they are for; not changed.
 
     Raises:
@@ -71,6 +73,9 @@ def read_initial(path: Path, generator: RestorationNetwork) -> dict[str, Tensor]
     """
     if isinstance(generator, GeneratorPair) and path.name != _STATE:
         return read_both(path, lambda file: read_initial(file, generator.a))
+    if isinstance(generator, ContrastiveGenerator) and path.name != _STATE:
+        mlps = {k: v for k, v in generator.state_dict().items() if not k.startswith("a.")}
+        return mlps | {f"a.{k}": v for k, v in read_initial(path, generator.a).items()}
     if path.suffix.lower() in (".pth", ".pt", ".ckpt"):
         return _from_torch_file(read_torch_file(path), path, generator)
     if not is_described(path):

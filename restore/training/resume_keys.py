@@ -18,6 +18,8 @@ LOSS_WEIGHTS = (
     "loss.feature_matching",
     "loss.cycle",
     "loss.identity",
+    "loss.contrastive",
+    "loss.contrastive_identity",
     "loss.perceptual_weight",
     "loss.positive_weight",
     "loss.dice_weight",

@@ -29,6 +29,7 @@ from restore.images.image import NEUTRAL
 from restore.linear_light import from_linear
 from restore.losses.perceptual import PerceptualLoss
 from restore.models.base import RestorationNetwork
+from restore.models.contrastive import ContrastiveGenerator
 from restore.models.cycle import DiscriminatorPair, GeneratorPair
 from restore.models.patchgan import init_weights
 from restore.models.registry import GENERATORS, build_discriminator, build_generator
@@ -108,7 +109,7 @@ def build_networks(
             with _hint_at_fitting():
                 state = generator.adapted(read_initial(path, generator))
                 load_strictly(generator, with_new_channels(state, generator), path)
-        elif isinstance(generator, GeneratorPair):
+        elif isinstance(generator, (GeneratorPair, ContrastiveGenerator)):
             load_fitting(generator, read_initial(path, generator), path, on_event)
         else:
             state = generator.adapted(read_any(path, "g"))
@@ -125,8 +126,8 @@ def build_networks(
             raise RestoreError(f"must be at least {least} for this model", where=where)
     if config.loss.adversarial == "none":
         return generator, None
-    # Beside images without pairs, D judges an image alone.
-    seen = 1 if config.task in ("unpaired", "generation") else 2
+    # Without pairs, D judges an image alone.
+    seen = 2 if config.task == "restoration" else 1
     channels = seen * config.data.image_channels + config.data.condition_channels + generator.takes_mask
     args = {**config.discriminator.args, **sample_args(config), "in_channels": channels}
     kind = config.discriminator.builder
@@ -154,7 +155,9 @@ def build_networks(
 
 
 def _each(config: TrainConfig, build: Callable[[], RestorationNetwork]) -> RestorationNetwork:
-    """A generator; without pairs one for each direction."""
+    """A generator; without pairs one for each direction, or with what compares its features."""
+    if config.task == "one-sided":
+        return ContrastiveGenerator(build(), config.data.image_channels)
     return GeneratorPair(build(), build()) if config.task == "unpaired" else build()
 
 
@@ -361,7 +364,7 @@ def open_data(
         "expected": _expected_images(config),
         "largest_patch": max(values.data.patch for values in config.stage_configs()),
     }
-    if config.task == "unpaired":
+    if config.data.is_unpaired:
         return open_unpaired(config.data, **how)
     return open_source(config.data, damage, shrink=generator.scale, **how)
 
@@ -412,6 +415,8 @@ def make_step_context(
 
 def to_save(model: RestorationNetwork, validation: list[Batch]) -> dict[str, tuple[RestorationNetwork, list[Batch]]]:
     """The networks to save for use, each with its validation images, by the names of their files; the main one last."""
+    if isinstance(model, ContrastiveGenerator):
+        return {BEST: (model.a, validation)}
     if not isinstance(model, GeneratorPair):
         return {BEST: (model, validation)}
     reverse = [replace(batch, damaged=batch.clean, clean=batch.damaged) for batch in validation]
@@ -470,7 +475,7 @@ def adds_color(validation: list[Batch]) -> bool:
 
 
 def _training_damage(config: TrainConfig) -> str:
-    if config.task == "unpaired":
+    if config.data.is_unpaired:
         return "images without pairs"
     if GENERATORS[config.model.builder].enlarges and config.damage is None:
         return "images made smaller"

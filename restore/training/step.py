@@ -33,6 +33,7 @@ from restore.losses.reconstruction import pixel_loss
 from restore.losses.segmentation import soft_dice, weighted_cross_entropy
 from restore.losses.structure import frequency_loss, gradient_loss, ms_ssim_loss
 from restore.training.config import LossConfig
+from restore.training.contrastive import contrastive_loss
 from restore.training.muon import KernelMuon
 
 _STRUCTURE_LOSSES = {"gradient": gradient_loss, "frequency": frequency_loss, "ms_ssim": ms_ssim_loss}
@@ -133,8 +134,9 @@ class StepContext:
         augment: kinds of augmentation of D's inputs.
         perceptual: the perceptual loss, or None.
         linear: images are in linear light.
-        task: `restoration`; `detection`: G's outputs are logits of the mask; `unpaired` (see `unpaired.py`); or
-            `generation`: G gets noise, and the class of the clean image if it has one.
+        task: `restoration`; `detection`: G's outputs are logits of the mask; `unpaired` (see `unpaired.py`) and
+            `one-sided`: `damaged` images are of A, and `clean` ones of B; or `generation`: G gets noise, and the class
+            of the clean image if it has one.
     """
 
     fabric: Fabric
@@ -156,27 +158,7 @@ def train_step(
     d_batches: Sequence[list[Batch]] = (),
     apply_r1: bool = True,
 ) -> dict[str, Tensor]:
-    """Update D (if there is one, and it has joined), then G.
-
-    A step does the same however its batches are split into parts and over processes, up to rounding. Only batch norm
-    takes its statistics from the images of each part.
-
-    Args:
-        g: the generator, (image, mask) -> image or logits.
-        d: the discriminator; None before it joins, or without adversarial loss.
-        batches: the images of the step on this device, in parts over which gradients are accumulated.
-        context: see there.
-        d_batches: the images of each update of D, in parts likewise; with several updates, each takes images of its
-            own (Gulrajani et al. 2017, algorithm 1). Empty: one update, on the images that G is updated on, as in
-            pix2pix.
-        apply_r1: add the R1 penalty in this step.
-
-    Returns:
-        Detached scalars by name, averaged over the parts, and those of D over its updates: `pixel` (detection:
-        `cross_entropy`, `dice`), `g_norm`; with D also `g_adversarial`, `d`, `d_norm`, `d_real`, `d_fake` (mean
-        logits), `d_accuracy_real`, `d_accuracy_fake`, `d_sensitivity`; and each optional term of the loss. Also
-        `output_thumbnail` and `clean_thumbnail`, 1×3×8×8 (gray: 1×1×8×8).
-    """
+    """Update D, then G: the step of all tasks but `unpaired` (see `restore.training.steps.Step`)."""
     terms: dict[str, Tensor] = {}
     with buffers_unless_skipped([g] if d is None else [g, d]):
         _update(g, d, batches, context, d_batches, apply_r1, terms)
@@ -192,7 +174,6 @@ def _update(
     apply_r1: bool,
     terms: dict[str, Tensor],
 ) -> None:
-    """What `train_step` does; what it returns is added to `terms`."""
     share = 1 / len(batches)
     updates = list(d_batches) or [batches]
     counted = None if d is None else count_patches(d, [*d_batches, batches], context)
@@ -233,6 +214,8 @@ def _update(
                 loss, found = detection_loss(output, batch, context)
             elif context.task == "generation":
                 loss, found = generation_loss(output, d, batch, context)
+            elif context.task == "one-sided":
+                loss, found = one_sided_loss(g, output, d, batch, context)
             else:
                 loss, found = restoration_loss(output, d, batch, None if counted is None else counted[-1][i], context)
             context.fabric.backward(g.scaler.scale(loss * share))
@@ -323,7 +306,7 @@ def d_loss(
     """D's loss for one batch, and its terms."""
     real_input = discriminator_input(batch, batch.clean, context)
     fake_input = discriminator_input(batch, composite(batch, output, context), context)
-    labels = {"labels": labels_of(batch)} if context.task == "generation" else {}
+    labels = _labels(batch, context)
     forward, network = partial(d.forward, **labels), partial(d.network, **labels)
     return adversary_loss(forward, network, real_input, fake_input, batch, counted, context, apply_r1)
 
@@ -416,13 +399,34 @@ def thumbnails(output: Tensor, clean: Tensor) -> dict[str, Tensor]:
     return {name: nn.functional.adaptive_avg_pool2d(image[:1], 8) for name, image in shown.items()}
 
 
+def _labels(batch: Batch, context: StepContext) -> dict[str, Tensor | None]:
+    """What D takes beside its input."""
+    return {"labels": labels_of(batch)} if context.task == "generation" else {}
+
+
+def one_sided_loss(
+    g: TrainableNetwork, output: Tensor, d: TrainableNetwork | None, batch: Batch, context: StepContext
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a G that translates one way, and its terms: D's judgement, and the contrast of patches."""
+    network: Any = g.network
+    same = None
+    if context.loss.contrastive_identity > 0:
+        with autocast(batch.clean.device, context.precision):
+            same = g.forward(batch.clean).float()
+    loss, terms = contrastive_loss(network, output, same, batch, context.loss, context.precision)
+    if d is None:
+        return loss, terms | thumbnails(output, batch.clean)
+    adversarial, judged = generation_loss(output, d, batch, context)
+    return loss + adversarial, terms | judged
+
+
 def generation_loss(
     output: Tensor, d: TrainableNetwork | None, batch: Batch, context: StepContext
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a G that draws images, and its terms: D's judgement alone."""
+    """The loss of a G that no clean twin teaches, and its terms: D's judgement alone."""
     assert d is not None
     with autocast(batch.clean.device, context.precision):
-        fake = d.compiled(discriminator_input(batch, output, context), labels=labels_of(batch))
+        fake = d.compiled(discriminator_input(batch, output, context), **_labels(batch, context))
     terms = {"g_adversarial": generator_loss(context.loss.adversarial, fake.float())}
     terms |= thumbnails(output, batch.clean)
     return context.loss.adversarial_weight * terms["g_adversarial"], terms
@@ -447,11 +451,11 @@ def discriminator_input(batch: Batch, image: Tensor, context: StepContext) -> Te
     """D's input in [-1, 1]: the damaged image, condition images, the mask if G gets it, and the image to judge.
 
     With a mask, the damaged image is gray in the hole, as G sees it. B×7×H×W; without, B×6×H×W. Of gray images, B×3×H×W
-    and B×2×H×W. Condition images add their channels. An image that G enlarges is enlarged here, too. Without a damaged
-    twin (`unpaired`, `generation`), the image alone.
+    and B×2×H×W. Condition images add their channels. An image that G enlarges is enlarged here, too. Without pairs
+    (all tasks but `restoration`), the image alone.
     """
     channels = image.shape[1]
-    if context.task in ("unpaired", "generation"):
+    if context.task != "restoration":
         x = image * 2 - 1
         return diff_augment(x, batch.keys, context.augment, rgb_at=(0,), channels=channels) if context.augment else x
     condition = [] if batch.condition is None else [batch.condition]

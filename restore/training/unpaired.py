@@ -36,15 +36,10 @@ def cycle_step(
     d_batches: Sequence[list[Batch]] = (),
     apply_r1: bool = True,
 ) -> dict[str, Tensor]:
-    """Update the generators, then the discriminators (if they have joined), as CycleGAN's code does.
+    """Update the generators, then the discriminators, as CycleGAN's code does (see `restore.training.steps.Step`).
 
-    Args:
-        g, d: a `GeneratorPair` and a `DiscriminatorPair`.
-        batches, context, d_batches, apply_r1: as for `train_step`; `damaged` images are of A, and `clean` ones of B.
-
-    Returns:
-        As `train_step`, with `cycle` and `identity` in place of `pixel`: L1 distances of values in [-1, 1]. All terms
-        are means over both directions.
+    `g` and `d` are a `GeneratorPair` and a `DiscriminatorPair`. All terms are means over both directions; `cycle` and
+    `identity` are L1 distances of values in [-1, 1].
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)

@@ -27,6 +27,7 @@ from restore.metrics.lpips import Lpips, open_lpips, open_lpips_if_available
 from restore.metrics.sample_scores import sample_scores
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.base import RestorationNetwork
+from restore.models.cycle import GeneratorPair
 from restore.restorers.detector import self_ensemble
 from restore.restorers.sampler import SAMPLE_NOISE
 from restore.training.config import TrainConfig
@@ -63,11 +64,11 @@ def open_validator(
     """
     if config.task == "detection":
         return Validator(partial(score_masks, precision=precision), partial(mask_row, precision=precision))
-    if config.task == "unpaired":
+    if config.data.is_unpaired:
         has_truth = config.data.validation.input is not None
         lpips = _open_lpips(config, device, on_event) if has_truth else None
-        cycles = partial(score_cycles, lpips=lpips, precision=precision, has_truth=has_truth)
-        return Validator(cycles, partial(cycle_row, precision=precision))
+        scored = partial(score_unpaired, lpips=lpips, precision=precision, has_truth=has_truth)
+        return Validator(scored, partial(unpaired_row, precision=precision))
     if config.task == "generation":
         inception = open_inception(config.fid_weights, device) if config.sample_scores else None
         lpips = _open_lpips(config, device, on_event) if config.sample_scores else None
@@ -207,20 +208,22 @@ def image_row(model: RestorationNetwork, batch: Batch, *, precision: str, linear
 
 
 @torch.no_grad()
-def _round_trip(model: RestorationNetwork, batch: Batch, precision: str) -> list[Tensor]:
-    """An image of A, what it becomes, and what that becomes on the way back; then those of an image of B."""
+def _translated(model: RestorationNetwork, batch: Batch, precision: str) -> list[list[Tensor]]:
+    """An image of A, and what it becomes; likewise of B. With a way back, also what comes back from each."""
+    both = isinstance(model, GeneratorPair)
     shown = []
-    for image, back in ((batch.damaged, False), (batch.clean, True)):
-        shown.append(image)
-        for direction in (back, not back):
+    for image, back in ((batch.damaged, False), (batch.clean, both)):
+        chain = [image]
+        for direction in (back, not back) if both else (False,):
             with autocast(image.device, precision):
-                image = model(image, back=direction)
+                image = model(image, **({"back": True} if direction else {}))
             image = image.float().clamp(0, 1)
-            shown.append(image)
+            chain.append(image)
+        shown.append(chain)
     return shown
 
 
-def score_cycles(
+def score_unpaired(
     model: RestorationNetwork,
     batches: list[Batch],
     fabric: Fabric,
@@ -229,25 +232,25 @@ def score_cycles(
     precision: str,
     has_truth: bool,
 ) -> dict[str, float]:
-    """Mean scores of a `GeneratorPair`.
+    """Mean scores of a `GeneratorPair` or a `ContrastiveGenerator`.
 
     Returns:
-        `cycle`: PSNR of images that went to the other kind and back, for both kinds. If the clean images are the truth
-        of the damaged ones (`has_truth`), also what `score_images` gives for the translation from A to B.
+        `cycle`: PSNR of images that went to the other kind and back, for both kinds; without a way back `identity`:
+        PSNR of images of B, which should stay as they are. If the clean images are the truth of the damaged ones
+        (`has_truth`), also what `score_images` gives for the translation from A to B.
     """
     scores = score_images(model, batches, fabric, lpips=lpips, precision=precision) if has_truth else {}
     found = []
     for batch in batches:
-        a, _, again_a, b, _, again_b = _round_trip(model, batch, precision)
-        found += [
-            score_batch(as_rgb(x), as_rgb(y), metrics=("psnr",))["psnr"].mean() for x, y in ((again_a, a), (again_b, b))
-        ]
-    return {**scores, "cycle": float(torch.stack(found).mean())}
+        chains = _translated(model, batch, precision)
+        for first, *_, last in chains if isinstance(model, GeneratorPair) else chains[1:]:
+            found.append(score_batch(as_rgb(last), as_rgb(first), metrics=("psnr",))["psnr"].mean())
+    return {**scores, "cycle" if isinstance(model, GeneratorPair) else "identity": float(torch.stack(found).mean())}
 
 
-def cycle_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
-    """A | to B | back to A | B | to A | back to B, 1×3×H×W each."""
-    return [as_rgb(image) for image in _round_trip(model, batch, precision)]
+def unpaired_row(model: RestorationNetwork, batch: Batch, *, precision: str) -> list[Tensor]:
+    """A | to B | back to A | B | to A | back to B, 1×3×H×W each; without a way back A | to B | B | likewise."""
+    return [as_rgb(image) for chain in _translated(model, batch, precision) for image in chain]
 
 
 # Images from noise

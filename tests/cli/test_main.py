@@ -252,7 +252,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (
             ("train",),
             2,
-            "no config given; use one of colorize, cyclegan, dcgan, detector, detector-plain, enlarge-x2, "
+            "no config given; use one of colorize, cut, cyclegan, dcgan, detector, detector-plain, enlarge-x2, "
             "enlarge-x2-clean, enlarge-x4, enlarge-x4-clean, inpaint, photo, pix2pix",
         ),
         (("train", "photo", "data.folders=[nowhere]", "out={tmp}/run", "--dry-run"), 2, "nowhere"),

@@ -1,16 +1,19 @@
 """Batches in order: whoever prepares them, and wherever a run begins, a step sees the same."""
 
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from restore.data import loader as module
 from restore.data.build import open_source
 from restore.data.config import DataConfig
-from restore.data.loader import Batch, BatchStream, Source
+from restore.data.layout import Layout
+from restore.data.loader import Batch, BatchStream, Source, validation_batches
 from restore.degradations import load_degradation
 from restore.errors import RestoreError
 
@@ -41,6 +44,19 @@ def test_a_stream_gives_the_steps_in_order_wherever_it_starts(folder: Path, cach
         with BatchStream(pictures, seed=4, start=start, count=3) as stream:
             for step in range(start, start + 5):
                 assert same(next(stream), pictures.batch(4, step, 3)), step
+
+
+def test_validation_set_shares_no_memory_with_images_that_are_read_only() -> None:
+    image = np.full((8, 8, 3), 128, np.uint8)
+    image.setflags(write=False)
+    torch.set_warn_always(True)  # else PyTorch warns about such an array once for each process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (batch,) = validation_batches(["x"], [image], 8, 4, None, CPU, Layout())
+    finally:
+        torch.set_warn_always(False)
+    assert batch.clean.shape == (1, 3, 8, 8)
 
 
 def test_steps_damaged_together_are_the_same_steps(folder: Path) -> None:

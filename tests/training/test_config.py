@@ -18,7 +18,7 @@ from restore.training.setup import build_networks
 NAMES = config_names("train")
 PROMISED = {
     "pix2pix", "pix2pix-inpaint", "inpaint", "photo", "colorize", "detector", "detector-plain",
-    "enlarge-x2", "enlarge-x2-clean", "enlarge-x4", "enlarge-x4-clean", "cyclegan", "dcgan",
+    "enlarge-x2", "enlarge-x2-clean", "enlarge-x4", "enlarge-x4-clean", "cyclegan", "cut", "dcgan",
 }  # fmt: skip
 
 # Smaller pictures and networks, so that a step takes a moment; all else is as shipped.
@@ -55,12 +55,16 @@ def test_a_shipped_config_trains(clean: Path, tmp_path: Path, name: str) -> None
             f"data.a=[{clean}]", f"data.b=[{clean}]", "data.resize=40",
             "model.args.ngf=4", "model.args.blocks=6", "discriminator.args.ndf=4",
         ],
+        "cut": [
+            f"data.a=[{clean}]", f"data.b=[{clean}]", "data.resize=40",
+            "model.args.ngf=4", "model.args.blocks=5", "discriminator.args.ndf=4",
+        ],
         "dcgan": [  # the diversity of one image is no number
             f"data.folders=[{clean}]", "data.resize=32", "model.args.ngf=8", "discriminator.args.ndf=8",
             "data.validation_count=2",
         ],
     }.get(name, [f"data.folders=[{clean}]"])  # fmt: skip
-    joins_later = name not in ("cyclegan", "dcgan") and not name.startswith("detector")
+    joins_later = name not in ("cyclegan", "cut", "dcgan") and not name.startswith("detector")
     joins = ["loss.adversarial_start=1"] if joins_later else []
     settings = load_train_config(name, [*SMALL, *source, *joins, f"out={tmp_path / name}"])
     seen: list[dict[str, float]] = []

@@ -333,7 +333,7 @@ def test_incomplete_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=restoration", "task: unpaired and data.a, data.b need each other"),
+        ("task=restoration", "task: unpaired or one-sided need each other"),
         ("loss.adversarial=none", "set loss.adversarial"),
         ("loss.pixel_weight=3", "loss.pixel_weight has no effect with task: unpaired"),
         ("best_by=psnr", "best_by cannot be psnr"),
