@@ -16,7 +16,7 @@ class ContrastiveGenerator(RestorationNetwork):
     def __init__(self, a: RestorationNetwork, channels: int) -> None:
         super().__init__()
         self.a = a
-        self.multiple, self.minimum, self.tileable = a.multiple, a.minimum, a.tileable
+        self.multiple, self.minimum, self.tileable, self.takes_mask = a.multiple, a.minimum, a.tileable, a.takes_mask
         with torch.no_grad():
             found = a.features(torch.zeros(1, channels, a.smallest_side, a.smallest_side))
         self.mlps = nn.ModuleList(

@@ -16,7 +16,7 @@ class GeneratorPair(RestorationNetwork):
     def __init__(self, a: RestorationNetwork, b: RestorationNetwork) -> None:
         super().__init__()
         self.a, self.b = a, b
-        self.multiple, self.minimum, self.tileable = a.multiple, a.minimum, a.tileable
+        self.multiple, self.minimum, self.tileable, self.takes_mask = a.multiple, a.minimum, a.tileable, a.takes_mask
 
     def init_for_training(self) -> None:
         """See `RestorationNetwork.init_for_training`."""

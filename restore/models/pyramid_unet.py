@@ -35,6 +35,7 @@ class PyramidUNet(UNet):
     """
 
     can_detect = True
+    has_features = False  # it gives no image
     joins_levels = True
 
     def __init__(

@@ -51,7 +51,7 @@ class UNet(RestorationNetwork):
         ValueError: an argument out of range.
     """
 
-    can_detect = True
+    can_detect = has_features = True
 
     def __init__(
         self,
@@ -142,6 +142,16 @@ class UNet(RestorationNetwork):
         # bf16 has steps of 1/256 near 1: the sum must not be rounded to it.
         out = self._convolve(x).float()
         return image.float() + out if self.gives_image else out
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """See `RestorationNetwork.features`: the pixels, the input of each lower level, and the bottom's output."""
+        x = image - 0.5
+        found = [x]
+        x = self.head(torch.cat([x, torch.zeros_like(x[:, :1])], dim=1) if self.takes_mask else x)
+        for blocks, shrink in zip(self.encoder, self.downs):
+            x = shrink(blocks(x))
+            found.append(x)
+        return [*found, self.bottom(x)]
 
     def _convolve(self, x: Tensor) -> Tensor:
         """The output of the last convolution for the input channels."""

@@ -162,9 +162,14 @@ def test_flip_equivariance_is_that_of_fastcut(kinds: tuple[Path, Path], tmp_path
     [
         ["loss.adversarial=hinge", "loss.r1=1", "loss.r1_interval=1", *FAST],
         ["loss.adversarial=wgan-gp", "discriminator.args={ndf: 4, n_layers: 1, norm: none}", "discriminator.steps=2"],
-        ["data.channels=gray", "grad_accumulation=2", "loss.adversarial_start=1", "model.args.blocks=1"],
+        [
+            "data.channels=gray",
+            "grad_accumulation=2",
+            "loss.adversarial_start=1",
+            "model={builder: unet, args: {widths: [4, 8], blocks: [1, 1], mask: false}}",
+        ],
     ],
-    ids=["fast", "wgan-gp", "gray"],
+    ids=["fast", "wgan-gp", "gray-unet"],
 )
 def test_adversaries_and_kinds_of_images_run(kinds: tuple[Path, Path], tmp_path: Path, overrides: list[str]) -> None:
     assert train(settings(kinds, tmp_path / "run", "total_steps=2", *overrides)).finished
@@ -233,7 +238,7 @@ def test_init_takes_a_run_or_a_generator_alone(kinds: tuple[Path, Path], run: Pa
         ("loss.adversarial=none", "set loss.adversarial"),
         ("loss.cycle=3", "loss.cycle has no effect with task: one-sided"),
         ("discriminator.pool=3", "discriminator.pool has no effect with task: one-sided"),
-        ("model={builder: pix2pix, args: {}}", "needs model.builder: resnet, not pix2pix"),
+        ("model={builder: pix2pix, args: {}}", "needs model.builder: unet, resnet, not pix2pix"),
         ("devices=2", "one process"),
         ("best_by=psnr", "best_by cannot be psnr"),
     ],
@@ -241,6 +246,11 @@ def test_init_takes_a_run_or_a_generator_alone(kinds: tuple[Path, Path], run: Pa
 def test_unfit_config_is_refused(kinds: tuple[Path, Path], tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(RestoreError, match=message):
         settings(kinds, tmp_path / "run", override)
+
+
+def test_network_that_sees_a_mask_is_refused(kinds: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(RestoreError, match="this network sees a mask"):
+        train(settings(kinds, tmp_path / "run", "model={builder: unet, args: {widths: [4, 8], blocks: [1, 1]}}"))
 
 
 def test_keys_of_contrast_are_refused_elsewhere() -> None:
