@@ -46,7 +46,7 @@ class SampleNetwork(RestorationNetwork):
         super().__init__()
         if channels not in (1, 3) or latents < 1 or classes < 0:
             raise ValueError(f"channels is 1 or 3, and latents at least 1, not {channels} and {latents}")
-        self.latents, self.classes = latents, classes
+        self.channels, self.latents, self.classes = channels, latents, classes
         self.multiple = self.minimum = side
 
     def forward(self, noise: Tensor, labels: Tensor | None = None, filled: bool = False) -> Tensor:

@@ -27,6 +27,7 @@ from restore.engines.check import Network
 from restore.engines.choice import OnEvent, only_torch, open_runner, settle_precision
 from restore.errors import RestoreError, did_you_mean
 from restore.models.base import RestorationNetwork
+from restore.models.dcgan import SampleNetwork
 from restore.restorers.base import ModelRequirements, Restorer
 
 #: Methods without weights: `restore.restorers.classical.CLASSICAL`, whose libraries take seconds to import.
@@ -193,9 +194,8 @@ def list_restorers() -> list[ModelInfo]:
             infos.append(ModelInfo(name, "another project's network", False, size_mb))
             continue
         description = read_description(path)
-        infos.append(
-            ModelInfo(name, description.purpose, description.needs_mask, size_mb, description.finds is not None)
-        )
+        fills = description.needs_mask or description.draws is not None
+        infos.append(ModelInfo(name, description.purpose, fills, size_mb, description.finds is not None))
     for name, method in CLASSICAL.items():
         infos.append(ModelInfo(name, method.purpose, method.requirements.needs_mask, None))
     return infos
@@ -263,9 +263,12 @@ def _open_described(
             f"{name} is a detector, not a restorer",
             hint="`restore detect` writes its masks, and `restore fix --masks` repairs by them",
         )
-    if description.draws is not None:
-        raise RestoreError(f"{name} draws images from noise, and restores none", hint="`restore sample` draws them")
     sha256 = sha256_of(path)
+    if isinstance(model, SampleNetwork):
+        from restore.restorers.latent_prior import open_latent_prior
+
+        only_torch(engine, name)
+        return open_latent_prior(name, path, model, device, sha256, on_event)
     runner = open_runner(
         Network(name, model, description.channels or 3, False, sha256), device, precision, engine, on_event
     )

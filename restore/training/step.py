@@ -393,10 +393,10 @@ def restoration_loss(
     return loss, terms
 
 
-def thumbnails(output: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """Of the first image alone: the collapse monitor compares images of different steps."""
+def thumbnails(output: Tensor, clean: Tensor, count: int = 1) -> dict[str, Tensor]:
+    """Of the first image, or `count`: the collapse monitor compares images of different steps."""
     shown = {"output_thumbnail": output.detach(), "clean_thumbnail": clean}
-    return {name: nn.functional.adaptive_avg_pool2d(image[:1], 8) for name, image in shown.items()}
+    return {name: nn.functional.adaptive_avg_pool2d(image[:count], 8) for name, image in shown.items()}
 
 
 def _labels(batch: Batch, context: StepContext) -> dict[str, Tensor | None]:
@@ -428,8 +428,21 @@ def generation_loss(
     with autocast(batch.clean.device, context.precision):
         fake = d.compiled(discriminator_input(batch, output, context), **_labels(batch, context))
     terms = {"g_adversarial": generator_loss(context.loss.adversarial, fake.float())}
-    terms |= thumbnails(output, batch.clean)
+    terms |= deviations(output, batch.clean, labels_of(batch))
     return context.loss.adversarial_weight * terms["g_adversarial"], terms
+
+
+def deviations(output: Tensor, clean: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    """As `thumbnails`, but less the mean of the images of the same class in the batch.
+
+    The thumbnails themselves would look diverse if G drew one image of each class, or another one at each step.
+    """
+    small = thumbnails(output, clean, len(output))
+    if len(output) == 1:
+        return small
+    same = torch.ones_like(output[:, 0, 0, 0]) if labels is None else (labels == labels[0]).to(output.dtype)
+    same = torch.where(same.sum() > 1, same, 1.0)[:, None, None, None]  # alone in its class: all are compared
+    return {name: images[:1] - (same * images).sum(0, keepdim=True) / same.sum() for name, images in small.items()}
 
 
 def detection_loss(logits: Tensor, batch: Batch, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:

@@ -280,12 +280,18 @@ def score_drawn(
     """Scores of as many samples as there are validation images, of their classes.
 
     Returns:
-        `diversity`: how much samples differ, relative to how much the images do; and those of
+        `diversity`: how much samples differ within their classes, relative to how much the images do; and those of
         `restore.metrics.sample_scores.sample_scores`.
     """
     drawn = torch.cat([_drawn(model, batch, precision, 1) for batch in batches])
     real = torch.cat([batch.clean for batch in batches])
-    spread = [images.std(dim=0, correction=0).mean().item() for images in (drawn, real)]
+    labels = [label for batch in batches if (label := labels_of(batch)) is not None]
+    classes = torch.cat(labels) if labels else torch.zeros(len(drawn))
+    spread = [0.0, 0.0]
+    for kind in classes.unique():
+        for number, images in enumerate((drawn, real)):
+            one = images[classes == kind]
+            spread[number] += len(one) * one.std(dim=0, correction=0).mean().item()
     scores = {"diversity": spread[0] / spread[1] if spread[1] else math.nan}
     if inception is not None:
         scores |= sample_scores(as_rgb(drawn), as_rgb(real), inception, lpips)

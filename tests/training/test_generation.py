@@ -23,14 +23,13 @@ from restore.hashed_random import keys, normal
 from restore.images import read_image, write_png
 from restore.metrics.sample_scores import covered, inception_score, kernel_distance, sample_scores
 from restore.models.dcgan import DCDiscriminator, DCGenerator, DenseDiscriminator, DenseGenerator
-from restore.restorers.registry import open_restorer
 from restore.restorers.sampler import SampleOptions, latents, open_sampler
 from restore.training import dry_run
 from restore.training.collapse_monitor import CollapseMonitor
 from restore.training.config import CollapseConfig, TrainConfig, load_train_config
 from restore.training.loop import train
 from restore.training.setup import build_networks, open_data, with_condition_channels
-from restore.training.step import labels_of
+from restore.training.step import deviations, labels_of
 
 SMALL = [
     "data.resize=28", "data.patch=28", "data.batch=4", "data.validation_percent=40", "model.args={ngf: 2, latents: 4}",
@@ -166,9 +165,6 @@ def test_run_describes_what_it_draws(run: Path) -> None:
     assert description.draws == ["dark", "light"]
     assert description.args["side"] == 28
     assert len(list((run / "samples").glob("*.png"))) == 1
-    with pytest.raises(RestoreError, match="draws images from noise") as error:
-        open_restorer(str(run), device="cpu")
-    assert "restore sample" in error.value.hint
 
 
 def test_resume_is_exact_after_a_kill(images: Path, run: Path, tmp_path: Path) -> None:
@@ -217,6 +213,29 @@ def test_collapse_is_told(tmp_path: Path) -> None:
     values = {name: float(value) for name, value in monitor.diversity().items()}
     with pytest.raises(RestoreError, match="the generator collapsed"):
         monitor.check(600, {**values, "d": 0.0, "d_sensitivity": 1.0, "d_real": 0.0, "d_fake": 0.0}, 0)
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1, 0, 1], [0, 1, 1, 1]], ids=["none", "of two", "alone"])
+def test_one_image_of_each_class_is_no_diversity(tmp_path: Path, labels: list[int] | None) -> None:
+    """Nor are images that change from step to step, but are the same for all noise."""
+    kinds = torch.zeros(4) if labels is None or labels.count(labels[0]) == 1 else torch.tensor(labels)
+    monitor = CollapseMonitor(CollapseConfig(), "vanilla", tmp_path)
+    for step in range(8):
+        drawn = (kinds * 0.5 + step / 20).reshape(4, 1, 1, 1).expand(-1, 1, 16, 16)
+        terms = deviations(drawn, torch.rand(4, 1, 16, 16), None if labels is None else torch.tensor(labels))
+        assert terms["output_thumbnail"].shape == (1, 1, 8, 8)
+        monitor.add_thumbnails(terms["output_thumbnail"], terms["clean_thumbnail"])
+    assert float(monitor.diversity()["diversity"]) < 1e-3
+
+
+def test_samples_that_differ_as_the_images_do_have_a_diversity_of_1(tmp_path: Path) -> None:
+    made = torch.Generator().manual_seed(0)
+    monitor = CollapseMonitor(CollapseConfig(), "vanilla", tmp_path)
+    for _ in range(8):
+        drawn, clean = (torch.rand(6, 1, 16, 16, generator=made) for _ in range(2))
+        terms = deviations(drawn, clean, torch.tensor([0, 1, 0, 1, 0, 1]))
+        monitor.add_thumbnails(terms["output_thumbnail"], terms["clean_thumbnail"])
+    assert float(monitor.diversity()["diversity"]) == pytest.approx(1, abs=0.3)
 
 
 @pytest.mark.parametrize("classes", ["[]", "folders"])
