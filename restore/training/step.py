@@ -435,14 +435,22 @@ def generation_loss(
 def deviations(output: Tensor, clean: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """As `thumbnails`, but less the mean of the images of the same class in the batch.
 
-    The thumbnails themselves would look diverse if G drew one image of each class, or another one at each step.
+    The thumbnails themselves would look diverse if G drew one image of each class, or another one at each step. The image
+    is one whose class has the most images.
     """
     small = thumbnails(output, clean, len(output))
     if len(output) == 1:
         return small
-    same = torch.ones_like(output[:, 0, 0, 0]) if labels is None else (labels == labels[0]).to(output.dtype)
-    same = torch.where(same.sum() > 1, same, 1.0)[:, None, None, None]  # alone in its class: all are compared
-    return {name: images[:1] - (same * images).sum(0, keepdim=True) / same.sum() for name, images in small.items()}
+    alike = output.new_ones(len(output), len(output))
+    if labels is not None:
+        alike = (labels[:, None] == labels).to(output.dtype)
+        alike = torch.where(alike.sum() > len(output), alike, 1.0)  # all of different classes: all are compared
+    at = alike.sum(1).argmax(keepdim=True)
+    same = alike.index_select(0, at)[0, :, None, None, None]
+    return {
+        name: images.index_select(0, at) - (same * images).sum(0, keepdim=True) / same.sum()
+        for name, images in small.items()
+    }
 
 
 def detection_loss(logits: Tensor, batch: Batch, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:

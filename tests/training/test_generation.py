@@ -215,10 +215,12 @@ def test_collapse_is_told(tmp_path: Path) -> None:
         monitor.check(600, {**values, "d": 0.0, "d_sensitivity": 1.0, "d_real": 0.0, "d_fake": 0.0}, 0)
 
 
-@pytest.mark.parametrize("labels", [None, [0, 1, 0, 1], [0, 1, 1, 1]], ids=["none", "of two", "alone"])
+@pytest.mark.parametrize(
+    "labels", [None, [0, 1, 0, 1], [0, 1, 1, 1], [0, 1, 2, 3]], ids=["none", "of two", "first alone", "all alone"]
+)
 def test_one_image_of_each_class_is_no_diversity(tmp_path: Path, labels: list[int] | None) -> None:
     """Nor are images that change from step to step, but are the same for all noise."""
-    kinds = torch.zeros(4) if labels is None or labels.count(labels[0]) == 1 else torch.tensor(labels)
+    kinds = torch.zeros(4) if labels is None or len({*labels}) == 4 else torch.tensor(labels)
     monitor = CollapseMonitor(CollapseConfig(), "vanilla", tmp_path)
     for step in range(8):
         drawn = (kinds * 0.5 + step / 20).reshape(4, 1, 1, 1).expand(-1, 1, 16, 16)
