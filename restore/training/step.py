@@ -435,8 +435,8 @@ def generation_loss(
 def deviations(output: Tensor, clean: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """As `thumbnails`, but less the mean of the images of the same class in the batch.
 
-    The thumbnails themselves would look diverse if G drew one image of each class, or another one at each step. The image
-    is one whose class has the most images.
+    The thumbnails themselves would look diverse if G drew one image of each class, or another one at each step. It is
+    an image of the class that has the most.
     """
     small = thumbnails(output, clean, len(output))
     if len(output) == 1:
