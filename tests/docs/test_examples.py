@@ -78,3 +78,14 @@ def test_an_exported_file_alone(photographs: Path, tmp_path: Path) -> None:
         before, after = (np.abs(x[mask > 0] - pixels[mask > 0].astype(float)).mean() for x in (damaged, found))
         assert after < before / 4, program
         out.unlink()
+
+
+def test_gan_playground(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    out = tmp_path / "out"
+    assert "| hinge |" in run("gan_playground/playground.py", out, 2, "hinge", place=tmp_path)
+    with Image.open(out / "hinge.gif") as film:
+        assert getattr(film, "n_frames", 0) == 2
+    with Image.open(out / "hinge.png") as grid:
+        assert grid.size == (340, 272)
+    assert "| finished |" in (out / "table.md").read_text(encoding="utf-8")
