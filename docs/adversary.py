@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from restore.plotting import COLORS
 from restore.restorers.classical import Telea
 from restore.restorers.registry import open_restorer
 from restore.restorers.sampler import SampleOptions, open_sampler, sheet
@@ -59,7 +58,7 @@ def collapse(runs: Path) -> Image.Image:
 
     figure = Figure((4.2, 2.6), dpi=100, layout="constrained")
     axes = figure.subplots()
-    for color, name in zip(COLORS, ("hinge", "strong-g")):
+    for color, name in (("black", "hinge"), ("darkgray", "strong-g")):
         lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text("utf-8").splitlines()]
         points = [(line["step"], line["diversity"]) for line in lines if "diversity" in line]
         axes.plot(*zip(*points), color=color, label=name)
