@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from restore.images import dpx
 from restore.images.color import open_profile
 from restore.images.decoder_output import DecoderOutput
 from restore.images.image import DecodedImage
@@ -28,7 +29,15 @@ from restore.images.metadata import (
     xmp_claims,
 )
 from restore.images.metadata.exif import orientation_of, states_adobe_rgb, upright_exif, upright_xmp
-from restore.images.stated_colors import StatedColors, adobe_rgb, colors_of_heif, colors_of_png, colors_of_tiff
+from restore.images.stated_colors import (
+    StatedColors,
+    adobe_rgb,
+    colors_of_heif,
+    colors_of_png,
+    colors_of_tiff,
+    film_density,
+    linear_light,
+)
 
 #: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
 _MOST_NOTES = 20
@@ -235,6 +244,13 @@ def _read_sgi(parts: _Parts, data: Any) -> None:
     parts.passthrough = sgi.name_of(data)
 
 
+def _read_dpx(parts: _Parts, data: Any) -> None:
+    header = dpx.read_header(data)
+    parts.passthrough, parts.trailer = dpx.head_of(data), trailer.after_image(data, dpx.end_of(data))
+    if header.log or header.linear:
+        parts.colors = lambda gray, _: film_density(gray=gray) if header.log else linear_light(gray=gray)
+
+
 def _read_psd(parts: _Parts, data: Any) -> None:
     parts.passthrough = photoshop.captions_in(photoshop.resources_of_document(data))
 
@@ -250,6 +266,7 @@ _READERS: dict[str, Callable[[_Parts, Any], None]] = {
     "tga": _read_tga,
     "ppm": _read_netpbm,
     "sgi": _read_sgi,
+    "dpx": _read_dpx,
     "psd": _read_psd,
 }
 
@@ -292,7 +309,7 @@ def _colors(
 
 def _orientation(kind: str, output: DecoderOutput, exif: bytes | None) -> int:
     """The orientation of the decoder's pixels, 1 to 8."""
-    if kind in ("tiff", "jxl") and output.orientation is not None:
+    if kind in ("tiff", "jxl", "dpx") and output.orientation is not None:
         return output.orientation
     if exif is None or kind in ("avif", "heic", "jxl"):  # the decoder applies their own tags
         return 1

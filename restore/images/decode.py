@@ -28,6 +28,7 @@ from restore.images.decoder_output import (
     fill_low_bits,
     undecodable,
 )
+from restore.images.dpx import decode_dpx
 from restore.images.formats import UnsupportedFile
 from restore.images.metadata import heif
 from restore.images.metadata.png import with_end
@@ -72,6 +73,8 @@ def decode(
     """
     if kind == "ppm" and (deep := _decode_deep_netpbm(data, name, max_pixels)) is not None:
         return deep
+    if kind == "dpx":
+        return decode_dpx(data, name, max_pixels, allow_truncated=allow_truncated)
     if kind not in VIPS_FORMATS:
         return decode_with_pillow(data, kind, name, max_pixels, allow_truncated=allow_truncated)
     if tiff_header is not None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from restore.errors import RestoreError
 from restore.files import write_atomically
+from restore.images import dpx
 from restore.images.decode import decoder_message, disable_vips_cache
 from restore.images.fit_to_format import fit_to_format, without_metadata
 from restore.images.formats import FORMAT_OF_SUFFIX, READ_ONLY_FORMATS
@@ -132,6 +133,7 @@ def encode(
         "avif": _encode_avif,
         "heic": _encode_heic,
         "gif": _encode_gif,
+        "dpx": _encode_dpx,
     }
     notes: list[str] = []
     try:
@@ -289,6 +291,13 @@ def _encode_gif(image: DecodedImage, _quality: int | None, notes: list[str]) -> 
         notes.append("a GIF holds 256 colors: all colors may change a little")
         data = bytes(_to_vips(image).gifsave_buffer(dither=0, effort=5))
     return gif.with_extensions(data, xmp=image.xmp, passthrough=image.passthrough, shape=image.pixel_shape)
+
+
+def _encode_dpx(image: DecodedImage, _quality: int | None, _notes: list[str]) -> bytes:
+    head = image.passthrough
+    if head and image.icc is None and not dpx.read_header(head).plain:
+        raise ValueError("the header calls its values densities or light, and the image has been converted to sRGB")
+    return dpx.encode_dpx(image.pixels, image.alpha, head)
 
 
 def _palette_image(image: DecodedImage) -> Image.Image | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from restore.images import dpx
 from restore.images.image import DecodedImage
 from restore.images.metadata import (
     captions,
@@ -24,12 +25,12 @@ from restore.images.metadata import (
 from restore.images.output_colors import fit_colors
 
 _WITHOUT_ALPHA = ("jpeg", "pcx", "ppm", "bmp")
-_SIXTEEN_BITS = ("png", "tiff", "avif", "heic", "ppm")
+_SIXTEEN_BITS = ("png", "tiff", "avif", "heic", "ppm", "dpx")
 #: The most bits of formats that hold more than 8, but less than 16.
 _MOST_BITS = {"avif": 12, "heic": 10}
-_WITHOUT_EXIF = ("gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi")
+_WITHOUT_EXIF = ("gif", "bmp", "tga", "pcx", "ico", "ppm", "sgi", "dpx")
 _WITH_PIXEL_SHAPE = ("jpeg", "png", "tiff", "gif")
-_WITHOUT_RESOLUTION = ("gif", "tga", "ico", "ppm", "sgi")
+_WITHOUT_RESOLUTION = ("gif", "tga", "ico", "ppm", "sgi", "dpx")
 
 
 def fit_to_format(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage:
@@ -90,6 +91,7 @@ def without_foreign_parts(image: DecodedImage, kind: str, notes: list[str]) -> D
     words = {
         "jpeg": jpeg.contents, "png": png.contents, "gif": gif.contents, "tiff": tiff.contents, "webp": webp.contents,
         "tga": tga.contents, "ppm": netpbm.contents, "sgi": sgi.contents, "psd": photoshop.contents,
+        "dpx": dpx.contents,
     }  # fmt: skip
     carried, rest = captions.converted(image.passthrough, image.format, kind)
     lost = words[image.format](rest) if image.format in words else []
@@ -126,7 +128,7 @@ def _16_to_8_bits(values: np.ndarray) -> np.ndarray:
 
 def without_metadata(image: DecodedImage) -> DecodedImage:
     """The image without EXIF, XMP, captions and texts. What defines its colors stays."""
-    colors = {"png": png.color_chunks, "tiff": tiff.color_tags}.get(image.format)
+    colors = {"png": png.color_chunks, "tiff": tiff.color_tags, "dpx": dpx.without_texts}.get(image.format)
     passthrough = b"" if colors is None else colors(image.passthrough)
     return replace(
         image,

@@ -36,6 +36,7 @@ FORMAT_OF_SUFFIX = {
     ".psd": "psd", ".psb": "psd", ".pdd": "psd",
     ".pdf": "pdf",
     ".pbm": "ppm", ".pgm": "ppm", ".ppm": "ppm", ".pnm": "ppm",
+    ".dpx": "dpx",
     ".sgi": "sgi", ".rgb": "sgi", ".rgba": "sgi", ".bw": "sgi",
 }  # fmt: skip
 
@@ -74,7 +75,7 @@ _UNREADABLE_KINDS = {
     "a Radiance HDR file": ".hdr .rgbe .xyze",
     "a portable float map": ".pfm .phm",
     "a portable arbitrary map": ".pam",
-    "a DPX or Cineon file": ".dpx .cin",
+    "a Cineon file": ".cin",
     "a QOI file": ".qoi",
     "a FLIF file": ".flif",
     "a BPG file": ".bpg",
@@ -123,6 +124,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "bmp"),
     (b"\0\0\1\0", "ico"),
     (b"\x01\xda", "sgi"),
+    (b"SDPX", "dpx"),
+    (b"XPDS", "dpx"),
     (b"8BPS\0\1", "psd"),
     (b"8BPS\0\2", "psd"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
@@ -160,9 +163,7 @@ _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"PF\n", "a portable float map"),
     (b"Pf\n", "a portable float map"),
     (b"P7\nWIDTH", "a portable arbitrary map"),
-    (b"SDPX", "a DPX or Cineon file"),
-    (b"XPDS", "a DPX or Cineon file"),
-    (b"\x80\x2a\x5f\xd7", "a DPX or Cineon file"),
+    (b"\x80\x2a\x5f\xd7", "a Cineon file"),
     (b"FLIF", "a FLIF file"),
     (b"BPG\xfb", "a BPG file"),
     (b"farbfeld", "a Farbfeld file"),
@@ -201,7 +202,8 @@ class NotAnImage(RestoreError):
 
 
 def format_of(data: bytes, name: str | PurePath) -> str:
-    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi jp2 jxl psd pdf`.
+    """The format of a file's content: `jpeg png tiff webp gif avif heic bmp ico tga pcx ppm sgi dpx jp2 jxl psd
+    pdf`.
 
     Args:
         data: the whole file, or at least its first 64 bytes.

@@ -6,7 +6,7 @@ from restore.images.image import DecodedImage
 
 #: Formats that store gray as color: a profile for gray would not fit.
 WITHOUT_GRAY = ("webp", "avif", "heic")
-_WITH_PROFILE = ("jpeg", "png", "tiff", "webp", "avif", "heic", "bmp")
+_WITH_PROFILE = ("jpeg", "png", "tiff", "webp", "avif", "heic", "bmp", "dpx")
 _WITH_CODE_POINTS = ("png", "avif", "heic")
 
 

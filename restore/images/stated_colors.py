@@ -65,7 +65,7 @@ class StatedColors:
 
     Attributes:
         code_points: (color primaries, transfer characteristics) of H.273, if they are stated by these.
-        hdr: `PQ` or `HLG`; "" for images without highlights brighter than white.
+        hdr: `PQ`, `HLG` or `film density`; "" for images without highlights brighter than white.
         beyond_srgb: a conversion to sRGB would lose colors.
         by_exif: they are stated in the EXIF block, and lost with it.
     """
@@ -138,6 +138,18 @@ def colors_of_tiff(primaries: Primaries, notes: list[str]) -> tuple[bytes, State
         notes.append("its tags on primary colors are broken; the image is taken as sRGB")
         return None
     return icc, StatedColors(beyond_srgb=True)
+
+
+def film_density(*, gray: bool) -> tuple[bytes, StatedColors]:
+    """A profile of the densities of a scanned negative, as DPX holds them."""
+    icc = _profile(_SRGB, _density_curve(), gray=gray, name="Densities of film")
+    return icc, StatedColors(hdr="film density", beyond_srgb=True)
+
+
+def linear_light(*, gray: bool) -> tuple[bytes, StatedColors]:
+    """A profile of light with the primaries of sRGB."""
+    icc = _profile(_SRGB, _parametric(_CURVES[8]), gray=gray, name="Linear light", code_points=(1, 8))
+    return icc, StatedColors((1, 8))
 
 
 def _is_srgb(primaries: Primaries) -> bool:
@@ -226,7 +238,23 @@ def _hdr_curve(transfer: int) -> bytes:
     else:
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         light = 1000 * np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12) ** 1.2
-    light /= _HDR_WHITE
+    return _compressed(light / _HDR_WHITE)
+
+
+def _density_curve() -> bytes:
+    """The light of film densities, highlights compressed into [0, 1], as a table of 4,096 values.
+
+    In codes of 10 bits, each step is a density of 0.002 on a negative with a gamma of 0.6; black is 95 and white 685
+    (Kodak, "Conversion of 10-bit Log Film Data To 8-bit Linear or Video Data for the Cineon Digital Film System",
+    1995).
+    """
+    black, white = (10 ** (code * 0.002 / 0.6) for code in (95, 685))
+    light = (10 ** (np.linspace(0, 1023, 4096) * 0.002 / 0.6) - black) / (white - black)
+    return _compressed(np.maximum(light, 0))
+
+
+def _compressed(light: np.ndarray) -> bytes:
+    """A curve of 4,096 values of light, of which those above 80 % of white are compressed into [0.8, 1]."""
     above = np.maximum(light - _KNEE, 0) / (1 - _KNEE)
     shown = np.minimum(light, _KNEE) + (1 - _KNEE) * above / (1 + above) * (1 + above[-1]) / above[-1]
     return b"curv" + struct.pack(">4xI4096H", 4096, *np.rint(shown * 65535).astype(int).tolist())
