@@ -24,6 +24,7 @@ from restore.images.formats import suffix_of, walk_files
 from restore.images.mask_names import ImageNames, name_in_common, pair_by_name
 from restore.images.read import check_mask_size
 from restore.packed import Packed
+from restore.video.sequence import files_of, is_sequence
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -45,8 +46,8 @@ class MaskSource:
     """Where masks come from.
 
     Attributes:
-        path: a folder of masks, or one file for all images; None: each image's alpha or infrared channel, or
-            detection.
+        path: a folder of masks, or one file for all images (also a video or a sequence, for the frames of a video);
+            None: each image's alpha or infrared channel, or detection.
         folder: `path` is a folder.
         invert: black (with alpha: opaque) means repair.
         missing: how to treat an image without a mask.
@@ -75,6 +76,9 @@ class MaskSource:
         if masks == "infrared":
             return cls(None, False, False, missing, infrared=True)
         path = Path(masks)
+        if is_sequence(path):
+            files_of(path)
+            return cls(path, False, invert, missing)
         if not path.exists():
             raise RestoreError("there is no such folder or file of masks", where=path)
         folder = path.is_dir()
@@ -268,14 +272,35 @@ def effective_mask(
             given = read_image(file, max_pixels=max_pixels)
         except NotAnImage as error:  # converted, because the caller skips an image that raises `NotAnImage`
             raise RestoreError(error.what, where=file, exit_code=1) from error
-        check_mask_size(given.size, image.size, file)
-        mask = mask_of(given, image, invert=invert, name=file, on_event=on_event)
+        mask = _mask_of_size(given, image, file, invert=invert, on_event=on_event)
     elif infrared:
         mask = dust_mask(image, on_event=on_event)
     else:
         mask = transparency(image)
         mask = 1 - mask if invert else mask
     return prepare_mask(mask, dilate_px=dilate_px, feather_px=feather_px, image=image.to_srgb)
+
+
+def mask_of_frame(
+    given: DecodedImage,
+    frame: DecodedImage,
+    file: Path,
+    *,
+    invert: bool,
+    dilate_px: Dilate,
+    feather_px: int,
+    on_event: Callable[[str], object] | None = None,
+) -> FloatArray:
+    """As `effective_mask`, of a mask that is read, for a frame of a video; `file`: where it comes from."""
+    mask = _mask_of_size(given, frame, file, invert=invert, on_event=on_event)
+    return prepare_mask(mask, dilate_px=dilate_px, feather_px=feather_px, image=frame.to_srgb)
+
+
+def _mask_of_size(
+    given: DecodedImage, image: DecodedImage, file: Path, *, invert: bool, on_event: Callable[[str], object] | None
+) -> FloatArray:
+    check_mask_size(given.size, image.size, file)
+    return mask_of(given, image, invert=invert, name=file, on_event=on_event)
 
 
 def transparency(image: DecodedImage) -> FloatArray:

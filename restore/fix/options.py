@@ -285,9 +285,9 @@ class FixOptions(BatchOptions):
     masks: Annotated[
         FilePath | None,
         Option(
-            "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images, alpha "
-            "(transparent = repair), infrared (dust that a film scanner saw), auto (the detector finds the damage), or "
-            "none.",
+            "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images (of a "
+            "video also a video of masks, or a sequence such as m_%04d.png), alpha (transparent = repair), infrared "
+            "(dust that a film scanner saw), auto (the detector finds the damage), or none.",
             "Masks",
             metavar="PATH|alpha|infrared|auto|none",
         ),

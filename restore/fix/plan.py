@@ -34,6 +34,7 @@ from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
 from restore.fix.options import EXTENSIONS, FilePath, FixOptions, parse_shard
 from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target, video_target
+from restore.fix.video_masks import FrameMaskFinder
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, NotAnImage
 from restore.images.formats import READ_ONLY_FORMATS, suffix_of
 from restore.packed import Packed
@@ -186,7 +187,9 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
             return (_single_entry(inputs[0], output, options, mask_source) for _ in found)
         return _entries_to_folder(found, listing, target, options, inputs[0] if inputs else None)
 
-    jobs, unmatched = _checked_jobs(listing, entries, target, options, mask_source)
+    frame_masks = FrameMaskFinder(mask_source, sequence, alone=single)
+    jobs, unmatched = _checked_jobs(listing, entries, target, options, mask_source, frame_masks)
+    unmatched = frame_masks.still_unmatched(unmatched)
     plan = FixPlan(
         tuple(inputs) or (as_path(options.files_from or ""),),
         target,
@@ -236,6 +239,7 @@ def _checked_jobs(
     target: Path,
     options: FixOptions,
     masks: MaskSource | None,
+    frame_masks: FrameMaskFinder,
 ) -> tuple[Jobs, dict[str, str]]:
     """The jobs of all files, made one after the other, so that little is kept of each; and the masks without an image.
 
@@ -245,6 +249,7 @@ def _checked_jobs(
         target: the output.
         options: of the run.
         masks: where masks come from.
+        frame_masks: finds those of videos.
 
     Raises:
         RestoreError: exit code 2; as `plan_fix`.
@@ -262,7 +267,7 @@ def _checked_jobs(
     jobs = Jobs()
     for entry, own in zip(entries, masks_of):
         if masks is not None and entry.action != "skip":
-            entry = with_mask(entry, own, masks)
+            entry = with_mask(entry, frame_masks.of(entry, own), masks)
         if entry.action == "repair" and not entry.video and entry.target != os.fspath(PIPE):
             entry = entry._replace(fills=options.fills)
         collisions.add(entry)
