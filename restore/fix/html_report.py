@@ -196,7 +196,10 @@ def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[st
 
 def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], object] | None) -> Iterator[Row]:
     for result in results:
-        if result.finished and not result.job.video:
+        if result.finished and result.job.video:
+            if bring is None:  # a video is not brought for one frame of it
+                yield _video_row(result)
+        elif result.finished:
             if bring is not None:
                 bring(result.job)
             yield Row(
@@ -207,6 +210,34 @@ def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], obje
                 note=result.note(),
                 group=os.path.dirname(result.name),
             )
+
+
+def _video_row(result: _Result) -> Row:
+    """A frame from the middle of a video before and after, and the facts of the video."""
+    from restore.video.stills import still_of
+
+    images: dict[str, np.ndarray] = {}
+    facts = []
+    try:
+        images[BEFORE], known = still_of(result.job.source)
+        middle = known.seconds / 2
+        images[AFTER], _ = still_of(result.job.target, middle)
+        length = f"{known.seconds:.1f} s" + (f", {known.frames:,} frames" if known.frames else "")
+        facts = [
+            f"video: {known.codec}, {known.width}×{known.height}, {length}, {float(known.rate):g} a second; "
+            f"the frame at {middle:.1f} s is shown"
+        ]
+        if images[AFTER].shape[1] == 2 * images[BEFORE].shape[1]:  # a preview
+            images[BEFORE], images[AFTER] = np.split(images[AFTER], 2, axis=1)
+    except (RestoreError, OSError) as error:
+        facts.append(f"no frame can be shown: {error}")
+    return Row(
+        name=result.name,
+        scores=result.scores(),
+        images=images,
+        note="; ".join([*facts, *([result.note()] if result.note() else [])]),
+        group=os.path.dirname(result.name),
+    )
 
 
 def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:

@@ -24,9 +24,11 @@ from restore.errors import RestoreError
 from restore.files import replace_atomically
 from restore.fix.jobs import Job
 from restore.fix.log import ReasonCode, Segment
+from restore.fix.masks import mask_of_frame
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.steps import Models, Steps, detect, model_provenance, run_steps, steps_done
+from restore.fix.video_masks import FrameMasks, check_count, fingerprint, holds_frames, open_masks
 from restore.fix.video_segments import SegmentFolder, SegmentHeader
 from restore.images import DecodedImage
 from restore.images.decoder_output import check_size
@@ -92,6 +94,7 @@ class VideoRepair:
         self.deflicker = self.options.deflicker and self.options.strength > 0
         self.done: set[str] = set()
         self._mask: FloatArray | None = None
+        self._masks: FrameMasks | None = None
 
     def run(self) -> None:
         """Take the video through all stages and record its result.
@@ -113,6 +116,10 @@ class VideoRepair:
         colors, notes = colors_of(facts)
         self.notes += notes
         steps = self._steps()
+        if job.mask is not None and steps.masked and holds_frames(job.mask):
+            masks = os.fspath(job.mask)
+            self._masks = open_masks(job.mask, lambda: self.stages.link.decoding(masks))
+            check_count(self._masks, facts.frames, job.mask)
         deinterlace = options.deinterlace and facts.interlaced
         if options.deinterlace and not facts.interlaced:
             self.notes.append("the video is not interlaced; --deinterlace changes nothing")
@@ -120,8 +127,6 @@ class VideoRepair:
             self.notes.append("the video is interlaced, which hides damage and looks like it: try --deinterlace")
         if options.save_masks is not None:
             self.notes.append("masks of videos are not saved; with --log, each part has a line with its marked share")
-        if options.html_report is not None:
-            self.notes.append("videos are not in the HTML report; --preview shows a stretch before and after")
         container = CONTAINER_OF_SUFFIX[job.target.suffix.lower()]
         asked = options.video_codec is not None or options.video_crf is not None or deinterlace
         may_copy = not asked and job.source.suffix.lower() == job.target.suffix.lower() and options.metadata == "keep"
@@ -192,7 +197,7 @@ class VideoRepair:
                     "fail_fast", "decode_timeout", "device")  # fmt: skip
         mask = None
         if self.job.mask is not None:
-            mask = _sha256(self.job.mask)
+            mask = fingerprint(self.job.mask) if holds_frames(self.job.mask) else _sha256(self.job.mask)
         models = [self.models.restorer, self.models.clean_up, self.models.detector]
         return {
             "source": [status.st_size, status.st_mtime_ns],
@@ -250,6 +255,8 @@ class VideoRepair:
                 packets += encoder.finish()
                 self._end_segment(folder, header, packets, facts, started, len(headers))
                 headers.append(header)
+        if self._masks is not None:
+            self._masks.check_end(sum(len(header.pts) for header in headers))
         folder.complete(len(headers))
         return headers
 
@@ -301,7 +308,7 @@ class VideoRepair:
         with closing(read):
             if not steady:
                 for timed, stored, evened in read:
-                    yield written(timed, stored, *self._repair_alone(source_of(evened), steps))
+                    yield written(timed, stored, *self._repair_alone(source_of(evened), steps, timed.number))
                 return
             shown = ((one, source_of(one[2]).pixels) for one in read)
             found = steadily(shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note))
@@ -358,9 +365,9 @@ class VideoRepair:
             return source, page
         return source.blend(repaired, None if everywhere else page.mask, strength=self.options.strength), page
 
-    def _repair_alone(self, source: DecodedImage, steps: Steps) -> tuple[DecodedImage, MemoryPage]:
+    def _repair_alone(self, source: DecodedImage, steps: Steps, number: int) -> tuple[DecodedImage, MemoryPage]:
         """A frame through the steps of an image."""
-        mask = self._given_mask(source, steps)
+        mask = self._given_mask(source, steps, number)
         page = MemoryPage(source.to_srgb, mask)
         if not steps or (mask is not None and not mask.any()):
             return source, page
@@ -381,10 +388,17 @@ class VideoRepair:
         if line not in self.notes:
             self.notes.append(line)
 
-    def _given_mask(self, source: DecodedImage, steps: Steps) -> FloatArray | None:
-        """The mask of a file, which is that of every frame; None: there is none."""
+    def _given_mask(self, source: DecodedImage, steps: Steps, number: int) -> FloatArray | None:
+        """The mask of a frame, or that of every frame; None: there is none."""
         if not steps.masked or steps.detect:
             return None
+        if self._masks is not None:
+            assert self.stages.plan.masks is not None
+            given, file = self._masks.mask(number)
+            return mask_of_frame(
+                given, source, file, invert=self.stages.plan.masks.invert, dilate_px=self.options.mask_dilate,
+                feather_px=self.options.mask_feather, on_event=self._note,
+            )  # fmt: skip
         if self._mask is None:
             masks = self.stages.plan.masks
             if masks is not None and not masks.is_in(source):

@@ -75,7 +75,7 @@ def read_frames(
                 moved += 1
                 pts = last + 1
             if planes is not None and frame.format.name != planes:
-                frame = _as_planes(frame, planes)
+                frame = as_planes(frame, planes)
             yield TimedFrame(frame, number, pts)
             number, last = number + 1, pts
     if corrupt:
@@ -120,7 +120,7 @@ def _deinterlaced(frames: Iterator[Any], stream: Any, facts: VideoFacts) -> Iter
     yield from pulled()
 
 
-def _as_planes(frame: Any, planes: str) -> Any:
+def as_planes(frame: Any, planes: str) -> Any:
     """The frame in another pixel format with the same values."""
     same = frame.reformat(format=planes, src_color_range=frame.color_range, dst_color_range=frame.color_range)
     same.pts, same.time_base = frame.pts, frame.time_base

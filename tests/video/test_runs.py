@@ -16,6 +16,7 @@ from restore.fix.detect import plan_detect
 from restore.fix.options import DetectOptions
 from restore.video import formats
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, load, logged, photo, plan_with, save
+from tests.html.test_write import data_of
 from tests.video.conftest import make_video, moving, planes_of, times_of
 
 
@@ -53,7 +54,10 @@ def test_what_is_made_of_images_only_is_told(reel: Path, tmp_path: Path) -> None
     summary = fix_with(reel, tmp_path / "out.mp4", Filler(), masks=str(tmp_path / "masks/reel.png"), **options)
     assert summary.done == 1
     assert any("masks of videos are not saved" in line for line in summary.warnings)
-    assert any("not in the HTML report" in line for line in summary.warnings)
+    (row,) = data_of(tmp_path / "report")["rows"]
+    assert list(row["views"][0]["images"]) == ["before", "after"]
+    assert row["views"][0]["size"] == [64, 48]
+    assert "h264, 64×48, 1.0 s, 25 frames, 25 a second; the frame at 0.5 s is shown" in row["note"]
 
 
 @pytest.mark.parametrize(
