@@ -18,6 +18,9 @@ from video_steady import scenes
 from restore.images import find_images, read_rgb8
 from restore.video.deflicker import deflickered, small_of
 
+#: Scenes are darker by this, so that there is room for flicker below white.
+_ROOM = 0.75
+
 
 def flickering(frames: list[np.ndarray], size: float, random: np.random.Generator) -> list[np.ndarray]:
     """Frames with a gain and an offset of their own."""
@@ -66,7 +69,7 @@ def main() -> None:
     print("| scene | flicker | after | removed | PSNR, flickering | after | without flicker, to itself |")
     print("|---|---|---|---|---|---|---|")
     for name, frames in {**made, "fade": made["pan"]}.items():
-        truth = [frame.astype(np.float32) / 255 for frame in frames]
+        truth = [in_8_bits(frame * np.float32(_ROOM / 255)) for frame in frames]
         if name == "fade":
             truth = [in_8_bits(frame * (1 - number / len(truth))) for number, frame in enumerate(truth)]
         grain = [random.normal(0, args.grain / 255, frame.shape).astype(np.float32) for frame in truth]

@@ -31,7 +31,7 @@ _SIGMA = 5.0
 #: Flicker with a smaller standard deviation (white = 1) is left as it is, a larger one is removed; in part between.
 _UNSEEN, _SEEN = 0.0012, 0.0024
 #: The largest relative change that is removed; of a larger one ever less, and nothing from 1.5 times this on.
-_LARGEST = 0.2
+_LARGEST = 0.25
 #: Relative changes are told as of a frame of at least this mean.
 _LEAST_MEAN = 0.1
 #: The largest change of contrast.
