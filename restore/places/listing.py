@@ -14,7 +14,7 @@ from restore.fix.plan import NoImages
 from restore.images import IMAGE_SUFFIXES
 from restore.images.formats import SYSTEM_FOLDERS, matches, suffix_of, walk_files
 from restore.packed import Packed
-from restore.places.files import PlacedFile, Verdict
+from restore.places.files import REPAIR, PlacedFile, Verdict
 from restore.places.store import store_of
 from restore.places.urls import as_folder, bucket_of, is_url, name_of, odd_name, settle
 
@@ -49,10 +49,11 @@ class Listing:
         several = len(self._inputs) != 1
         for place in dict.fromkeys(self._inputs):
             if self._kinds[place] == "file":
-                root, name = _split(place)
-                yield PlacedFile(root, name, named=True)
-            else:
-                yield from self._in_folder(place, f"{name_of(place)}/" if several else "")
+                yield _named(*_split(place))
+                continue
+            if several and (reason := odd_name(name_of(place))):
+                raise RestoreError(reason, where=place, hint="choose another folder")
+            yield from self._in_folder(place, f"{name_of(place)}/" if several else "")
 
     def is_wanted(self, file: PlacedFile) -> bool:
         """Whether a file is not excluded."""
@@ -71,15 +72,14 @@ class Listing:
             root = as_folder(os.path.abspath(root))
         for place in unique(listed, key=str):
             if not root:
-                own_root, name = _split(place)
-                yield PlacedFile(own_root, name, named=True)
+                yield _named(*_split(place))
                 continue
             place = place if is_url(place) else os.path.abspath(place)
             if not place.startswith(root):
                 what = f"is not in the folder {printable(self._inputs[0])}"
                 raise RestoreError(what, where=place, hint="leave out INPUT")
             if self._matches(place.removeprefix(root)):
-                yield PlacedFile(root, place.removeprefix(root), named=True)
+                yield _named(root, place.removeprefix(root))
 
     def _in_folder(self, place: str, prefix: str) -> Iterator[PlacedFile]:
         root = as_folder(place)
@@ -154,6 +154,12 @@ def _split(place: str) -> tuple[str, str]:
     """The folder of a place with its slash, and its last part."""
     folder, slash, name = place.rpartition("/")
     return folder + slash, name
+
+
+def _named(root: str, name: str) -> PlacedFile:
+    """A file that the user named; it fails if its name would lead out of the tree of the outputs."""
+    reason = odd_name(name)
+    return PlacedFile(root, name, named=True, verdict=Verdict("fail", reason, "unsupported") if reason else REPAIR)
 
 
 def _hidden(name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,18 @@ def with_masks(plan: PlacesPlan, files: Files, listing: Listing, place: str, mas
     return Files(with_own(file, paired[number]) for number, file in enumerate(files))
 
 
+def may_meet_inputs(plan: PlacesPlan, mask_place: str | None) -> bool:
+    """Whether the folders of outputs hold inputs or masks, or lie in their folders."""
+    read = {file.root for file in plan.files}
+    if mask_place is not None and plan.masks is not None:
+        read.add(mask_place if plan.masks.folder else mask_place.rpartition("/")[0])
+    written = ((plan.file_output or as_folder(plan.output)).rpartition("/")[0], plan.side or plan.output)
+    keys = [folder_key(folder) for folder in written]
+    return any(root.startswith(key) or key.startswith(root) for root in map(folder_key, read) for key in keys)
+
+
 def refuse_collisions(plan: PlacesPlan) -> None:
-    """Refuse two outputs with one name.
+    """Refuse two outputs with one name, and outputs that are also read.
 
     Raises:
         RestoreError: exit code 2.
@@ -91,20 +102,36 @@ def refuse_collisions(plan: PlacesPlan) -> None:
 
     def targets() -> Iterator[tuple[str, str]]:
         for file in plan.files.to_do():
-            for target in (plan.target(file), *(target for _, target in plan.sidecar_targets(file))):
+            side = plan.side_target(file)
+            further = (*(target for _, target in plan.sidecar_targets(file)), *([] if side is None else [side]))
+            for target in (plan.target(file), *further):
                 yield target, file.source
 
-    repeated = Hashes(target for target, _ in targets()).repeated()
-    if not repeated:
+    def sources() -> Iterator[str]:
+        for file in plan.files:
+            yield from (file.source, *filter(None, [file.mask]), *(source for source, _ in file.sidecars))
+
+    written = Hashes(_place_key(target) for target, _ in targets())
+    suspects = written.repeated() | written.shared(Hashes(map(_place_key, sources())))
+    if not suspects:
         return
+    read = {place for place in map(_place_key, sources()) if hash(place) in suspects}
     taken: dict[str, str] = {}
     for target, source in targets():
-        if hash(target) in repeated and (other := taken.setdefault(target, source)) != source:
+        place = _place_key(target)
+        if hash(place) not in suspects:
+            continue
+        if place in read:
+            raise RestoreError("this output would replace an input", where=target, hint="choose another output folder")
+        if (other := taken.get(place)) == source:
+            raise RestoreError(f"both outputs of {printable(source)} would be written here", where=target)
+        if other is not None:
             raise RestoreError(
                 f"{printable(other)} and {printable(source)} would both be written here",
                 where=target,
                 hint="rename one of them, or use --exclude",
             )
+        taken[place] = source
 
 
 def settle_existing(plan: PlacesPlan, options: FixOptions) -> None:
@@ -159,6 +186,17 @@ def _existing(folder: str, *, single: str | None = None) -> Callable[[str], bool
         error.hint = "make it first"
         raise
     return (lambda target: target.startswith(root) and target[len(root) :] in names) if len(names) else None
+
+
+def _place_key(place: str) -> str:
+    """The same for all spellings of a file; of a link, not that of its target."""
+    if is_url(place):
+        return place
+    folder, name = os.path.split(place)
+    return os.path.join(_real(folder), name)
+
+
+_real = lru_cache(1000)(os.path.realpath)
 
 
 def _key(place: str) -> str:

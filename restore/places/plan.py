@@ -28,7 +28,7 @@ from restore.images.formats import left_out_lines
 from restore.places.files import Files, PlacedFile
 from restore.places.groups import GroupFile, masks_for_page
 from restore.places.listing import Listing, kind_of, listed_places
-from restore.places.pairing import refuse_collisions, settle_existing, with_masks, with_sidecars
+from restore.places.pairing import may_meet_inputs, refuse_collisions, settle_existing, with_masks, with_sidecars
 from restore.places.store import StoreError
 from restore.places.urls import any_url, as_folder, is_below, is_url, name_of, settle
 from restore.video.formats import VIDEO_SUFFIXES
@@ -78,7 +78,8 @@ class PlacesPlan:
         name = file.tree_name
         if not self.suffix and self.extension is None:
             return name
-        return renamed(Path(name), self.suffix, self.extension).as_posix()
+        path = Path(name)  # one without a name is of a file that fails
+        return renamed(path, self.suffix, self.extension).as_posix() if path.name else name
 
     def target(self, file: PlacedFile) -> str:
         """The place of an output."""
@@ -237,8 +238,9 @@ class _Planner:
         if not plan.files:
             what = f"no images in this folder{' match --include and --exclude' if narrowed else ''}"
             raise NoImages(what, where=plan.inputs[0])
-        if len(self.inputs) != 1 or plan.extension is not None or sidecars:
-            refuse_collisions(plan)  # else names differ, and the suffix is added to each
+        # Else names differ, and the suffix is added to each.
+        if len(self.inputs) != 1 or plan.extension is not None or sidecars or may_meet_inputs(plan, self.mask_place):
+            refuse_collisions(plan)
         if options.shard is not None:
             part, parts = parse_shard(options.shard)
             plan.files = Files(file for file in plan.files if shard_of(file.tree_name, parts) == part)
@@ -319,6 +321,9 @@ def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
             raise RestoreError("must not be empty", where="INPUT or OUTPUT", hint="the current folder is .")
         if is_pipe(place):
             raise RestoreError("cannot be combined with URLs", where="-", hint="name a file")
+    for name, plain in (("fills", 1), ("uncertainty", None)):
+        if getattr(options, name, plain) != plain:
+            raise RestoreError("cannot be combined with URLs", where=f"--{name}", hint="leave it out")
     log = getattr(options, "log", None)
     if is_url(log) and str(log).endswith(PARQUET_SUFFIX):
         raise RestoreError("a Parquet log must be on this machine", where="--log", hint="choose .jsonl, or a path")

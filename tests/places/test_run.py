@@ -192,6 +192,39 @@ def test_two_images_with_one_output_are_refused(memory: Any) -> None:
         plan_places(["memory://b/in"], "memory://b/out", FixOptions(ext="webp"))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "output", "given"),
+    [
+        (["in/a.png"], "in/", {}),
+        (["in/a.png", "in/sub/a.png"], "in/sub", {}),
+        (["in/in"], "in", {}),
+        (["in/a.png"], "m/a.png", {"masks": "memory://b/m/a.png"}),
+        (["in/a.png", "in/a.png.png"], "out/", {"masks": "memory://b/m/a.png", "save_masks": "memory://b/in"}),
+        (["in/a.png"], "in/a.png.png", {"masks": "memory://b/m/a.png", "save_masks": "memory://b/in"}),
+    ],
+)
+def test_outputs_replace_nothing_that_is_read(memory: Any, inputs: list[str], output: str, given: Any) -> None:
+    fill(memory, "a.png", "a.png.png", "sub/a.png", "in/a.png", "in/in/a.png", masks=False)
+    memory.pipe_file("/b/m/a.png", mask_bytes())
+    with pytest.raises(RestoreError, match=r"would replace an input|both outputs of"):
+        plan_places(
+            [f"memory://b/{name}" for name in inputs], f"memory://b/{output}", FixOptions(overwrite=True, **given)
+        )
+
+
+def test_names_lead_out_of_no_folder(memory: Any, tmp_path: Path) -> None:
+    fill(memory, "a.png", masks=False)
+    listed = tmp_path / "list.txt"
+    listed.write_text("memory://b/in/a.png\nmemory://b/in/../../x.png\nmemory://b/in/\n")
+    plan = plan_places(["memory://b/in"], str(tmp_path / "out"), FixOptions(files_from=listed, suffix="_new"))
+    assert [file.verdict.action for file in plan.files] == ["repair", "fail", "fail"]
+    assert "which no folder can hold" in next(plan.settled()).reason
+    assert len(list(plan.format())) == 3
+    memory.pipe_file("/b/in/../x.png", image_bytes())
+    with pytest.raises(RestoreError, match="which no folder can hold"):
+        plan_places(["memory://b/in/a.png", "memory://b/in/.."], str(tmp_path / "out"), FixOptions())
+
+
 def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
     fill(memory, "a.png", masks=False)
     for inputs, output, given, words in (
@@ -204,6 +237,7 @@ def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
             {"html_report": "memory://b/page"},
             "--html-report: must be on this machine",
         ),
+        (["memory://b/in"], "memory://b/out", {"fills": 2, "masks": "auto"}, "--fills: cannot be combined with URLs"),
         (["memory://b/in"], "memory://b/out", {"masks": "memory://b/gone"}, "no such folder or object of masks"),
         (["memory://b/in"], "memory://b/m/x", {"masks": "memory://b/m"}, "no such folder or object of masks"),
         (["s3://key:secret@b/in"], "memory://b/out", {}, "INPUT: holds credentials"),
