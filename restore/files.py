@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from restore.errors import RestoreError
 
@@ -267,6 +268,22 @@ def remove_leftovers_of(folder: Path, process: str) -> None:
             path.unlink()
         except OSError as error:  # already removed; it does no harm
             logger.debug("%s: not removed: %s", path, error)
+
+
+def lock_file(file: IO[Any]) -> None:
+    """Lock an open file until it is closed, or this process ends.
+
+    Raises:
+        OSError: another process has locked it, or this disk has no locks.
+    """
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def process_id() -> str:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from restore.errors import RestoreError
-from restore.files import folder_error_message
+from restore.files import folder_error_message, lock_file
 
 _PREFIX = "restore-work-"
 #: A folder of which no run holds the lock is a leftover when it is older than this.
 _LEFTOVER_SECONDS = 3600
-
-logger = logging.getLogger(__name__)
 
 
 class WorkFolder:
@@ -35,13 +33,15 @@ class WorkFolder:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        sweep()
         try:
             self.path = Path(path or tempfile.mkdtemp(prefix=_PREFIX))
-            self._lock = _locked(self.path / "lock")
+            self._lock = open(self.path / "lock", "ab")
         except OSError as error:
             hint = "TMPDIR chooses another folder"
             raise RestoreError(folder_error_message(error), where=tempfile.gettempdir(), hint=hint) from error
+        with suppress(OSError):  # some network disks have no locks
+            lock_file(self._lock)
+        sweep()  # only now: the folder of a run that crashed is not locked, and may be old
 
     def group(self, number: int) -> Path:
         """The folder of a group."""
@@ -64,34 +64,18 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Remove the folder."""
+        self._lock.close()  # Windows does not remove open files
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
 
 
 def sweep() -> None:
-    """Remove folders that killed runs have left."""
+    """Remove folders that killed runs of this user have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime < _LEFTOVER_SECONDS or folder.is_symlink():
-                continue
-            lock = _locked(folder / "lock")
-            if lock is None:
-                continue
-            with lock:
-                shutil.rmtree(folder)
-
-
-def _locked(path: Path) -> IO[bytes] | None:
-    """A file that is locked as long as it is open; None if another process holds it."""
-    file = open(path, "ab")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows does not remove open files
-        pass
-    except OSError:
-        file.close()
-        return None
-    return file
+        with suppress(OSError):  # a run holds the lock, or the folder is gone
+            status = folder.lstat()
+            is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+            if is_own and stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > _LEFTOVER_SECONDS:
+                with open(folder / "lock", "ab") as file:
+                    lock_file(file)
+                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)  # Windows does not remove open files

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from restore.errors import RestoreError
-from restore.files import folder_error_message
+from restore.files import folder_error_message, lock_file
 from restore.serve.jobs import Job
 
 _PREFIX = "restore-serve-"
@@ -73,7 +73,7 @@ class Spool:
         self._identity = _identity(self.root)
         self._lock = open(self.root / "lock", "wb")
         with suppress(OSError):
-            _lock(self._lock)
+            lock_file(self._lock)
 
     def close(self) -> None:
         """Remove the folder."""
@@ -170,24 +170,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Lock a file until it is closed, or this process ends.
-
-    Raises:
-        OSError: it is locked by another process, or this system has no such locks.
-    """
-    try:
-        import fcntl
-    except ImportError as error:  # Windows
-        raise OSError("no locks") from error
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def _is_locked(folder: Path) -> bool:
     """Whether a server holds this folder. One that has no lock file is just being made, or not a server's."""
     try:
         with open(folder / "lock", "rb", opener=_open_at_once) as file:
-            _lock(file)
+            lock_file(file)
     except OSError:
         return True
     return False

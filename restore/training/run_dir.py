@@ -20,7 +20,7 @@ from restore.checkpoints import read_state, read_state_facts, save_state
 from restore.data.discovery import RULES
 from restore.environment import environment
 from restore.errors import RestoreError
-from restore.files import sweep_leftovers, write_atomically, write_error_message
+from restore.files import lock_file, sweep_leftovers, write_atomically, write_error_message
 from restore.plotting import draw_curves
 from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig
@@ -339,11 +339,7 @@ def _disk_is_full(error: RestoreError) -> bool:
 
 def _lock(file: Any, path: Path) -> None:
     try:
-        import fcntl
-    except ImportError:  # on Windows, a second run cannot replace files that are open
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError as error:
         raise RestoreError(
             "another process is training in this folder", where=path, hint="wait for it, or use another out="

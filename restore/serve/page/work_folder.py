@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from restore.errors import RestoreError, printable
-from restore.files import make_folder, user_data
+from restore.files import lock_file, make_folder, user_data
 from restore.serve.page.database import Database
 from restore.serve.page.listing import is_inside
 
@@ -178,14 +178,7 @@ def _locked(path: Path) -> IO[bytes]:
     """
     try:
         file = open(path, "ab")
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError as error:
         raise RestoreError(
             "this folder is open in another `restore open`",
