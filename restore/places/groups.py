@@ -27,6 +27,7 @@ from restore.fix.results import Summary, disk_is_full, now
 from restore.fix.run import run_fix
 from restore.fix.side_outputs import FOUND
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
+from restore.packed import Packed
 from restore.places.log import segments_of
 from restore.places.store import ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
 from restore.places.urls import any_url, file_name_for, is_url, name_of, scheme_of, settle
@@ -160,7 +161,9 @@ def _whole(group: Group, options: BatchOptions, carry: Carry, link: SupervisorLi
     with tempfile.TemporaryDirectory(prefix="restore-group-") as folder, ThreadPoolExecutor(TRANSFERS) as pool:
         staged = StagedGroup(group, Path(folder), options)
         staged.fetch(pool)
-        staged.carry_out(carry, link or SupervisorLink())
+        link = link or SupervisorLink()
+        staged.again = bool(link.past.plan)
+        staged.carry_out(carry, link)
         outcomes = staged.deliver(pool)
     if staged.interrupted:
         raise KeyboardInterrupt
@@ -189,6 +192,7 @@ class StagedGroup:
         stopped: why the run should not go on; "" if it should.
         interrupted: Ctrl-C came while the group was repaired.
         is_carried_out: only `deliver` is left to do.
+        again: an earlier start may have written some of the outputs.
         segments: of videos.
     """
 
@@ -201,7 +205,7 @@ class StagedGroup:
             file._replace(name=file.name or name_of(file.input), input=settle(file.input), output=settle(file.output))
             for file in self.files
         ]
-        self.stopped, self.interrupted, self.is_carried_out = "", False, False
+        self.stopped, self.interrupted, self.is_carried_out, self.again = "", False, False, False
         self.segments: list[Segment] = []
         self._places: list[_Place | None] = [None] * len(self.files)
         self._outcomes: list[Outcome | None] = [None] * len(self.files)
@@ -223,10 +227,14 @@ class StagedGroup:
             RestoreError: exit code 2; as `run_fix`.
         """
         plan = self._plan()
-        number_of = {os.fspath(place.local.source): number for number, place in enumerate(self._places) if place}
+        number_of = {
+            (os.fspath(place.local.source), os.fspath(place.local.target)): number
+            for number, place in enumerate(self._places)
+            if place is not None
+        }
 
         def on_outcome(outcome: Outcome) -> None:
-            number = number_of[outcome.record.input]
+            number = number_of[outcome.record.input, outcome.record.output]
             place = self._places[number]
             assert place is not None
             self._outcomes[number] = replace(outcome, record=self._told(outcome.record, place))
@@ -236,21 +244,24 @@ class StagedGroup:
             log = None if options.log is None else self.folder / "log.jsonl"
             # A mask that was left out would be chosen again by `old_photos`.
             options = replace(options, masks=options.masks or "none", log=log, html_report=None)
+        ended: Packed[str] = Packed()
         for result in link.past.results():  # before a crash
-            if result["record"]["input"] in number_of:
+            key = result["record"]["input"], result["record"]["output"]
+            if key in number_of:
                 on_outcome(Outcome.of(result))
+                # The earlier start may have brought other files, so that jobs had other numbers.
+                ended.append(json.dumps({**result, "number": list(number_of).index(key)}))
+        link.past.ended = ended
         summary = carry(plan, options, link, on_outcome)
         self.stopped, self.interrupted = summary.stopped, summary.interrupted
         self.segments = list(self._read_segments())
 
     def settle(self) -> None:
         """Settle files of which none is to be repaired, without a model."""
-        jobs = {os.fspath(job.source): job for job in self._plan().jobs}
-        for number, place in enumerate(self._places):
-            if place is not None:
-                job = jobs[os.fspath(place.local.source)]
-                status: Status = "skipped" if job.action == "skip" else "failed"
-                self._finish(place.file, number, status, job.reason, job.code)
+        numbers = (number for number, place in enumerate(self._places) if place is not None)
+        for number, job in zip(numbers, self._plan().jobs):
+            status: Status = "skipped" if job.action == "skip" else "failed"
+            self._finish(self.files[number], number, status, job.reason, job.code)
 
     def deliver(self, pool: ThreadPoolExecutor) -> list[Outcome]:
         """Bring outputs to their places. Returns what came of each file that was begun, in the order of the group."""
@@ -365,8 +376,10 @@ class StagedGroup:
     def _plan(self) -> FixPlan:
         files = [place.local for place in self._places if place is not None]
         options = self.options if isinstance(self.options, FixOptions) else self.options_for_plan()
-        plan = plan_files(files, options, masks=self._masks(options))
-        return replace(plan, for_page=masks_for_page(options) is not None)
+        masks, for_page = self._masks(options), masks_for_page(options) is not None
+        if self.again:
+            options = replace(options, overwrite=True, skip_existing=False)
+        return replace(plan_files(files, options, masks=masks), for_page=for_page)
 
     def options_for_plan(self) -> FixOptions:
         """The options of a detection as the plan takes them."""

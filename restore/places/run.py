@@ -309,6 +309,7 @@ class _Run:
         """Repair a group, unless an earlier start has."""
         if staged.is_carried_out:
             return
+        staged.again = bool(self.link.past.plan)
         if staged.has_work:
             staged.carry_out(self._open().carry, self.link)
             self.link.renew()

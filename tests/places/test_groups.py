@@ -1,6 +1,8 @@
 """Groups of files: objects come whole, outputs go whole, nothing is overwritten unasked."""
 
+import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import plan_fix
 from restore.fix.run import open_models, run_fix
-from restore.places.groups import GroupFile, detect_group, repair_group
+from restore.packed import Packed
+from restore.places.groups import GroupFile, StagedGroup, detect_group, repair_group, repairing
 from tests.places.conftest import image_bytes, mask_bytes, write
 
 OPTIONS = FixOptions(masks="masks", device="cpu")
@@ -96,6 +100,44 @@ def test_one_bad_file_does_not_harm_the_others(memory: Any, models: Any) -> None
     assert records[0].reason == "vanished during the run"
     assert records[1].reason == "memory://b/gone-mask: vanished during the run"
     assert memory.ls("/b/o", detail=False) == ["/b/o/y"]
+
+
+def test_one_file_has_two_outputs(memory: Any, models: Any, tmp_path: Path) -> None:
+    write(tmp_path / "x.png", image_bytes())
+    group = [(str(tmp_path / "x.png"), f"memory://b/o/{name}.png", None) for name in "yz"]
+    options = FixOptions(masks="memory://b/masks", mask_missing="copy", device="cpu")
+    assert [record.output for record in repair_group(group, models, options)] == [output for _, output, _ in group]
+    assert memory.exists("/b/o/y.png")
+    assert memory.exists("/b/o/z.png")
+
+
+def test_a_group_that_is_started_again_repairs_what_is_not_done(memory: Any, models: Any, tmp_path: Path) -> None:
+    """`x` and `y` were done, and `z` was written but not recorded; then `x` vanishes from the store."""
+    put(memory, m=mask_bytes(), **{f"{name}.png": image_bytes() for name in "xyz"})
+    group = [(f"memory://b/{name}.png", f"memory://b/o/{name}.png", "memory://b/m") for name in "xyz"]
+    options = FixOptions(masks="memory://b/masks", device="cpu")
+    results: list[Any] = []
+
+    class Link(SupervisorLink):
+        def end(self, name: str, result: Any) -> None:
+            results.append(result)
+
+    def start(link: SupervisorLink) -> StagedGroup:
+        staged = StagedGroup(group, tmp_path / "group", options)
+        staged.fetch(pool)
+        staged.again = bool(link.past.plan)
+        assert staged.has_work
+        staged.carry_out(repairing(models), link)
+        return staged
+
+    with ThreadPoolExecutor(2) as pool:
+        start(Link())
+        done = [result for result in results if not result["record"]["input"].endswith("z.png")]
+        memory.rm_file("/b/x.png")
+        past = SupervisorState(plan=b"kept", ended=Packed(map(json.dumps, done)))
+        outcomes = start(SupervisorLink(past)).deliver(pool)
+    assert [outcome.record.status for outcome in outcomes] == ["failed", "done", "done"]
+    assert [memory.exists(f"/b/o/{name}.png") for name in "xyz"] == [False, True, True]
 
 
 def test_a_bad_mask_is_named_by_its_place(memory: Any, models: Any) -> None:
