@@ -19,7 +19,7 @@ SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": ""}
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-#: What environments hold that must not be shown.
+#: Variables of the environment whose values must not be shown.
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|_SAS", re.IGNORECASE)
 _SIGNED = re.compile(r"((?:X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|Signature|sig|sv|se)=)[^&\s\"']+")
 
@@ -41,8 +41,8 @@ def is_places_run(inputs: Sequence[FilePath], output: FilePath, options: BatchOp
 
 
 def _names_urls(listed: FilePath) -> bool:
-    """Whether a list names URLs. Standard input is not read twice, and names paths."""
-    if os.fspath(listed) == "-":
+    """Whether a list names URLs. A pipe cannot be read twice, so it names paths."""
+    if not os.path.isfile(listed):
         return False
     with suppress(OSError), open(listed, "rb") as file:
         return is_url(os.fsdecode(file.read(4096).removeprefix(b"\xef\xbb\xbf")).lstrip())
@@ -141,7 +141,13 @@ def odd_name(name: str) -> str:
 def file_name_for(name: str) -> str:
     """A name for the file that holds an object: its own, unless the disk takes none such. The suffix stays."""
     last = PurePosixPath(name.rpartition("/")[2])
-    if len(os.fsencode(last.name)) > 200 or "\\" in last.name or ":" in last.name or last.name.startswith("."):
+    if (
+        not last.name
+        or len(os.fsencode(last.name)) > 200
+        or "\\" in last.name
+        or ":" in last.name
+        or last.name.startswith(".")
+    ):
         return f"file{last.suffix}" if len(os.fsencode(last.suffix)) < 100 else "file"
     return last.name
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from restore.fix.detect import plan_detect
 from restore.fix.inputs import shard_of
 from restore.fix.options import DetectOptions, FixOptions, declared
 from restore.fix.run import fix_folder
+from restore.places.urls import is_places_run
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, logged, photo, plan_with, save, snapshot
 
 
@@ -110,6 +113,17 @@ def test_a_list_names_the_files(there, content, monkeypatch):
     assert targets(plan_with("in", "out", files_from="list")) == ["a.png", "sub/b.png"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert fix_with([], "out", Inverter(), files_from="-").done == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs Unix")
+def test_a_list_from_a_pipe_is_read_whole(there):
+    os.mkfifo(there / "pipe")
+    writer = threading.Thread(target=lambda: (there / "pipe").write_text("in/a.png\nin/sub/b.png\n"), daemon=True)
+    writer.start()
+    assert not is_places_run([], "out", FixOptions(files_from="pipe"))
+    assert writer.is_alive(), "nothing has been read"
+    assert targets(plan_with([], "out", files_from="pipe")) == ["a.png", "b.png"]
+    writer.join()
 
 
 def test_a_list_beside_a_folder_keeps_masks_and_tells_what_is_wrong(there):
