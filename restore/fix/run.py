@@ -524,13 +524,15 @@ def _repair(
     if plan.from_pipe:  # a thread that waits for a pipe could not be interrupted
         stages.run_serially([*alone, *others])
         return
-    found = plan.masks is not None and plan.masks.found
-    if plan.sequence is not None and (found or stages.options.deflicker) and not apart:
-        from restore.fix.sequence import repair_sequence
-
-        repair_sequence(plan.sequence, others, plan.jobs, stages)
-        return
     from restore.fix.scheduler import stream
 
-    for jobs in (*([job] for job in alone), others):
-        stream(jobs, stages, recorder)
+    for job in alone:
+        stream([job], stages, recorder)
+    found = plan.masks is not None and plan.masks.found
+    if plan.sequence is None or not (found or stages.options.deflicker):
+        stream(others, stages, recorder)
+        return
+    from restore.fix.sequence import repair_sequence
+
+    # A frame that may crash this process helps no other.
+    repair_sequence(plan.sequence, others, (job for job in plan.jobs if os.fspath(job.source) not in apart), stages)

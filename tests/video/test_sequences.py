@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 import torch
 
 from restore.errors import RestoreError
+from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.detect import plan_detect
-from restore.fix.options import DetectOptions
+from restore.fix.options import DetectOptions, FixOptions
+from restore.fix.plan import plan_fix
+from restore.fix.run import run_fix
+from restore.fix.steps import Models
 from restore.images import read_image
 from restore.video.sequence import files_of, gaps, is_sequence, number_of
 from tests.fix.conftest import Filler, Inverter, fix_with, logged, plan_with
@@ -66,6 +71,21 @@ def test_a_resumed_run_gives_the_same(reel: tuple[Path, np.ndarray], tmp_path: P
     assert (summary.done, sum(summary.skipped.values())) == (4, 4)
     for file in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_after_a_crash_neighbors_still_help(reel: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    pattern, _ = reel
+    fix_with(pattern, tmp_path / "whole", Filler(), **AUTO)
+    options = FixOptions(masks="auto", clean_up=False)
+    crashed = os.fspath(tmp_path / "in/frame_086401.tif")
+    past = SupervisorState(plan=b"kept", blamed={crashed: "the decoder crashed"})
+    plan = plan_fix(pattern, tmp_path / "out", options)
+    models = [Models(Filler(), None, Nothing())]
+    summary = run_fix(plan, models, options, link=SupervisorLink(past))
+    assert [(failure.path.name, failure.code) for failure in summary.failed] == [("frame_086401.tif", "crashed")]
+    before, after = ((tmp_path / place / "frame_086404.tif").read_bytes() for place in ("in", "out"))
+    assert after != before
+    assert after == (tmp_path / "whole/frame_086404.tif").read_bytes()
 
 
 def test_without_help_of_neighbors_each_frame_is_an_image(reel: tuple[Path, np.ndarray], tmp_path: Path) -> None:
