@@ -284,7 +284,8 @@ class _JobHand:
 
         options = self._work.options
         assert options is not None  # a plan has them
-        summary = self._summary = Summary(len(items), run=self._work.run, stopped=self._stopped, **self.facts)
+        summary = self._summary = Summary(len(items), run=self._work.run, **self.facts)
+        summary.stopped = self._stopped  # only now: `stop` may have come before the line above
         fail_fast = isinstance(options, FixOptions) and options.fail_fast
         recorder = _Recorder(summary, _Collected(line, self._work.logged), link=line, fail_fast=fail_fast)
         recorder.skip_existing = options.skip_existing
