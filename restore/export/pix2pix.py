@@ -54,7 +54,7 @@ def write_pix2pix(source: Source, out: Path, overwrite: bool) -> tuple[list[Path
     d_file = g_file.with_name(g_file.name.removesuffix(G_ENDING) + D_ENDING)
     reason = _reason_against_d(source)
     files = [g_file] if reason else [g_file, d_file]
-    refuse_existing(files, overwrite)
+    refuse_existing(files, overwrite, source.path)
     write_atomically(g_file, _torch_bytes(source.g))
     if reason:
         return [g_file], [*source.notes, f"no {d_file.name}: {reason}"]
@@ -83,7 +83,7 @@ def write_cyclegan(source: Source, out: Path, overwrite: bool) -> tuple[list[Pat
     if reason is None:
         networks |= {f"latest_net_D_{side.upper()}.pth": _part(d, side) for side in "ab"}
     files = [out / name for name in networks]
-    refuse_existing(files, overwrite)
+    refuse_existing(files, overwrite, source.path)
     for file, state in zip(files, networks.values()):
         write_atomically(file, _torch_bytes(state))
     return files, [*source.notes, *([] if reason is None else [f"no discriminators: {reason}"])]

@@ -75,7 +75,7 @@ def write_int8(source: Source, out: Path, quantization: Quantization) -> list[st
     for count in sorted({min(count, len(ranked)) for count in _KEPT}):
         tried = _quantized(plain, model, judge.seen, ranked[:count])
         loss = judge.loss(tried)
-        if best is None or loss.damaged < best[0].damaged:
+        if best is None or loss.is_small or loss.damaged < best[0].damaged:
             best = loss, tried, count
         if loss.is_small:
             break

@@ -8,13 +8,15 @@ from pathlib import Path
 from restore.errors import RestoreError
 
 
-def refuse_existing(files: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to replace files, unless it is asked for.
+def refuse_existing(files: Sequence[Path], overwrite: bool, source: Path | None = None) -> None:
+    """Refuse to replace files, unless it is asked for, and what is exported in any case.
 
     Raises:
-        RestoreError: one of them exists.
+        RestoreError: one of them exists, or is the source.
     """
     for file in files:
+        if source is not None and file.exists() and file.samefile(source):
+            raise RestoreError("is what is exported", where=file, hint="choose another name")
         if file.exists() and not overwrite:
             raise RestoreError("exists already", where=file, hint="choose another name, or add --overwrite")
 

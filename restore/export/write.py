@@ -93,7 +93,7 @@ def export(
     target = _TARGETS[format]
     check_suffix(out, target.suffix, target.kind)
     files = [out, out.with_suffix(".bin")] if format == "openvino" else [out]
-    refuse_existing(files, overwrite)
+    refuse_existing(files, overwrite, opened.path)
     if quantization is not None:
         return Exported((out,), tuple(write_int8(opened, out, quantization)))
     return Exported(tuple(files), tuple(target.write(opened, out)))

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from restore.checkpoints import Description, load_generator, read_description, save_weights
 from restore.errors import RestoreError
 from restore.export import Quantization, export
+from restore.export.calibration import Loss
 from restore.export.parity import check_parity
 from restore.models.enlarge import Enlarge
 from restore.models.unet import UNet
@@ -215,6 +216,16 @@ def test_names_that_other_programs_would_not_know_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_exported_is_not_replaced(weights: dict[str, Path], tmp_path: Path) -> None:
+    own, link = tmp_path / "own.safetensors", tmp_path / "link.safetensors"
+    own.write_bytes(weights["plain"].read_bytes())
+    link.symlink_to(own)
+    for out in (own, link):
+        with pytest.raises(RestoreError, match="is what is exported"):
+            export(own, out, "spandrel", overwrite=True)
+    assert own.read_bytes() == weights["plain"].read_bytes()
+
+
 def test_8_bits_are_measured_and_said(weights: dict[str, Path], photographs: Path, tmp_path: Path) -> None:
     for name, words in (("plain", r"dB at noise of 25, -?\d\.\d\d dB on clean images"), ("fill", "dB inside holes")):
         written = export(
@@ -233,6 +244,16 @@ def test_8_bits_are_measured_and_said(weights: dict[str, Path], photographs: Pat
         mask[..., 10:13, 10:13] = 1
         difference = (exported(image, mask) - straight(image, mask)).abs().max()
         assert 0 < difference < 0.02
+
+
+def test_8_bits_are_those_whose_loss_is_small(
+    weights: dict[str, Path], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([Loss(0.01, clean=9.0), Loss(0.02, clean=0.1)])
+    monkeypatch.setattr("restore.export.calibration._RestorerJudge.loss", lambda *given: next(losses))
+    monkeypatch.setattr("restore.export.quantize._KEPT", (0, 1))
+    written = export(weights["plain"], tmp_path / "a.onnx", "onnx", quantization=Quantization(photographs))
+    assert "0.10 dB on clean images" in written.notes[1]
 
 
 def test_8_bits_that_lose_too_much_are_refused(
