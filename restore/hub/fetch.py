@@ -37,7 +37,7 @@ class Origin:
     """Where fetched weights came from: `NAME.origin.json` beside them.
 
     Attributes:
-        source: the repository, or the address.
+        source: the repository, or the address without its query.
         file: in the repository; None for an address.
         revision: commit of the repository; None for an address.
         sha256: of the weights.
@@ -136,7 +136,8 @@ def _fetch_address(
     digest = download(
         url, target, sha256=sha256, max_bytes=int(max_mb * 1e6), check=check, overwrite=overwrite
     )  # fmt: skip
-    origin = Origin(url, None, None, digest, None)
+    # A query may hold a password or a signature.
+    origin = Origin(urlsplit(url)._replace(query="", fragment="").geturl(), None, None, digest, None)
     _write_beside(target, None, None, origin)
     return Fetched(target.stem, target, origin, (*check.notes, "the address states no licence: ask the author"))
 
@@ -264,13 +265,18 @@ def _licence(info: Any) -> str | None:
 
 
 def _write_beside(target: Path, card: bytes | None, terms: bytes | None, origin: Origin) -> None:
-    for ending, content in ((".md", card), (".LICENSE", terms)):
-        beside = target.with_suffix(ending)
-        if content is None:
-            beside.unlink(missing_ok=True)  # of a model that was replaced
-        else:
-            write_atomically(beside, content)
-    write_atomically(target.with_suffix(".origin.json"), json.dumps(asdict(origin), indent=1).encode())
+    """Write the card, the licence and the origin of a model that was fetched; without them, it does not stay."""
+    beside = {".md": card, ".LICENSE": terms, ".origin.json": json.dumps(asdict(origin), indent=1).encode()}
+    try:
+        for ending, content in beside.items():
+            if content is None:
+                target.with_suffix(ending).unlink(missing_ok=True)  # of a model that was replaced
+            else:
+                write_atomically(target.with_suffix(ending), content)
+    except BaseException:
+        for ending in (target.suffix, *beside):
+            target.with_suffix(ending).unlink(missing_ok=True)
+        raise
 
 
 # The hub's library.

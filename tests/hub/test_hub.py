@@ -115,7 +115,7 @@ def test_a_repository_s_model_goes_by_its_name_with_card_and_licence(
 def test_an_address_needs_the_sum_and_states_no_licence(hub: Hub, weights: Path, data_folder: Path) -> None:
     content = weights.read_bytes()
     hub.plain["/files/film 2.safetensors"] = content
-    address = f"{hub.address}/files/film%202.safetensors?download=true"
+    address = f"{hub.address}/files/film%202.safetensors?token=hidden"
     with pytest.raises(RestoreError, match="an address needs --sha256"):
         fetch_model(address)
     with pytest.raises(RestoreError, match="letters, digits, - and _"):
@@ -123,6 +123,7 @@ def test_an_address_needs_the_sum_and_states_no_licence(hub: Hub, weights: Path,
     fetched = fetch_model(address, sha256=sha256(content), name="film2")
     assert fetched.path == data_folder / "film2.safetensors"
     assert any("no licence" in note for note in fetched.notes)
+    assert fetched.origin.source == f"{hub.address}/files/film%202.safetensors", "a query may hold a secret"
     assert fetch_model(address, sha256=sha256(content), name="film2").notes == ("it was there already",)
 
 
@@ -179,6 +180,23 @@ def test_what_a_killed_call_left_is_removed(hub: Hub, weights: Path, data_folder
 def test_a_file_that_is_no_weights_file_is_not_kept(hub: Hub, data_folder: Path, content: bytes) -> None:
     with pytest.raises(RestoreError, match=r"not a complete safetensors file.*nothing was kept"):
         fetch_address(hub, content)
+    assert kept(data_folder) == []
+
+
+def test_a_model_whose_licence_cannot_be_written_is_not_kept(
+    hub: Hub, weights: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_library()
+    hub.files["someone/film"] = {"model.safetensors": weights.read_bytes(), "README.md": CARD, "LICENSE": b"the terms"}
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".LICENSE":
+            raise RestoreError("the disk is full", where=path, exit_code=1)
+        path.write_bytes(data)
+
+    monkeypatch.setattr("restore.hub.fetch.write_atomically", full)
+    with pytest.raises(RestoreError, match="the disk is full"):
+        fetch_model("someone/film")
     assert kept(data_folder) == []
 
 
