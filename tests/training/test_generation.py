@@ -2,11 +2,6 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +10,7 @@ import torch
 from scipy.stats import truncnorm
 from typer.testing import CliRunner
 
-from restore.checkpoints import read_description, read_state
+from restore.checkpoints import read_description
 from restore.cli.main import app
 from restore.errors import RestoreError
 from restore.export import export
@@ -30,6 +25,7 @@ from restore.training.config import CollapseConfig, TrainConfig, load_train_conf
 from restore.training.loop import train
 from restore.training.setup import build_networks, open_data, with_condition_channels
 from restore.training.step import deviations, labels_of
+from tests.training.killed import assert_same_end, kill_after_a_save
 
 SMALL = [
     "data.resize=28", "data.patch=28", "data.batch=4", "data.validation_percent=40", "model.args={ngf: 2, latents: 4}",
@@ -169,19 +165,9 @@ def test_run_describes_what_it_draws(run: Path) -> None:
 
 def test_resume_is_exact_after_a_kill(images: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    overrides = [*SMALL, f"data.folders=[{images}]", f"out={out}", "data.classes=folders"]
-    command = [sys.executable, "-m", "restore.cli", "train", "dcgan", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not (out / "last" / "state.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_a_save("dcgan", [*SMALL, f"data.folders=[{images}]", "data.classes=folders"], out)
     assert train(settings(images, out, "data.classes=folders")).finished
-    (expected, facts), (found, found_facts) = (read_state(f / "last" / "state.safetensors") for f in (run, out))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert found_facts["monitor"] == facts["monitor"]
+    assert_same_end(run, out)
 
 
 @pytest.mark.parametrize("channels", ["gray", "color"])

@@ -1,13 +1,8 @@
 """CycleGAN: networks, steps, pool, runs, weights."""
 
 import json
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +27,7 @@ from restore.training.loop import train
 from restore.training.setup import build_networks, make_step_context, make_trainable, set_learning_rates
 from restore.training.unpaired import cycle_step
 from tests.training.cyclegan_reference import Generator, Reference
+from tests.training.killed import assert_same_end, kill_after_a_save
 
 SIDE = 16
 SMALL = [
@@ -242,20 +238,9 @@ def test_pairs_for_validation_give_scores(kinds: tuple[Path, Path], tmp_path: Pa
 def test_resume_is_exact_after_a_kill(kinds: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
     """`kill -9` in the middle of a run: the resumed run has the state of one that was not killed."""
     out = tmp_path / "killed"
-    config = settings(kinds, out)
-    overrides = [*SMALL, f"data.a={kinds[0]}", f"data.b={kinds[1]}", f"out={out}", "total_steps=4"]
-    command = [sys.executable, "-m", "restore.cli", "train", "cyclegan", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not (out / "last" / "state.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert train(config).finished
-    (expected, facts), (found, found_facts) = (read_state(f / "last" / "state.safetensors") for f in (run, out))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert found_facts["monitor"] == facts["monitor"]
+    kill_after_a_save("cyclegan", [*SMALL, f"data.a={kinds[0]}", f"data.b={kinds[1]}", "total_steps=4"], out)
+    assert train(settings(kinds, out)).finished
+    assert_same_end(run, out)
 
 
 def test_init_takes_a_run_with_its_pools_left_out(kinds: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
