@@ -218,7 +218,7 @@ def test_names_lead_out_of_no_folder(memory: Any, tmp_path: Path) -> None:
     listed.write_text("memory://b/in/a.png\nmemory://b/in/../../x.png\nmemory://b/in/\n")
     plan = plan_places(["memory://b/in"], str(tmp_path / "out"), FixOptions(files_from=listed, suffix="_new"))
     assert [file.verdict.action for file in plan.files] == ["repair", "fail", "fail"]
-    assert "which no folder can hold" in next(plan.settled()).reason
+    assert "which no folder can hold" in next(plan.files.failing()).verdict.reason
     assert len(list(plan.format())) == 3
     memory.pipe_file("/b/in/../x.png", image_bytes())
     with pytest.raises(RestoreError, match="which no folder can hold"):
@@ -237,7 +237,7 @@ def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
             {"html_report": "memory://b/page"},
             "--html-report: must be on this machine",
         ),
-        (["memory://b/in"], "memory://b/out", {"fills": 2, "masks": "auto"}, "--fills: cannot be combined with URLs"),
+        (["memory://b/in"], "memory://b/out", {"fills": 2, "masks": "memory://b/in"}, "--fills: cannot be"),
         (["memory://b/in"], "memory://b/out", {"masks": "memory://b/gone"}, "no such folder or object of masks"),
         (["memory://b/in"], "memory://b/m/x", {"masks": "memory://b/m"}, "no such folder or object of masks"),
         (["s3://key:secret@b/in"], "memory://b/out", {}, "INPUT: holds credentials"),
