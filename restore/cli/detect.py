@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,10 +19,8 @@ from restore.cli.options import (
     model_names,
     with_options,
 )
+from restore.cli.runs import run_on_urls, tell
 from restore.fix.options import DetectOptions
-
-if TYPE_CHECKING:
-    from restore.cluster.options import ClusterOptions
 
 EXAMPLES = """Examples:
 
@@ -70,7 +68,7 @@ def detect(
     from restore.places.urls import is_places_run
 
     if is_places_run(inputs or [], output, options):
-        raise typer.Exit(_detect_places(inputs or [], output, model, options, cluster))
+        tell(run_on_urls(inputs or [], output, model, options, cluster), output)
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -98,35 +96,4 @@ def detect(
         with Progress("detecting", len(plan.jobs)) as bar:
             progress = bar.finished if bar.is_shown else None
             summary = run_detect(plan, detector, options, progress=progress, link=link)
-    # A filter in a pipe prints nothing if nothing is wrong.
-    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
-        echo(line)
-    raise typer.Exit(summary.exit_code)
-
-
-def _detect_places(
-    inputs: list[str], output: str, model: str, options: DetectOptions, cluster: ClusterOptions | None
-) -> int:
-    """Write masks by URL. Returns the exit code."""
-    from restore.fix.decoder_isolation import SupervisorLink, supervise
-
-    link = SupervisorLink() if cluster is not None else supervise(options.decode_timeout, echo)
-
-    from restore.places.plan import plan_places
-    from restore.places.run import detector, keep, resume, run_places
-
-    resumed = resume(link)
-    plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
-    with Progress("detecting", len(plan.files)) as bar:
-        progress = bar.finished if bar.is_shown else None
-        if cluster is not None:
-            from restore.cluster.placed import run_on_cluster
-
-            summary = run_on_cluster(plan, model, options, cluster, progress=progress, on_event=echo)
-        else:
-            work = keep(plan, link) if resumed is None else resumed[1]
-            prepare = detector(model, options, echo)
-            summary = run_places(plan, options, prepare, progress=progress, link=link, work=work)
-    for line in summary.format():
-        echo(line)
-    return summary.exit_code
+    tell(summary, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,13 +20,13 @@ from restore.cli.options import (
     model_names,
     with_options,
 )
+from restore.cli.runs import run_on_urls, tell
 from restore.errors import RestoreError, printable
 from restore.fix.options import FixOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from restore.cluster.options import ClusterOptions
     from restore.fix.decoder_isolation import SupervisorLink
     from restore.fix.plan import FixPlan
     from restore.fix.results import Summary
@@ -124,7 +124,14 @@ def fix(
     if is_places_run(inputs or [], output, options):
         if watch:
             raise typer.Exit(_watch_places((inputs or [""])[0], output, model, options))
-        _fix_places(inputs or [], output, model, options, cluster, dry_run=dry_run, as_json=as_json)
+        if dry_run:
+            from restore.places.plan import plan_places
+
+            placed = plan_places(inputs or [], output, options)
+            for line in [json.dumps(placed.to_dict(), indent=1)] if as_json else placed.format():
+                typer.echo(line)
+            return
+        tell(run_on_urls(inputs or [], output, model, options, cluster), output, as_json)
 
     # The code below runs in a supervised process: if a decoder crashes it, it restarts with the same plan. With a
     # cluster, only its workers decode.
@@ -159,7 +166,7 @@ def fix(
                 progress=bar.finished, on_event=echo,
                 report_progress=lambda done, total: bar.at(done, total, "writing the report"),
             )  # fmt: skip
-        _tell(summary, output, as_json)
+        tell(summary, output, as_json)
 
     with loading():
         from restore.fix.run import open_models, run_fix
@@ -176,19 +183,7 @@ def fix(
             progress=bar.finished if bar.is_shown else None, part_progress=bar.part,
             report_progress=lambda done, total: bar.at(done, total, "writing the report"),
         )  # fmt: skip
-    _tell(summary, output, as_json)
-
-
-def _tell(summary: Summary, output: str, as_json: bool) -> NoReturn:
-    """Print what came of a run, and end with its exit code."""
-    # A filter in a pipe prints nothing if nothing is wrong.
-    for line in [*summary.warnings, *summary.failures()] if output == "-" else summary.format():
-        echo(line)
-    if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=1))
-    if summary.html_report is not None:
-        echo(f"report: {printable(summary.html_report)}")
-    raise typer.Exit(summary.exit_code)
+    tell(summary, output, as_json)
 
 
 def _watch(source: str, output: str, model: str | None, options: FixOptions, link: SupervisorLink) -> int:
@@ -248,43 +243,3 @@ def _watch_places(source: str, output: str, model: str | None, options: FixOptio
     echo(f"watching {printable(source)}; Ctrl-C ends it")
     plan = None if resumed is None else resumed[0]
     return _tell_watched(source, watch_places(source, output, options, run, plan=plan, on_event=echo))
-
-
-def _fix_places(
-    inputs: list[str],
-    output: str,
-    model: str | None,
-    options: FixOptions,
-    cluster: ClusterOptions | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> NoReturn:
-    """Repair images by URL, and end with the exit code."""
-    from restore.fix.decoder_isolation import SupervisorLink, supervise
-
-    link = SupervisorLink() if dry_run or cluster is not None else supervise(options.decode_timeout, echo)
-
-    from restore.places.plan import plan_places
-    from restore.places.run import fixer, keep, resume, run_places
-
-    resumed = resume(link)
-    plan = plan_places(inputs, output, options) if resumed is None else resumed[0]
-    if dry_run:
-        for line in plan.format() if not as_json else [json.dumps(plan.to_dict(), indent=1)]:
-            typer.echo(line)
-        raise typer.Exit
-    with Progress("repairing", len(plan.files)) as bar:
-        progress = bar.finished if bar.is_shown else None
-        if cluster is not None:
-            from restore.cluster.placed import run_on_cluster
-
-            summary = run_on_cluster(plan, model, options, cluster, progress=progress, on_event=echo)
-        else:
-            work = keep(plan, link) if resumed is None else resumed[1]
-            prepare = fixer(plan, model, options, echo)
-            summary = run_places(
-                plan, options, prepare, progress=progress, link=link, work=work,
-                report_progress=lambda done, total: bar.at(done, total, "writing the report"),
-            )  # fmt: skip
-    _tell(summary, output, as_json)
