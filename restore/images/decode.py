@@ -254,11 +254,8 @@ def _unpack(data: bytes, header: TiffHeader, name: str | os.PathLike[str], max_p
     except ValueError as error:
         raise undecodable("tiff", str(error), name) from error
     channels, notes = 3 if values.shape[2] >= 3 else 1, []
-    if values.shape[2] > channels + 1:
-        notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
-        values = values[:, :, : channels + 1]
     return DecoderOutput(
-        values=values,
+        values=_first_channels(values, channels, notes),
         channels=channels,
         bits=header.number(BITS, 1),
         white=float(np.iinfo(values.dtype).max),
@@ -266,6 +263,13 @@ def _unpack(data: bytes, header: TiffHeader, name: str | os.PathLike[str], max_p
         fields={"icc-profile-data": header.icc} if header.icc else {},
         notes=notes,
     )
+
+
+def _first_channels(values: np.ndarray, channels: int, notes: list[str]) -> np.ndarray:
+    """An image without further channels than its colors and its alpha; others are told."""
+    if values.shape[2] > channels + 1:
+        notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
+    return values[:, :, : channels + 1]
 
 
 def _decode_with_vips(
@@ -282,11 +286,8 @@ def _decode_with_vips(
     if kind in ("avif", "heic") and values.dtype == np.uint16:
         values = fill_low_bits(values, header.bits or 16)
     channels = color_channels or (3 if values.shape[2] >= 3 else 1)
-    if values.shape[2] > channels + 1:
-        notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
-        values = values[:, :, : channels + 1]
     return DecoderOutput(
-        values=values,
+        values=_first_channels(values, channels, notes),
         channels=channels,
         bits=header.bits or values.dtype.itemsize * 8,
         white=white,

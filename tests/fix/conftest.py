@@ -58,6 +58,10 @@ class Filler(Inverter):
         return image.new_ones(image.shape)
 
 
+#: Names that programs mistreat.
+ODD_NAMES = ["with space.png", "new\nline.png", "emoji 🙂.png", "x" * 246 + ".png", os.fsdecode(b"raw\xff.png")]
+
+
 def plan_with(input: Path | str, output: Path | str, **options: Any) -> FixPlan:
     """`plan_fix` with its options as keywords."""
     return plan_fix(input, output, FixOptions(**options))

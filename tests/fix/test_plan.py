@@ -7,7 +7,7 @@ import os
 import pytest
 
 from restore.errors import RestoreError
-from tests.fix.conftest import hole, photo, plan_with, save, snapshot
+from tests.fix.conftest import ODD_NAMES, hole, photo, plan_with, save, snapshot
 
 
 def targets(plan) -> list[str]:
@@ -259,15 +259,8 @@ def test_the_dry_run_tells_what_would_happen(pictures, tmp_path):
 
 
 def test_odd_names_survive(tmp_path):
-    names = [
-        "with space.png",
-        "new\nline.png",
-        "emoji 🙂.png",
-        "x" * 246 + ".png",
-        os.fsdecode(b"raw\xff.png"),
-    ]
-    for name in names:
+    for name in ODD_NAMES:
         save(tmp_path / "in" / name, photo(2, 2))
     plan = plan_with(tmp_path / "in", tmp_path / "out")
-    assert sorted(job.target.name for job in plan.jobs) == sorted(names)
+    assert sorted(job.target.name for job in plan.jobs) == sorted(ODD_NAMES)
     assert all(line.isprintable() for line in plan.format())

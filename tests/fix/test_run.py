@@ -22,6 +22,7 @@ from restore.errors import RestoreError
 from restore.fix.log import REASON_CODES
 from restore.fix.options import FixOptions
 from tests.fix.conftest import (
+    ODD_NAMES,
     Filler,
     Identity,
     Inverter,
@@ -452,20 +453,13 @@ def test_a_wrong_name_keeps_its_content_s_format(tmp_path):
 
 
 def test_odd_names_are_written(tmp_path):
-    names = [
-        "with space.png",
-        "new\nline.png",
-        "emoji 🙂.png",
-        "x" * 246 + ".png",
-        os.fsdecode(b"raw\xff.png"),
-    ]
-    for name in names:
+    for name in ODD_NAMES:
         save(tmp_path / "in" / name, photo(2, 2))
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), log=tmp_path / "log")
     assert summary.failed == []
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(ODD_NAMES)
     assert all("\n" not in line and line.isprintable() for line in summary.format())
-    assert sorted(Path(line["input"]).name for line in logged(tmp_path / "log")) == sorted(names)
+    assert sorted(Path(line["input"]).name for line in logged(tmp_path / "log")) == sorted(ODD_NAMES)
 
 
 def test_progress_is_told_once_per_file(pictures, tmp_path):
