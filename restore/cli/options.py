@@ -14,7 +14,8 @@ import typer.core
 
 from restore import __version__
 from restore.errors import RestoreError
-from restore.fix.options import BatchOptions, Option, alternatives, declared, flag
+from restore.fix.option_values import Option, alternatives, flag
+from restore.fix.options import BatchOptions, declared
 
 if TYPE_CHECKING:
     from restore.cluster.options import ClusterOptions

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from restore.errors import RestoreError, did_you_mean
+from restore.fix.option_values import Option, checked, flag, plain
 
 MaskMissing = Literal["fail", "skip", "copy"]
 Metadata = Literal["keep", "strip"]
@@ -32,35 +32,7 @@ OLD_PHOTOS_SENSITIVITY: Sensitivity = "normal"
 #: The values of `ext`, and the file name suffix of each.
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
-Panel = Literal["What to repair", "Masks", "Files", "Output", "Video", "Speed", "Safety", "Reports"]
-
-
-@dataclass(frozen=True)
-class Option:
-    """How an option is described and checked; the metadata of its field.
-
-    Attributes:
-        help: one or two sentences for `--help` and the docs.
-        panel: the section of `--help` that lists it.
-        minimum, maximum: bounds of a number, inclusive.
-        metavar: placeholder of the value in `--help`; None: derived from the type.
-        cli: False for an option that only Python has.
-    """
-
-    help: str
-    panel: Panel
-    minimum: float | None = None
-    maximum: float | None = None
-    metavar: str | None = None
-    cli: bool = True
-
-
 O = TypeVar("O", bound="BatchOptions")  # noqa: E741
-
-
-def flag(name: str) -> str:
-    """The command line's spelling of an option, which errors name: `mask_invert` -> `--mask-invert`."""
-    return f"--{name.replace('_', '-')}"
 
 
 def declared(options: type[BatchOptions]) -> dict[str, tuple[Any, Option]]:
@@ -147,7 +119,7 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         for name, (kind, option) in declared(type(self)).items():
-            object.__setattr__(self, name, _checked(name, kind, option, getattr(self, name)))
+            object.__setattr__(self, name, checked(name, kind, option, getattr(self, name)))
         if self.files_from == "":  # as a shell makes it of a variable that is not set
             raise RestoreError("must not be empty", where="--files-from")
         if self.shard is not None:
@@ -171,7 +143,7 @@ class BatchOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Names and values as JSON holds them; `from_dict` reads them back."""
-        return {name: _plain(getattr(self, name)) for name in declared(type(self))}
+        return {name: plain(getattr(self, name)) for name in declared(type(self))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -569,73 +541,3 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not 1 <= part <= parts:
         raise RestoreError(f"must be I/N with I from 1 to N, such as 1/4, not {text!r}", where="--shard")
     return part, parts
-
-
-_NO_MATCH: Any = object()
-
-
-def _checked(name: str, kind: Any, option: Option, value: Any) -> Any:
-    """The value of an option, converted from the spellings that are accepted for it."""
-    for part in alternatives(kind):
-        converted = _converted(part, option, value)
-        if converted is not _NO_MATCH:
-            return converted
-    raise RestoreError(f"must be {expected(kind, option)}, not {value!r}", where=flag(name))
-
-
-def _converted(kind: Any, option: Option, value: Any) -> Any:
-    """The value as one of the types that an option takes, or `_NO_MATCH`."""
-    if get_origin(kind) is Literal:
-        return value if isinstance(value, str) and value in get_args(kind) else _NO_MATCH
-    if get_origin(kind) is tuple:
-        is_tuple = not isinstance(value, str) and isinstance(value, Iterable)
-        return tuple(value) if is_tuple and all(isinstance(item, str) for item in value) else _NO_MATCH
-    if kind in (int, float):
-        if isinstance(value, str):  # `--tile 512` beside `--tile auto`
-            value = _number(kind, value)
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-            return _NO_MATCH
-        below = option.minimum is not None and value < option.minimum
-        above = option.maximum is not None and value > option.maximum
-        return _NO_MATCH if below or above or value != value else kind(value)
-    if kind in (str, bool, types.NoneType):
-        return value if isinstance(value, kind) else _NO_MATCH
-    return value if isinstance(value, os.PathLike) else _NO_MATCH
-
-
-def _number(kind: type, text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        return text
-
-
-def alternatives(kind: Any) -> tuple[Any, ...]:
-    """The parts of a union; of any other type itself."""
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-
-
-def expected(kind: Any, option: Option) -> str:
-    """What values an option takes, in words."""
-    words = []
-    for part in alternatives(kind):
-        if get_origin(part) is Literal:
-            words += [str(choice) for choice in get_args(part)]
-        elif part in (int, float):
-            unit = "an integer" if part is int else "a number"
-            low, high = option.minimum, option.maximum
-            bounds = f" of at least {low:g}" if high is None else f" between {low:g} and {high:g}"
-            words.append(unit + (bounds if low is not None else ""))
-        elif part is bool:
-            words.append("True or False")
-        elif part is str:
-            words.append("a string")
-        elif get_origin(part) is tuple:
-            words.append("a sequence of strings")
-    return " or ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return list(value) if isinstance(value, tuple) else value

@@ -7,7 +7,8 @@ import types
 from typing import Any, Literal, get_args, get_origin
 
 from restore.errors import did_you_mean
-from restore.fix.options import BatchOptions, DetectOptions, FixOptions, Option, alternatives, declared, flag
+from restore.fix.option_values import Option, alternatives, flag
+from restore.fix.options import BatchOptions, DetectOptions, FixOptions, declared
 from restore.serve.problems import Refused
 from restore.serve.workers import Json
 

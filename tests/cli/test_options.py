@@ -8,7 +8,8 @@ import pytest
 
 from restore.cli.options import RENAMED, with_new_names
 from restore.errors import RestoreError
-from restore.fix.options import BatchOptions, DetectOptions, FixOptions, declared, flag
+from restore.fix.option_values import flag
+from restore.fix.options import BatchOptions, DetectOptions, FixOptions, declared
 from tests.cli.test_main import commands, restore
 
 

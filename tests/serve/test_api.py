@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore.fix.options import FixOptions, Option
+from restore.fix.option_values import Option
+from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.serve.request_options import options_schema
 from tests.processes import until
