@@ -253,7 +253,8 @@ def _unpack(data: bytes, header: TiffHeader, name: str | os.PathLike[str], max_p
         values = tiff_pixels.unpack(data, header)
     except ValueError as error:
         raise undecodable("tiff", str(error), name) from error
-    channels, notes = 3 if values.shape[2] >= 3 else 1, []
+    channels = 3 if values.shape[2] >= 3 else 1
+    notes: list[str] = []
     return DecoderOutput(
         values=_first_channels(values, channels, notes),
         channels=channels,
