@@ -21,7 +21,7 @@ from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page
-from restore.html.previews import MAX_PIXELS
+from restore.html.previews import ERROR_GAIN, MAX_PIXELS
 from restore.images import read_image
 
 BEFORE, AFTER = "before", "after"
@@ -41,6 +41,10 @@ _STEPS = {
     "enlarge": "enlarged",
 }
 
+EXPECTED_MEAN = Column("expected", "expected error (%)", "lower", 2)
+#: The map of expected errors as a layer: white is 64 of 255 levels or more, as in error maps.
+EXPECTED = f"expected error × {ERROR_GAIN}"
+
 DAMAGED = Column("damaged", "damage found (%)", "lower", 2)
 
 
@@ -54,9 +58,9 @@ def check_fix_page(folder: FilePath, plan: FixPlan) -> None:
     if plan.from_pipe or plan.output == PIPE:
         raise RestoreError("cannot be combined with standard input or output", where="--html-report", hint="use files")
     masks = None if plan.masks is None else plan.masks.path
-    saved = None if plan.for_page else plan.side_folder
-    folders = (*plan.folders, None if masks is None or not masks.is_dir() else masks, saved)
-    check_page_folder(folder, inputs=folders, outputs=(plan.output, saved))
+    saved = (None if plan.for_page else plan.side_folder, plan.map_folder)
+    folders = (*plan.folders, None if masks is None or not masks.is_dir() else masks, *saved)
+    check_page_folder(folder, inputs=folders, outputs=(plan.output, *saved))
 
 
 def write_fix_page(
@@ -108,7 +112,7 @@ def write_fix_page(
         folder,
         title=f"{_few([Path(os.path.abspath(path)).name for path in inputs])}, before and after",
         rows=_rows(plan, results, bring),
-        columns=(DAMAGED, *COLUMNS) if plan.masks is not None and plan.masks.found else COLUMNS,
+        columns=_columns(plan),
         tables=tables,
         notes=[
             f"Before: {_few([printable(path) for path in inputs])}",
@@ -120,6 +124,11 @@ def write_fix_page(
     numbers = {result.name: result.numbers() for result in results if result.finished}
     write_atomically(Path(folder) / RESULTS, json.dumps(numbers, indent=1).encode())
     return index
+
+
+def _columns(plan: FixPlan) -> tuple[Column, ...]:
+    damaged = (DAMAGED,) if plan.masks is not None and plan.masks.found else ()
+    return (*damaged, *(() if plan.map_folder is None else (EXPECTED_MEAN,)), *COLUMNS)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -154,13 +163,16 @@ class _Result:
     def numbers(self) -> dict[str, Any]:
         """The values that a later page shows."""
         known = vars(self.record) if self.earlier is None else self.earlier
-        keys = ("seconds", "damaged_fraction", "changed_fraction", "steps", "reason", "warnings")
+        keys = (
+            "seconds", "damaged_fraction", "changed_fraction", "expected_error", "steps", "reason", "warnings"
+        )  # fmt: skip
         return {key: known.get(key) for key in keys}
 
     def scores(self) -> dict[str, float]:
         known = self.numbers()
         scores = {"seconds": known["seconds"]}
         scores |= {key: known[f"{key}_fraction"] for key in ("damaged", "changed")}
+        scores["expected"] = known["expected_error"]
         return {key: value * (1 if key == "seconds" else 100) for key, value in scores.items() if value is not None}
 
     def note(self) -> str:
@@ -202,13 +214,21 @@ def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], obje
         elif result.finished:
             if bring is not None:
                 bring(result.job)
+            job = result.job
+            outputs = (
+                {one.name: one for one in (job.target, *job.fill_targets)} if job.fills > 1 else {AFTER: job.target}
+            )
+            errors = _expected_errors(job)
+            images = {BEFORE: job.source, **outputs, **({} if errors is None else {EXPECTED: errors})}
             yield Row(
                 name=result.name,
                 scores=result.scores(),
-                images={BEFORE: result.job.source, AFTER: result.job.target},
+                images=images,
                 mask=_mask(plan, result.job),
                 note=result.note(),
                 group=os.path.dirname(result.name),
+                shown=next(iter(outputs)),
+                layers=frozenset([EXPECTED]),
             )
 
 
@@ -238,6 +258,18 @@ def _video_row(result: _Result) -> Row:
         note="; ".join([*facts, *([result.note()] if result.note() else [])]),
         group=os.path.dirname(result.name),
     )
+
+
+def _expected_errors(job: Job) -> np.ndarray | None:
+    """The map of expected errors for the page, uint8 H×W×3; None if there is none that can be read."""
+    if job.map_target is None or not job.map_target.is_file():
+        return None
+    try:
+        pixels = read_image(job.map_target, max_pixels=MAX_PIXELS).pixels
+    except (RestoreError, OSError, MemoryError):
+        return None
+    levels = (pixels[:, :, :1].astype(np.float32) * (255 * ERROR_GAIN / np.iinfo(pixels.dtype).max)).clip(0, 255)
+    return np.rint(levels).astype(np.uint8).repeat(3, axis=2)
 
 
 def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:

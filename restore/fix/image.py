@@ -98,7 +98,7 @@ def fix_image(
             code 1: the image cannot be decoded, the mask has another size, or the repair failed.
     """
     options = FixOptions() if options is None else options
-    for name in ("save_masks", "log", "html_report"):
+    for name in ("save_masks", "log", "html_report", "uncertainty"):
         if getattr(options, name) is not None:
             raise RestoreError("does not apply to fix_image", where=name, hint="use fix_folder")
     if options.masks not in (None, "alpha", "auto", "infrared"):

@@ -38,6 +38,7 @@ class Job:
         sidecars: files that go along, and their outputs.
         number: its place in the plan, from 0.
         fills: outputs with a fill of their own: `target` and `fill_targets`.
+        map_target: a map of expected errors; None: there is none.
     """
 
     source: Path
@@ -54,6 +55,7 @@ class Job:
     sidecars: tuple[tuple[Path, Path], ...] = ()
     number: int = 0
     fills: int = 1
+    map_target: Path | None = None
 
     @property
     def fill_targets(self) -> tuple[Path, ...]:
@@ -63,7 +65,7 @@ class Job:
     @property
     def targets(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        side = () if self.side_target is None else (self.side_target,)
+        side = tuple(path for path in (self.side_target, self.map_target) if path is not None)
         return (self.target, *side, *(target for _, target in self.sidecars), *self.fill_targets)
 
 
@@ -83,6 +85,7 @@ class Entry(NamedTuple):
     named: bool = False
     sidecars: tuple[tuple[str, str], ...] = ()
     fills: int = 1
+    map_target: str | None = None
 
     @classmethod
     def of(cls, job: Job) -> Entry:
@@ -92,6 +95,7 @@ class Entry(NamedTuple):
             job.action, job.reason, job.code, job.format, job.video,
             None if job.side_target is None else os.fspath(job.side_target), job.name.as_posix(), job.named,
             tuple((os.fspath(source), os.fspath(target)) for source, target in job.sidecars), job.fills,
+            None if job.map_target is None else os.fspath(job.map_target),
         )  # fmt: skip
 
     def job(self, number: int) -> Job:
@@ -101,6 +105,7 @@ class Entry(NamedTuple):
             self.action, self.reason, self.code, self.format, self.video,
             None if self.side_target is None else Path(self.side_target), Path(self.name), self.named,
             tuple((Path(source), Path(target)) for source, target in self.sidecars), number, self.fills,
+            None if self.map_target is None else Path(self.map_target),
         )  # fmt: skip
 
     @property
@@ -122,7 +127,7 @@ class Entry(NamedTuple):
     @property
     def targets(self) -> tuple[str, ...]:
         """All files that it writes."""
-        side = () if self.side_target is None else (self.side_target,)
+        side = tuple(path for path in (self.side_target, self.map_target) if path is not None)
         return (self.target, *side, *(target for _, target in self.sidecars), *self.fill_targets)
 
 

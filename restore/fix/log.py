@@ -131,6 +131,7 @@ class Record(LogLine):
         damaged_fraction: fraction of pixels that the detector found damaged, in [0, 1]; None if it did not run.
         mask_coverage: fraction of pixels in the mask, in [0, 1]; None without a mask.
         changed_fraction: fraction of pixels that differ from the input's, in [0, 1].
+        expected_error: expected absolute error of the repair, the mean over its holes, in [0, 1]; None: not asked.
         warnings: what the user should know about this image.
         worker: of a cluster that did it: machine, node and process; None: the run itself.
     """
@@ -153,6 +154,7 @@ class Record(LogLine):
     damaged_fraction: float | None = None
     mask_coverage: float | None = None
     changed_fraction: float | None = None
+    expected_error: float | None = None
     warnings: list[str] = field(default_factory=list)
     worker: str | None = None
 

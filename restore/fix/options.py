@@ -369,9 +369,19 @@ class FixOptions(BatchOptions):
         Option("Write an HTML report (before and after of every image) to this folder.", "Reports", metavar="FOLDER"),
     ] = None
 
+    uncertainty: Annotated[
+        FilePath | None,
+        Option(
+            "Write a map of the expected error of every filled pixel to this folder (sub/x.jpg.png for sub/x.jpg; 16 "
+            "bits, 65535 = full range). A repair takes four times as long.",
+            "Reports",
+            metavar="FOLDER",
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("masks", "detector", "save_masks", "log", "html_report"):
+        for name in ("masks", "detector", "save_masks", "log", "html_report", "uncertainty"):
             if getattr(self, name) == "":  # as a shell makes it of a variable that is not set
                 raise RestoreError("must not be empty", where=flag(name))
         if self.scale not in (None, 2, 4):
@@ -380,6 +390,8 @@ class FixOptions(BatchOptions):
             raise RestoreError(
                 "cannot be combined with --fills", where="--scale", hint="enlarge the fill that you keep"
             )
+        if self.scale is not None and self.uncertainty is not None:
+            raise RestoreError("cannot be combined with --uncertainty", where="--scale", hint="enlarge the repair")
         self._resolve()
         if self.preview is not None:
             self.preview_seconds()
@@ -395,12 +407,13 @@ class FixOptions(BatchOptions):
                 where="--match-grain",
                 hint="leave it out, or add --no-clean-up",
             )
-        if self.fills > 1 and self.cleans_up:
-            raise RestoreError(
-                "cannot be combined with --clean-up, which also changes what lies around a hole with its fill",
-                where="--fills",
-                hint="add --no-clean-up",
-            )
+        for name in ("fills", "uncertainty"):
+            if self._is_set(name) and self.cleans_up:
+                raise RestoreError(
+                    "cannot be combined with --clean-up, which also changes what lies around a hole with its fill",
+                    where=flag(name),
+                    hint="add --no-clean-up",
+                )
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
             raise RestoreError("must be part of a file name, without slashes", where="--suffix")
         if self.ext is not None:
@@ -451,7 +464,7 @@ class FixOptions(BatchOptions):
         if not has_masks:
             for name in (
                 "mask_invert", "mask_dilate", "mask_feather", "mask_missing", "save_masks", "clean_up", "match_grain",
-                "seed", "fills",
+                "seed", "fills", "uncertainty",
             ):  # fmt: skip
                 if self._is_set(name):
                     raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")

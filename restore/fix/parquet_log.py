@@ -76,7 +76,9 @@ def append_journal(path: Path) -> None:
     with replace_atomically(path) as temporary, pq.ParquetWriter(temporary, schema.with_metadata(metadata)) as writer:
         if old is not None:
             for batch in old.iter_batches(_ROWS):
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                table = pa.Table.from_batches([batch])  # of an earlier version perhaps, with fewer columns
+                whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+                writer.write_table(whole.cast(schema))
         while part := list(islice(rows, _ROWS)):
             writer.write_table(pa.Table.from_pylist(part, schema))
     journal.unlink()
@@ -102,7 +104,7 @@ def _schema() -> Schema:
         "models": pa.map_(pa.string(), pa.string()), "steps": pa.list_(pa.string()), "input_sha256": pa.string(),
         "output_sha256": pa.string(), "damaged_fraction": pa.float64(), "mask_coverage": pa.float64(),
         "changed_fraction": pa.float64(), "warnings": pa.list_(pa.string()), "first_frame": pa.int64(),
-        "frames": pa.int64(), "start_seconds": pa.float64(),
+        "frames": pa.int64(), "start_seconds": pa.float64(), "expected_error": pa.float64(),
     }  # fmt: skip
     return pa.schema(list(kinds.items()))
 

@@ -63,6 +63,7 @@ class FixPlan:
         overwrite: existing outputs are replaced.
         side_folder: the folder of second outputs; None: there are none.
         for_page: second outputs are masks that the HTML report shows.
+        map_folder: the folder of maps of expected errors; None: there are none.
         folders: the input folders.
         sequence: the input is this image sequence; None: it is none.
     """
@@ -79,6 +80,7 @@ class FixPlan:
     for_page: bool = False
     folders: tuple[Path, ...] = ()
     sequence: Path | None = None
+    map_folder: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jobs", self.jobs if isinstance(self.jobs, Jobs) else Jobs(self.jobs))
@@ -117,6 +119,8 @@ class FixPlan:
                 line += f" (and {len(job.fill_targets)} more fills, to {printable(job.fill_targets[-1])})"
             if job.action == "repair" and job.side_target is not None and not self.for_page:
                 line += f" (saves mask {printable(job.side_target)})"
+            if job.action == "repair" and job.map_target is not None:
+                line += f" (maps expected errors to {printable(job.map_target)})"
             yield line
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +132,7 @@ class FixPlan:
                 "mask": entry.mask,
                 "fills": list(entry.fill_targets),
                 "saved_mask": None if self.for_page else entry.side_target,
+                "uncertainty": entry.map_target,
                 "action": entry.action,
                 "reason": entry.reason,
                 "reason_code": entry.code,
@@ -206,6 +211,10 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
         from restore.fix.side_outputs import with_saved_masks
 
         plan = with_saved_masks(plan, options)
+    if options.uncertainty is not None:
+        from restore.fix.side_outputs import with_maps
+
+        plan = with_maps(plan, options)
     if options.html_report is not None:
         from restore.fix.html_report import check_fix_page
 

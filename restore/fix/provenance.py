@@ -40,6 +40,7 @@ _SETTINGS = (
     "scale",
     "match_grain",
     "seed",
+    "expected_error",
     "precision",
     "engine",
 )  # those that a reader of the image wants to know

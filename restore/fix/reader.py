@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class WorkItem:
         outputs: the extra pages to write.
         fills: the image with the second fill and all others.
         enlarged: the first page to write, if images are enlarged.
+        errors: the expected errors of each page, H×W, if they are asked for.
     """
 
     job: Job
@@ -68,6 +69,7 @@ class WorkItem:
     outputs: tuple[DecodedImage, ...] = ()
     fills: tuple[DecodedImage, ...] = ()
     enlarged: DecodedImage | None = None
+    errors: list[FloatArray] = field(default_factory=list)
 
     @property
     def sources(self) -> tuple[DecodedImage, ...]:
@@ -92,6 +94,20 @@ class WorkItem:
         """The fraction of pixels that the detector found damaged over all pages; None if it did not run."""
         counts = [page.damaged_pixels for page in self.pages if page.damaged_pixels is not None]
         return sum(counts) / self.pixels if counts else None
+
+    @property
+    def expected_error(self) -> float | None:
+        """The mean expected error in the holes of all pages; None if it is not known, or there are no holes."""
+        from restore.fix.uncertainty import mean_error
+
+        return mean_error(self.errors, self.pages) if self.errors else None
+
+    def error_map(self) -> DecodedImage:
+        """The expected errors of all pages as an image to write."""
+        from restore.fix.uncertainty import map_of_pages
+
+        nothing = [np.zeros(page.pixels.shape[:2], np.float32) for page in self.sources]  # no step ran
+        return map_of_pages(self.errors or nothing, self.notes)
 
     def saved_mask(self) -> DecodedImage | None:
         """The masks of all pages as an image to write, of the size of the output; None without masks."""

@@ -301,6 +301,8 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
         models = [replace(one, restorer=one.restorer and one.restorer.with_seed(options.seed)) for one in models]
     if options.fills > 1:
         _check_fills(plan, main)
+    if options.uncertainty is not None:
+        _check_maps(plan, main)
     if options.sensitivity is not None and options.sensitivity != "normal":
         models = [_with_sensitivity(one, options.sensitivity) for one in models]
     return list(models)
@@ -319,6 +321,21 @@ def _check_fills(plan: FixPlan, restorer: Restorer) -> None:
     except RestoreError as error:
         error.where = "--fills"
         raise
+
+
+def _check_maps(plan: FixPlan, restorer: Restorer) -> None:
+    """Refuse maps of expected errors where there is no place for them, or nothing is filled.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    if any(job.action == "repair" and not job.video and job.map_target is None for job in plan.jobs.to_do()):
+        raise RestoreError("only applies to files and folders", where="--uncertainty", hint="leave it out")
+    if plan.sequence is not None and plan.masks is not None and plan.masks.found:
+        what = "cannot be combined with --masks auto for an image sequence, whose frames fill each other"
+        raise RestoreError(what, where="--uncertainty", hint="name the folder to repair each frame alone")
+    if not restorer.requirements.needs_mask:
+        raise RestoreError(f"{restorer.name} fills no holes", where="--uncertainty", hint="choose a --model that does")
 
 
 def _with_scale(models: Models, scale: int, strength: float) -> Models:

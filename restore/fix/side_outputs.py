@@ -1,4 +1,5 @@
-"""Second outputs of an image: the mask that was used (`--save-masks`), or a preview of detected damage (`--preview`).
+"""Second outputs of an image: the mask that was used (`--save-masks`), a preview of detected damage (`--preview`), or a
+map of expected errors (`--uncertainty`).
 
 `with_side_targets` adds them to a plan, and refuses what could lose anything, before the first image is read. They are
 written before the output itself, so an image that `--skip-existing` skips has both.
@@ -19,7 +20,7 @@ from restore.errors import RestoreError, printable
 from restore.files import check_writable, is_within, replace_atomically
 from restore.fix.collisions import Collisions, OutputFolders
 from restore.fix.inputs import PIPE
-from restore.fix.jobs import Job, Jobs, split
+from restore.fix.jobs import Jobs, split
 from restore.fix.options import FilePath, FixOptions
 from restore.fix.plan import FixPlan
 from restore.images import DecodedImage
@@ -74,6 +75,23 @@ def with_saved_masks(plan: FixPlan, options: FixOptions) -> FixPlan:
     )
 
 
+def with_maps(plan: FixPlan, options: FixOptions) -> FixPlan:
+    """Give a plan the maps of expected errors to write.
+
+    Raises:
+        RestoreError: exit code 2, as `with_side_targets`.
+    """
+    assert options.uncertainty is not None
+    return with_side_targets(
+        plan,
+        options.uncertainty,
+        option="--uncertainty",
+        name_of=mask_name,
+        skip_existing=options.skip_existing,
+        maps=True,
+    )
+
+
 def with_side_targets(
     plan: FixPlan,
     folder: FilePath,
@@ -83,6 +101,7 @@ def with_side_targets(
     skip_existing: bool,
     apart: bool = False,
     for_page: bool = False,
+    maps: bool = False,
 ) -> FixPlan:
     """Give every image of a plan a second output in a folder, in the tree of the input.
 
@@ -94,6 +113,7 @@ def with_side_targets(
         skip_existing: existing files are kept.
         apart: the folder must not be inside the output folder, either.
         for_page: the folder belongs to the HTML report, which replaces its files.
+        maps: the second outputs are maps of expected errors, beside other ones.
 
     Raises:
         RestoreError: exit code 2; nothing has been written. The image comes from standard input; the folder is one that
@@ -108,7 +128,7 @@ def with_side_targets(
     for entry in plan.jobs.entries():
         if entry.action != "unmasked" and not entry.video:
             target = os.fspath(path / name_of(Path(entry.name)))
-            entry = entry._replace(side_target=target)
+            entry = entry._replace(map_target=target) if maps else entry._replace(side_target=target)
             parent = split(target)[0]
             if entry.action == "repair":
                 if parent not in writable:
@@ -124,6 +144,8 @@ def with_side_targets(
         raise RestoreError(
             f"exists already{more}", where=first, hint=f"choose another folder for {option}, or use --overwrite"
         )
+    if maps:
+        return replace(plan, jobs=jobs, map_folder=path)
     return replace(plan, jobs=jobs, side_folder=path, for_page=for_page)
 
 
@@ -168,14 +190,16 @@ def _other_folders(plan: FixPlan, *, apart: bool) -> Iterator[tuple[Path, str, b
         )
     if plan.masks is not None and plan.masks.path is not None and plan.masks.folder:
         yield plan.masks.path, "the folder of --masks", True
+    if plan.side_folder is not None:
+        yield plan.side_folder, "that of saved masks", False
 
 
 @contextmanager
-def side_file(job: Job, *, overwrite: bool, notes: list[str]) -> Iterator[Path | None]:
+def side_file(target: Path | None, *, overwrite: bool, notes: list[str]) -> Iterator[Path | None]:
     """Write the second output of an image, atomically.
 
     Args:
-        job: the image.
+        target: where it goes; None: there is none.
         overwrite: replace an existing file; otherwise it is kept, because a person may have edited it.
         notes: gets a warning if a file is kept.
 
@@ -185,7 +209,6 @@ def side_file(job: Job, *, overwrite: bool, notes: list[str]) -> Iterator[Path |
     Raises:
         RestoreError: exit code 1; it cannot be written.
     """
-    target = job.side_target
     if target is None:
         yield None
     elif not overwrite and os.path.lexists(target):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from restore import progress
 from restore.files import write_atomically
@@ -30,6 +31,7 @@ from restore.fix.steps import (
     Detector,
     Models,
     Steps,
+    correct_fading,
     enlarged,
     model_provenance,
     notes_on_colors,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from restore.restorers.base import Restorer
 
 logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float32]
 
 MUCH_DAMAGE = 0.3
 """More damage than this fraction of an image causes a warning: the detector has probably mistaken its content."""
@@ -152,6 +156,7 @@ class Stages:
         model = item.steps.only_model(self.models[0])
         if (
             item.job.fill_targets
+            or item.job.map_target is not None
             or model is None
             or not model.max_batch_pixels
             or len(item.pages) > 1
@@ -226,7 +231,8 @@ class Stages:
             RestoreError, MemoryError, ...: a step failed.
         """
         started = time.monotonic()
-        again = [copy.copy(page) for page in item.pages] if item.job.fill_targets else []
+        mapped = item.job.map_target is not None
+        again = [copy.copy(page) for page in item.pages] if item.job.fill_targets or mapped else []
         extra_pages = []
         shares = progress.shares([1] * len(item.pages))
         for number, (source, page, share) in enumerate(zip(item.sources, item.pages, shares)):
@@ -237,6 +243,8 @@ class Stages:
                     dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
                     grain_key=self.grain_key(source),
                 )  # fmt: skip
+            if mapped:
+                item.errors.append(self._expected_error(item, page, again[number], network))
             if item.steps.enlarge:
                 bigger = self._enlarged(source, page, network, item.notes)
                 if number:
@@ -271,6 +279,29 @@ class Stages:
             )  # fmt: skip
             outputs.append(self._output(source, page))
         return replace(outputs[0], extra_pages=tuple(outputs[1:]))
+
+    def _expected_error(self, item: WorkItem, done: MemoryPage, before: MemoryPage, network: int) -> FloatArray:
+        """The expected error of a page: `done` after its steps, `before` as it was before them."""
+        from restore.fix.uncertainty import MIRRORS, expected_error, mirrored, with_seed
+
+        restorer = self.models[network].restorer
+        assert restorer is not None
+        before = copy.copy(before)
+        before.mask, before.has_mask = done.mask, done.has_mask
+        if not done.filled or done.repaired is None or done.mask is None:
+            return np.zeros(before.size, np.float32)
+        if item.steps.correct_fading:  # of the whole page alike, before it is mirrored
+            correct_fading(before)
+        steps, repairs = replace(item.steps, detect=False, correct_fading=False), [done.repaired]
+        for number, (rows, columns) in enumerate(MIRRORS, start=1):
+            other, page = with_seed(restorer, self.options.seed + number), mirrored(before, rows, columns)
+            run_steps(
+                page, steps, replace(self.models[network], restorer=other),
+                tile_of=lambda model: self.tile_of(restorer), on_event=item.notes.append,
+            )  # fmt: skip
+            assert page.repaired is not None
+            repairs.append(page.repaired[:: -1 if rows else 1, :: -1 if columns else 1])
+        return expected_error(repairs, done.mask > 0)
 
     def _output(self, source: DecodedImage, page: MemoryPage) -> DecodedImage:
         """The output of a page."""
@@ -318,7 +349,9 @@ class Stages:
             before, kind, touched=touched, changed=is_changed, keep=bool(item.data)
         )
         if is_changed and not copied:
-            after = self._with_note(after, item.steps, steps_done(item.pages, item.steps), kind, item.notes)
+            done, error = steps_done(item.pages, item.steps), item.expected_error
+            more = {} if error is None else {"expected_error": f"{error:.4f}"}
+            after = self._with_note(after, item.steps, done, kind, item.notes, **more)
         return RenderedImage(after, kind, touched, changed, copied)
 
     def save(self, item: WorkItem) -> None:
@@ -361,6 +394,7 @@ class Stages:
             seconds=item.seconds + time.monotonic() - started,
             damaged_fraction=item.damaged_fraction,
             mask_coverage=item.mask_coverage,
+            expected_error=item.expected_error,
             input_sha256=item.input_sha256,
             output_sha256=digest,
             changed=rendered.changed,
@@ -383,17 +417,18 @@ class Stages:
             item.notes.append("all fills are the same: only deep holes can be filled in several ways")
 
     def _save_side(self, item: WorkItem) -> None:
-        """Write the second output of an image, before the output itself: what is skipped later then has both."""
+        """Write the second outputs of an image, before the output itself: what is skipped later then has all."""
         from restore.fix.side_outputs import side_file
 
-        image = None if item.job.side_target is None else self._side_of(item)
-        if image is None:
-            return
-        with side_file(item.job, overwrite=self._overwrite_side, notes=item.notes) as path:
-            if path is not None:
-                assert item.job.side_target is not None
-                kind = FORMAT_OF_SUFFIX[item.job.side_target.suffix]
-                path.write_bytes(encode(image, kind, item.job.side_target)[0])
+        job = item.job
+        for target, image_of in ((job.side_target, self._side_of), (job.map_target, WorkItem.error_map)):
+            image = None if target is None else image_of(item)
+            if target is None or image is None:
+                continue
+            overwrite = self._overwrite_side if target is job.side_target else self.overwrite
+            with side_file(target, overwrite=overwrite, notes=item.notes) as path:
+                if path is not None:
+                    path.write_bytes(encode(image, FORMAT_OF_SUFFIX[target.suffix], target)[0])
 
     def save_sidecars(
         self, job: Job, upright: tuple[int, int] | None, notes: list[str], *, reoriented: bool = True
@@ -416,7 +451,7 @@ class Stages:
 
             repair_video(self, huge.job, network)
             return None
-        if huge.job.fill_targets:  # they are repaired in memory
+        if huge.job.fill_targets or huge.job.map_target is not None:  # they are made in memory
             return self.reader.load_whole(huge.job)
         from restore.fix.grain import pixels_key
         from restore.fix.out_of_core import HoleTooLarge, open_page
@@ -485,7 +520,7 @@ class Stages:
         if changed and not copy:
             header = self._with_note(header, steps, done, kind, notes)
         if page.has_mask:
-            with side_file(job, overwrite=self._overwrite_side, notes=notes) as path:
+            with side_file(job.side_target, overwrite=self._overwrite_side, notes=notes) as path:
                 if path is not None:
                     write_mask(page, path)
         resized = before.reoriented or page.enlarged
@@ -567,6 +602,7 @@ class Stages:
         changed: float,
         size: tuple[int, int],
         pixels: int,
+        expected_error: float | None = None,
     ) -> None:
         """Record a finished image."""
         code: ReasonCode = "nothing_to_repair" if not touched else "nothing_changed" if copied else ""
@@ -585,6 +621,7 @@ class Stages:
             input_sha256=input_sha256,
             output_sha256=output_sha256,
             changed_fraction=changed,
+            expected_error=expected_error,
             warnings=list(dict.fromkeys(notes)),  # tiles and steps may report the same
             pixels=pixels,
         )

@@ -127,6 +127,8 @@ class VideoRepair:
             self.notes.append("the video is interlaced, which hides damage and looks like it: try --deinterlace")
         if options.save_masks is not None:
             self.notes.append("masks of videos are not saved; with --log, each part has a line with its marked share")
+        if options.uncertainty is not None:
+            self.notes.append("there are no maps of expected errors of videos")
         container = CONTAINER_OF_SUFFIX[job.target.suffix.lower()]
         asked = options.video_codec is not None or options.video_crf is not None or deinterlace
         may_copy = not asked and job.source.suffix.lower() == job.target.suffix.lower() and options.metadata == "keep"

@@ -91,7 +91,7 @@ def _write_views(row: Row, number: int, folder: Path, reference: str | None, max
         out.notes.append(f"sizes differ: {sizes}")
     hole = _hole_of(row, (height, width), out.notes, max_pixels)
     writer = _Writer(folder, f"{number:06d}")
-    errors = _error_maps(images, reference)
+    errors = _error_maps({label: image for label, image in images.items() if label not in row.layers}, reference)
     scale = min(1.0, PREVIEW_PX / max(height, width))
     out.views.append(writer.view("", images, errors, hole, scale))
     if scale < 1:
@@ -99,7 +99,8 @@ def _write_views(row: Row, number: int, folder: Path, reference: str | None, max
         crops = {label: _cropped(image, box) for label, image in images.items()}
         near = {label: _cropped(error, box) for label, error in errors.items()}
         out.views.append(writer.view("d", crops, near, None if hole is None else _cropped(hole, box), 1.0))
-    label = next((name for name in reversed(images) if name != reference), next(iter(images)))
+    last = next((name for name in reversed(images) if name != reference), next(iter(images)))
+    label = row.shown if row.shown in images else last
     small = _shrunk(images[label], min(1.0, THUMBNAIL_PX / max(images[label].shape[:2])))
     out.thumbnail = writer.jpeg("t", small, _THUMBNAIL_QUALITY)
     return out

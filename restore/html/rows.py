@@ -35,6 +35,8 @@ class Row:
             file, white = hole. The viewer can outline it.
         note: warnings, and why scores are missing.
         group: value of the group filter, such as "awgn-25 · photo"; "" for none.
+        shown: label of the image in the list; "": the last one that is not the reference.
+        layers: labels of images that say something of the others; they are not compared with the reference.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Row:
     mask: np.ndarray | Path | None = None
     note: str = ""
     group: str = ""
+    shown: str = ""
+    layers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

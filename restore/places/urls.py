@@ -36,7 +36,8 @@ def any_url(places: Iterable[object]) -> bool:
 
 def is_places_run(inputs: Sequence[FilePath], output: FilePath, options: BatchOptions) -> bool:
     """Whether a run reads or writes URLs."""
-    own = [getattr(options, name, None) for name in ("masks", "log", "save_masks", "preview", "html_report")]
+    kinds = ("masks", "log", "save_masks", "preview", "html_report", "uncertainty")
+    own = [getattr(options, name, None) for name in kinds]
     return any_url([*inputs, output, *own]) or (options.files_from is not None and _names_urls(options.files_from))
 
 

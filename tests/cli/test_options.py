@@ -124,9 +124,11 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_option(values: dict, words:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["mask_invert", "mask_feather", "save_masks", "clean_up", "match_grain"])
+@pytest.mark.parametrize(
+    "name", ["mask_invert", "mask_feather", "save_masks", "uncertainty", "clean_up", "match_grain"]
+)
 def test_options_about_masks_require_masks(name: str) -> None:
-    options = FixOptions(**{name: {"mask_feather": 3, "save_masks": "saved"}.get(name, True)})
+    options = FixOptions(**{name: {"mask_feather": 3, "save_masks": "saved", "uncertainty": "maps"}.get(name, True)})
     options.check_masks(has_masks=True)
     with pytest.raises(RestoreError, match=re.escape(f"{flag(name)}: requires --masks")):
         options.check_masks(has_masks=False)

@@ -68,6 +68,17 @@ def test_a_journal_that_could_not_be_removed_is_not_taken_twice(tmp_path):
     assert [row["input"] for row in pq.read_table(log).to_pylist()] == ["a", "b"]
 
 
+def test_log_of_an_earlier_version_gets_the_new_columns(tmp_path):
+    log = tmp_path / "log.parquet"
+    with RunLog(log) as lines:
+        lines.write(record("a"))
+    pq.write_table(pq.read_table(log).drop_columns(["expected_error"]), log)
+    with RunLog(log) as lines:
+        lines.write(record("b"))
+    rows = pq.read_table(log).to_pylist()
+    assert [(row["input"], row["expected_error"]) for row in rows] == [("a", None), ("b", None)]
+
+
 def test_segments_are_rows_too(tmp_path):
     log = tmp_path / "log.parquet"
     segment = Segment(

@@ -41,7 +41,7 @@ LOG_KEYS = [
     "event", "time", "run", "version", "input", "output", "status", "reason", "reason_code", "seconds",
     "width", "height",
     "model", "model_sha256", "models", "steps", "input_sha256", "output_sha256",
-    "damaged_fraction", "mask_coverage", "changed_fraction", "warnings", "worker",
+    "damaged_fraction", "mask_coverage", "changed_fraction", "expected_error", "warnings", "worker",
 ]  # fmt: skip
 
 

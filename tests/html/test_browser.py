@@ -376,3 +376,18 @@ def test_a_thousand_rows_load_what_is_on_the_screen(browser: Any, tmp_path: Path
         page.fill("#filter", "0500")
         assert names(page) == ["0500"]
         assert page.complaints == []
+
+
+def test_all_images_side_by_side_to_choose_from(page: Any) -> None:
+    open_first(page)
+    page.keyboard.press("a")
+    choices = page.locator("#gallery button")
+    assert choices.all_inner_texts() == ["damaged", "restored", "true"]
+    assert page.is_hidden("#canvas")
+    assert becomes_true(page, "[...document.querySelectorAll('#gallery img')].every((image) => image.naturalWidth > 0)")
+    page.keyboard.press("j")
+    assert choices.count() == 3, "the choice to see all stays from row to row"
+    choices.nth(2).click()
+    assert page.is_visible("#canvas")
+    assert page.input_value("#right") == "true"
+    assert choices.count() == 0

@@ -302,3 +302,12 @@ def test_progress_is_told_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
     assert told == list(range(1, 13))
     with pytest.raises(ValueError, match="not uint8"):
         write(tmp_path / "q", [Row("a", {}, {"a": np.zeros((4, 4, 3))})])
+
+
+def test_layers_are_not_compared_and_the_list_shows_what_is_said(tmp_path: Path) -> None:
+    images = {"before": gray(10), "fill": gray(50), "other": gray(90), "error": gray(200)}
+    row = Row("x", {}, images, shown="fill", layers=frozenset(["error"]))
+    (found,) = write(tmp_path / "p", [row], reference="before")["rows"]
+    assert list(found["views"][0]["errors"]) == ["fill", "other"]
+    with Image.open(tmp_path / "p/images" / found["thumbnail"]) as small:
+        assert abs(np.asarray(small).astype(int).mean() - 50) < 2

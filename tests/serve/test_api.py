@@ -141,8 +141,8 @@ def test_what_cannot_be_done_is_told(
 
 @pytest.mark.parametrize(
     "name",
-    ["save_masks", "log", "html_report", "files_from", "shard", "detector", "device", "overwrite", "skip_existing",
-     "include", "tile", "suffix", "decode_timeout", "fail_fast"],
+    ["save_masks", "uncertainty", "log", "html_report", "files_from", "shard", "detector", "device", "overwrite",
+     "skip_existing", "include", "tile", "suffix", "decode_timeout", "fail_fast"],
 )  # fmt: skip
 def test_options_that_name_paths_or_are_the_servers_are_refused(server: Running, name: str) -> None:
     answer = post(server, image=photo(), mask=hole(), model="telea", options={name: "/tmp/x"})

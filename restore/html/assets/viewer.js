@@ -6,7 +6,7 @@ const viewer = (() => {
   const zooms = ["fit", "1", "2", "4"];
   const gains = [1, 2, 4];
   // Choices persist from row to row. A label that a row does not have is ignored.
-  const state = { index: 0, left: null, right: null, error: false, outline: false, zoom: "fit", view: 0, gain: 1 };
+  const state = { index: 0, left: null, right: null, all: false, error: false, outline: false, zoom: "fit", view: 0, gain: 1 };
 
   const divider = createDivider(slider, canvas);
 
@@ -43,9 +43,24 @@ const viewer = (() => {
     byId(place).textContent = isError ? `|${label} − ${page.reference}|` : label;
   }
 
+  /** All images side by side; a click takes one to the right of the slider. */
+  function showAll(seen) {
+    byId("all").checked = state.all;
+    canvas.hidden = !seen || state.all;
+    byId("gallery").hidden = !seen || !state.all;
+    if (!seen || !state.all) return byId("gallery").replaceChildren();
+    byId("gallery").replaceChildren(...Object.keys(seen.images).map((label) => {
+      const image = element("img", { width: seen.size[0], height: seen.size[1] });
+      const isError = setImage(image, seen, label);
+      const choice = element("button", { type: "button" }, image, element("bdi", {}, isError ? `|${label} − ${page.reference}|` : label));
+      choice.addEventListener("click", () => { state.all = false; choose("right", label); slider.focus({ preventScroll: true }); });
+      return choice;
+    }));
+  }
+
   function showImages() {
     const seen = view();
-    canvas.hidden = !seen;
+    showAll(seen);
     byId("nothing").hidden = Boolean(seen);
     for (const control of document.querySelectorAll(".controls")) control.hidden = !seen;
     byId("legend").hidden = true;
@@ -130,7 +145,7 @@ const viewer = (() => {
 
   let held = null;
   stage.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || !view()) return;
+    if (event.button !== 0 || !view() || state.all) return;
     held = state.zoom === "fit" || divider.isNear(event) ? { border: true } : { x: event.clientX, y: event.clientY };
     stage.setPointerCapture(event.pointerId);
     slider.focus({ preventScroll: true });
@@ -192,6 +207,7 @@ const viewer = (() => {
     if (event.key === "j" || event.key === "ArrowDown") step(1);
     else if (event.key === "k" || event.key === "ArrowUp") step(-1);
     else if (divider.press(event)) { /* moved */ }
+    else if (event.key === "a") byId("all").click();
     else if (event.key === "e") byId("error").click();
     else if (event.key === "o") byId("outline").click();
     else if (event.key === "z") zoomTo(zooms[(zooms.indexOf(state.zoom) + 1) % zooms.length]);
@@ -224,7 +240,7 @@ const viewer = (() => {
   for (const [id, change] of Object.entries(choices)) {
     byId(id).addEventListener("change", (event) => { change(event.target.value); slider.focus({ preventScroll: true }); });
   }
-  for (const id of ["error", "outline"]) {
+  for (const id of ["all", "error", "outline"]) {
     byId(id).addEventListener("change", (event) => { state[id] = event.target.checked; showImages(); });
   }
   fill(byId("gain"), gains.map((gain) => [gain, gain * page.gain]), 1);
