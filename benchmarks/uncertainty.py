@@ -152,7 +152,8 @@ def ause(expected: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
 def score(args: argparse.Namespace) -> None:
     """Print how well expected errors agree with true ones, and the scores of fills."""
     files = [args.folder / name for name in find_images(args.folder)]
-    files = files[:: max(len(files) // args.limit, 1)][: args.limit] if args.limit else files
+    # Every fifth, then those after them: spread over the folder, and a larger number has those of a smaller one.
+    files = [files[at] for at in sorted(range(len(files)), key=lambda at: (at % 5, at))][: args.limit or None]
     repairs, (damage,) = Repairs(args.work, args.crop), args.damage or ["inpaint-medium"]
     lpips = open_lpips(args.lpips_net, args.lpips_weights) if args.fills > 1 else None
     holes_found, areas, fills = [], [], []
@@ -190,11 +191,15 @@ def score(args: argparse.Namespace) -> None:
     for number, chosen in enumerate(np.array_split(np.argsort(expected), 10), start=1):
         print(f"| {number} | {expected[chosen].mean() * 255:.2f} | {true[chosen].mean() * 255:.2f} |")
     if fills:
-        means, count = np.mean(fills, axis=0), args.fills
-        print("\n| fill | PSNR in the hole, dB | LPIPS in the hole | of the first |\n|---|---|---|---|")
+        table, count = np.array(fills), args.fills
+        means = table.mean(axis=0)
+        print(
+            "\n| fill | PSNR in the hole, dB | LPIPS in the hole | of the first, ± standard error |\n|---|---|---|---|"
+        )
         for number in range(count):
-            share = means[count + number] / means[count]
-            print(f"| {number + 1} | {means[number]:.2f} | {means[count + number]:.4f} | {share:.3f} |")
+            more = table[:, count + number] - table[:, count]
+            share, error = means[count + number] / means[count], more.std() / len(more) ** 0.5 / means[count]
+            print(f"| {number + 1} | {means[number]:.2f} | {means[count + number]:.4f} | {share:.3f} ± {error:.3f} |")
         print(f"| mean of the fills | {means[2 * count]:.2f} | | |")
         least = min(row[-1] for row in fills)
         print(f"\nLPIPS between two fills in the hole: mean {means[-2]:.4f}, least of all {least:.4f}")

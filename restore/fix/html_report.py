@@ -219,7 +219,9 @@ def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], obje
                 {one.name: one for one in (job.target, *job.fill_targets)} if job.fills > 1 else {AFTER: job.target}
             )
             errors = _expected_errors(job)
-            images = {BEFORE: job.source, **outputs, **({} if errors is None else {EXPECTED: errors})}
+            images: dict[str, np.ndarray | Path] = {BEFORE: job.source, **outputs}
+            if errors is not None:
+                images[EXPECTED] = errors
             yield Row(
                 name=result.name,
                 scores=result.scores(),
@@ -269,7 +271,8 @@ def _expected_errors(job: Job) -> np.ndarray | None:
     except (RestoreError, OSError, MemoryError):
         return None
     levels = (pixels[:, :, :1].astype(np.float32) * (255 * ERROR_GAIN / np.iinfo(pixels.dtype).max)).clip(0, 255)
-    return np.rint(levels).astype(np.uint8).repeat(3, axis=2)
+    shown: np.ndarray = np.rint(levels).astype(np.uint8).repeat(3, axis=2)
+    return shown
 
 
 def _mask(plan: FixPlan, job: Job) -> np.ndarray | Path | None:
