@@ -228,5 +228,5 @@ def test_url_is_refused(scans: Path, tmp_path: Path) -> None:
 
     options = FixOptions(masks="alpha", uncertainty="s3://bucket/maps")
     assert is_places_run([scans], tmp_path / "out", options)
-    with pytest.raises(RestoreError, match="only applies to files and folders"):
+    with pytest.raises(RestoreError, match="--uncertainty: cannot be combined with URLs"):
         plan_places([scans], tmp_path / "out", options)
