@@ -129,9 +129,6 @@ def motion(frame: Seen, neighbor: Seen) -> Motion | None:
     if min(frame.small.shape) < _LEAST_SIDE_PX:
         return None
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    # In half the time, the error after motion is the same.
-    estimator.setPatchStride(4)
-    estimator.setVariationalRefinementIterations(2)
     flow: FloatArray = estimator.calc(frame.small, neighbor.small, np.zeros((*frame.small.shape, 2), np.float32))
     luma, inside = moved(neighbor.small, flow, interpolation=cv2.INTER_LINEAR)
     difference = cv2.absdiff(cv2.blur(frame.small, (3, 3)), cv2.blur(luma, (3, 3)))[inside]
