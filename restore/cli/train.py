@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from restore.cli.console import TrainingDisplay, echo
 from restore.cli.options import app, train_configs
 from restore.errors import RestoreError, printable
+
+_BEGAN = time.perf_counter()  # before PyTorch is imported, which takes seconds of a budget
 
 
 @app.command()
@@ -71,7 +74,7 @@ def train(
     from restore.training.loop import train as run_training
 
     with TrainingDisplay(settings.total_steps) as display:
-        result = run_training(settings, display.report)
+        result = run_training(settings, display.report, began=_BEGAN)
     if not result.leads:
         # Rank 0 reports the result. A failure of another rank would make the launcher kill rank 0 while it saves.
         raise typer.Exit(0)

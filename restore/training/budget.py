@@ -19,7 +19,7 @@ from restore.training.dry_run import format_duration, synchronize
 from restore.training.run_dir import RunFolder
 from restore.training.stages import StagePlan, plan_stages
 
-_RESERVE = 0.03  # share of the time for the start of Python, and for steps that become slower
+_RESERVE = 0.03  # share of the time, for steps that become slower
 _MEASURED_SHARE, _MEASURED_STEPS = 0.02, 8  # at least this share of the time, and this many steps
 _WARM_UP_STEPS = {"cuda": 25}  # until steps are recorded as a CUDA graph and replayed
 _FEW_WARM_UP_STEPS = 2
@@ -48,14 +48,15 @@ class Budget:
         config: of the run, after `with_fitted_steps`.
         facts: of the state that the run resumes from; empty for a new run.
         fabric: devices and processes. Rank 0 measures.
+        began: when the time began to run, by `time.perf_counter`.
     """
 
-    def __init__(self, config: TrainConfig, facts: dict[str, Any], fabric: Fabric) -> None:
+    def __init__(self, config: TrainConfig, facts: dict[str, Any], fabric: Fabric, began: float) -> None:
         self._seconds, self._fabric = config.budget_seconds, fabric
         kept = facts.get("budget") or {}
         self._spent = float(kept.get("spent", 0.0))
         self._fitted = kept.get("fitted") if kept.get("seconds") == self._seconds else None
-        self._began = time.perf_counter()
+        self._began = began
         self._validation = 0.0
         self._part: list[Any] | None = None
         self._steps, self._since, self._is_warm = 0, 0.0, False

@@ -88,12 +88,13 @@ class Result:
 
 @restored_cuda_flags()
 @restored_threads()
-def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Result:
+def train(config: TrainConfig, callbacks: TrainCallbacks | None = None, *, began: float | None = None) -> Result:
     """Start a run, or resume it from the state in its folder.
 
     Args:
         config: `out` must be set (see `load_train_config`).
         callbacks: called during the run, in the process that leads.
+        began: when the time of `config.budget` began to run, by `time.perf_counter`. None: now.
 
     Returns:
         How the run ended. `best.safetensors` and `last/` are in `config.out`.
@@ -102,16 +103,17 @@ def train(config: TrainConfig, callbacks: TrainCallbacks | None = None) -> Resul
         RestoreError: invalid data or settings (exit code 2), a batch that does not fit in memory or a full disk (1),
             training diverged (3), or another process of the run was lost (4).
     """
+    began = time.perf_counter() if began is None else began
     config = with_fitted_steps(with_condition_channels(config))
     assert config.out is not None
     find_changes(config.out, config)  # refuses another run's folder before anything is read
     check_trackers(config)
     fabric = open_fabric(config)
     with connected(config, fabric):
-        return _train(config, config.out, fabric, callbacks)
+        return _train(config, config.out, fabric, callbacks, began)
 
 
-def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallbacks | None) -> Result:
+def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallbacks | None, began: float) -> Result:
     # Devices. With several processes, each runs all of this; rank 0 writes files and calls the callbacks.
     device, leads = fabric.device, fabric.is_global_zero
     callbacks = callbacks if callbacks is not None and leads else TrainCallbacks()
@@ -164,7 +166,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, callbacks: TrainCallb
                 callbacks.on_event(f"changed at step {start}: {change}")
 
         drawn = int(facts.get("batches", start))  # states of earlier versions: every step used one batch
-        budget = Budget(config, facts, fabric)
+        budget = Budget(config, facts, fabric, began)
         stages = Stages(config, source, context, g, d, ema, callbacks.on_event)
         step, images, clock = start, 0, time.perf_counter()
         last = start >= config.total_steps or _should_stop_early(config, without_better)

@@ -13,7 +13,7 @@ from restore.training.loop import Result
 
 
 def ended(result: Result, monkeypatch: pytest.MonkeyPatch, *more: str) -> Any:
-    monkeypatch.setattr(loop, "train", lambda config, callbacks: result)
+    monkeypatch.setattr(loop, "train", lambda config, callbacks, began: result)
     return CliRunner().invoke(app, ["train", "photo", "data.folders=gt", *more])
 
 
