@@ -213,9 +213,10 @@ def facts(plan: BenchPlan, runs: Sequence[tuple[str, BenchResults]]) -> list[str
 def as_markdown(rows: Sequence[Row], scores: Sequence[str], notes: Sequence[str]) -> str:
     """The table, and what belongs to it."""
     header = ["damage", "model", *(SCORES[name] for name in scores), "CPU s/megapixel", "MB"]
-    lines = [header, ["---"] * len(header), *(row.cells(scores) for row in rows)]
-    table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return table + "\n\n" + "".join(f"- {note}\n" for note in notes)
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for row in rows:
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row.cells(scores))} |")
+    return "\n".join(lines) + "\n\n" + "".join(f"- {note}\n" for note in notes)
 
 
 def show(done: int, total: int) -> None:

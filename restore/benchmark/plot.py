@@ -99,11 +99,8 @@ def _is_finite(score: MeanScore | None) -> bool:
 def _draw_panel(
     axes: Axes, title: str, metric: str, lines: Sequence[TableLine], styles: dict[str, tuple[str, str]]
 ) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     style_axes(axes, title)
     axes.set_xlabel("seconds per megapixel (faster to the left)", fontsize=8.5, color=INK)
-    axes.set_xscale("log")
     axes.margins(x=0.12, y=0.1)
     for line in lines:
         score = line.means[metric]
@@ -115,15 +112,22 @@ def _draw_panel(
                 line.seconds_per_megapixel, score.mean, error,
                 color=color, marker=marker, markersize=7, capsize=3, linestyle="none", label=line.model,
             )  # fmt: skip
-    speeds = [line.seconds_per_megapixel for line in lines if line.seconds_per_megapixel]
-    if max(speeds) < 2 * min(speeds):  # one point, or almost: show half a decade around it
-        axes.set_xlim(min(speeds) / 2, max(speeds) * 2)
+    _scale_times(axes, [line.seconds_per_megapixel for line in lines if line.seconds_per_megapixel])
+    _draw_reference_lines(axes, metric, [line for line in lines if not line.seconds_per_megapixel])
+
+
+def _scale_times(axes: Axes, seconds: Sequence[float]) -> None:
+    """A logarithmic horizontal axis for times."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    if max(seconds) < 2 * min(seconds):  # one point, or almost: show half a decade around it
+        axes.set_xlim(min(seconds) / 2, max(seconds) * 2)
     low, high = axes.get_xlim()
     # Within two decades, label also 2 and 5 times the powers of ten.
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _draw_reference_lines(axes, metric, [line for line in lines if not line.seconds_per_megapixel])
 
 
 def _draw_reference_lines(axes: Axes, metric: str, lines: Sequence[TableLine]) -> None:
@@ -173,7 +177,7 @@ def ranking_figure(lines: Sequence[TableLine], titles: Mapping[str, str]) -> Fig
     """
     degradations = list(dict.fromkeys(line.degradation for line in lines))
     most = max(sum(line.degradation == d and line.model != INPUT for line in lines) for d in degradations)
-    columns = {**titles, _TIME: "CPU s/megapixel"}
+    columns = {**titles, _TIME: "CPU s/MP"}
     panel = PanelSize(3.9, 0.8 + _ROW_INCHES * most, left=_NAME_INCHES, bottom=0.35)
     figure, grid = new_figure(len(degradations), len(columns), panel)
     for cells, degradation in zip(grid, degradations):
@@ -192,12 +196,14 @@ def _draw_ranking(axes: Axes, title: str, metric: str, lines: Sequence[TableLine
     for place, line in enumerate(models):
         if metric == _TIME:
             if line.cpu_seconds_per_megapixel:
-                axes.set_xscale("log")
                 axes.plot(line.cpu_seconds_per_megapixel, place, marker="s", markersize=5, color=COLORS[1])
         elif _is_finite(score := line.means.get(metric)):
             assert score is not None
             error = [[score.mean - score.low], [score.high - score.mean]] if math.isfinite(score.low) else None
             axes.errorbar(score.mean, place, xerr=error, marker="o", markersize=5, capsize=3, color=COLORS[0])
+    times = [line.cpu_seconds_per_megapixel for line in models if line.cpu_seconds_per_megapixel]
+    if metric == _TIME and times:
+        _scale_times(axes, times)
     for line in lines:
         if line.model == INPUT and _is_finite(score := line.means.get(metric)):
             assert score is not None

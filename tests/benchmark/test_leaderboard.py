@@ -58,7 +58,7 @@ def test_each_model_has_a_row_in_every_panel() -> None:
     lines = [line("a", "x", 30), line("a", "y", 29), line("a", INPUT, 20, cpu=None), line("b", "z", math.inf)]
     figure = ranking_figure(lines, {"psnr": "PSNR"})
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "a: PSNR", "a: CPU s/megapixel", "b: PSNR", "b: CPU s/megapixel",
+        "a: PSNR", "a: CPU s/MP", "b: PSNR", "b: CPU s/MP",
     ]  # fmt: skip
     first = figure.axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["x", "y"]
