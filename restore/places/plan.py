@@ -194,8 +194,6 @@ class _Planner:
         page = masks_for_page(self.options)
         self.side, self.for_page = self.side or page, page is not None
         self.options.check_masks(has_masks=self.options.masks is not None)
-        if self.options.uncertainty is not None:
-            raise RestoreError("only applies to files and folders", where="--uncertainty", hint="leave it out")
         masks = self.options.masks
         self.mask_place = None if masks in (None, "auto", "alpha", "infrared") else settle(str(masks), what="--masks")
 
