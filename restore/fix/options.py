@@ -350,7 +350,8 @@ class FixOptions(BatchOptions):
     preview: Annotated[
         str | None,
         Option(
-            "Of each video, write only this many seconds from its middle, before and after side by side.",
+            "Of each video, write only this many seconds from its middle, before and after side by side; in a folder, "
+            "as x.preview.mp4.",
             "Video",
             metavar="SECONDS",
         ),
@@ -448,6 +449,12 @@ class FixOptions(BatchOptions):
         if found is None or not float(found[1]):
             raise RestoreError(f"must be a number of seconds, such as 10s, not {self.preview!r}", where="--preview")
         return float(found[1])
+
+    @property
+    def name_ending(self) -> str:
+        """What names of outputs in a folder have before the extension. A preview must not stand for its video, which
+        `skip_existing` would leave out."""
+        return self.suffix if self.preview is None else f"{self.suffix}.preview"
 
     def to_dict(self) -> dict[str, Any]:
         """As `BatchOptions.to_dict`."""

@@ -363,7 +363,7 @@ def _single_entry(source: Path, output: FilePath, options: FixOptions, masks: Ma
             )
         goal, kind = piped_target(source, output, suffix=options.suffix, extension=extension)
     elif is_video_file(source):
-        goal = video_target(source, output, suffix=options.suffix)
+        goal = video_target(source, output, suffix=options.suffix, ending=options.name_ending)
         check_writable(goal.parent)
         return Entry(os.fspath(source), os.fspath(goal), video=True, name=source.name, named=True)
     else:
@@ -407,7 +407,7 @@ class _Naming:
     """The outputs of names in a folder; what `renamed` and `new_format` decide depends on the suffix alone."""
 
     def __init__(self, options: FixOptions) -> None:
-        self._suffix = options.suffix
+        self._suffix = options.name_ending
         self._extension = None if options.ext is None else EXTENSIONS[options.ext]
         self._known: dict[str, tuple[str, str | None, bool]] = {}
 

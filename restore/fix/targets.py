@@ -66,13 +66,13 @@ def check_named_target(source: PurePath, target: PurePath, *, suffix: str, exten
         raise RestoreError(f"{extension[1:]} contradicts the name of the output", where="--ext", hint="leave it out")
 
 
-def video_target(source: Path, output: str | os.PathLike[str], *, suffix: str) -> Path:
-    """The output of one video: in a folder under its own name, or the file that was named."""
+def video_target(source: Path, output: str | os.PathLike[str], *, suffix: str, ending: str) -> Path:
+    """The output of one video: in a folder under its own name with `ending`, or the file that was named."""
     text, target = os.fspath(output), as_path(output)
     if target.is_dir() or text.endswith(("/", os.sep)):
         if target.exists() and not target.is_dir():
             raise RestoreError("is a file, not a folder", where=target, hint="remove the slash at the end")
-        target = target / renamed(Path(source.name), suffix, None)
+        target = target / renamed(Path(source.name), ending, None)
     elif suffix:
         raise RestoreError("does not apply to an output that is a file", where="--suffix", hint="leave it out")
     check_video_name(target)

@@ -208,15 +208,15 @@ class _Planner:
         to_file = single and not self.output.endswith("/") and (is_url(self.output) or not os.path.isdir(self.output))
         if not self.inputs and self.listed is None:
             raise RestoreError("is missing (the last name is OUTPUT)", where="INPUT", hint="name images or a folder")
-        suffix = "_mask" if self.detects and not to_file else options.suffix
+        ending = options.suffix if to_file else "_mask" if self.detects else options.name_ending
         plan = PlacesPlan(
             list(self.inputs) or [os.fspath(options.files_from or "")], self.output,
-            file_output=self.output if to_file else None, side=self.side, for_page=self.for_page, suffix=suffix,
+            file_output=self.output if to_file else None, side=self.side, for_page=self.for_page, suffix=ending,
             extension=None if options.ext is None else EXTENSIONS[options.ext],
             kind="detect" if self.detects else "fix", masks=masks,
         )  # fmt: skip
         if to_file:
-            self._check_file_output(suffix)
+            self._check_file_output(options.suffix)
         else:
             self._check_folders(kinds)
         if options.html_report is not None:

@@ -108,3 +108,9 @@ def test_files_come_out_as_they_went_in() -> None:
     assert (list(kept), kept[-1], len(kept), kept.work) == (files, files[2], 3, 2)
     with pytest.raises(IndexError):
         kept[3]
+
+
+def test_previews_have_names_of_their_own(listed: Listed) -> None:
+    listed.folders["scans"] = ["a/reel.mp4"]
+    made = plan(preview="10s")
+    assert made.target(made.files[0]) == "memory://b/out/a/reel.preview.mp4"

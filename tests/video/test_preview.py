@@ -9,7 +9,7 @@ import pytest
 
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
-from tests.fix.conftest import Inverter, fix_with, photo, save
+from tests.fix.conftest import Inverter, fix_with, photo, plan_with, save
 from tests.video.conftest import make_video, moving, planes_of, times_of
 
 QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
@@ -21,11 +21,21 @@ def test_a_preview_shows_both_sides(tmp_path: Path) -> None:
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), preview="0.2s")
     assert (summary.done, summary.skipped) == (1, {"only videos have previews": 1})
     assert any("side by side" in line for line in summary.warnings)
-    assert times_of(tmp_path / "out/reel.mkv") == times_of(source)[10:15]
-    for one, true in zip(planes_of(tmp_path / "out/reel.mkv"), planes_of(source)[10:15], strict=True):
+    assert times_of(tmp_path / "out/reel.preview.mkv") == times_of(source)[10:15]
+    for one, true in zip(planes_of(tmp_path / "out/reel.preview.mkv"), planes_of(source)[10:15], strict=True):
         assert one[0].shape == (48, 128)
         assert np.abs(one[0][:, :64].astype(int) - true[0]).max() <= 1
         assert np.abs(one[0][:, 64:].astype(int) - (251 - true[0])).max() <= 2  # inverted: 16 + 235 - luma
+
+
+def test_a_preview_in_a_folder_does_not_stand_for_its_video(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in/reel.mkv", moving(8), codec="ffv1", pix_fmt="yuv444p")
+    for given in (tmp_path / "in", source):
+        (job,) = plan_with(given, f"{tmp_path / 'out'}/", preview="1s", suffix="_x").jobs
+        assert job.target == tmp_path / "out/reel_x.preview.mkv"
+    fix_with(tmp_path / "in", tmp_path / "out", Inverter(), preview="0.1s")
+    assert fix_with(tmp_path / "in", tmp_path / "out", Inverter(), skip_existing=True).done == 1
+    assert len(times_of(tmp_path / "out/reel.mkv")) == 8
 
 
 def test_turned_videos_are_upright_in_previews(tmp_path: Path) -> None:
