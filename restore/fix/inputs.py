@@ -15,7 +15,7 @@ from restore.errors import RestoreError, printable
 from restore.files import not_found_message
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import URL, FilePath, FixOptions
 from restore.images import NotAnImage, UnsupportedFile, format_of, unlistable_message
 from restore.images.formats import left_out_lines, matches, walk_files
 from restore.packed import Hashes, Packed
@@ -36,10 +36,6 @@ def as_path(given: FilePath) -> Path:
     """A path; `-` is `PIPE`. The file `./-` gets its folder, so that the two differ."""
     path = Path(given)
     return Path.cwd() / path if path == PIPE and not is_pipe(given) else path
-
-
-def _as_path(line: str) -> str:
-    return os.fspath(as_path(line))
 
 
 def called(path: FilePath, pipe: str = "standard input") -> str:
@@ -263,15 +259,15 @@ def _without_named_masks(found: Iterable[Found], masks: MaskSource) -> Iterator[
             yield one
 
 
-def read_list(place: FilePath, spelled: Callable[[str], str] = _as_path) -> Packed[str]:
+def read_list(place: FilePath, spelled: Callable[[str], str] | None = None) -> Packed[str]:
     """The files that a list names: one path a line, or ended by NUL (`find -print0`); `-` is standard input.
 
     Args:
         place: of the list.
-        spelled: makes a path of a line.
+        spelled: what a line stands for, also if it is a URL; None: every line is a path.
 
     Raises:
-        RestoreError: exit code 2; the list cannot be read, or is empty.
+        RestoreError: exit code 2; the list cannot be read, is empty, or holds a URL in the place of a path.
     """
     try:
         data = sys.stdin.buffer.read() if is_pipe(place) else Path(place).read_bytes()
@@ -281,10 +277,22 @@ def read_list(place: FilePath, spelled: Callable[[str], str] = _as_path) -> Pack
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
     lines = _parts(data, b"\0") if b"\0" in data else (line.removesuffix(b"\r") for line in _parts(data, b"\n"))
-    paths = Packed(spelled(os.fsdecode(line)) for line in lines if line.strip())
+    numbered = ((number, os.fsdecode(line)) for number, line in enumerate(lines, 1) if line.strip())
+    if spelled is None:
+        paths = Packed(_listed_path(line, number, place) for number, line in numbered)
+    else:
+        paths = Packed(spelled(line) for _, line in numbered)
     if not paths:
         raise RestoreError("this list names no files", where=place)
     return paths
+
+
+def _listed_path(line: str, number: int, place: FilePath) -> str:
+    if URL.match(line):
+        what = f"line {number} is a URL, but this list is read as a list of paths"
+        hint = "name the URLs in a file of their own, or put one of them first"
+        raise RestoreError(what, where="standard input" if is_pipe(place) else place, hint=hint)
+    return os.fspath(as_path(line))
 
 
 def _parts(data: bytes, separator: bytes) -> Iterator[bytes]:

@@ -22,6 +22,8 @@ Metadata = Literal["keep", "strip"]
 Dilate = int | Literal["auto"]
 Sensitivity = Literal["gentle", "normal", "strong"] | float
 FilePath = str | os.PathLike[str]
+#: How a URL begins; its group is the scheme.
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 #: Images too large for memory are processed out of core, so this is more than `restore.images.MAX_PIXELS`.
 MAX_PIXELS = 1_000_000_000

@@ -11,14 +11,13 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from restore.errors import RestoreError, did_you_mean
-from restore.fix.options import BatchOptions, FilePath
+from restore.fix.options import URL, BatchOptions, FilePath
 
 #: Scheme -> the package that fsspec needs for it; "": none.
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": ""}
 #: Other spellings of them.
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: Variables of the environment whose values must not be shown.
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|_SAS", re.IGNORECASE)
 _SIGNED = re.compile(r"((?:X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|Signature|sig|sv|se)=)[^&\s\"']+")
@@ -26,7 +25,7 @@ _SIGNED = re.compile(r"((?:X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|Signature|sig|sv|
 
 def is_url(place: object) -> bool:
     """Whether a place is a URL, and no path."""
-    return isinstance(place, str) and _URL.match(place) is not None
+    return isinstance(place, str) and URL.match(place) is not None
 
 
 def any_url(places: Iterable[object]) -> bool:
@@ -61,7 +60,7 @@ def settle(place: FilePath, *, what: str = "this") -> str:
         RestoreError: exit code 2; an unknown scheme, credentials in the URL, or no bucket.
     """
     text = os.fspath(place)
-    found = _URL.match(text)
+    found = URL.match(text)
     if found is None:
         return text
     scheme = _SAME.get(found[1].lower(), found[1].lower())

@@ -142,6 +142,15 @@ def test_a_list_beside_a_folder_keeps_masks_and_tells_what_is_wrong(there):
     assert "cannot be read" in refused([], "out", files_from="none")
 
 
+@pytest.mark.parametrize("content", [b"in/a.png\n\ns3://b/c.png\n", b"in/a.png\0\0s3://b/c.png"])
+def test_a_list_of_paths_refuses_urls(there, content, monkeypatch):
+    (there / "list").write_bytes(content)
+    assert "list: line 3 is a URL" in refused([], "out", files_from="list")
+    assert "list: line 3 is a URL" in refused("in", "out", files_from="list")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert "standard input: line 3 is a URL" in refused([], "out", files_from="-")
+
+
 def test_shards_share_a_folder(there):
     for number in range(20):
         save(there / f"in/more/{number}.png", photo(4, 4))
