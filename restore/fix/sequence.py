@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -210,19 +211,36 @@ def _stretches(frames: Iterator[_Frame]) -> Iterator[Iterator[_Frame]]:
 
 
 def _steadily(frames: Iterator[_Frame], stages: Stages) -> Generator[tuple[_Frame, Any, Any, Any], None, None]:
-    """As `restore.video.temporal.steadily`; with `--no-steady`, each frame alone."""
+    """As `restore.video.temporal.steadily`; with `--no-steady`, each frame alone.
+
+    A frame at which the detector fails is recorded, and only helps its neighbors.
+    """
     notes: list[str] = []
 
-    def found(rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        return find_damage(rgb, stages, stages.models[0], notes.append)
+    def found(frame: _Frame, rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_] | None:
+        try:
+            return find_damage(rgb, stages, stages.models[0], notes.append)
+        except Exception as error:
+            if frame.item is not None:
+                stages.recorder.fail(frame.item.job, error)
+                frame.item = None
+            return None
 
     if stages.options.steady:
-        yield from steadily(((frame, frame.rgb) for frame in frames), found)
+        waiting: deque[_Frame] = deque()  # for the detector, which takes them in the same order
+
+        def shown() -> Iterator[tuple[_Frame, npt.NDArray[Any]]]:
+            for frame in frames:
+                waiting.append(frame)
+                yield frame, frame.rgb
+
+        yield from steadily(shown(), lambda rgb: found(waiting.popleft(), rgb))
         return
     for frame in frames:
         rgb = frame.rgb.astype(np.float32) / np.float32(_WHITE)
-        mask = found(rgb)
-        yield frame, rgb, mask, mask
+        mask = found(frame, rgb)
+        if mask is not None:
+            yield frame, rgb, mask, mask
 
 
 def _finish(

@@ -95,6 +95,29 @@ def test_without_help_of_neighbors_each_frame_is_an_image(reel: tuple[Path, np.n
     assert (summary.done, summary.copied) == (8, 0)
 
 
+class Failing(Nothing):
+    """A detector that fails at its third frame."""
+
+    calls = 0
+
+    def detect(self, image: np.ndarray, *, tile_px: int, on_event: Any) -> np.ndarray:
+        self.calls += 1
+        if self.calls == 3:
+            raise RestoreError("out of memory", exit_code=1)
+        return super().detect(image, tile_px=tile_px, on_event=on_event)
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_frame_at_which_the_detector_fails_fails_alone(
+    reel: tuple[Path, np.ndarray], tmp_path: Path, steady: bool
+) -> None:
+    options: dict[str, Any] = {"masks": "auto", "detector": Failing(), "steady": steady}
+    summary = fix_with(reel[0], tmp_path / "out", Filler(), **options)
+    assert [(one.path.name, one.reason) for one in summary.failed] == [("frame_086402.tif", "out of memory")]
+    assert (summary.done, summary.stopped) == (7, "")
+    assert len(list((tmp_path / "out").glob("*.tif"))) == 7
+
+
 class White(Nothing):
     """Finds a patch, which stands still while the scene moves."""
 
