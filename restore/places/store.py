@@ -130,7 +130,7 @@ class Store:
                 pass
             else:
                 return "file"
-        return "folder" if next(self.list(as_folder(url)), None) is not None else ""
+        return "folder" if self._is_folder(as_folder(url)) else ""
 
     def info(self, url: str) -> ObjectInfo:
         """What the store says of an object; not of a folder."""
@@ -279,6 +279,20 @@ class Store:
         times = [info[key] for key in ("mtime", "updated", "last_modified", "created") if info.get(key)]
         marks = [info.get(key) for key in ("generation", "etag", "ETag", "content_settings", "created", "size")]
         return ObjectInfo(int(info["size"] or 0), _seconds(times[0]) if times else None, str(marks))
+
+    def _is_folder(self, folder: str) -> bool:
+        """Whether a folder holds anything."""
+        path = folder.partition("://")[2].rstrip("/")
+        if self.scheme in ("gs", "az"):
+            # A listing of all objects comes whole, and may take minutes.
+            try:
+                if "/" not in path:
+                    return bool(self._try(lambda: self.files.ls(path, detail=False), folder))
+                if self._try(lambda: self.files.info(path), folder)["type"] == "directory":
+                    return True
+            except NotThere:  # the listing, which is empty, tells whether its bucket is
+                pass
+        return next(self.list(folder), None) is not None
 
     def _list_s3(self, folder: str, bucket: str, prefix: str) -> Iterator[Entry]:
         """Page by page: the listing of fsspec holds a dictionary for every object."""

@@ -114,3 +114,43 @@ def test_previews_have_names_of_their_own(listed: Listed) -> None:
     listed.folders["scans"] = ["a/reel.mp4"]
     made = plan(preview="10s")
     assert made.target(made.files[0]) == "memory://b/out/a/reel.preview.mp4"
+
+
+class Tree:
+    """The calls of fsspec that a store makes, on a few objects."""
+
+    def __init__(self, *names: str) -> None:
+        self.names, self.listings = names, 0
+
+    def find(self, path: str, detail: bool) -> dict[str, dict[str, object]]:
+        self.listings += 1
+        below = f"{path.rstrip('/')}/"
+        if not (found := [name for name in self.names if f"{name}/".startswith(below)]):
+            raise FileNotFoundError(path)
+        return {name: {"type": "file", "size": 1} for name in found}
+
+    def ls(self, path: str, detail: bool) -> list[str]:
+        return [name for name in self.names if name.startswith(f"{path}/")]
+
+    def info(self, path: str) -> dict[str, object]:
+        path = path.partition("://")[2] or path
+        if path in self.names:
+            return {"type": "file", "size": 1}
+        if path == "b" or self.ls(path, detail=False):
+            return {"type": "directory", "size": 0}
+        raise FileNotFoundError(path)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_a_folder_is_known_without_a_listing_of_all(scheme: str) -> None:
+    one = store.Store("memory")
+    one.scheme, one.files = scheme, (tree := Tree("b/in/a.png", "b/both", "b/both/c.png", "b/alone"))
+    known = {"b": "folder", "b/in": "folder", "b/in/": "folder", "b/in/a.png": "file", "b/both": "file"}
+    assert {url: one.kind(f"{scheme}://{url}") for url in known} == known
+    assert tree.listings == 0
+    rare = {"b/both/": "folder", "b/alone/": "", "b/none": "", "b/none/": ""}
+    assert {url: one.kind(f"{scheme}://{url}") for url in rare} == rare
+    with pytest.raises(store.NotThere):
+        one.kind(f"{scheme}://missing/in")
+    tree.names = ()
+    assert one.kind(f"{scheme}://b") == ""
