@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from restore.errors import RestoreError
 from restore.fix.log import ReasonCode
-from restore.places.urls import as_folder, bucket_of, check_installed, redacted, scheme_of
+from restore.places.urls import SCHEMES, as_folder, bucket_of, check_installed, redacted, scheme_of
 
 #: How often a request is tried, and the longest pause after the first failure; each further pause is twice as long.
 ATTEMPTS = 5
@@ -117,6 +118,11 @@ class Store:
         self.files = fsspec.filesystem(scheme, **settings)
         if scheme == "s3":
             self.files.retries = 1
+        package = SCHEMES[scheme]
+        if scheme in ("s3", "gs") and "mode" not in signature(self.files._put_file).parameters:
+            # It would take the condition of a write for one of other arguments that it ignores.
+            what = "this version cannot write without replacing what another program has written"
+            raise RestoreError(what, where=package, hint=f"pip install --upgrade {package}")
 
     def kind(self, url: str) -> str:
         """`file`, `folder`, or "" if there is neither.
@@ -216,6 +222,10 @@ class Store:
             options |= {"Metadata": dict(metadata)} if metadata else {}
         elif self.scheme == "gs" and kind:
             options = {"content_type": kind}
+        elif self.scheme == "az" and kind:
+            from azure.storage.blob import ContentSettings  # of what adlfs needs
+
+            options = {"content_settings": ContentSettings(content_type=kind)}
         if self.scheme == "az":
             options["overwrite"] = overwrite
         else:
@@ -369,14 +379,18 @@ def _seconds(when: object) -> float | None:
 
 
 def _code(error: BaseException) -> str:
-    """The code that an S3 server gave; "" if there is none."""
+    """The code that a server gave: a word of S3, or else a status of HTTP; "" if there is none."""
     cause: BaseException | None = error
     while cause is not None:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
+        status = getattr(cause, "status_code", None) or getattr(cause, "code", None)  # of Azure, of Google
+        if str(status).isdigit():
+            return str(status)
         cause = cause.__cause__
-    return ""
+    # gcsfs has no class for it.
+    return "403" if isinstance(error, OSError) and str(error).startswith("Forbidden: ") else ""
 
 
 def _has_no_conditions(error: BaseException) -> bool:
@@ -408,11 +422,11 @@ def _told(error: Exception, url: str) -> StoreError:
         return NotThere("this bucket does not exist", where=bucket_of(url), exit_code=1)
     if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
         return ExistsAlready("an object with this name appeared during the run and was not overwritten", **own)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or code == "404":
         return NotThere("there is no such object", **own)
     if name in _NO_CREDENTIALS:
         return Forbidden(f"no valid credentials in the environment ({detail})", **own)
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or code in ("401", "403"):
         return Forbidden(f"no permission ({detail})", **own)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "TMPDIR chooses another folder"
