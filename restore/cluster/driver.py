@@ -66,7 +66,7 @@ def share_out(
         assignment: what each worker is told.
         cluster: which cluster, and how many workers.
         source: gives the images, and receives what came of them.
-        total: how many images there are.
+        total: how many images there are to hand out.
         together: groups that a worker has in work at a time: while one is repaired, one comes and one goes.
         decode_seconds: an image that is decoded for longer fails.
 

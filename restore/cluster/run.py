@@ -130,7 +130,7 @@ def _run(
                 logged=log.is_open,
                 lines=lines,
             )
-            ending = share_out(assignment, cluster, results, len(plan.jobs), decode_seconds=options.decode_timeout)
+            ending = share_out(assignment, cluster, results, plan.jobs.work, decode_seconds=options.decode_timeout)
             summary.interrupted, summary.stopped = ending.interrupted, summary.stopped or ending.stopped
     summary.failed.sort(key=lambda failure: failure.number)
     summary.seconds = time.monotonic() - began

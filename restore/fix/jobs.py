@@ -181,6 +181,11 @@ class Jobs:
         """Whether the plan has not settled all jobs."""
         return _TO_DO in self._kinds
 
+    @property
+    def work(self) -> int:
+        """How many jobs the plan has not settled."""
+        return self._kinds.count(_TO_DO)
+
     def _of(self, *kinds: int) -> Iterator[Job]:
         for start in range(0, len(self), BLOCK):
             if any(kind in self._kinds[start : start + BLOCK] for kind in kinds):
