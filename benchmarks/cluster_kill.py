@@ -9,7 +9,7 @@ There are three runs, each from the command line:
 
 1. alone: one process with `--shard I/N` for each worker, at the same time. Its outputs are the reference.
 2. calm: the cluster with as many workers. Its overhead over the first is printed, with and without the start (until the
-   first result).
+   first result), and in processor time, which other work on the machine changes little.
 3. killed: from the first result on, a worker chosen by `--seed` is killed (`kill -9`) every `--every` seconds. When a
    third is done, a node is removed; when half is done, the driver is killed, and the same command is run again.
 
@@ -164,27 +164,55 @@ class Runner:
         return [row for path in sorted(self.folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
 
 
+class Meter(threading.Thread):
+    """Adds up the processor seconds of all processes that this one has started, and of those that they start."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._seconds: dict[int, float] = {}
+
+    def run(self) -> None:
+        """Look every second: what a process uses after the last look is missing."""
+        while True:
+            self.total()
+            time.sleep(1)
+
+    def total(self) -> float:
+        """What they have used until now."""
+        found: dict[int, tuple[int, float]] = {}
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, IndexError, ValueError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                used = int(fields[11]) + int(fields[12])
+                found[int(entry.name)] = int(fields[1]), used / os.sysconf("SC_CLK_TCK")
+        ours = {os.getpid()}
+        while more := {number for number, (parent, _) in found.items() if parent in ours} - ours:
+            ours |= more
+        self._seconds |= {number: found[number][1] for number in ours - {os.getpid()}}
+        return sum(self._seconds.values())
+
+
 def seconds_of(rows: list[dict[str, Any]]) -> float:
     """From the first result to the last."""
     times = [row["time"] for row in rows]
     return (max(times) - min(times)).total_seconds()
 
 
-def alone(runner: Runner, workers: int) -> tuple[float, float]:
-    """Repair with a process for each worker. Returns the seconds of all, and from the first result to the last."""
-    runner.out, began = "alone", time.monotonic()
+def alone(runner: Runner, workers: int, meter: Meter) -> tuple[float, float, float]:
+    """Repair with a process for each worker. Returns seconds: all, first to last result, processors."""
+    runner.out, began, before = "alone", time.monotonic(), meter.total()
     started = [runner.start("--shard", f"{n + 1}/{workers}", "--log", f"alone{n}.parquet") for n in range(workers)]
     codes = [process.wait() for process in started]
     assert codes == [0] * workers, (runner.folder / "alone.txt").read_text()
-    return time.monotonic() - began, seconds_of(runner.rows("alone*.parquet"))
+    return time.monotonic() - began, seconds_of(runner.rows("alone*.parquet")), meter.total() - before
 
 
-def calm(runner: Runner, workers: int, address: str) -> tuple[float, float]:
+def calm(runner: Runner, workers: int, address: str, meter: Meter) -> tuple[float, float, float]:
     """Repair with the workers of the cluster. Returns as `alone`."""
-    runner.out, began = "calm", time.monotonic()
+    runner.out, began, before = "calm", time.monotonic(), meter.total()
     code = runner.start("--ray", address, "--ray-workers", str(workers), "--log", "calm.parquet").wait()
     assert code == 0, (runner.folder / "calm.txt").read_text()
-    return time.monotonic() - began, seconds_of(runner.rows("calm.parquet"))
+    return time.monotonic() - began, seconds_of(runner.rows("calm.parquet")), meter.total() - before
 
 
 def workers_of(cluster: Cluster) -> list[int]:
@@ -298,15 +326,17 @@ def main() -> int:
         draw(Path(temporary), args.count, (width, height), args.seed)
         store = (Bucket if args.s3 else Disk)(Path(temporary))
         runner = Runner(Path(temporary), args.model, store)
+        meter = Meter()
+        meter.start()
         cluster: Cluster | None = None
         try:
-            times = {"alone": alone(runner, args.workers)}
+            times = {"alone": alone(runner, args.workers, meter)}
             # Room for the workers also when a node is gone.
             cpus = {"num_cpus": -(-args.workers // (NODES - 1)), "include_dashboard": False}
             cluster = Cluster(initialize_head=True, head_node_args=cpus)
             for _ in range(NODES - 1):
                 cluster.add_node(num_cpus=cpus["num_cpus"])
-            times["cluster"] = calm(runner, args.workers, cluster.address)
+            times["cluster"] = calm(runner, args.workers, cluster.address, meter)
             if not args.calm:
                 deaths, seconds = killed(runner, cluster, args.count, args)
         finally:
@@ -319,10 +349,10 @@ def main() -> int:
         store.close()
     overhead = [f"{of_cluster / of_one - 1:+.0%}" for of_cluster, of_one in zip(times["cluster"], times["alone"])]
     print(f"{args.count} photographs of {args.size}, {args.model}, {args.workers} workers{', S3' * args.s3}\n")
-    print("| | whole command | from the first result to the last |\n|---|---|---|")
-    for name, (whole, work) in times.items():
-        print(f"| {name} | {whole:.1f} s | {work:.1f} s |")
-    print(f"| overhead | {overhead[0]} | {overhead[1]} |\n")
+    print("| | whole command | from the first result to the last | processor time |\n|---|---|---|---|")
+    for name, of_run in times.items():
+        print(f"| {name} | {' | '.join(f'{seconds:.1f} s' for seconds in of_run)} |")
+    print(f"| overhead | {' | '.join(overhead)} |\n")
     if not args.calm:
         what = f"{deaths} workers killed, one every {args.every:g} s, one node removed, the driver killed once"
         print(f"{what}: {seconds:.0f} s\n")

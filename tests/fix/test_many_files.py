@@ -55,6 +55,7 @@ def test_jobs_keep_their_order_places_and_kinds() -> None:
     assert {job.action for job in jobs.settled()} == {"skip", "fail"}
     assert {job.action for job in jobs.failing()} == {"fail"}
     assert (jobs.has_work, jobs.folders, jobs.skipped["because"]) == (True, {"out": None}, (len(entries) + 2) // 4)
+    assert jobs.work == len(list(jobs.to_do())) == BLOCK + 1
     assert not jobs.change(lambda entry: entry._replace(action="skip")).has_work
 
 
