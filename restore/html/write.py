@@ -23,6 +23,8 @@ _NOWRAP_CHARACTERS = 28  # table cells up to this length are not wrapped
 _ASSETS = Path(__file__).parent / "assets"
 _MAX_WORKERS = 8
 _AHEAD = 2  # rows queued beyond one per worker
+#: Rows whose images may still be read while the next one is made.
+MOST_ROWS_AHEAD = _MAX_WORKERS + _AHEAD
 
 
 def write_page(

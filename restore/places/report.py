@@ -17,13 +17,14 @@ from restore.fix.log import Record
 from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
+from restore.html.write import MOST_ROWS_AHEAD
 from restore.places.files import PlacedFile
 from restore.places.plan import PlacesPlan
 from restore.places.store import store_of
 from restore.places.urls import file_name_for, is_url
 
-#: Images that are on this disk at a time. A page is written a few rows ahead, and reads none of earlier rows.
-_IMAGES = 32
+#: Images that are on this disk at a time. A page reads none of earlier rows.
+_IMAGES = MOST_ROWS_AHEAD + 1
 
 
 def write_places_page(

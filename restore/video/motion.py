@@ -74,6 +74,11 @@ class Seen:
         """The difference of the brightest and the darkest of the 3×3 pixels around each, H×W."""
         return span(self.luma)
 
+    def forget(self) -> None:
+        """Free what is computed from the pixels; it is computed again when it is needed."""
+        for name in ("luma", "smooth", "span"):
+            self.__dict__.pop(name, None)
+
     @property
     def mask(self) -> BoolArray:
         """`dirt`, once it is known."""

@@ -383,7 +383,7 @@ def steadily(
 
     waiting: Future[tuple[T, FloatArray, BoolArray, BoolArray]] | None = None
     with closing(ahead(_with_lines(_linked(frames)), 1)) as prepared, ThreadPoolExecutor(1) as thread:
-        for held, place in _around(detected(prepared), 2):
+        for held, place in _around(detected(prepared), 1, 2):
             job = thread.submit(_repaired, list(held), place)
             if waiting is not None:
                 yield waiting.result()
@@ -411,27 +411,28 @@ def _linked(frames: Iterator[tuple[T, npt.NDArray[np.uint16]]]) -> Iterator[_Fra
 
 def _with_lines(frames: Iterator[_Frame[T]]) -> Iterator[_Frame[T]]:
     """Frames with the scratches that stay. Of frames before and after one, only traces are needed."""
-    for held, place in _around(((frame.traces, [frame]) for frame in frames), line_scratches.REACH):
+    reach = line_scratches.REACH
+    for held, place in _around(((frame.traces, [frame]) for frame in frames), reach, reach):
         frame = held[place][1].pop()
         frame.seen.lines = find_lines([traces for traces, _ in held], place)
         yield frame
 
 
-def _around(items: Iterable[T], reach: int) -> Iterator[tuple[deque[T], int]]:
-    """For each item, those up to `reach` before and after it, and its place among them."""
+def _around(items: Iterable[T], before: int, after: int) -> Iterator[tuple[deque[T], int]]:
+    """For each item, those up to so many before and after it, and its place among them."""
     held: deque[T] = deque()
     place = 0
     for item in items:
         held.append(item)
-        if len(held) > place + reach:
+        if len(held) > place + after:
             yield held, place
-            if place == reach:
+            if place == before:
                 held.popleft()
             else:
                 place += 1
     while place < len(held):
         yield held, place
-        if place == reach:
+        if place == before:
             held.popleft()
         else:
             place += 1
@@ -444,7 +445,10 @@ def _repaired(held: Sequence[_Frame[T]], place: int) -> tuple[T, FloatArray, Boo
         if 0 <= number < len(held):
             _settle(held, number)
     rgb, unknown = fill_dirt(frame.seen, frame.motions)
-    frame.before = frame.after = None  # they are large, and nobody needs them any more
+    # They are large, and nobody needs them any more.
+    frame.before = frame.after = None
+    if place > 0:
+        held[place - 1].seen.forget()
     return frame.item, rgb, frame.seen.mask, unknown
 
 

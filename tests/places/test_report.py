@@ -11,6 +11,7 @@ from restore.cluster.options import ClusterOptions
 from restore.cluster.placed import run_on_cluster
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
+from restore.html import write as html_write
 from restore.places import report
 from restore.places.plan import plan_places
 from restore.places.run import fix_places
@@ -36,6 +37,8 @@ def test_before_and_after_come_from_the_store(
 ) -> None:
     """Also of images that an earlier run has finished; and why others have failed."""
     monkeypatch.setattr(report, "_IMAGES", 1)
+    monkeypatch.setattr(html_write, "_MAX_WORKERS", 1)  # one row at a time, which needs one image
+    monkeypatch.setattr(html_write, "_AHEAD", 0)
     for name in ("a.png", "sub/b.jpg", "broken.png"):
         memory.pipe_file(f"/b/in/{name}", image_bytes(len(name), Path(name).suffix) if "bro" not in name else b"x")
         memory.pipe_file(f"/b/masks/{name}.png", mask_bytes())
