@@ -419,7 +419,7 @@ def _with_lines(frames: Iterator[_Frame[T]]) -> Iterator[_Frame[T]]:
 
 
 def _around(items: Iterable[T], before: int, after: int) -> Iterator[tuple[deque[T], int]]:
-    """For each item, those up to so many before and after it, and its place among them."""
+    """For each item, up to `before` items before it and `after` items after it, and its place among them."""
     held: deque[T] = deque()
     place = 0
     for item in items:
