@@ -19,6 +19,25 @@ _LISTINGS = 32
 _PIPE = os.fspath(PIPE)
 
 
+def would_replace_an_input(target: str) -> RestoreError:
+    """The error of an output that is also read."""
+    return RestoreError("this output would replace an input", where=target, hint="choose another output folder")
+
+
+def would_meet(target: str, source: str, other: str | None) -> RestoreError:
+    """The error of two outputs with one name.
+
+    Args:
+        target: the name.
+        source: what one of them is made of.
+        other: what the other is made of; None: of the same.
+    """
+    if other is None:
+        return RestoreError(f"both outputs of {printable(source)} would be written here", where=target)
+    what = f"{printable(other)} and {printable(source)} would both be written here"
+    return RestoreError(what, where=target, hint="rename one of them, or use --exclude")
+
+
 class OutputFolders:
     """What exists in the folders of outputs. Listing a folder takes less time than a question for each of its files."""
 
@@ -162,18 +181,10 @@ class Collisions:
             if hash(place) not in suspects or path == _PIPE:
                 continue
             if place in read:
-                raise RestoreError(
-                    "this output would replace an input", where=path, hint="choose another output folder"
-                )
+                raise would_replace_an_input(path)
             other, place_of_other = taken.setdefault(place, (entry, path))
-            if other is entry and place_of_other != path:
-                raise RestoreError(f"both outputs of {printable(entry.source)} would be written here", where=path)
-            if other is not entry:
-                raise RestoreError(
-                    f"{printable(other.source)} and {printable(entry.source)} would both be written here",
-                    where=path,
-                    hint="rename one of them, or use --exclude",
-                )
+            if other is not entry or place_of_other != path:
+                raise would_meet(path, entry.source, None if other is entry else other.source)
 
     def _place(self, path: str) -> str:
         """A path without links of folders, and in small letters where case does not matter."""

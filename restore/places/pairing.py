@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from restore.errors import RestoreError, printable
+from restore.fix.collisions import would_meet, would_replace_an_input
 from restore.fix.masks import MaskSource, masks_among, pair_names
 from restore.fix.options import FixOptions
 from restore.images.formats import composed
@@ -122,15 +123,9 @@ def refuse_collisions(plan: PlacesPlan) -> None:
         if hash(place) not in suspects:
             continue
         if place in read:
-            raise RestoreError("this output would replace an input", where=target, hint="choose another output folder")
-        if (other := taken.get(place)) == source:
-            raise RestoreError(f"both outputs of {printable(source)} would be written here", where=target)
-        if other is not None:
-            raise RestoreError(
-                f"{printable(other)} and {printable(source)} would both be written here",
-                where=target,
-                hint="rename one of them, or use --exclude",
-            )
+            raise would_replace_an_input(target)
+        if (other := taken.get(place)) is not None:
+            raise would_meet(target, source, None if other == source else other)
         taken[place] = source
 
 
