@@ -23,22 +23,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from restore.restorers.sampler import SampleOptions, open_sampler, sheet
 
 FRAMES = 10
-PLAIN = "discriminator.args={ndf: 8, norm: none}"
 #: The filters of a discriminator this small grow fast from their start, N(0, 0.02), without harm.
+GROWS = "collapse.max_d_growth=0"
+PLAIN = ["discriminator.args={ndf: 8, norm: none}", GROWS]
 COMMON = [
     "data.patch=32", "data.resize=32", "data.channels=gray", "data.flip=false", "data.batch=16", "data.classes=folders",
     "data.validation_percent=20", "data.validation_count=64", "model.args={ngf: 8, latents: 16}",
-    "optimizer.lr=1e-3", "ema=0.98", "log_every=10", "collapse.max_d_growth=0", "device=cpu", "threads=1",
+    "optimizer.lr=1e-3", "ema=0.98", "log_every=10", "device=cpu", "threads=1",
 ]  # fmt: skip
 #: What differs from the config `dcgan`. The last two are meant to fail.
 ADVERSARIES = {
     "vanilla": ["loss.adversarial=vanilla", "discriminator.args={ndf: 8, norm: none, spectral_norm: true}"],
-    "vanilla-r1": ["loss.adversarial=vanilla", "loss.r1=1", "loss.r1_interval=4", PLAIN],
+    "vanilla-r1": ["loss.adversarial=vanilla", "loss.r1=1", "loss.r1_interval=4", *PLAIN],
     "lsgan": ["loss.adversarial=lsgan", "discriminator.args={ndf: 8, norm: none, spectral_norm: true}"],
     "hinge": ["loss.adversarial=hinge", "discriminator.args={ndf: 8, norm: none, spectral_norm: true}"],
-    "wgan-gp": ["loss.adversarial=wgan-gp", "optimizer.betas=[0,0.9]", "discriminator.steps=2", PLAIN],
-    "strong-d": ["loss.adversarial=vanilla", "optimizer.lr_discriminator=4e-3", "discriminator.args={ndf: 8}"],
-    "strong-g": ["loss.adversarial=vanilla", "optimizer.lr=2e-2", "optimizer.lr_discriminator=1e-4", PLAIN],
+    "wgan-gp": ["loss.adversarial=wgan-gp", "optimizer.betas=[0,0.9]", "discriminator.steps=2", *PLAIN],
+    "strong-d": ["loss.adversarial=vanilla", "optimizer.lr_discriminator=4e-3", "discriminator.args={ndf: 8}", GROWS],
+    "strong-g": ["loss.adversarial=vanilla", "optimizer.lr=2e-2", "optimizer.lr_discriminator=1e-4", *PLAIN],
 }
 
 

@@ -44,6 +44,7 @@ class Batch:
         keys: int64[B], from which everything random about each image follows. On the CPU, or with the rest on a CUDA
             device, so that a step does not wait for a transfer.
         condition: float32, B×K×H×W, [0, 1]: the condition images; None: there are none.
+        degraded: the clean images with drawn damage, where `damaged` ones belong to others; None: there are none.
     """
 
     damaged: Tensor
@@ -51,6 +52,7 @@ class Batch:
     clean: Tensor
     keys: Tensor
     condition: Tensor | None = None
+    degraded: Tensor | None = None
 
     @property
     def seen(self) -> Tensor:
@@ -59,8 +61,8 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A batch of what a function makes of each tensor."""
-        condition = None if self.condition is None else function(self.condition)
-        return Batch(function(self.damaged), function(self.mask), function(self.clean), function(self.keys), condition)
+        more = (None if x is None else function(x) for x in (self.condition, self.degraded))
+        return Batch(function(self.damaged), function(self.mask), function(self.clean), function(self.keys), *more)
 
     def parts(self, count: int) -> list[Batch]:
         """The same images in `count` equal batches, in order; nothing is copied.

@@ -10,6 +10,7 @@ from restore.data.build import open_source
 from restore.data.cache import CropStore
 from restore.data.config import DataConfig, ValidationData
 from restore.data.loader import Batch, Source
+from restore.degradations import Degradation
 from restore.errors import RestoreError
 from restore.files import digest_of_names
 from restore.hashed_random import key
@@ -18,10 +19,13 @@ _B = 11  # part of the seed of images of B, which are drawn independently of tho
 
 
 class UnpairedSource(Source):
-    """Makes batches whose `damaged` images are of A, and whose `clean` images are of B."""
+    """Makes batches whose `damaged` images are of A, and whose `clean` images are of B.
 
-    def __init__(self, a: Source, b: Source) -> None:
-        super().__init__(a.store, a.plan, None, digest_of_names([a.fingerprint, b.fingerprint]), a.layout)
+    `damage` makes their `degraded` images, of those of B; None: they have none.
+    """
+
+    def __init__(self, a: Source, b: Source, damage: Degradation | None) -> None:
+        super().__init__(a.store, a.plan, damage, digest_of_names([a.fingerprint, b.fingerprint]), a.layout)
         self._b = b.store
 
     @property
@@ -31,17 +35,24 @@ class UnpairedSource(Source):
 
     def start(self, seed: int, steps: Sequence[int], count: int, first: int = 0) -> Callable[[], list[Batch]]:
         """See `Source.start`."""
-        start_a = super().start(seed, steps, count, first)
-        start_b = Source(self._b, self.plan, None, layout=self.layout).start(key(seed, _B), steps, count, first)
-        return lambda: [replace(a, clean=b.clean) for a, b in zip(start_a(), start_b())]
+        a, b = (
+            Source(store, self.plan, damage, layout=self.layout).start(seeded, steps, count, first)
+            for store, damage, seeded in ((self.store, None, seed), (self._b, self.damage, key(seed, _B)))
+        )
+        return lambda: [_joined(of_a, of_b, self.damage) for of_a, of_b in zip(a(), b())]
+
+
+def _joined(a: Batch, b: Batch, damage: Degradation | None) -> Batch:
+    return replace(a, clean=b.clean, degraded=None if damage is None else b.damaged)
 
 
 def open_unpaired(
-    config: DataConfig, *, expected: str | None, on_event: Callable[[str], None], **how: Any
+    config: DataConfig, damage: Degradation | None, *, expected: str | None, on_event: Callable[[str], None], **how: Any
 ) -> tuple[Source, list[Batch]]:
     """As `open_source`, for `data.a` and `data.b`.
 
     A validation batch has an image of A (`damaged`) and one of B (`clean`): its truth, if `validation` names pairs.
+    `damage` degrades images of B, in training alone.
     """
 
     def opened(name: str, update: dict[str, Any]) -> tuple[Source, list[Batch]]:
@@ -50,7 +61,7 @@ def open_unpaired(
 
     source_a, validation = opened("a", {"folders": config.a})
     source_b, of_b = opened("b", {"folders": config.b, "validation": ValidationData()})
-    source = UnpairedSource(source_a, source_b)
+    source = UnpairedSource(source_a, source_b, damage)
     if expected is not None and source.fingerprint != expected:
         raise RestoreError(
             "this run started with other training images",

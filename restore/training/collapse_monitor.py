@@ -42,8 +42,10 @@ class CollapseMonitor:
         d_start: int = 0,
     ) -> None:
         self.config, self.adversarial, self.out = config, adversarial, out
-        # Parameters with several dimensions are filters; biases and norms may grow without harm.
-        self._filters = [] if discriminator is None else [p for p in discriminator.parameters() if p.ndim > 1]
+        # Parameters with several dimensions are filters; biases and norms may grow without harm. So may filters under
+        # spectral norm, which divides them by their largest singular value.
+        named = [] if discriminator is None else list(discriminator.named_parameters())
+        self._filters = [p for name, p in named if p.ndim > 1 and "parametrizations." not in name]
         self._norms: deque[tuple[int, Tensor]] = deque([(d_start, self._filter_norm())] if self._filters else [])
         self._outputs: deque[Tensor] = deque(maxlen=_THUMBNAILS)
         self._cleans: deque[Tensor] = deque(maxlen=_THUMBNAILS)
@@ -103,7 +105,7 @@ class CollapseMonitor:
         Call it at log lines while D is trained. If these are further apart, the growth is scaled to 200 steps.
 
         Returns:
-            A scalar under `d_growth`; empty without D.
+            A scalar under `d_growth`; empty without D, and if all filters of D have spectral norm.
         """
         if not self._filters:
             return {}

@@ -158,6 +158,10 @@ class LossConfig(Settings):
     """Unpaired only: weight of the L1 distance between an image of the target kind and the generator's output for it,
     relative to `cycle`. It keeps colors, and clean images clean. CycleGAN uses 0.5. 0: off.
     """
+    supervised: float = Field(10.0, ge=0)
+    """Unpaired only, with `damage`: weight of the L1 distance between an image of B and what the generator makes of it
+    once `damage` has degraded it, on values in [-1, 1]. Raise it if drawn damage is like that of A.
+    """
     contrastive: float = Field(1.0, gt=0)
     """One-sided only: weight of the contrastive loss (PatchNCE), by which patches of an output resemble those of the
     input at the same place. Lower it to let outputs differ more from their inputs. CUT uses 1, FastCUT 10.
@@ -239,8 +243,9 @@ class CollapseConfig(Settings):
     loss more room. 0: off.
     """
     max_d_growth: float = Field(1.25, ge=0)
-    """Stop if the norm of D's filters grows by more than this factor within 200 steps, faster than G can follow. 0:
-    off. Measured: 1.00 to 1.06 at usual learning rates, 1.3 to 27 at 100 times D's usual rate.
+    """Stop if the norm of D's filters grows by more than this factor within 200 steps, faster than G can follow. Those
+    under spectral norm do not count. 0: off. Measured: 1.00 to 1.06 at usual learning rates, 1.3 to 27 at 100 times D's
+    usual rate.
     """
     min_d_sensitivity: float = Field(0.1, ge=0, lt=1)
     """Stop if D's sensitivity, as the median of `patience` log lines, is lower: D then gives the same output for any
@@ -349,6 +354,7 @@ class TrainConfig(Settings):
     damage: str | list[Any] | dict[str, Any] | None = None
     """How clean images are degraded: the name of a damage config, a file, a folder of masks with a slash, or the steps.
     Required with `data.folders`, unless `data.masks` is set; must be null with real pairs, which are already damaged.
+    With `task: unpaired`, images of `data.b` are degraded, and G also learns from these pairs (`loss.supervised`).
     With `model.builder: enlarge`, images are made smaller first, by bicubic filtering as in Pillow; null: only that.
     """
     model: ModelConfig = ModelConfig()
@@ -452,7 +458,7 @@ class TrainConfig(Settings):
         needs_damage = self.task != "generation" and self.data.masks is None and not enlarges
         if self.data.folders and self.damage is None and needs_damage:
             raise ValueError("data.folders holds clean images, so damage must be set")
-        if not self.data.folders and self.damage is not None:
+        if not self.data.folders and self.damage is not None and self.task != "unpaired":
             kind = "images of a and b" if self.data.is_unpaired else "real pairs"
             raise ValueError(f"damage cannot be combined with {kind}, which are already damaged")
         parts = self.devices * self.nodes * self.grad_accumulation
@@ -560,6 +566,8 @@ class TrainConfig(Settings):
             raise ValueError(f"task: {self.task} learns from its adversaries alone: set loss.adversarial")
         if self.devices * self.nodes > 1:
             raise ValueError(f"task: {self.task} runs in one process: set devices and nodes to 1")
+        if self.damage is None and not self._is_default("loss.supervised"):
+            raise ValueError("loss.supervised has no effect without damage, which degrades images of data.b")
         if self.task == "unpaired" and any("patch" in stage.data for stage in self.stages):
             raise ValueError("a stage cannot set data.patch with task: unpaired: the pool holds images of one size")
 
@@ -648,7 +656,8 @@ _DETECTION_ONLY = {
 _CYCLE = "only CycleGAN has a way back"
 _NO_NOISE = "there is no noise to draw images from"
 _GENERATION_ONLY = dict.fromkeys(("data.classes", "sample_scores", "fid_weights"), _NO_NOISE)
-_UNPAIRED_ONLY = {"loss.cycle": _CYCLE, "loss.identity": _CYCLE, "discriminator.pool": _CYCLE}
+_UNPAIRED_ONLY = dict.fromkeys(("loss.cycle", "loss.identity", "discriminator.pool"), _CYCLE)
+_UNPAIRED_ONLY["loss.supervised"] = "it weighs drawn damage beside images without pairs"
 _CONTRASTIVE_ONLY = dict.fromkeys(
     ("loss.contrastive", "loss.contrastive_identity", "loss.contrastive_flip"), "only task: one-sided contrasts patches"
 )
@@ -723,5 +732,5 @@ def _without_other_sources(overrides: list[str]) -> list[str]:
     if len(named) != 1:
         return []
     unset = [f"{key}={'[]' if key in _LISTS else 'null'}" for s in _SOURCES if s not in named for key in s]
-    # Real pairs are already damaged, so the config's damage goes with its folders.
-    return unset if named[0] == ("data.folders",) else [*unset, "damage=null"]
+    # Real pairs are already damaged, so the config's damage goes with its folders; images of B may be degraded.
+    return unset if named[0] in (("data.folders",), ("data.a", "data.b")) else [*unset, "damage=null"]

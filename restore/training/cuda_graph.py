@@ -153,4 +153,4 @@ def _flat(batches: list[Batch], d_batches: Sequence[list[Batch]]) -> list[Batch]
 
 
 def _float_tensors(batch: Batch) -> list[Tensor]:
-    return [batch.damaged, batch.mask, batch.clean, *([] if batch.condition is None else [batch.condition])]
+    return [x for x in (batch.damaged, batch.mask, batch.clean, batch.condition, batch.degraded) if x is not None]

@@ -18,6 +18,7 @@ LOSS_WEIGHTS = (
     "loss.feature_matching",
     "loss.cycle",
     "loss.identity",
+    "loss.supervised",
     "loss.contrastive",
     "loss.contrastive_identity",
     "loss.perceptual_weight",

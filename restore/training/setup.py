@@ -341,7 +341,8 @@ def open_data(
         raise RestoreError(
             "paired masks are cropped with their images", where="damage: masks", hint="set data.masks to their folder"
         )
-    if generator.takes_mask and config.data.masks is None and (damage is None or not damage.has_mask):
+    has_mask = damage is not None and damage.has_mask and not config.data.is_unpaired
+    if generator.takes_mask and config.data.masks is None and not has_mask:
         source = "real pairs have none" if damage is None else f"damage = {damage.name} leaves none"
         raise RestoreError(
             f"this network sees a mask and changes what it covers alone, but {source}, so it could learn nothing",
@@ -365,7 +366,7 @@ def open_data(
         "largest_patch": max(values.data.patch for values in config.stage_configs()),
     }
     if config.data.is_unpaired:
-        return open_unpaired(config.data, **how)
+        return open_unpaired(config.data, damage, **how)
     return open_source(config.data, damage, shrink=generator.scale, **how)
 
 

@@ -38,8 +38,8 @@ def cycle_step(
 ) -> dict[str, Tensor]:
     """Update the generators, then the discriminators, as CycleGAN's code does (see `restore.training.steps.Step`).
 
-    `g` and `d` are a `GeneratorPair` and a `DiscriminatorPair`. All terms are means over both directions; `cycle` and
-    `identity` are L1 distances of values in [-1, 1].
+    `g` and `d` are a `GeneratorPair` and a `DiscriminatorPair`. All terms are means over both directions, but for
+    `supervised`, which is of A to B alone. `cycle`, `identity` and `supervised` are L1 distances of values in [-1, 1].
     """
     terms: dict[str, Tensor] = {}
     share = 1 / len(batches)
@@ -73,6 +73,9 @@ def _generator_loss(
         same = _distance(_translate(g, b, context), b) + _distance(_translate(g, a, context, back=True), a)
         terms["identity"] = same / 2
         loss = loss + config.cycle * config.identity * same
+    if batch.degraded is not None:
+        terms["supervised"] = _distance(_translate(g, batch.degraded, context), b)
+        loss = loss + config.supervised * terms["supervised"]
     if d is not None:
         with autocast(a.device, context.precision):
             fakes = [discriminator_input(batch, x, context) for x in (to_b, to_a)]

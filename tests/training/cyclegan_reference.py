@@ -73,8 +73,13 @@ class Reference:
         self.g_optimizer = torch.optim.Adam(itertools.chain(self.g_a.parameters(), self.g_b.parameters()), **how)
         self.d_optimizer = torch.optim.Adam(itertools.chain(self.d_a.parameters(), self.d_b.parameters()), **how)
 
-    def step(self, real_a: Tensor, real_b: Tensor) -> dict[str, float]:
-        """One `optimize_parameters`, on images in [-1, 1]. The pools are not full, so D sees new images."""
+    def step(
+        self, real_a: Tensor, real_b: Tensor, degraded: Tensor | None = None, weight: float = 0.0
+    ) -> dict[str, float]:
+        """One `optimize_parameters`, on images in [-1, 1]. The pools are not full, so D sees new images.
+
+        `degraded` images of B must come back to B; this is no part of the published code.
+        """
 
         def towards(logits: Tensor, target: float) -> Tensor:
             return F.mse_loss(logits, torch.full_like(logits, target))
@@ -83,8 +88,9 @@ class Reference:
         cycle = F.l1_loss(self.g_b(fake_b), real_a) + F.l1_loss(self.g_a(fake_a), real_b)
         identity = F.l1_loss(self.g_a(real_b), real_b) + F.l1_loss(self.g_b(real_a), real_a)
         adversarial = towards(self.d_a(fake_b), 1.0) + towards(self.d_b(fake_a), 1.0)
+        supervised = real_b.new_zeros(()) if degraded is None else F.l1_loss(self.g_a(degraded), real_b)
         self.g_optimizer.zero_grad()
-        (adversarial + 10 * cycle + 10 * 0.5 * identity).backward()
+        (adversarial + 10 * cycle + 10 * 0.5 * identity + weight * supervised).backward()
         self.g_optimizer.step()
 
         self.d_optimizer.zero_grad()
@@ -99,6 +105,7 @@ class Reference:
             "identity": identity.item() / 2,
             "g_adversarial": adversarial.item() / 2,
             "d": sum(losses) / 2,
+            **({} if degraded is None else {"supervised": supervised.item()}),
         }
 
     def states(self) -> dict[str, dict[str, Tensor]]:

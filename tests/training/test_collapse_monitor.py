@@ -82,6 +82,19 @@ def test_growth_is_that_of_the_last_two_hundred_steps(log_every: int) -> None:
     assert watch.diversity() == {}
 
 
+def test_filters_under_spectral_norm_may_grow() -> None:
+    """Their effective weights stay as they are; a filter without spectral norm still counts."""
+    bounded, free = nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 1, 3)), nn.Conv2d(1, 1, 3)
+    watches = [
+        CollapseMonitor(CollapseConfig(), "hinge", Path("runs/x"), d) for d in (bounded, nn.Sequential(bounded, free))
+    ]
+    bounded.parametrizations.weight.original.data.mul_(100)
+    free.weight.data.mul_(2)
+    alone, both = (watch.d_growth(100) for watch in watches)
+    assert alone == {}
+    assert float(both["d_growth"]) == pytest.approx(2.0)
+
+
 def test_growth_between_log_lines_far_apart_is_a_rate() -> None:
     d = nn.Conv2d(1, 1, 3)
     watch = CollapseMonitor(CollapseConfig(), "vanilla", Path("runs/x"), d, d_start=0)

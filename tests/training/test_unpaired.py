@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ from lightning_fabric import Fabric
 
 from restore.checkpoints import load_generator, read_state
 from restore.data.loader import Batch
+from restore.data.sampler import sample_crops
+from restore.data.unpaired import open_unpaired
+from restore.degradations import degradation_from
 from restore.errors import RestoreError
 from restore.export import export
+from restore.hashed_random import key as seed_of
 from restore.images import write_png
 from restore.models.cycle import DiscriminatorPair, GeneratorPair, ImagePool
 from restore.models.patchgan import PatchGAN
@@ -135,14 +140,19 @@ def trainable(config: TrainConfig, reference: Reference | None = None):
     return g, d, make_step_context(config, fabric, "fp32", generator)
 
 
-def test_steps_equal_those_of_the_reference(kinds: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [[], ["damage=noise", "loss.supervised=7"]], ids=["unpaired", "with drawn damage"])
+def test_steps_equal_those_of_the_reference(kinds: tuple[Path, Path], tmp_path: Path, damage: list[str]) -> None:
     torch.manual_seed(3)
     reference = Reference(blocks=1, ngf=4, ndf=4, layers=1)
-    config = settings(kinds, tmp_path / "run", "discriminator.pool=50", "total_steps=100")
+    config = settings(kinds, tmp_path / "run", "discriminator.pool=50", "total_steps=100", *damage)
     g, d, context = trainable(config, reference)
     set_learning_rates(g, d, config.optimizer, 0, 100, from_init=False)
     for batch in batches_of(2, 2):
-        expected = reference.step(batch.damaged * 2 - 1, batch.clean * 2 - 1)
+        more: list = []
+        if damage:
+            batch = replace(batch, degraded=(batch.clean + 0.1).clamp(0, 1))
+            more = [batch.degraded * 2 - 1, 7.0]
+        expected = reference.step(batch.damaged * 2 - 1, batch.clean * 2 - 1, *more)
         terms = cycle_step(g, d, [batch], context)
         for name, value in expected.items():
             assert terms[name].item() == pytest.approx(value, abs=1e-5), name
@@ -188,9 +198,10 @@ def test_skipped_step_leaves_the_pools_as_they_were(kinds: tuple[Path, Path], tm
         ["loss.adversarial=vanilla", "loss.r1=1", "loss.r1_interval=1", "discriminator.augment=[color,translation]"],
         ["loss.adversarial=wgan-gp", "discriminator.args={ndf: 4, n_layers: 1, norm: none}", "discriminator.steps=2"],
         ["data.channels=gray", "grad_accumulation=2", "loss.adversarial_start=1"],
+        ["damage=print", "grad_accumulation=2", "discriminator.steps=2"],
         ["model.builder=pix2pix", "model.args={num_downs: 5, ngf: 2, norm: instance, dropout: false}", "data.patch=32"],
     ],
-    ids=["hinge", "vanilla", "wgan-gp", "gray", "unet"],
+    ids=["hinge", "vanilla", "wgan-gp", "gray", "drawn damage", "unet"],
 )
 def test_adversaries_and_kinds_of_images_run(kinds: tuple[Path, Path], tmp_path: Path, overrides: list[str]) -> None:
     config = settings(kinds, tmp_path / "run", "total_steps=2", *overrides)
@@ -241,6 +252,27 @@ def test_resume_is_exact_after_a_kill(kinds: tuple[Path, Path], run: Path, tmp_p
     kill_after_a_save("cyclegan", [*SMALL, f"data.a={kinds[0]}", f"data.b={kinds[1]}", "total_steps=4"], out)
     assert train(settings(kinds, out)).finished
     assert_same_end(run, out)
+
+
+def test_resume_draws_the_damage_that_was_to_come(kinds: tuple[Path, Path], tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(settings(kinds, whole, "damage=noise", "optimizer.schedule=constant"))
+    for steps in (2, 4):
+        train(settings(kinds, stopped, "damage=noise", "optimizer.schedule=constant", f"total_steps={steps}"))
+    assert_same_end(whole, stopped)
+
+
+def test_drawn_damage_follows_from_the_keys_of_b_and_leaves_a_alone(kinds: tuple[Path, Path], tmp_path: Path) -> None:
+    config = settings(kinds, tmp_path / "run", "damage=noise")
+    damage = degradation_from("noise", "damage")
+    how = {"multiple": 4, "device": torch.device("cpu"), "expected": None, "on_event": print}
+    sources = [open_unpaired(config.data, drawn, **how)[0] for drawn in (None, damage)]
+    plain, batch = (source.batch(3, 5, 4) for source in sources)
+    assert torch.equal(batch.damaged, plain.damaged)
+    assert torch.equal(batch.clean, plain.clean)
+    keys = sample_crops(sources[1].plan, seed_of(3, 11), 5, 4, 0).keys  # 11: images of B
+    expected, _ = damage.apply(batch.clean, damage.sample(keys, (SIDE, SIDE)))
+    assert torch.equal(batch.degraded, expected)
 
 
 def test_init_takes_a_run_with_its_pools_left_out(kinds: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
@@ -322,7 +354,7 @@ def test_incomplete_file_is_refused(tmp_path: Path) -> None:
         ("loss.adversarial=none", "set loss.adversarial"),
         ("loss.pixel_weight=3", "loss.pixel_weight has no effect with task: unpaired"),
         ("best_by=psnr", "best_by cannot be psnr"),
-        ("damage=print", "images of a and b"),
+        ("loss.supervised=3", "loss.supervised has no effect without damage"),
         ("data.transfer=linear", "have no effect with a and b"),
         ("devices=2", "one process"),
         ("data.b=[]", "a and b must be set together"),
@@ -332,6 +364,22 @@ def test_incomplete_file_is_refused(tmp_path: Path) -> None:
 def test_unfit_config_is_refused(kinds: tuple[Path, Path], tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(RestoreError, match=message):
         settings(kinds, tmp_path / "run", override)
+
+
+def test_a_network_that_sees_a_mask_is_refused_with_drawn_damage_too(kinds: tuple[Path, Path], tmp_path: Path) -> None:
+    config = settings(
+        kinds, tmp_path / "run", "damage=scratch", "model.builder=unet", "model.args={widths: [4, 4], blocks: [1, 1]}"
+    )
+    with pytest.raises(RestoreError, match="this network sees a mask"):
+        train(config)
+
+
+def test_folders_in_an_override_keep_the_damage_of_the_config(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: unpaired\ntotal_steps: 1\ndamage: noise\nloss: {adversarial: lsgan}\n"
+        "data: {a: x, b: y}\nmodel: {args: {mask: false}}\nbest_by: last\n"
+    )
+    assert load_train_config(str(tmp_path / "own.yaml"), ["data.a=v", "data.b=w"]).damage == "noise"
 
 
 def test_keys_of_unpaired_training_are_refused_elsewhere(tmp_path: Path) -> None:
