@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -213,7 +214,7 @@ class StagedGroup:
     @property
     def has_work(self) -> bool:
         """Whether a file that has come is to be repaired."""
-        return self._plan().has_work
+        return self._plan.has_work
 
     def fetch(self, pool: ThreadPoolExecutor) -> None:
         """Bring inputs and masks to this disk. A file that cannot be brought fails, the others are not concerned."""
@@ -226,7 +227,7 @@ class StagedGroup:
         Raises:
             RestoreError: exit code 2; as `run_fix`.
         """
-        plan = self._plan()
+        plan = self._plan
         number_of = {
             (os.fspath(place.local.source), os.fspath(place.local.target)): number
             for number, place in enumerate(self._places)
@@ -259,7 +260,7 @@ class StagedGroup:
     def settle(self) -> None:
         """Settle files of which none is to be repaired, without a model."""
         numbers = (number for number, place in enumerate(self._places) if place is not None)
-        for number, job in zip(numbers, self._plan().jobs):
+        for number, job in zip(numbers, self._plan.jobs):
             status: Status = "skipped" if job.action == "skip" else "failed"
             self._finish(self.files[number], number, status, job.reason, job.code)
 
@@ -373,7 +374,9 @@ class StagedGroup:
 
     # Repair.
 
+    @cached_property
     def _plan(self) -> FixPlan:
+        """The plan of what has come."""
         files = [place.local for place in self._places if place is not None]
         options = self.options if isinstance(self.options, FixOptions) else self.options_for_plan()
         masks, for_page = self._masks(options), masks_for_page(options) is not None

@@ -35,6 +35,8 @@ from restore.video.formats import VIDEO_SUFFIXES
 
 #: A group has at most this many files and bytes of inputs, unless one file alone is larger.
 GROUP_FILES = 64
+#: The first group has this many files, and each further one twice as many: the first image waits for few others.
+FIRST_FILES = 8
 GROUP_BYTES = 512 << 20
 
 
@@ -104,14 +106,14 @@ class PlacesPlan:
             self.sidecar_targets(file), file.named,
         )  # fmt: skip
 
-    def groups(self, files: int | None = None) -> Iterator[list[GroupFile]]:
-        """The files with work, in groups of at most `files` (default: `GROUP_FILES`) and `GROUP_BYTES`."""
+    def groups(self) -> Iterator[list[GroupFile]]:
+        """The files with work, in groups that grow from `FIRST_FILES` to `GROUP_FILES`, of at most `GROUP_BYTES`."""
         group: list[GroupFile] = []
-        size = 0
+        size, most = 0, min(FIRST_FILES, GROUP_FILES)
         for file in self.files.to_do():
-            if group and (len(group) == (files or GROUP_FILES) or size + file.size > GROUP_BYTES):
+            if group and (len(group) == most or size + file.size > GROUP_BYTES):
                 yield group
-                group, size = [], 0
+                group, size, most = [], 0, min(2 * most, GROUP_FILES)
             group.append(self.group_file(file))
             size += file.size
         if group:

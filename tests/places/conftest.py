@@ -81,12 +81,14 @@ class Faulty:
         answer: (method, path) -> the status to answer with instead of the server; 0: close the connection; None: pass
             the request on.
         after: the same, but the server gets the request before.
+        cut: (method, path) -> how many bytes of the server's answer come before the connection closes; None: all.
         seen: methods and paths of all requests.
     """
 
     def __init__(self) -> None:
         self.answer: Callable[[str, str], int | None] = lambda method, path: None
         self.after: Callable[[str, str], int | None] = lambda method, path: None
+        self.cut: Callable[[str, str], int | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
         self.address = ""
 
@@ -124,7 +126,9 @@ def faulty(s3: Any, s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
             if answer.getheader("Content-Length") is None:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            cut = faults.cut(self.command, self.path)
+            self.wfile.write(data[:cut])
+            self.close_connection = self.close_connection or cut is not None
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass
 

@@ -10,6 +10,7 @@ from restore.errors import RestoreError
 from restore.fix.options import DetectOptions, FixOptions
 from restore.places import plan as plans
 from restore.places import run
+from restore.places.files import PlacedFile
 from restore.places.plan import NoImages, plan_places
 from restore.places.run import fix_places
 from tests.places.conftest import image_bytes, mask_bytes
@@ -50,6 +51,13 @@ def test_a_tree_is_repaired_in_groups(memory: Any, monkeypatch: pytest.MonkeyPat
     assert all(line["output_sha256"] for line in lines[1:])
     assert lines[0]["settings"]["log"] == "memory://b/logs/log.jsonl"
     assert not list(tmp_path.iterdir())
+
+
+def test_groups_grow_so_that_the_first_image_waits_for_few() -> None:
+    plan = plans.PlacesPlan(["memory://b/in"], "memory://b/out")
+    for number in range(200):
+        plan.files.append(PlacedFile("memory://b/in/", f"{number}.png"))
+    assert list(map(len, plan.groups())) == [8, 16, 32, 64, 64, 16]
 
 
 def test_a_log_is_continued(memory: Any) -> None:

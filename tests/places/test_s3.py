@@ -140,7 +140,7 @@ def test_an_object_that_vanishes_fails_alone(faulty: Faulty, s3: Any) -> None:
     fill(s3, "a.png", "b.png")
 
     def vanish(method: str, path: str) -> None:
-        if method == "HEAD" and path.endswith("/in/a.png"):
+        if method == "GET" and path.endswith("/in/a.png"):
             s3.delete_object(Bucket="scans", Key="in/a.png")
 
     faulty.answer = vanish
@@ -154,19 +154,39 @@ def test_an_object_that_vanishes_fails_alone(faulty: Faulty, s3: Any) -> None:
     assert keys(s3) == ["out/b.png"]
 
 
-def test_an_object_that_changes_while_it_is_read_comes_whole(faulty: Faulty, s3: Any, tmp_path: Path) -> None:
+def test_an_image_comes_by_one_request(faulty: Faulty, s3: Any, tmp_path: Path) -> None:
     fill(s3, "a.png")
-    versions = iter([image_bytes(7)])
+    info = store_of("s3://scans/x").download("s3://scans/in/a.png", tmp_path / "x")
+    assert [method for method, _ in faulty.seen] == ["GET"]
+    assert (tmp_path / "x").read_bytes() == image_bytes()
+    assert info == store_of("s3://scans/x").info("s3://scans/in/a.png")
+    assert (tmp_path / "x").stat().st_mtime == info.modified
+
+
+def test_an_object_that_is_cut_off_is_asked_for_again(faulty: Faulty, s3: Any, tmp_path: Path) -> None:
+    fill(s3, "a.png")
+    cut = iter([100])
+    faulty.cut = lambda method, path: next(cut, None) if method == "GET" else None
+    store_of("s3://scans/x").download("s3://scans/in/a.png", tmp_path / "x")
+    assert [method for method, _ in faulty.seen] == ["GET", "GET"]
+    assert (tmp_path / "x").read_bytes() == image_bytes()
+
+
+def test_a_large_object_that_changes_while_its_parts_are_read_comes_whole(
+    faulty: Faulty, s3: Any, tmp_path: Path
+) -> None:
+    fill(s3, "a.png")
+    here, gets = store_of("s3://scans/x"), iter(range(99))
+    here.files.default_block_size = 2048
 
     def change(method: str, path: str) -> None:
-        if method == "GET" and path.endswith("/in/a.png"):
-            for body in versions:
-                s3.put_object(Bucket="scans", Key="in/a.png", Body=body)
+        if method == "GET" and path.endswith("/in/a.png") and next(gets) == 1:
+            s3.put_object(Bucket="scans", Key="in/a.png", Body=image_bytes(7))
 
     faulty.answer = change
     with pytest.raises(store.ChangedMeanwhile):
-        store_of("s3://scans/x").download("s3://scans/in/a.png", tmp_path / "x")
-    store_of("s3://scans/x").download("s3://scans/in/a.png", tmp_path / "x")
+        here.download("s3://scans/in/a.png", tmp_path / "x")
+    here.download("s3://scans/in/a.png", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == image_bytes(7)
 
 
