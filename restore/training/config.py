@@ -11,78 +11,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from restore.config import Settings, find_config, known_keys, load
+from restore.config import Settings, find_config, load
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.errors import RestoreError
-from restore.models.registry import DISCRIMINATORS, GENERATORS
-from restore.training.resume_keys import FIXED, is_within
+from restore.training.config_checks import check_consistency
+from restore.training.network_config import DiscriminatorConfig, ModelConfig
 from restore.training.stage_config import Stage
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)min)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS = (86400, 3600, 60, 1)
-
-
-class NetworkConfig(Settings):
-    """A network: the name of its builder and its arguments."""
-
-    builder: str
-    """Which kind of network."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the builder, documented at its class in `restore/models/`. Arguments that are left out keep their
-    defaults. Change them for a larger, smaller or more stable network.
-    """
-
-
-class ModelConfig(NetworkConfig):
-    """The generator (G)."""
-
-    builder: str = "unet"
-    """Kind of generator. `unet` takes any size, with or without a mask; `enlarge` enlarges `args.scale` times;
-    `pix2pix` is the published network.
-    """
-    purpose: str = ""
-    """One line that is stored in the weights file and printed by `restore models`. Empty: names the training damage."""
-
-    @model_validator(mode="after")
-    def _known(self) -> ModelConfig:
-        if self.builder not in GENERATORS:
-            raise ValueError(f"unknown generator {self.builder!r} (known: {', '.join(GENERATORS)})")
-        return self
-
-
-class DiscriminatorConfig(NetworkConfig):
-    """The discriminator (D). Its input channels follow from the generator's."""
-
-    builder: str = "patchgan"
-    """Kind of discriminator: `patchgan`; to draw images from noise `dcgan` or `dense-gan`."""
-    init: str | None = None
-    """Start D from these weights: the folder of a run or its `last/` (the last state), a state, a folder with pix2pix's
-    `latest_net_D.pth`, or a file. If `init` names the same run, G starts from its last state, too, instead of the best
-    step. null: random weights.
-    """
-    steps: int = Field(1, ge=1)
-    """Updates of D for each of G: 5 with wgan-gp; more than 1 if D is too weak. With more than 1, each takes a batch of
-    its own, and so does G's; logged values are means over them.
-    """
-    pool: int = Field(50, ge=0)
-    """Unpaired only: how many earlier outputs of each generator are kept, half of which D sees in place of new ones.
-    Raise it if training oscillates. CycleGAN uses 50. 0: D sees new outputs alone.
-    """
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
-    """Differentiable augmentation of D's inputs, clean and restored alike. Keeps D from memorizing a small data set
-    (fewer than 1000 images).
-    """
-
-    @model_validator(mode="after")
-    def _known(self) -> DiscriminatorConfig:
-        if self.builder not in DISCRIMINATORS:
-            raise ValueError(f"unknown discriminator {self.builder!r} (known: {', '.join(DISCRIMINATORS)})")
-        if "in_channels" in self.args:
-            raise ValueError("args.in_channels cannot be set: it follows from the generator")
-        return self
 
 
 class LossConfig(Settings):
@@ -454,24 +394,7 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        enlarges = GENERATORS[self.model.builder].enlarges
-        needs_damage = self.task != "generation" and self.data.masks is None and not enlarges
-        if self.data.folders and self.damage is None and needs_damage:
-            raise ValueError("data.folders holds clean images, so damage must be set")
-        if not self.data.folders and self.damage is not None and self.task != "unpaired":
-            kind = "images of a and b" if self.data.is_unpaired else "real pairs"
-            raise ValueError(f"damage cannot be combined with {kind}, which are already damaged")
-        parts = self.devices * self.nodes * self.grad_accumulation
-        if self.data.batch % parts:
-            raise ValueError(f"data.batch must be a multiple of devices × nodes × grad_accumulation = {parts}")
-        if self.early_stop is not None and self.best_by == "last":
-            raise ValueError("early_stop needs a score: set best_by to psnr, ssim, lpips or f1")
-        self._check_task()
-        if enlarges:
-            self._check_enlarging()
-        self._check_channels()
-        self._check_allowed()
-        self._check_stages()
+        check_consistency(self)
         return self
 
     def stage_configs(self) -> list[TrainConfig]:
@@ -492,210 +415,11 @@ class TrainConfig(Settings):
                 raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
         return configs
 
-    def _check_stages(self) -> None:
-        starts = [stage.start for stage in self.stages]
-        if starts != sorted(set(starts)):
-            raise ValueError("each of the stages must start after the one before")
-        if starts and starts[-1] >= self.total_steps:
-            raise ValueError(f"a stage starts at step {starts[-1]}, but total_steps is {self.total_steps}")
-        self.stage_configs()
-
-    def _check_allowed(self) -> None:
-        """Refuse entries of `resume.allow` that are no keys, or that can never change.
-
-        Raises:
-            ValueError: the first such entry.
-        """
-        for key in self.resume.allow:
-            if is_within(key, FIXED):
-                raise ValueError(f"resume.allow: {key} cannot change, because the saved weights belong to it")
-            if key.partition(".")[0] != "damage" and key not in known_keys(TrainConfig):
-                raise ValueError(f"resume.allow: there is no key {key!r}")
-
-    def _check_task(self) -> None:
-        """Refuse keys that have no effect for the task.
-
-        Raises:
-            ValueError: the first such key, and why.
-        """
-        detects = self.task == "detection"
-        self._check_unpaired()
-        self._check_generation()
-        for key, reason in _WITHOUT_EFFECT[self.task].items():
-            if not self._is_default(key):
-                raise ValueError(f"{key} has no effect with task: {self.task}: {reason}")
-        for name in ("mask", "prefill", "out_channels") if detects else ("out_channels",):
-            if name in self.model.args:
-                raise ValueError(f"model.args.{name} cannot be set: it follows from the task")
-        if detects and not GENERATORS[self.model.builder].can_detect:
-            builders = ", ".join(name for name, network in GENERATORS.items() if network.can_detect)
-            raise ValueError(f"task: detection needs model.builder: {builders}, not {self.model.builder}")
-        if detects and self.damage is None and self.data.masks is None:
-            raise ValueError("task: detection cannot use real pairs, which have no masks; set data.folders and damage")
-        if self.task == "one-sided" and not GENERATORS[self.model.builder].has_features:
-            builders = ", ".join(name for name, network in GENERATORS.items() if network.has_features)
-            raise ValueError(f"task: one-sided needs model.builder: {builders}, not {self.model.builder}")
-        scores: tuple[str, ...] = ("f1", "last") if detects else ("psnr", "ssim", "lpips", "last")
-        if self.data.is_unpaired and self.data.validation.input is None:
-            scores = ("last",)  # without a truth
-        if self.task == "generation":
-            scores = ("fid", "kid", "last") if self.sample_scores else ("last",)
-        if self.best_by not in scores:
-            raise ValueError(f"best_by cannot be {self.best_by} with task: {self.task}; use {', '.join(scores)}")
-
-    def _check_enlarging(self) -> None:
-        """Refuse keys that a network that enlarges has no use for.
-
-        Raises:
-            ValueError: the first such key, and why.
-        """
-        start = f"model.builder: {self.model.builder}"
-        if not self.data.folders:
-            raise ValueError(f"{start} makes the small images itself from clean ones: set data.folders, not pairs")
-        if self.data.masks is not None or self.loss.hole_weight != 1:
-            key = "data.masks" if self.data.masks is not None else "loss.hole_weight"
-            raise ValueError(f"{key} has no effect with {start}, which fills no holes")
-
-    def _check_unpaired(self) -> None:
-        unpaired = self.task in ("unpaired", "one-sided")
-        if unpaired != self.data.is_unpaired:
-            raise ValueError("data.a, data.b and task: unpaired or one-sided need each other")
-        if not unpaired:
-            return
-        if self.loss.adversarial == "none":
-            raise ValueError(f"task: {self.task} learns from its adversaries alone: set loss.adversarial")
-        if self.devices * self.nodes > 1:
-            raise ValueError(f"task: {self.task} runs in one process: set devices and nodes to 1")
-        if self.damage is None and not self._is_default("loss.supervised"):
-            raise ValueError("loss.supervised has no effect without damage, which degrades images of data.b")
-        if self.task == "unpaired" and any("patch" in stage.data for stage in self.stages):
-            raise ValueError("a stage cannot set data.patch with task: unpaired: the pool holds images of one size")
-
-    def _check_generation(self) -> None:
-        draws = self.task == "generation"
-        builder, judge = self.model.builder, self.discriminator.builder
-        if draws != GENERATORS[builder].draws:
-            fit = ", ".join(name for name, network in GENERATORS.items() if network.draws == draws)
-            raise ValueError(f"task: {self.task} needs model.builder: {fit}, not {builder}")
-        if self.loss.adversarial != "none" and draws != (judge != "patchgan"):
-            fit = "dcgan, dense-gan" if draws else "patchgan"
-            raise ValueError(f"task: {self.task} needs discriminator.builder: {fit}, not {judge}")
-        if not draws:
-            return
-        if self.loss.adversarial == "none" or self.loss.adversarial_start:
-            raise ValueError("task: generation learns from D alone: set loss.adversarial, and no adversarial_start")
-        if not self.data.folders or self.damage is not None or self.data.masks or self.data.conditions:
-            raise ValueError("task: generation takes clean images alone: set data.folders, and no damage or masks")
-        if self.data.is_linear or any("patch" in stage.data for stage in self.stages):
-            raise ValueError("data.transfer: linear, and stages of data.patch, have no effect with task: generation")
-        for key in {"side", "classes"} & {*self.model.args, *self.discriminator.args}:
-            raise ValueError(f"args.{key} cannot be set: it follows from data.patch and data.classes")
-
-    def _check_channels(self) -> None:
-        """Refuse images that the network cannot have been built for.
-
-        Raises:
-            ValueError: the reason.
-        """
-        if self.data.channels == "gray" and self.task == "detection":
-            raise ValueError("data.channels: gray has no effect with task: detection: detectors see gray as color")
-        if self.data.is_linear and self.task == "detection":
-            raise ValueError("data.transfer: linear has no effect with task: detection: detectors see sRGB")
-        if self.data.conditions and self.task == "detection":
-            raise ValueError("data.conditions has no effect with task: detection: detectors see the image alone")
-        try:
-            found = _args_from_images(self)
-        except ValueError as error:
-            raise ValueError(f"model.builder: {self.model.builder}: {error}") from error
-        for name in found:
-            if name in self.model.args:
-                raise ValueError(
-                    f"model.args.{name} cannot be set: it follows from the images (data.channels, data.conditions)"
-                )
-
-    def _is_default(self, key: str) -> bool:
-        *parents, last = key.split(".")
-        part: Any = self
-        for parent in parents:
-            part = getattr(part, parent)
-        return bool(getattr(part, last) == type(part).model_fields[last].default)
-
-
-# Keys that have no effect for the other task, and why.
-_NO_ADVERSARY = "masks have one right answer, so detection is trained without a discriminator"
-_SEGMENTATION_LOSS = "masks are compared by cross-entropy and Dice (loss.positive_weight, loss.dice_weight)"
-_NO_BACKBONE = "the backbone compares images, not masks"
-_RESTORATION_ONLY = {
-    "loss.pixel": _SEGMENTATION_LOSS,
-    "loss.pixel_weight": _SEGMENTATION_LOSS,
-    "loss.hole_weight": _SEGMENTATION_LOSS,
-    "loss.gradient": _SEGMENTATION_LOSS,
-    "loss.frequency": _SEGMENTATION_LOSS,
-    "loss.ms_ssim": _SEGMENTATION_LOSS,
-    "loss.adversarial": _NO_ADVERSARY,
-    "loss.adversarial_weight": _NO_ADVERSARY,
-    "loss.adversarial_start": _NO_ADVERSARY,
-    "loss.gradient_penalty": _NO_ADVERSARY,
-    "loss.r1": _NO_ADVERSARY,
-    "loss.r1_interval": _NO_ADVERSARY,
-    "loss.feature_matching": _NO_ADVERSARY,
-    "loss.perceptual": _NO_BACKBONE,
-    "loss.perceptual_weight": _NO_BACKBONE,
-    "loss.perceptual_net": _NO_BACKBONE,
-    "loss.perceptual_weights": _NO_BACKBONE,
-    "discriminator": _NO_ADVERSARY,
-    "optimizer.lr_discriminator": _NO_ADVERSARY,
-    "optimizer.betas_discriminator": _NO_ADVERSARY,
-    "optimizer.clip_norm_discriminator": _NO_ADVERSARY,
-    "lpips_weights": _NO_BACKBONE,
-}
-_DETECTION_ONLY = {
-    "loss.positive_weight": "it weighs damaged pixels against intact ones (loss.hole_weight does that for holes)",
-    "loss.dice_weight": "it compares masks",
-}
-_CYCLE = "only CycleGAN has a way back"
-_NO_NOISE = "there is no noise to draw images from"
-_GENERATION_ONLY = dict.fromkeys(("data.classes", "sample_scores", "fid_weights"), _NO_NOISE)
-_UNPAIRED_ONLY = dict.fromkeys(("loss.cycle", "loss.identity", "discriminator.pool"), _CYCLE)
-_UNPAIRED_ONLY["loss.supervised"] = "it weighs drawn damage beside images without pairs"
-_CONTRASTIVE_ONLY = dict.fromkeys(
-    ("loss.contrastive", "loss.contrastive_identity", "loss.contrastive_flip"), "only task: one-sided contrasts patches"
-)
-_NO_TRUTH = "there is no clean twin to compare an output with"
-_WITH_TRUTH = {
-    **{key: _NO_TRUTH for key, reason in _RESTORATION_ONLY.items() if reason in (_SEGMENTATION_LOSS, _NO_BACKBONE)},
-    "loss.feature_matching": _NO_TRUTH,
-}
-_WITH_TRUTH.pop("lpips_weights")
-_WITHOUT_EFFECT = {
-    "restoration": _DETECTION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
-    "detection": _RESTORATION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
-    "unpaired": _DETECTION_ONLY | _WITH_TRUTH | _CONTRASTIVE_ONLY | _GENERATION_ONLY,
-    "one-sided": _DETECTION_ONLY | _WITH_TRUTH | _UNPAIRED_ONLY | _GENERATION_ONLY,
-    "generation": _DETECTION_ONLY | _UNPAIRED_ONLY | _CONTRASTIVE_ONLY | _WITH_TRUTH,
-}
-
 
 def _seconds_of(duration: str) -> float:
     """A time such as 1h30min in seconds; 0 if it is not one."""
     found = _DURATION.fullmatch(duration.replace(" ", ""))
     return 0.0 if found is None else sum(float(n or 0) * unit for n, unit in zip(found.groups(), _UNITS))
-
-
-def generator_args(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of the generator: those of the config, and those that follow from the task and the images."""
-    if config.task == "detection":
-        return {**config.model.args, "mask": False, "out_channels": 1}
-    return {**config.model.args, **_args_from_images(config), **sample_args(config)}
-
-
-def sample_args(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of G and D that follow from the images which G draws; none for other tasks."""
-    return {"side": config.data.patch, "classes": len(config.data.classes)} if config.task == "generation" else {}
-
-
-def _args_from_images(config: TrainConfig) -> dict[str, Any]:
-    return GENERATORS[config.model.builder].args_for(config.data.image_channels, config.data.condition_channels)
 
 
 def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:

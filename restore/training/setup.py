@@ -34,11 +34,12 @@ from restore.models.cycle import DiscriminatorPair, GeneratorPair
 from restore.models.patchgan import init_weights
 from restore.models.registry import GENERATORS, build_discriminator, build_generator
 from restore.training.compute import ComputeSettings
-from restore.training.config import OptimizerConfig, TrainConfig, generator_args, sample_args
+from restore.training.config import OptimizerConfig, TrainConfig
 from restore.training.fitting import find_discriminator, load_discriminator, load_fitting, read_any
 from restore.training.initial import find_initial, read_initial
 from restore.training.launchers import find_environment
 from restore.training.muon import KernelMuon
+from restore.training.network_config import generator_args, sample_args
 from restore.training.resume_keys import IMAGE_KEYS, is_within
 from restore.training.run_dir import RunFolder
 from restore.training.schedule_free import is_schedule_free, open_schedule_free

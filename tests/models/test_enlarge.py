@@ -9,7 +9,8 @@ from restore.models.profiling import count_macs
 from restore.models.receptive_field import octaves
 from restore.models.registry import build_generator
 from restore.tiling import run_tiled
-from restore.training.config import generator_args, load_train_config
+from restore.training.config import load_train_config
+from restore.training.network_config import generator_args
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

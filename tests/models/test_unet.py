@@ -8,7 +8,8 @@ from restore.errors import RestoreError
 from restore.models.receptive_field import measure_reach_px
 from restore.models.registry import GENERATORS, build_generator, count_parameters
 from restore.models.unet import UNet, harmonic_fill, up
-from restore.training.config import generator_args, load_train_config
+from restore.training.config import load_train_config
+from restore.training.network_config import generator_args
 
 SMALL = {"widths": (8, 12, 16), "blocks": (1, 1, 2)}
 

@@ -12,8 +12,8 @@ from restore.devices import restored_threads
 from restore.models.registry import build_generator
 from restore.training import compute
 from restore.training.compute import ComputeSettings, candidates, fastest, time_candidates, usual_settings
-from restore.training.config import generator_args
 from restore.training.loop import TrainCallbacks, train
+from restore.training.network_config import generator_args
 from tests.training.test_loop import config, state
 
 FP32, FP32_LAST = ComputeSettings("fp32"), ComputeSettings("fp32", channels_last=True)
