@@ -127,7 +127,8 @@ def first_file(source: str, output: str) -> None:
     from restore.fix import reader
     from restore.fix.options import FixOptions
     from restore.fix.plan import plan_fix
-    from restore.fix.run import open_models, run_fix
+    from restore.fix.run import run_fix
+    from restore.fix.run_models import open_models
 
     options = FixOptions(skip_existing=True)
     planned = plan_fix(source, output, options)

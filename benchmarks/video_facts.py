@@ -24,7 +24,8 @@ from video_steady import scenes
 
 from restore.fix.options import FixOptions
 from restore.fix.plan import plan_fix
-from restore.fix.run import open_models, run_fix
+from restore.fix.run import run_fix
+from restore.fix.run_models import open_models
 
 BT709 = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
 SOUND = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration={seconds}"

@@ -23,7 +23,8 @@ import torch
 from restore.degradations.pipeline import degradation_from
 from restore.fix.options import FixOptions
 from restore.fix.plan import plan_fix
-from restore.fix.run import open_models, run_fix
+from restore.fix.run import run_fix
+from restore.fix.run_models import open_models
 from restore.hashed_random import keys
 from restore.metrics.lpips import Lpips, open_lpips
 

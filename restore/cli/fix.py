@@ -145,7 +145,7 @@ def fix(
 
     plan = link.plan or plan_fix(inputs or [], output, options)
     if dry_run:
-        from restore.fix.run import planned_engine
+        from restore.fix.run_models import planned_engine
 
         engine, precision = (planned_engine(model, options) if plan.has_work else None) or (None, None)
         if as_json:
@@ -169,7 +169,8 @@ def fix(
         tell(summary, output, as_json)
 
     with loading():
-        from restore.fix.run import open_models, run_fix
+        from restore.fix.run import run_fix
+        from restore.fix.run_models import open_models
 
         models = []
         if plan.has_work:
@@ -193,7 +194,8 @@ def _watch(source: str, output: str, model: str | None, options: FixOptions, lin
     check_watch(source, output, options)
     with loading():
         from restore.devices import limit_threads
-        from restore.fix.run import open_models, run_fix
+        from restore.fix.run import run_fix
+        from restore.fix.run_models import open_models
 
         limit_threads()
         models = open_models(model, options, on_event=echo)

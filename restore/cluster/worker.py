@@ -391,7 +391,7 @@ def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, S
             "settings": detect_settings(detector, how),
         }
         return facts, lambda recorder, link: detect_stages(plan, detector, how, recorder, link)
-    from restore.fix.run import models_for, open_models, resolved_settings
+    from restore.fix.run_models import models_for, open_models, resolved_settings
     from restore.fix.stages import Stages
 
     options = work.options

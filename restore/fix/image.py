@@ -21,7 +21,7 @@ from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan
 from restore.fix.reader import WorkItem, is_lossy_reencode
 from restore.fix.results import ResultRecorder, RunLog, Summary
-from restore.fix.run import ModelLike, models_for, open_models, resolved_settings
+from restore.fix.run_models import ModelLike, models_for, open_models, resolved_settings
 from restore.fix.stages import Stages
 from restore.fix.steps import in_range_of, notes_on_colors
 from restore.images import FORMAT_OF_SUFFIX, DecodedImage, image_from_bytes

@@ -84,7 +84,7 @@ def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[
 
     def prepare() -> Prepared:
         from restore.devices import limit_threads
-        from restore.fix.run import models_for, open_models, resolved_settings
+        from restore.fix.run_models import models_for, open_models, resolved_settings
 
         limit_threads()
         models = open_models(model, options, on_event=on_event)

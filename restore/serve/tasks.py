@@ -217,8 +217,8 @@ def open_models(model: str | None, options: FixOptions, report: Report) -> Model
     Raises:
         RestoreError: as `restore.fix.run.open_models`.
     """
-    from restore.fix.run import open_models as open_anew
-    from restore.fix.run import with_enlarger
+    from restore.fix.run_models import open_models as open_anew
+    from restore.fix.run_models import with_enlarger
     from restore.fix.steps import Models
     from restore.restorers.registry import open_restorer
 

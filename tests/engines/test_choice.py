@@ -13,7 +13,7 @@ import torch
 from restore import FixOptions, RestoreError, fix_folder
 from restore.engines import cache, check, choice, openvino_engine
 from restore.files import process_id
-from restore.fix.run import planned_engine
+from restore.fix.run_models import planned_engine
 from restore.images import write_png
 from restore.restorers.registry import open_restorer
 from tests.engines.test_runners import photograph, weights

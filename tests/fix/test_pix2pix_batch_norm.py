@@ -10,7 +10,8 @@ import torch
 
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
-from restore.fix.run import fix_folder, open_models
+from restore.fix.run import fix_folder
+from restore.fix.run_models import open_models
 from restore.images import read_rgb8, write_png
 from restore.models.patchgan import init_weights
 from restore.models.pix2pix import Pix2Pix

@@ -19,7 +19,7 @@ from restore.errors import RestoreError
 from restore.fix import reader
 from restore.fix.options import FixOptions
 from restore.fix.results import Summary
-from restore.fix.run import open_models
+from restore.fix.run_models import open_models
 from restore.fix.steps import Models
 from restore.images import image_from_bytes, read_image
 from restore.models.enlarge import Enlarge

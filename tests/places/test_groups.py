@@ -13,7 +13,8 @@ import pytest
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import plan_fix
-from restore.fix.run import open_models, run_fix
+from restore.fix.run import run_fix
+from restore.fix.run_models import open_models
 from restore.packed import Packed
 from restore.places.groups import GroupFile, StagedGroup, detect_group, repair_group, repairing
 from tests.places.conftest import image_bytes, mask_bytes, write

@@ -11,7 +11,7 @@ import pytest
 from restore.errors import RestoreError
 from restore.fix import video as fix_video
 from restore.fix.options import FixOptions
-from restore.fix.run import open_models
+from restore.fix.run_models import open_models
 from restore.images import read_image
 from restore.video.deflicker import REACH, Tone, deflickered, small_of
 from tests.fix.conftest import Filler, Inverter, fix_with, logged
