@@ -14,8 +14,8 @@ import typer.core
 
 from restore import __version__
 from restore.errors import RestoreError
+from restore.fix.batch_options import BatchOptions, declared
 from restore.fix.option_values import Option, alternatives, flag
-from restore.fix.options import BatchOptions, declared
 
 if TYPE_CHECKING:
     from restore.cluster.options import ClusterOptions
@@ -263,7 +263,7 @@ def _converted(convert: Callable[[str], str], value: str) -> str:
         return value
 
 
-# Commands whose options are declared in `restore.fix.options`.
+# Commands whose options are declared as fields of a class.
 
 
 def with_options(options: type[BatchOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -14,7 +14,7 @@ from restore.cluster.options import ClusterOptions
 from restore.cluster.pool import Pool, Receiver
 from restore.cluster.worker import Assignment, Worker
 from restore.errors import RestoreError
-from restore.fix.options import BatchOptions
+from restore.fix.batch_options import BatchOptions
 
 
 def check_device(options: BatchOptions) -> None:

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from restore.fix.batch_options import FilePath
 from restore.fix.log import Record, read_done
-from restore.fix.options import FilePath
 from restore.fix.parquet_log import journal_of
 from restore.fix.results import RunLog
 

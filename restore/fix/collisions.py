@@ -8,9 +8,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 from restore.errors import RestoreError, printable
+from restore.fix.batch_options import BatchOptions
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Entry, Jobs, split
-from restore.fix.options import BatchOptions
 from restore.packed import Hashes
 
 #: Folders whose listings are kept: those from the root of a deep tree to the current one.

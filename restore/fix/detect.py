@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from restore.errors import RestoreError
+from restore.fix.batch_options import FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import is_pipe
 from restore.fix.io import check_pipes
 from restore.fix.jobs import Entry
-from restore.fix.options import DetectOptions, FilePath
+from restore.fix.options import DetectOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan, plan_fix, without_videos
 from restore.fix.reader import WorkItem

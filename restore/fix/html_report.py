@@ -13,11 +13,11 @@ import numpy as np
 
 from restore.errors import RestoreError, printable
 from restore.files import write_atomically
+from restore.fix.batch_options import FilePath
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Job
 from restore.fix.log import Record, read_done
 from restore.fix.masks import effective_mask
-from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
 from restore.html import Column, PageTable, Row, check_page_folder, claim_page_folder, write_page

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
+from restore.fix.batch_options import URL, FilePath
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource
-from restore.fix.options import URL, FilePath, FixOptions
+from restore.fix.options import FixOptions
 from restore.images import NotAnImage, UnsupportedFile, format_of, unlistable_message
 from restore.images.formats import left_out_lines, matches, walk_files
 from restore.packed import Hashes, Packed

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from restore import __version__
-from restore.fix.options import FilePath
+from restore.fix.batch_options import FilePath
 from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.parquet_log import read_rows
 

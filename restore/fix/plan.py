@@ -11,6 +11,7 @@ from typing import Any
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
+from restore.fix.batch_options import FilePath, parse_shard
 from restore.fix.collisions import Collisions, ExistingOutputs, OutputFolders
 from restore.fix.inputs import (
     PIPE,
@@ -32,7 +33,7 @@ from restore.fix.inputs import (
 from restore.fix.jobs import Action, Entry, Job, Jobs, split
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource, pair_masks
-from restore.fix.options import EXTENSIONS, FilePath, FixOptions, parse_shard
+from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target, video_target
 from restore.fix.video_masks import FrameMaskFinder
 from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, NotAnImage

@@ -20,11 +20,11 @@ from typing import IO, Any, Protocol, cast
 from restore import progress
 from restore.errors import RestoreError, printable
 from restore.files import not_found_message
+from restore.fix.batch_options import FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import called
 from restore.fix.jobs import Job
 from restore.fix.log import LogLine, ReasonCode, Record, RunStart, Segment, Status
-from restore.fix.options import FilePath
 from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.parquet_log import append_journal, check_parquet_log, journal_of
 from restore.fix.sensitivity import more_sensitive

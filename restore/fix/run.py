@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.files import sweep_leftovers
+from restore.fix.batch_options import FilePath
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.inputs import PIPE
 from restore.fix.io import check_pipes
 from restore.fix.jobs import Job
 from restore.fix.log import Record
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import FixOptions
 from restore.fix.plan import FixPlan, plan_fix
 from restore.fix.report import reported
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary

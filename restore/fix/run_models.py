@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from restore.errors import RestoreError
-from restore.fix.options import FilePath, FixOptions, Sensitivity
+from restore.fix.batch_options import FilePath
+from restore.fix.options import FixOptions, Sensitivity
 from restore.fix.plan import FixPlan
 from restore.fix.sensitivity import threshold_of
 

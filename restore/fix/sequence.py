@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.batch_options import FilePath
+from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.reader import WorkItem
 from restore.fix.steps import run_steps

@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable, is_within, replace_atomically
+from restore.fix.batch_options import FilePath
 from restore.fix.collisions import Collisions, OutputFolders
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Jobs, split
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import FixOptions
 from restore.fix.plan import FixPlan
 from restore.images import DecodedImage
 

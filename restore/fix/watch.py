@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from restore.errors import RestoreError
+from restore.fix.batch_options import FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Job, Jobs
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import FixOptions
 from restore.fix.plan import FixPlan, NoImages, plan_fix
 from restore.fix.results import FileFailure, Summary
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from restore.errors import RestoreError, printable
+from restore.fix.batch_options import BatchOptions
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.file_plan import PlannedFile, plan_files
 from restore.fix.log import ReasonCode, Record, Segment, Status
 from restore.fix.masks import MaskSource
-from restore.fix.options import BatchOptions, DetectOptions, FixOptions
+from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import FixPlan, entry_of
 from restore.fix.results import Summary, disk_is_full, now
 from restore.fix.run import run_fix

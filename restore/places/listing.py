@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from restore.errors import RestoreError, printable
 from restore.files import is_within
+from restore.fix.batch_options import FilePath
 from restore.fix.inputs import check_input, read_list, unique
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.options import FixOptions
 from restore.fix.plan import NoImages
 from restore.images import IMAGE_SUFFIXES
 from restore.images.formats import SYSTEM_FOLDERS, matches, suffix_of, walk_files

@@ -14,10 +14,11 @@ from typing import Any
 
 from restore.errors import RestoreError, printable
 from restore.files import check_writable
+from restore.fix.batch_options import BatchOptions, FilePath, parse_shard
 from restore.fix.inputs import is_pipe, shard_of
 from restore.fix.log import Record, Status
 from restore.fix.masks import MaskSource
-from restore.fix.options import EXTENSIONS, BatchOptions, DetectOptions, FilePath, FixOptions, parse_shard
+from restore.fix.options import EXTENSIONS, DetectOptions, FixOptions
 from restore.fix.parquet_log import SUFFIX as PARQUET_SUFFIX
 from restore.fix.plan import NoImages
 from restore.fix.results import now

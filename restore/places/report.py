@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from restore.errors import RestoreError
+from restore.fix.batch_options import FilePath
 from restore.fix.jobs import Entry, Job, Jobs
 from restore.fix.log import Record
-from restore.fix.options import FilePath
 from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
 from restore.html.write import MOST_ROWS_AHEAD

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from restore.errors import RestoreError
+from restore.fix.batch_options import BatchOptions, FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.jobs import Jobs
 from restore.fix.log import Record
-from restore.fix.options import BatchOptions, DetectOptions, FilePath, FixOptions
+from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import FixPlan
 from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, Summary
 from restore.images import IMAGE_SUFFIXES

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from restore.errors import RestoreError, did_you_mean
-from restore.fix.options import URL, BatchOptions, FilePath
+from restore.fix.batch_options import URL, BatchOptions, FilePath
 
 #: Scheme -> the package that fsspec needs for it; "": none.
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": ""}

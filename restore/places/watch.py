@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from restore.errors import RestoreError
-from restore.fix.options import FilePath, FixOptions
+from restore.fix.batch_options import FilePath
+from restore.fix.options import FixOptions
 from restore.fix.results import Summary
 from restore.fix.watch import Watched, check_watch_options
 from restore.places.files import Files

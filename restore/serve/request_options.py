@@ -7,8 +7,9 @@ import types
 from typing import Any, Literal, get_args, get_origin
 
 from restore.errors import did_you_mean
+from restore.fix.batch_options import BatchOptions, declared
 from restore.fix.option_values import Option, alternatives, flag
-from restore.fix.options import BatchOptions, DetectOptions, FixOptions, declared
+from restore.fix.options import DetectOptions, FixOptions
 from restore.serve.problems import Refused
 from restore.serve.workers import Json
 

@@ -8,8 +8,9 @@ import pytest
 
 from restore.cli.options import RENAMED, with_new_names
 from restore.errors import RestoreError
+from restore.fix.batch_options import BatchOptions, declared
 from restore.fix.option_values import flag
-from restore.fix.options import BatchOptions, DetectOptions, FixOptions, declared
+from restore.fix.options import DetectOptions, FixOptions
 from tests.cli.test_main import commands, restore
 
 

@@ -16,7 +16,7 @@ import typer.main
 
 from restore import signals as interrupts
 from restore.cli.main import app
-from restore.fix.options import MAX_PIXELS
+from restore.fix.batch_options import MAX_PIXELS
 from tests.fix.conftest import logged, photo, save, snapshot
 from tests.processes import RUN, Nursery, alive, until
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from restore.errors import RestoreError
+from restore.fix.batch_options import declared
 from restore.fix.detect import plan_detect
 from restore.fix.inputs import shard_of
-from restore.fix.options import DetectOptions, FixOptions, declared
+from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.run import fix_folder
 from restore.places.urls import is_places_run
 from tests.fix.conftest import Filler, Inverter, fix_with, hole, logged, photo, plan_with, save, snapshot
