@@ -138,7 +138,7 @@ def fix_image(
         item.data = image
     if item.steps:
         stages.repair(item)
-    rendered = stages.render(item)
+    rendered = stages.writer.render(item)
     if isinstance(image, bytes) and rendered.copied:
         return image
     after = without_metadata(rendered.image) if options.metadata == "strip" else rendered.image

@@ -142,7 +142,7 @@ class _Flow:
                     self._writes.popleft()[0].result()
                 pixels = sum(pixels for _, pixels in self._writes)
                 if not self._crowded(len(self._writes), pixels):
-                    saved = self._writing.submit(self._stages.save, item)
+                    saved = self._writing.submit(self._stages.writer.save, item)
                     self._writes.append((saved, item.pixels))
                     return
                 oldest = self._writes[0][0]

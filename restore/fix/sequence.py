@@ -132,7 +132,7 @@ def _repair_alone(frames: Iterator[_Frame], stages: Stages) -> None:
             return
         assert frame.item is not None
         for repaired in stages.repair_group([frame.item], 0):
-            stages.save(repaired)
+            stages.writer.save(repaired)
 
 
 def _tones(files: Sequence[tuple[int | None, Path]]) -> Iterator[tuple[int, Tone | None]]:
@@ -268,7 +268,7 @@ def _finish(
     page.add_filled(rgb, mask)
     item.pages[0] = page
     item.seconds += time.monotonic() - started
-    stages.save(item)
+    stages.writer.save(item)
 
 
 def _deep(rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:

@@ -4,7 +4,7 @@
 
 `run_steps` is that list up to blending, and `enlarged` is the rest. It works on a `Page`, which hides where the pixels
 are stored: `restore.fix.pages.MemoryPage` holds an array, `restore.fix.out_of_core.SpooledPage` reads and writes rows
-of files on disk. Decoding, encoding and the note in the metadata are in `restore.fix.stages`.
+of files on disk. Decoding is in `restore.fix.reader`, encoding and the note in the metadata in `restore.fix.writer`.
 """
 
 from __future__ import annotations

@@ -443,7 +443,7 @@ class VideoRepair:
                     yield one.timed.pts, _turned(one.before, turns), _turned(after, turns)
                     self.stages.recorder.tell_part(len(header.pts) / count)
 
-        with replace_atomically(self.job.target, like=status, overwrite=self.stages.overwrite) as temporary:
+        with replace_atomically(self.job.target, like=status, overwrite=self.stages.writer.overwrite) as temporary:
             write_preview(temporary, facts, colors, settings, pairs())
         header.steps = [name for name in _STEPS if name in self.done]
         self.notes.append(
@@ -471,16 +471,16 @@ class VideoRepair:
         told = round(facts.seconds / facts.time_base) - (pts[-1] - pts[0])
         times = Times(pts, told if 0 < told <= last + 1 else last)
         delay = max(decoding_delay(number - header.first for number in header.order) for header in headers)
-        self.stages.save_sidecars(self.job, None, self.notes)
-        with replace_atomically(self.job.target, like=status, overwrite=self.stages.overwrite) as temporary:
+        self.stages.writer.save_sidecars(self.job, None, self.notes)
+        with replace_atomically(self.job.target, like=status, overwrite=self.stages.writer.overwrite) as temporary:
             write_video(
                 temporary, self.job.source, facts, settings, folder.packets(len(headers)), times, delay,
                 interlaced=facts.interlaced, metadata=self.options.metadata == "keep", on_event=self._note,
             )  # fmt: skip
 
     def _copy(self, status: os.stat_result) -> None:
-        self.stages.save_sidecars(self.job, None, self.notes)
-        with replace_atomically(self.job.target, like=status, overwrite=self.stages.overwrite) as temporary:
+        self.stages.writer.save_sidecars(self.job, None, self.notes)
+        with replace_atomically(self.job.target, like=status, overwrite=self.stages.writer.overwrite) as temporary:
             shutil.copyfile(self.job.source, temporary)
 
     def _facts(self, headers: list[SegmentHeader], facts: VideoFacts, steps: Steps, *, copied: bool) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def test_reading_pauses_while_the_waiting_images_would_fill_memory():
         networks, loaded, taken = 1, 0, 0
 
         def __init__(self):
-            self.reader, self.waiting = self, []
+            self.reader, self.writer, self.waiting = self, self, []
 
         def load(self, job):
             self.loaded += 1
