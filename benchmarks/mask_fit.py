@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from restore.degradations import key, load_degradation
-from restore.fix.masks import widen_holes
+from restore.fix.auto_dilation import widen_holes
 from restore.images import find_images, read_rgb8
 
 DAMAGES = ("inpaint-text", "inpaint-thin", "inpaint-blobs", "scratch")

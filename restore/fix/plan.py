@@ -32,7 +32,8 @@ from restore.fix.inputs import (
 )
 from restore.fix.jobs import Action, Entry, Job, Jobs, split
 from restore.fix.log import ReasonCode
-from restore.fix.masks import MaskSource, pair_masks
+from restore.fix.mask_pairing import pair_masks
+from restore.fix.masks import MaskSource
 from restore.fix.options import EXTENSIONS, FixOptions
 from restore.fix.targets import check_folder_target, new_format, piped_target, renamed, single_target, video_target
 from restore.fix.video_masks import FrameMaskFinder

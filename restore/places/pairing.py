@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from restore.errors import RestoreError, printable
 from restore.fix.collisions import would_meet, would_replace_an_input
-from restore.fix.masks import MaskSource, masks_among, pair_names
+from restore.fix.mask_pairing import masks_among, pair_names
+from restore.fix.masks import MaskSource
 from restore.fix.options import FixOptions
 from restore.images.formats import composed
 from restore.packed import Hashes, Names

@@ -9,7 +9,7 @@ from skimage import data
 
 from restore.errors import RestoreError
 from restore.fix import reader
-from restore.fix.masks import auto_reach_px, widen_holes
+from restore.fix.auto_dilation import auto_reach_px, widen_holes
 from restore.fix.options import FixOptions
 from restore.fix.stages import Stages
 from tests.fix.conftest import Filler, Inverter, fix_with, load, logged, save

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from restore.fix import masks, run
+from restore.fix import mask_pairing, run
 from restore.fix.collisions import Collisions, OutputFolders
 from restore.fix.jobs import Entry, Jobs
 from restore.packed import BLOCK
@@ -88,7 +88,7 @@ def test_masks_are_found_in_small_groups_as_in_one(tmp_path: Path, monkeypatch) 
     save(tmp_path / "masks/stray.png", hole(4, 4))
     whole = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
     assert all(job.mask is not None for job in whole.jobs)
-    monkeypatch.setattr(masks, "_TOGETHER", 1)
+    monkeypatch.setattr(mask_pairing, "_TOGETHER", 1)
     grouped = plan_with(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
     assert list(grouped.jobs) == list(whole.jobs)
     assert grouped.warnings == whole.warnings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from restore.fix import masks
+from restore.fix import mask_pairing
 from restore.fix.detect import plan_detect
 from tests.fix.conftest import hole, photo, plan_with, save
 
@@ -15,7 +15,7 @@ from tests.fix.conftest import hole, photo, plan_with, save
 @pytest.fixture(autouse=True, params=[10_000, 1])
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are paired in groups, of which tests have but one, or as many as images."""
-    monkeypatch.setattr(masks, "_TOGETHER", request.param)
+    monkeypatch.setattr(mask_pairing, "_TOGETHER", request.param)
 
 
 def paired(tmp_path: Path, images: list[str], names: list[str], folder: str = "masks", **options: object):
