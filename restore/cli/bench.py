@@ -36,7 +36,8 @@ def bench(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for tables, plot, sheets, page and all restored images. The same command continues a run."
+            metavar="FOLDER",
+            help="Folder for tables, plot, sheets, page and all restored images. The same command continues a run.",
         ),
     ],
     damage: Annotated[
@@ -65,6 +66,7 @@ def bench(
     published: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Name of the test set in CLEAN (cbsd68, set5, set14): adds published figures, marked as such.",
             rich_help_panel="Scores",
         ),

@@ -20,10 +20,13 @@ EXAMPLES = """Examples:
 @app.command(cls=Command, epilog=EXAMPLES)
 def compare(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Versions of one image, all of the same size.")],
-    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG file to write.")],
     reference: Annotated[
         Path | None,
-        typer.Option(help="The clean image; the others are scored against it. Default: the last image, unscored."),
+        typer.Option(
+            metavar="IMAGE",
+            help="The clean image; the others are scored against it. Default: the last image, unscored.",
+        ),
     ] = None,
     crops: Annotated[int, typer.Option(min=0, max=6, metavar="N", help="Number of enlarged crops.")] = 3,
     zoom: Annotated[int, typer.Option(min=1, max=32, metavar="N", help="Enlargement of the crops.")] = 4,

@@ -8,31 +8,37 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import Progress, echo
-from restore.cli.options import app, damage_names
+from restore.cli.options import Command, app, damage_names
 from restore.errors import RestoreError, printable
 
 
-@app.command()
+@app.command(cls=Command)
 def degrade(
     clean_dir: Annotated[
-        Path | None, typer.Argument(help="Folder of clean images. With --gallery: one photograph (optional).")
+        Path | None,
+        typer.Argument(metavar="CLEAN_DIR", help="Folder of clean images. With --gallery: one photograph (optional)."),
     ] = None,
     out_dir: Annotated[
-        Path | None, typer.Argument(help="Output folder: damaged/ and, if pixels are covered, masks/.")
+        Path | None,
+        typer.Argument(metavar="OUT_DIR", help="Output folder: damaged/ and, if pixels are covered, masks/."),
     ] = None,
     damage: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME|PATH",
             help="Name of a shipped damage config, a YAML file, or a folder of masks (with a slash).",
             autocompletion=damage_names,
         ),
     ] = None,
     gallery: Annotated[
         Path | None,
-        typer.Option(help="Write a PNG with every degradation at five strengths on one photograph, and nothing else."),
+        typer.Option(
+            metavar="FILE",
+            help="Write a PNG with every degradation at five strengths on one photograph, and nothing else.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same bytes.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Number of threads; 0 = one per core.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed; the same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, metavar="N", help="Number of threads; 0 = one per core.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
 ) -> None:
     """Degrade clean images reproducibly, to make test sets with masks."""
@@ -71,13 +77,13 @@ def _write_gallery(out: Path, photo: Path | None, seed: int, overwrite: bool) ->
     save_sheet(out, sheet)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
-    out: Annotated[Path, typer.Argument(help="Output folder.")] = Path("data/samples"),
-    lpips_net: Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.")] = "alex",
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")] = Path("data/samples"),
+    lpips_net: Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Backbone of LPIPS.")] = "alex",
     lpips_weights: Annotated[
         Path | None,
-        typer.Option(help="File with the ImageNet weights of the backbone, for machines without internet access."),
+        typer.Option(metavar="FILE", help="Weights of that backbone, for machines that cannot download them."),
     ] = None,
 ) -> None:
     """Degrade, repair and score the photographs of scikit-image, and write a before/after sheet."""

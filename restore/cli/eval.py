@@ -48,6 +48,7 @@ def evaluate(
     baseline: Annotated[
         Path | None,
         typer.Option(
+            metavar="PATH",
             help="Folder to compare with image by image: the damaged images, or those of another method.",
             rich_help_panel="Scores",
         ),
@@ -64,6 +65,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
+            metavar="NAMES",
             help="Comma-separated: psnr, ssim, ms_ssim, lpips, delta_e, fid; with --masks also psnr_hole, "
             "lpips_hole, seam, seam_ratio.",
             rich_help_panel="Scores",
@@ -83,11 +85,16 @@ def evaluate(
     lpips_weights: LpipsWeights = None,
     fid_weights: Annotated[
         Path | None,
-        typer.Option(help="Weights file of FID's Inception network, for use offline.", rich_help_panel="Scores"),
+        typer.Option(
+            metavar="FILE",
+            help="Weights of FID's Inception network, for machines that cannot download them.",
+            rich_help_panel="Scores",
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Write scores per image as CSV; - is standard output.",
             rich_help_panel="Reports",
         ),
@@ -96,6 +103,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--json",
+            metavar="FILE",
             help="Write conventions, summary and scores per image as JSON; - is standard output.",
             rich_help_panel="Reports",
         ),
@@ -103,6 +111,7 @@ def evaluate(
     html_report: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Write an HTML page with every pair, its scores and its error map to this folder.",
             rich_help_panel="Reports",
         ),

@@ -92,12 +92,16 @@ def get(
     ],
     sha256: Annotated[
         str | None,
-        typer.Option(help="SHA-256 of the weights, checked before they are kept; an address needs it."),
+        typer.Option(metavar="SUM", help="SHA-256 of the weights, checked before they are kept; an address needs it."),
     ] = None,
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name for --model.")] = None,
-    file: Annotated[str | None, typer.Option(help="Weights file in the repository, if there are several.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
-    max_mb: Annotated[float, typer.Option(min=0, help="Refuse a larger file.")] = 2048,
+    file: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Weights file in the repository, if there are several.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of the repository.")
+    ] = None,
+    max_mb: Annotated[float, typer.Option(min=0, metavar="N", help="Refuse a larger file.")] = 2048,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fetched model of this name.")] = False,
 ) -> None:
     """Fetch a model from a hub or an address, with its card and licence, for --model NAME.
@@ -128,7 +132,10 @@ def push(
     ],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; it is made if it is new.")],
     licence: Annotated[
-        str | None, typer.Option("--license", help="Licence of the weights, as the hub names it, such as apache-2.0.")
+        str | None,
+        typer.Option(
+            "--license", metavar="NAME", help="Licence of the weights, as the hub names it, such as apache-2.0."
+        ),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
@@ -144,7 +151,7 @@ def push(
     typer.echo(hub_model.push_to_hub(repository, private=private or None))
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure how fast each engine runs a network here (about a minute).")

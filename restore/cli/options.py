@@ -36,12 +36,14 @@ class Command(typer.core.TyperCommand):
     """A command whose help shows its options in panels, in plain text; Typer's own panels need Rich, which is slow."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for the arguments and for every panel, in the order in which they are first used."""
+        """Write a section for the arguments and for every panel."""
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{panel: [] for panel in PANELS}, "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 is_argument = parameter.param_type_name == "argument"
+                if is_argument:  # Typer's type says no more than the name
+                    record = (record[0].partition(" <")[0], record[1])
                 panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
                 panels.setdefault(panel, []).append(record)
         for panel, rows in panels.items():
@@ -50,8 +52,10 @@ class Command(typer.core.TyperCommand):
                     formatter.write_dl(rows)
 
 
-#: Sections of the help of `fix` and `detect`, in order.
-PANELS = ("Server", "What to repair", "Masks", "Files", "Output", "Scores", "Speed", "Cluster", "Safety", "Reports")
+#: Sections of the help of commands, in order.
+PANELS = (
+    "Server", "What to repair", "Masks", "Video", "Files", "Output", "Scores", "Speed", "Cluster", "Safety", "Reports",
+)  # fmt: skip
 
 app = typer.Typer(
     name="restore",
@@ -64,18 +68,21 @@ app = typer.Typer(
     "written; 3 training diverged; 4 training lost one of its processes; 130 interrupted.",
 )
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Speed")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Speed")]
 Precision = Annotated[
     str,
     typer.Option(
-        help="auto (half precision where the hardware is fast at it), fp32, bf16 or fp16.", rich_help_panel="Speed"
+        metavar="auto|fp32|bf16|fp16",
+        help="Precision of the networks. auto: half precision where the hardware is fast at it.",
+        rich_help_panel="Speed",
     ),
 ]
 Engine = Annotated[
     str,
     typer.Option(
-        help="What runs networks on a CPU: auto (the fastest that is installed and gives the same), torch, openvino or "
-        "onnx.",
+        metavar="auto|torch|openvino|onnx",
+        help="What runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest that is installed "
+        "and gives the same.",
         rich_help_panel="Speed",
     ),
 ]
@@ -90,17 +97,24 @@ Inputs = Annotated[
 Convention = Annotated[
     str,
     typer.Option(
-        help="How PSNR and SSIM are computed: skimage, matlab or y-channel.",
+        metavar="skimage|matlab|y-channel",
+        help="How PSNR and SSIM are computed.",
         rich_help_panel="Scores",
     ),
 ]
-LpipsNet = Annotated[str, typer.Option(help="LPIPS backbone: alex, vgg or squeeze.", rich_help_panel="Scores")]
+LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Backbone of LPIPS.", rich_help_panel="Scores")]
 LpipsWeights = Annotated[
-    Path | None, typer.Option(help="Weights file of the LPIPS backbone, for use offline.", rich_help_panel="Scores")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights of that backbone, for machines that cannot download them.",
+        rich_help_panel="Scores",
+    ),
 ]
 Masks = Annotated[
     Path | None,
     typer.Option(
+        metavar="PATH",
         help="Folder of masks with the names of the images, or the mask of one image; white = hole.",
         rich_help_panel="Scores",
     ),
@@ -133,7 +147,7 @@ CpusPerWorker = Annotated[
         "--cpus-per-worker",
         min=1,
         metavar="N",
-        help="Processors, and threads, of each. Default: 1; with GPUs up to 4.",
+        help="Processors, and threads, of each worker. Default: 1; with GPUs up to 4.",
         rich_help_panel="Cluster",
     ),
 ]
@@ -143,7 +157,7 @@ GpusPerWorker = Annotated[
         "--gpus-per-worker",
         min=0,
         metavar="X",
-        help="GPUs of each; less than 1: several workers share one.",
+        help="GPUs of each worker; less than 1: several workers share one.",
         rich_help_panel="Cluster",
     ),
 ]

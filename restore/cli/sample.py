@@ -25,17 +25,18 @@ def sample(
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder for the images: 0000.png and so on, one file each.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many images to draw.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other images.")] = 0,
-    grid: Annotated[Path | None, typer.Option(metavar="FILE", help="All of them in one PNG.")] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to draw.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another seed gives other images.")] = 0,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all images into one PNG.")] = None,
     interpolate: Annotated[
-        int, typer.Option(min=0, help="Rows of N images, each from one drawn image to another. 0: none.")
+        int, typer.Option(min=0, metavar="N", help="Rows of N images, each from one drawn image to another. 0: none.")
     ] = 0,
     truncation: Annotated[
-        float | None, typer.Option(help="Draw noise within ± this (0.5 to 2): typical images, less different.")
+        float | None,
+        typer.Option(metavar="X", help="Draw noise between -X and X (0.5 to 2): typical images that differ less."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Draw images of this class alone.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    label: Annotated[str | None, typer.Option(metavar="CLASS", help="Draw images of this class alone.")] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Draw images from noise, with a network of `restore train dcgan`. The same seed gives the same images."""

@@ -37,11 +37,14 @@ def serve(
     ] = None,
     queue: Annotated[
         int,
-        typer.Option(min=1, help="Requests that may wait; further ones get status 429.", rich_help_panel="Server"),
+        typer.Option(
+            min=1, metavar="N", help="Requests that may wait; further ones get status 429.", rich_help_panel="Server"
+        ),
     ] = 16,
     device: Annotated[
         str,
         typer.Option(
+            metavar="DEVICE",
             help="auto, cpu, cuda, cuda:N or mps; several (cuda:0,cuda:1 or cuda:all) share the requests.",
             rich_help_panel="Speed",
         ),
@@ -64,7 +67,7 @@ def serve(
     job_timeout: Annotated[
         float,
         typer.Option(
-            min=1, metavar="N", help="Stop a request that is in work for N seconds.", rich_help_panel="Safety"
+            min=1, metavar="N", help="Stop a request that takes longer than N seconds.", rich_help_panel="Safety"
         ),
     ] = 1800.0,
     keep: Annotated[

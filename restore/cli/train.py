@@ -9,18 +9,20 @@ from typing import Annotated
 import typer
 
 from restore.cli.console import TrainingDisplay, echo
-from restore.cli.options import app, train_configs
+from restore.cli.options import Command, app, train_configs
 from restore.errors import RestoreError, printable
 
 _BEGAN = time.perf_counter()  # before PyTorch is imported, which takes seconds of a budget
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="Name of a shipped config (photo, inpaint, ...), or a YAML file.", autocompletion=train_configs
+            metavar="CONFIG",
+            help="Name of a shipped config (photo, inpaint, ...), or a YAML file.",
+            autocompletion=train_configs,
         ),
     ] = None,
     overrides: Annotated[

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from typer.testing import CliRunner
 
+from restore.cli.main import app
 from restore.cli.options import RENAMED, with_new_names
 from restore.errors import RestoreError
 from restore.fix.batch_options import BatchOptions, declared
@@ -74,11 +76,27 @@ def test_every_declared_option_is_on_the_command_line(command: str, options: typ
 @pytest.mark.parametrize("command", ["fix", "detect"])
 def test_help_is_in_panels_and_fits_in_80_columns(command: str) -> None:
     text = restore(command, "--help", COLUMNS="80").stdout
-    panels = ["Masks:", "Files:", "Speed:", "Safety:"]
+    panels = [
+        "Masks:",
+        *(["Video:"] if command == "fix" else []),
+        "Files:",
+        "Speed:",
+        "Safety:",
+        "Reports:",
+        "Options:",
+    ]
     assert [line for line in text.splitlines() if line in panels] == panels
     assert max(map(len, text.splitlines())) <= 80
     assert "..." not in text.split("\n\n", 1)[1], "only the usage line has dots: they mean several"
     assert f"\n    restore {command} scans/" in text
+
+
+def test_help_names_what_a_value_is() -> None:
+    """`--out FOLDER`, not `--out <path>`, which is a type of Python."""
+    runner = CliRunner()
+    for command in commands():
+        text = runner.invoke(app, [command, "--help"]).stdout
+        assert not re.search(r"<(str|path|Path|int|float|list)\b", text), command
 
 
 def test_the_list_of_commands_is_not_cut() -> None:
