@@ -42,6 +42,15 @@ def test_every_command_is_in_the_pages() -> None:
     assert not missing
 
 
+def test_the_installation_names_every_extra() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^([a-z-]+) = \[", table, flags=re.M)) - {"dev"}
+    page = (ROOT / "docs/start/install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", page.split("## Extras")[1], flags=re.M)
+    assert {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)} == extras
+
+
 def test_the_generated_reference_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "docs")
     import generate  # type: ignore[import-not-found]
