@@ -397,8 +397,7 @@ def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, S
     options = work.options
     assert options is not None  # a plan has them
     models = models_for(plan, open_models(work.model, options), options)
-    restorer = models[0].restorer
-    assert restorer is not None  # checked above
-    settings = resolved_settings(models, options)
-    facts = {"model": restorer.name, "model_sha256": restorer.sha256, "settings": settings}
+    main = models[0].main
+    assert main is not None  # checked above
+    facts = {"model": main.name, "model_sha256": main.sha256, "settings": resolved_settings(models, options)}
     return facts, lambda recorder, link: Stages(plan, models, options, recorder, link)

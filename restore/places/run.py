@@ -90,9 +90,9 @@ def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[
         limit_threads()
         models = open_models(model, options, on_event=on_event)
         suited = models_for(FixPlan((), Path(), False, Jobs(), plan.masks), models, options)
-        restorer = suited[0].restorer
-        assert restorer is not None  # checked by `models_for`
-        return Prepared(repairing(models), restorer.name, restorer.sha256, resolved_settings(suited, options))
+        main = suited[0].main
+        assert main is not None  # checked by `models_for`
+        return Prepared(repairing(models), main.name, main.sha256, resolved_settings(suited, options))
 
     return prepare
 

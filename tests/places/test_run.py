@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from restore.errors import RestoreError
@@ -60,6 +62,18 @@ def test_groups_grow_so_that_the_first_image_waits_for_few() -> None:
     assert list(map(len, plan.groups())) == [8, 16, 32, 64, 64, 16]
 
 
+def test_a_run_may_only_enlarge(memory: Any) -> None:
+    fill(memory, "a.png", masks=False)
+    given = FixOptions(scale=2, device="cpu", log="memory://b/log")
+    summary = fix_places("memory://b/in", "memory://b/out", "bicubic-x2", given)
+    assert (summary.done, summary.failed, summary.model) == (1, [], "bicubic-x2")
+    (small, *_), (large, *_) = (
+        cv2.imdecode(np.frombuffer(memory.cat_file(f"/b/{folder}/a.png"), np.uint8), cv2.IMREAD_COLOR).shape
+        for folder in ("in", "out")
+    )
+    assert large == 2 * small
+
+
 def test_a_log_is_continued(memory: Any) -> None:
     fill(memory, "a.png")
     fix(log="memory://b/log")
@@ -95,7 +109,7 @@ def test_existing_outputs_are_refused_skipped_or_replaced(memory: Any, monkeypat
     assert (summary.done, summary.skipped) == (1, {"the output exists": 1})
     assert memory.cat_file("/b/out/a.png") == b"mine"
     opened = []
-    monkeypatch.setattr("restore.fix.run.open_models", lambda *given, **more: opened.append(1))
+    monkeypatch.setattr("restore.fix.run_models.open_models", lambda *given, **more: opened.append(1))
     assert fix(skip_existing=True).skipped == {"the output exists": 2}
     assert not opened
     monkeypatch.undo()
