@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import wait
 from types import SimpleNamespace
 
 import numpy as np
@@ -200,12 +201,6 @@ def test_what_the_progress_display_raises_is_not_lost_with_several(tmp_path):
 def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
     """Small ones may wait in numbers; of larger ones no more than before there were groups."""
     waited = {}
-
-    class Watched(Inverter):
-        def _restore(self, image, mask):
-            time.sleep(0.01)
-            return super()._restore(image, mask)
-
     for name, side, count in (("small", 8, 40), ("large", 1100, 7)):
         flat = np.full((side, side), 128, np.uint8)
         for number in range(count):
@@ -215,13 +210,14 @@ def test_reading_ahead_stops_where_pictures_are_large(tmp_path):
 
         def counting(self, network, original=original):
             nonlocal most
+            wait(self._reads)  # reading is as far ahead as it may be, however slow the machine is
             group = original(self, network)
             most = max(most, len(self._reads))
             return group
 
         _Flow._take = counting
         try:
-            fix_with(tmp_path / name, tmp_path / f"{name}_out", Watched())
+            fix_with(tmp_path / name, tmp_path / f"{name}_out", Inverter())
         finally:
             _Flow._take = original
         waited[name] = most
