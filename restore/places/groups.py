@@ -111,7 +111,7 @@ def repair_group(
 
     Args:
         group: with the places of the inputs, outputs and masks.
-        models: from `restore.fix.run.open_models`.
+        models: from `restore.fix.run_models.open_models`.
         options: of the repair; `masks` says of what kind masks are, `log` only that records have hashes. Neither a log
             nor an HTML report is written.
         link: to a process that starts this one again if it crashes.

@@ -215,7 +215,7 @@ def open_models(model: str | None, options: FixOptions, report: Report) -> Model
         report: is told when a network is prepared for an engine.
 
     Raises:
-        RestoreError: as `restore.fix.run.open_models`.
+        RestoreError: as `restore.fix.run_models.open_models`.
     """
     from restore.fix.run_models import open_models as open_anew
     from restore.fix.run_models import with_enlarger
