@@ -51,11 +51,13 @@ class Watched:
         """0 success; 1 images failed, or the watch stopped by itself."""
         return 1 if self.failed or self.stopped else 0
 
-    def add(self, summary: Summary) -> None:
-        """Add the result of a run."""
+    def add(self, summary: Summary, on_event: Callable[[str], None]) -> None:
+        """Add the result of a run, and tell it in lines; of one that was interrupted, only what went wrong."""
         self.done += summary.done
         self.failed += summary.failed
         self.stopped = summary.stopped
+        for line in [*summary.warnings, *summary.failures()] if summary.interrupted else summary.format():
+            on_event(line)
 
 
 class Arrivals:
@@ -164,9 +166,7 @@ def watch_folder(
         while not watched.stopped:
             if plan is not None:
                 summary = run(plan, link)
-                watched.add(summary)
-                for line in [*summary.warnings, *summary.failures()] if summary.interrupted else summary.format():
-                    on_event(line)
+                watched.add(summary, on_event)
                 if summary.interrupted:
                     break
                 arrivals.finished(plan)

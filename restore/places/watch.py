@@ -55,9 +55,7 @@ def watch_places(
         while not watched.stopped:
             if plan is not None:
                 summary = run(plan, arrivals.options)
-                watched.add(summary)
-                for line in [*summary.warnings, *summary.failures()] if summary.interrupted else summary.format():
-                    on_event(line)
+                watched.add(summary, on_event)
                 if summary.interrupted:
                     break
                 arrivals.finished(plan)
