@@ -55,8 +55,8 @@ def scratches(frames: list[np.ndarray], random: np.random.Generator) -> tuple[li
 
 def masks_of(frames: list[np.ndarray]) -> list[np.ndarray]:
     """The masks of frames."""
-    deep = ((number, frame.astype(np.uint16) * 257) for number, frame in enumerate(frames))
-    return [mask for _, _, mask, _ in steadily(deep, lambda rgb: None)]
+    found = steadily(iter(frames), lambda frame: frame.astype(np.uint16) * 257, lambda rgb: None)
+    return [one.mask for one in found]
 
 
 def main() -> None:

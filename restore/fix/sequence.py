@@ -230,12 +230,14 @@ def _steadily(frames: Iterator[_Frame], stages: Stages) -> Generator[tuple[_Fram
     if stages.options.steady:
         waiting: deque[_Frame] = deque()  # for the detector, which takes them in the same order
 
-        def shown() -> Iterator[tuple[_Frame, npt.NDArray[Any]]]:
+        def shown() -> Iterator[_Frame]:
             for frame in frames:
                 waiting.append(frame)
-                yield frame, frame.rgb
+                yield frame
 
-        yield from steadily(shown(), lambda rgb: found(waiting.popleft(), rgb))
+        with closing(steadily(shown(), lambda one: one.rgb, lambda rgb: found(waiting.popleft(), rgb))) as filled:
+            for one in filled:
+                yield one.item, one.rgb(), one.mask, one.unknown
         return
     for frame in frames:
         rgb = frame.rgb.astype(np.float32) / np.float32(_WHITE)

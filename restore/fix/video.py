@@ -33,9 +33,9 @@ from restore.fix.video_segments import SegmentFolder, SegmentHeader
 from restore.images import DecodedImage
 from restore.images.decoder_output import check_size
 from restore.video.ahead import ahead
-from restore.video.deflicker import REACH, SIDE_PX, deflickered
+from restore.video.deflicker import REACH, SIDE_PX, Tone, deflickered
 from restore.video.formats import CONTAINER_OF_SUFFIX
-from restore.video.temporal import AROUND, steadily
+from restore.video.temporal import AROUND, Filled, steadily
 
 if TYPE_CHECKING:
     from restore.fix.stages import Stages
@@ -297,67 +297,52 @@ class VideoRepair:
         turns = facts.quarter_turns
         steady = steps.detect and self.options.steady
         needed = first - AROUND if steady else first
-        read = ahead(self._evened(frames, colors, needed), _AHEAD)
 
-        def written(timed: TimedFrame, stored: RGB16, after: DecodedImage, page: MemoryPage) -> _Repaired:
+        def pixels(one: tuple[TimedFrame, Tone | None]) -> RGB16:
+            """A frame without flicker, upright."""
+            timed, tone = one
+            rgb = colors.to_rgb(timed.frame)
+            return _turned(rgb if tone is None else tone.to_deep(rgb), turns)
+
+        def written(
+            one: tuple[TimedFrame, Tone | None], evened: RGB16, after: DecodedImage, page: MemoryPage
+        ) -> _Repaired:
+            timed, tone = one
             masked = None if page.mask is None else int(np.count_nonzero(page.mask))
+            stored = _turned(evened, -turns) if tone is None else colors.to_rgb(timed.frame)
             changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
             return _Repaired(timed, masked, page.damaged_pixels, changed, stored)
 
-        def source_of(evened: RGB16) -> DecodedImage:
-            return DecodedImage(_turned(evened, turns), white=65535.0, bits=16)
-
-        with closing(read):
+        with closing(ahead(self._with_tones(frames, colors, needed), _AHEAD)) as read:
             if not steady:
-                for timed, stored, evened in read:
-                    yield written(timed, stored, *self._repair_alone(source_of(evened), steps, timed.number))
+                for one in read:
+                    evened = pixels(one)
+                    yield written(one, evened, *self._repair_alone(_as_image(evened), steps, one[0].number))
                 return
-            shown = ((one, source_of(one[2]).pixels) for one in read)
-            found = steadily(shown, lambda rgb: find_damage(rgb, self.stages, self.models, self._note))
+            found = steadily(read, pixels, lambda rgb: find_damage(rgb, self.stages, self.models, self._note))
             with closing(found):
-                for (timed, stored, evened), rgb, mask, unknown in found:
-                    if timed.number >= first:
-                        rest = self._repair_rest(source_of(evened), rgb, mask, unknown, steps)
-                        yield written(timed, stored, *rest)
+                for filled in found:
+                    if filled.item[0].number >= first:
+                        yield written(filled.item, filled.pixels, *self._repair_rest(filled, steps))
 
-    def _evened(
+    def _with_tones(
         self, frames: Iterator[TimedFrame], colors: FrameColors, needed: int
-    ) -> Generator[tuple[TimedFrame, RGB16, RGB16], None, None]:
-        """The frames from `needed` on, with their pixels as stored, and the same without flicker."""
+    ) -> Generator[tuple[TimedFrame, Tone | None], None, None]:
+        """The frames from `needed` on, with what removes their flicker; None: nothing does."""
         if not self.deflicker:
-            for one in frames:
-                if one.number >= needed:
-                    stored = colors.to_rgb(one.frame)
-                    yield one, stored, stored
+            yield from ((one, None) for one in frames if one.number >= needed)
             return
         small = ((one, colors.to_small(one.frame, SIDE_PX)) for one in frames if one.number >= needed - REACH)
         for one, tone in deflickered(small):
-            if one.number < needed:
-                continue
-            stored = evened = colors.to_rgb(one.frame)
-            if tone is not None:
-                evened = tone.scaled(self.options.strength).to_deep(stored)
-                self.done.add("deflicker")
-            yield one, stored, evened
+            if one.number >= needed:
+                if tone is not None:
+                    self.done.add("deflicker")
+                yield one, None if tone is None else tone.scaled(self.options.strength)
 
-    def _repair_rest(
-        self,
-        source: DecodedImage,
-        rgb: FloatArray,
-        mask: npt.NDArray[np.bool_],
-        unknown: npt.NDArray[np.bool_],
-        steps: Steps,
-    ) -> tuple[DecodedImage, MemoryPage]:
-        """A frame that its neighbors have filled through the rest of its steps.
-
-        Args:
-            source: the frame as it was.
-            rgb: the frame, filled where its neighbors knew how.
-            mask: all of its damage.
-            unknown: the part that is still to be filled.
-            steps: of the video.
-        """
-        page = MemoryPage(lambda: rgb, unknown.astype(np.float32))
+    def _repair_rest(self, filled: Filled[Any], steps: Steps) -> tuple[DecodedImage, MemoryPage]:
+        """A frame that its neighbors have filled through the rest of its steps."""
+        source, rgb, mask = _as_image(filled.pixels), filled.rgb(), filled.mask
+        page = MemoryPage(lambda: rgb, filled.unknown.astype(np.float32))
         self._run(page, replace(steps, detect=False), source)
         repaired = rgb if page.repaired is None else page.repaired
         self.done.update(["detect", "fill_holes"] if mask.any() else ["detect"])
@@ -527,6 +512,10 @@ def find_damage(
     assert page.mask is not None
     found: npt.NDArray[np.bool_] = page.mask > 0
     return found
+
+
+def _as_image(rgb: RGB16) -> DecodedImage:
+    return DecodedImage(rgb, white=65535.0, bits=16)
 
 
 def _turned(pixels: np.ndarray, turns: int) -> np.ndarray:

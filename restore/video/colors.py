@@ -7,6 +7,7 @@ keep the values of their planes, so that nothing is lost where nothing was repai
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,8 @@ _AS_PLANES = {
     "gray10be": "gray10le", "rgba64le": "gbrap16le", "rgba64be": "gbrap16le",
 }  # fmt: skip
 _WHITE = 65535.0
+#: Rows that are converted at a time, a multiple of the rows of a chroma value.
+_BAND_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ class FrameColors:
 
     def to_rgb(self, frame: Any) -> RGB16:
         """The pixels of a frame in planes, H×W×3, as stored (not turned); 65535 is white."""
-        return _rounded(self._values([view(plane, self.bits) for plane in frame.planes]))
+        luma, *others = (view(plane, self.bits) for plane in frame.planes[:3])
+        rgb = np.empty((*luma.shape, 3), np.uint16)
+        for rows in _bands(len(luma)):
+            few = _shifted(rows, self.shift[1])
+            rgb[rows] = _rounded(self._values([luma[rows], *(channel[few] for channel in others)]))
+        return rgb
 
     def to_small(self, frame: Any, side_px: int) -> npt.NDArray[np.float32]:
         """The pixels of a frame, h×w×3 in [0, 1], as stored, made smaller until no side is longer than `side_px`."""
@@ -106,20 +114,32 @@ class FrameColors:
         Returns:
             The number of changed pixels.
         """
-        changed = (before != after).any(axis=2)
-        count = int(np.count_nonzero(changed))
-        if not count:
-            return 0
-        frame.make_writable()
-        channels = [view(plane, self.bits) for plane in frame.planes]
-        rows, columns = self._window(changed)
-        changed = changed[rows, columns]
-        rgb = after[rows, columns].astype(np.float32) * np.float32(1 / _WHITE)
+        channels: list[np.ndarray] | None = None
+        count = 0
+        for band in _bands(len(before)):
+            changed = (before[band] != after[band]).any(axis=2)
+            if not changed.any():
+                continue
+            if channels is None:
+                frame.make_writable()
+                channels = [view(plane, self.bits) for plane in frame.planes]
+            count += int(np.count_nonzero(changed))
+            rows, columns = self._window(changed)
+            within = slice(band.start + rows.start, band.start + rows.stop), columns
+            self._write(channels, within, after[within], changed[rows, columns])
+        return count
+
+    def _write(
+        self, channels: list[np.ndarray], place: tuple[slice, slice], after: RGB16, changed: npt.NDArray[np.bool_]
+    ) -> None:
+        """Write the changed pixels of a part of a frame, which begins and ends at whole chroma values."""
+        rows, columns = place
+        rgb = after.astype(np.float32) * np.float32(1 / _WHITE)
         if self.kind == "rgb":
             top = float((1 << self.bits) - 1)
             for channel, number in zip(channels, (1, 2, 0)):
                 self._put(channel[rows, columns], rgb[:, :, number] * top, changed)
-            return count
+            return
         offset, scale, chroma_scale = self._scales()
         red_share, blue_share = self.luma
         luma = red_share * rgb[:, :, 0] + blue_share * rgb[:, :, 2] + (1 - red_share - blue_share) * rgb[:, :, 1]
@@ -132,7 +152,6 @@ class FrameColors:
             for channel, color, share in ((channels[1], 2, blue_share), (channels[2], 0, red_share)):
                 difference = (rgb[:, :, color] - luma) / (2 - 2 * share)
                 self._put(channel[small], _blocks(difference, across, down) * chroma_scale + center, touched)
-        return count
 
     def _put(self, channel: np.ndarray, values: np.ndarray, where: npt.NDArray[np.bool_]) -> None:
         codes = np.clip(np.rint(values), 0, (1 << self.bits) - 1)
@@ -205,6 +224,12 @@ def view(plane: Any, bits: int) -> np.ndarray:
     kind = np.uint8 if bits <= 8 else np.uint16
     width = plane.line_size // np.dtype(kind).itemsize
     return np.frombuffer(plane, kind)[: plane.height * width].reshape(plane.height, width)[:, : plane.width]
+
+
+def _bands(height: int) -> Iterator[slice]:
+    """Rows of a frame, a few at a time, which begin at whole chroma values: for whole frames, floats would be large."""
+    for top in range(0, height, _BAND_ROWS):
+        yield slice(top, min(top + _BAND_ROWS, height))
 
 
 def _shifted(window: slice, shift: int) -> slice:

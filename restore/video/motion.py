@@ -6,7 +6,8 @@ estimated in small frames and grown where pixels are compared; holes take the mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,7 @@ from restore.video.line_scratches import bands_of
 
 FloatArray = npt.NDArray[Any]  # float32; the stubs of OpenCV do not tell
 BoolArray = npt.NDArray[np.bool_]
+RGB16 = npt.NDArray[np.uint16]
 
 _WHITE = 65535.0
 #: Motion is estimated in frames of this longer side at most.
@@ -31,33 +33,40 @@ _CUT_DIFFERENCE = 0.08
 _COARSE_FROM_PX = 256
 
 
-@dataclass
 class Seen:
     """A frame as its neighbors see it.
 
+    Its pixels are made here, and again when they are needed, because many frames wait in between.
+
     Attributes:
-        rgb: H×W×3, uint16; 65535 is white.
+        size: (H, W).
         found: H×W, damage that a detector found; None: there is no detector, or it has not run yet.
         lines: H×W, scratches that stay for many frames; None: there are none.
         small: its luma for estimating motion, h×w, uint8, without small dirt.
         bands: its luma for finding lines; see `bands_of`.
         dirt: H×W, the mask of the frame; None: not known yet.
+
+    Args:
+        pixels: makes the pixels of the frame, H×W×3; 65535 is white.
     """
 
-    rgb: npt.NDArray[np.uint16]
-    found: BoolArray | None = None
-    lines: BoolArray | None = None
-    small: npt.NDArray[Any] = field(init=False)
-    bands: FloatArray = field(init=False)
-    dirt: BoolArray | None = None
-
-    def __post_init__(self) -> None:
-        luma = luma_of(self.rgb)
+    def __init__(self, pixels: Callable[[], RGB16]) -> None:
+        self._pixels = pixels
+        self.found: BoolArray | None = None
+        self.lines: BoolArray | None = None
+        self.dirt: BoolArray | None = None
+        luma = luma_of(pixels())
+        self.size: tuple[int, int] = luma.shape
         scale = min(1.0, _FLOW_SIDE_PX / max(luma.shape))
         small = cv2.resize(luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else luma
         # Small dirt would pull the motion with it.
         self.small = cv2.medianBlur(np.clip(np.rint(small * 255), 0, 255).astype(np.uint8), 5)
         self.bands = bands_of(luma)
+
+    @cached_property
+    def rgb(self) -> RGB16:
+        """H×W×3; 65535 is white."""
+        return self._pixels()
 
     @cached_property
     def luma(self) -> FloatArray:
@@ -75,8 +84,8 @@ class Seen:
         return span(self.luma)
 
     def forget(self) -> None:
-        """Free what is computed from the pixels; it is computed again when it is needed."""
-        for name in ("luma", "smooth", "span"):
+        """Free the pixels, and what is computed from them; all is made again when it is needed."""
+        for name in ("rgb", "luma", "smooth", "span"):
             self.__dict__.pop(name, None)
 
     @property
@@ -113,7 +122,7 @@ class Motion:
         return moved(self.neighbor.luma, self.flow)
 
 
-def luma_of(rgb: npt.NDArray[np.uint16]) -> FloatArray:
+def luma_of(rgb: RGB16) -> FloatArray:
     """H×W, float32, [0, 1]."""
     return np.multiply(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32(1 / _WHITE), dtype=np.float32)
 
@@ -139,8 +148,8 @@ def motion(frame: Seen, neighbor: Seen) -> Motion | None:
     difference = cv2.absdiff(cv2.blur(frame.small, (3, 3)), cv2.blur(luma, (3, 3)))[inside]
     if difference.size < inside.size // 4 or np.mean(difference > _CUT_DIFFERENCE * 255) > _CUT_SHARE:
         return None
-    if flow.shape[:2] != frame.rgb.shape[:2]:
-        flow *= np.array((frame.rgb.shape[1] / flow.shape[1], frame.rgb.shape[0] / flow.shape[0]), np.float32)
+    if flow.shape[:2] != frame.size:
+        flow *= np.array((frame.size[1] / flow.shape[1], frame.size[0] / flow.shape[0]), np.float32)
     return Motion(neighbor, flow)
 
 

@@ -24,6 +24,7 @@ from restore.video import line_scratches
 from restore.video.ahead import ahead
 from restore.video.line_scratches import Traces, find_lines, sideways, traces_of
 from restore.video.motion import (
+    RGB16,
     BoolArray,
     FloatArray,
     Motion,
@@ -43,6 +44,7 @@ from restore.video.motion import (
 
 T = TypeVar("T")
 Part = tuple[slice, slice]
+Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 _WHITE = 65535.0
 #: Frames before and after one that have a say in it: one more than lines are followed through.
@@ -279,20 +281,20 @@ def _without_content(frame: Seen, motions: list[Motion]) -> BoolArray:
     return kept
 
 
-def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray]:
-    """Fill the mask of a frame from its neighbors where they know what was there.
+def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[Places, FloatArray, BoolArray]:
+    """What the neighbors of a frame know of the pixels in its mask.
 
     Args:
         frame: with its `dirt`.
         motions: to neighbors in its scene, whose `dirt` is known.
 
     Returns:
-        The frame, H×W×3, and the part of the mask that no neighbor knows.
+        The rows and columns of N pixels, their values, N×3, and the part of the mask that no neighbor knows.
     """
     unknown = frame.mask.copy()
-    filled = _as_float(frame.rgb)
     if not motions or not unknown.any():
-        return filled, unknown
+        nowhere = np.zeros(0, np.intp)
+        return (nowhere, nowhere), np.zeros((0, 3), np.float32), unknown
     size = unknown.shape
     hidden = small_share(_widened(unknown, 3), frame.small.shape)
     rows, columns = _places(unknown)
@@ -311,9 +313,9 @@ def fill_dirt(frame: Seen, motions: list[Motion]) -> tuple[FloatArray, BoolArray
         total += weight[:, None] * (values + offset[:, None])
         weights += weight
     known = weights > 0
-    filled[rows[known], columns[known]] = np.clip(total[known] / weights[known][:, None], 0, 1)
-    unknown[rows[known], columns[known]] = False
-    return filled, unknown
+    places = rows[known], columns[known]
+    unknown[places] = False
+    return places, np.clip(total[known] / weights[known][:, None], 0, 1), unknown
 
 
 def _around_holes(frame: Seen, one: Motion) -> tuple[FloatArray, FloatArray]:
@@ -357,10 +359,35 @@ class _Frame(Generic[T]):
         return [one for one in (self.before, self.after) if one is not None]
 
 
+@dataclass
+class Filled(Generic[T]):
+    """A frame with what its neighbors know of its dirt.
+
+    Attributes:
+        item: the frame as it came.
+        pixels: as it was, H×W×3; 65535 is white.
+        mask: all of its dirt, H×W.
+        unknown: the part of the mask that is still to be filled.
+        places, values: the rows and columns of the N filled pixels, and these, N×3 in [0, 1].
+    """
+
+    item: T
+    pixels: RGB16
+    mask: BoolArray
+    unknown: BoolArray
+    places: Places
+    values: FloatArray
+
+    def rgb(self) -> FloatArray:
+        """The filled frame, H×W×3 in [0, 1]."""
+        rgb = _as_float(self.pixels)
+        rgb[self.places] = self.values
+        return rgb
+
+
 def steadily(
-    frames: Iterator[tuple[T, npt.NDArray[np.uint16]]],
-    detect: Callable[[FloatArray], BoolArray | None],
-) -> Generator[tuple[T, FloatArray, BoolArray, BoolArray], None, None]:
+    frames: Iterator[T], pixels: Callable[[T], RGB16], detect: Callable[[FloatArray], BoolArray | None]
+) -> Generator[Filled[T], None, None]:
     """Find and fill the dirt of frames, each by what its neighbors show.
 
     What comes out for a frame depends on it and on `AROUND` frames before and after it, not on where the frames begin.
@@ -368,12 +395,13 @@ def steadily(
     caller's runs `detect` and does what it does with the results.
 
     Args:
-        frames: anything, with the pixels of a frame, H×W×3, uint16; in the order of display.
+        frames: anything that stands for a frame, in the order of display.
+        pixels: makes the pixels of a frame, H×W×3; 65535 is white. It is called twice for each, so that frames which
+            wait for others need little memory.
         detect: finds damage in a frame alone, H×W×3 in [0, 1]; returns None if nothing does.
 
     Yields:
-        What came with the frame; the frame in [0, 1], filled where its neighbors know what was there; its mask; and the
-        part of the mask that is still to be filled.
+        Each frame, filled where its neighbors know what was there.
     """
 
     def detected(prepared: Iterator[_Frame[T]]) -> Iterator[_Frame[T]]:
@@ -381,8 +409,8 @@ def steadily(
             frame.seen.found = detect(_as_float(frame.seen.rgb))
             yield frame
 
-    waiting: Future[tuple[T, FloatArray, BoolArray, BoolArray]] | None = None
-    with closing(ahead(_with_lines(_linked(frames)), 1)) as prepared, ThreadPoolExecutor(1) as thread:
+    waiting: Future[Filled[T]] | None = None
+    with closing(ahead(_with_lines(_linked(frames, pixels)), 1)) as prepared, ThreadPoolExecutor(1) as thread:
         for held, place in _around(detected(prepared), 1, 2):
             job = thread.submit(_repaired, list(held), place)
             if waiting is not None:
@@ -392,12 +420,12 @@ def steadily(
             yield waiting.result()
 
 
-def _linked(frames: Iterator[tuple[T, npt.NDArray[np.uint16]]]) -> Iterator[_Frame[T]]:
+def _linked(frames: Iterator[T], pixels: Callable[[T], RGB16]) -> Iterator[_Frame[T]]:
     """Frames with their motion."""
     last: _Frame[T] | None = None
-    for item, rgb in frames:
-        seen = Seen(rgb)
-        frame = _Frame(item, seen, traces_of(seen.bands, rgb.shape[:2]))
+    for item in frames:
+        seen = Seen(partial(pixels, item))
+        frame = _Frame(item, seen, traces_of(seen.bands, seen.size))
         if last is not None:
             forth, back = motion(last.seen, seen), motion(seen, last.seen)
             if forth is not None and back is not None:  # else a scene ends for both
@@ -438,18 +466,18 @@ def _around(items: Iterable[T], before: int, after: int) -> Iterator[tuple[deque
             place += 1
 
 
-def _repaired(held: Sequence[_Frame[T]], place: int) -> tuple[T, FloatArray, BoolArray, BoolArray]:
-    """A frame, filled by its neighbors; as `steadily` yields it."""
+def _repaired(held: Sequence[_Frame[T]], place: int) -> Filled[T]:
+    """A frame, filled by its neighbors."""
     frame = held[place]
     for number in (place - 1, place, place + 1):
         if 0 <= number < len(held):
             _settle(held, number)
-    rgb, unknown = fill_dirt(frame.seen, frame.motions)
+    places, values, unknown = fill_dirt(frame.seen, frame.motions)
     # They are large, and nobody needs them any more.
     frame.before = frame.after = None
     if place > 0:
         held[place - 1].seen.forget()
-    return frame.item, rgb, frame.seen.mask, unknown
+    return Filled(frame.item, frame.seen.rgb, frame.seen.mask, unknown, places, values)
 
 
 def _settle(held: Sequence[_Frame[T]], place: int) -> None:
@@ -466,11 +494,11 @@ def _settle(held: Sequence[_Frame[T]], place: int) -> None:
     frame.seen.dirt = find_dirt(frame.seen, frame.before, frame.after, second)
 
 
-def _as_float(rgb: npt.NDArray[np.uint16]) -> FloatArray:
+def _as_float(rgb: RGB16) -> FloatArray:
     return np.multiply(rgb, np.float32(1 / _WHITE), dtype=np.float32)
 
 
-def _places(mask: BoolArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _places(mask: BoolArray) -> Places:
     """The rows and columns of a mask; faster than `np.nonzero`."""
     rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return rows, columns

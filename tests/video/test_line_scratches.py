@@ -38,8 +38,11 @@ def scratched(
 
 
 def masks(frames: list[np.ndarray]) -> list[np.ndarray]:
-    deep = ((number, (np.rint(np.clip(frame, 0, 255)) * 257).astype(np.uint16)) for number, frame in enumerate(frames))
-    return [mask for _, _, mask, _ in steadily(deep, lambda rgb: None)]
+    return [one.mask for one in steadily(iter(frames), deep, lambda rgb: None)]
+
+
+def deep(frame: np.ndarray) -> np.ndarray:
+    return (np.rint(np.clip(frame, 0, 255)) * 257).astype(np.uint16)
 
 
 @pytest.mark.parametrize("level", [40, -30])
@@ -62,8 +65,8 @@ def test_it_is_filled_from_frames_that_show_what_is_behind_it_and_left_to_the_re
     for step, known in ((9.0, True), (1.2, False)):
         clean = panning(6, step)
         frames, where = scratched(clean)
-        deep = ((number, (np.rint(frame) * 257).astype(np.uint16)) for number, frame in enumerate(frames))
-        _, filled, _, unknown = list(steadily(deep, lambda rgb: None))[3]
+        third = list(steadily(iter(frames), deep, lambda rgb: None))[3]
+        filled, unknown = third.rgb(), third.unknown
         if known:
             assert unknown[where[3]].mean() < 0.3
             assert np.abs(filled - clean[3] / 255)[where[3] & ~unknown].mean() < 0.04

@@ -35,7 +35,8 @@ def deep(frame: np.ndarray) -> np.ndarray:
 def results(
     frames: list[np.ndarray], found: Any = lambda rgb: None
 ) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    return list(steadily(((number, deep(frame)) for number, frame in enumerate(frames)), found))
+    filled = steadily(iter(enumerate(frames)), lambda one: deep(one[1]), found)
+    return [(one.item[0], one.rgb(), one.mask, one.unknown) for one in filled]
 
 
 def with_dirt(frames: list[np.ndarray], at: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -94,8 +95,9 @@ def test_moving_scenes_without_dirt_stay_as_they_are() -> None:
 
 def test_a_scene_ends_at_a_cut() -> None:
     one, other = panning(3), [frame[::-1].copy() for frame in panning(3, at=300)]
-    assert motion(Seen(deep(one[1])), Seen(deep(one[2]))) is not None
-    assert motion(Seen(deep(one[2])), Seen(deep(other[0]))) is None
+    last, new = Seen(lambda: deep(one[2])), Seen(lambda: deep(other[0]))
+    assert motion(Seen(lambda: deep(one[1])), last) is not None
+    assert motion(last, new) is None
     for _, _, mask, _ in results([*one, *other]):
         assert not mask.any()
 
