@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from restore.data.loader import Batch
-from restore.training.step import StepContext, TrainableNetwork, train_step
+from restore.training.step import StepContext, train_step
 from restore.training.steps import STEPS, Step
+from restore.training.trainable_network import TrainableNetwork
 
 _WARM_UP_STEPS = 3  # until allocators, compilers and cuDNN have settled; these are steps of the run, too
 

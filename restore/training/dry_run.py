@@ -42,9 +42,10 @@ from restore.training.setup import (
     with_condition_channels,
 )
 from restore.training.stages import StagePlan, parts_of, plan_stages
-from restore.training.step import StepContext, TrainableNetwork, discriminator_input, generator_input, labels_of
+from restore.training.step import StepContext, discriminator_input, generator_input, labels_of
 from restore.training.steps import STEPS, Step
 from restore.training.trackers import check_trackers
+from restore.training.trainable_network import TrainableNetwork
 from restore.training.validation import open_validator, save_grid
 
 _SHOWN_IMAGES = 16

@@ -43,8 +43,8 @@ from restore.training.setup import (
     with_condition_channels,
 )
 from restore.training.stages import Stages
-from restore.training.step import TrainableNetwork
 from restore.training.trackers import check_trackers
+from restore.training.trainable_network import TrainableNetwork
 from restore.training.validation import is_better, open_validator, save_grid
 
 _GRID_IMAGES = 6  # validation images in samples/

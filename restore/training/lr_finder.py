@@ -12,8 +12,9 @@ from torch import Tensor
 
 from restore.data.loader import Batch
 from restore.plotting import COLORS, INK, PanelSize, new_figure, save_figure, style_axes
-from restore.training.step import StepContext, TrainableNetwork
+from restore.training.step import StepContext
 from restore.training.steps import STEPS as STEPS_OF_TASKS
+from restore.training.trainable_network import TrainableNetwork
 
 RATES = (1e-6, 1.0)
 STEPS = 100

@@ -43,7 +43,8 @@ from restore.training.network_config import generator_args, sample_args
 from restore.training.resume_keys import IMAGE_KEYS, is_within
 from restore.training.run_dir import RunFolder
 from restore.training.schedule_free import is_schedule_free, open_schedule_free
-from restore.training.step import StepContext, TrainableNetwork
+from restore.training.step import StepContext
+from restore.training.trainable_network import TrainableNetwork
 from restore.training.validation import MARGIN_PX
 
 _INIT_WARMUP_STEPS = 100  # good weights must not be moved far by an optimizer without statistics

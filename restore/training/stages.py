@@ -13,8 +13,9 @@ from restore.training.config import TrainConfig
 from restore.training.cuda_graph import make_stepper
 from restore.training.ema import Ema
 from restore.training.setup import set_learning_rates, set_optimizer
-from restore.training.step import StepContext, TrainableNetwork
+from restore.training.step import StepContext
 from restore.training.steps import Step
+from restore.training.trainable_network import TrainableNetwork
 
 
 @dataclass(frozen=True)

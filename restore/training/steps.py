@@ -8,7 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from restore.data.loader import Batch
-from restore.training.step import StepContext, TrainableNetwork, train_step
+from restore.training.step import StepContext, train_step
+from restore.training.trainable_network import TrainableNetwork
 from restore.training.unpaired import cycle_step
 
 

@@ -12,15 +12,8 @@ from restore.data.loader import Batch
 from restore.devices import autocast
 from restore.hashed_random import uniform
 from restore.losses.adversarial import generator_loss
-from restore.training.step import (
-    StepContext,
-    TrainableNetwork,
-    add_terms,
-    adversary_loss,
-    buffers_unless_skipped,
-    discriminator_input,
-    thumbnails,
-)
+from restore.training.step import StepContext, add_terms, adversary_loss, discriminator_input, thumbnails
+from restore.training.trainable_network import TrainableNetwork, buffers_unless_skipped
 
 _POOL = 2102  # stream of the hash for what the pools exchange
 

@@ -14,7 +14,8 @@ from restore.hashed_random import uniform
 from restore.training.compute import ComputeSettings
 from restore.training.config import TrainConfig, load_train_config
 from restore.training.setup import build_networks, make_step_context, make_trainable, open_fabric
-from restore.training.step import _MIX, TrainableNetwork, train_step
+from restore.training.step import _MIX, train_step
+from restore.training.trainable_network import TrainableNetwork
 
 SIDE, DOWNS, STEPS = 64, 6, 2
 LAMBDA_L1, LAMBDA_GP = 100, 10  # as published: L1 on [-1, 1], gradients by D's input in [-1, 1]

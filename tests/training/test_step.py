@@ -18,15 +18,8 @@ from restore.training.config import LossConfig
 from restore.training.draws import draw, fresh_d_batches
 from restore.training.loop import TrainCallbacks, train
 from restore.training.setup import build_networks, make_step_context, make_trainable, open_fabric
-from restore.training.step import (
-    StepContext,
-    TrainableNetwork,
-    count_patches,
-    d_loss,
-    discriminator_input,
-    restoration_loss,
-    train_step,
-)
+from restore.training.step import StepContext, count_patches, d_loss, discriminator_input, restoration_loss, train_step
+from restore.training.trainable_network import TrainableNetwork
 from tests.training.test_loop import config
 
 CONTEXT: Any = {
