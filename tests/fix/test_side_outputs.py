@@ -14,7 +14,7 @@ from PIL import Image
 
 from restore import fix_image
 from restore.errors import RestoreError
-from restore.fix import reader, stages
+from restore.fix import reader, writer
 from restore.fix.detect import plan_detect, run_detect
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.reader import Reader
@@ -190,7 +190,7 @@ def test_a_mask_is_there_before_its_image(scans: Path, tmp_path: Path, monkeypat
     def fail(*args: object, **options: object) -> None:
         raise RestoreError("the disk is full", exit_code=1)
 
-    monkeypatch.setattr(stages, "write_atomically", fail)
+    monkeypatch.setattr(writer, "write_atomically", fail)
     summary = auto(scans, tmp_path / "out", save_masks=tmp_path / "masks")
     assert len(summary.failed) == 4
     assert len(names(tmp_path / "masks")) == 4
