@@ -3,6 +3,9 @@
 A driver that is killed does not know what its workers have finished since their last reports. The outputs are there,
 and the next run with the same log adds their lines, which name the worker. The folder is `LOG.workers`, with a folder
 for each run and a file for each group in it.
+
+Several uploads are under way when a worker is killed. So the line of an upload is written before it, with the hash of
+the output: an output with this hash is that worker's.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +24,11 @@ from restore.fix.batch_options import FilePath
 from restore.fix.log import Record, read_done
 from restore.fix.parquet_log import journal_of
 from restore.fix.results import RunLog
+from restore.places.outputs import sha256_of
 
 _SUFFIX = ".workers"
+#: A key of lines that were written before their outputs: the number of pixels, and whether it is a video.
+_AHEAD = "ahead"
 
 
 class KeptLines:
@@ -35,14 +43,40 @@ class KeptLines:
     def __init__(self, folder: str, worker: str) -> None:
         # No other machine has a folder of this name by chance: it is that of the run.
         self._folder = Path(folder) if folder and os.path.isdir(folder) else None
-        self._worker = worker
+        self._worker, self._lock = worker, threading.Lock()
 
-    def keep(self, group: int, record: dict[str, Any]) -> None:
-        """Keep the record of an image whose output is written. A full disk is no reason to fail."""
-        if self._folder is not None and record.get("status") == "done":
-            line = {**record, "worker": self._worker, "run": self._folder.name}
-            with suppress(OSError), open(self._file(group), "a", encoding="ascii") as file:
-                file.write(json.dumps(line) + "\n")
+    def keep(self, group: int, result: dict[str, Any], *, ahead: bool = False) -> None:
+        """Keep the result of an image whose output is written. A full disk is no reason to fail.
+
+        Args:
+            group: its number.
+            result: with the record.
+            ahead: the output is about to be written. Whether it was, its hash tells.
+        """
+        if self._folder is None or result["record"].get("status") != "done":
+            return
+        worker = result["record"].get("worker") or self._worker
+        line = {**result["record"], "worker": worker, "run": self._folder.name}
+        if ahead:
+            line[_AHEAD] = [result["pixels"], result["video"]]
+        with suppress(OSError), self._lock, open(self._file(group), "a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def unreported(self, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Results of workers of this run that ended before they could report them, by output.
+
+        Args:
+            outputs: where they may have written.
+        """
+        if self._folder is None:
+            return {}
+        wanted, found = set(outputs), {}
+        for path in self._folder.glob("*.jsonl"):
+            for line in read_done(path):
+                if line["output"] in wanted and _AHEAD in line and _is_written(line):
+                    pixels, video = line[_AHEAD]
+                    found[line["output"]] = {"record": asdict(_record_of(line)), "pixels": pixels, "video": video}
+        return found
 
     def forget(self, group: int) -> None:
         """Remove the lines of a group, which the driver has by now."""
@@ -98,4 +132,19 @@ def _lost(log: Path, folder: Path) -> Iterator[Record]:
     for written in (log, journal_of(log)) if kept else ():
         for line in read_done(written):
             kept.pop((line.get("run", ""), line["input"]), None)
-    yield from (Record(**line) for line in sorted(kept.values(), key=lambda line: str(line["time"])))
+    for line in sorted(kept.values(), key=lambda line: str(line["time"])):
+        if _AHEAD not in line or _is_written(line):
+            yield _record_of(line)
+
+
+def _is_written(line: dict[str, Any]) -> bool:
+    """Whether the output of a line that was written ahead is there, whole."""
+    return line["output_sha256"] is not None and sha256_of(line["output"]) == line["output_sha256"]
+
+
+def _record_of(line: dict[str, Any]) -> Record:
+    """The record of a line; one that was written ahead says so."""
+    record = Record(**{name: value for name, value in line.items() if name != _AHEAD})
+    if _AHEAD not in line or record.reason:
+        return record
+    return replace(record, reason="its worker ended before it reported this", reason_code="unreported")

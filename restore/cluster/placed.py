@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from restore.cluster.driver import check_device, share_out
 from restore.cluster.kept_lines import kept_by_workers
@@ -26,14 +26,13 @@ from restore.fix.log import ReasonCode, Record, Status
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary, now
 from restore.places.files import Files, PlacedFile
-from restore.places.groups import TRANSFERS, StagedGroup
+from restore.places.groups import TRANSFERS, Outcome, StagedGroup
 from restore.places.log import RemoteLog
 from restore.places.plan import PlacesPlan
 from restore.places.run import detector, fixer
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 
-O = TypeVar("O", bound=FixOptions | DetectOptions)  # noqa: E741
 #: Groups that a worker has in work: one comes, one is repaired, one goes.
 _TOGETHER = 3
 
@@ -69,7 +68,7 @@ def run_on_cluster(
     with tempfile.TemporaryDirectory(prefix="restore-log-") as folder:
         remote = RemoteLog(place, Path(folder) / "run.jsonl") if place is not None and is_url(place) else None
         with (
-            RunLog(place if remote is None else remote.path) as log,
+            RunLog(place if remote is None else remote.path, alone=True) as log,
             kept_by_workers(log, place if remote is None else None, summary.run) as lines,
         ):
             fail_fast = isinstance(options, FixOptions) and options.fail_fast
@@ -188,10 +187,19 @@ class PlacedHand:
     def take(self, items: Sequence[PlacedFile], line: Line, *, again: bool) -> None:
         """See `restore.cluster.worker.Hand`."""
         files = [self._plan.group_file(file) for file in items]
-        options = _overwriting(self._options) if again else self._options
+        if again:
+            known = line.unreported([file.output for file in files])
+            for result in known.values():
+                line.end("", result)
+            files = [file for file in files if file.output not in known]
+
+        def before_write(outcome: Outcome) -> None:
+            line.write_ahead(_result(outcome))
+
         staged = StagedGroup(
-            files, self._folder.group(next(self._numbers)), options, cancelled=lambda: bool(self._stopped)
-        )
+            files, self._folder.group(next(self._numbers)), self._options,
+            cancelled=lambda: bool(self._stopped), again=again, before_write=before_write,
+        )  # fmt: skip
         try:
             with ThreadPoolExecutor(TRANSFERS) as pool:
                 staged.fetch(pool)
@@ -204,8 +212,7 @@ class PlacedHand:
                         staged.settle()
                 line.results += [{"segment": asdict(segment)} for segment in staged.segments]
                 for outcome in staged.delivered(pool):
-                    result = {"record": asdict(outcome.record), "pixels": outcome.pixels, "video": outcome.video}
-                    line.end("", result)
+                    line.end("", _result(outcome))
         finally:
             shutil.rmtree(staged.folder, ignore_errors=True)
         if staged.stopped:
@@ -220,18 +227,14 @@ def _ignored(line: str) -> None:
     """What a worker says while it opens its models."""
 
 
+def _result(outcome: Outcome) -> Result:
+    return {"record": asdict(outcome.record), "pixels": outcome.pixels, "video": outcome.video}
+
+
 def _logging(options: FixOptions | DetectOptions, logged: bool) -> FixOptions | DetectOptions:
     """The options of a worker: records have the hashes of files if the driver logs them."""
-    return _with(options, log="log.jsonl" if logged else None) if isinstance(options, FixOptions) else options
-
-
-def _overwriting(options: FixOptions | DetectOptions) -> FixOptions | DetectOptions:
-    return _with(options, overwrite=True, skip_existing=False)
-
-
-def _with(options: O, **changes: Any) -> O:
-    """Changed options. `dataclasses.replace` would resolve anew what `old_photos` chooses."""
-    changed = copy.copy(options)
-    for name, value in changes.items():
-        object.__setattr__(changed, name, value)
+    if not isinstance(options, FixOptions):
+        return options
+    changed = copy.copy(options)  # `dataclasses.replace` would resolve anew what `old_photos` chooses
+    object.__setattr__(changed, "log", "log.jsonl" if logged else None)
     return changed

@@ -293,6 +293,7 @@ class Pool:
         # The group that it was repairing: behind it, none is begun.
         suspect = next((group for group in reversed(groups) if group.begun), groups[0] if groups else None)
         for group in groups:
+            group.again = True  # its last report may be older than what it has written
             if group is not suspect or not self._is_alive(member.worker.node):
                 self._queue.put_back(group)
             elif item := self._queue.died(group):

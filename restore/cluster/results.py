@@ -79,7 +79,9 @@ class Results(ABC):
         if "segment" in result:
             self.recorder.tell_segment(Segment(**result["segment"]))
         elif "record" in result:
-            record = {**result["record"], "worker": worker.name, "run": summary.run}
+            # A worker may tell what another one has done that is gone.
+            own = result["record"].get("worker") or worker.name
+            record = {**result["record"], "worker": own, "run": summary.run}
             if record["status"] == "done" and worker.name not in self._seen:
                 self._seen.add(worker.name)
                 self._check_visible(worker, record["output"])

@@ -112,7 +112,7 @@ def _run(
     summary.output, summary.settings = os.fspath(plan.output), options.to_dict()
     own = options if isinstance(options, FixOptions) else None
     place = own.log if own else None
-    with RunLog(place) as log, kept_by_workers(log, place, summary.run) as lines:
+    with RunLog(place, alone=True) as log, kept_by_workers(log, place, summary.run) as lines:
         recorder = ResultRecorder(summary, log, progress, bool(own and own.fail_fast), None, records)
         results = JobResults(plan, recorder, on_event)
         if not plan.has_work:

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,7 +174,7 @@ class Worker:
             All results. Images of a stopped run have none.
         """
         assert self._hand is not None  # opened before
-        line = Line(SupervisorState(plan=b"again" if again else b""), lambda record: self._kept.keep(number, record))
+        line = Line(SupervisorState(plan=b"again" if again else b""), self._kept, number)
         with self._lock:
             lines = [*self._lines.items(), (number, line)]
             self._lines = dict(lines[-_LINES:])
@@ -207,16 +207,15 @@ class Line(SupervisorLink):
 
     Args:
         past: see `SupervisorLink`.
-        keep: gets the record of each image as soon as it is finished.
+        kept: gets the result of each image as soon as it is finished.
+        number: of the group.
     """
 
     takes_each = True
 
-    def __init__(
-        self, past: SupervisorState | None = None, keep: Callable[[dict[str, Any]], None] = lambda record: None
-    ) -> None:
+    def __init__(self, past: SupervisorState | None = None, kept: KeptLines | None = None, number: int = 0) -> None:
         super().__init__(past)
-        self._keep = keep
+        self._kept, self._number = kept or KeptLines("", ""), number
         self.results: list[Result] = []
         self.begun = 0
         self._decoding: dict[str, float] = {}
@@ -246,8 +245,16 @@ class Line(SupervisorLink):
 
     def end(self, name: str, record: dict[str, Any]) -> None:
         """Keep a result."""
-        self._keep(record["record"])
+        self._kept.keep(self._number, record)
         self.results.append(record)
+
+    def write_ahead(self, result: Result) -> None:
+        """Keep a result before its output is written."""
+        self._kept.keep(self._number, result, ahead=True)
+
+    def unreported(self, outputs: Iterable[str]) -> dict[str, Result]:
+        """See `KeptLines`."""
+        return self._kept.unreported(outputs)
 
     def finish(self) -> None:
         """Nobody waits for the end."""

@@ -29,6 +29,7 @@ ReasonCode = Literal[
     "",
     "nothing_to_repair",
     "nothing_changed",
+    "unreported",
     "output_exists",
     "no_mask",
     "several_masks",
@@ -51,6 +52,7 @@ ReasonCode = Literal[
 
 - `nothing_to_repair`: done; the mask is empty, or there is none, and the file was copied.
 - `nothing_changed`: done; the repair equals the image, and the file was copied.
+- `unreported`: done; repaired by a worker of a cluster that ended before it reported it.
 - `output_exists`: skipped, because of `--skip-existing`; failed, if another program wrote the output during a run over
   URLs.
 - `no_mask`: skipped or failed; see `--mask-missing`.

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol, cast
 
 from restore import progress
 from restore.errors import RestoreError, printable
-from restore.files import not_found_message
+from restore.files import lock_file, not_found_message
 from restore.fix.batch_options import FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import called
@@ -204,12 +204,13 @@ class RunLog:
     Args:
         path: the file; one that ends in `.parquet` becomes Parquet when the run ends (see `restore.fix.parquet_log`);
             `-` is standard output; None: nothing is written.
+        alone: no other command may write to it at the same time; always so for Parquet.
 
     Raises:
-        RestoreError: exit code 2; it cannot be written to, or holds something else than a log.
+        RestoreError: exit code 2; it cannot be written to, holds something else than a log, or another command has it.
     """
 
-    def __init__(self, path: FilePath | None) -> None:
+    def __init__(self, path: FilePath | None, *, alone: bool = False) -> None:
         self._file: IO[str] | None = None
         self._closes = False
         self._parquet: Path | None = None
@@ -233,6 +234,8 @@ class RunLog:
             self._file, self._closes = open(path, "a", encoding="utf-8"), True
         except OSError as error:
             raise RestoreError(f"the log cannot be written: {error.strerror}", where=path) from error
+        if alone or self._parquet is not None:
+            self._lock(self._parquet or path)
         if path.is_file():
             self._end_torn_line(path)
 
@@ -240,6 +243,19 @@ class RunLog:
     def is_open(self) -> bool:
         """Whether anything is written at all."""
         return self._file is not None
+
+    def _lock(self, path: Path) -> None:
+        """Keep other commands away until the log is closed. Windows would keep readers away, too."""
+        assert self._file is not None  # opened before
+        if os.name == "nt":
+            return
+        try:
+            lock_file(self._file)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):  # else this disk has no locks
+                self._file.close()
+                hint = "give each command a log of its own"
+                raise RestoreError("another command is writing to this log", where=path, hint=hint) from error
 
     def _end_torn_line(self, path: Path) -> None:
         """A run that was killed may have written half a line; the next line must not continue it."""
@@ -261,12 +277,18 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and self._closes:
-            # A failed write was reported when it was tried; closing tries again.
-            with suppress(OSError):
-                self._file.close()
+        if self._file is None or not self._closes:
+            return
+        with suppress(OSError):  # a failed write was reported when it was tried
+            self._file.flush()
+        if os.name == "nt":  # it removes no open file, and the log is not locked there
+            self._file.close()
+        try:
             if self._parquet is not None:
                 append_journal(self._parquet)
+        finally:
+            with suppress(OSError):
+                self._file.close()
 
 
 class HasPlaces(Protocol):

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from restore.errors import RestoreError, printable
+from restore.files import sweep_leftovers
 from restore.fix.batch_options import BatchOptions
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.file_plan import PlannedFile, plan_files
@@ -27,12 +28,12 @@ from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import FixPlan, entry_of
 from restore.fix.results import Summary, disk_is_full, now
 from restore.fix.run import run_fix
-from restore.fix.side_outputs import FOUND
-from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
+from restore.images import IMAGE_SUFFIXES
 from restore.packed import Packed
 from restore.places.log import segments_of
+from restore.places.outputs import GroupFile, exists, masks_for_page, write_outputs
 from restore.places.store import ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
-from restore.places.urls import any_url, file_name_for, is_url, name_of, scheme_of, settle
+from restore.places.urls import file_name_for, is_url, name_of, settle
 
 if TYPE_CHECKING:
     from restore.fix.steps import Models
@@ -42,34 +43,6 @@ if TYPE_CHECKING:
 TRANSFERS = 8
 
 _HEAD_BYTES = 1024  # as `format_of_file` reads
-
-#: Content types that names do not tell everywhere.
-_CONTENT_TYPES = {
-    "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff", "avif": "image/avif",
-    "bmp": "image/bmp",
-}  # fmt: skip
-
-
-class GroupFile(NamedTuple):
-    """A file of a group. Places are paths or URLs; a tuple of the first two or three is enough.
-
-    Attributes:
-        input: the image or video.
-        output: what is written.
-        mask: its mask; None: it has none, or it is not a file.
-        name: path in the tree of all outputs, by which condition images are found; "": the name of the input.
-        side_output: a second output: the mask that was used, or a preview; None: there is none.
-        sidecars: files that go along, and their outputs.
-        named: the user named this file, so that it fails if it is no image.
-    """
-
-    input: str
-    output: str
-    mask: str | None = None
-    name: str = ""
-    side_output: str | None = None
-    sidecars: tuple[tuple[str, str], ...] = ()
-    named: bool = False
 
 
 Group = Sequence[GroupFile | tuple[str, str] | tuple[str, str, str | None]]
@@ -88,13 +61,6 @@ class Outcome:
     def of(cls, entry: dict[str, Any]) -> Outcome:
         """From what a supervised run tells its parent."""
         return cls(Record(**entry["record"]), entry["pixels"], entry.get("video", False))
-
-
-def masks_for_page(options: FixOptions) -> str | None:
-    """The folder of the HTML report that gets the masks of detected damage; None: it gets none."""
-    if options.html_report is None or options.masks != "auto" or options.save_masks is not None:
-        return None
-    return os.path.join(options.html_report, FOUND)
 
 
 #: Carries out the plan of a group: (plan, options, link, on_outcome) -> summary.
@@ -161,10 +127,9 @@ def detecting(detector: Detector) -> Carry:
 
 def _whole(group: Group, options: BatchOptions, carry: Carry, link: SupervisorLink | None) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="restore-group-") as folder, ThreadPoolExecutor(TRANSFERS) as pool:
-        staged = StagedGroup(group, Path(folder), options)
-        staged.fetch(pool)
         link = link or SupervisorLink()
-        staged.again = bool(link.past.plan)
+        staged = StagedGroup(group, Path(folder), options, again=bool(link.past.plan))
+        staged.fetch(pool)
         staged.carry_out(carry, link)
         outcomes = staged.deliver(pool)
     if staged.interrupted:
@@ -189,25 +154,35 @@ class StagedGroup:
         folder: an own folder, which need not exist.
         options: of the run.
         cancelled: asked before each transfer into the folder; what does not come is not begun.
+        again: an earlier start, or a worker that is gone, may have written some of the outputs. They are repaired once
+            more, and one that exists is kept: if it is the same, it is done.
+        before_write: called with what comes of an image before its output is written, from any thread.
 
     Attributes:
         stopped: why the run should not go on; "" if it should.
         interrupted: Ctrl-C came while the group was repaired.
         is_carried_out: only `deliver` is left to do.
-        again: an earlier start may have written some of the outputs.
         segments: of videos.
     """
 
     def __init__(
-        self, group: Group, folder: Path, options: BatchOptions, *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        group: Group,
+        folder: Path,
+        options: BatchOptions,
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        again: bool = False,
+        before_write: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.folder, self.options, self._cancelled = folder, options, cancelled
+        self._again, self._before_write = again, before_write
         self.files = [GroupFile(*file) for file in group]
         self.files = [
             file._replace(name=file.name or name_of(file.input), input=settle(file.input), output=settle(file.output))
             for file in self.files
         ]
-        self.stopped, self.interrupted, self.is_carried_out, self.again = "", False, False, False
+        self.stopped, self.interrupted, self.is_carried_out = "", False, False
         self.segments: list[Segment] = []
         self._places: list[_Place | None] = [None] * len(self.files)
         self._outcomes: list[Outcome | None] = [None] * len(self.files)
@@ -271,6 +246,9 @@ class StagedGroup:
 
     def delivered(self, pool: ThreadPoolExecutor) -> Iterator[Outcome]:
         """As `deliver`, one after the other."""
+        places = [file.output for file in self.files if not is_url(file.output)]
+        for folder in filter(Path.is_dir, {Path(place).parent for place in places}):
+            sweep_leftovers(folder)
         for outcome in pool.map(self._deliver, range(len(self.files))):
             if outcome is not None:
                 yield outcome
@@ -321,7 +299,7 @@ class StagedGroup:
 
     def _staged(self, number: int, file: GroupFile) -> _Place | None:
         """The files of an image on this disk; None: its outcome is settled."""
-        if not self.options.overwrite and is_url(file.output) and store_of(file.output).exists(file.output):
+        if not self.options.overwrite and not self._again and exists(file.output):
             self._settle_existing(file, number)
             return None
         ending = str(number)
@@ -329,21 +307,17 @@ class StagedGroup:
         if is_url(file.input):
             source = self._own_folder("in", ending) / file_name_for(file.name)
             metadata = self._bring_image(file, source)
-        target = Path(file.output)
-        if is_url(file.output):
-            target = self._own_folder("out", ending) / file_name_for(file.output)
+        target = self._own_folder("out", ending) / file_name_for(file.output)
         mask = None
         if file.mask is not None:
             mask = self._bring(file.mask, self._own_folder("mask", ending))
         side = None
         if file.side_output is not None:
-            side = Path(file.side_output)
-            if is_url(file.side_output):
-                side = self._own_folder("side", ending) / file_name_for(file.side_output)
+            side = self._own_folder("side", ending) / file_name_for(file.side_output)
         sidecars = tuple(
             (
                 self._bring(source_of, self._own_folder("in", ending)),
-                self._own_folder("out", ending) / file_name_for(target_of) if is_url(target_of) else Path(target_of),
+                self._own_folder("out", ending) / file_name_for(target_of),
             )
             for source_of, target_of in file.sidecars
         )
@@ -381,8 +355,8 @@ class StagedGroup:
         files = [place.local for place in self._places if place is not None]
         options = self.options if isinstance(self.options, FixOptions) else self.options_for_plan()
         masks, for_page = self._masks(options), masks_for_page(options) is not None
-        if self.again:
-            options = replace(options, overwrite=True, skip_existing=False)
+        # Outputs are in the folder of the group until they are delivered.
+        options = replace(options, overwrite=True, skip_existing=False)
         return replace(plan_files(files, options, masks=masks), for_page=for_page)
 
     def options_for_plan(self) -> FixOptions:
@@ -434,64 +408,19 @@ class StagedGroup:
         outcome, place = self._outcomes[number], self._places[number]
         if outcome is None or place is None or outcome.record.status != "done":
             return outcome
-        file, local = place.file, place.local
-        if not any_url((file.output, file.side_output, *(target for _, target in file.sidecars))):
-            return outcome
+        self._before_write(outcome)
         try:
-            notes = self._upload(place)
+            notes = write_outputs(place.file, place.local, self.options, place.metadata)
         except ExistsAlready as error:
             status: Status = "skipped" if self.options.skip_existing else "failed"
             reason = "the output exists" if self.options.skip_existing else error.what
             return _without_output(outcome, status, reason, "output_exists")
         except StoreError as error:
             self.stopped = self.stopped or fatal(error, writing=True)
-            return _without_output(outcome, "failed", f"{file.output}: {error.what}", error.code)
+            return _without_output(outcome, "failed", f"{place.file.output}: {error.what}", error.code)
         except OSError as error:
-            return _without_output(outcome, "failed", f"{local.target}: {error.strerror}", "io_error")
+            return _without_output(outcome, "failed", f"{place.local.target}: {error.strerror}", "io_error")
         return replace(outcome, record=replace(outcome.record, warnings=[*outcome.record.warnings, *notes]))
-
-    def _upload(self, place: _Place) -> list[str]:
-        """Write the outputs of an image, the repaired image last. Returns warnings."""
-        file, local, options = place.file, place.local, self.options
-        notes = []
-        further = local.side_target is not None or local.sidecars
-        if further and is_url(file.output) and not options.overwrite and store_of(file.output).exists(file.output):
-            self._check_own(place)
-        metadata = {}
-        if getattr(options, "metadata", "strip") == "keep" and scheme_of(file.output) == "s3":
-            metadata = {key: value for key, value in place.metadata.items() if value.isascii() and key.isascii()}
-            if left_out := sorted(place.metadata.keys() - metadata.keys()):
-                notes.append(f"metadata of the object that is not ASCII is left out: {', '.join(left_out)}")
-        if local.side_target is not None and is_url(file.side_output) and local.side_target.exists():
-            assert file.side_output is not None
-            try:
-                store_of(file.side_output).upload(local.side_target, file.side_output, overwrite=options.overwrite)
-            except ExistsAlready:
-                notes.append(f"{printable(file.side_output)} exists already and was kept; --overwrite replaces it")
-        for (_, path), (_, url) in zip(local.sidecars, file.sidecars):
-            if is_url(url) and path.exists():
-                try:
-                    store_of(url).upload(path, url, overwrite=options.overwrite, content_type="application/rdf+xml")
-                except ExistsAlready:
-                    notes.append(f"{printable(url)} exists already and was kept; --overwrite replaces it")
-        if is_url(file.output):
-            kind = FORMAT_OF_SUFFIX.get(Path(file_name_for(file.output)).suffix.lower())
-            store_of(file.output).upload(
-                local.target, file.output, overwrite=options.overwrite, content_type=_CONTENT_TYPES.get(kind or ""),
-                metadata=metadata,
-            )  # fmt: skip
-        return notes
-
-    def _check_own(self, place: _Place) -> None:
-        """Refuse to write beside an output that another writer has written meanwhile.
-
-        Raises:
-            ExistsAlready: its content is not that of the own output.
-        """
-        url = place.file.output
-        if not store_of(url).holds(url, place.local.target):
-            what = "an object with this name appeared during the run and was not overwritten"
-            raise ExistsAlready(what, where=url, exit_code=1)
 
     # Outcomes without a repair.
 

@@ -27,8 +27,8 @@ from restore.fix.targets import check_folder_target, check_named_target, check_v
 from restore.images import FORMAT_OF_SUFFIX
 from restore.images.formats import left_out_lines
 from restore.places.files import Files, PlacedFile
-from restore.places.groups import GroupFile, masks_for_page
 from restore.places.listing import Listing, kind_of, listed_places
+from restore.places.outputs import GroupFile, masks_for_page
 from restore.places.pairing import may_meet_inputs, refuse_collisions, settle_existing, with_masks, with_sidecars
 from restore.places.store import StoreError
 from restore.places.urls import any_url, as_folder, is_below, is_url, name_of, settle

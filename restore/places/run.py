@@ -29,8 +29,9 @@ from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, S
 from restore.images import IMAGE_SUFFIXES
 from restore.images.formats import suffix_of
 from restore.places.files import PlacedFile
-from restore.places.groups import TRANSFERS, Carry, GroupFile, Outcome, StagedGroup, detecting, repairing
+from restore.places.groups import TRANSFERS, Carry, Outcome, StagedGroup, detecting, repairing
 from restore.places.log import RemoteLog
+from restore.places.outputs import GroupFile
 from restore.places.plan import PlacesPlan, plan_places
 from restore.places.report import write_places_page
 from restore.places.urls import is_url, settle
@@ -310,7 +311,6 @@ class _Run:
         """Repair a group, unless an earlier start has."""
         if staged.is_carried_out:
             return
-        staged.again = bool(self.link.past.plan)
         if staged.has_work:
             staged.carry_out(self._open().carry, self.link)
             self.link.renew()

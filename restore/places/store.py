@@ -19,7 +19,7 @@ from datetime import datetime
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from restore.errors import RestoreError
 from restore.fix.log import ReasonCode
@@ -39,7 +39,7 @@ T = TypeVar("T")
 class StoreError(RestoreError):
     """A request to a store that failed; exit code 1."""
 
-    code: ClassVar[ReasonCode] = "io_error"
+    code: ReasonCode = "io_error"
 
 
 class NotThere(StoreError):
@@ -248,32 +248,30 @@ class Store:
             self._try(put, url)
         except ExistsAlready:
             # The answer to an earlier attempt may have been lost on its way.
-            if not self.holds(url, path):
+            if not self._holds(url, path):
                 raise
 
     def write(self, data: bytes, url: str) -> None:
         """Write a small object, and replace what has its name."""
         self._try(lambda: self.files.pipe_file(url, data), url)
 
-    def holds(self, url: str, path: Path) -> bool:
-        """Whether an object has the content of a file."""
-        if self.info(url).size != path.stat().st_size:
-            return False
+    def sha256(self, url: str) -> str:
+        """The SHA-256 of an object, in hexadecimal."""
 
-        def digest() -> bytes:
+        def digest() -> str:
             if self.scheme == "memory":
-                return hashlib.sha256(self.files.cat_file(url)).digest()
+                return hashlib.sha256(self.files.cat_file(url)).hexdigest()
             total = hashlib.sha256()
             with self.files.open(url, "rb", block_size=5 * _CHUNK) as file:
                 while chunk := file.read(_CHUNK):
                     total.update(chunk)
-            return total.digest()
+            return total.hexdigest()
 
-        with open(path, "rb") as file:
-            own = hashlib.sha256()
-            while chunk := file.read(_CHUNK):
-                own.update(chunk)
-        return self._try(digest, url) == own.digest()
+        return self._try(digest, url)
+
+    def _holds(self, url: str, path: Path) -> bool:
+        """Whether an object has the content of a file."""
+        return self.info(url).size == path.stat().st_size and self.sha256(url) == sha256_of_file(path)
 
     def _info(self, url: str) -> ObjectInfo:
         if self.scheme == "s3":
@@ -392,6 +390,15 @@ def store_of(url: str) -> Store:
 @cache
 def _store(scheme: str) -> Store:
     return Store(scheme)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.hexdigest()
 
 
 def _s3_info(answer: dict[str, Any]) -> ObjectInfo:

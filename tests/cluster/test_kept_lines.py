@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,7 +63,7 @@ def test_the_next_run_adds_what_a_killed_driver_did_not_know(tmp_path, monkeypat
     killed(log, monkeypatch, ["a.png", "b.png"], ["x.png", "c.png"])
     with RunLog(log) as lines, kept_by_workers(lines, log, "second") as folder:
         assert Path(folder).is_dir()
-        KeptLines(folder, "mine").keep(1, asdict(record("d.png")))
+        KeptLines(folder, "mine").keep(1, {"record": asdict(record("d.png"))})
         lines.write(Record("in/d.png", "out/d.png", "done", time="2026-11-01T12:00:01.000Z", run="second"))
     rows = {(row["run"], row["input"]): row["worker"] for row in read_done(log)}
     assert list(rows) == [("first", "in/a.png"), ("second", "in/d.png"), ("first", "in/b.png"), ("first", "in/c.png")]
@@ -86,9 +88,29 @@ def test_a_worker_keeps_the_last_groups_alone(tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("[0-9].jsonl"))) + len(list(tmp_path.rglob("1[0-9].jsonl"))) == 8
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="logs are not locked there")
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+def test_a_second_command_with_the_same_log_is_refused_and_takes_nothing(tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    log = tmp_path / name
+    with RunLog(log, alone=True) as lines, kept_by_workers(lines, log, "first") as folder:
+        KeptLines(folder, "worker").keep(1, {"record": asdict(record("a.png"))})
+        second = [sys.executable, "-m", "restore.cli", "fix", "scans", "out", "--ray", "local", "--log", name]
+        save(tmp_path / "scans/a.png", photo(8, 8))
+        save(tmp_path / "out/a.png", photo(8, 8))
+        done = subprocess.run([*second, "--skip-existing"], cwd=tmp_path, text=True, capture_output=True)
+        assert done.returncode == 2
+        assert f"{name}: another command is writing to this log; give each command a log of its own" in done.stderr
+        assert [path.name for path in Path(folder).iterdir()] == ["1.jsonl"]
+    assert [row["input"] for row in read_done(log)] == ["in/a.png"]
+    with RunLog(log, alone=True):
+        pass
+
+
 def test_a_machine_that_does_not_see_the_log_keeps_nothing(tmp_path):
     for folder in ("", str(tmp_path / "elsewhere/first")):
-        KeptLines(folder, "mine").keep(1, asdict(record("a.png")))
+        KeptLines(folder, "mine").keep(1, {"record": asdict(record("a.png"))})
     assert list(tmp_path.iterdir()) == []
     with RunLog(None) as lines, kept_by_workers(lines, None, "second") as folder:
         assert folder == ""

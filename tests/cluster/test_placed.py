@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from restore.cluster.kept_lines import KeptLines, kept_by_workers
 from restore.cluster.options import ClusterOptions
 from restore.cluster.placed import PlacedHand, run_on_cluster
 from restore.cluster.worker import Assignment, Line
+from restore.fix.log import read_done
 from restore.fix.options import DetectOptions, FixOptions
+from restore.fix.results import RunLog
 from restore.places.plan import PlacesPlan, plan_places
 from restore.places.run import fix_places
 from tests.fix.conftest import logged
@@ -57,17 +61,66 @@ def test_a_worker_writes_what_one_machine_writes(memory, scans):
     assert hand.facts["model"] == "telea"
 
 
-def test_outputs_of_a_worker_that_is_gone_are_written_again_and_others_stay(memory, scans):
+def killed_while_it_uploads(memory: Any, plan: PlacesPlan, hand: PlacedHand, kept: KeptLines, number: int) -> None:
+    """Repair a file; the worker is killed when the store has the output, and the worker does not know it yet."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*given: Any, **more: Any) -> None:
+        put(*given, **more)
+        raise Killed
+
+    put = memory.put_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(memory), "put_file", staticmethod(killed))
+        with pytest.raises(Killed):
+            hand.take([plan.files[number]], Line(None, kept, number), again=False)
+
+
+def test_what_a_worker_has_written_before_it_died_is_its_own_and_what_others_wrote_stays(memory, scans, tmp_path):
     options = FixOptions(masks="memory://masks/all.png", device="cpu", skip_existing=True)
     hand, plan = hand_of(options, "telea")
-    memory.pipe_file("/out/a.png", b"written meanwhile")
-    first, second = Line(), Line()
-    hand.take([plan.files[0]], first, again=False)
-    assert first.results[0]["record"]["reason_code"] == "output_exists"
-    assert memory.cat_file("/out/a.png") == b"written meanwhile"
-    hand.take([plan.files[0]], second, again=True)
-    assert second.results[0]["record"]["status"] == "done"
-    assert memory.cat_file("/out/a.png")[:4] == b"\x89PNG"
+    killed_while_it_uploads(memory, plan, hand, KeptLines(str(tmp_path), "first"), 0)
+    memory.pipe_file("/out/deep/b c.png", b"written meanwhile")
+    line = Line(None, KeptLines(str(tmp_path), "second"), 7)
+    hand.take(list(plan.files), line, again=True)
+    records = {result["record"]["input"]: result["record"] for result in line.results}
+    own, others, new = (records[f"memory://in/{name}"] for name in NAMES)
+    assert (own["status"], own["worker"], own["reason_code"]) == ("done", "first", "unreported")
+    assert own["reason"] == "its worker ended before it reported this"
+    assert own["output_sha256"] == hashlib.sha256(memory.cat_file("/out/a.png")).hexdigest()
+    assert (others["status"], others["reason_code"]) == ("skipped", "output_exists")
+    assert memory.cat_file("/out/deep/b c.png") == b"written meanwhile"
+    assert (new["status"], new["worker"]) == ("done", None)
+    assert line.begun == 2
+
+
+def test_without_lines_of_its_worker_an_output_is_compared_with_the_repair(memory, scans):
+    options = FixOptions(masks="memory://masks/all.png", device="cpu")
+    hand, plan = hand_of(options, "telea")
+    killed_while_it_uploads(memory, plan, hand, KeptLines("", ""), 0)
+    memory.pipe_file("/out/deep/b c.png", b"written meanwhile")
+    line = Line()
+    hand.take(list(plan.files), line, again=True)
+    assert [result["record"]["status"] for result in line.results] == ["done", "failed", "done"]
+    assert memory.cat_file("/out/deep/b c.png") == b"written meanwhile"
+
+
+def test_the_next_run_finds_who_wrote_an_output_when_all_were_killed(memory, scans, tmp_path):
+    options = FixOptions(masks="memory://masks/all.png", device="cpu")
+    hand, plan = hand_of(options, "telea")
+    folder = tmp_path / "log.jsonl.workers/first"
+    folder.mkdir(parents=True)
+    kept = KeptLines(str(folder), "machine/node/1")
+    for number in (0, 1):
+        killed_while_it_uploads(memory, plan, hand, kept, number)
+    memory.pipe_file("/out/deep/b c.png", b"written by another program since")
+    with RunLog(tmp_path / "log.jsonl") as log, kept_by_workers(log, tmp_path / "log.jsonl", "second"):
+        pass
+    (line,) = read_done(tmp_path / "log.jsonl")
+    assert (line["input"], line["worker"], line["run"]) == ("memory://in/a.png", "machine/node/1", "first")
+    assert (line["status"], line["reason_code"]) == ("done", "unreported")
 
 
 def test_a_stopped_worker_begins_nothing(memory, scans):

@@ -193,8 +193,18 @@ def test_a_worker_that_dies_is_replaced_and_its_images_go_on():
     assert (results.blamed, pool.stopped) == ({}, "")
     assert len(events) == len(results.gone) == 2
     assert "died; another one takes its place" in events[0]
-    # Their outputs may exist: those who take over may replace them.
+    # Their outputs may exist: those who take over are told so.
     assert all(again for _, names, again in cluster.groups[4:] if "3" in names)
+
+
+def test_all_that_a_lost_worker_had_may_be_written_whatever_it_has_reported():
+    cluster = Cluster()
+    cluster.happens = lambda actor, name: "die" if actor.number == 0 else ""
+    results, _, _ = work(cluster)
+    assert once(results)
+    had = {name for number, names, _ in cluster.groups if number == 0 for name in names}
+    assert had
+    assert all(again for number, names, again in cluster.groups if number and had & set(names))
 
 
 def test_an_image_that_kills_its_workers_is_blamed_and_alone():

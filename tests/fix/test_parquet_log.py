@@ -47,6 +47,7 @@ def test_the_rows_of_a_killed_run_come_with_the_next(tmp_path):
     killed = RunLog(log)
     killed.write(START)
     killed.write(record("a", warnings=["dust"], worker="host/1/2"))
+    killed._file.close()  # as the end of its process does
     with open(journal_of(log), "a") as torn:
         torn.write('{"event": "ima')
     with RunLog(log) as lines:

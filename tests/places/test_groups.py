@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from restore.files import process_id
 from restore.fix.decoder_isolation import SupervisorLink, SupervisorState
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.plan import plan_fix
@@ -126,7 +127,6 @@ def test_a_group_that_is_started_again_repairs_what_is_not_done(memory: Any, mod
     def start(link: SupervisorLink) -> StagedGroup:
         staged = StagedGroup(group, tmp_path / "group", options)
         staged.fetch(pool)
-        staged.again = bool(link.past.plan)
         assert staged.has_work
         staged.carry_out(repairing(models), link)
         return staged
@@ -139,6 +139,43 @@ def test_a_group_that_is_started_again_repairs_what_is_not_done(memory: Any, mod
         outcomes = start(SupervisorLink(past)).deliver(pool)
     assert [outcome.record.status for outcome in outcomes] == ["failed", "done", "done"]
     assert [memory.exists(f"/b/o/{name}.png") for name in "xyz"] == [False, True, True]
+
+
+@pytest.mark.parametrize("where", ["memory://b/o", "path"])
+def test_a_group_that_is_repaired_again_keeps_what_another_program_wrote(
+    memory: Any, models: Any, tmp_path: Path, where: str
+) -> None:
+    """`x` was written by the group itself before it crashed, and `y` by another program since."""
+    put(memory, m=mask_bytes(), **{"x.png": image_bytes(), "y.png": image_bytes(1)})
+    out = str(tmp_path / "o") if where == "path" else where
+    group = [(f"memory://b/{name}.png", f"{out}/{name}.png", "memory://b/m") for name in "xy"]
+    (first,) = repair_group(group[:1], models, OPTIONS)
+    if where == "path":
+        write(tmp_path / "o/y.png", b"theirs")
+    else:
+        memory.pipe_file("/b/o/y.png", b"theirs")
+    link = SupervisorLink(SupervisorState(plan=b"kept"))
+    done, other = repair_group(group, models, OPTIONS, link=link)
+    assert (first.status, done.status) == ("done", "done")
+    assert (other.status, other.reason_code) == ("failed", "output_exists")
+    assert "appeared during the run and was not overwritten" in other.reason
+    here = (tmp_path / "o/y.png").read_bytes() if where == "path" else memory.cat_file("/b/o/y.png")
+    assert here == b"theirs"
+    (skipped,) = repair_group(group[1:], models, FixOptions(masks="m", skip_existing=True, device="cpu"), link=link)
+    assert (skipped.status, skipped.reason_code) == ("skipped", "output_exists")
+
+
+def test_files_of_this_machine_are_written_whole_with_their_times(memory: Any, models: Any, tmp_path: Path) -> None:
+    put(memory, m=mask_bytes(), **{"x.png": image_bytes()})
+    leftover = write(tmp_path / "o" / f".restore-{process_id()}0-123456789abc.tmp", b"half")
+    (record,) = repair_group([("memory://b/x.png", str(tmp_path / "o/x.png"), "memory://b/m")], models, OPTIONS)
+    assert (record.status, record.output) == ("done", str(tmp_path / "o/x.png"))
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["x.png"], leftover
+    (tmp_path / "o/y.png").mkdir()
+    group = [("memory://b/x.png", str(tmp_path / "o/y.png"), "memory://b/m")]
+    (refused,) = repair_group(group, models, FixOptions(masks="m", overwrite=True, device="cpu"))
+    assert (refused.status, refused.reason_code) == ("failed", "io_error")
+    assert "a folder with this name exists" in refused.reason
 
 
 def test_a_bad_mask_is_named_by_its_place(memory: Any, models: Any) -> None:
