@@ -8,7 +8,7 @@ import skimage
 from typer.testing import CliRunner
 
 from restore.cli.main import app
-from restore.degradations import key
+from restore.degradations import gallery, key
 from restore.degradations.gallery import KINDS, STRENGTHS, Kind, _damaged, draw_gallery
 from restore.degradations.pipeline import STEPS, degradation_from
 from restore.images import read_rgb8, write_png
@@ -34,7 +34,8 @@ def test_strength_grows_to_the_right(kind: Kind) -> None:
         assert errors == sorted(errors)
 
 
-def test_the_command_draws_the_same_sheet_for_the_same_seed(tmp_path: Path) -> None:
+def test_the_command_draws_the_same_sheet_for_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "KINDS", [kind for kind in KINDS if kind.title in ("noise", "scratches", "stains")])
     write_png(tmp_path / "photo.png", np.ascontiguousarray(skimage.data.chelsea()[:150, :200]))
     for name, arguments in (
         ("a", ["photo.png"]), ("b", ["photo.png"]), ("c", ["photo.png", "--seed", "1"]),
