@@ -205,7 +205,8 @@ def test_a_disk_full_from_the_start_says_that_nothing_was_saved(clean: Path, dis
         train(config(clean, disk.folder / "run"), TrainCallbacks(logged=fill))
 
 
-def test_curves_are_drawn_at_each_validation(clean: Path, tmp_path: Path) -> None:
+def test_curves_are_drawn_at_each_validation(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # `quick_curves`
     train(config(clean, tmp_path / "run", validate_every=3))
     names = read_curves(tmp_path / "run" / "metrics.jsonl")
     assert names["pixel"][0].tolist() == [1, 2, 3, 4, 5, 6]
