@@ -43,7 +43,10 @@ def run_on_urls(
         if cluster is not None:
             from restore.cluster.placed import run_on_cluster
 
-            return run_on_cluster(plan, model, options, cluster, progress=progress, on_event=echo)
+            return run_on_cluster(
+                plan, model, options, cluster, progress=progress, on_event=echo,
+                report_progress=lambda done, total: bar.at(done, total, "writing the report"),
+            )  # fmt: skip
         work = keep(plan, link) if resumed is None else resumed[1]
         if isinstance(options, DetectOptions):
             prepare = detector(model or "detector", options, echo)

@@ -26,10 +26,12 @@ from restore.fix.log import ReasonCode, Record, Status
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.results import Progress, ResultRecorder, RunLog, Summary, now
 from restore.places.files import Files, PlacedFile
-from restore.places.groups import TRANSFERS, Outcome, StagedGroup
+from restore.places.groups import Outcome, StagedGroup
 from restore.places.log import RemoteLog
 from restore.places.plan import PlacesPlan
+from restore.places.report import claim_page, write_places_page
 from restore.places.run import detector, fixer
+from restore.places.store import TRANSFERS
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 
@@ -44,21 +46,23 @@ def run_on_cluster(
     cluster: ClusterOptions,
     *,
     progress: Progress | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
     on_event: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Carry out a plan over URLs with the workers of a Ray cluster; see `restore.cluster.run.fix_on_cluster`.
 
     Args:
         plan: from `plan_places`. All machines must reach its stores, with credentials from their own environment.
-        model, options, cluster, progress, on_event: as there; `DetectOptions` write masks.
+        model, options, cluster, progress, report_progress, on_event: as there; `DetectOptions` write masks.
 
     Raises:
         RestoreError: exit code 2, as there, or a log in a store that cannot be read.
     """
     check_device(options)
-    if getattr(options, "html_report", None) is not None:
-        what = "cannot be combined with URLs and --ray"
-        raise RestoreError(what, where="--html-report", hint="leave one of them out")
+    page = options.html_report if isinstance(options, FixOptions) else None
+    records: list[Record] | None = None if page is None else []
+    if page is not None and plan.for_page:
+        claim_page(page)  # its folder gets masks during the run
     began = time.monotonic()
     summary = Summary(
         len(plan.files), output=plan.output, warnings=list(plan.warnings), settings=options.to_dict(),
@@ -72,13 +76,15 @@ def run_on_cluster(
             kept_by_workers(log, place if remote is None else None, summary.run) as lines,
         ):
             fail_fast = isinstance(options, FixOptions) and options.fail_fast
-            results = PlacedResults(plan, ResultRecorder(summary, log, progress, fail_fast), on_event, remote)
+            recorder = ResultRecorder(summary, log, progress, fail_fast, None, records)
+            results = PlacedResults(plan, recorder, on_event, remote)
             work = plan.files.work
             if not work:
                 results.start()
                 deque(results.items(), maxlen=0)  # all are settled
             else:
-                own = [path for path in (*plan.inputs, plan.output) if not is_url(path)]
+                own = [*plan.inputs, plan.output, *([os.fspath(page)] if page is not None and plan.for_page else [])]
+                own = [path for path in own if not is_url(path)]
                 assignment = Assignment(
                     replace(plan, files=Files(), unmatched_masks=[], warnings=[]),
                     model,
@@ -95,6 +101,9 @@ def run_on_cluster(
                 summary.interrupted, summary.stopped = ending.interrupted, summary.stopped or ending.stopped
         if remote is not None:
             results.push(last=True)
+        if page is not None and records is not None and not summary.interrupted:
+            written = place if remote is None else remote.path
+            summary.html_report = write_places_page(page, plan, records, summary, log=written, progress=report_progress)
     summary.seconds = time.monotonic() - began
     return summary
 

@@ -86,7 +86,7 @@ class Summary:
         damaged_pixels: damaged pixels in those images.
         pixels_of_damaged: all pixels of those images.
         model, model_sha256, settings: as in the log; see `restore.fix.log.RunStart`.
-        html_report: the page that was written; None without one.
+        html_report: the page that was written: a path or URL; None without one.
     """
 
     total: int
@@ -110,7 +110,7 @@ class Summary:
     model: str = ""
     model_sha256: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    html_report: Path | None = None
+    html_report: FilePath | None = None
 
     @property
     def not_started(self) -> int:

@@ -32,15 +32,12 @@ from restore.images import IMAGE_SUFFIXES
 from restore.packed import Packed
 from restore.places.log import segments_of
 from restore.places.outputs import GroupFile, exists, masks_for_page, write_outputs
-from restore.places.store import ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
+from restore.places.store import TRANSFERS, ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
 from restore.places.urls import file_name_for, is_url, name_of, settle
 
 if TYPE_CHECKING:
     from restore.fix.steps import Models
     from restore.restorers.detector import Detector
-
-#: Transfers at a time.
-TRANSFERS = 8
 
 _HEAD_BYTES = 1024  # as `format_of_file` reads
 

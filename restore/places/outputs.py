@@ -17,7 +17,7 @@ from restore.fix.results import disk_is_full
 from restore.fix.side_outputs import FOUND
 from restore.images import FORMAT_OF_SUFFIX
 from restore.places.store import ExistsAlready, StoreError, sha256_of_file, store_of
-from restore.places.urls import file_name_for, is_url, scheme_of
+from restore.places.urls import as_folder, file_name_for, is_url, scheme_of
 
 #: Content types that names do not tell everywhere.
 _CONTENT_TYPES = {
@@ -52,7 +52,8 @@ def masks_for_page(options: FixOptions) -> str | None:
     """The folder of the HTML report that gets the masks of detected damage; None: it gets none."""
     if options.html_report is None or options.masks != "auto" or options.save_masks is not None:
         return None
-    return os.path.join(options.html_report, FOUND)
+    page = options.html_report
+    return as_folder(os.fspath(page)) + FOUND if is_url(page) else os.path.join(page, FOUND)
 
 
 def exists(place: str) -> bool:

@@ -195,6 +195,7 @@ class _Planner:
         assert isinstance(options, FixOptions | DetectOptions)
         self.options: FixOptions = options.to_fix(suffix="") if isinstance(options, DetectOptions) else options
         page = masks_for_page(self.options)
+        page = None if page is None else settle(page, what="--html-report")
         self.side, self.for_page = self.side or page, page is not None
         self.options.check_masks(has_masks=self.options.masks is not None)
         masks = self.options.masks
@@ -311,11 +312,18 @@ class _Planner:
         """Check that the HTML report may be written to a folder."""
         from restore.html import check_page_folder
 
+        place = settle(folder, what="--html-report")
         read = [place for place, kind in kinds.items() if kind == "folder"]
         read += [self.mask_place] if self.mask_place is not None and os.path.isdir(self.mask_place) else []
         written = [self.output, *([] if self.side is None or self.for_page else [self.side])]
-        inputs, outputs = ([place for place in places if not is_url(place)] for places in (read, written))
-        check_page_folder(folder, inputs=inputs, outputs=outputs)
+        inputs, outputs = ([one for one in places if is_url(one) == is_url(place)] for places in (read, written))
+        if not is_url(place):
+            check_page_folder(place, inputs=inputs, outputs=outputs)
+            return
+        from restore.places.report import check_page_place
+
+        inputs += [self.mask_place] if self.mask_place is not None and is_url(self.mask_place) else []
+        check_page_place(place, inputs=inputs, outputs=outputs)
 
 
 def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
@@ -330,7 +338,7 @@ def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:
     log = getattr(options, "log", None)
     if is_url(log) and str(log).endswith(PARQUET_SUFFIX):
         raise RestoreError("a Parquet log must be on this machine", where="--log", hint="choose .jsonl, or a path")
-    for name in ("condition", "detector", "files_from", "html_report"):
+    for name in ("condition", "detector", "files_from"):
         value = getattr(options, name, None)
         if any_url(value if isinstance(value, tuple) else [value]):
             raise RestoreError("must be on this machine", where=f"--{name.replace('_', '-')}", hint="name a path")

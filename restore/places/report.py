@@ -1,4 +1,4 @@
-"""The HTML report of a run over URLs: a page on this machine, for which the finished images come once more."""
+"""The HTML report of a run over URLs, on this machine or in a store. The finished images come once more for it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 from restore.fix.batch_options import FilePath
 from restore.fix.jobs import Entry, Job, Jobs
 from restore.fix.log import Record
 from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
+from restore.html.folder import GENERATOR, INDEX, claim_page_folder
 from restore.html.write import MOST_ROWS_AHEAD
 from restore.places.files import PlacedFile
-from restore.places.plan import PlacesPlan
-from restore.places.store import store_of
-from restore.places.urls import file_name_for, is_url
+from restore.places.store import TRANSFERS, NotThere, StoreError, store_of
+from restore.places.urls import as_folder, file_name_for, is_below, is_url, settle
+
+if TYPE_CHECKING:
+    from restore.places.plan import PlacesPlan
 
 #: Images that are on this disk at a time. A page reads none of earlier rows.
 _IMAGES = MOST_ROWS_AHEAD + 1
@@ -35,27 +40,91 @@ def write_places_page(
     *,
     log: FilePath | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Path:
+) -> FilePath:
     """Write the page of a run; see `restore.fix.html_report.write_fix_page`.
 
     Args:
-        folder, records, summary: as there.
+        folder, records, summary: as there; the folder may be a URL.
         plan: of the run.
         log: on this disk.
         progress: called with (done, total).
+
+    Returns:
+        The place of `index.html`.
     """
-    from restore.fix.html_report import write_fix_page
+    from restore.fix.html_report import RESULTS, write_fix_page
 
     def written(done: int) -> None:
         if progress is not None:
             progress(done, len(plan.files))
 
     with tempfile.TemporaryDirectory(prefix="restore-page-") as work:
-        here = _Here(plan, Path(work))
-        return write_fix_page(
-            folder, here.plan(), here.records(records), summary, log=log, progress=written, inputs=plan.inputs,
+        here = _Here(plan, Path(work) / "files")
+        page = Path(work) / "page" if is_url(folder) else Path(folder)
+        if is_url(folder):
+            page.mkdir()
+            with suppress(StoreError):  # of an earlier run
+                store = store_of(settle(folder))
+                (page / RESULTS).write_bytes(store.read(as_folder(settle(folder)) + RESULTS))
+            claim_page_folder(page)  # which makes of it a page that may be replaced
+        index = write_fix_page(
+            page, here.plan(), here.records(records), summary, log=log, progress=written, inputs=plan.inputs,
             bring=here.bring,
         )  # fmt: skip
+        return _uploaded(page, as_folder(settle(folder))) if is_url(folder) else index
+
+
+def check_page_place(folder: str, *, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """Check that a page may be written to a folder of a store; see `restore.html.check_page_folder`.
+
+    Raises:
+        RestoreError: exit code 2.
+    """
+    for place in inputs:
+        if is_below(folder, place):
+            what = f"the page would be inside {printable(place)}, an input folder"
+            raise RestoreError(what, where=folder, hint="choose a folder outside it")
+    if folder.rstrip("/") in [place.rstrip("/") for place in outputs]:
+        raise RestoreError(
+            "the page and the restored images need separate folders", where=folder, hint="choose another"
+        )
+    store, root = store_of(folder), as_folder(folder)
+    if next(store.list(root), None) is not None and not _holds_page(root):
+        what = "the folder is not empty and does not hold an earlier page"
+        raise RestoreError(what, where=folder, hint="choose a new folder")
+
+
+def claim_page(folder: FilePath) -> None:
+    """Put an unfinished page into a folder that gets other files during the run; see `claim_page_folder`."""
+    if not is_url(folder):
+        claim_page_folder(folder)
+        return
+    root = as_folder(settle(folder))
+    if not _holds_page(root):
+        with tempfile.TemporaryDirectory(prefix="restore-page-") as work:
+            claim_page_folder(work)
+            _uploaded(Path(work), root)
+
+
+def _holds_page(root: str) -> bool:
+    try:
+        return GENERATOR.encode() in store_of(root).head(root + INDEX, 1000)
+    except NotThere:
+        return False
+
+
+def _uploaded(page: Path, root: str) -> str:
+    """Write the files of a page to a store, `index.html` last. Returns its place."""
+    store = store_of(root)
+
+    def upload(path: Path) -> None:
+        store.upload(path, root + path.relative_to(page).as_posix(), overwrite=True)
+
+    files = [path for path in page.rglob("*") if path.is_file() and path != page / INDEX]
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        deque(pool.map(upload, files), maxlen=0)
+    upload(page / INDEX)
+    return root + INDEX
 
 
 class _Here:

@@ -29,11 +29,12 @@ from restore.fix.results import FileFailure, Progress, ResultRecorder, RunLog, S
 from restore.images import IMAGE_SUFFIXES
 from restore.images.formats import suffix_of
 from restore.places.files import PlacedFile
-from restore.places.groups import TRANSFERS, Carry, Outcome, StagedGroup, detecting, repairing
+from restore.places.groups import Carry, Outcome, StagedGroup, detecting, repairing
 from restore.places.log import RemoteLog
 from restore.places.outputs import GroupFile
 from restore.places.plan import PlacesPlan, plan_places
-from restore.places.report import write_places_page
+from restore.places.report import claim_page, write_places_page
+from restore.places.store import TRANSFERS
 from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
@@ -220,9 +221,7 @@ class _Run:
             place = os.fspath(remote.path)
         self.log = place
         if self.plan.for_page and self.page is not None:
-            from restore.html import claim_page_folder
-
-            claim_page_folder(self.page)  # its folder gets masks during the run
+            claim_page(self.page)  # its folder gets masks during the run
         if any(map(_surely_image, self.plan.files.to_do())):
             self._open()
         with RunLog(place) as log:

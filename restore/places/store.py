@@ -28,6 +28,8 @@ from restore.places.urls import SCHEMES, as_folder, bucket_of, check_installed, 
 #: How often a request is tried, and the longest pause after the first failure; each further pause is twice as long.
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.5
+#: Transfers at a time.
+TRANSFERS = 8
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 _CHUNK = 1 << 20

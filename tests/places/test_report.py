@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from restore.cluster import placed
+from restore.cluster.driver import Ending
 from restore.cluster.options import ClusterOptions
-from restore.cluster.placed import run_on_cluster
+from restore.cluster.placed import PlacedHand
+from restore.cluster.worker import Introduction, Line
 from restore.errors import RestoreError
 from restore.fix.options import FixOptions
 from restore.html import write as html_write
@@ -16,7 +19,7 @@ from restore.places import report
 from restore.places.plan import plan_places
 from restore.places.run import fix_places
 from tests.html.test_write import data_of
-from tests.places.conftest import image_bytes, mask_bytes
+from tests.places.conftest import image_bytes, mask_bytes, write
 
 
 @pytest.fixture
@@ -98,8 +101,60 @@ def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
         plan_places(["memory://b/in"], "memory://b/out", FixOptions(html_report=tmp_path / "full"))
     with pytest.raises(RestoreError, match="need separate folders"):
         plan_places(["memory://b/in"], str(tmp_path / "out"), FixOptions(html_report=tmp_path / "out"))
-    options = FixOptions(html_report=tmp_path / "page")
+    memory.pipe_file("/b/full/words.txt", b"mine")
+    for page, words in (
+        ("memory://b/full", "does not hold an earlier page"),
+        ("memory://b/in/page", "the page would be inside memory://b/in, an input folder"),
+        ("memory://b/out/", "need separate folders"),
+    ):
+        with pytest.raises(RestoreError, match=words):
+            plan_places(["memory://b/in"], "memory://b/out", FixOptions(html_report=page))
+
+
+def test_a_page_in_a_store_is_that_of_this_machine(memory: Any, work: Path, tmp_path: Path) -> None:
+    memory.pipe_file("/b/in/a.png", image_bytes())
+    fix(tmp_path, masks="auto")
+    memory.rm("/b/out", recursive=True)
+    summary = fix(tmp_path, masks="auto", html_report="memory://b/page")
+    assert summary.html_report == "memory://b/page/index.html"
+    stored = {name.removeprefix("/b/page/") for name in memory.find("/b/page")}
+    here = {path.relative_to(tmp_path / "page").as_posix() for path in (tmp_path / "page").rglob("*") if path.is_file()}
+    assert stored == here
+    for name in ("page.js", "found/a.png.png"):
+        assert memory.cat_file(f"/b/page/{name}") == (tmp_path / "page" / name).read_bytes()
+    assert list(work.iterdir()) == []
+    # The next run knows what that one has found.
+    memory.pipe_file("/b/in/b.png", image_bytes(1))
+    again = fix(tmp_path, masks="auto", html_report="memory://b/page", skip_existing=True)
+    assert (again.done, again.html_report) == (1, "memory://b/page/index.html")
+    page = tmp_path / "fetched"
+    for name in ("data.js", "index.html"):
+        write(page / name, memory.cat_file(f"/b/page/{name}"))
+    rows = data_of(page)["rows"]
+    assert (rows[0]["name"], rows[0]["note"].split(";")[0]) == ("a.png", "finished by an earlier run")
+    assert rows[0]["scores"][1] > 0
+    assert "Unfinished" not in (page / "index.html").read_text()
+
+
+def test_a_cluster_has_a_report_too(memory: Any, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker in this process stands in for the cluster."""
+    memory.pipe_file("/b/in/a.png", image_bytes())
+    memory.pipe_file("/b/masks/a.png", mask_bytes())
+
+    def share_out(assignment: Any, cluster: Any, results: Any, total: int, **more: Any) -> Ending:
+        worker = Introduction("worker", "node", "m-1", "", "telea", None, {})
+        line = Line()
+        PlacedHand(assignment).take(list(results.items()), line, again=False)
+        results.opened(worker)
+        for result in line.results:
+            results.result(worker, result)
+        return Ending()
+
+    monkeypatch.setattr(placed, "share_out", share_out)
+    options = FixOptions(masks="memory://b/masks", device="cpu", html_report=tmp_path / "page")
     plan = plan_places(["memory://b/in"], "memory://b/out", options)
-    with pytest.raises(RestoreError, match="cannot be combined with URLs and --ray"):
-        run_on_cluster(plan, None, options, ClusterOptions(address="local"))
-    assert not (tmp_path / "page").exists()
+    summary = placed.run_on_cluster(plan, "telea", options, ClusterOptions(address="local"))
+    assert (summary.done, summary.html_report) == (1, tmp_path / "page/index.html")
+    (row,) = data_of(tmp_path / "page")["rows"]
+    assert list(row["views"][0]["images"]) == ["before", "after"]
+    assert row["scores"][0] > 0

@@ -253,12 +253,6 @@ def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
         (["memory://b/in"], "memory://b/in/out", {}, "or inside it"),
         (["memory://b/nothing"], "memory://b/out", {}, "there is no such object or folder"),
         (["memory://b/in"], "-", {}, "cannot be combined with URLs"),
-        (
-            ["memory://b/in"],
-            "memory://b/out",
-            {"html_report": "memory://b/page"},
-            "--html-report: must be on this machine",
-        ),
         (["memory://b/in"], "memory://b/out", {"fills": 2, "masks": "memory://b/in"}, "--fills: cannot be"),
         (["memory://b/in"], "memory://b/out", {"masks": "memory://b/gone"}, "no such folder or object of masks"),
         (["memory://b/in"], "memory://b/m/x", {"masks": "memory://b/m"}, "no such folder or object of masks"),
