@@ -40,7 +40,9 @@ class ClusterOptions:
         gpus = self.gpus_per_worker
         if gpus < 0 or gpus != gpus or (gpus > 1 and gpus != int(gpus)):
             raise RestoreError(
-                f"must be a part of 1, or an integer, not {gpus:g}", where="--gpus-per-worker", hint="such as 0.5 or 2"
+                f"must be a fraction, or an integer, not {gpus:g}",
+                where="--gpus-per-worker",
+                hint="such as 0.5 or 2",
             )
 
     def size(self, cpus: float, gpus: float) -> tuple[int, int]:

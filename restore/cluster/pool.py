@@ -297,7 +297,7 @@ class Pool:
             if group is not suspect or not self._is_alive(member.worker.node):
                 self._queue.put_back(group)
             elif item := self._queue.died(group):
-                self._receiver.blame(item, f"{DEATHS_TO_BLAME} workers died that repaired nothing but this file")
+                self._receiver.blame(item, f"{DEATHS_TO_BLAME} workers died, each alone with this file")
         self._receiver.lost(member.worker, groups)
         if self._deaths >= max(_DEATHS_TO_STOP, 3 * self._count):
             self.stop(f"{self._deaths} workers died without a result between them; the last one {why}")

@@ -79,7 +79,7 @@ def settle(place: FilePath, *, what: str = "this") -> str:
     if scheme not in SCHEMES:
         known = [*SCHEMES, "file"]
         known.remove("memory")  # for tests
-        raise RestoreError(f"URLs of the kind {found[1]!r} are not taken", where=text, hint=did_you_mean(scheme, known))
+        raise RestoreError(f"{found[1]}:// is not supported", where=text, hint=did_you_mean(scheme, known))
     if not rest.partition("/")[0]:
         raise RestoreError("names no bucket", where=text, hint=f"such as {scheme}://bucket/folder")
     return f"{scheme}://{rest}"

@@ -212,7 +212,7 @@ def test_an_image_that_kills_its_workers_is_blamed_and_alone():
     cluster.happens = lambda actor, name: "die" if name == "7" else ""
     results, pool, _ = work(cluster)
     assert once(results)
-    assert results.blamed == {"7": f"{DEATHS_TO_BLAME} workers died that repaired nothing but this file"}
+    assert results.blamed == {"7": f"{DEATHS_TO_BLAME} workers died, each alone with this file"}
     assert [names for _, names, _ in cluster.groups if "7" in names][-DEATHS_TO_BLAME:] == [["7"]] * DEATHS_TO_BLAME
     assert pool.stopped == ""
 
@@ -372,7 +372,7 @@ def test_one_processor_is_left_over(options, cluster, size):
     [
         ({"address": ""}, "--ray: must not be empty"),
         ({"workers": 0}, "--ray-workers: must be an integer of at least 1"),
-        ({"gpus_per_worker": 1.5}, "--gpus-per-worker: must be a part of 1, or an integer"),
+        ({"gpus_per_worker": 1.5}, "--gpus-per-worker: must be a fraction, or an integer"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

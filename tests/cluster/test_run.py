@@ -99,7 +99,7 @@ def test_a_crash_and_a_worker_that_stands_still_cost_one_image(scans, monkeypatc
     summary, events = fix(scans, log=log)
     (failure,) = summary.failed
     assert (failure.path.name, failure.code) == ("crash.png", "crashed")
-    assert "workers died that repaired nothing but this file" in failure.reason
+    assert "workers died, each alone with this file" in failure.reason
     expected = locally(scans)
     del expected["0/crash.png"]
     assert snapshot(scans.parent / "out") == expected  # also without temporary files

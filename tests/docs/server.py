@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ TINY_TRAINING = {
     "total_steps": "2", "data.batch": "2", "data.patch": "32", "validate_every": "2", "save_every": "2",
     "lpips_net": "none", "best_by": "psnr", "device": "cpu", "precision": "fp32", "data.validation_count": "1",
 }  # fmt: skip
+
+#: What calls would import, each of them.
+LOADED = (
+    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress", "skimage.restoration",
+    "restore.benchmark.run", "restore.cli.main", "restore.evaluation.scoring", "restore.fix.stages",
+    "restore.restorers.classical", "restore.restorers.detector", "restore.training.loop",
+)  # fmt: skip
 
 _CLIENT = """#!{python} -S
 import json, os, socket, sys
@@ -68,13 +76,12 @@ def serve(address: str) -> None:
     """Answer calls until this process is ended."""
     import torch
 
-    import restore.cli.main
-    import restore.evaluation.scoring
-    import restore.fix.run
-    import restore.restorers.registry
-    import restore.training.loop  # noqa: F401
+    for name in LOADED:
+        import_module(name)
+    from restore.training import run_dir
 
     torch.set_num_threads(1)
+    run_dir.draw_curves = lambda metrics, out: None  # most of the time of a small run; tests of training draw them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # each child answers its client itself
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address + ".new")

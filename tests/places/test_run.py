@@ -257,7 +257,7 @@ def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
         (["memory://b/in"], "memory://b/out", {"masks": "memory://b/gone"}, "no such folder or object of masks"),
         (["memory://b/in"], "memory://b/m/x", {"masks": "memory://b/m"}, "no such folder or object of masks"),
         (["s3://key:secret@b/in"], "memory://b/out", {}, "INPUT: holds credentials"),
-        (["ftp://b/in"], "memory://b/out", {}, "URLs of the kind 'ftp' are not taken"),
+        (["ftp://b/in"], "memory://b/out", {}, "ftp:// is not supported"),
         (["s3:///in"], "memory://b/out", {}, "names no bucket"),
         (["file://host/in"], "memory://b/out", {}, "names another machine"),
     ):
