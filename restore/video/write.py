@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from restore.video.probe import VideoFacts, opened
 
 #: Metadata that muxers write by themselves, or that speaks of the old coded frames.
 _OWN_KEYS = frozenset(("major_brand", "minor_version", "compatible_brands", "encoder", "duration"))
+#: Times of chapters are in milliseconds.
+_CHAPTER_UNIT = 1000
 _STATISTICS = ("BPS", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES", "_STATISTICS", "DURATION")
 
 
@@ -81,7 +84,7 @@ def write_video(
     import av
 
     with opened(source) as original:
-        options = {"movflags": _movflags(original.metadata)} if settings.container in ("mp4", "mov", "3gp") else {}
+        options = _mov_options(facts, original.metadata) if settings.container in ("mp4", "mov", "3gp") else {}
         output = av.open(os.fspath(target), "w", format=settings.container, options=options)
         with output:
             tracks = _tracks(output, original, facts, settings, interlaced, metadata, on_event)
@@ -103,13 +106,18 @@ def write_video(
                 output.mux(own)
 
 
-def _movflags(metadata: dict[str, str]) -> str:
-    """The index first, so that players can begin at once; and keys that QuickTime does not know."""
+def _mov_options(facts: VideoFacts, metadata: dict[str, str]) -> dict[str, str]:
+    """Options of the muxer of MP4 and MOV: the index first, so that players can begin at once; keys that QuickTime does
+    not know; and lengths of tracks in a unit that divides the video's times, because they would be cut to milliseconds.
+    """
     plain = {"title", "artist", "album_artist", "album", "comment", "date", "genre", "copyright", "description",
              "creation_time", "composer", "grouping", "lyrics", "synopsis", "show", "episode_id", "network",
              "keywords", "track", "disc", "encoder", "location", "location-eng", "timecode", "media_type"}  # fmt: skip
     others = {key for key in metadata if key.lower() not in plain | _OWN_KEYS}
-    return "+faststart+use_metadata_tags" if others else "+faststart"
+    options = {"movflags": "+faststart+use_metadata_tags" if others else "+faststart"}
+    if (unit := math.lcm(_CHAPTER_UNIT, facts.time_base.denominator)) < 1 << 31:
+        options["movie_timescale"] = str(unit)
+    return options
 
 
 def _tracks(

@@ -48,6 +48,7 @@ def make_video(
     time_base: Fraction | None = None,
     pts: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
     matrix: Sequence[int] | None = None,
     sample_aspect: Fraction | None = None,
     colors: tuple[int, int, int, int] = (1, 1, 1, 1),
@@ -59,7 +60,7 @@ def make_video(
     """Write a video. `colors`: range, primaries, transfer and matrix, by their code points."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time_base = time_base or Fraction(1, rate)
-    with av.open(str(path), "w") as output:
+    with av.open(str(path), "w", options=container_options or {}) as output:
         track = output.add_stream(codec, rate=rate, options=options or {})
         height, width = images[0].shape[:2]
         context = track.codec_context

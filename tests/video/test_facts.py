@@ -71,6 +71,28 @@ def test_the_length_stays(tmp_path: Path) -> None:
         assert after.duration == before.duration == 1_000_000
 
 
+def test_tracks_that_do_not_end_at_a_whole_millisecond_keep_their_length(tmp_path: Path) -> None:
+    import av
+
+    source = make_video(
+        tmp_path / "clip.mp4", moving(11), rate=24, time_base=Fraction(1, 12288),
+        pts=[512 * number for number in (0, 1, 2, 4, 5, 6, 7, 9, 10, 11, 12)], sound="aac",
+        container_options={"movie_timescale": "12288000"}, chapters=[
+            {"id": 1, "start": 0, "end": 401, "time_base": Fraction(1, 1000), "metadata": {"title": "Harbour"}},
+        ],
+    )  # fmt: skip
+    assert repaired(source, tmp_path / "out.mp4").done == 1
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        lengths = [
+            [stream.duration * stream.time_base for stream in file.streams if stream.type != "data"]
+            for file in (before, after)
+        ]
+        (chapter,) = after.chapters()
+    assert lengths[1] == lengths[0]
+    assert lengths[0][0] == Fraction(13, 24)
+    assert chapter["end"] * chapter["time_base"] == Fraction(401, 1000)
+
+
 def test_pixels_outside_the_mask_keep_their_values(tmp_path: Path) -> None:
     for pix_fmt in ("yuv420p", "yuv422p10le", "gbrp10le", "gray10le"):
         source = make_video(tmp_path / f"{pix_fmt}.mkv", moving(4, 49, 67), codec="ffv1", pix_fmt=pix_fmt)
