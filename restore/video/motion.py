@@ -135,7 +135,8 @@ def smooth(values: FloatArray) -> FloatArray:
 def span(values: FloatArray) -> FloatArray:
     """The difference of the largest and the smallest of 3×3 pixels."""
     kernel = np.ones((3, 3), np.uint8)
-    return cv2.subtract(cv2.dilate(values, kernel), cv2.erode(values, kernel))
+    most = cv2.dilate(values, kernel)
+    return cv2.subtract(most, cv2.erode(values, kernel), dst=most)
 
 
 def motion(frame: Seen, neighbor: Seen) -> Motion | None:

@@ -164,20 +164,24 @@ def _differing(
     if noise is None:
         noise = [_noise((to_one[few] + to_other[few])[known] / 2)]
     sigma = noise[0]
+    signed = _nearest(to_one, to_other)
+    del to_one, to_other  # large, like all arrays here
+    nearest = np.abs(signed)
     apart = smooth(cv2.subtract(one, other))
     np.abs(apart, out=apart)
-    contrast: FloatArray = cv2.max(span(one), span(other))  # that of nine values of noise is about 3 σ
-    contrast -= 3 * sigma
-    np.maximum(contrast, 0, out=contrast)
-    signed = _nearest(to_one, to_other)
-    nearest = np.abs(signed)
     floor = max(_LEAST_SIGMA, sigma)
     limit = 0.5 * nearest
     limit += 1.5 * floor
     agree: BoolArray = apart < np.minimum(limit, max(_AGREE, _AGREE_SIGMAS * sigma), out=limit)
     agree &= inside
+    del apart
+    contrast: FloatArray = cv2.max(span(one), span(other))  # that of nine values of noise is about 3 σ
+    contrast -= 3 * sigma
+    np.maximum(contrast, 0, out=contrast)
     sigmas, mean_sigmas = (one * (_UNSURE if unsure else 1) for one in (_SPIKE_SIGMAS, _MEAN_SIGMAS))
-    seeds: BoolArray = nearest > _CONTRAST * contrast + sigmas * floor
+    np.multiply(contrast, _CONTRAST, out=limit)
+    limit += sigmas * floor
+    seeds: BoolArray = nearest > limit
     # What stands out by itself must not spread.
     np.clip(signed, -sigmas * floor, sigmas * floor, out=signed)
     most: FloatArray | None = None
@@ -189,7 +193,7 @@ def _differing(
         mean -= mean_sigmas * noise[number]
         most = mean if most is None else cv2.max(most, mean, dst=most)
     assert most is not None
-    seeds |= most > _MEAN_CONTRAST * contrast
+    seeds |= most > np.multiply(contrast, _MEAN_CONTRAST, out=limit)
     seeds &= agree
     contrast *= _WEAKER_CONTRAST
     contrast += max(_LEAST_SPIKE / 2, _WEAKER_SIGMAS * sigma)
