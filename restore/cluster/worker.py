@@ -405,6 +405,9 @@ def _open(work: Assignment) -> tuple[dict[str, Any], Callable[[ResultRecorder, S
     assert options is not None  # a plan has them
     models = models_for(plan, open_models(work.model, options), options)
     main = models[0].main
-    assert main is not None  # checked above
-    facts = {"model": main.name, "model_sha256": main.sha256, "settings": resolved_settings(models, options)}
+    facts = {
+        "model": "" if main is None else main.name,
+        "model_sha256": None if main is None else main.sha256,
+        "settings": resolved_settings(models, options),
+    }
     return facts, lambda recorder, link: Stages(plan, models, options, recorder, link)

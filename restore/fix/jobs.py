@@ -12,6 +12,9 @@ from typing import Any, Literal, NamedTuple
 from restore.fix.log import ReasonCode
 from restore.packed import BLOCK, Packed
 
+#: Why an image is skipped in a run with `--preview`.
+NO_PREVIEW = "only videos have previews"
+
 Action = Literal["repair", "unmasked", "skip", "fail"]
 
 #: What happens to a job, in one byte.

@@ -369,6 +369,11 @@ class FixOptions(BatchOptions):
         return self.masks == "auto"
 
     @property
+    def needs_model(self) -> bool:
+        """Whether any model takes part: `deflicker` alone needs none."""
+        return not self.deflicker or self.masks is not None or self.scale is not None or self.cleans_up
+
+    @property
     def default_model(self) -> str:
         """The model that is used if none is named."""
         if self.masks is not None:

@@ -30,7 +30,7 @@ from restore.fix.inputs import (
     read_list,
     shard_of,
 )
-from restore.fix.jobs import Action, Entry, Job, Jobs, split
+from restore.fix.jobs import NO_PREVIEW, Action, Entry, Job, Jobs, split
 from restore.fix.log import ReasonCode
 from restore.fix.mask_pairing import pair_masks
 from restore.fix.masks import MaskSource
@@ -217,6 +217,8 @@ def plan_fix(input: FilePath | Sequence[FilePath], output: FilePath, options: Fi
         from restore.fix.side_outputs import with_maps
 
         plan = with_maps(plan, options)
+    if options.preview is not None:
+        plan = replace(plan, jobs=plan.jobs.change(_without_preview))
     if options.html_report is not None:
         from restore.fix.html_report import check_fix_page
 
@@ -466,6 +468,13 @@ def _video_entry(entry: Entry) -> Entry:
         return entry._replace(video=True)
     reason = f"videos of the kind {kind} can be read but not written; repair it alone, into an .mkv file"
     return entry._replace(video=True, action="fail", reason=reason, code="unsupported")
+
+
+def _without_preview(entry: Entry) -> Entry:
+    """The job of a run with `--preview`, which images are left out of."""
+    if entry.video or entry.settled:
+        return entry
+    return entry._replace(action="skip", reason=NO_PREVIEW, code="")
 
 
 def without_videos(plan: FixPlan) -> FixPlan:

@@ -16,7 +16,7 @@ from restore.errors import RestoreError
 from restore.files import check_unchanged
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.inputs import PIPE
-from restore.fix.jobs import Job
+from restore.fix.jobs import NO_PREVIEW, Job
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan
@@ -176,7 +176,7 @@ class Reader:
         if job.video:
             return HugeItem(job)
         if self.options.preview is not None:
-            self.recorder.finish(job, "skipped", "only videos have previews")
+            self.recorder.finish(job, "skipped", NO_PREVIEW)
             return None
         steps = self.steps_of(job)
         # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.

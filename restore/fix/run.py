@@ -98,9 +98,8 @@ def run_fix(
     )
     if models or plan.has_work:
         models = models_for(plan, models, options)
-        main = models[0].main
-        assert main is not None  # checked above
-        summary.model, summary.model_sha256 = main.name, main.sha256
+        if (main := models[0].main) is not None:
+            summary.model, summary.model_sha256 = main.name, main.sha256
         summary.settings = resolved_settings(models, options)
     with reported(plan, options, summary, report_progress) as records:
         run_stages(

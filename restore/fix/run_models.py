@@ -53,6 +53,8 @@ def open_models(
             where="--deflicker",
             hint="leave out --model, and restore the result in a run of its own",
         )
+    if model is None and not options.needs_model:
+        return [Models()]
     if model is None or isinstance(model, str | os.PathLike):
         name = options.default_model if model is None else os.fspath(model)
         opened = open_restorers(name, device=options.device, args=options.model_args, **how)
@@ -165,6 +167,8 @@ def models_for(plan: FixPlan, models: Sequence[Models], options: FixOptions) -> 
     if options.scale is None:
         models = [replace(one, enlarger=None) for one in models]
     main, cleaner = models[0].main, models[0].clean_up
+    if main is None and not options.needs_model:
+        return list(models)
     if main is None:
         raise RestoreError("a repair requires a model", hint="add a restorer to the Models")
     _check_conditions(main, options)
@@ -282,7 +286,7 @@ def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str
         **options.to_dict(),
         "clean_up": None if cleaner is None else cleaner.name,
         "device": ",".join(str(one.device) for one in restorers),
-        "precision": restorers[0].precision,
+        "precision": restorers[0].precision if restorers else options.precision,
         "engine": engines_of(models[0]),
     }
 
@@ -303,6 +307,8 @@ def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | 
     from restore.engines.choice import candidates, settle_precision
     from restore.restorers.registry import CLASSICAL_NAMES, ONNX_SUFFIX, TORCH_SUFFIXES, parse_model
 
+    if not options.needs_model:
+        return None
     device = pick_devices(options.device)[0]
     precision = settle_precision(options.engine, options.precision, device)
     engine = candidates(options.engine, precision, device)[0]

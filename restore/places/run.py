@@ -93,8 +93,8 @@ def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[
         models = open_models(model, options, on_event=on_event)
         suited = models_for(FixPlan((), Path(), False, Jobs(), plan.masks), models, options)
         main = suited[0].main
-        assert main is not None  # checked by `models_for`
-        return Prepared(repairing(models), main.name, main.sha256, resolved_settings(suited, options))
+        name, digest = ("", None) if main is None else (main.name, main.sha256)
+        return Prepared(repairing(models), name, digest, resolved_settings(suited, options))
 
     return prepare
 

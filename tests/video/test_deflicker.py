@@ -11,7 +11,9 @@ import pytest
 from restore.errors import RestoreError
 from restore.fix import video as fix_video
 from restore.fix.options import FixOptions
-from restore.fix.run_models import open_models
+from restore.fix.run import fix_folder
+from restore.fix.run_models import open_models, planned_engine
+from restore.fix.steps import Models
 from restore.images import read_image
 from restore.video.deflicker import REACH, Tone, deflickered, small_of
 from tests.fix.conftest import Filler, Inverter, fix_with, logged
@@ -171,6 +173,13 @@ def test_a_sequence_without_flicker(scene: list[np.ndarray], tmp_path: Path) -> 
     assert (tmp_path / "out/frame_000010.tif").read_bytes() == kept
 
 
-def test_no_model_runs_without_masks() -> None:
+def test_no_model_runs_without_masks(scene: list[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(RestoreError, match="no model runs"):
         open_models("photo", FixOptions(deflicker=True))
+    for options in (FixOptions(deflicker=True), FixOptions(deflicker=True, clean_up=False)):
+        assert open_models(None, options) == [Models()]
+        assert planned_engine(None, options) is None
+    source = make_video(tmp_path / "reel.mkv", deep(flickering(scene[:20])), codec="ffv1", pix_fmt="yuv420p10le")
+    summary = fix_folder(source, tmp_path / "out.mkv", options=FixOptions(deflicker=True, log=tmp_path / "log.jsonl"))
+    assert (summary.done, summary.copied, summary.model) == (1, 0, "")
+    assert [line["steps"] for line in logged(tmp_path / "log.jsonl") if "output" in line] == [["deflicker"]]

@@ -18,9 +18,14 @@ QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
 def test_a_preview_shows_both_sides(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in/reel.mkv", moving(25), codec="ffv1", pix_fmt="yuv444p")
     save(tmp_path / "in/a.png", photo(20, 30))
+    assert plan_with(tmp_path / "in", tmp_path / "out", preview="0.2s").format() == [
+        f"{tmp_path / 'in/a.png'}: skipped: only videos have previews",
+        f"{source} -> {tmp_path / 'out/reel.preview.mkv'}",
+    ]
     summary = fix_with(tmp_path / "in", tmp_path / "out", Inverter(), preview="0.2s")
     assert (summary.done, summary.skipped) == (1, {"only videos have previews": 1})
     assert any("side by side" in line for line in summary.warnings)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["reel.preview.mkv"]
     assert times_of(tmp_path / "out/reel.preview.mkv") == times_of(source)[10:15]
     for one, true in zip(planes_of(tmp_path / "out/reel.preview.mkv"), planes_of(source)[10:15], strict=True):
         assert one[0].shape == (48, 128)
