@@ -305,13 +305,16 @@ class VideoRepair:
             return _turned(rgb if tone is None else tone.to_deep(rgb), turns)
 
         def written(
-            one: tuple[TimedFrame, Tone | None], evened: RGB16, after: DecodedImage, page: MemoryPage
+            one: tuple[TimedFrame, Tone | None],
+            evened: RGB16,
+            after: DecodedImage,
+            masked: int | None,
+            damaged: int | None,
         ) -> _Repaired:
             timed, tone = one
-            masked = None if page.mask is None else int(np.count_nonzero(page.mask))
             stored = _turned(evened, -turns) if tone is None else colors.to_rgb(timed.frame)
             changed = colors.write(timed.frame, stored, _turned(after.pixels, -turns))
-            return _Repaired(timed, masked, page.damaged_pixels, changed, stored)
+            return _Repaired(timed, masked, damaged, changed, stored)
 
         with closing(ahead(self._with_tones(frames, colors, needed), _AHEAD)) as read:
             if not steady:
@@ -339,27 +342,27 @@ class VideoRepair:
                     self.done.add("deflicker")
                 yield one, None if tone is None else tone.scaled(self.options.strength)
 
-    def _repair_rest(self, filled: Filled[Any], steps: Steps) -> tuple[DecodedImage, MemoryPage]:
-        """A frame that its neighbors have filled through the rest of its steps."""
-        source, rgb, mask = _as_image(filled.pixels), filled.rgb(), filled.mask
-        page = MemoryPage(lambda: rgb, filled.unknown.astype(np.float32))
+    def _repair_rest(self, filled: Filled[Any], steps: Steps) -> tuple[DecodedImage, int, int]:
+        """A frame that its neighbors have filled through the rest of its steps, and its masked and damaged pixels."""
+        source, damaged = _as_image(filled.pixels), int(np.count_nonzero(filled.mask))
+        page = MemoryPage(filled.rgb, filled.unknown.astype(np.float32))
         self._run(page, replace(steps, detect=False), source)
-        repaired = rgb if page.repaired is None else page.repaired
-        self.done.update(["detect", "fill_holes"] if mask.any() else ["detect"])
-        everywhere = page.everywhere
-        page.mask, page.damaged_pixels = mask.astype(np.float32), int(np.count_nonzero(mask))
-        if not mask.any() and not everywhere:
-            return source, page
-        return source.blend(repaired, None if everywhere else page.mask, strength=self.options.strength), page
+        self.done.update(["detect", "fill_holes"] if damaged else ["detect"])
+        if damaged or page.everywhere:
+            repaired = filled.rgb() if page.repaired is None else page.repaired
+            mask = None if page.everywhere else filled.mask.astype(np.float32)
+            source = source.blend(repaired, mask, strength=self.options.strength)
+        return source, damaged, damaged
 
-    def _repair_alone(self, source: DecodedImage, steps: Steps, number: int) -> tuple[DecodedImage, MemoryPage]:
-        """A frame through the steps of an image."""
-        mask = self._given_mask(source, steps, number)
-        page = MemoryPage(source.to_srgb, mask)
-        if not steps or (mask is not None and not mask.any()):
-            return source, page
-        self._run(page, steps, source)
-        return page.put_into(source, self.options.strength), page
+    def _repair_alone(
+        self, source: DecodedImage, steps: Steps, number: int
+    ) -> tuple[DecodedImage, int | None, int | None]:
+        """A frame through the steps of an image, and its masked and damaged pixels."""
+        page = MemoryPage(source.to_srgb, self._given_mask(source, steps, number))
+        if steps and (page.mask is None or page.mask.any()):
+            self._run(page, steps, source)
+            source = page.put_into(source, self.options.strength)
+        return source, None if page.mask is None else int(np.count_nonzero(page.mask)), page.damaged_pixels
 
     def _run(self, page: MemoryPage, steps: Steps, source: DecodedImage) -> None:
         with progress.part(0, 0):  # a frame's own progress says nothing about the video's
