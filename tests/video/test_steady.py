@@ -93,6 +93,18 @@ def test_moving_scenes_without_dirt_stay_as_they_are() -> None:
         assert np.mean((filled - frames[number]) ** 2) < 10**-4.5  # 45 dB
 
 
+@pytest.mark.parametrize("step", [3, 4, 5])
+def test_what_an_object_covers_and_uncovers_is_no_dirt(step: int) -> None:
+    """Motion is not exact at its edges, but neighbors show what is there a few pixels farther off."""
+    frames = panning(6, at=240)
+    for number, frame in enumerate(frames):
+        left = 16 + step * number
+        frame[32:64, left : left + 24] = panning(1, at=10)[0][:32, :24]
+    for number, filled, mask, _ in results(frames):
+        assert mask.mean() < 0.001
+        assert np.mean((filled - frames[number]) ** 2) < 10**-5  # 50 dB
+
+
 def test_a_scene_ends_at_a_cut() -> None:
     one, other = panning(3), [frame[::-1].copy() for frame in panning(3, at=300)]
     last, new = Seen(lambda: deep(one[2])), Seen(lambda: deep(other[0]))
