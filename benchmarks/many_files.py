@@ -12,6 +12,8 @@ of its own; its memory is the largest resident set.
 - nothing: the whole command, with an output for every file.
 - store, store-masks, store-nothing: plans of as many names in a store, which a stand-in lists: alone, with a mask for
   every one, and with an output for every one.
+- store-first, store-resumed: the time from open models until the first file of the store is read, with a log, if there
+  are no outputs, and if only the last output is missing.
 
 With `--repair N`, so many small photographs are repaired by the whole command. Prints Markdown.
 """
@@ -36,7 +38,8 @@ LINKS = 50_000
 MB = 1e6 if sys.platform == "darwin" else 1e3
 """The units of `ru_maxrss` in a megabyte."""
 
-ROWS = ("plan", "list", "masks", "shards", "first", "nothing", "resumed", "store", "store-masks", "store-nothing")
+ROWS = ("plan", "list", "masks", "shards", "first", "nothing", "resumed", "store", "store-masks", "store-nothing",
+        "store-first", "store-resumed")  # fmt: skip
 
 
 START = b"\xff\xd8\xff\xe0" + bytes(60)
@@ -86,27 +89,68 @@ def plan_masks(source: str, output: str) -> None:
     plan(source, output, masks=f"{source}/../in_masks")
 
 
-def plan_store(count: str, masks: str, existing: str) -> None:
-    """Plan the names of a store, perhaps with masks or with outputs for all, and tell."""
-    from restore.fix.options import FixOptions
+def stand_in(count: int, *folders: str, missing: int = 0) -> None:
+    """Make a stand-in the store: these folders of it hold all names, `out` those before the `missing` last."""
     from restore.places import store
-    from restore.places.plan import plan_places
 
-    listed = {"in": True, "masks": masks == "True", "out": existing == "True"}
+    class Listed(store.Store):
+        def __init__(self) -> None:
+            """Reach nothing."""
 
-    class Listed:
         def kind(self, url: str) -> str:
             return "folder"
 
         def list(self, folder: str) -> Iterator[store.Entry]:
-            for number in range(int(count) if listed[folder.rstrip("/").rpartition("/")[2]] else 0):
+            last = folder.rstrip("/").rpartition("/")[2]
+            for number in range((count - (missing if last == "out" else 0)) if last in folders else 0):
                 yield store.Entry(f"box_{number // IN_FOLDER:04}/scan_{number:07}.jpg", 3_000_000 + number % 997)
 
+        def exists(self, url: str) -> bool:
+            return False
+
+        def download(self, url: str, path: Path) -> store.ObjectInfo:
+            path.write_bytes(START)
+            return store.ObjectInfo(len(START))
+
     store._store = lambda scheme: Listed()  # type: ignore[assignment,return-value,misc]
-    options = FixOptions(masks="memory://b/masks" if listed["masks"] else None, skip_existing=True)
+
+
+def plan_store(count: str, masks: str, existing: str) -> None:
+    """Plan the names of a store, perhaps with masks or with outputs for all, and tell."""
+    from restore.fix.options import FixOptions
+    from restore.places.plan import plan_places
+
+    stand_in(int(count), "in", *["masks"] * (masks == "True"), *["out"] * (existing == "True"))
+    options = FixOptions(masks="memory://b/masks" if masks == "True" else None, skip_existing=True)
     since = time.perf_counter(), time.process_time()
     plan_places(["memory://b/in"], "memory://b/out", options)
     told(since)
+
+
+def first_in_store(count: str, existing: str, work: str) -> None:
+    """Plan the names of a store, open a model, run, and tell from there to the first file that is read."""
+    from restore.fix import reader
+    from restore.fix.options import FixOptions
+    from restore.places.plan import plan_places
+    from restore.places.run import Prepared, fixer, run_places
+
+    stand_in(int(count), "in", *["out"] * (existing == "True"), missing=1)
+    tempfile.tempdir = work
+    options = FixOptions(skip_existing=True, log=f"{work}/{existing}.jsonl")
+    planned = plan_places(["memory://b/in"], "memory://b/out", options)
+    since = []
+
+    def prepare() -> Prepared:
+        prepared = fixer(planned, "tv", options, print)()
+        since.append((time.perf_counter(), time.process_time()))
+        return prepared
+
+    def read(*arguments: object, **more: object) -> None:
+        told(since[0])
+        os._exit(0)
+
+    reader.image_from_bytes = read  # type: ignore[assignment]
+    run_places(planned, options, prepare)
 
 
 def shards(source: str, output: str) -> None:
@@ -145,7 +189,7 @@ def first_file(source: str, output: str) -> None:
 
 MEASUREMENTS = {
     "plan": plan, "plan_list": plan_list, "plan_masks": plan_masks, "shards": shards, "first_file": first_file,
-    "plan_store": plan_store,
+    "plan_store": plan_store, "first_in_store": first_in_store,
 }  # fmt: skip
 
 
@@ -219,6 +263,12 @@ def main() -> None:
             if name in args.only:
                 more = " and as many masks" * listed[0] + ", all of them done" * listed[1]
                 row(f"plan of {args.files:,} names in a store{more}", *measured("plan_store", args.files, *listed))
+        for name, existing, which in (("store-first", False, ""), ("store-resumed", True, ", which is the last")):
+            if name in args.only:
+                row(
+                    f"from open models to the first of {args.files:,} files in a store{which}",
+                    *measured("first_in_store", args.files, existing, work),
+                )
         if "first" in args.only:
             row("from open models to the first file", *measured("first_file", source, none))
         if "nothing" in args.only or "resumed" in args.only:

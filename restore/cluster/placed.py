@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -81,7 +80,6 @@ def run_on_cluster(
             work = plan.files.work
             if not work:
                 results.start()
-                deque(results.items(), maxlen=0)  # all are settled
             else:
                 own = [*plan.inputs, plan.output, *([os.fspath(page)] if page is not None and plan.for_page else [])]
                 own = [path for path in own if not is_url(path)]
@@ -99,6 +97,7 @@ def run_on_cluster(
                     assignment, cluster, results, work, together=_TOGETHER, decode_seconds=options.decode_timeout
                 )
                 summary.interrupted, summary.stopped = ending.interrupted, summary.stopped or ending.stopped
+            results.settle(skipped=True)  # there may be a million, for which no worker waits
         if remote is not None:
             results.push(last=True)
         if page is not None and records is not None and not summary.interrupted:
@@ -126,19 +125,23 @@ class PlacedResults(Results):
     def start(self) -> None:
         """See `Results`."""
         self.recorder.start(self.plan)
+        self.settle(skipped=False)
+        self.stop_early()
 
     def items(self) -> Iterator[PlacedFile]:
         """See `Results`."""
+        return self.plan.files.to_do()
+
+    def settle(self, *, skipped: bool) -> None:
+        """Record the files that the plan has decided: those that it skips, or else those that fail."""
         files, tells_each = self.plan.files, self.recorder.tells_each
-        if not tells_each:
+        if skipped and not tells_each:
             self.recorder.count_skipped(files.skipped)
-        for file in files:
+            return
+        for file in files.settled() if skipped else files.failing():
             action, reason, code = file.verdict
-            if file.is_work:
-                yield file
-            elif tells_each or action == "fail":
-                self._enter(file, "skipped" if action == "skip" else "failed", reason, code)
-                self.stop_early()
+            if skipped == (action == "skip"):
+                self._enter(file, "skipped" if skipped else "failed", reason, code)
 
     def result(self, worker: Introduction, result: Result) -> None:
         """See `Results`."""

@@ -6,6 +6,7 @@ At most three groups are in the work folder, with their outputs; see `restore.pl
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
 
+#: Files that the plan has decided, of which there may be a million, are recorded for so long between two groups.
+_SETTLED_SECONDS = 1.0
 #: A file of the work folder with the plan of the run.
 _PLAN = "plan.pickle"
 #: One with a line for each file that is finished, for the HTML report.
@@ -178,10 +182,20 @@ def resume(link: SupervisorLink) -> tuple[PlacesPlan, WorkFolder] | None:
 
 @dataclass
 class _State:
-    """What a run that is started again must know. `group` is the first one whose outcomes are not recorded."""
+    """What a run that is started again must know.
+
+    Attributes:
+        run: identifies the run in its log.
+        group: the first one whose outcomes are not recorded.
+        settled: how many of the files that the plan has decided are recorded.
+        log_version: see `RemoteLog`.
+        started: `time.monotonic()` at the first start.
+        summary: counts.
+    """
 
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     group: int = 0
+    settled: int = 0
     log_version: str | None = None
     started: float = field(default_factory=time.monotonic)
     summary: dict[str, Any] | None = None
@@ -228,10 +242,16 @@ class _Run:
             recorder = ResultRecorder(summary, log, self._progress, getattr(self.options, "fail_fast", False))
             if self.state.summary is None:
                 recorder.start(self.plan)
-                self._record_settled(recorder)
-                self._save(remote)
+                if not self._tells_each(recorder):
+                    recorder.count_skipped(self.plan.files.skipped)
+            settling = self._record_settled(recorder)
             try:
-                self._groups(recorder, remote)
+                if recorder.fail_fast:  # a file that the plan fails ends the run
+                    self._settle(settling, None)
+                self._settle(settling, _SETTLED_SECONDS)
+                self._save(remote)
+                self._groups(recorder, remote, settling)
+                self._settle(settling, None)
             except KeyboardInterrupt:
                 summary.interrupted = True
         if remote is not None:
@@ -247,14 +267,24 @@ class _Run:
             self.summary.settings = {**prepared.settings, **_places_of(self.options)}
         return self._prepared
 
-    def _record_settled(self, recorder: ResultRecorder) -> None:
-        """Record the files that the plan has decided."""
+    def _tells_each(self, recorder: ResultRecorder) -> bool:
+        return recorder.tells_each or self.page is not None
+
+    def _record_settled(self, recorder: ResultRecorder) -> Iterator[None]:
+        """Record the files that the plan has decided, one at each step."""
         files = self.plan.files
-        tells_each = recorder.tells_each or self.page is not None
-        if not tells_each:
-            recorder.count_skipped(files.skipped)
-        for record in self.plan.settled(files.settled() if tells_each else files.failing()):
+        settled = files.settled() if self._tells_each(recorder) else files.failing()
+        for record in self.plan.settled(islice(settled, self.state.settled, None)):
             self._enter(recorder, Outcome(record))
+            self.state.settled += 1
+            yield
+
+    def _settle(self, settling: Iterator[None], seconds: float | None) -> None:
+        """Record files that the plan has decided, for some time; None: all of them."""
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        for _ in settling:
+            if time.monotonic() > until:
+                return
 
     def _enter(self, recorder: ResultRecorder, outcome: Outcome) -> None:
         record = replace(outcome.record, run=self.state.run)
@@ -269,7 +299,7 @@ class _Run:
             for line in file:
                 yield Record(**json.loads(line))
 
-    def _groups(self, recorder: ResultRecorder, remote: RemoteLog | None) -> None:
+    def _groups(self, recorder: ResultRecorder, remote: RemoteLog | None, settling: Iterator[None]) -> None:
         """Take all groups through the work folder."""
         numbered = ((number, group) for number, group in enumerate(self.plan.groups()) if number >= self.state.group)
         with ThreadPoolExecutor(TRANSFERS) as pool, ThreadPoolExecutor(2) as pipeline:
@@ -286,6 +316,7 @@ class _Run:
                     coming = begin()
                     self._carry_out(number, staged)
                     if going is not None:
+                        self._settle(settling, _SETTLED_SECONDS)
                         self._record(*going, recorder, remote)
                     going = (number, staged, pipeline.submit(staged.deliver, pool))
                     if self._ends():

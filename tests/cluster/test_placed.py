@@ -12,11 +12,11 @@ import pytest
 
 from restore.cluster.kept_lines import KeptLines, kept_by_workers
 from restore.cluster.options import ClusterOptions
-from restore.cluster.placed import PlacedHand, run_on_cluster
+from restore.cluster.placed import PlacedHand, PlacedResults, run_on_cluster
 from restore.cluster.worker import Assignment, Line
 from restore.fix.log import read_done
 from restore.fix.options import DetectOptions, FixOptions
-from restore.fix.results import RunLog
+from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.places.plan import PlacesPlan, plan_places
 from restore.places.run import fix_places
 from tests.fix.conftest import logged
@@ -130,6 +130,20 @@ def test_a_stopped_worker_begins_nothing(memory, scans):
     hand.take(list(plan.files), line, again=False)
     assert line.results == []
     assert not memory.exists("/out")
+
+
+def test_no_worker_waits_until_skipped_files_are_recorded(memory, scans, tmp_path):
+    memory.pipe_file("/out/a.png", b"done before")
+    memory.pipe_file("/in/../x.png", b"has a name that no folder can hold")
+    options = FixOptions(masks="memory://masks/all.png", device="cpu", skip_existing=True)
+    plan = plan_places(["memory://in"], "memory://out", options)
+    with RunLog(tmp_path / "log.jsonl") as log:
+        results = PlacedResults(plan, ResultRecorder(Summary(len(plan.files)), log), print, None)
+        results.start()
+        assert [file.name for file in results.items()] == NAMES[1:]
+        assert (results.recorder.summary.skipped, len(results.recorder.summary.failed)) == ({}, 1)
+        results.settle(skipped=True)
+    assert results.recorder.summary.skipped == {"the output exists": 1}
 
 
 def test_the_choice_of_old_photos_stays(memory, scans):

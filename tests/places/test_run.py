@@ -337,3 +337,41 @@ def test_a_run_that_is_started_again_goes_on(memory: Any, monkeypatch: pytest.Mo
     assert (summary.done, summary.failed) == (3, [])
     assert names(memory, "out") == ["a.png", "b.png", "c.png"]
     assert not folder.path.exists()
+
+
+def test_the_first_image_does_not_wait_for_files_that_are_skipped(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(run, "_SETTLED_SECONDS", 0.0)  # one at a time
+    fill(memory, *(f"{name}.png" for name in "abcde"))
+    for name in "abcd":
+        memory.pipe_file(f"/b/out/{name}.png", b"done before")
+    summary = fix(skip_existing=True, log=tmp_path / "log.jsonl")
+    assert (summary.done, summary.skipped) == (1, {"the output exists": 4})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line.get("status") for line in lines] == [None, "skipped", "done", "skipped", "skipped", "skipped"]
+
+
+def test_a_run_that_is_started_again_tells_each_skipped_file_once(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from restore.fix.decoder_isolation import SupervisorLink
+    from restore.places.run import fixer, keep, run_places
+
+    monkeypatch.setattr(run, "_SETTLED_SECONDS", 0.0)
+    fill(memory, *(f"{name}.png" for name in "abcd"))
+    for name in "abc":
+        memory.pipe_file(f"/b/out/{name}.png", b"done before")
+    given = options(skip_existing=True, log=tmp_path / "log.jsonl")
+    plan = plan_places(["memory://b/in"], "memory://b/out", given)
+    work = keep(plan, SupervisorLink())
+    with monkeypatch.context() as dying:
+        dying.setattr(run._Run, "_groups", lambda *given: 1 / 0)
+        dying.setattr(run.WorkFolder, "remove", lambda self: None)
+        with pytest.raises(ZeroDivisionError):
+            run_places(plan, given, fixer(plan, "telea", given, print), work=work)
+    work._lock.close()
+    assert run_places(plan, given, fixer(plan, "telea", given, print), work=work).done == 1
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    inputs = [line["input"] for line in lines if line["event"] == "image"]
+    assert sorted(inputs) == [f"memory://b/in/{name}.png" for name in "abcd"]
