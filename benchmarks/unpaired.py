@@ -1,7 +1,7 @@
 """Trains without pairs on photographs with drawn damage, and scores the outputs against the truth it did not see.
 
     python benchmarks/unpaired.py PHOTOGRAPHS --work DIR --weights DIR [--config cyclegan] [--count 300] [--side 128]
-        [--damage print] [--score-only] [KEY=VALUE ...]
+        [--damage print] [--score-only] [KEY=VALUE ...]      # --config cut: one way alone
 
 Two sets of COUNT other photographs each are drawn by their names: A is damaged (`restore degrade --seed 1`), B is
 clean. Each photograph is the central square of its file, at 143/128 of SIDE, of which `restore train` crops SIDE.
