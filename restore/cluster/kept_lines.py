@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,13 @@ class KeptLines:
         """
         if self._folder is None:
             return {}
-        wanted, found = set(outputs), {}
-        for path in self._folder.glob("*.jsonl"):
-            for line in read_done(path):
-                if line["output"] in wanted and _AHEAD in line and _is_written(line):
-                    pixels, video = line[_AHEAD]
-                    found[line["output"]] = {"record": asdict(_record_of(line)), "pixels": pixels, "video": video}
+        wanted = set(outputs)
+        lines = [line for path in self._folder.glob("*.jsonl") for line in read_done(path) if line["output"] in wanted]
+        found = {}
+        for line in sorted(lines, key=_time):  # of several that were about to write it, the last one did
+            if _AHEAD in line and _is_written(line):
+                pixels, video = line[_AHEAD]
+                found[line["output"]] = {"record": asdict(_record_of(line)), "pixels": pixels, "video": video}
         return found
 
     def forget(self, group: int) -> None:
@@ -128,13 +130,30 @@ def _lost(log: Path, folder: Path) -> Iterator[Record]:
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*.jsonl")):
         for line in read_done(path):  # without a half line of a worker that was killed
-            kept[line["run"], line["input"]] = line
+            key = line["run"], line["input"]
+            if key not in kept or _sureness(line) > _sureness(kept[key]):
+                kept[key] = line
+    last: dict[str, datetime] = {}  # when outputs were done for the last time
+    for line in kept.values():
+        last[line["output"]] = max(_time(line), last.get(line["output"], _time(line)))
     for written in (log, journal_of(log)) if kept else ():
         for line in read_done(written):
             kept.pop((line.get("run", ""), line["input"]), None)
-    for line in sorted(kept.values(), key=lambda line: str(line["time"])):
-        if _AHEAD not in line or _is_written(line):
+            if line["output"] in last:
+                last[line["output"]] = max(_time(line), last[line["output"]])
+    for line in sorted(kept.values(), key=_time):
+        # A later run that has repaired it found no output: this worker was killed before it wrote one.
+        if _AHEAD not in line or (_time(line) == last[line["output"]] and _is_written(line)):
             yield _record_of(line)
+
+
+def _sureness(line: dict[str, Any]) -> tuple[bool, datetime]:
+    """Orders the lines of one image by what they say of its output: surely written, or about to be written later."""
+    return _AHEAD not in line, _time(line)
+
+
+def _time(line: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(line["time"].replace("Z", "+00:00"))
 
 
 def _is_written(line: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from restore.cluster.kept_lines import KeptLines, kept_by_workers
 from restore.cluster.options import ClusterOptions
 from restore.cluster.placed import PlacedHand, PlacedResults, run_on_cluster
 from restore.cluster.worker import Assignment, Line
-from restore.fix.log import read_done
+from restore.fix.log import Record, read_done
 from restore.fix.options import DetectOptions, FixOptions
 from restore.fix.results import ResultRecorder, RunLog, Summary
 from restore.places.plan import PlacesPlan, plan_places
@@ -121,6 +121,38 @@ def test_the_next_run_finds_who_wrote_an_output_when_all_were_killed(memory, sca
     (line,) = read_done(tmp_path / "log.jsonl")
     assert (line["input"], line["worker"], line["run"]) == ("memory://in/a.png", "machine/node/1", "first")
     assert (line["status"], line["reason_code"]) == ("done", "unreported")
+
+
+def test_what_a_killed_worker_was_about_to_write_is_not_its_own_when_a_later_run_wrote_the_same(
+    memory, scans, tmp_path
+):
+    options = FixOptions(masks="memory://masks/all.png", device="cpu")
+    hand, plan = hand_of(options, "telea")
+    log = tmp_path / "log.jsonl"
+    first, second = Path(f"{log}.workers/first"), Path(f"{log}.workers/second")
+    first.mkdir(parents=True)
+    killed_while_it_uploads(memory, plan, hand, KeptLines(str(first), "machine/node/1"), 0)
+    memory.rm_file("/out/a.png")  # as if it had been killed a moment before
+    second.mkdir()
+    killed_while_it_uploads(memory, plan, hand, KeptLines(str(second), "machine/node/2"), 0)
+    with RunLog(log) as lines, kept_by_workers(lines, log, "third"):
+        pass
+    assert [(line["worker"], line["run"]) for line in read_done(log)] == [("machine/node/2", "second")]
+
+
+def test_what_a_killed_worker_was_about_to_write_is_not_its_own_when_the_log_names_another(memory, scans, tmp_path):
+    options = FixOptions(masks="memory://masks/all.png", device="cpu")
+    hand, plan = hand_of(options, "telea")
+    log = tmp_path / "log.jsonl"
+    folder = Path(f"{log}.workers/first")
+    folder.mkdir(parents=True)
+    killed_while_it_uploads(memory, plan, hand, KeptLines(str(folder), "machine/node/1"), 0)
+    memory.rm_file("/out/a.png")
+    line = Line()
+    hand.take([plan.files[0]], line, again=False)
+    with RunLog(log) as lines, kept_by_workers(lines, log, "second"):
+        lines.write(Record(**{**line.results[0]["record"], "run": "second", "worker": "machine/node/2"}))
+    assert [line["worker"] for line in read_done(log)] == ["machine/node/2"]
 
 
 def test_a_stopped_worker_begins_nothing(memory, scans):
