@@ -29,9 +29,9 @@ TINY_TRAINING = {
 
 #: What calls would import, each of them.
 LOADED = (
-    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress", "skimage.restoration", "torchvision.models",
-    "restore.benchmark.run", "restore.cli.main", "restore.evaluation.scoring", "restore.fix.stages",
-    "restore.restorers.classical", "restore.restorers.detector", "restore.training.loop",
+    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress", "skimage.restoration",
+    "torchvision.models", "restore.benchmark.run", "restore.cli.main", "restore.evaluation.scoring",
+    "restore.fix.stages", "restore.restorers.classical", "restore.restorers.detector", "restore.training.loop",
 )  # fmt: skip
 
 _CLIENT = """#!{python} -S
