@@ -61,8 +61,8 @@ _STILL_PX = 0.5
 #: How far from its motion a mark of the scene may be in a neighbor, and how far from the middle of the motions around
 #: it, in pixels of the frames in which motion is estimated.
 _ASTRAY_PX, _FARTHEST_PX = 2, 12
-#: A neighbor shows a mark if it differs there by less than this share of how it differs along the motion. The second is for
-#: marks at the end of a frame, and where the motions around a mark differ by more than the third, in pixels.
+#: A neighbor shows a mark if it differs there by less than this share of how it differs along the motion. The second is
+#: for marks at the end of a frame, and where the motions around a mark differ by more than the third, in pixels.
 _SHOWN, _SHOWN_UNSURE, _STRAIGHT_PX = 0.35, 0.6, 1.5
 #: Widens what was found: the edges of dirt are soft.
 _MARGIN_PX = 2

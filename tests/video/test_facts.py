@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from restore.fix.results import Summary
+from restore.video import colors
 from restore.video.formats import is_video
 from restore.video.probe import probe
 from tests.fix.conftest import Filler, fix_with, hole, save
@@ -108,6 +109,28 @@ def test_pixels_outside_the_mask_keep_their_values(tmp_path: Path) -> None:
                 kept = np.ones(old.shape, bool)
                 kept[rows, columns] = False
                 np.testing.assert_array_equal(new[kept], old[kept])
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv410p", "gbrp10le", "gray10le", "yuva444p"])
+def test_frames_are_converted_in_bands_that_do_not_show(pix_fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    results = []
+    for rows in (8, 64):
+        monkeypatch.setattr(colors, "_BAND_ROWS", rows)
+        frame = av.VideoFrame.from_ndarray(moving(1, 45, 61)[0], format="rgb48le").reformat(format=pix_fmt)
+        bits = max(part.bits for part in av.VideoFormat(pix_fmt).components)
+        shift = {"yuv420p": (1, 1), "yuv410p": (2, 2)}.get(pix_fmt, (0, 0))
+        kind = {"gb": "rgb", "gr": "gray"}.get(pix_fmt[:2], "yuv")
+        how = colors.FrameColors(kind, pix_fmt, bits, False, shift, (0.2126, 0.0722))
+        before = how.to_rgb(frame)
+        after = before.copy()
+        after[13:19, 20:] = after[40:, :9] = 60000
+        changed = how.write(frame, before, after)
+        results.append((changed, before, *(colors.view(plane, bits).copy() for plane in frame.planes)))
+    assert results[0][0] == 6 * 41 + 5 * 9
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_white_becomes_the_white_of_the_range(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,22 @@ def test_a_frame_depends_on_its_neighbors_alone() -> None:
     whole, part = results(damaged), results(damaged[2:])
     for number in range(4, 7):
         np.testing.assert_array_equal(whole[number][1], part[number - 2][1])
+
+
+def test_frames_that_wait_for_others_keep_no_pixels() -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def pixels(frame: np.ndarray) -> np.ndarray:
+        nonlocal most
+        rgb = deep(frame)
+        made.append(weakref.ref(rgb))
+        most = max(most, sum(one() is not None for one in made))
+        return rgb
+
+    assert sum(1 for _ in steadily(iter(panning(16)), pixels, lambda rgb: None)) == 16
+    assert len(made) == 32
+    assert most <= 8  # kept, they are 14
 
 
 def test_values_spread_from_all_around() -> None:
