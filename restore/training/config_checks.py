@@ -155,7 +155,7 @@ def _check_enlarging(config: TrainConfig) -> None:
     """
     start = f"model.builder: {config.model.builder}"
     if not config.data.folders:
-        raise ValueError(f"{start} makes the small images itconfig from clean ones: set data.folders, not pairs")
+        raise ValueError(f"{start} makes the small images itself from clean ones: set data.folders, not pairs")
     if config.data.masks is not None or config.loss.hole_weight != 1:
         key = "data.masks" if config.data.masks is not None else "loss.hole_weight"
         raise ValueError(f"{key} has no effect with {start}, which fills no holes")
