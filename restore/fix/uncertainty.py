@@ -26,7 +26,7 @@ MIRRORS = ((False, True), (True, False), (True, True))
 
 #: The logarithm of the expected error is the sum of these times 1 and the columns of `features`: spread, depth and
 #: contrast. `python benchmarks/uncertainty.py fit PHOTOGRAPHS --crop 256 --limit 15` has fitted and printed them.
-COEFFICIENTS = (-0.336, 0.516, 0.392, 0.450)
+COEFFICIENTS = (0.247, 0.709, 0.325, 0.335)
 
 #: Spread and contrast are root mean squares over about this radius: four repairs alone are a rough sample.
 _SPREAD_PX, _CONTRAST_PX = 3.0, 6.0

@@ -27,15 +27,14 @@ DEEP_PX = 2
 
 #: The share of texture in the mix with the network's output, up to the first depth and from the second depth on. The
 #: errors of the two are almost independent, so their mean has a smaller error than either. Far from the edge, the
-#: network's output is smooth and would fade the texture.
-TEXTURE_SHARE = (0.6, 0.8)
+#: network knows least.
+TEXTURE_SHARE = (0.3, 0.6)
 TEXTURE_DEPTH_PX = (8, 32)
 
-#: The mix fades the texture's fine detail: what a Gaussian of this many pixels takes away. From the first depth to the
-#: second, more and more of the loss is given back. On 8 photographs with wide holes (`benchmarks/wide_holes.py`), all
-#: of it at any depth lowers LPIPS by 8 % and PSNR by 0.3 dB. By depth it costs text 0.02 dB.
-DETAIL_PX = 2.0
-DETAIL_DEPTH_PX = (2, 16)
+#: Fine detail, which a Gaussian of this many pixels takes away, is a mix of both up to the first depth, and from the
+#: second one on the texture's alone: farther inside, the network draws a lattice with a period of 8 pixels.
+DETAIL_PX = 3.0
+DETAIL_DEPTH_PX = (8, 20)
 
 #: The coarsest scale is the first below the full one on which no pixel of a hole is deeper than this. There the
 #: network's output is the first guess. With twice as much, more patches that fit the edge badly were found.
@@ -81,7 +80,7 @@ class HybridInpainter(Restorer):
     Neither continues the rim of a hole that the damage has changed (`dirty_rims`): they fill it, too, and what they see
     is beyond it. The rim itself keeps its pixels.
 
-    The network continues structures, but blurs details that it cannot predict. Patches from around the hole
+    The network continues structures, but cannot predict every detail. Patches from around the hole
     (`PatchMatchInpainter`) are sharp, but sometimes wrong. The search starts on a small image that the network has
     filled, and continues scale by scale up to full size. The patches' colors are shifted to match those at the hole's
     edge (`_match_colors_at_edge`), and the result is mixed with the network's.
@@ -176,10 +175,10 @@ class HybridInpainter(Restorer):
             filled = self._fill_by_network(image, holes)
         depth = _depth(holes)[found]
         share = np.interp(depth, TEXTURE_DEPTH_PX, TEXTURE_SHARE).astype(np.float32)[:, None]
-        kept = np.interp(depth, DETAIL_DEPTH_PX, (0, 1)).astype(np.float32)[:, None]
-        textured = np.where(found[..., None], textured, filled)
-        detail = (textured - cv2.GaussianBlur(textured, (0, 0), DETAIL_PX))[found]
-        filled[found] += share * (textured[found] - filled[found]) + kept * (1 - share) * detail
+        more_detail = np.interp(depth, DETAIL_DEPTH_PX, (0, 1)).astype(np.float32)[:, None] * (1 - share)
+        difference = np.where(found[..., None], textured - filled, np.float32(0))
+        detail = difference - cv2.GaussianBlur(difference, (0, 0), DETAIL_PX)
+        filled[found] += share * difference[found] + more_detail * detail[found]
         return filled.clip(0, 1)
 
     def _synthesize(

@@ -60,8 +60,6 @@ def test_the_middle_of_a_wide_hole_has_the_texture_of_its_surroundings(
     outside, inside = (detail(out)[..., where[0, 0]].std() for where in (mask == 0, middle))
     assert 0.6 * outside < inside < 1.4 * outside
     assert torch.equal(out[..., mask[0, 0] == 0], pebbles[..., mask[0, 0] == 0])
-    smooth = inpaint.network(pebbles, mask)
-    assert detail(smooth)[..., middle[0, 0]].std() < 0.3 * outside, "the network alone leaves it smooth"
 
 
 def test_a_wide_hole_is_neither_striped_nor_periodic(inpaint: HybridInpainter, pebbles: Tensor) -> None:
