@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
         "film grain", {"name": "noise", "sigma": 20, "gray": 1},
         {"correlation": (0.3, 0.5, 0.8, 1.2, 2)}, "sigma 20, grain of {correlation} px",
     ),
+    Kind("camera noise", {"name": "camera-noise"}, {"shot": (0.0002, 0.001, 0.003, 0.008, 0.03)}, "{shot} at white"),
     Kind("blur", {"name": "blur"}, {"sigma": (0.6, 1, 1.6, 2.5, 4)}, "sigma {sigma} px"),
     Kind(
         "motion blur", {"name": "motion-blur", "angle": 30},

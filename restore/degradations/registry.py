@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from restore.degradations.base import Step
 from restore.degradations.blur import Blur, MotionBlur, Sharpen
+from restore.degradations.camera_noise import CameraNoise
 from restore.degradations.color import Fade, Grayscale, PaperTexture
 from restore.degradations.crack import Crack
 from restore.degradations.fold import Fold
@@ -30,6 +31,7 @@ STEPS: dict[str, type[Step]] = {
     "masks": MaskFiles,
     # Defects of cameras, lenses and files, on the whole image.
     "noise": Noise,
+    "camera-noise": CameraNoise,
     "quantize": Quantize,
     "blur": Blur,
     "motion-blur": MotionBlur,
