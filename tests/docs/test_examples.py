@@ -42,6 +42,23 @@ def test_train_and_score(photographs: Path, tmp_path: Path) -> None:
     assert "PSNR" in run("train_and_score.py", photographs, tmp_path / "work", 2, place=tmp_path)
 
 
+def test_hard_negatives(photographs: Path, tmp_path: Path) -> None:
+    """What the detector marks is cut out; a photograph without marks gives nothing."""
+    plain = np.full((300, 320, 3), 120, np.uint8)
+    Image.fromarray(plain).save(photographs / "plain.png")
+    lined = plain.copy()
+    for column in (60, 64, 250):
+        lined[20:280, column : column + 2] = 235
+    Image.fromarray(lined).save(photographs / "lined.png")
+    assert "crops in" in run("hard_negatives.py", photographs, tmp_path / "hard", place=tmp_path)
+    written = sorted((tmp_path / "hard").iterdir())
+    assert written
+    assert {file.name.split("_")[0] for file in written} == {"lined"}
+    for file in written:
+        assert Image.open(file).size == (224, 224)
+        assert int(file.stem.split("_")[-1]) >= 25
+
+
 def test_an_exported_file_alone(photographs: Path, tmp_path: Path) -> None:
     """The masked pixels come from the network, and all others from the image."""
     for package in ("onnxscript", "onnxruntime"):
