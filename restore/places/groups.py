@@ -227,7 +227,7 @@ class StagedGroup:
                 ended.append(json.dumps({**result, "number": list(number_of).index(key)}))
         link.past.ended = ended
         summary = carry(plan, options, link, on_outcome)
-        self.stopped, self.interrupted = summary.stopped, summary.interrupted
+        self.stopped, self.interrupted = self.stopped or summary.stopped, summary.interrupted
         self.segments = list(self._read_segments())
 
     def settle(self) -> None:
@@ -471,7 +471,7 @@ def fatal(error: StoreError, *, writing: bool = False) -> str:
     if isinstance(error, Unreachable) or (writing and isinstance(error, Forbidden)):
         return f"{error.where}: {error.what}"
     if isinstance(cause, OSError) and disk_is_full(cause):
-        return f"{error.what}; {error.hint}"
+        return error.what if error.hint is None else f"{error.what}; {error.hint}"
     return ""
 
 

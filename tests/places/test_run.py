@@ -1,6 +1,9 @@
 """Runs over URLs, with the file system of `memory://`."""
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ import pytest
 
 from restore.errors import RestoreError
 from restore.fix.options import DetectOptions, FixOptions
+from restore.places import groups, run
 from restore.places import plan as plans
-from restore.places import run
 from restore.places.files import PlacedFile
 from restore.places.plan import NoImages, plan_places
 from restore.places.run import fix_places
+from restore.places.store import ObjectInfo, Store, Unreachable
 from tests.places.conftest import image_bytes, mask_bytes
 
 
@@ -72,6 +76,42 @@ def test_a_run_may_only_enlarge(memory: Any) -> None:
         for folder in ("in", "out")
     )
     assert large == 2 * small
+
+
+def test_a_store_that_fails_for_one_image_of_a_group_stops_the_run(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come of the group is still repaired."""
+    monkeypatch.setattr(groups, "TRANSFERS", 1)
+    monkeypatch.setattr(run, "TRANSFERS", 1)
+    fill(memory, "a.png", "b.png", "c.png", masks=False)
+    download = Store.download
+
+    def fails(store: Store, url: str, path: Path) -> ObjectInfo:
+        if url.endswith("b.png"):
+            raise Unreachable("the store does not answer", where=url, exit_code=1)
+        return download(store, url, path)
+
+    monkeypatch.setattr(Store, "download", fails)
+    summary = fix_places("memory://b/in", "memory://b/out", "bicubic-x2", FixOptions(scale=2, device="cpu"))
+    assert summary.stopped == "memory://b/in/b.png: the store does not answer"
+    assert (summary.done, len(summary.failed), summary.not_started) == (1, 1, 1)
+
+
+def test_a_full_disk_of_the_outputs_stops_the_run(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(memory, "a.png", masks=False)
+
+    @contextmanager
+    def full(target: Path, **more: Any) -> Iterator[Path]:
+        error = OSError(errno.ENOSPC, "no space")
+        raise RestoreError("the disk is full", where=target, exit_code=1) from error
+        yield target
+
+    monkeypatch.setattr("restore.places.outputs.replace_atomically", full)
+    given = FixOptions(scale=2, device="cpu")
+    summary = fix_places("memory://b/in", tmp_path / "out", "bicubic-x2", given)
+    assert summary.stopped == "the disk is full"
+    assert [failure.code for failure in summary.failed] == ["disk_full"]
 
 
 def test_a_log_is_continued(memory: Any) -> None:
