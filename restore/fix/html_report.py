@@ -209,8 +209,8 @@ def _earlier_results(folder: Path, log: FilePath | None) -> dict[str, Mapping[st
 def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], object] | None) -> Iterator[Row]:
     for result in results:
         if result.finished and result.job.video:
-            if bring is None:  # a video is not brought for one frame of it
-                yield _video_row(result)
+            files = (result.job.source, result.job.target)
+            yield _video_row(result, is_here=bring is None or all(map(Path.is_file, files)))
         elif result.finished:
             if bring is not None:
                 bring(result.job)
@@ -234,13 +234,15 @@ def _rows(plan: FixPlan, results: Iterable[_Result], bring: Callable[[Job], obje
             )
 
 
-def _video_row(result: _Result) -> Row:
+def _video_row(result: _Result, *, is_here: bool) -> Row:
     """A frame from the middle of a video before and after, and the facts of the video."""
     from restore.video.stills import still_of
 
     images: dict[str, np.ndarray] = {}
     facts = []
     try:
+        if not is_here:  # a video is not brought for one frame of it
+            raise RestoreError("it is in a store")
         images[BEFORE], known = still_of(result.job.source)
         middle = known.seconds / 2
         images[AFTER], _ = still_of(result.job.target, middle)

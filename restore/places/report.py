@@ -21,9 +21,11 @@ from restore.fix.plan import FixPlan
 from restore.fix.results import Summary
 from restore.html.folder import GENERATOR, INDEX, claim_page_folder
 from restore.html.write import MOST_ROWS_AHEAD
+from restore.images.formats import suffix_of
 from restore.places.files import PlacedFile
-from restore.places.store import TRANSFERS, NotThere, StoreError, store_of
+from restore.places.store import TRANSFERS, NotThere, store_of
 from restore.places.urls import as_folder, file_name_for, is_below, is_url, settle
+from restore.video.formats import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from restore.places.plan import PlacesPlan
@@ -63,7 +65,7 @@ def write_places_page(
         page = Path(work) / "page" if is_url(folder) else Path(folder)
         if is_url(folder):
             page.mkdir()
-            with suppress(StoreError):  # of an earlier run
+            with suppress(NotThere):  # of an earlier run
                 store = store_of(settle(folder))
                 (page / RESULTS).write_bytes(store.read(as_folder(settle(folder)) + RESULTS))
             claim_page_folder(page)  # which makes of it a page that may be replaced
@@ -177,6 +179,7 @@ class _Here:
         return Entry(
             self._place(number, "in", file.source), self._place(number, "out", self._plan.target(file)),
             None if file.mask is None else self._place(number, "mask", file.mask), action, reason, code,
+            video=suffix_of(file.name).lower() in VIDEO_SUFFIXES,
             side_target=None if side is None else self._place(number, "side", side), name=file.tree_name,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from restore.html import write as html_write
 from restore.places import report
 from restore.places.plan import plan_places
 from restore.places.run import fix_places
+from restore.places.store import Store, Unreachable
 from tests.html.test_write import data_of
 from tests.places.conftest import image_bytes, mask_bytes, write
 
@@ -80,6 +81,45 @@ def test_an_image_that_is_gone_is_told(memory: Any, work: Path, tmp_path: Path, 
     (row,) = data_of(tmp_path / "page")["rows"]
     assert list(row["views"][0]["images"]) == ["before"]
     assert "after" in row["note"]
+
+
+def test_a_video_is_not_brought_for_one_frame(memory: Any, work: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("av")
+    from tests.video.conftest import make_video, moving
+
+    source = make_video(tmp_path / "reel.mkv", moving(3), codec="ffv1")
+    memory.pipe_file("/b/in/reel.mkv", source.read_bytes())
+    came: list[str] = []
+    download = Store.download
+    monkeypatch.setattr(Store, "download", lambda store, url, path: [came.append(url), download(store, url, path)][1])
+    given = {"strength": 0, "device": "cpu", "html_report": tmp_path / "page"}
+    assert fix_places("memory://b/in", "memory://b/out", None, FixOptions(**given)).done == 1
+    assert came == ["memory://b/in/reel.mkv"]
+    (row,) = data_of(tmp_path / "page")["rows"]
+    assert (row["name"], row["views"]) == ("reel.mkv", [])
+    assert "no frame can be shown: it is in a store" in row["note"]
+    # With its outputs on this machine, a run may still have a log in a store.
+    more = given | {"log": "memory://b/log", "overwrite": True}
+    fix_places(source, f"{tmp_path / 'out'}/", None, FixOptions(**more))
+    (row,) = data_of(tmp_path / "page")["rows"]
+    assert list(row["views"][0]["images"]) == ["before", "after"]
+
+
+def test_a_page_is_not_replaced_without_what_earlier_runs_have_found(
+    memory: Any, work: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    memory.pipe_file("/b/in/a.png", image_bytes())
+    memory.pipe_file("/b/masks/a.png", mask_bytes())
+    fix(tmp_path, html_report="memory://b/page")
+    before = {name: memory.cat_file(name) for name in memory.find("/b/page")}
+
+    def fails(store: Store, url: str) -> bytes:
+        raise Unreachable("the store does not answer", where=url, exit_code=1)
+
+    monkeypatch.setattr(Store, "read", fails)
+    with pytest.raises(RestoreError, match="the store does not answer"):
+        fix(tmp_path, html_report="memory://b/page", skip_existing=True)
+    assert {name: memory.cat_file(name) for name in memory.find("/b/page")} == before
 
 
 def test_detected_damage_is_outlined(memory: Any, work: Path, tmp_path: Path) -> None:
