@@ -171,7 +171,8 @@ class VideoRepair:
             warnings=list(dict.fromkeys(self.notes)),
             **recorded,
         )  # fmt: skip
-        folder.remove()
+        if options.preview is None:  # a preview leaves what a stopped repair has done
+            folder.remove()
 
     def _steps(self) -> Steps:
         """The steps of each frame.

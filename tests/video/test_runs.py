@@ -146,6 +146,18 @@ def test_a_stopped_video_goes_on_behind_its_last_segment(
     assert segments[0]["mask_coverage"] == pytest.approx(12 * 20 / (48 * 64))
 
 
+def test_a_preview_leaves_what_a_stopped_repair_has_done(
+    reel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fix_video, "SEGMENT_FRAMES", 6)
+    options: dict[str, Any] = {"masks": str(tmp_path / "masks/reel.png")}
+    fix_with(reel, tmp_path / "out.mp4", Stopping(15), **options)
+    assert fix_with(reel, tmp_path / "out.mp4", Stopping(None), **options, preview="0.1s").done == 1
+    rest = Stopping(None)
+    assert fix_with(reel, tmp_path / "out.mp4", rest, **options, overwrite=True).done == 1
+    assert len(rest.calls) == 25 - 12
+
+
 def test_segments_of_another_repair_are_not_used(reel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fix_video, "SEGMENT_FRAMES", 6)
     masks = str(tmp_path / "masks/reel.png")
