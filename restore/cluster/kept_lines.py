@@ -116,9 +116,10 @@ def kept_by_workers(log: RunLog, place: FilePath | None, run: str) -> Iterator[s
         return
     try:
         yield os.fspath(own)
-        for record in _lost(path, folder):
-            log.write(record)
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # of a full disk, which `ResultRecorder` has told; the lines stay for the next run
+            for record in _lost(path, folder):
+                log.write(record)
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         for empty in (own, folder):  # others stay for the next run
             with suppress(OSError):

@@ -82,6 +82,18 @@ def test_a_run_that_fails_leaves_the_lines_to_the_next_one(tmp_path, monkeypatch
     assert not (tmp_path / "log.jsonl.workers/second").exists()
 
 
+def test_a_log_that_cannot_be_written_leaves_the_lines_to_the_next_run(tmp_path, monkeypatch):
+    log = tmp_path / "log.jsonl"
+    killed(log, monkeypatch, ["a.png", "b.png"])
+    with RunLog(log) as lines, kept_by_workers(lines, log, "second"):
+        monkeypatch.setattr(lines, "write", lambda line: open("/dev/full/x"))
+    assert list(read_done(log)) == []
+    with RunLog(log) as lines, kept_by_workers(lines, log, "third"):
+        pass
+    assert [row["input"] for row in read_done(log)] == ["in/a.png", "in/b.png"]
+    assert not list(tmp_path.glob("*.workers"))
+
+
 def test_a_worker_keeps_the_last_groups_alone(tmp_path, monkeypatch):
     log = tmp_path / "log.jsonl"
     killed(log, monkeypatch, *([f"{number}.png"] for number in range(20)))
