@@ -38,7 +38,7 @@ class ClusterOptions:
             if value is not None and value < 1:
                 raise RestoreError(f"must be an integer of at least 1, not {value}", where=name)
         gpus = self.gpus_per_worker
-        if gpus < 0 or gpus != gpus or (gpus > 1 and gpus != int(gpus)):
+        if gpus < 0 or not (gpus <= 1 or float(gpus).is_integer()):
             raise RestoreError(
                 f"must be a fraction, or an integer, not {gpus:g}",
                 where="--gpus-per-worker",

@@ -373,6 +373,8 @@ def test_one_processor_is_left_over(options, cluster, size):
         ({"address": ""}, "--ray: must not be empty"),
         ({"workers": 0}, "--ray-workers: must be an integer of at least 1"),
         ({"gpus_per_worker": 1.5}, "--gpus-per-worker: must be a fraction, or an integer"),
+        ({"gpus_per_worker": float("inf")}, "--gpus-per-worker: must be a fraction, or an integer, not inf"),
+        ({"gpus_per_worker": -1}, "--gpus-per-worker: must be a fraction, or an integer"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
