@@ -12,6 +12,7 @@ from dataclasses import replace
 from restore.errors import RestoreError
 from restore.fix.batch_options import FilePath
 from restore.fix.options import FixOptions
+from restore.fix.plan import NoImages
 from restore.fix.results import Summary
 from restore.fix.watch import Watched, check_watch_options
 from restore.places.files import Files
@@ -102,7 +103,10 @@ class _Arrivals:
             raise RestoreError("takes a folder as INPUT, and one as OUTPUT", where="--watch")
         if not kind:  # yet
             return None
-        plan = plan_places([self._input], self._output, self.options)
+        try:
+            plan = plan_places([self._input], self._output, self.options)
+        except NoImages:  # yet
+            return None
         waiting = [file for file in plan.files if file.verdict.action != "skip" and file.verdict.code != "no_mask"]
         self._tried = {file.source: file.size for file in waiting if self._tried.get(file.source) == file.size}
         files = Files(file for file in waiting if file.source not in self._tried)

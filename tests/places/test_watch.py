@@ -83,6 +83,16 @@ def test_a_folder_may_be_empty_and_a_store_silent(memory: Any, monkeypatch: Any,
     assert events[0].startswith("waiting: memory://b/out/a.webp: ")
 
 
+def test_a_folder_may_hold_other_files_at_first(memory: Any, monkeypatch: Any, options: FixOptions) -> None:
+    memory.pipe_file("/b/in/words.txt", b"words")
+    options = FixOptions.from_dict(options.to_dict() | {"include": ("*.png",)})
+    result, events, runs = watched(
+        monkeypatch, options, lambda: None, lambda: memory.pipe_file("/b/in/a.png", image_bytes())
+    )
+    assert (runs, result.done) == ([["a.png"]], 1)
+    assert not any(event.startswith("waiting") for event in events)
+
+
 def test_what_does_not_suit_is_refused(memory: Any, monkeypatch: Any, options: FixOptions) -> None:
     memory.pipe_file("/b/in", image_bytes())
     with pytest.raises(RestoreError, match="takes a folder as INPUT"):
