@@ -16,6 +16,7 @@ from restore.errors import RestoreError, printable
 from restore.files import check_writable
 from restore.fix.batch_options import BatchOptions, FilePath, parse_shard
 from restore.fix.inputs import is_pipe, shard_of
+from restore.fix.jobs import NO_PREVIEW
 from restore.fix.log import Record, Status
 from restore.fix.masks import MaskSource
 from restore.fix.options import EXTENSIONS, DetectOptions, FixOptions
@@ -24,9 +25,9 @@ from restore.fix.plan import NoImages
 from restore.fix.results import now
 from restore.fix.side_outputs import mask_name, preview_name
 from restore.fix.targets import check_folder_target, check_named_target, check_video_name, renamed
-from restore.images import FORMAT_OF_SUFFIX
-from restore.images.formats import left_out_lines
-from restore.places.files import Files, PlacedFile
+from restore.images import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES
+from restore.images.formats import left_out_lines, suffix_of
+from restore.places.files import Files, PlacedFile, Verdict
 from restore.places.listing import Listing, kind_of, listed_places
 from restore.places.outputs import GroupFile, masks_for_page
 from restore.places.pairing import may_meet_inputs, refuse_collisions, settle_existing, with_masks, with_sidecars
@@ -248,6 +249,8 @@ class _Planner:
         if options.shard is not None:
             part, parts = parse_shard(options.shard)
             plan.files = Files(file for file in plan.files if shard_of(file.tree_name, parts) == part)
+        if options.preview is not None:
+            plan.files = Files(map(_without_preview, plan.files))
         settle_existing(plan, options)
 
     # Places.
@@ -324,6 +327,13 @@ class _Planner:
 
         inputs += [self.mask_place] if self.mask_place is not None and is_url(self.mask_place) else []
         check_page_place(place, inputs=inputs, outputs=outputs)
+
+
+def _without_preview(file: PlacedFile) -> PlacedFile:
+    """The file in a run with `--preview`, which images are left out of."""
+    if not file.is_work or suffix_of(file.name).lower() not in IMAGE_SUFFIXES:
+        return file
+    return file._replace(verdict=Verdict("skip", NO_PREVIEW))
 
 
 def _check_given(places: Sequence[FilePath], options: BatchOptions) -> None:

@@ -111,9 +111,11 @@ def test_files_come_out_as_they_went_in() -> None:
 
 
 def test_previews_have_names_of_their_own(listed: Listed) -> None:
-    listed.folders["scans"] = ["a/reel.mp4"]
-    made = plan(preview="10s")
-    assert made.target(made.files[0]) == "memory://b/out/a/reel.preview.mp4"
+    listed.folders["scans"] = ["a/reel.mp4", "a/still.png"]
+    assert list(plan(preview="10s").format()) == [
+        "memory://b/scans/a/reel.mp4 -> memory://b/out/a/reel.preview.mp4",
+        "memory://b/scans/a/still.png: skipped: only videos have previews",
+    ]
 
 
 class Tree:
