@@ -234,10 +234,10 @@ class _Run:
             remote = RemoteLog(place, self.work.path / "run.jsonl", self.state.log_version)
             place = os.fspath(remote.path)
         self.log = place
-        if self.plan.for_page and self.page is not None:
-            claim_page(self.page)  # its folder gets masks during the run
         if any(map(_surely_image, self.plan.files.to_do())):
             self._open()
+        if self.plan.for_page and self.page is not None:
+            claim_page(self.page)  # its folder gets masks during the run
         with RunLog(place) as log:
             recorder = ResultRecorder(summary, log, self._progress, getattr(self.options, "fail_fast", False))
             if self.state.summary is None:

@@ -133,6 +133,14 @@ def test_detected_damage_is_outlined(memory: Any, work: Path, tmp_path: Path) ->
     assert len(data_of(tmp_path / "page")["rows"]) == 1
 
 
+def test_a_model_that_is_missing_leaves_no_page(memory: Any, work: Path, tmp_path: Path) -> None:
+    memory.pipe_file("/b/in/a.png", image_bytes())
+    given = FixOptions(masks="auto", device="cpu", html_report="memory://b/page")
+    with pytest.raises(RestoreError, match="telea-2"):
+        fix_places("memory://b/in", "memory://b/out", "telea-2", given)
+    assert memory.find("/b/page") == []
+
+
 def test_what_cannot_be_is_refused(memory: Any, tmp_path: Path) -> None:
     memory.pipe_file("/b/in/a.png", image_bytes())
     (tmp_path / "full").mkdir()
