@@ -9,6 +9,7 @@ from pathlib import Path
 
 from restore.fix.log import Segment
 from restore.places.store import NotThere, StoreError, store_of
+from restore.places.urls import bucket_of
 
 #: A log in a store is written at most this often, and when the run ends: stores cannot append, so all of it is written.
 PUSH_SECONDS = 60.0
@@ -26,7 +27,7 @@ class RemoteLog:
         version: of the object, as this run has read or written it; "": there was none.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: exit code 2; it cannot be read, or there is no such bucket.
     """
 
     def __init__(self, url: str, path: Path, version: str | None = None) -> None:
@@ -34,10 +35,19 @@ class RemoteLog:
         self._store, self._pushed = store_of(url), time.monotonic()
         if version is None:
             try:
-                version = self._store.download(url, path).version
-            except NotThere:
-                version = ""
+                version = self._read()
+            except StoreError as error:
+                error.exit_code = 2
+                raise
         self.version = version
+
+    def _read(self) -> str:
+        """Bring the log, if there is one. Returns its version."""
+        try:
+            return self._store.download(self.url, self.path).version
+        except NotThere:
+            self._store.kind(bucket_of(self.url))  # it is there
+            return ""
 
     def push(self, *, now: bool = False) -> None:
         """Write the log, if it is time or `now`.

@@ -207,6 +207,9 @@ def test_missing_buckets_and_permission_are_told_before_anything(faulty: Faulty,
     for given in (FixOptions(), FixOptions(overwrite=True)):
         with pytest.raises(NotThere, match="s3://nowhere: this bucket does not exist"):
             plan_places(["s3://scans/in"], "s3://nowhere/out", given)
+    with pytest.raises(NotThere, match="s3://nowhere: this bucket does not exist") as caught:
+        fix(log="s3://nowhere/log.jsonl")
+    assert (caught.value.exit_code, keys(s3)) == (2, [])
     faulty.answer = lambda method, path: 403
     with pytest.raises(Forbidden, match="no permission") as caught:
         plan_places(["s3://scans/in"], "s3://repaired/out", FixOptions())
