@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -429,6 +430,8 @@ class StagedGroup:
             self._finish(file, number, "failed", what, "output_exists")
 
     def _fail(self, file: GroupFile, number: int, reason: str, code: ReasonCode) -> None:
+        for kind in ("in", "mask"):  # the disk may be full of what has come of it
+            shutil.rmtree(self.folder / kind / str(number), ignore_errors=True)
         self._finish(file, number, "failed", reason, code)
 
     def _finish(self, file: GroupFile, number: int, status: Status, reason: str, code: ReasonCode) -> None:

@@ -77,6 +77,9 @@ def segments_of(log: Path) -> Iterator[Segment]:
         return
     with open(log, encoding="utf-8") as file:
         for line in file:
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:  # torn, as the disk was full
+                continue
             if entry.get("event") == "segment":
                 yield Segment(**entry)

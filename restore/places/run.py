@@ -14,13 +14,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from restore.errors import RestoreError
+from restore.files import write_error_message
 from restore.fix.batch_options import BatchOptions, FilePath
 from restore.fix.decoder_isolation import SupervisorLink
 from restore.fix.jobs import Jobs
@@ -289,7 +290,7 @@ class _Run:
     def _enter(self, recorder: ResultRecorder, outcome: Outcome) -> None:
         record = replace(outcome.record, run=self.state.run)
         if self.page is not None:
-            with open(self.work.path / _RECORDS, "a", encoding="ascii") as file:
+            with self._keeping(), open(self.work.path / _RECORDS, "a", encoding="ascii") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
         recorder.recall({"record": asdict(record), "pixels": outcome.pixels, "video": outcome.video}, log=True)
 
@@ -347,7 +348,8 @@ class _Run:
             self.link.keep(str(self.work.path))
         else:
             staged.settle()
-        staged.save()
+        with self._keeping():
+            staged.save()
         self.summary.stopped = self.summary.stopped or staged.stopped
         self.summary.interrupted = self.summary.interrupted or staged.interrupted
 
@@ -384,7 +386,17 @@ class _Run:
         )}  # fmt: skip
         summary["failed"] = [(os.fspath(one.path), one.reason, one.code) for one in self.summary.failed]
         self.state.log_version = None if remote is None else remote.version
-        self.work.save("state.json", {**vars(self.state), "summary": summary})
+        with self._keeping():
+            self.work.save("state.json", {**vars(self.state), "summary": summary})
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Stop the run if the block cannot write to the work folder, but record what is done."""
+        try:
+            yield
+        except OSError as error:
+            why = f"the work folder cannot be written: {write_error_message(error)}; TMPDIR chooses another folder"
+            self.summary.stopped = self.summary.stopped or why
 
 
 def _surely_image(file: PlacedFile) -> bool:

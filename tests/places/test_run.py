@@ -3,7 +3,9 @@
 import errno
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import numpy as np
 import pytest
 
 from restore.errors import RestoreError
+from restore.fix.log import Segment
 from restore.fix.options import DetectOptions, FixOptions
 from restore.places import groups, run
 from restore.places import plan as plans
 from restore.places.files import PlacedFile
+from restore.places.groups import StagedGroup
+from restore.places.log import segments_of
 from restore.places.plan import NoImages, plan_places
 from restore.places.run import fix_places
 from restore.places.store import ObjectInfo, Store, Unreachable
+from restore.places.work import WorkFolder
 from tests.places.conftest import image_bytes, mask_bytes
 
 
@@ -112,6 +118,42 @@ def test_a_full_disk_of_the_outputs_stops_the_run(memory: Any, tmp_path: Path, m
     summary = fix_places("memory://b/in", tmp_path / "out", "bicubic-x2", given)
     assert summary.stopped == "the disk is full"
     assert [failure.code for failure in summary.failed] == ["disk_full"]
+
+
+@pytest.mark.parametrize(("kind", "done"), [(StagedGroup, 1), (WorkFolder, 0)])
+def test_a_full_disk_of_the_work_folder_stops_the_run(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, done: int
+) -> None:
+    """What is done is delivered, logged and told."""
+    fill(memory, "a.png", masks=False)
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(kind, "save", full)
+    given = FixOptions(scale=2, device="cpu", log="memory://b/log")
+    summary = fix_places("memory://b/in", "memory://b/out", "bicubic-x2", given)
+    assert summary.stopped.startswith("the work folder cannot be written: the disk is full; TMPDIR")
+    assert (summary.done, names(memory, "out")) == (done, ["a.png"][:done])
+    assert len(memory.cat_file("/b/log").splitlines()) == 1 + done
+
+
+def test_what_has_come_of_an_image_that_fails_makes_room(memory: Any, tmp_path: Path) -> None:
+    fill(memory, "a.png")
+    staged = groups.StagedGroup(
+        [("memory://b/in/a.png", "memory://b/out/a.png", "memory://b/gone.png")], tmp_path / "group", options()
+    )
+    with ThreadPoolExecutor(1) as pool:
+        staged.fetch(pool)
+    assert not [path for path in (tmp_path / "group").rglob("*") if path.is_file()]
+
+
+def test_a_torn_line_of_a_log_has_no_segment(tmp_path: Path) -> None:
+    whole = {"input": "a", "output": "b", "first_frame": 0, "frames": 2, "start_seconds": 0.0, "seconds": 1.0,
+             "damaged_fraction": None, "mask_coverage": None, "changed_fraction": 0.5}  # fmt: skip
+    line = json.dumps(asdict(Segment(**whole)))
+    (tmp_path / "log").write_text(f"{line[:60]}\n{line}\n{line[:20]}")
+    assert list(segments_of(tmp_path / "log")) == [Segment(**whole)]
 
 
 def test_a_log_is_continued(memory: Any) -> None:
