@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from restore.errors import RestoreError
+from restore.errors import RestoreError, printable
 
 #: The beginning and end of the names of temporary files, by which leftovers of killed runs are found.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".restore-", ".tmp"
@@ -214,7 +214,9 @@ def check_not_within(output: Path, folder: Path) -> None:
     """
     if is_within(output, folder):
         raise RestoreError(
-            f"the output folder is {os.fsdecode(folder)}, or inside it", where=output, hint="choose another folder"
+            f"the output folder is {os.fsdecode(folder)}, or inside it",
+            where=output,
+            hint="choose another folder, because a later run would read the results as inputs",
         )
 
 
@@ -228,6 +230,18 @@ def check_unchanged(source: Path, before: os.stat_result) -> None:
     after = os.stat(source)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise RestoreError("the file changed while it was read", hint="run again", exit_code=1)
+
+
+def similar_path(path: Path) -> str | None:
+    """The file or folder beside a missing path whose name is most like its own; None: none is alike."""
+    import difflib  # imported here, as in `restore.errors`
+
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return printable(path.parent / near[0]) if near else None
 
 
 def not_found_message(path: str | os.PathLike[str], kind: str) -> str:

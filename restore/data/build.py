@@ -16,7 +16,7 @@ import torch
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
-from restore.data.discovery import RULES, fingerprint, named_images, split_files
+from restore.data.discovery import RULES, check_places, fingerprint, named_images, split_files
 from restore.data.layout import Layout
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.readers import (
@@ -268,6 +268,7 @@ def _open_reader(config: DataConfig, how: ReadAs) -> tuple[list[Folder], Reader]
     if config.folders:
         return list(config.folders), image_reader(config.resize, how)
     if config.side_by_side is not None:
+        check_places([config.side_by_side], "set data.side_by_side=FOLDER to your pairs, or data.input and data.target")
         return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize, how)
     assert config.input is not None
     assert config.target is not None

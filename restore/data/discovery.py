@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,21 @@ def list_images(path: Path, *, repeats: bool = False) -> list[Path]:
     if not found:
         raise RestoreError("no images in this folder", where=path, hint=_HINT)
     return [path / relative for relative in found]
+
+
+def check_places(places: Iterable[Path], hint: str) -> None:
+    """Check that folders or lists of images exist.
+
+    Args:
+        places: folders or lists.
+        hint: which keys name them.
+
+    Raises:
+        RestoreError: one does not exist.
+    """
+    for place in places:
+        if not place.exists():
+            raise RestoreError("there is no such folder", where=place, hint=hint)
 
 
 def named_images(path: Path, rules: int = RULES) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from restore.errors import RestoreError, printable
-from restore.files import not_found_message
+from restore.files import not_found_message, similar_path
 from restore.fix.batch_options import URL, FilePath
 from restore.fix.log import ReasonCode
 from restore.fix.masks import MaskSource
@@ -130,7 +130,8 @@ def check_input(source: Path) -> None:
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         what = not_found_message(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
-        raise RestoreError(what, where=source) from error
+        near = similar_path(source) if missing else None
+        raise RestoreError(what, where=source, hint=near and f"did you mean {near}?") from error
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
             raise RestoreError("no permission to read this folder", where=source) from PermissionError()
@@ -143,6 +144,8 @@ def check_input(source: Path) -> None:
             format_of_file(source)
         except RestoreError as error:
             error.exit_code = 2
+            if isinstance(error, NotAnImage):
+                error.hint = "name an image, or a folder of images"
             raise
         except OSError as error:
             raise RestoreError(f"cannot be read: {error.strerror}", where=source) from error

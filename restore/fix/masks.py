@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore.errors import RestoreError
+from restore.files import similar_path
 from restore.fix.auto_dilation import over_dirty_rims, widen_holes
 from restore.fix.infrared import dust_mask, infrared_of
 from restore.fix.log import ReasonCode
@@ -28,6 +30,13 @@ FloatArray = npt.NDArray[np.float32]
 
 _FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0 and 255
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
+
+
+def _similar_masks(path: Path) -> str:
+    """What to do about masks that do not exist."""
+    near = difflib.get_close_matches(os.fspath(path), ("auto", "alpha", "infrared", "none"), n=1)
+    meant = near[0] if near else similar_path(path)
+    return f"did you mean {meant}?" if meant else "name a folder or a file, or use --masks auto to detect the damage"
 
 
 class Missing(TypedDict):
@@ -77,7 +86,7 @@ class MaskSource:
             files_of(path)
             return cls(path, False, invert, missing)
         if not path.exists():
-            raise RestoreError("there is no such folder or file of masks", where=path)
+            raise RestoreError("there is no such folder or file of masks", where=path, hint=_similar_masks(path))
         folder = path.is_dir()
         if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
             raise RestoreError("no permission to read the masks", where=path)

@@ -69,7 +69,7 @@ def as_files(pattern: Path, output: FilePath, options: FixOptions) -> tuple[list
     if len(files) == 1:  # a single input could also go to a file
         output = f"{os.fspath(output)}{os.sep}"
     missing = gaps(list(files))
-    warnings = [f"frames are missing: {missing}; across a gap, no frame helps another"] if missing else []
+    warnings = [f"frames are missing: {missing}; frames are not compared across a gap"] if missing else []
     return list(files.values()), output, warnings
 
 

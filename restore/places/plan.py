@@ -303,7 +303,8 @@ class _Planner:
             for folder in read:
                 if is_url(folder) and is_below(target, folder):
                     what = f"the output folder is {printable(folder)}, or inside it"
-                    raise RestoreError(what, where=target, hint="choose another folder")
+                    hint = "choose another folder, because a later run would read the results as inputs"
+                    raise RestoreError(what, where=target, hint=hint)
             other = [self.mask_place] if self.mask_place is not None and is_url(self.mask_place) else []
             other += [self.output] if option != "OUTPUT" and is_url(self.output) else []
             for folder in other:

@@ -218,6 +218,8 @@ def test_folders_without_a_usable_picture_are_refused(folder: Path, tmp_path: Pa
 
 def test_one_clear_line_each(folder: Path, tmp_path: Path) -> None:
     assert "there is no such folder" in refused({"folders": [str(tmp_path / "nowhere")]})
+    nowhere = str(tmp_path / "nowhere")
+    assert "set data.side_by_side=FOLDER to your pairs" in refused({"side_by_side": nowhere}, None)
     assert "neither a folder nor a list" in refused({"folders": [str(folder / "01.png")]})
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     assert "has no images" in refused({"folders": [str(tmp_path / "empty.txt")]})

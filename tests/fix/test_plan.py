@@ -84,6 +84,18 @@ def test_a_file_goes_to_a_file_or_into_a_folder(pictures, tmp_path):
         assert [job.target for job in plan_with(source, output).jobs] == [target]
 
 
+def test_a_mistyped_name_is_answered_with_the_one_that_exists(pictures, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "masks").mkdir()
+    out = tmp_path / "out"
+    assert f"no such file or folder; did you mean {pictures}?" in refused(f"{pictures}z", out)
+    assert refused(tmp_path / "gone", out).endswith("there is no such file or folder")
+    assert "not an image; name an image, or a folder of images" in refused(tmp_path / "notes.txt", out)
+    assert "no such folder or file of masks; did you mean auto?" in refused(pictures, out, masks="auot")
+    assert f"did you mean {tmp_path / 'masks'}?" in refused(pictures, out, masks=tmp_path / "mask")
+    assert "or use --masks auto to detect the damage" in refused(pictures, out, masks=tmp_path / "elsewhere")
+
+
 def test_a_missing_or_empty_input(tmp_path):
     assert "gone: there is no such file or folder" in refused(tmp_path / "gone", tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -118,7 +130,7 @@ def test_the_output_is_the_input_or_inside_it(pictures, tmp_path):
     ):
         message = refused(pictures, output, overwrite=True)
         assert "or inside it" in message
-        assert "choose another folder" in message
+        assert "choose another folder, because a later run would read the results as inputs" in message
     assert "the output is the input itself" in refused(pictures / "a.png", tmp_path / "link/a.png", overwrite=True)
     assert "the output is the input itself" in refused(pictures / "a.png", pictures, overwrite=True)
 
