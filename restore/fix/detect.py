@@ -53,7 +53,8 @@ def plan_detect(
     several = len(inputs) != 1 or os.path.isdir(inputs[0])
     is_folder = several or os.path.isdir(text) or text.endswith(("/", os.sep))
     ending = Path(text).suffix.lower()
-    if not is_folder and ending and FORMAT_OF_SUFFIX.get(ending) != "png":
+    is_file = not is_folder and (ending or (not is_pipe(output) and os.path.isfile(inputs[0])))
+    if is_file and FORMAT_OF_SUFFIX.get(ending) != "png":
         raise RestoreError("masks are written as PNG", where=output, hint="name a .png file, or a folder with a slash")
     suffix = "_mask" if is_folder and not is_pipe(output) else ""
     plan = writing_masks(plan_fix(input, output, options.to_fix(suffix=suffix)))

@@ -131,7 +131,10 @@ def check_input(source: Path) -> None:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         what = not_found_message(source, "file or folder") if missing else f"cannot be read: {error.strerror}"
         near = similar_path(source) if missing else None
-        raise RestoreError(what, where=source, hint=near and f"did you mean {near}?") from error
+        hint = f"did you mean {near}?" if near else None
+        if missing and any(wildcard in source.name for wildcard in "*?"):  # a shell leaves a pattern without matches
+            hint = "no file matches this pattern"
+        raise RestoreError(what, where=source, hint=hint) from error
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
             raise RestoreError("no permission to read this folder", where=source) from PermissionError()

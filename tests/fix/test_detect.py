@@ -242,6 +242,7 @@ def test_a_wrong_command_is_one_clear_line(tmp_path: Path, weights: Path, nurser
         (("in", "masks", "--model", "photo"), "photo is a restorer, not a detector"),
         (("in", "masks", "--model", weights, "--tile", "small"), "--tile: must be an integer"),
         (("nowhere", "masks", "--model", weights), "there is no such file or folder"),
+        (("in/a.png", "mask", "--model", weights), "masks are written as PNG; name a .png file"),
         (("in", "masks", "--model", weights, "--sensitivity", "1"), "--sensitivity: must be gentle, normal, strong or"),
     ):
         source, target, *options = args

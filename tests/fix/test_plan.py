@@ -90,6 +90,7 @@ def test_a_mistyped_name_is_answered_with_the_one_that_exists(pictures, tmp_path
     out = tmp_path / "out"
     assert f"no such file or folder; did you mean {pictures}?" in refused(f"{pictures}z", out)
     assert refused(tmp_path / "gone", out).endswith("there is no such file or folder")
+    assert "*.jpg: there is no such file or folder; no file matches this pattern" in refused(tmp_path / "*.jpg", out)
     assert "not an image; name an image, or a folder of images" in refused(tmp_path / "notes.txt", out)
     assert "no such folder or file of masks; did you mean auto?" in refused(pictures, out, masks="auot")
     assert f"did you mean {tmp_path / 'masks'}?" in refused(pictures, out, masks=tmp_path / "mask")
