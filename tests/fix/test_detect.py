@@ -168,7 +168,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     [
         ("mask.jpg", "masks are written as PNG"),
         ("in.png", "the output is the input itself"),
-        ("mask", "a file or a fo"),
+        ("mask", "masks are written as PNG"),
     ],
 )
 def test_a_wrong_output_is_refused(tmp_path: Path, output: str, words: str) -> None:
