@@ -56,8 +56,9 @@ def test_a_copy_of_a_scored_picture_would_be_found(mirrored: bool, tmp_path: Pat
 def test_every_training_photograph_is_credited_as_its_licence_asks() -> None:
     credits = {row["photograph"]: row for row in rows(ROOT / "restore" / "weights" / "CREDITS.tsv")}
     licences = {row["path"]: row for row in rows(PHOTOS / "LICENCES.tsv")}
-    for name in find_images(PHOTOS / "clean"):
-        licence, credit = licences[f"clean/{name.as_posix()}"], credits[name.name]
-        author = licence["author"] or "not stated by the source"
-        assert (credit["author"], credit["licence"]) == (author, licence["licence"]), name
-        assert (credit["source"], credit["original"]) == (licence["source"], licence["original path"]), name
+    for folder in ("clean", "old"):
+        for name in find_images(PHOTOS / folder):
+            licence, credit = licences[f"{folder}/{name.as_posix()}"], credits[name.name]
+            author = licence["author"] or "not stated by the source"
+            assert (credit["author"], credit["licence"]) == (author, licence["licence"]), name
+            assert (credit["source"], credit["original"]) == (licence["source"], licence["original path"]), name
