@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from restore.images import find_images, read_rgb8, write_png
 from restore.restorers.detector import open_detector
 
-#: Larger photographs are made smaller first: the detector shall see whole objects.
+#: Larger photographs are made smaller first, so that the detector sees whole objects.
 SMALLER_SIDE = 512
 #: Side of a crop, and the most crops of one photograph.
 CROP, PER_PHOTOGRAPH = 224, 3
@@ -29,7 +29,7 @@ DOUBTFUL, LEAST = 0.35, 25
 
 
 def crops(image: NDArray[np.uint8], doubtful: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Crops around what is doubtful, the fullest first, with the number of doubtful pixels of each."""
+    """Crops with the most doubtful pixels, the fullest first, and their number of such pixels."""
     left = doubtful.astype(np.float32)
     for _ in range(PER_PHOTOGRAPH):
         if min(left.shape) < CROP:

@@ -15,11 +15,11 @@ from restore.devices import to_device
 from restore.hashed_random import field_normal, fold_in, integers, normal, uniform_range
 from restore.linear_light import from_linear, to_linear
 
-#: Read noise by shot noise, both as variances: log(read) = slope · log(shot) + intercept, give or take `_READ_SPREAD`.
-#: Fitted to the Darmstadt Noise Dataset in the code of Brooks et al. 2019 (`unprocess.random_noise_levels`).
+#: Read noise by shot noise, both as variances: log(read) is normal around slope · log(shot) + intercept, with a
+#: standard deviation of `_READ_SPREAD`. From the code of Brooks et al. 2019 (`random_noise_levels` in `unprocess.py`).
 _READ_SLOPE, _READ_INTERCEPT, _READ_SPREAD = 2.18, 1.20, 0.26
 
-#: The gains of white balance for red and blue; green has 1. Brooks et al. 2019, section 3.3.
+#: The gains of white balance for red and blue; green has 1. From the same code (`random_gains`).
 _RED_GAIN, _BLUE_GAIN = (1.9, 2.4), (1.5, 1.9)
 
 #: Weights of a bilinear demosaic: of a pixel's own site, of the four beside it, of the four diagonal ones.
@@ -30,13 +30,14 @@ class CameraNoise(Step):
     """Poissonian-Gaussian noise on the Bayer mosaic of a sensor, developed like the photograph.
 
     Noise is drawn in raw values and developed: bilinear demosaic, noise reduction, white balance, color matrix, sRGB's
-    curve. Only the noise passes through these, not the photograph: as in the mean of many shots, which real data sets
-    of noise take for clean, its detail stays as it is. Model and figures: Brooks et al., "Unprocessing Images for
-    Learned Raw Denoising", CVPR 2019, sections 3.1 to 3.4; the color matrix is one that adds saturation instead of a
-    camera's own. A photograph lit by p photons has a variance in proportion to p; a Gaussian replaces the Poisson part.
+    curve. Only the noise passes through these, so the photograph keeps its detail. Data sets of real noise are alike:
+    their clean images are means of many shots, developed in the same way. The model and its figures are from Brooks et
+    al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019. Unlike there, the color matrix is not a camera's
+    own: it adds saturation. As there, a Gaussian replaces the Poisson part.
 
     Attributes:
-        shot: variance of raw values at white, in units of white, log-uniform. 0.0001: ISO 100; 0.012: ISO 6400 and up.
+        shot: variance of the shot noise of raw values at white, where white is 1; log-uniform. The default is the range
+            of Brooks et al.
         smoothing: standard deviation in pixels of the Gaussian that noise reduction applies.
         saturation: how much the color matrix adds; 0: none.
     """
@@ -80,13 +81,13 @@ class CameraNoise(Step):
 
 
 def _saturated(image: Tensor, factor: Tensor) -> Tensor:
-    """The differences between the channels times `factor`."""
+    """Multiply the distance of each channel from the mean of the channels by `factor`."""
     gray = image.mean(1, keepdim=True)
     return gray + factor * (image - gray)
 
 
 def _mosaic(phase: Tensor, image: Tensor) -> Tensor:
-    """Where the sensor sees red, green and blue: B×3×H×W of 0 and 1."""
+    """The sites of the Bayer mosaic that see red, green and blue: B×3×H×W of 0 and 1, in the size of `image`."""
     height, width = image.shape[-2:]
     number = to_device(phase.to(torch.int64), image.device).reshape(-1, 1, 1)
     odd_row = (torch.arange(height, device=image.device)[:, None] + number // 2) % 2 == 1

@@ -32,8 +32,8 @@ _FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
-def _similar_masks(path: Path) -> str:
-    """What to do about masks that do not exist."""
+def _hint_for_masks(path: Path) -> str:
+    """The hint for masks that do not exist: the name that was meant, or what to name."""
     near = difflib.get_close_matches(os.fspath(path), ("auto", "alpha", "infrared", "none"), n=1)
     meant = near[0] if near else similar_path(path)
     return f"did you mean {meant}?" if meant else "name a folder or a file, or use --masks auto to detect the damage"
@@ -86,7 +86,7 @@ class MaskSource:
             files_of(path)
             return cls(path, False, invert, missing)
         if not path.exists():
-            raise RestoreError("there is no such folder or file of masks", where=path, hint=_similar_masks(path))
+            raise RestoreError("there is no such folder or file of masks", where=path, hint=_hint_for_masks(path))
         folder = path.is_dir()
         if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
             raise RestoreError("no permission to read the masks", where=path)
