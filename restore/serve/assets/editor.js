@@ -157,6 +157,7 @@ export class Editor {
     this.stage.showsMarks = true;
     this.found.facts = null;
     this.found.set(file.found);
+    this.found.show(this.found.isUndecided(file));
     this.recipe.set(file.recipe || {});
     if (this.tool.size === null) this.setSize(Math.max(Math.round(Math.max(file.width, file.height) / 45), 4));
     byId("save-mask").href = `/page/files/${file.id}/mask.png`;
@@ -169,6 +170,7 @@ export class Editor {
   close() {
     this.input.reset();
     this.stage.close();
+    this.mask.reset(null);
     this.file = this.opening = null;
     this.stage.showsFound = false;
     this.work.stop();
@@ -489,6 +491,8 @@ export class Editor {
     byId("undo").disabled = !file || !(mask.state.undo || mask.waiting);
     byId("redo").disabled = !file || !mask.state.redo;
     for (const id of ["find", "repair"]) byId(id).disabled = !file || this.work.isBusy;
+    for (const id of ["grow", "shrink", "invert", "clear", "load-mask"]) byId(id).disabled = !file;
+    byId("save-mask").hidden = !file;
     byId("find").setAttribute("aria-pressed", stage.showsFound);
     byId("save").disabled = !this.canSave || this.work.isBusy;
     byId("result-panel").hidden = !file?.result;

@@ -69,6 +69,11 @@ export class Found {
     this.editor.drawState();
   }
 
+  /** Whether marks wait that have neither joined the mask nor been painted over. */
+  isUndecided({ found, mask, result, original }) {
+    return found.ready && mask.empty && !mask.undo && !mask.redo && !result && !original.is_repair;
+  }
+
   async find() {
     const { editor } = this;
     if (!editor.file || editor.work.isBusy) return;

@@ -56,7 +56,7 @@ export function bindKeys(editor) {
     if (isTyping(event)) return false;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (key === "h" || key === "?") byId("keys").showModal();
-    else if (!editor.file) return false;
+    else if (!editor.file && key !== "j" && key !== "k") return false;
     else if (event.target === byId("divider") && editor.divider.press(event)) { /* moved */ }
     else if (key === "Escape") editor.escape();
     else if (key === "r" && event.shiftKey) editor.repair();

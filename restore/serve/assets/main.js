@@ -14,7 +14,7 @@ async function start() {
   const folder = session.folder.split(/[\\/]/).filter(Boolean).pop() || session.folder;
 
   function step(by) {
-    const order = sheet.order, at = order.indexOf(String(editor.file?.id));
+    const order = sheet.order, at = order.indexOf(editor.opening);
     const next = order[at + by];
     if (at >= 0 && next !== undefined) location.hash = `/${encodeURIComponent(next)}`;
   }
@@ -37,7 +37,7 @@ async function start() {
     editor.close();
     document.title = `${folder} · restore`;
     byId("title").firstChild.textContent = folder;
-    byId("subtitle").textContent = `Results are saved to ${session.output}`;
+    byId("subtitle").textContent = `Click a photograph to repair it. What you save goes to ${session.output}`;
     sheet.arrange();
     if (before !== null) sheet.focus(before);
   }
@@ -47,7 +47,7 @@ async function start() {
     if (!count) return say("You have worked on every photograph already.");
     const yes = await ask(
       `Repair ${count === 1 ? "1 photograph" : `${count} photographs`}?`,
-      `Every photograph that you have not worked on gets this recipe: ${editor.recipe.inWords()}. The mask is not copied. You can go on working meanwhile. Nothing is saved until you save it.`,
+      `Every photograph that you have not worked on gets this recipe: ${editor.recipe.inWords()}. The mask is not copied. You can go on working meanwhile. Nothing is saved until you save it: one by one, or with “Save all”.`,
       "Repair", byId("recipe-of-all"),
     );
     if (!yes) return;
@@ -56,6 +56,34 @@ async function start() {
       const { jobs } = await post("/page/apply", { ids: null, recipe: editor.recipe.values });
       say(`${jobs.length === 1 ? "1 photograph is" : `${jobs.length} photographs are`} being repaired in the background.`);
     } catch (error) { complain(error); }
+  }
+
+  /** Save what has been repaired and not been saved since. Files that others have written are asked about once. */
+  async function saveAll() {
+    const repaired = [...sheet.files.values()].filter((file) => file.state === "repaired");
+    if (!repaired.length) return say("Nothing is repaired that is not saved yet.");
+    let count = 0;
+    const save = async (files, overwrite) => {
+      const taken = [];
+      for (const file of files) {
+        try {
+          const { notes } = await post(`/page/files/${file.id}/save`, { overwrite });
+          byId("warnings").append(...notes.map((note) => element("li", {}, `${file.name}: ${note}`)));
+          count++;
+        } catch (error) {
+          if (error.status !== 409) throw error;
+          taken.push(file);
+        }
+      }
+      return taken;
+    };
+    try {
+      const taken = await save(repaired, false);
+      const names = taken.map((file) => file.name);
+      const question = `These exist already in ${session.output}: ${names.join(", ")}.`;
+      if (taken.length && (await ask(taken.length === 1 ? "Replace the file?" : `Replace ${taken.length} files?`, question, "Replace"))) await save(taken, true);
+    } catch (error) { complain(error); }
+    if (count) say(`${count === 1 ? "1 photograph is" : `${count} photographs are`} saved to ${session.output}.`, 12);
   }
 
   const loadFiles = async () => sheet.set(await get("/page/files"));
@@ -78,6 +106,7 @@ async function start() {
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
   for (const button of document.querySelectorAll(".apply")) button.addEventListener("click", applyToAll);
+  byId("save-all").addEventListener("click", saveAll);
   byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("keys-close").addEventListener("click", () => byId("keys").close());
   bindKeys(editor);

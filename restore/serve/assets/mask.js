@@ -22,6 +22,7 @@ export class Mask {
     this.state = file ? { ...file.mask } : { revision: 0, empty: true, undo: 0, redo: 0 };
     this.queue = Promise.resolve();
     this.waiting = 0;
+    this.opened = {}; // tells the changes of this opening from those before
     this.isOffline = false;
     this.steps = new Map(); // number of an operation -> { before, after }, versions of the tiles that it changes
     this.stage.layers?.mask.renew(this.state.revision);
@@ -63,16 +64,19 @@ export class Mask {
 
   enqueue(send, pending = null, change = "") {
     const file = this.file;
+    if (file === null) return Promise.resolve(null); // none is open: one that cannot be read, or is being opened
+    const { opened } = this;
+    const arrived = () => { if (opened === this.opened) this.waiting--; };
     this.waiting++;
     this.changed();
     const done = this.queue.then(() => this.attempt(() => send(`/page/files/${file}`))).then(
       (answer) => {
-        this.waiting--;
+        arrived();
         if (file === this.file) this.accept(answer, pending, change);
         return answer;
       },
       (error) => {
-        this.waiting--;
+        arrived();
         if (pending) this.drop(pending);
         this.changed();
         this.failed(error);

@@ -55,7 +55,7 @@ export class Sheet {
     find("button").title = file.name;
     find(".state").textContent = states[file.state] || file.state;
     find(".size").textContent = file.width ? `${file.width}×${file.height}` : "";
-    find(".reason").textContent = file.reason || "";
+    find(".reason").textContent = find(".reason").title = file.reason || "";
     const image = find("img"), source = `/page/files/${id}/thumbnail?v=${file.revision}`;
     if (file.state === "failed" && !file.width) image.hidden = true;
     else if (image.getAttribute("src") !== source) {

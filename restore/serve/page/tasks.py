@@ -208,7 +208,7 @@ def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> De
     from restore.fix.jobs import Job
     from restore.fix.results import code_of, reason_of
     from restore.images import read_image
-    from restore.images.decoder_output import DamagedFile
+    from restore.images.decoder_output import DamagedFile, ImageTooLarge
     from restore.serve.workers import TaskFailed
 
     path = Path(source)
@@ -216,8 +216,11 @@ def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> De
         with report.decoding(source):
             return read_image(path, max_pixels=max_pixels)
     except (RestoreError, OSError, MemoryError) as error:
+        # The page has no such options: the command has.
         if isinstance(error, DamagedFile) and error.partly:
-            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
+            error.hint = "it is damaged or cut short; restore fix --allow-truncated repairs what can be decoded"
+        elif isinstance(error, ImageTooLarge) and error.pixels:
+            error.hint = f"if the file can be trusted: restore fix --max-pixels {error.pixels}"
         job = Job(path, path)
         reason = reason_of(error, job)
         raise TaskFailed(f"{name}: {reason}" if name else reason, code_of(error, job)) from error
