@@ -16,7 +16,7 @@ import torch
 from restore.data.cache import CropStore, DeviceCropStore
 from restore.data.config import DataConfig, Folder
 from restore.data.dataset import DuplicateIndex, Image, TrainingImages
-from restore.data.discovery import RULES, check_places, fingerprint, named_images, split_files
+from restore.data.discovery import RULES, fingerprint, named_images, split_files
 from restore.data.layout import Layout
 from restore.data.loader import Batch, Source, validation_batches
 from restore.data.readers import (
@@ -94,7 +94,7 @@ def open_source(
     for line in left_out_of(places, hint="to train on one, name it in data.folders"):
         on_event(line)
     named = config.validation.is_set
-    files = split_files(folders, 0 if named else config.validation_percent, rules)
+    files = split_files(folders, 0 if named else config.validation_percent, rules, hint=_hint(config))
     print_ = fingerprint(files.training, None if rules == 1 else files.names)
     if config.masks is not None:
         print_ = digest_of_names([print_, *_masks_of(config.masks, [files.names[file] for file in files.training])])
@@ -110,7 +110,7 @@ def open_source(
     held_out_files, held_out_names, read_held_out = files.validation, files.names, read
     if named:
         held_out_folders, read_held_out = _open_validation_reader(config, how)
-        held_out_names = named_images(held_out_folders, rules)
+        held_out_names = named_images(held_out_folders, rules, hint="set data.validation to your images for validation")
         held_out_files = list(held_out_names)
         shared = set(map(os.path.realpath, held_out_files)) & set(map(os.path.realpath, files.training))
         if shared:
@@ -191,7 +191,7 @@ def with_classes(config: DataConfig) -> DataConfig:
         return config
     found, empty = set(), set()
     for folder in config.folders:
-        names = named_images(folder.path).values()
+        names = named_images(folder.path, hint=_hint(config)).values()
         if (outside := next((name for name in names if "/" not in name), None)) is not None:
             raise RestoreError(f"the image {outside} lies in no folder of a class", where=folder.path)
         found |= {name.partition("/")[0] for name in names}
@@ -219,7 +219,7 @@ def with_condition_channels(config: DataConfig) -> DataConfig:
     assert place is not None
     sources = [ConditionFiles(condition.path) for condition in config.conditions]
     problem: RestoreError | None = None
-    for file, name in list(named_images(place).items())[:_PROBED_FILES]:
+    for file, name in list(named_images(place, hint=_hint(config)).items())[:_PROBED_FILES]:
         try:
             found = [source.read(name, partial(read_image, file)) for source in sources]
         except RestoreError as error:
@@ -233,6 +233,15 @@ def with_condition_channels(config: DataConfig) -> DataConfig:
     assert problem is not None
     problem.exit_code = 2
     raise problem
+
+
+def _hint(config: DataConfig) -> str:
+    """Which keys name the training images."""
+    if config.folders:
+        return "set data.folders=[...] to your clean photographs"
+    if config.side_by_side is not None:
+        return "set data.side_by_side=FOLDER to your pairs, or data.input and data.target"
+    return "set data.input and data.target to your pairs"
 
 
 def _condition_files(conditions: Sequence[tuple[ConditionFiles, Condition]], name: str) -> list[Path]:
@@ -268,7 +277,6 @@ def _open_reader(config: DataConfig, how: ReadAs) -> tuple[list[Folder], Reader]
     if config.folders:
         return list(config.folders), image_reader(config.resize, how)
     if config.side_by_side is not None:
-        check_places([config.side_by_side], "set data.side_by_side=FOLDER to your pairs, or data.input and data.target")
         return [Folder(path=config.side_by_side)], side_by_side_reader(config.direction, config.resize, how)
     assert config.input is not None
     assert config.target is not None

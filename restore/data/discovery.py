@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,6 @@ images are resized as by Pillow's BICUBIC.
 3: float images stay float.
 """
 
-_HINT = "set data.folders=[...] to your clean photographs"
-
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -45,11 +43,11 @@ class ImageFiles:
     names: dict[Path, str] = field(default_factory=dict)
 
 
-def list_images(path: Path, *, repeats: bool = False) -> list[Path]:
+def list_images(path: Path, *, repeats: bool = False, hint: str | None = None) -> list[Path]:
     """The images of a folder, recursively, or those of a `.txt`: one path per line, relative to the list.
 
     Empty lines of a list and lines that begin with `#` are ignored. Files of a list need not exist. With `repeats`, a
-    file that a list names twice is there twice.
+    file that a list names twice is there twice. `hint` says which keys name the folder or list.
 
     Raises:
         RestoreError: `path` is neither a folder nor a list, cannot be read, or has no images.
@@ -64,37 +62,22 @@ def list_images(path: Path, *, repeats: bool = False) -> list[Path]:
             raise RestoreError("this list has no images", where=path)
         return [path.parent / name for name in (names if repeats else dict.fromkeys(names))]
     if path.is_file():
-        raise RestoreError("neither a folder nor a list (.txt) of images", where=path, hint=_HINT)
+        raise RestoreError("neither a folder nor a list (.txt) of images", where=path, hint=hint)
     if not path.is_dir():
-        raise RestoreError("there is no such folder", where=path, hint=_HINT)
+        raise RestoreError("there is no such folder", where=path, hint=hint)
     found = find_images(path)
     if not found:
-        raise RestoreError("no images in this folder", where=path, hint=_HINT)
+        raise RestoreError("no images in this folder", where=path, hint=hint)
     return [path / relative for relative in found]
 
 
-def check_places(places: Iterable[Path], hint: str) -> None:
-    """Check that folders or lists of images exist.
-
-    Args:
-        places: folders or lists.
-        hint: which keys name them.
-
-    Raises:
-        RestoreError: one does not exist.
-    """
-    for place in places:
-        if not place.exists():
-            raise RestoreError("there is no such folder", where=place, hint=hint)
-
-
-def named_images(path: Path, rules: int = RULES) -> dict[Path, str]:
-    """The images of a folder or list (see `list_images`), and the name of each.
+def named_images(path: Path, rules: int = RULES, *, hint: str | None = None) -> dict[Path, str]:
+    """The images of a folder or list (see `list_images`, also for `hint`), and the name of each.
 
     The name is the path relative to the folder, or as the list has it, without the last suffix. So a damaged JPEG and
     its clean PNG, or two encodings of an image, have one name.
     """
-    files = list_images(path)
+    files = list_images(path, hint=hint)
     if rules == 1:
         return {file: file.stem for file in files}
     if path.is_dir():
@@ -107,11 +90,14 @@ def _name_in_list(file: Path, folder: Path) -> str:
     return pair_key(Path(*[part for part in relative.parts if part not in ("..", file.anchor)]))
 
 
-def split_files(folders: Sequence[Folder], validation_percent: float, rules: int = RULES) -> ImageFiles:
+def split_files(
+    folders: Sequence[Folder], validation_percent: float, rules: int = RULES, *, hint: str | None = None
+) -> ImageFiles:
     """List the images of the folders, and set some of them aside for validation.
 
     A file belongs to validation if the SHA-256 of its name (see `named_images`) falls below the percentage. So adding
-    or removing files does not move the others, and files of one name in several folders fall on the same side.
+    or removing files does not move the others, and files of one name in several folders fall on the same side. `hint`
+    says which keys name the folders.
 
     Raises:
         RestoreError: a folder does not exist, has no images, or has none left to train on.
@@ -121,7 +107,7 @@ def split_files(folders: Sequence[Folder], validation_percent: float, rules: int
     names: dict[Path, str] = {}
     counts = []
     for folder in folders:
-        found = named_images(folder.path, rules)
+        found = named_images(folder.path, rules, hint=hint)
         for file, name in found.items():
             names.setdefault(file, name)
         mine = [file for file in found if _hashed_share(names[file]) >= validation_percent / 100]

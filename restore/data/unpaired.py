@@ -9,7 +9,7 @@ from typing import Any
 from restore.data.build import open_source
 from restore.data.cache import CropStore
 from restore.data.config import DataConfig, ValidationData
-from restore.data.discovery import check_places
+from restore.data.discovery import list_images
 from restore.data.loader import Batch, Source
 from restore.degradations import Degradation
 from restore.errors import RestoreError
@@ -60,8 +60,8 @@ def open_unpaired(
         side = config.model_copy(update={"a": (), "b": (), **update})
         return open_source(side, None, on_event=lambda line: on_event(f"{name}: {line}"), **how)
 
-    places = [folder.path for folder in (*config.a, *config.b)]
-    check_places(places, "set data.a=FOLDER and data.b=FOLDER to your two kinds of images")
+    for folder in (*config.a, *config.b):  # before the first image is read
+        list_images(folder.path, hint="set data.a=FOLDER and data.b=FOLDER to your two kinds of images")
     source_a, validation = opened("a", {"folders": config.a})
     source_b, of_b = opened("b", {"folders": config.b, "validation": ValidationData()})
     source = UnpairedSource(source_a, source_b, damage)

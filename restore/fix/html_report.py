@@ -239,27 +239,26 @@ def _video_row(result: _Result, *, is_here: bool) -> Row:
     from restore.video.stills import still_of
 
     images: dict[str, np.ndarray] = {}
-    facts = []
-    try:
-        if not is_here:  # a video is not brought for one frame of it
-            raise RestoreError("it is in a store")
-        images[BEFORE], known = still_of(result.job.source)
-        middle = known.seconds / 2
-        images[AFTER], _ = still_of(result.job.target, middle)
-        length = f"{known.seconds:.1f} s" + (f", {known.frames:,} frames" if known.frames else "")
-        facts = [
-            f"video: {known.codec}, {known.width}×{known.height}, {length}, {float(known.rate):g} a second; "
-            f"the frame at {middle:.1f} s is shown"
-        ]
-        if images[AFTER].shape[1] == 2 * images[BEFORE].shape[1]:  # a preview
-            images[BEFORE], images[AFTER] = np.split(images[AFTER], 2, axis=1)
-    except (RestoreError, OSError) as error:
-        facts.append(f"no frame can be shown: {error}")
+    facts = "no frame can be shown: it is in a store"  # a video is not brought for one frame of it
+    if is_here:
+        try:
+            images[BEFORE], known = still_of(result.job.source)
+            middle = known.seconds / 2
+            images[AFTER], _ = still_of(result.job.target, middle)
+            length = f"{known.seconds:.1f} s" + (f", {known.frames:,} frames" if known.frames else "")
+            facts = (
+                f"video: {known.codec}, {known.width}×{known.height}, {length}, {float(known.rate):g} a second; "
+                f"the frame at {middle:.1f} s is shown"
+            )
+            if images[AFTER].shape[1] == 2 * images[BEFORE].shape[1]:  # a preview
+                images[BEFORE], images[AFTER] = np.split(images[AFTER], 2, axis=1)
+        except (RestoreError, OSError) as error:
+            facts = f"no frame can be shown: {error}"
     return Row(
         name=result.name,
         scores=result.scores(),
         images=images,
-        note="; ".join([*facts, *([result.note()] if result.note() else [])]),
+        note="; ".join([facts, *([result.note()] if result.note() else [])]),
         group=os.path.dirname(result.name),
     )
 

@@ -418,14 +418,19 @@ class VideoRepair:
         expected = facts.frames or round(facts.seconds * float(facts.rate))
         count = max(1, round(seconds * float(facts.rate)))
         first = max(0, (expected - count) // 2)
-        header, turns = SegmentHeader(first), facts.quarter_turns
-        frames = read_frames(
-            self.job.source, facts, planes=colors.planes, deinterlace=deinterlace,
-            decoding=lambda: self.stages.link.decoding(os.fspath(self.job.source)), on_event=self.notes.append,
-        )  # fmt: skip
+        turns, held = facts.quarter_turns, 0
 
-        def pairs() -> Iterator[tuple[int, RGB16, RGB16]]:
-            with closing(self._repaired(frames, colors, facts, steps, first)) as repaired:
+        def read() -> Iterator[TimedFrame]:
+            nonlocal held
+            for one in read_frames(
+                self.job.source, facts, planes=colors.planes, deinterlace=deinterlace,
+                decoding=lambda: self.stages.link.decoding(os.fspath(self.job.source)), on_event=self.notes.append,
+            ):  # fmt: skip
+                held = one.number + 1
+                yield one
+
+        def pairs(header: SegmentHeader) -> Iterator[tuple[int, RGB16, RGB16]]:
+            with closing(self._repaired(read(), colors, facts, steps, header.first)) as repaired:
                 for one in islice(repaired, count):
                     header.add(one.timed.pts, one.timed.frame.duration, one.masked, one.damaged, one.changed)
                     after = colors.to_rgb(one.timed.frame)
@@ -433,7 +438,14 @@ class VideoRepair:
                     self.stages.recorder.tell_part(len(header.pts) / count)
 
         with replace_atomically(self.job.target, like=status, overwrite=self.stages.writer.overwrite) as temporary:
-            write_preview(temporary, facts, colors, settings, pairs())
+            header = SegmentHeader(first)
+            write_preview(temporary, facts, colors, settings, pairs(header))
+            if first and len(header.pts) < count:  # the file is cut short, so its middle is elsewhere
+                self.notes.append(f"the video holds {held} frames, not {expected} as its header says")
+                header = SegmentHeader(max(0, (held - count) // 2))
+                write_preview(temporary, facts, colors, settings, pairs(header))
+            if not header.pts:
+                raise RestoreError("the video holds no frame", exit_code=1)
         header.steps = [name for name in _STEPS if name in self.done]
         self.notes.append(
             f"{len(header.pts)} frames of the video are shown before and after, side by side, without sound; leave out "

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from restore.errors import RestoreError
 from restore.video.colors import RGB16, FrameColors
 from restore.video.encode import EncodedPacket, EncoderSettings, SegmentEncoder, add_track
 from restore.video.probe import VideoFacts
@@ -23,10 +22,10 @@ def write_preview(
     settings: EncoderSettings,
     pairs: Iterable[tuple[int, RGB16, RGB16]],
 ) -> None:
-    """Write frames before and after their repair side by side, without sound.
+    """Write frames before and after their repair side by side, without sound. Without frames, nothing is written.
 
     Args:
-        target: a new file.
+        target: the file; an existing one is replaced.
         facts: of the video.
         colors: how its frames hold color.
         settings: of the encoder.
@@ -55,7 +54,7 @@ def write_preview(
         packets += encoder.add(frame)
     packets += encoder.finish()
     if not pts:
-        raise RestoreError("the video holds no frame", exit_code=1)
+        return
     times = Times(pts, max(1, round(1 / (facts.rate * facts.time_base))))
     delay = decoding_delay(packet.number for packet in packets)
     with av.open(os.fspath(target), "w", format=settings.container) as output:

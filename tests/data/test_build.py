@@ -11,7 +11,7 @@ from PIL import Image
 
 from restore.config import build
 from restore.data import build as module
-from restore.data.build import open_source
+from restore.data.build import open_source, with_condition_channels
 from restore.data.config import DataConfig, Folder
 from restore.data.discovery import fingerprint, list_images, split_files
 from restore.data.loader import Batch, Source
@@ -218,12 +218,22 @@ def test_folders_without_a_usable_picture_are_refused(folder: Path, tmp_path: Pa
 
 def test_one_clear_line_each(folder: Path, tmp_path: Path) -> None:
     assert "there is no such folder" in refused({"folders": [str(tmp_path / "nowhere")]})
-    nowhere = str(tmp_path / "nowhere")
-    assert "set data.side_by_side=FOLDER to your pairs" in refused({"side_by_side": nowhere}, None)
     assert "neither a folder nor a list" in refused({"folders": [str(folder / "01.png")]})
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     assert "has no images" in refused({"folders": [str(tmp_path / "empty.txt")]})
     assert "must be at least 64" in _too_small_validation(folder)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_place_without_images_is_refused_with_the_key_that_names_it(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    place = str(tmp_path / name)
+    assert "set data.folders=[...] to your clean photographs" in refused({"folders": [place]})
+    assert "set data.side_by_side=FOLDER to your pairs" in refused({"side_by_side": place}, None)
+    assert "set data.validation to" in refused({"folders": [str(folder)], "validation": place})
+    config = DataConfig(input=place, target=folder, conditions=[{"path": str(folder)}])
+    with pytest.raises(RestoreError, match=r"set data\.input and data\.target"):
+        with_condition_channels(config)
 
 
 def _too_small_validation(folder: Path) -> str:

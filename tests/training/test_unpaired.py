@@ -275,9 +275,15 @@ def test_drawn_damage_follows_from_the_keys_of_b_and_leaves_a_alone(kinds: tuple
     assert torch.equal(batch.degraded, expected)
 
 
-def test_a_missing_folder_is_refused_with_the_keys_that_name_it(kinds: tuple[Path, Path], tmp_path: Path) -> None:
-    config = settings(kinds, tmp_path / "run", f"data.b={tmp_path / 'nowhere'}")
-    with pytest.raises(RestoreError, match=r"nowhere: there is no such folder; set data.a=FOLDER and data.b=FOLDER"):
+@pytest.mark.parametrize(
+    ("name", "what"), [("nowhere", "there is no such folder"), ("empty", "no images in this folder")]
+)
+def test_a_place_without_images_is_refused_with_the_keys_that_name_it(
+    kinds: tuple[Path, Path], tmp_path: Path, name: str, what: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    config = settings(kinds, tmp_path / "run", f"data.b={tmp_path / name}")
+    with pytest.raises(RestoreError, match=f"{name}: {what}; set data.a=FOLDER and data.b=FOLDER"):
         open_unpaired(config.data, None, expected=None, on_event=print, multiple=4, device=torch.device("cpu"))
 
 

@@ -33,6 +33,20 @@ def test_a_preview_shows_both_sides(tmp_path: Path) -> None:
         assert np.abs(one[0][:, 64:].astype(int) - (251 - true[0])).max() <= 2  # inverted: 16 + 235 - luma
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
+def test_a_video_that_is_cut_short_is_shown_from_the_middle_of_what_is_there(tmp_path: Path, share: float) -> None:
+    whole = make_video(tmp_path / "whole.mkv", moving(25), codec="ffv1", pix_fmt="yuv444p", options={"g": "1"})
+    source = tmp_path / "reel.mkv"
+    source.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    there = times_of(source)
+    summary = fix_with(source, tmp_path / "out.mkv", Inverter(), preview="0.16s")
+    assert summary.failed == []
+    reaches = len(there) >= 14  # as far as a preview from the middle of 25 frames
+    first = 10 if reaches else (len(there) - 4) // 2
+    assert times_of(tmp_path / "out.mkv") == there[first : first + 4]
+    assert (f"holds {len(there)} frames, not 25" in "".join(summary.warnings)) != reaches
+
+
 def test_a_preview_in_a_folder_does_not_stand_for_its_video(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in/reel.mkv", moving(8), codec="ffv1", pix_fmt="yuv444p")
     for given in (tmp_path / "in", source):
