@@ -300,9 +300,9 @@ def lock_file(file: IO[Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def process_id() -> str:
-    """This process, as names of files hold it: `MACHINE-NUMBER`."""
-    return f"{_machine()}-{os.getpid()}"
+def process_id(number: int | None = None) -> str:
+    """A process of this machine, as names of files hold it: `MACHINE-NUMBER`; None: this one."""
+    return f"{_machine()}-{os.getpid() if number is None else number}"
 
 
 def is_running(name: str, path: Path) -> bool:

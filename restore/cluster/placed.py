@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,8 +67,8 @@ def run_on_cluster(
         unmatched_masks=len(plan.unmatched_masks),
     )  # fmt: skip
     place = settle(options.log, what="--log") if isinstance(options, FixOptions) and options.log is not None else None
-    with tempfile.TemporaryDirectory(prefix="restore-log-") as folder:
-        remote = RemoteLog(place, Path(folder) / "run.jsonl") if place is not None and is_url(place) else None
+    with WorkFolder() as folder:
+        remote = RemoteLog(place, folder.path / "run.jsonl") if place is not None and is_url(place) else None
         with (
             RunLog(place if remote is None else remote.path, alone=True) as log,
             kept_by_workers(log, place if remote is None else None, summary.run) as lines,
@@ -102,7 +101,9 @@ def run_on_cluster(
             results.push(last=True)
         if page is not None and records is not None and not summary.interrupted:
             written = place if remote is None else remote.path
-            summary.html_report = write_places_page(page, plan, records, summary, log=written, progress=report_progress)
+            summary.html_report = write_places_page(
+                page, plan, records, summary, work=folder, log=written, progress=report_progress
+            )
     summary.seconds = time.monotonic() - began
     return summary
 

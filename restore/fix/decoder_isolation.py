@@ -76,16 +76,18 @@ class SupervisorLink:
     Args:
         past: state from earlier starts.
         pipe: file descriptor to write to; None: no parent.
+        parent: process ID of the parent.
 
     Attributes:
+        parent: as above; None: there is none.
         takes_each: `end` is wanted also for each file that the plan skips, which a parent can do without.
     """
 
     takes_each = False
 
-    def __init__(self, past: SupervisorState | None = None, pipe: int | None = None) -> None:
+    def __init__(self, past: SupervisorState | None = None, pipe: int | None = None, parent: int | None = None) -> None:
         self.past = past or SupervisorState()
-        self._pipe = pipe
+        self.parent, self._pipe = parent, pipe
         self._lock = threading.Lock()
 
     @property
@@ -158,7 +160,7 @@ def supervise(decode_seconds: float, on_event: Callable[[str], None]) -> Supervi
             _die_with(parent)
             interrupt_by_signals(once=True)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            return SupervisorLink(past, writer)
+            return SupervisorLink(past, writer, parent)
         os.close(writer)
         supervisor = _Supervisor(child, reader, past, decode_seconds)
         before = {number: signal.getsignal(number) for number in STOP_SIGNALS}

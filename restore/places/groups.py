@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +34,7 @@ from restore.places.log import segments_of
 from restore.places.outputs import GroupFile, exists, masks_for_page, write_outputs
 from restore.places.store import TRANSFERS, ExistsAlready, Forbidden, NotThere, StoreError, Unreachable, store_of
 from restore.places.urls import file_name_for, is_url, name_of, settle
+from restore.places.work import WorkFolder
 
 if TYPE_CHECKING:
     from restore.fix.steps import Models
@@ -124,9 +124,9 @@ def detecting(detector: Detector) -> Carry:
 
 
 def _whole(group: Group, options: BatchOptions, carry: Carry, link: SupervisorLink | None) -> list[Record]:
-    with tempfile.TemporaryDirectory(prefix="restore-group-") as folder, ThreadPoolExecutor(TRANSFERS) as pool:
+    with WorkFolder() as folder, ThreadPoolExecutor(TRANSFERS) as pool:
         link = link or SupervisorLink()
-        staged = StagedGroup(group, Path(folder), options, again=bool(link.past.plan))
+        staged = StagedGroup(group, folder.group(0), options, again=bool(link.past.plan))
         staged.fetch(pool)
         staged.carry_out(carry, link)
         outcomes = staged.deliver(pool)

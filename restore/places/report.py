@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from restore.images.formats import suffix_of
 from restore.places.files import PlacedFile
 from restore.places.store import TRANSFERS, NotThere, store_of
 from restore.places.urls import as_folder, file_name_for, is_below, is_url, settle
+from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def write_places_page(
     records: Iterable[Record],
     summary: Summary,
     *,
+    work: WorkFolder,
     log: FilePath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FilePath:
@@ -48,6 +49,7 @@ def write_places_page(
     Args:
         folder, records, summary: as there; the folder may be a URL.
         plan: of the run.
+        work: the work folder of the run, or another one.
         log: on this disk.
         progress: called with (done, total).
 
@@ -60,20 +62,20 @@ def write_places_page(
         if progress is not None:
             progress(done, len(plan.files))
 
-    with tempfile.TemporaryDirectory(prefix="restore-page-") as work:
-        here = _Here(plan, Path(work) / "files")
-        page = Path(work) / "page" if is_url(folder) else Path(folder)
-        if is_url(folder):
-            page.mkdir()
-            with suppress(NotThere):  # of an earlier run
-                store = store_of(settle(folder))
-                (page / RESULTS).write_bytes(store.read(as_folder(settle(folder)) + RESULTS))
-            claim_page_folder(page)  # which makes of it a page that may be replaced
-        index = write_fix_page(
-            page, here.plan(), here.records(records), summary, log=log, progress=written, inputs=plan.inputs,
-            bring=here.bring,
-        )  # fmt: skip
-        return _uploaded(page, as_folder(settle(folder))) if is_url(folder) else index
+    here = _Here(plan, work.path / "files")
+    page = work.path / "page" if is_url(folder) else Path(folder)
+    if is_url(folder):
+        shutil.rmtree(page, ignore_errors=True)  # a crash may have left it
+        page.mkdir()
+        with suppress(NotThere):  # of an earlier run
+            store = store_of(settle(folder))
+            (page / RESULTS).write_bytes(store.read(as_folder(settle(folder)) + RESULTS))
+        claim_page_folder(page)  # which makes of it a page that may be replaced
+    index = write_fix_page(
+        page, here.plan(), here.records(records), summary, log=log, progress=written, inputs=plan.inputs,
+        bring=here.bring,
+    )  # fmt: skip
+    return _uploaded(page, as_folder(settle(folder))) if is_url(folder) else index
 
 
 def check_page_place(folder: str, *, inputs: Iterable[str], outputs: Iterable[str]) -> None:
@@ -103,9 +105,9 @@ def claim_page(folder: FilePath) -> None:
         return
     root = as_folder(settle(folder))
     if not _holds_page(root):
-        with tempfile.TemporaryDirectory(prefix="restore-page-") as work:
-            claim_page_folder(work)
-            _uploaded(Path(work), root)
+        with WorkFolder() as work:
+            claim_page_folder(work.path / "page")
+            _uploaded(work.path / "page", root)
 
 
 def _holds_page(root: str) -> bool:

@@ -145,23 +145,20 @@ def run_places(
         RestoreError: exit code 2; a log that cannot be read, or models that do not suit the options. Nothing has been
             written.
     """
-    folder = work or WorkFolder()
-    try:
+    with work or WorkFolder() as folder:
         run = _Run(plan, options, prepare, progress, link or SupervisorLink(), folder)
         summary = run.run()
         if run.page is not None and not summary.interrupted:
             records = run.records()
             summary.html_report = write_places_page(
-                run.page, plan, records, summary, log=run.log, progress=report_progress
+                run.page, plan, records, summary, work=folder, log=run.log, progress=report_progress
             )
         return summary
-    finally:
-        folder.remove()
 
 
 def keep(plan: PlacesPlan, link: SupervisorLink) -> WorkFolder:
     """Keep a plan for a run that is started again, in a new work folder."""
-    work = WorkFolder()
+    work = WorkFolder(parent=link.parent)
     try:
         (work.path / _PLAN).write_bytes(pickle.dumps(plan))
         link.keep(str(work.path))

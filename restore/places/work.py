@@ -7,41 +7,45 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from restore.errors import RestoreError
-from restore.files import folder_error_message, lock_file
+from restore.files import folder_error_message, is_running, lock_file, process_id
 
 _PREFIX = "restore-work-"
-#: A folder of which no run holds the lock is a leftover when it is older than this.
-_LEFTOVER_SECONDS = 3600
 
 
 class WorkFolder:
-    """A temporary folder, in TMPDIR or the system's folder for such.
+    """A temporary folder, in TMPDIR or the system's folder for such. A block with it removes it at its end.
 
     A run that is killed leaves it behind; the next run removes it.
 
     Args:
         path: of a run that is started again; None: a new one.
+        parent: process ID of the parent that starts the run again; None: there is none.
 
     Raises:
         RestoreError: exit code 2; it cannot be made.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, *, parent: int | None = None) -> None:
         try:
-            self.path = Path(path or tempfile.mkdtemp(prefix=_PREFIX))
+            self.path = Path(path or tempfile.mkdtemp(prefix=f"{_PREFIX}{process_id(parent)}-"))
             self._lock = open(self.path / "lock", "ab")
         except OSError as error:
             hint = "TMPDIR chooses another folder"
             raise RestoreError(folder_error_message(error), where=tempfile.gettempdir(), hint=hint) from error
         with suppress(OSError):  # some network disks have no locks
             lock_file(self._lock)
-        sweep()  # only now: the folder of a run that crashed is not locked, and may be old
+        sweep()
+
+    def __enter__(self) -> WorkFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
 
     def group(self, number: int) -> Path:
         """The folder of a group."""
@@ -69,12 +73,16 @@ class WorkFolder:
 
 
 def sweep() -> None:
-    """Remove folders that killed runs of this user have left."""
+    """Remove folders that killed runs of this user have left.
+
+    Such a folder is not locked, and its process has ended. A run that a crash has just ended holds no lock either, but
+    its parent, whose process the name holds, starts it again.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):  # a run holds the lock, or the folder is gone
             status = folder.lstat()
             is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-            if is_own and stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > _LEFTOVER_SECONDS:
+            if is_own and stat.S_ISDIR(status.st_mode) and not is_running(folder.name.removeprefix(_PREFIX), folder):
                 with open(folder / "lock", "ab") as file:
                     lock_file(file)
                     shutil.rmtree(folder, ignore_errors=True)
