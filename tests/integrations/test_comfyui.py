@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restore.checkpoints import shipped_weights
@@ -180,6 +182,20 @@ def test_masks_are_those_of_the_command(pack: ModuleType) -> None:
         pack, "RestoreFindDamage", model=model(pack, "detector"), image=for_comfy(scratched), margin_px=3, threshold=0.7
     )[0]
     assert np.array_equal(wider[0].numpy(), detector.adjusted(threshold=0.7, margin_px=3).detect(array))
+
+
+def test_the_threshold_is_that_of_the_weights_file(pack: ModuleType) -> None:
+    weights = shipped_weights()["detector"]
+    with safe_open(weights, framework="pt") as file:
+        description = json.loads(file.metadata()["restore"])
+    description["finds"]["threshold"] = 0.05
+    place = Path(sys.modules["folder_paths"].models_dir) / "restore" / "other.safetensors"
+    save_file(load_file(weights), place, {"restore": json.dumps(description)})
+    scratched = for_comfy(with_scratches(photograph(112, 128)[0]))
+    mask, probability = call(pack, "RestoreFindDamage", model=model(pack, "other"), image=scratched)
+    place.unlink()
+    assert torch.equal(mask, (probability >= 0.05).float())
+    assert mask.sum() > (probability >= 0.5).sum()
 
 
 def test_fill_is_that_of_the_network_and_keeps_the_rest(pack: ModuleType) -> None:

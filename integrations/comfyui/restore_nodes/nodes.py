@@ -113,7 +113,13 @@ class RestoreFindDamage:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The inputs, as ComfyUI asks for them."""
-        threshold = {"default": 0.55, "min": 0.01, "max": 0.99, "step": 0.01, "tooltip": "Lower finds more."}
+        threshold = {
+            "default": 0.0,
+            "min": 0.0,
+            "max": 0.99,
+            "step": 0.01,
+            "tooltip": "Lower finds more; 0: the threshold in the weights file.",
+        }
         margin = {"default": 0, "min": 0, "max": 100, "tooltip": "How far the mask reaches around the damage."}
         required = {
             "model": (MODEL,),
@@ -124,7 +130,7 @@ class RestoreFindDamage:
         return {"required": required}
 
     def find(
-        self, model: ModelDescriptor, image: Tensor, threshold: float = 0.55, margin_px: int = 0
+        self, model: ModelDescriptor, image: Tensor, threshold: float = 0.0, margin_px: int = 0
     ) -> tuple[Tensor, Tensor]:
         """B×H×W×C -> B×H×W of 0 and 1, and B×H×W in [0, 1]. Never in tiles: the coarsest level sees it all."""
         if isinstance(model, MaskedImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 1):
@@ -139,7 +145,7 @@ class RestoreFindDamage:
             return torch.stack(views).mean(0)
 
         probability = for_each(model, image, 0, find_one)[..., 0]
-        mask = dilate((probability >= threshold).float()[:, None], margin_px)[:, 0]
+        mask = dilate((probability >= (threshold or model.model.threshold)).float()[:, None], margin_px)[:, 0]
         return (mask, probability)
 
 

@@ -64,11 +64,13 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
     with safe_open(path, framework="pt", device="cpu") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         text = (file.metadata() or {}).get("restore")
+    threshold = RestorePyramidUNet.threshold
     if text is not None:
         try:
             description = dict(json.loads(text))
             args = dict(description.get("args", {}))
-        except (ValueError, TypeError, RecursionError) as error:
+            threshold = float((description.get("finds") or {}).get("threshold", threshold))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("the description inside this file cannot be read") from error
         for key, what in (("conditions", "condition images"), ("transfer", "linear light")):
             if description.get(key):
@@ -77,4 +79,7 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
             args = {"prefill": False, **args}  # the toolkit's default; most networks that fill holes set it
         for architecture in (support.architecture for support in RESTORE_REGISTRY):
             state = architecture.with_hyperparameters(state, args)
-    return RESTORE_REGISTRY.load(state)
+    model = RESTORE_REGISTRY.load(state)
+    if isinstance(model.model, RestorePyramidUNet):
+        model.model.threshold = threshold
+    return model

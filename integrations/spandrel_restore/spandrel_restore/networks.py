@@ -177,8 +177,12 @@ class RestorePyramidUNet(_UNet):
     Args:
         widths, blocks, dilations, norm: see `RestoreUNet`.
         coarsest_px: smaller side below which the image is not halved again.
+
+    Attributes:
+        threshold: pixels of at least this probability count as damaged; `spandrel_restore.load` takes it from the file.
     """
 
+    threshold = 0.5
     hyperparameters: dict[str, Any] = {}  # noqa: RUF012 - as spandrel's own networks have it
 
     def __init__(
