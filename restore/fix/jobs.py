@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from restore.fix.log import ReasonCode
 from restore.packed import BLOCK, Packed
+
+T = TypeVar("T")
 
 #: Why an image is skipped in a run with `--preview`.
 NO_PREVIEW = "only videos have previews"
 
 Action = Literal["repair", "unmasked", "skip", "fail"]
 
-#: What happens to a job, in one byte.
+#: What happens to a file, in one byte.
 _TO_DO, _SKIP, _FAIL = 0, 1, 2
 _KINDS: dict[Action, int] = {"repair": _TO_DO, "unmasked": _TO_DO, "skip": _SKIP, "fail": _FAIL}
 
@@ -134,28 +136,79 @@ class Entry(NamedTuple):
         return (self.target, *side, *(target for _, target in self.sidecars), *self.fill_targets)
 
 
-class Jobs:
-    """Jobs in order, in about ten bytes each.
+class FileList(Generic[T]):
+    """Files in order, in about ten bytes each, with what a plan has decided about each.
+
+    Attributes:
+        skipped: reasons, and how many files are skipped for each.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Packed[tuple[Any, ...]] = Packed()
+        self._kinds = bytearray()
+        self.skipped: Counter[str] = Counter()
+
+    def _add(self, row: tuple[Any, ...], action: Action, reason: str) -> None:
+        self._rows.append(row)
+        self._kinds.append(_KINDS[action])
+        if action == "skip":
+            self.skipped[reason] += 1
+
+    def _unpacked(self, row: tuple[Any, ...], number: int) -> T:
+        """The file of a row, at its place in the plan."""
+        raise NotImplementedError
+
+    def to_do(self) -> Iterator[T]:
+        """The files that the plan has not settled."""
+        return self._of(_TO_DO)
+
+    def failing(self) -> Iterator[T]:
+        """The files that the plan fails."""
+        return self._of(_FAIL)
+
+    def settled(self) -> Iterator[T]:
+        """The files that the plan skips or fails."""
+        return self._of(_SKIP, _FAIL)
+
+    @property
+    def work(self) -> int:
+        """How many files the plan has not settled."""
+        return self._kinds.count(_TO_DO)
+
+    def _of(self, *kinds: int) -> Iterator[T]:
+        for start in range(0, len(self), BLOCK):
+            if any(kind in self._kinds[start : start + BLOCK] for kind in kinds):
+                for number, row in enumerate(self._rows.block(start // BLOCK), start):
+                    if self._kinds[number] in kinds:
+                        yield self._unpacked(row, number)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._unpacked(row, number) for number, row in enumerate(self._rows))
+
+    def __getitem__(self, number: int) -> T:
+        place = range(len(self))[number]
+        return self._unpacked(self._rows.block(place // BLOCK)[place % BLOCK], place)
+
+
+class Jobs(FileList[Job]):
+    """The jobs of a plan, in order.
 
     Attributes:
         folders: those of all outputs.
-        skipped: reasons, and how many jobs are skipped for each.
     """
 
     def __init__(self, jobs: Iterable[Job | Entry] = ()) -> None:
-        self._rows: Packed[tuple[Any, ...]] = Packed()
-        self._kinds = bytearray()
+        super().__init__()
         self.folders: dict[str, None] = {}
-        self.skipped: Counter[str] = Counter()
         for job in jobs:
             self.append(job if isinstance(job, Entry) else Entry.of(job))
 
     def append(self, entry: Entry) -> None:
         """Add a job at the end."""
-        self._rows.append(tuple(entry))
-        self._kinds.append(_KINDS[entry.action])
-        if entry.action == "skip":
-            self.skipped[entry.reason] += 1
+        self._add(tuple(entry), entry.action, entry.reason)
         for target in entry.targets:
             self.folders.setdefault(split(target)[0])
 
@@ -167,44 +220,13 @@ class Jobs:
         """The jobs with a change to each."""
         return Jobs(map(function, self.entries()))
 
-    def to_do(self) -> Iterator[Job]:
-        """The jobs that the plan has not settled."""
-        return self._of(_TO_DO)
-
-    def failing(self) -> Iterator[Job]:
-        """The jobs that the plan fails."""
-        return self._of(_FAIL)
-
-    def settled(self) -> Iterator[Job]:
-        """The jobs that the plan skips or fails."""
-        return self._of(_SKIP, _FAIL)
-
     @property
     def has_work(self) -> bool:
         """Whether the plan has not settled all jobs."""
         return _TO_DO in self._kinds
 
-    @property
-    def work(self) -> int:
-        """How many jobs the plan has not settled."""
-        return self._kinds.count(_TO_DO)
-
-    def _of(self, *kinds: int) -> Iterator[Job]:
-        for start in range(0, len(self), BLOCK):
-            if any(kind in self._kinds[start : start + BLOCK] for kind in kinds):
-                for number, row in enumerate(self._rows.block(start // BLOCK), start):
-                    if self._kinds[number] in kinds:
-                        yield Entry._make(row).job(number)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Job]:
-        return (entry.job(number) for number, entry in enumerate(self.entries()))
-
-    def __getitem__(self, number: int) -> Job:
-        place = range(len(self))[number]
-        return Entry._make(self._rows.block(place // BLOCK)[place % BLOCK]).job(place)
+    def _unpacked(self, row: tuple[Any, ...], number: int) -> Job:
+        return Entry._make(row).job(number)
 
 
 def _fill_targets(target: str, fills: int) -> tuple[str, ...]:

@@ -161,6 +161,18 @@ class Record(LogLine):
     worker: str | None = None
 
 
+def reason_of_done(*, touched: bool, copied: bool) -> tuple[str, ReasonCode]:
+    """Why a finished file has the status `done`, for the user and for programs; both empty: it was repaired.
+
+    Args:
+        touched: there was something to do.
+        copied: the output is a copy of the input.
+    """
+    if not touched:
+        return "nothing to repair", "nothing_to_repair"
+    return ("nothing was changed", "nothing_changed") if copied else ("", "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment(LogLine):
     """A finished part of a video; the line of the whole video follows when it is written.

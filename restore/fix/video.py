@@ -23,7 +23,7 @@ from restore import progress
 from restore.errors import RestoreError
 from restore.files import replace_atomically
 from restore.fix.jobs import Job
-from restore.fix.log import ReasonCode, Segment
+from restore.fix.log import Segment, reason_of_done
 from restore.fix.masks import mask_of_frame
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
@@ -161,9 +161,7 @@ class VideoRepair:
         digests: list[str | None] = [None, None]
         if recorder.log.is_open:
             digests = [_sha256(path) for path in (job.source, job.target)]
-        work = bool(steps) or self.deflicker
-        code: ReasonCode = "nothing_to_repair" if not work else "nothing_changed" if copied else ""
-        reason = {"nothing_changed": "nothing was changed", "nothing_to_repair": "nothing to repair"}.get(code, "")
+        reason, code = reason_of_done(touched=bool(steps) or self.deflicker, copied=copied)
         recorder.finish(
             job, "done", reason, code=code, size=facts.upright_size,
             seconds=time.monotonic() - started,

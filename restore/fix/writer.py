@@ -13,7 +13,7 @@ import numpy as np
 from restore.files import write_atomically
 from restore.fix.inputs import PIPE
 from restore.fix.jobs import Job
-from restore.fix.log import ReasonCode
+from restore.fix.log import reason_of_done
 from restore.fix.options import FixOptions
 from restore.fix.pages import MemoryPage
 from restore.fix.plan import FixPlan
@@ -313,8 +313,7 @@ class Writer:
         expected_error: float | None = None,
     ) -> None:
         """Record a finished image."""
-        code: ReasonCode = "nothing_to_repair" if not touched else "nothing_changed" if copied else ""
-        reason = {"nothing_changed": "nothing was changed", "nothing_to_repair": "nothing to repair"}.get(code, "")
+        reason, code = reason_of_done(touched=touched, copied=copied)
         self.recorder.finish(
             job,
             "done",
