@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ import yaml
 from PIL import Image
 from skimage import data as pictures
 
+from restore.cli import main as cli
 from restore.cli.main import app
+from restore.fix.decoder_isolation import SupervisorLink
 from restore.images import read_rgb8, write_png
 from tests.fix.conftest import logged
 
@@ -30,6 +32,29 @@ def restore(*args: object, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
     )
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def restore_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`restore` in this process, because to start another takes seconds. Its settings stay as they are."""
+    for setting in ("limit_thread_spinning", "reuse_large_blocks", "quiet_pillow", "_quiet_fabric"):
+        monkeypatch.setattr(cli, setting, lambda: None)
+    monkeypatch.setattr(cli, "interrupt_by_signals", lambda once: None)
+    monkeypatch.setattr("restore.fix.decoder_isolation.supervise", lambda seconds, on_event: SupervisorLink())
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["restore", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(args, int(end.value.code or 0), told.out, told.err)
+
+    return run
 
 
 def test_libraries_write_no_lines_of_their_own(tmp_path: Path) -> None:
@@ -113,12 +138,12 @@ def test_models_are_listed_with_what_they_need() -> None:
     assert max(info["size_mb"] or 0 for info in infos.values()) <= 12
 
 
-def test_a_model_s_card_is_shown() -> None:
+def test_a_model_s_card_is_shown(restore_here: Run) -> None:
     card = (ROOT / "restore" / "weights" / "photo.md").read_text(encoding="utf-8")
-    assert restore("models", "photo").stdout.endswith("\n\n" + card.rstrip() + "\n")
-    as_json = json.loads(restore("models", "photo", "--json").stdout)
+    assert restore_here("models", "photo").stdout.endswith("\n\n" + card.rstrip() + "\n")
+    as_json = json.loads(restore_here("models", "photo", "--json").stdout)
     assert (as_json["name"], as_json["needs_mask"], as_json["card"]) == ("photo", False, card)
-    assert "fast marching" in restore("models", "telea").stdout
+    assert "fast marching" in restore_here("models", "telea").stdout
 
 
 def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path) -> None:
@@ -162,8 +187,8 @@ def test_damage_is_found_and_the_picture_cleaned_up(folder: Path, tmp_path: Path
         assert np.array_equal(left, read_rgb8(picture)[5:]) is not cleaned, name
 
 
-def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
-    done = restore("degrade", folder, tmp_path / "d", "--damage", "inpaint-thin", "--seed", 3)
+def test_the_whole_road(folder: Path, tmp_path: Path, restore_here: Run) -> None:
+    done = restore_here("degrade", folder, tmp_path / "d", "--damage", "inpaint-thin", "--seed", 3)
     assert done.returncode == 0, done.stderr
     damaged, masks = tmp_path / "d" / "damaged", tmp_path / "d" / "masks"
 
@@ -180,7 +205,7 @@ def test_the_whole_road(folder: Path, tmp_path: Path) -> None:
 
     scores = {}
     for part in (damaged, tmp_path / "out"):
-        done = restore(
+        done = restore_here(
             "eval", part, folder, "--metrics", "psnr,ssim", "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv"
         )
         assert done.returncode == 0, done.stderr
@@ -281,9 +306,11 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("bench", "{folder}", "--out", "{tmp}/o", "--damage", "none", "--published", "cbsd68"), 2, "68 images"),
     ],
 )
-def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, args: tuple, code: int, words: str) -> None:
+def test_bad_input_is_one_clear_line(
+    folder: Path, tmp_path: Path, restore_here: Run, args: tuple, code: int, words: str
+) -> None:
     filled = [str(a).format(folder=folder, tmp=tmp_path) for a in args]
-    done = restore(*filled)
+    done = (restore if args[0] == "train" else restore_here)(*filled)  # training sets up devices and threads
     assert done.returncode == code, done.stderr
     assert words.format(folder=folder, tmp=tmp_path) in done.stderr
     assert "Traceback" not in done.stderr
@@ -327,17 +354,19 @@ def test_the_schema_says_of_every_key_what_it_is_and_when_to_touch_it() -> None:
     assert {at for at, text in described.items() if "\n" in text} == set(), "editors show a line as a paragraph"
 
 
-def test_weights_are_exported_and_named(folder: Path, tmp_path: Path) -> None:
+def test_weights_are_exported_and_named(tmp_path: Path, restore_here: Run) -> None:
     from restore.models.pix2pix import Pix2Pix
 
     torch.save(Pix2Pix(num_downs=5, ngf=4).state_dict(), tmp_path / "small_net_G.pth")
-    done = restore("export", tmp_path / "small_net_G.pth", tmp_path / "small.safetensors", "--format", "safetensors")
+    done = restore_here(
+        "export", tmp_path / "small_net_G.pth", tmp_path / "small.safetensors", "--format", "safetensors"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/small.safetensors\n"
-    back = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    back = restore_here("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
     assert back.stdout == f"{tmp_path}/back/latest_net_G.pth\n"
     assert "no discriminator" in back.stderr
-    again = restore("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
+    again = restore_here("export", tmp_path / "small.safetensors", tmp_path / "back", "--format", "pix2pix")
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
 

@@ -27,6 +27,7 @@ SETTLE = 0.3
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "SLOW_POLL_SECONDS", 1.0)
 
 
 @pytest.fixture
