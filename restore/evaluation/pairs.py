@@ -101,7 +101,7 @@ def pair_up(restored: Path, reference: Path, masks: Path | None, role: str = "re
         several = next((f for f in (mine[name], theirs[name], candidates) if len(f) > 1), None)
         if several:
             listed = ", ".join(path.name for path in several)
-            failed.append({"name": name, "reason": f"several files have this name: {listed}"})
+            failed.append({"name": name, "reason": f"several files have this name: {listed}; rename all but one"})
             continue
         mask = masks_dir / candidates[0] if candidates else None
         pairs.append(Pair(name, mine_dir / mine[name][0], theirs_dir / theirs[name][0], mask, role))

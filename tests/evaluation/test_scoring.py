@@ -290,6 +290,13 @@ def test_masks_have_the_names_that_a_repair_takes(masked, name) -> None:
     assert report.unmatched.masks == report.unmatched.without_mask == []
 
 
+def test_a_name_of_several_files_says_what_to_do(folders) -> None:
+    restored, reference = folders
+    save(reference / "a.bmp", picture())
+    (failed,) = pair_up(restored, reference, None).failed
+    assert failed == {"name": "a", "reason": "several files have this name: a.bmp, a.png; rename all but one"}
+
+
 def test_masks_that_do_not_serve_are_named_and_the_whole_picture_is_still_scored(masked) -> None:
     restored, reference, masks = masked
     save(masks / "a.png", np.zeros((40, 50), np.uint8))

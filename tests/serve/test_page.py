@@ -644,8 +644,10 @@ def test_a_page_outlives_its_server(browser: Any, tmp_path: Path) -> None:
         assert becomes_true(page, f"{mask_facts}.then((n) => n === 1)")
         first.kill()
         first.wait(30)
+        is_told = "document.getElementById('subtitle').textContent.includes('does not answer')"
+        assert becomes_true(page, is_told), "before anything is painted"
         drag(page, (20, 60), (100, 60))
-        assert becomes_true(page, "document.getElementById('subtitle').textContent.includes('does not answer')")
+        assert becomes_true(page, is_told)
         with server_process(folder, tmp_path / "work", port=int(address.rstrip("/").rsplit(":", 1)[1])):
             assert becomes_true(page, f"{mask_facts}.then((n) => n === 2, () => false)")
             assert becomes_true(page, "document.getElementById('subtitle').textContent === '200×140'")

@@ -137,3 +137,26 @@ def test_all_repairs_are_saved_at_once_and_other_files_are_asked_about(browser: 
         assert becomes_true(page, "document.querySelectorAll('[data-state=saved]').length === 2")
         assert (opened.output / "c.png").read_bytes()[1:4] == b"PNG"
         page.complaints[:] = [one for one in page.complaints if "status of 4" not in one]
+
+
+def test_work_that_a_new_server_does_not_know_is_told_in_words(browser: Any, opened: OpenFolder) -> None:
+    with page_at(browser, opened.url) as page:
+        told = page.evaluate(
+            """async () => {
+                const { finished } = await import("/assets/server.js");
+                return finished("unknown").catch((error) => error.message);
+            }"""
+        )
+        assert "started again" in told
+        page.complaints[:] = [one for one in page.complaints if "status of 4" not in one]
+
+
+def test_the_contact_sheet_says_when_the_server_does_not_answer(browser: Any, opened: OpenFolder) -> None:
+    with page_at(browser, opened.url) as page:
+        assert becomes_true(page, "document.getElementById('subtitle').textContent.includes('Click a photograph')")
+        page.route("**/page/events", lambda route: route.abort())
+        page.reload()
+        assert becomes_true(page, "document.getElementById('subtitle').textContent.includes('does not answer')")
+        page.unroute("**/page/events")
+        assert becomes_true(page, "document.getElementById('subtitle').textContent.includes('Click a photograph')")
+        page.complaints.clear()  # the browser's own, of the requests that failed

@@ -3,7 +3,7 @@
 import { Found } from "./found.js";
 import { Input } from "./input.js";
 import { Mask } from "./mask.js";
-import { ask, complain, say } from "./messages.js";
+import { ask, complain, offline, say } from "./messages.js";
 import { Recipe } from "./recipe.js";
 import { bitmap, finished, get, post } from "./server.js";
 import { Stage } from "./stage.js";
@@ -35,6 +35,7 @@ export class Editor {
       paint: (shape, pending) => this.paint(shape, pending),
       bucket: (x, y, erase) => this.found.bucket(x, y, erase),
     });
+    this.isOffline = false; // the server reports nothing
     this.isStale = false; // the file has changed while something else was in work
     this.work = new Work(() => {
       this.drawState();
@@ -511,7 +512,7 @@ export class Editor {
     for (const id of ["find", "repair", "save"]) byId(id).classList.toggle("primary", id === next);
     if (!file) return;
     const size = `${file.width}×${file.height}`;
-    byId("subtitle").textContent = mask.isOffline ? "The server does not answer: trying again…" : size;
+    byId("subtitle").textContent = mask.isOffline || this.isOffline ? offline : size;
     document.body.classList.toggle("unsent", mask.isOffline);
   }
 }

@@ -2,7 +2,7 @@
 
 import { Editor } from "./editor.js";
 import { bindKeys } from "./keys.js";
-import { ask, complain, say } from "./messages.js";
+import { ask, complain, offline, say } from "./messages.js";
 import { get, listen, on, post } from "./server.js";
 import { Sheet } from "./sheet.js";
 
@@ -17,6 +17,11 @@ async function start() {
     const order = sheet.order, at = order.indexOf(editor.opening);
     const next = order[at + by];
     if (at >= 0 && next !== undefined) location.hash = `/${encodeURIComponent(next)}`;
+  }
+
+  function drawSubtitle() {
+    const text = `Click a photograph to repair it. What you save goes to ${session.output}`;
+    if (!byId("sheet").hidden) byId("subtitle").textContent = editor.isOffline ? offline : text;
   }
 
   async function route() {
@@ -37,7 +42,7 @@ async function start() {
     editor.close();
     document.title = `${folder} · restore`;
     byId("title").firstChild.textContent = folder;
-    byId("subtitle").textContent = `Click a photograph to repair it. What you save goes to ${session.output}`;
+    drawSubtitle();
     sheet.arrange();
     if (before !== null) sheet.focus(before);
   }
@@ -96,6 +101,9 @@ async function start() {
   let wasOffline = false;
   on("connection", (isOpen) => {
     document.body.classList.toggle("offline", !isOpen);
+    editor.isOffline = !isOpen;
+    editor.drawState();
+    drawSubtitle();
     // What happened meanwhile was not told.
     if (isOpen && wasOffline) loadFiles().then(() => editor.refresh()).catch(complain);
     wasOffline = !isOpen;

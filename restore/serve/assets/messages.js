@@ -1,5 +1,7 @@
 // What the page tells: lines that go away by themselves, problems that stay until they are closed, and questions.
 
+export const offline = "The server does not answer: trying again…";
+
 export function say(text, seconds = 6) {
   const line = element("p", {}, text);
   byId("messages").replaceChildren(line);

@@ -121,7 +121,7 @@ export function finished(id, changed = () => {}) {
     };
     const ask = async () => {
       try { jobChanged({ ...(await get(`/page/jobs/${id}`)), id }); } catch (error) {
-        if (error.status === 404) settle({ id, state: "failed", problem: error.message });
+        if (error.status === 404) settle({ id, state: "failed", problem: "The server was started again meanwhile, and this work is lost. Start it once more." });
       }
     };
     const timer = setInterval(ask, 2000);
