@@ -336,7 +336,8 @@ def _is_list(kind: Any) -> bool:
 
 #: Methods without weights (`restore.restorers.classical.CLASSICAL`, which takes seconds to import).
 CLASSICAL_NAMES = (
-    "telea", "navier-stokes", "biharmonic", "nlmeans", "tv", "bicubic-x2", "bicubic-x4", "lanczos-x2", "lanczos-x4",
+    "telea", "navier-stokes", "biharmonic", "nlmeans", "tv", "deblur",
+    "bicubic-x2", "bicubic-x4", "lanczos-x2", "lanczos-x4",
 )  # fmt: skip
 
 #: Degradations from the literature (`restore.benchmark.degradations.LITERATURE`, which is slow to import, too).

@@ -1,8 +1,8 @@
-"""Methods without weights, as baselines and fallbacks: three that fill holes, two that remove noise.
+"""Methods without weights: three that fill holes, two that remove noise, one that removes motion blur.
 
 Those that enlarge are in `enlarging`. All here run on the CPU in NumPy arrays; the result returns to the device that
-the image came from. None is tileable: a filler carries colors across a hole of any width, and the denoisers estimate
-the noise of the whole image first. scikit-image is imported where it is called, because it takes seconds to load.
+the image came from. None is tileable: a filler carries colors across a hole of any width, and the others estimate
+noise or blur in the whole image first. scikit-image is imported where it is called, because it takes seconds to load.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.restorers.base import ModelRequirements, Restorer
+from restore.restorers.deblurring import deconvolve, find_motion
 from restore.restorers.enlarging import INTERPOLATIONS
 from restore.restorers.hybrid_inpainting import halve
+from restore.restorers.noise_level import estimate_noise
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -167,34 +169,33 @@ class TotalVariation(Denoiser):
         return denoise(image, weight=TV_STRENGTH * sigma, channel_axis=-1)
 
 
+class Deblurrer(Restorer):
+    """Removes motion blur along a straight line. An image in which none is found is returned as it is.
+
+    See `restore.restorers.deblurring` for the method, and for what it needs.
+    """
+
+    name = "deblur"
+    purpose = "removes motion blur along a straight line, which it finds"
+    requirements = ModelRequirements(needs_mask=False, tileable=False)
+
+    def _restore(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        sharp = []
+        for one in map(_to_array, image):
+            motion = find_motion(one)
+            sharp.append(one if motion is None else deconvolve(one, motion))
+        return _to_batch(sharp, image)
+
+
 CLASSICAL: dict[str, type[Restorer]] = {
     "telea": Telea,
     "navier-stokes": NavierStokes,
     "biharmonic": Biharmonic,
     "nlmeans": NLMeans,
     "tv": TotalVariation,
+    "deblur": Deblurrer,
     **INTERPOLATIONS,
 }
-
-
-def estimate_noise(image: FloatArray) -> float:
-    """The standard deviation of white noise in an image, from its finest diagonal details.
-
-    The median of the Haar wavelet's diagonal band over 0.6745 (Donoho & Johnstone 1994), averaged over channels.
-
-    Args:
-        image: float H×W×C.
-
-    Returns:
-        In the units of the image; 0 if it is less than two pixels wide or high.
-    """
-    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    if not height or not width:
-        return 0.0
-    a, b = image[0:height:2, 0:width:2], image[0:height:2, 1:width:2]
-    c, d = image[1:height:2, 0:width:2], image[1:height:2, 1:width:2]
-    diagonal = np.abs(a - b - c + d) / 2
-    return float(np.median(diagonal, axis=(0, 1)).mean() / 0.6745)
 
 
 def _opencv_inpaint(image: FloatArray, hole: BoolArray, method: int) -> FloatArray:

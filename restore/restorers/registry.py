@@ -32,7 +32,8 @@ from restore.restorers.base import ModelRequirements, Restorer
 
 #: Methods without weights: `restore.restorers.classical.CLASSICAL`, whose libraries take seconds to import.
 CLASSICAL_NAMES = (
-    "telea", "navier-stokes", "biharmonic", "nlmeans", "tv", "bicubic-x2", "bicubic-x4", "lanczos-x2", "lanczos-x4",
+    "telea", "navier-stokes", "biharmonic", "nlmeans", "tv", "deblur",
+    "bicubic-x2", "bicubic-x4", "lanczos-x2", "lanczos-x4",
 )  # fmt: skip
 
 #: Suffixes of the files that torch.save writes.

@@ -6,8 +6,9 @@ import skimage.data
 import torch
 
 from restore.restorers.base import Restorer
-from restore.restorers.classical import CLASSICAL, Biharmonic, estimate_noise
+from restore.restorers.classical import CLASSICAL, Biharmonic
 from restore.restorers.enlarging import INTERPOLATIONS
+from restore.restorers.noise_level import estimate_noise
 
 FILLERS = ["telea", "navier-stokes", "biharmonic"]
 DENOISERS = ["nlmeans", "tv"]

@@ -1,0 +1,236 @@
+"""Removes motion blur along a straight line, as a shaken camera leaves it, after finding its length and angle.
+
+Such a blur multiplies the spectrum of an image by a sinc, whose zeros are parallel lines. `find_motion` looks for the
+sinc that explains the spectrum best. `deconvolve` inverts it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restore.restorers.noise_level import estimate_noise
+
+FloatArray = NDArray[np.float32]
+
+#: Shorter blur hardly differs from that of a soft lens.
+SHORTEST_PX = 2.5
+#: Smaller images have too few frequencies.
+SMALLEST_PX = 128
+#: Less evidence than this is found in sharp photographs, too.
+LEAST_EVIDENCE = 0.17
+
+#: Side of the square tiles whose spectra are averaged.
+_TILE_PX = 192
+#: Frequency in cycles per pixel up to which spectra are compared. JPEG removes higher ones.
+_HIGHEST = 0.3
+#: Rounding to 8 bits leaves noise of this standard deviation, in 8-bit levels; and the levels that are compared.
+_ROUNDING = 0.29
+_NOISES = tuple(_ROUNDING * 1.3**step for step in range(17))
+
+#: Weight of the data, times the variance of the noise; and the power of gradients in the prior.
+_FIDELITY, _POWER = 0.03, 0.66
+#: The blur is never exactly a line: the least noise that is assumed, in 8-bit levels.
+_LEAST_NOISE = 0.55
+#: How closely the gradients of the image follow the shrunk ones, iteration by iteration.
+_COUPLINGS = (1, 1, 4, 4, 16, 16, 64, 64, 256, 256)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Blur along a straight line.
+
+    Attributes:
+        length_px: length of the line.
+        angle: of the line, counter-clockwise from horizontal, in radians, [0, π).
+        evidence: share of the misfit of the spectrum of a sharp image that this blur explains, at most 1.
+        noise: standard deviation of the white noise that fits best, in 8-bit levels.
+    """
+
+    length_px: float
+    angle: float
+    evidence: float
+    noise: float
+
+
+def find_motion(image: FloatArray) -> Motion | None:
+    """The straight motion that blurs the whole of an image.
+
+    Motion of about 3 to 21 px is looked for in the image and in copies of a half, a quarter, ... of its size.
+
+    Args:
+        image: float32 H×W×3, sRGB, nominally [0, 1].
+
+    Returns:
+        None if no motion blur shows, or the image is less than `SMALLEST_PX` wide or high.
+    """
+    gray: FloatArray = cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2GRAY).astype(np.float32) * 255
+    best, scale = None, 1
+    while min(gray.shape) >= SMALLEST_PX and bool(np.isfinite(gray).all()):
+        spectrum = _Spectrum(gray)
+        # JPEG leaves more than an estimate of white noise sees.
+        estimate = max(estimate_noise(gray[..., None]), _ROUNDING)
+        _, length, angle = min(_search(spectrum, noise) for noise in (estimate, 3 * estimate))
+        misfit, noise = min((spectrum.misfit(length, angle, noise), noise) for noise in _NOISES)
+        evidence = 1 - misfit / min(spectrum.misfit(0, 0, noise) for noise in _NOISES)
+        if best is None or evidence > best.evidence:
+            best = Motion(length * scale, angle, evidence, noise * scale)
+        gray = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
+        scale *= 2
+    return best if best is not None and best.evidence >= LEAST_EVIDENCE and best.length_px >= SHORTEST_PX else None
+
+
+class _Spectrum:
+    """The mean log power spectrum of an image, and how well a blur explains it.
+
+    The model is P = S·|K|² + N: S is the smooth spectrum of a sharp photograph (log S is a sum of `_columns`), K the
+    blur, N white noise.
+
+    Args:
+        gray: float32 H×W, in 8-bit levels.
+    """
+
+    def __init__(self, gray: FloatArray) -> None:
+        power = _mean_log_power(gray)
+        side = power.shape[0]
+        y, x = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
+        lowest = 2.5 / side
+        # The axes hold what leaks from the borders of the tiles, and the blocks of JPEG.
+        used = (np.hypot(x, y) > lowest) & (np.hypot(x, y) < _HIGHEST) & (abs(x) > lowest) & (abs(y) > lowest)
+        self._x, self._y, self._power = x[used], y[used], power[used]
+        self._basis = np.linalg.qr(_columns(self._x, self._y))[0].astype(np.float32)
+
+    def misfit(self, length: float, angle: float, noise: float) -> float:
+        """Mean squared difference in log power, each at most 3, from the best fit.
+
+        Args:
+            length: of the blur, in pixels; 0: none.
+            angle: of the blur, in radians.
+            noise: standard deviation in 8-bit levels.
+        """
+        # The power of noise has an exponential distribution; the mean of its logarithm is lower by Euler's constant.
+        floor = np.float32(noise**2 * math.exp(-np.euler_gamma))
+        gain = (np.sinc(length * (self._x * math.cos(angle) - self._y * math.sin(angle))) ** 2).astype(np.float32)
+        # A first fit of what the blur leaves, then two Gauss-Newton steps.
+        sharp = np.log(np.maximum(np.exp(self._power) - floor, 0.3 * floor)) - np.log(gain + 1e-3)
+        kept = (gain > 0.05).astype(np.float32)
+        fit = self._solve(kept, kept * sharp)
+        for _ in range(2):
+            signal = self._signal(fit, gain)
+            fit = fit + self._solve(signal / (signal + floor), self._power - np.log(signal + floor))
+        residual = self._power - np.log(self._signal(fit, gain) + floor)
+        return float((np.minimum(np.abs(residual), 3) ** 2).mean())
+
+    def _signal(self, fit: FloatArray, gain: FloatArray) -> FloatArray:
+        signal: FloatArray = np.exp(np.clip(self._basis @ fit, -30, 30)) * gain
+        return signal
+
+    def _solve(self, weights: FloatArray, values: FloatArray) -> FloatArray:
+        """Least squares of `values` by the columns times `weights`, slightly regularized."""
+        weighted = self._basis * weights[:, None]
+        normal = weighted.T @ weighted + 1e-3 * np.eye(weighted.shape[1], dtype=np.float32)
+        solved: FloatArray = np.linalg.solve(normal, weighted.T @ values)
+        return solved
+
+
+def _search(spectrum: _Spectrum, noise: float) -> tuple[float, float, float]:
+    """Misfit, length in pixels and angle of the best motion: the best on a grid, moved in ever smaller steps."""
+    misfit, length, angle = min(
+        (spectrum.misfit(length, angle, noise), float(length), float(angle))
+        for length in range(3, 22)
+        for angle in np.arange(0, math.pi, 1 / length)
+    )
+    for step in (0.5, 0.2, 0.07):
+        moves = ((step, 0), (-step, 0), (0, step / 8), (0, -step / 8))
+        while True:
+            places = [(length + longer, angle + turned) for longer, turned in moves if length + longer > 1]
+            best = min((spectrum.misfit(*place, noise), *place) for place in places)
+            if best[0] >= misfit:
+                break
+            misfit, length, angle = best
+    return misfit, length, angle % math.pi
+
+
+def _columns(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What log S is a sum of: a curved power of the frequency, and two harmonics of the direction, also times log f."""
+    log_f, direction = np.log(np.hypot(x, y)), np.arctan2(y, x)
+    waves = [wave(2 * order * direction) for order in (1, 2) for wave in (np.cos, np.sin)]
+    return np.stack([np.ones_like(log_f), log_f, log_f**2, *waves, *(wave * log_f for wave in waves)], axis=1)
+
+
+def _mean_log_power(gray: FloatArray) -> FloatArray:
+    """Mean of the log power spectra of overlapping tiles under a Hann window, side×(side/2 + 1).
+
+    The power is scaled so that the mean for white noise is its variance.
+    """
+    side = min(_TILE_PX, *gray.shape)
+    hann = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
+    window = np.outer(hann, hann)
+    energy = float((window**2).sum())
+    corners = [(top, left) for top in _starts(gray.shape[0], side) for left in _starts(gray.shape[1], side)]
+    total: FloatArray = np.zeros((side, side // 2 + 1), np.float32)
+    for top, left in corners:
+        tile = gray[top : top + side, left : left + side]
+        tile = (tile - (tile * window).sum() / window.sum()) * window
+        total += np.log(np.abs(np.fft.rfft2(tile)) ** 2 / energy + 1e-6)
+    return total / np.float32(len(corners))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles start that cover `length` and overlap by half."""
+    return [round(start) for start in np.linspace(0, length - side, math.ceil(2 * (length - side) / side) + 1)]
+
+
+def deconvolve(image: FloatArray, motion: Motion) -> FloatArray:
+    """Invert a motion blur, with sparse gradients as a prior.
+
+    Half-quadratic splitting as in Krishnan & Fergus 2009, "Fast image deconvolution using hyper-Laplacian priors", with
+    the generalized shrinkage of Chartrand 2009, "Fast algorithms for nonconvex compressive sensing". What lies behind
+    the edges of the image is estimated along with it.
+
+    Args:
+        image: float32 H×W×3, sRGB, nominally [0, 1].
+        motion: the blur, and the noise behind it.
+
+    Returns:
+        float32 H×W×3, not clipped.
+    """
+    margin = 2 * math.ceil(motion.length_px) + 16
+    wide = torch.from_numpy(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")).permute(2, 0, 1)
+    known = torch.zeros(wide.shape[1:], dtype=torch.bool)
+    known[margin:-margin, margin:-margin] = True
+    y, x = torch.fft.fftfreq(wide.shape[1])[:, None], torch.fft.rfftfreq(wide.shape[2])[None]
+    blur = torch.sinc(motion.length_px * (x * math.cos(motion.angle) - y * math.sin(motion.angle)))
+    # The power of the two differences between neighbors.
+    steepness = 4 * (torch.sin(math.pi * x) ** 2 + torch.sin(math.pi * y) ** 2)
+    fidelity = _FIDELITY / (max(motion.noise, _LEAST_NOISE) / 255) ** 2
+    sharp = [_deconvolve_channel(channel, known, blur, steepness, fidelity) for channel in wide]
+    out: FloatArray = torch.stack(sharp, dim=-1)[margin:-margin, margin:-margin].numpy()
+    return out
+
+
+def _deconvolve_channel(channel: Tensor, known: Tensor, blur: Tensor, steepness: Tensor, fidelity: float) -> Tensor:
+    """One channel, H×W; `blur` and `steepness` are the spectra of real transforms, H×(W/2 + 1)."""
+    size = channel.shape
+    sharp, observed = channel, torch.fft.rfft2(channel)
+    for coupling in _COUPLINGS:
+        along = (_shrink(sharp.roll(-1, axis) - sharp, 1 / coupling) for axis in (0, 1))
+        smooth = sum(edges.roll(1, axis) - edges for axis, edges in enumerate(along))
+        weight = coupling / fidelity
+        # Where neither the blur nor a gradient says anything, nothing is divided by zero.
+        spectrum = (observed * blur + weight * torch.fft.rfft2(smooth)) / (blur**2 + weight * steepness).clamp(min=1e-9)
+        sharp = torch.fft.irfft2(spectrum, s=size)
+        observed = torch.fft.rfft2(torch.where(known, channel, torch.fft.irfft2(spectrum * blur, s=size)))
+    return sharp
+
+
+def _shrink(values: Tensor, threshold: float) -> Tensor:
+    """Approximate minimizers of |v|^p · threshold + (v - value)² / 2."""
+    size = values.abs()
+    return values.sign() * (size - threshold * _POWER * size.clamp(min=1e-6) ** (_POWER - 1)).clamp(min=0)
