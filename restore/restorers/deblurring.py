@@ -7,6 +7,7 @@ sinc that explains the spectrum best. `deconvolve` inverts it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restore.linear_light import from_linear, to_linear
 from restore.restorers.noise_level import estimate_noise
 
 FloatArray = NDArray[np.float32]
@@ -51,18 +53,21 @@ class Motion:
         angle: of the line, counter-clockwise from horizontal, in radians, [0, π).
         evidence: share of the misfit of the spectrum of a sharp image that this blur explains, at most 1.
         noise: standard deviation of the white noise that fits best, in 8-bit levels.
+        linear: the blur happened in linear light, as in a camera, and not in sRGB values, as in a paint program.
     """
 
     length_px: float
     angle: float
     evidence: float
     noise: float
+    linear: bool
 
 
 def find_motion(image: FloatArray) -> Motion | None:
-    """The straight motion that blurs the whole of an image.
+    """The straight motion that blurs the whole of an image, the same everywhere.
 
-    Motion of about 3 to 21 px is looked for in the image and in copies of a half, a quarter, ... of its size.
+    It is looked for in linear light and in sRGB values; motion of about 3 to 21 px in the image, and longer motion in
+    copies of a half, a quarter, ... of its size.
 
     Args:
         image: float32 H×W×3, sRGB, nominally [0, 1].
@@ -70,20 +75,28 @@ def find_motion(image: FloatArray) -> Motion | None:
     Returns:
         None if no motion blur shows, or the image is less than `SMALLEST_PX` wide or high.
     """
-    gray: FloatArray = cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2GRAY).astype(np.float32) * 255
-    best, scale = None, 1
-    while min(gray.shape) >= SMALLEST_PX and bool(np.isfinite(gray).all()):
+    if not np.isfinite(image).all():
+        return None
+    encoded = torch.from_numpy(np.clip(image, 0, 1))
+    found = [*_motions(encoded.numpy(), False), *_motions(to_linear(encoded).numpy(), True)]
+    best = max(found, key=lambda motion: motion.evidence, default=None)
+    return best if best is not None and best.evidence >= LEAST_EVIDENCE and best.length_px >= SHORTEST_PX else None
+
+
+def _motions(image: FloatArray, linear: bool) -> Iterator[Motion]:
+    """The best motion at every size of the image, which has values in [0, 1]."""
+    gray: FloatArray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) * 255
+    scale = 1
+    while min(gray.shape) >= SMALLEST_PX:
         spectrum = _Spectrum(gray)
         # JPEG leaves more than an estimate of white noise sees.
         estimate = max(estimate_noise(gray[..., None]), _ROUNDING)
         _, length, angle = min(_search(spectrum, noise) for noise in (estimate, 3 * estimate))
         misfit, noise = min((spectrum.misfit(length, angle, noise), noise) for noise in _NOISES)
         evidence = 1 - misfit / min(spectrum.misfit(0, 0, noise) for noise in _NOISES)
-        if best is None or evidence > best.evidence:
-            best = Motion(length * scale, angle, evidence, noise * scale)
+        yield Motion(length * scale, angle, evidence, noise * scale, linear)
         gray = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
         scale *= 2
-    return best if best is not None and best.evidence >= LEAST_EVIDENCE and best.length_px >= SHORTEST_PX else None
 
 
 class _Spectrum:
@@ -106,46 +119,45 @@ class _Spectrum:
         self._x, self._y, self._power = x[used], y[used], power[used]
         self._basis = np.linalg.qr(_columns(self._x, self._y))[0].astype(np.float32)
 
-    def misfit(self, length: float, angle: float, noise: float) -> float:
+    def misfit(self, length: float, angle: float, noise: float, every: int = 1) -> float:
         """Mean squared difference in log power, each at most 3, from the best fit.
 
         Args:
             length: of the blur, in pixels; 0: none.
             angle: of the blur, in radians.
             noise: standard deviation in 8-bit levels.
+            every: compare one frequency out of so many, which is faster.
         """
+        x, y, power, basis = (values[::every] for values in (self._x, self._y, self._power, self._basis))
+        gain = (np.sinc(length * (x * math.cos(angle) - y * math.sin(angle))) ** 2).astype(np.float32)
         # The power of noise has an exponential distribution; the mean of its logarithm is lower by Euler's constant.
         floor = np.float32(noise**2 * math.exp(-np.euler_gamma))
-        gain = (np.sinc(length * (self._x * math.cos(angle) - self._y * math.sin(angle))) ** 2).astype(np.float32)
         # A first fit of what the blur leaves, then two Gauss-Newton steps.
-        sharp = np.log(np.maximum(np.exp(self._power) - floor, 0.3 * floor)) - np.log(gain + 1e-3)
+        sharp = np.log(np.maximum(np.exp(power) - floor, 0.3 * floor)) - np.log(gain + 1e-3)
         kept = (gain > 0.05).astype(np.float32)
-        fit = self._solve(kept, kept * sharp)
+        fit = _least_squares(basis * kept[:, None], kept * sharp)
         for _ in range(2):
-            signal = self._signal(fit, gain)
-            fit = fit + self._solve(signal / (signal + floor), self._power - np.log(signal + floor))
-        residual = self._power - np.log(self._signal(fit, gain) + floor)
+            signal = np.exp(np.clip(basis @ fit, -30, 30)) * gain
+            fit = fit + _least_squares(basis * (signal / (signal + floor))[:, None], power - np.log(signal + floor))
+        residual = power - np.log(np.exp(np.clip(basis @ fit, -30, 30)) * gain + floor)
         return float((np.minimum(np.abs(residual), 3) ** 2).mean())
 
-    def _signal(self, fit: FloatArray, gain: FloatArray) -> FloatArray:
-        signal: FloatArray = np.exp(np.clip(self._basis @ fit, -30, 30)) * gain
-        return signal
 
-    def _solve(self, weights: FloatArray, values: FloatArray) -> FloatArray:
-        """Least squares of `values` by the columns times `weights`, slightly regularized."""
-        weighted = self._basis * weights[:, None]
-        normal = weighted.T @ weighted + 1e-3 * np.eye(weighted.shape[1], dtype=np.float32)
-        solved: FloatArray = np.linalg.solve(normal, weighted.T @ values)
-        return solved
+def _least_squares(columns: FloatArray, values: FloatArray) -> FloatArray:
+    """The weights of the columns whose sum is closest to `values`, slightly regularized."""
+    normal = columns.T @ columns + 1e-3 * np.eye(columns.shape[1], dtype=np.float32)
+    solved: FloatArray = np.linalg.solve(normal, columns.T @ values)
+    return solved
 
 
 def _search(spectrum: _Spectrum, noise: float) -> tuple[float, float, float]:
     """Misfit, length in pixels and angle of the best motion: the best on a grid, moved in ever smaller steps."""
-    misfit, length, angle = min(
-        (spectrum.misfit(length, angle, noise), float(length), float(angle))
+    _, length, angle = min(
+        (spectrum.misfit(length, angle, noise, every=4), float(length), float(angle))
         for length in range(3, 22)
         for angle in np.arange(0, math.pi, 1 / length)
     )
+    misfit = spectrum.misfit(length, angle, noise)
     for step in (0.5, 0.2, 0.07):
         moves = ((step, 0), (-step, 0), (0, step / 8), (0, -step / 8))
         while True:
@@ -203,6 +215,8 @@ def deconvolve(image: FloatArray, motion: Motion) -> FloatArray:
     """
     margin = 2 * math.ceil(motion.length_px) + 16
     wide = torch.from_numpy(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")).permute(2, 0, 1)
+    if motion.linear:
+        wide = to_linear(wide)
     known = torch.zeros(wide.shape[1:], dtype=torch.bool)
     known[margin:-margin, margin:-margin] = True
     y, x = torch.fft.fftfreq(wide.shape[1])[:, None], torch.fft.rfftfreq(wide.shape[2])[None]
@@ -211,8 +225,9 @@ def deconvolve(image: FloatArray, motion: Motion) -> FloatArray:
     steepness = 4 * (torch.sin(math.pi * x) ** 2 + torch.sin(math.pi * y) ** 2)
     fidelity = _FIDELITY / (max(motion.noise, _LEAST_NOISE) / 255) ** 2
     sharp = [_deconvolve_channel(channel, known, blur, steepness, fidelity) for channel in wide]
-    out: FloatArray = torch.stack(sharp, dim=-1)[margin:-margin, margin:-margin].numpy()
-    return out
+    out = torch.stack(sharp, dim=-1)[margin:-margin, margin:-margin]
+    pixels: FloatArray = (from_linear(out) if motion.linear else out).numpy()
+    return pixels
 
 
 def _deconvolve_channel(channel: Tensor, known: Tensor, blur: Tensor, steepness: Tensor, fidelity: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from restore.degradations import degradation_from, keys
+from restore.linear_light import from_linear, to_linear
 from restore.restorers.classical import CLASSICAL
 from restore.restorers.deblurring import find_motion
 
@@ -44,6 +45,19 @@ def test_the_length_and_angle_of_motion_are_found(file: str, length: int, angle:
     assert motion is not None
     assert motion.length_px == pytest.approx(length, abs=0.6)
     assert abs((math.degrees(motion.angle) - angle + 90) % 180 - 90) < 4
+    assert not motion.linear
+
+
+def test_blur_of_a_camera_is_removed_in_linear_light() -> None:
+    clean = photograph("coffee", 300)
+    light = degradation_from([{"name": "motion-blur", "length": 9, "angle": 50}], "test")(
+        to_linear(clean), keys(0, last=[0])
+    )
+    taken = (from_linear(light[0]) * 255).round() / 255
+    motion = find_motion(taken[0].permute(1, 2, 0).numpy())
+    assert motion is not None
+    assert motion.linear
+    assert psnr(CLASSICAL["deblur"]()(taken), clean) > psnr(taken, clean) + 3
 
 
 def test_the_noise_behind_motion_is_measured() -> None:
