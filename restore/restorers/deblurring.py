@@ -51,7 +51,8 @@ class Motion:
     Attributes:
         length_px: length of the line.
         angle: of the line, counter-clockwise from horizontal, in radians, [0, π).
-        evidence: share of the misfit of the spectrum of a sharp image that this blur explains, at most 1.
+        evidence: share of the misfit of the spectrum that this blur explains, at most 1; the misfit is that of a sharp
+            image, or of the same blur across the line if that is less.
         noise: standard deviation of the white noise that fits best, in 8-bit levels.
         linear: the blur happened in linear light, as in a camera, and not in sRGB values, as in a paint program.
     """
@@ -92,8 +93,10 @@ def _motions(image: FloatArray, linear: bool) -> Iterator[Motion]:
         # JPEG leaves more than an estimate of white noise sees.
         estimate = max(estimate_noise(gray[..., None]), _ROUNDING)
         _, length, angle = min(_search(spectrum, noise) for noise in (estimate, 3 * estimate))
-        misfit, noise = min((spectrum.misfit(length, angle, noise), noise) for noise in _NOISES)
-        evidence = 1 - misfit / min(spectrum.misfit(0, 0, noise) for noise in _NOISES)
+        misfit, noise = spectrum.least_misfit(length, angle)
+        # A lens out of focus and an enlargement blur across the line as much as along it.
+        sharp, across = spectrum.least_misfit(0, 0), spectrum.least_misfit(length, angle + math.pi / 2)
+        evidence = 1 - misfit / min(sharp, across)[0]
         yield Motion(length * scale, angle, evidence, noise * scale, linear)
         gray = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
         scale *= 2
@@ -102,8 +105,8 @@ def _motions(image: FloatArray, linear: bool) -> Iterator[Motion]:
 class _Spectrum:
     """The mean log power spectrum of an image, and how well a blur explains it.
 
-    The model is P = S·|K|² + N: S is the smooth spectrum of a sharp photograph (log S is a sum of `_columns`), K the
-    blur, N white noise.
+    The model is P = S·|K|² + N: S is the smooth spectrum of a sharp photograph (log S is a linear combination of
+    `_columns`), K the blur, N white noise.
 
     Args:
         gray: float32 H×W, in 8-bit levels.
@@ -142,6 +145,10 @@ class _Spectrum:
         residual = power - np.log(np.exp(np.clip(basis @ fit, -30, 30)) * gain + floor)
         return float((np.minimum(np.abs(residual), 3) ** 2).mean())
 
+    def least_misfit(self, length: float, angle: float) -> tuple[float, float]:
+        """The least misfit of a blur with any noise, and the standard deviation of that noise; as for `misfit`."""
+        return min((self.misfit(length, angle, noise), noise) for noise in _NOISES)
+
 
 def _least_squares(columns: FloatArray, values: FloatArray) -> FloatArray:
     """The weights of the columns whose sum is closest to `values`, slightly regularized."""
@@ -170,7 +177,7 @@ def _search(spectrum: _Spectrum, noise: float) -> tuple[float, float, float]:
 
 
 def _columns(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What log S is a sum of: a curved power of the frequency, and two harmonics of the direction, also times log f."""
+    """What log S combines: a curved power of the frequency, and two harmonics of the direction, also times log f."""
     log_f, direction = np.log(np.hypot(x, y)), np.arctan2(y, x)
     waves = [wave(2 * order * direction) for order in (1, 2) for wave in (np.cos, np.sin)]
     return np.stack([np.ones_like(log_f), log_f, log_f**2, *waves, *(wave * log_f for wave in waves)], axis=1)

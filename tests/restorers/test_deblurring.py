@@ -111,3 +111,29 @@ def test_edges_are_sharpened_too_although_what_lies_behind_them_is_unknown() -> 
 def test_an_image_without_motion_comes_back_as_it_is(subject: str, steps: list[dict[str, Any]]) -> None:
     image = degraded(photograph(subject, 300), *steps)
     assert torch.equal(CLASSICAL["deblur"]()(image), image)
+
+
+def out_of_focus(clean: Tensor, radius: int) -> Tensor:
+    """An image convolved with a disc."""
+    offsets = torch.arange(-radius, radius + 1)
+    disc = (torch.hypot(offsets[:, None].float(), offsets[None].float()) <= radius + 0.3).float()
+    padded = torch.nn.functional.pad(clean, (radius,) * 4, mode="replicate")
+    return torch.nn.functional.conv2d(padded.transpose(0, 1), (disc / disc.sum())[None, None]).transpose(0, 1)
+
+
+def enlarged(clean: Tensor, factor: int, mode: str) -> Tensor:
+    """An image made smaller, and as large as before."""
+    small = torch.nn.functional.avg_pool2d(clean, factor)
+    return torch.nn.functional.interpolate(small, scale_factor=factor, mode=mode)
+
+
+@pytest.mark.parametrize("radius", [3, 6])
+def test_a_lens_out_of_focus_is_not_taken_for_motion(radius: int) -> None:
+    image = degraded(out_of_focus(photograph("coffee"), radius))
+    assert find_motion(image[0].permute(1, 2, 0).numpy()) is None
+
+
+@pytest.mark.parametrize(("factor", "mode"), [(4, "nearest"), (4, "bilinear"), (3, "bicubic")])
+def test_an_enlarged_image_is_not_taken_for_a_moved_one(factor: int, mode: str) -> None:
+    image = degraded(enlarged(photograph("coffee", 324, 408), factor, mode).clamp(0, 1))
+    assert find_motion(image[0].permute(1, 2, 0).numpy()) is None
