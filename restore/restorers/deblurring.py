@@ -129,7 +129,7 @@ class _Spectrum:
             length: of the blur, in pixels; 0: none.
             angle: of the blur, in radians.
             noise: standard deviation in 8-bit levels.
-            every: compare one frequency out of so many, which is faster.
+            every: only every N-th frequency is compared, which is faster.
         """
         x, y, power, basis = (values[::every] for values in (self._x, self._y, self._power, self._basis))
         gain = (np.sinc(length * (x * math.cos(angle) - y * math.sin(angle))) ** 2).astype(np.float32)
