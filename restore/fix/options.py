@@ -358,12 +358,6 @@ class FixOptions(BatchOptions):
             ):  # fmt: skip
                 if self._is_set(name):
                     raise RestoreError("requires --masks", where=flag(name), hint="add --masks, or leave it out")
-            if self.clean_up is False and self.restores_everywhere and self.scale is None:
-                raise RestoreError(
-                    "without --masks, restoring the whole image is all that is done",
-                    where="--no-clean-up",
-                    hint="add --masks or --old-photos, or leave it out",
-                )
 
     @property
     def cleans_up(self) -> bool:

@@ -254,7 +254,6 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{folder}/cat.png/out"), 2, "or inside it"),
         (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
         (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "requires --masks"),
-        (("fix", "{folder}", "{tmp}/o", "--no-clean-up"), 2, "add --masks or --old-photos"),
         (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
         (("models", "foto"), 2, "did you mean 'photo'? known: detector, enlarge-x2, "),
         (("models", "../weights/photo"), 2, "../weights/photo"),
