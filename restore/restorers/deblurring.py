@@ -30,6 +30,8 @@ LEAST_EVIDENCE = 0.17
 
 #: Side of the square tiles whose spectra are averaged.
 _TILE_PX = 192
+#: Tiles with less contrast than this share of the strongest are left out, and all beyond this number.
+_LEAST_CONTRAST, _MOST_TILES = 0.15, 256
 #: Frequency in cycles per pixel up to which spectra are compared. JPEG removes higher ones.
 _HIGHEST = 0.3
 #: Rounding to 8 bits leaves noise of this standard deviation, in 8-bit levels; and the levels that are compared.
@@ -89,9 +91,10 @@ def _motions(image: FloatArray, linear: bool) -> Iterator[Motion]:
     gray: FloatArray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) * 255
     scale = 1
     while min(gray.shape) >= SMALLEST_PX:
-        spectrum = _Spectrum(gray)
+        tiles = _textured_tiles(gray)
+        spectrum = _Spectrum(tiles)
         # JPEG leaves more than an estimate of white noise sees.
-        estimate = max(estimate_noise(gray[..., None]), _ROUNDING)
+        estimate = max(estimate_noise(np.moveaxis(tiles, 0, -1)), _ROUNDING)
         _, length, angle = min(_search(spectrum, noise) for noise in (estimate, 3 * estimate))
         misfit, noise = spectrum.least_misfit(length, angle)
         # A lens out of focus and an enlargement blur across the line as much as along it.
@@ -109,11 +112,11 @@ class _Spectrum:
     `_columns`), K the blur, N white noise.
 
     Args:
-        gray: float32 H×W, in 8-bit levels.
+        tiles: float32, count×side×side, in 8-bit levels.
     """
 
-    def __init__(self, gray: FloatArray) -> None:
-        power = _mean_log_power(gray)
+    def __init__(self, tiles: FloatArray) -> None:
+        power = _mean_log_power(tiles)
         side = power.shape[0]
         y, x = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
         lowest = 2.5 / side
@@ -183,22 +186,43 @@ def _columns(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
     return np.stack([np.ones_like(log_f), log_f, log_f**2, *waves, *(wave * log_f for wave in waves)], axis=1)
 
 
-def _mean_log_power(gray: FloatArray) -> FloatArray:
-    """Mean of the log power spectra of overlapping tiles under a Hann window, side×(side/2 + 1).
+def _mean_log_power(tiles: FloatArray) -> FloatArray:
+    """Mean of the log power spectra of tiles under a Hann window, side×(side/2 + 1), from count×side×side.
 
     The power is scaled so that the mean for white noise is its variance.
     """
-    side = min(_TILE_PX, *gray.shape)
-    hann = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
-    window = np.outer(hann, hann)
+    side = tiles.shape[1]
+    window = _hann(side)
     energy = float((window**2).sum())
-    corners = [(top, left) for top in _starts(gray.shape[0], side) for left in _starts(gray.shape[1], side)]
     total: FloatArray = np.zeros((side, side // 2 + 1), np.float32)
-    for top, left in corners:
-        tile = gray[top : top + side, left : left + side]
-        tile = (tile - (tile * window).sum() / window.sum()) * window
-        total += np.log(np.abs(np.fft.rfft2(tile)) ** 2 / energy + 1e-6)
-    return total / np.float32(len(corners))
+    for tile in tiles:
+        total += np.log(np.abs(np.fft.rfft2(tile * window)) ** 2 / energy + 1e-6)
+    return total / np.float32(len(tiles))
+
+
+def _textured_tiles(gray: FloatArray) -> FloatArray:
+    """The overlapping tiles of an image with the most contrast, without their means, count×side×side.
+
+    Tiles without texture, such as an empty sky or a border around a print, show no blur.
+    """
+    side = min(_TILE_PX, *gray.shape)
+    window = _hann(side)
+
+    def tile(corner: tuple[int, int]) -> FloatArray:
+        pixels = gray[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+        without_mean: FloatArray = pixels - (pixels * window).sum() / window.sum()
+        return without_mean
+
+    corners = [(top, left) for top in _starts(gray.shape[0], side) for left in _starts(gray.shape[1], side)]
+    contrasts = np.array([(tile(corner) * window).std() for corner in corners])
+    strongest = [i for i in np.argsort(-contrasts)[:_MOST_TILES] if contrasts[i] >= _LEAST_CONTRAST * contrasts.max()]
+    return np.stack([tile(corners[i]) for i in strongest])
+
+
+def _hann(side: int) -> FloatArray:
+    """A square Hann window."""
+    hann = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
+    return np.outer(hann, hann)
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -60,6 +60,14 @@ def test_blur_of_a_camera_is_removed_in_linear_light() -> None:
     assert psnr(CLASSICAL["deblur"]()(taken), clean) > psnr(taken, clean) + 3
 
 
+def test_motion_is_found_beside_an_empty_border() -> None:
+    blurred = degraded(photograph(), {"name": "motion-blur", "length": 9, "angle": 50}, *FILES["jpeg"])
+    scan = torch.cat([blurred, torch.zeros_like(blurred)], dim=2)
+    motion = find_motion(scan[0].permute(1, 2, 0).numpy())
+    assert motion is not None
+    assert motion.length_px == pytest.approx(9, abs=0.6)
+
+
 def test_the_noise_behind_motion_is_measured() -> None:
     blurred = degraded(photograph(), {"name": "motion-blur", "length": 9, "angle": 75}, {"name": "noise", "sigma": 6})
     motion = find_motion(blurred[0].permute(1, 2, 0).numpy())
