@@ -121,7 +121,7 @@ export function finished(id, changed = () => {}) {
     };
     const ask = async () => {
       try { jobChanged({ ...(await get(`/page/jobs/${id}`)), id }); } catch (error) {
-        if (error.status === 404) settle({ id, state: "failed", problem: "The server was started again meanwhile, and this work is lost. Start it once more." });
+        if (error.status === 404) settle({ id, state: "failed", problem: "The server was started again meanwhile, and this work is lost: start the work again." });
       }
     };
     const timer = setInterval(ask, 2000);
