@@ -25,8 +25,9 @@ FloatArray = NDArray[np.float32]
 SHORTEST_PX = 2.5
 #: Smaller images have too few frequencies.
 SMALLEST_PX = 128
-#: Less evidence than this is found in sharp photographs, too.
-LEAST_EVIDENCE = 0.17
+#: Less evidence than this is found in sharp photographs, too: in sRGB values, and in linear light, where noise depends on
+#: the brightness.
+LEAST_EVIDENCE, LEAST_LINEAR_EVIDENCE = 0.18, 0.3
 
 #: Side of the square tiles whose spectra are averaged.
 _TILE_PX = 192
@@ -82,8 +83,11 @@ def find_motion(image: FloatArray) -> Motion | None:
         return None
     encoded = torch.from_numpy(np.clip(image, 0, 1))
     found = [*_motions(encoded.numpy(), False), *_motions(to_linear(encoded).numpy(), True)]
-    best = max(found, key=lambda motion: motion.evidence, default=None)
-    return best if best is not None and best.evidence >= LEAST_EVIDENCE and best.length_px >= SHORTEST_PX else None
+    sure = [
+        motion for motion in found if motion.evidence >= (LEAST_LINEAR_EVIDENCE if motion.linear else LEAST_EVIDENCE)
+    ]
+    best = max(sure, key=lambda motion: motion.evidence, default=None)
+    return best if best is not None and best.length_px >= SHORTEST_PX else None
 
 
 def _motions(image: FloatArray, linear: bool) -> Iterator[Motion]:

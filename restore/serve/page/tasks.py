@@ -200,7 +200,7 @@ PAGE_TASKS: dict[str, Callable[[Json, Report], Json]] = {
 
 
 def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> DecodedImage:
-    """Read an image; errors have the words of `restore fix`.
+    """Read an image; errors have the words of `restore fix`, and name the command where these name an option.
 
     Raises:
         TaskFailed: it cannot be read.
