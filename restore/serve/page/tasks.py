@@ -218,7 +218,7 @@ def _read(source: str, max_pixels: int, report: Report, *, name: str = "") -> De
     except (RestoreError, OSError, MemoryError) as error:
         # The page has no such options: the command has.
         if isinstance(error, DamagedFile) and error.partly:
-            error.hint = "it is damaged or cut short; restore fix --allow-truncated repairs what can be decoded"
+            error.hint = "the file is damaged or cut short; restore fix --allow-truncated repairs what can be decoded"
         elif isinstance(error, ImageTooLarge) and error.pixels:
             error.hint = f"if the file can be trusted: restore fix --max-pixels {error.pixels}"
         job = Job(path, path)
