@@ -15,7 +15,7 @@ from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
-from restore.restorers.detector import SELF_ENSEMBLE_MAX_PX, Detector, open_detector
+from restore.restorers.detector import COLOR_VIEWS, MONOCHROME_VIEWS, Detector, open_detector, views_of
 from restore.restorers.registry import list_restorers, open_restorer
 
 ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels": 1}
@@ -137,26 +137,49 @@ class Counter(nn.Module):
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
         self.sizes.append((image.shape[-2], image.shape[-1]))
-        self.corners.add(tuple(image[0, 0, y, x].item() for y in (0, -1) for x in (0, -1)))
+        self.corners.add(tuple(round(image[0, 0, y, x].item(), 3) for y in (0, -1) for x in (0, -1)))
         return image[:, :1] * 0
 
 
+@pytest.mark.parametrize("color", [True, False])
 @pytest.mark.parametrize(
-    ("size", "seen"),
+    ("size", "seen", "views"),
     [
-        ((40, 60), [(40, 60)] * 4),
-        ((384, 401), [(192, 200), (384, 401)] * 4),
-        ((383, 3000), [(383, 3000)]),
-        ((1024, 1030), [(256, 257), (512, 515), (1024, 1030)]),
+        ((40, 60), [(40, 60)], None),
+        ((384, 401), [(192, 200), (384, 401)], None),
+        ((383, 3000), [(383, 3000)], 1),
+        ((1024, 1030), [(256, 257), (512, 515), (1024, 1030)], 1),
     ],
 )
-def test_small_images_are_searched_mirrored_and_large_ones_at_half_size(size: tuple[int, int], seen: list) -> None:
+def test_small_images_are_searched_in_several_views_and_large_ones_at_half_size(
+    size: tuple[int, int], seen: list, views: int | None, color: bool
+) -> None:
     network = Counter()
     shown = np.zeros((*size, 3), np.float32)
-    shown[: size[0] // 2, : size[1] // 2] = 1
+    shown[: size[0] // 2, : size[1] // 2, : 1 if color else 3] = 1
     fake(network, "fp32").detect(shown, tile_px=0)
-    assert network.sizes == seen
-    assert len(network.corners) == (4 if size[0] * size[1] <= SELF_ENSEMBLE_MAX_PX else 1)
+    views = views or len(COLOR_VIEWS if color else MONOCHROME_VIEWS)
+    assert network.sizes == seen * views
+    assert len(network.corners) == views
+
+
+def tinted(luma: torch.Tensor) -> torch.Tensor:
+    """A sepia print, 3×H×W."""
+    return torch.stack([0.1 + 0.8 * luma, 0.05 + 0.75 * luma, 0.7 * luma])
+
+
+def test_prints_are_seen_with_less_contrast_and_photographs_in_color_as_they_are() -> None:
+    photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
+    assert views_of(photograph) == COLOR_VIEWS
+    for monochrome in (photograph.mean(0).expand(3, -1, -1), tinted(photograph.mean(0))):
+        assert views_of(monochrome) == MONOCHROME_VIEWS
+        for view in MONOCHROME_VIEWS:
+            seen = view.of(monochrome).flip(view.dims)
+            assert torch.allclose(seen.mean((-3, -2, -1)), monochrome.mean((-3, -2, -1)), atol=0.02)
+            assert seen.std() < 0.7 * monochrome.std()
+            assert not view.gray or torch.equal(seen[0], seen[2])
+    large = torch.nn.functional.interpolate(photograph[None], scale_factor=3)[0]
+    assert views_of(large) == COLOR_VIEWS[:1]
 
 
 class Thin(nn.Module):
@@ -170,7 +193,8 @@ class Thin(nn.Module):
 @pytest.mark.parametrize(("side", "found"), [(384, True), (383, False)])
 def test_what_is_wide_in_a_large_picture_is_found_in_half_size(side: int, found: bool) -> None:
     shown = np.zeros((side, side + 40, 3), np.float32)
-    shown[:, 200:212] = 1
+    shown[:, 200:212, 0] = 1
+    shown[:, ::2, 2] = 1  # in color, so that contrast stays
     mask = fake(Thin(), "fp32").detect(shown)
     assert mask.shape == shown.shape[:2]
     assert bool(mask[side // 2, 206]) == found

@@ -54,7 +54,7 @@ def test_a_repair_has_the_bytes_of_fix(photo: Path, tmp_path: Path) -> None:
 
 
 def test_a_task_says_how_far_it_is_within_an_image(photo: Path, tmp_path: Path) -> None:
-    """Small images are searched mirrored in four ways, each on the levels of a pyramid."""
+    """Small images in color are searched mirrored in four ways, each on the levels of a pyramid."""
     _, told = run("detect", {"input": str(photo), "output": str(tmp_path / "found.png")})
     shares = [fraction for kind, what in told if kind == "progress" for fraction in [what[0]] if fraction is not None]
     assert shares == sorted(shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,14 @@ FOLDER = "restore"
 
 #: How far the output of `photo` and `inpaint` depends on pixels beyond a tile, rounded up.
 OVERLAP_PX = 64
-#: Images of up to this many pixels are also searched mirrored, as `restore detect` does it.
-MIRRORED_MAX_PX = 1 << 20
+#: Images of up to this many pixels are searched in several views, as `restore detect` does it, and larger ones in the
+#: first: mirrored along some dimensions, with differences to the mean multiplied by a number, with or without color.
+ALL_VIEWS_MAX_PX = 1 << 20
+COLOR_VIEWS = (((), 1.0, False), ((-1,), 1.0, False), ((-2,), 1.0, False), ((-2, -1), 1.0, False))
+MONOCHROME_VIEWS = (((), 0.6, False), ((-1,), 0.6, True), ((-2, -1), 0.6, True))
+#: Below this mean distance from the median color, a photograph is monochrome.
+MONOCHROME_CHROMA = 0.04
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TILE = (
@@ -135,18 +142,33 @@ class RestoreFindDamage:
         """B×H×W×C -> B×H×W of 0 and 1, and B×H×W in [0, 1]. Never in tiles: the coarsest level sees it all."""
         if isinstance(model, MaskedImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 1):
             raise ValueError("this model does not find damage; load detector, or one like it")
-        flips: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-        if image.shape[1] * image.shape[2] > MIRRORED_MAX_PX:
-            flips = ((),)
 
         def find_one(colors: Tensor, number: int, on_tile: Callable[[], None]) -> Tensor:
-            views = [model(colors.flip(dims).to(model.dtype)).float().flip(dims) for dims in flips]
+            found = [model(view.to(model.dtype)).float().flip(dims) for dims, view in views_of(colors.float())]
             on_tile()
-            return torch.stack(views).mean(0)
+            return torch.stack(found).mean(0)
 
         probability = for_each(model, image, 0, find_one)[..., 0]
         mask = dilate((probability >= (threshold or model.model.threshold)).float()[:, None], margin_px)[:, 0]
         return (mask, probability)
+
+
+def views_of(image: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """The views of an image, 1×3×H×W, in which damage is searched, and the dimensions along which they are mirrored."""
+    pixels = image.shape[-2] * image.shape[-1]
+    luma = image.new_tensor(LUMA)[:, None, None]
+    step = max(1, math.isqrt(pixels // ALL_VIEWS_MAX_PX))
+    few = image[..., ::step, ::step]
+    gray = (luma * few).sum(-3)
+    chroma = torch.stack([few[..., 2, :, :] - gray, few[..., 0, :, :] - gray]).flatten(-2)
+    distance = (chroma - chroma.median(-1, keepdim=True).values).norm(dim=0).mean()
+    views = MONOCHROME_VIEWS if distance < MONOCHROME_CHROMA else COLOR_VIEWS
+    for dims, contrast, without_color in views if pixels <= ALL_VIEWS_MAX_PX else views[:1]:
+        view = image.flip(dims)
+        if without_color:
+            view = (luma * view).sum(-3, keepdim=True).expand_as(view)
+        mean = view.mean((-3, -2, -1), keepdim=True)
+        yield dims, view if contrast == 1 else mean + contrast * (view - mean)
 
 
 class RestoreFill:
