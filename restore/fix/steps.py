@@ -227,11 +227,13 @@ def correct_fading(page: Page) -> None:
 
 
 def detect(page: Page, detector: Detector, tile_px: int, dilate_px: Dilate, feather_px: int, on_event: OnEvent) -> None:
-    """Set the mask of the page to the detected damage, dilated and feathered."""
+    """Set the mask of the page to the detected damage, wide marks up to their edges, dilated and feathered."""
+    from restore.fix.wide_marks import complete_wide_marks
+
     assert isinstance(page, MemoryPage), "a detector sees whole images"
     image = page.image
     detected = detector.detect(image, tile_px=tile_px, on_event=on_event)
-    page.mask = (detected >= _DETECTED).astype(np.float32)
+    page.mask = complete_wide_marks((detected >= _DETECTED).astype(np.float32), image)
     page.damaged_pixels = int(np.count_nonzero(page.mask))
     if dilate_px or feather_px:
         from restore.fix.masks import prepare_mask
