@@ -108,10 +108,17 @@ _MAX_PX = 1 << 14
 
 
 class DetectorSettings(Settings):
-    """How a detector's probabilities become a mask: pixels of at least `threshold`, dilated by `margin_px`."""
+    """How a detector sees images, and how its probabilities become a mask.
+
+    Attributes:
+        threshold: pixels of at least this probability are damaged.
+        margin_px: the mask is dilated by this.
+        monochrome_contrast: monochrome photographs are searched at this share of their contrast; None: as they are.
+    """
 
     threshold: float = Field(gt=0, lt=1)
     margin_px: int = Field(ge=0, le=100)
+    monochrome_contrast: float | None = Field(default=None, gt=0, le=1)
 
 
 class ConditionSettings(Settings):

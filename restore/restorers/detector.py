@@ -69,24 +69,28 @@ class View:
         return mean + self.contrast * (image - mean)
 
 
-#: Views of a photograph in color.
-COLOR_VIEWS = (View(), View((-1,)), View((-2,)), View((-2, -1)))
-#: Views of a monochrome photograph. Faint cracks, creases and scratches of old prints stand out more where contrast is
-#: lower and the tint is gone; thin scratches in photographs in color are missed there (docs/evidence/detection.md).
-#: Upside down, an eye is no longer like a speck, but the light on a crease comes from below: once is enough.
-MONOCHROME_VIEWS = (
-    View(contrast=0.6),
-    View((-1,), contrast=0.6, gray=True),
-    View((-2, -1), contrast=0.6, gray=True),
-)
+#: An image is searched mirrored.
+MIRRORED = (View(), View((-1,)), View((-2,)), View((-2, -1)))
 #: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 96 %
 #: of 260 portraits of the nineteenth century are, and 16 % of 225 photographs of today.
 MONOCHROME_CHROMA = 0.04
 
 
-def views_of(image: Tensor) -> tuple[View, ...]:
-    """The views in which an image is searched, ...×3×H×W, [0, 1]."""
-    views = MONOCHROME_VIEWS if _is_monochrome(image) else COLOR_VIEWS
+def views_of(image: Tensor, monochrome_contrast: float | None = None) -> tuple[View, ...]:
+    """The views in which an image is searched.
+
+    The shipped detector finds more of the faint cracks, creases and scratches of old prints where contrast is lower and
+    the tint is gone, but misses thin scratches in photographs in color there (docs/evidence/detection.md). Upside down,
+    an eye is no longer like a speck, but the light on a crease comes from below: once is enough.
+
+    Args:
+        image: ...×3×H×W, sRGB, [0, 1].
+        monochrome_contrast: see `DetectorSettings`.
+    """
+    views: tuple[View, ...] = MIRRORED
+    if monochrome_contrast is not None and _is_monochrome(image):
+        gray = (View(dims, monochrome_contrast, gray=True) for dims in ((-1,), (-2, -1)))
+        views = (View(contrast=monochrome_contrast), *gray)
     return views if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX else views[:1]
 
 
@@ -118,6 +122,7 @@ class Detector:
         engine: `torch`, `openvino` or `onnx`.
         threshold: pixels of at least this probability are damage.
         margin_px: how far around them the mask reaches.
+        monochrome_contrast: see `DetectorSettings`.
     """
 
     #: About the most memory that the network takes per input pixel, from which tiles are chosen.
@@ -137,6 +142,7 @@ class Detector:
         exact: Callable[[], Runner] | None = None,
     ) -> None:
         self.threshold, self.margin_px = settings.threshold, settings.margin_px
+        self.monochrome_contrast = settings.monochrome_contrast
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
         self._run = TorchRunner(model, device, precision) if runner is None else runner
@@ -186,7 +192,7 @@ class Detector:
             return self.logits(view, tile_px, on_event).sigmoid()
 
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        result = self_ensemble(probability, tensor)
+        result = self_ensemble(probability, tensor, self.monochrome_contrast)
         check_finite(result)
         return result[0].numpy()
 
@@ -314,7 +320,7 @@ def open_detector(
     )
 
 
-def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor, monochrome_contrast: float | None = None) -> Tensor:
     """Run `f` on several views of an image, mirror the outputs back, and average them.
 
     The mirror images are those of the "self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single Image
@@ -322,9 +328,9 @@ def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
 
     Args:
         f: ...×3×H×W -> ...×1×H×W, of the same H and W.
-        image: ...×3×H×W, [0, 1].
+        image, monochrome_contrast: see `views_of`.
     """
-    views, found = views_of(image), []
+    views, found = views_of(image, monochrome_contrast), []
     for view, share in zip(views, progress.shares([1] * len(views))):
         with progress.part(*share):
             found.append(f(view.of(image)).flip(view.dims))

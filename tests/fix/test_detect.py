@@ -97,8 +97,8 @@ def test_fix_repairs_at_once_where_the_masks_would_be(tmp_path: Path) -> None:
 
 def test_the_masks_of_large_pictures_are_those_that_fix_finds(tmp_path: Path) -> None:
     picture = np.zeros((1030, 1040, 3), np.uint8)
-    bright_here = np.indices((20, 100)).sum(0) % 4 > 0
-    picture[500:520, 300:400] = np.where(bright_here, 240, 225)[:, :, None]  # and everywhere in half size
+    bright_here = np.indices((12, 100)).sum(0) % 4 > 0
+    picture[500:512, 300:400] = np.where(bright_here, 240, 225)[:, :, None]  # and everywhere in half size
     save(tmp_path / "in/a.png", picture)
     detect(tmp_path / "in", tmp_path / "masks")
     found = bright().detect((picture / 255).astype(np.float32))

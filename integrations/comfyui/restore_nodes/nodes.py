@@ -26,10 +26,10 @@ FOLDER = "restore"
 #: How far the output of `photo` and `inpaint` depends on pixels beyond a tile, rounded up.
 OVERLAP_PX = 64
 #: Images of up to this many pixels are searched in several views, as `restore detect` does it, and larger ones in the
-#: first: mirrored along some dimensions, with differences to the mean multiplied by a number, with or without color.
+#: first: mirrored along these dimensions, and monochrome ones without color or with it.
 ALL_VIEWS_MAX_PX = 1 << 20
-COLOR_VIEWS = (((), 1.0, False), ((-1,), 1.0, False), ((-2,), 1.0, False), ((-2, -1), 1.0, False))
-MONOCHROME_VIEWS = (((), 0.6, False), ((-1,), 0.6, True), ((-2, -1), 0.6, True))
+VIEWS = (((), False), ((-1,), False), ((-2,), False), ((-2, -1), False))
+MONOCHROME_VIEWS = (((), False), ((-1,), True), ((-2, -1), True))
 #: Below this mean distance from the median color, a photograph is monochrome.
 MONOCHROME_CHROMA = 0.04
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -144,7 +144,10 @@ class RestoreFindDamage:
             raise ValueError("this model does not find damage; load detector, or one like it")
 
         def find_one(colors: Tensor, number: int, on_tile: Callable[[], None]) -> Tensor:
-            found = [model(view.to(model.dtype)).float().flip(dims) for dims, view in views_of(colors.float())]
+            found = [
+                model(view.to(model.dtype)).float().flip(dims)
+                for dims, view in views_of(colors.float(), model.model.monochrome_contrast)
+            ]
             on_tile()
             return torch.stack(found).mean(0)
 
@@ -153,7 +156,7 @@ class RestoreFindDamage:
         return (mask, probability)
 
 
-def views_of(image: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+def views_of(image: Tensor, monochrome_contrast: float) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """The views of an image, 1×3×H×W, in which damage is searched, and the dimensions along which they are mirrored."""
     pixels = image.shape[-2] * image.shape[-1]
     luma = image.new_tensor(LUMA)[:, None, None]
@@ -162,13 +165,14 @@ def views_of(image: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     gray = (luma * few).sum(-3)
     chroma = torch.stack([few[..., 2, :, :] - gray, few[..., 0, :, :] - gray]).flatten(-2)
     distance = (chroma - chroma.median(-1, keepdim=True).values).norm(dim=0).mean()
-    views = MONOCHROME_VIEWS if distance < MONOCHROME_CHROMA else COLOR_VIEWS
-    for dims, contrast, without_color in views if pixels <= ALL_VIEWS_MAX_PX else views[:1]:
+    monochrome = monochrome_contrast < 1 and distance < MONOCHROME_CHROMA
+    views = MONOCHROME_VIEWS if monochrome else VIEWS
+    for dims, without_color in views if pixels <= ALL_VIEWS_MAX_PX else views[:1]:
         view = image.flip(dims)
         if without_color:
             view = (luma * view).sum(-3, keepdim=True).expand_as(view)
         mean = view.mean((-3, -2, -1), keepdim=True)
-        yield dims, view if contrast == 1 else mean + contrast * (view - mean)
+        yield dims, mean + monochrome_contrast * (view - mean) if monochrome else view
 
 
 class RestoreFill:

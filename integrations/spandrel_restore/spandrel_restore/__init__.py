@@ -64,12 +64,14 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
     with safe_open(path, framework="pt", device="cpu") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         text = (file.metadata() or {}).get("restore")
-    threshold = RestorePyramidUNet.threshold
+    threshold, contrast = RestorePyramidUNet.threshold, RestorePyramidUNet.monochrome_contrast
     if text is not None:
         try:
             description = dict(json.loads(text))
             args = dict(description.get("args", {}))
-            threshold = float((description.get("finds") or {}).get("threshold", threshold))
+            finds = dict(description.get("finds") or {})
+            threshold = float(finds.get("threshold", threshold))
+            contrast = float(finds.get("monochrome_contrast", contrast))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("the description inside this file cannot be read") from error
         for key, what in (("conditions", "condition images"), ("transfer", "linear light")):
@@ -81,5 +83,5 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
             state = architecture.with_hyperparameters(state, args)
     model = RESTORE_REGISTRY.load(state)
     if isinstance(model.model, RestorePyramidUNet):
-        model.model.threshold = threshold
+        model.model.threshold, model.model.monochrome_contrast = threshold, contrast
     return model

@@ -179,10 +179,13 @@ class RestorePyramidUNet(_UNet):
         coarsest_px: smaller side below which the image is not halved again.
 
     Attributes:
-        threshold: pixels of at least this probability count as damaged; `spandrel_restore.load` takes it from the file.
+        threshold: pixels of at least this probability count as damaged.
+        monochrome_contrast: monochrome photographs are best searched at this share of their contrast.
+            `spandrel_restore.load` takes both from the file.
     """
 
     threshold = 0.5
+    monochrome_contrast = 1.0
     hyperparameters: dict[str, Any] = {}  # noqa: RUF012 - as spandrel's own networks have it
 
     def __init__(
