@@ -114,11 +114,13 @@ class DetectorSettings(Settings):
         threshold: pixels of at least this probability are damaged.
         margin_px: the mask is dilated by this.
         monochrome_contrast: monochrome photographs are searched at this share of their contrast; None: as they are.
+        ensemble_with: name of a second shipped detector, whose probabilities are averaged with its own; None: none.
     """
 
     threshold: float = Field(gt=0, lt=1)
     margin_px: int = Field(ge=0, le=100)
     monochrome_contrast: float | None = Field(default=None, gt=0, le=1)
+    ensemble_with: str | None = None
 
 
 class ConditionSettings(Settings):

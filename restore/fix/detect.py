@@ -123,8 +123,10 @@ def adjusted(detector: Detector, options: DetectOptions) -> Detector:
 
 def detect_settings(detector: Detector, options: DetectOptions) -> dict[str, Any]:
     """The options of a run and what they resolved to."""
+    second = getattr(detector, "second", None)
     return {
         **options.to_dict(),
+        **({} if second is None else {"second_model": second.name, "second_model_sha256": second.sha256}),
         "threshold": detector.threshold,
         "dilate": detector.margin_px,
         "device": str(detector.device),

@@ -459,7 +459,8 @@ def model_provenance(models: Models, steps: Steps, done: Sequence[str]) -> dict[
         "clean_up": models.clean_up,
         "enlarge": models.enlarger,
     }
-    hashes = {models.detector.name: models.detector.sha256} if steps.detect and models.detector is not None else {}
+    detectors = (models.detector, getattr(models.detector, "second", None)) if steps.detect else ()
+    hashes = {model.name: model.sha256 for model in detectors if model is not None}
     repairing = [model for name in done if (model := roles.get(name)) is not None]
     hashes |= {model.name: model.sha256 for model in repairing}
     alone = {"correct_fading": "fade", "deflicker": "deflicker"}  # steps that need no model

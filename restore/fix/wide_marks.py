@@ -11,12 +11,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from restore.restorers.wide_parts import distance_to, wide_parts
+
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# Lengths in pixels at one megapixel, and their minima in pixels.
-_CORE_RADIUS = 8, 4  # a mark is wide where a disc of this radius fits into it
-_REACH = 6, 2  # how far its edge may be beyond the mask
+_REACH = 6, 2  # how far an edge may be beyond the mask: in pixels at one megapixel, and the least
 _MARGIN_PX = 2  # beyond what was added, for the dark line along the edge of torn paper
 
 _MIN_CONTRAST = 0.2  # RMS over the channels, of the range [0, 1]: less is no clear edge
@@ -39,15 +39,11 @@ def complete_wide_marks(mask: FloatArray, image: FloatArray) -> FloatArray:
     """
     import cv2
 
-    megapixels = mask.size / 1e6
-    radius, reach = (max(least, round(length * math.sqrt(megapixels))) for length, least in (_CORE_RADIUS, _REACH))
     damaged = mask > 0
-    if not damaged.any():
+    core = wide_parts(damaged)
+    if not core.any():
         return mask
-    centers = _distance_to(~damaged) > radius
-    if not centers.any():
-        return mask
-    core = _distance_to(centers) <= radius
+    reach = max(_REACH[1], round(_REACH[0] * math.sqrt(mask.size / 1e6)))
     completed = mask.copy()
     around = 4 * reach + 4  # pixels farther away have no influence
     for left, top, width, height, _ in cv2.connectedComponentsWithStats(core.astype(np.uint8))[2][1:]:
@@ -57,7 +53,7 @@ def complete_wide_marks(mask: FloatArray, image: FloatArray) -> FloatArray:
         ]
         added = _beyond(core[part], damaged[part], image[part], reach)
         if added.any():
-            completed[part][_distance_to(added) <= _MARGIN_PX] = 1
+            completed[part][distance_to(added) <= _MARGIN_PX] = 1
     return completed
 
 
@@ -65,7 +61,7 @@ def _beyond(core: BoolArray, damaged: BoolArray, image: FloatArray, reach: int) 
     """The pixels beyond the mask that belong to a wide mark."""
     import cv2
 
-    distance = _distance_to(core)
+    distance = distance_to(core)
     zones = core, ~damaged & (distance > reach + 1) & (distance <= 2 * reach + 3)
     windows = reach + 1, 2 * reach + 2
     counts = [_sum_around(zone.astype(np.float32), window) for zone, window in zip(zones, windows)]
@@ -82,13 +78,6 @@ def _beyond(core: BoolArray, damaged: BoolArray, image: FloatArray, reach: int) 
     alike = clear & (distance <= reach) & (projection > _MIN_SHARE * contrast)
     labels = cv2.connectedComponents((alike | core).astype(np.uint8))[1]
     return np.asarray(alike & ~damaged & np.isin(labels, np.unique(labels[core])))
-
-
-def _distance_to(what: BoolArray) -> FloatArray:
-    import cv2
-
-    distance = cv2.distanceTransform((~what).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance, np.float32)
 
 
 def _sum_around(values: FloatArray, radius: int) -> FloatArray:

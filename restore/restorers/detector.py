@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore import progress
-from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description
+from restore.checkpoints import DetectorSettings, find_weights, load_generator, read_description, shipped_weights
 from restore.devices import pick_device
 from restore.engines.check import Network
 from restore.engines.choice import open_runner, settle_precision
@@ -26,6 +27,7 @@ from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.network import requirements_of, sha256_of
 from restore.restorers.registry import device_for, is_onnx, parse_model
+from restore.restorers.wide_parts import wide_parts
 from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,7 +35,10 @@ FloatArray = npt.NDArray[np.float32]
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
-ALL_VIEWS_MAX_PX = 1 << 20
+ALL_VIEWS_MAX_PX = 1 << 21
+
+#: In color, wide damage counts from this many times the odds of the threshold.
+_WIDE_IN_COLOR = 4.0
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
 FOUND_TWICE = 0.8
@@ -51,11 +56,13 @@ class View:
             a network that never saw one lying on its side detects less in it.
         contrast: differences to the mean are multiplied by this.
         gray: without color.
+        second: seen by the second network of an ensemble.
     """
 
     dims: tuple[int, ...] = ()
     contrast: float = 1.0
     gray: bool = False
+    second: bool = False
 
     def of(self, image: Tensor) -> Tensor:
         """...×3×H×W -> the same shape."""
@@ -69,28 +76,32 @@ class View:
         return mean + self.contrast * (image - mean)
 
 
-#: An image is searched mirrored.
+#: One network searches an image mirrored.
 MIRRORED = (View(), View((-1,)), View((-2,)), View((-2, -1)))
-#: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 96 %
-#: of 260 portraits of the nineteenth century are, and 16 % of 225 photographs of today.
-MONOCHROME_CHROMA = 0.04
+#: Two networks search an image in color so. Photographs in color have thin scratches and dust rather than cracks; the
+#: second network of the shipped ensemble finds those better.
+ENSEMBLE = (View(), View(second=True), View((-1,), second=True))
+#: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 98 %
+#: of 260 portraits of the nineteenth century are, and 33 % of 281 photographs of today.
+MONOCHROME_CHROMA = 0.06
 
 
-def views_of(image: Tensor, monochrome_contrast: float | None = None) -> tuple[View, ...]:
+def views_of(image: Tensor, monochrome_contrast: float | None = None, ensemble: bool = False) -> tuple[View, ...]:
     """The views in which an image is searched.
 
     The shipped detector finds more of the faint cracks, creases and scratches of old prints where contrast is lower and
-    the tint is gone, but misses thin scratches in photographs in color there (docs/evidence/detection.md). Upside down,
-    an eye is no longer like a speck, but the light on a crease comes from below: once is enough.
+    the tint is gone, but misses thin scratches there (docs/evidence/detection.md).
 
     Args:
         image: ...×3×H×W, sRGB, [0, 1].
         monochrome_contrast: see `DetectorSettings`.
+        ensemble: whether there are two networks.
     """
-    views: tuple[View, ...] = MIRRORED
+    views: tuple[View, ...] = ENSEMBLE if ensemble else MIRRORED
     if monochrome_contrast is not None and _is_monochrome(image):
-        gray = (View(dims, monochrome_contrast, gray=True) for dims in ((-1,), (-2, -1)))
-        views = (View(contrast=monochrome_contrast), *gray)
+        faint, gray = View(contrast=monochrome_contrast), View((-1,), monochrome_contrast, gray=True)
+        upside_down = View((-2, -1), monochrome_contrast, gray=True)
+        views = (faint, View(second=True), gray) if ensemble else (faint, gray, upside_down)
     return views if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX else views[:1]
 
 
@@ -117,12 +128,14 @@ class Detector:
         sha256: of the weights' file.
         runner: runs it on the device in this precision; None: PyTorch does.
         exact: opens a runner in fp32, for what is NaN in half precision; None: PyTorch is one.
+        second: another detector, whose network searches some of the views; None: this one searches all.
 
     Attributes:
         engine: `torch`, `openvino` or `onnx`.
         threshold: pixels of at least this probability are damage.
         margin_px: how far around them the mask reaches.
         monochrome_contrast: see `DetectorSettings`.
+        second: the second detector of an ensemble; None: there is none.
     """
 
     #: About the most memory that the network takes per input pixel, from which tiles are chosen.
@@ -140,9 +153,11 @@ class Detector:
         sha256: str | None = None,
         runner: Runner | None = None,
         exact: Callable[[], Runner] | None = None,
+        second: Detector | None = None,
     ) -> None:
         self.threshold, self.margin_px = settings.threshold, settings.margin_px
         self.monochrome_contrast = settings.monochrome_contrast
+        self.second = second
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
         self._run = TorchRunner(model, device, precision) if runner is None else runner
@@ -164,7 +179,8 @@ class Detector:
         The image is searched on the levels of a pyramid, each half the size of the one before: damage that is wide in
         pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
         joins the levels itself (`PyramidUNet`); the result of any other is the union, with the outlines of the finest
-        level that finds a mark. Probabilities are averaged over several views of the image (`views_of`).
+        level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
+        a second network may see; it has no say where the first one sees wide damage.
 
         Args:
             image: H×W×3, sRGB, [0, 1].
@@ -188,13 +204,23 @@ class Detector:
     ) -> FloatArray:
         """How likely each pixel is damaged, H×W in [0, 1]; arguments and errors as for `detect`."""
 
-        def probability(view: Tensor) -> Tensor:
-            return self.logits(view, tile_px, on_event).sigmoid()
+        def probability(seen: Tensor, view: View) -> Tensor:
+            network = self.second if view.second and self.second is not None else self
+            return network.logits(seen, tile_px, on_event).sigmoid()
 
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        result = self_ensemble(probability, tensor, self.monochrome_contrast)
+        views = views_of(tensor, self.monochrome_contrast, self.second is not None)
+        found = self_ensemble(probability, tensor, views)
+        result = mean(found)
         check_finite(result)
-        return result[0].numpy()
+        likely = result[0].numpy()
+        if self.second is None:
+            return likely
+        # The second network sees thin damage only: where the first sees wide damage, its own probability counts. In
+        # color, highlights look like chips, so it has to be surer there.
+        own = mean([one for one, view in zip(found, views) if not view.second])[0].numpy()
+        odds = self.threshold / (1 - self.threshold) * (1 if views[0].contrast < 1 else _WIDE_IN_COLOR)
+        return np.where(wide_parts(own >= odds / (1 + odds)), np.maximum(own, likely), likely)
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
         """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""
@@ -286,7 +312,8 @@ def open_detector(
         engine, on_event: as for `restore.restorers.registry.open_restorer`.
 
     Raises:
-        RestoreError: no such model, device, precision or engine; the file cannot be read, or holds no detector.
+        RestoreError: no such model, device, precision or engine; the file cannot be read, holds no detector, or names a
+            second one that is not shipped.
     """
     spec = parse_model(name_or_path)
     place = pick_device(device_for(spec, device))
@@ -317,22 +344,51 @@ def open_detector(
         precision,
         sha256,
         open_runner(network, place, precision, engine, on_event),
+        second=open_second(description.finds, path, place, precision=precision, engine=engine, on_event=on_event),
     )
 
 
-def self_ensemble(f: Callable[[Tensor], Tensor], image: Tensor, monochrome_contrast: float | None = None) -> Tensor:
-    """Run `f` on several views of an image, mirror the outputs back, and average them.
+def open_second(
+    settings: DetectorSettings,
+    path: Path,
+    device: torch.device,
+    *,
+    precision: str,
+    engine: str,
+    on_event: Callable[[str], None],
+) -> Detector | None:
+    """The second detector that the weights in `path` name; None if they name none. Other arguments: `open_detector`.
+
+    Raises:
+        RestoreError: it is not shipped, or cannot be opened.
+    """
+    name = settings.ensemble_with
+    if name is None:
+        return None
+    if name not in shipped_weights():
+        raise RestoreError(f"needs {name!r}, which is not a shipped detector", where=path)
+    return open_detector(name, device=str(device), precision=precision, engine=engine, on_event=on_event)
+
+
+def self_ensemble(f: Callable[[Tensor, View], Tensor], image: Tensor, views: Sequence[View]) -> list[Tensor]:
+    """Run `f` on several views of an image, and mirror the outputs back; their mean is the result.
 
     The mirror images are those of the "self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single Image
     Super-Resolution", CVPR Workshops 2017, section 3.4.
 
     Args:
-        f: ...×3×H×W -> ...×1×H×W, of the same H and W.
-        image, monochrome_contrast: see `views_of`.
+        f: what a view shows, ...×3×H×W, and the view -> ...×1×H×W.
+        image: ...×3×H×W.
+        views: see `views_of`.
     """
-    views, found = views_of(image, monochrome_contrast), []
+    found = []
     for view, share in zip(views, progress.shares([1] * len(views))):
         with progress.part(*share):
-            found.append(f(view.of(image)).flip(view.dims))
-    first, *others = found
-    return sum(others, start=first) / len(found)
+            found.append(f(view.of(image), view).flip(view.dims))
+    return found
+
+
+def mean(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape."""
+    first, *others = tensors
+    return sum(others, start=first) / len(tensors)

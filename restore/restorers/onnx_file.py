@@ -21,7 +21,7 @@ from restore.engines.runner import Runner
 from restore.errors import RestoreError
 from restore.models.registry import build_generator
 from restore.restorers.base import Restorer
-from restore.restorers.detector import Detector
+from restore.restorers.detector import Detector, open_second
 from restore.restorers.foreign_onnx import open_foreign
 from restore.restorers.network import NetworkRestorer, requirements_of
 
@@ -114,6 +114,7 @@ def open_onnx_detector(
         sha256,
         runner,
         exact=lambda: OnnxRunner(own.graph),
+        second=open_second(own.description.finds, path, device, precision=precision, engine=engine, on_event=on_event),
     )
 
 

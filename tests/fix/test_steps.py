@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,16 @@ def scratched(path: Path, size: tuple[int, int] = (40, 50), seed: int = 0) -> np
 
 def entries(path: Path) -> list[dict[str, Any]]:
     return logged(path)
+
+
+def test_the_log_names_both_networks_of_a_detector(tmp_path):
+    class Two(Brights):
+        second = SimpleNamespace(name="thin", sha256="c" * 64)
+
+    scratched(tmp_path / "in/a.png")
+    fix_with(tmp_path / "in", tmp_path / "out", Grayer(), masks="auto", detector=Two(), log=tmp_path / "log")
+    (entry,) = entries(tmp_path / "log")
+    assert entry["models"] == {"brights": "b" * 64, "thin": "c" * 64, "grayer": "a" * 64}
 
 
 def test_damage_is_found_filled_and_the_whole_cleaned_up(tmp_path):

@@ -170,10 +170,11 @@ def test_repair_in_a_region_keeps_the_rest_and_alpha(pack: ModuleType) -> None:
     assert not changed[mask[:, 0] == 0].any()
 
 
-def test_masks_are_those_of_the_command(pack: ModuleType) -> None:
+def test_masks_are_those_of_the_command_with_one_network(pack: ModuleType) -> None:
     scratched = with_scratches(photograph(112, 128)[0])
     mask, probability = call(pack, "RestoreFindDamage", model=model(pack, "detector"), image=for_comfy(scratched))
     detector = open_detector(device="cpu", precision="fp32")
+    detector.second = None  # a node has one network
     array = np.ascontiguousarray(scratched[0].permute(1, 2, 0).numpy())
     assert torch.allclose(probability[0], torch.from_numpy(detector.probability(array)), rtol=0, atol=1e-5)
     assert np.array_equal(mask[0].numpy(), detector.detect(array))

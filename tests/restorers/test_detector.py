@@ -8,14 +8,14 @@ import torch
 from skimage import data
 from torch import nn
 
-from restore.checkpoints import Description, DetectorSettings, save_weights
+from restore.checkpoints import Description, DetectorSettings, load_generator, save_weights
 from restore.degradations import load_degradation
 from restore.errors import RestoreError
 from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
-from restore.restorers.detector import ALL_VIEWS_MAX_PX, MIRRORED, Detector, View, open_detector, views_of
+from restore.restorers.detector import ALL_VIEWS_MAX_PX, ENSEMBLE, MIRRORED, Detector, View, open_detector, views_of
 from restore.restorers.registry import list_restorers, open_restorer
 
 ARGS = {"widths": [6, 8, 10], "blocks": [1, 1, 1], "mask": False, "out_channels": 1}
@@ -146,8 +146,8 @@ class Counter(nn.Module):
     [
         ((40, 60), [(40, 60)] * 4),
         ((384, 401), [(192, 200), (384, 401)] * 4),
-        ((383, 3000), [(383, 3000)]),
-        ((1024, 1030), [(256, 257), (512, 515), (1024, 1030)]),
+        ((383, 6000), [(383, 6000)]),
+        ((1448, 1460), [(362, 365), (724, 730), (1448, 1460)]),
     ],
 )
 def test_small_images_are_searched_mirrored_and_large_ones_at_half_size(size: tuple[int, int], seen: list) -> None:
@@ -181,14 +181,94 @@ def test_prints_are_seen_with_less_contrast_and_photographs_in_color_as_they_are
     assert views_of(large.mean(0).expand(3, -1, -1), 0.6) == (View((), 0.6),)
 
 
-def test_the_contrast_of_monochrome_photographs_is_in_the_weights_file() -> None:
+def test_two_networks_share_the_views_and_the_first_sees_large_images() -> None:
+    photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
+    monochrome = tinted(photograph.mean(0))
+    assert views_of(photograph, 0.6, ensemble=True) == ENSEMBLE
+    assert views_of(monochrome, ensemble=True) == ENSEMBLE
+    less = (View((), 0.6), View(second=True), View((-1,), 0.6, gray=True))
+    assert views_of(monochrome, 0.6, ensemble=True) == less
+    for image, views in ((photograph, ENSEMBLE), (monochrome, less)):
+        large = torch.nn.functional.interpolate(image[None], scale_factor=3)[0]
+        assert views_of(large, 0.6, ensemble=True) == views[:1]
+        assert not views[0].second
+
+
+class Sure(nn.Module):
+    """As sure everywhere."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.logit = torch.tensor(probability).logit()
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
+        return self.logit.expand_as(image[:, :1])
+
+
+def test_the_probabilities_of_two_networks_are_averaged() -> None:
+    finds = DetectorSettings(threshold=0.5, margin_px=0)
+    needs = ModelRequirements(needs_mask=False)
+    cpu = torch.device("cpu")
+    both = Detector(finds, "both", Sure(0.3), needs, "test", cpu, "fp32", second=fake(Sure(0.9), "fp32"))
+    colored = np.random.default_rng(0).random((24, 24, 3), np.float32)
+    assert np.allclose(both.probability(colored), (0.3 + 2 * 0.9) / 3, atol=1e-6)
+    large = np.repeat(np.repeat(colored, 64, 0), 64, 1)
+    assert np.allclose(both.probability(large), 0.3, atol=1e-6)
+
+
+class Bright(nn.Module):
+    """Marks what is bright."""
+
+    def __init__(self, sure: float) -> None:
+        super().__init__()
+        self.sure = sure
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
+        return torch.where(image[:, :1] > 0.5, self.sure, 0.1).logit()
+
+
+@pytest.mark.parametrize(("sure", "contrast", "counts"), [(0.9, None, True), (0.7, None, False), (0.7, 0.9, True)])
+def test_the_second_network_has_no_say_where_the_first_sees_wide_damage(
+    sure: float, contrast: float | None, counts: bool
+) -> None:
+    finds = DetectorSettings(threshold=0.5, margin_px=0, monochrome_contrast=contrast)
+    second, needs = fake(Sure(0.1), "fp32"), ModelRequirements(needs_mask=False)
+    both = Detector(finds, "two", Bright(sure), needs, "test", torch.device("cpu"), "fp32", second=second)
+    shown = np.zeros((80, 90, 3), np.float32)
+    shown[:, 12:15] = shown[30:60, 40:70] = 1
+    likely = both.probability(shown)
+    alike = (sure + 2 * 0.1) / 3 if contrast is None else (2 * sure + 0.1) / 3
+    assert np.allclose(likely[:, 12:15], alike, atol=1e-6), "thin: the mean"
+    assert np.allclose(likely[34:56, 44:66], sure if counts else alike, atol=1e-6), "wide: the first alone"
+    assert np.allclose(likely[:20, 20:], 0.1, atol=1e-6)
+
+
+def test_how_the_shipped_detector_searches_monochrome_photographs_is_in_its_file() -> None:
     detector = open_detector(device="cpu", precision="fp32")
     assert detector.monochrome_contrast == 0.6
+    assert detector.second is not None
+    assert detector.second.name == "detector-plain"
+    assert detector.second.second is None
     print_ = np.ascontiguousarray(np.repeat(data.camera()[:96, :96, None], 3, 2).astype(np.float32) / 255)
     likely = detector.probability(print_)
-    views = views_of(torch.from_numpy(print_).permute(2, 0, 1), 0.6)
-    seen = [detector.logits(v.of(torch.from_numpy(print_).permute(2, 0, 1)), 0).sigmoid().flip(v.dims) for v in views]
-    assert np.allclose(likely, torch.stack(seen).mean(0)[0].numpy(), atol=1e-5)
+    image = torch.from_numpy(print_).permute(2, 0, 1)
+    seen = [
+        (detector.second if view.second else detector).logits(view.of(image), 0).sigmoid().flip(view.dims)
+        for view in views_of(image, 0.6, ensemble=True)
+    ]
+    thin = likely < 0.5
+    assert thin.mean() > 0.9
+    assert np.allclose(likely[thin], torch.stack(seen).mean(0)[0].numpy()[thin], atol=1e-5)
+    assert detector.adjusted(threshold=0.7).second is detector.second
+
+
+def test_only_a_shipped_detector_can_be_the_second(weights: Path, tmp_path: Path) -> None:
+    model, description = load_generator(weights)
+    finds = DetectorSettings(threshold=0.5, margin_px=0, ensemble_with="../elsewhere")
+    path = tmp_path / "two.safetensors"
+    save_weights(path, model.state_dict(), description.model_copy(update={"finds": finds}), half=False)
+    with pytest.raises(RestoreError, match=r"two.safetensors: needs '../elsewhere', which is not a shipped detector"):
+        open_detector(str(path), device="cpu")
 
 
 class Thin(nn.Module):

@@ -25,13 +25,13 @@ FOLDER = "restore"
 
 #: How far the output of `photo` and `inpaint` depends on pixels beyond a tile, rounded up.
 OVERLAP_PX = 64
-#: Images of up to this many pixels are searched in several views, as `restore detect` does it, and larger ones in the
-#: first: mirrored along these dimensions, and monochrome ones without color or with it.
-ALL_VIEWS_MAX_PX = 1 << 20
+#: Images of up to this many pixels are searched in several views, as `restore detect` does it with one network, and
+#: larger ones in the first: mirrored along these dimensions, and monochrome ones without color or with it.
+ALL_VIEWS_MAX_PX = 1 << 21
 VIEWS = (((), False), ((-1,), False), ((-2,), False), ((-2, -1), False))
 MONOCHROME_VIEWS = (((), False), ((-1,), True), ((-2, -1), True))
 #: Below this mean distance from the median color, a photograph is monochrome.
-MONOCHROME_CHROMA = 0.04
+MONOCHROME_CHROMA = 0.06
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
