@@ -255,7 +255,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (("fix", "{folder}", "{tmp}/o", "--strength", "1.1"), 2, "--strength"),
         (("fix", "{folder}", "{tmp}/o", "--clean-up"), 2, "requires --masks"),
         (("fix", "{folder}", "{tmp}/o", "--masks", "auto", "--mask-invert"), 2, "--mask-invert"),
-        (("models", "foto"), 2, "did you mean 'photo'? known: detector, enlarge-x2, "),
+        (("models", "foto"), 2, "did you mean 'photo'? known: detector, detector-plain, enlarge-x2, "),
         (("models", "../weights/photo"), 2, "../weights/photo"),
         (("eval", "{folder}", "{folder}", "--json", "{folder}/cat.png"), 2, "exists and is not a JSON report"),
         (("eval", "{folder}", "{folder}", "--csv", "{tmp}/none/s.csv"), 2, "no such folder"),

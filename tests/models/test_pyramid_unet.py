@@ -82,7 +82,7 @@ def test_a_detector_computes_what_the_network_computes_in_one_go_and_in_tiles() 
     settings = DetectorSettings(threshold=0.5, margin_px=0)
     needs = ModelRequirements(needs_mask=False, multiple=4, minimum=4, overlap_px=48)
     detector = Detector(settings, "test", pyramid, needs, "test", torch.device("cpu"), "fp32")
-    photograph = np.random.default_rng(0).random((1024, 1040, 3), np.float32)
+    photograph = np.random.default_rng(0).random((1456, 1456, 3), np.float32)  # searched in one view
     whole, tiled = (detector.probability(photograph, tile_px=tile) for tile in (0, 320))
     with torch.no_grad():
         expected = pyramid(torch.from_numpy(photograph).permute(2, 0, 1)[None]).sigmoid()[0, 0].numpy()
