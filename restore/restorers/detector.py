@@ -214,7 +214,7 @@ class Detector:
         result = mean(found)
         check_finite(result)
         likely = result[0].numpy()
-        if self.second is None:
+        if not any(view.second for view in views):
             return likely
         # The second network sees thin damage only: where the first sees wide damage, its own probability counts. In
         # color, highlights look like chips, so it has to be surer there.
@@ -371,7 +371,7 @@ def open_second(
 
 
 def self_ensemble(f: Callable[[Tensor, View], Tensor], image: Tensor, views: Sequence[View]) -> list[Tensor]:
-    """Run `f` on several views of an image, and mirror the outputs back; their mean is the result.
+    """Run `f` on several views of an image, and mirror the outputs back. Their mean is the ensemble's output.
 
     The mirror images are those of the "self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single Image
     Super-Resolution", CVPR Workshops 2017, section 3.4.
@@ -380,6 +380,9 @@ def self_ensemble(f: Callable[[Tensor, View], Tensor], image: Tensor, views: Seq
         f: what a view shows, ...×3×H×W, and the view -> ...×1×H×W.
         image: ...×3×H×W.
         views: see `views_of`.
+
+    Returns:
+        For every view, ...×1×H×W.
     """
     found = []
     for view, share in zip(views, progress.shares([1] * len(views))):
