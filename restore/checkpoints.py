@@ -115,12 +115,16 @@ class DetectorSettings(Settings):
         margin_px: the mask is dilated by this.
         monochrome_contrast: monochrome photographs are searched at this share of their contrast; None: as they are.
         ensemble_with: name of a second shipped detector, whose probabilities are averaged with its own; None: none.
+        expected_share: the share of an image that is likely damaged, to which the threshold applies. In images with
+            more, probabilities are raised, in those with less, lowered; None: they stay
+            (`restore.restorers.damage_prior`).
     """
 
     threshold: float = Field(gt=0, lt=1)
     margin_px: int = Field(ge=0, le=100)
     monochrome_contrast: float | None = Field(default=None, gt=0, le=1)
     ensemble_with: str | None = None
+    expected_share: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ConditionSettings(Settings):

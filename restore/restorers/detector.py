@@ -25,6 +25,7 @@ from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
 from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
+from restore.restorers.damage_prior import with_prior
 from restore.restorers.network import requirements_of, sha256_of
 from restore.restorers.registry import device_for, is_onnx, parse_model
 from restore.restorers.wide_parts import wide_parts
@@ -78,9 +79,8 @@ class View:
 
 #: One network searches an image mirrored.
 MIRRORED = (View(), View((-1,)), View((-2,)), View((-2, -1)))
-#: Two networks search an image in color so. Photographs in color have thin scratches and dust rather than cracks; the
-#: second network of the shipped ensemble finds those better.
-ENSEMBLE = (View(), View(second=True), View((-1,), second=True))
+#: Two networks search an image in color so, one of them mirrored, so that they share fewer mistakes.
+ENSEMBLE = (View(), View((-1,), second=True))
 #: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 98 %
 #: of 260 portraits of the nineteenth century are, and 33 % of 281 photographs of today.
 MONOCHROME_CHROMA = 0.06
@@ -101,7 +101,7 @@ def views_of(image: Tensor, monochrome_contrast: float | None = None, ensemble: 
     if monochrome_contrast is not None and _is_monochrome(image):
         faint, gray = View(contrast=monochrome_contrast), View((-1,), monochrome_contrast, gray=True)
         upside_down = View((-2, -1), monochrome_contrast, gray=True)
-        views = (faint, View(second=True), gray) if ensemble else (faint, gray, upside_down)
+        views = (faint, gray, View(second=True), View((-1,), second=True)) if ensemble else (faint, gray, upside_down)
     return views if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX else views[:1]
 
 
@@ -134,7 +134,7 @@ class Detector:
         engine: `torch`, `openvino` or `onnx`.
         threshold: pixels of at least this probability are damage.
         margin_px: how far around them the mask reaches.
-        monochrome_contrast: see `DetectorSettings`.
+        monochrome_contrast, expected_share: see `DetectorSettings`.
         second: the second detector of an ensemble; None: there is none.
     """
 
@@ -156,7 +156,7 @@ class Detector:
         second: Detector | None = None,
     ) -> None:
         self.threshold, self.margin_px = settings.threshold, settings.margin_px
-        self.monochrome_contrast = settings.monochrome_contrast
+        self.monochrome_contrast, self.expected_share = settings.monochrome_contrast, settings.expected_share
         self.second = second
         self.name, self.requirements, self.purpose, self.sha256 = name, requirements, purpose, sha256
         self.device, self.precision, self.network = device, precision, model
@@ -180,7 +180,8 @@ class Detector:
         pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
         joins the levels itself (`PyramidUNet`); the result of any other is the union, with the outlines of the finest
         level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
-        a second network may see; it has no say where the first one sees wide damage.
+        a second network may see; it has no say where the first one sees wide damage. A detector with an
+        `expected_share` then adjusts them to the image (`with_prior`).
 
         Args:
             image: H×W×3, sRGB, [0, 1].
@@ -211,16 +212,20 @@ class Detector:
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         views = views_of(tensor, self.monochrome_contrast, self.second is not None)
         found = self_ensemble(probability, tensor, views)
-        result = mean(found)
-        check_finite(result)
-        likely = result[0].numpy()
-        if not any(view.second for view in views):
-            return likely
-        # The second network sees thin damage only: where the first sees wide damage, its own probability counts. In
-        # color, highlights look like chips, so it has to be surer there.
-        own = mean([one for one, view in zip(found, views) if not view.second])[0].numpy()
-        odds = self.threshold / (1 - self.threshold) * (1 if views[0].contrast < 1 else _WIDE_IN_COLOR)
-        return np.where(wide_parts(own >= odds / (1 + odds)), np.maximum(own, likely), likely)
+        likely = torch.stack(found).mean(0)
+        if any(view.second for view in views):
+            own = torch.stack([one for one, view in zip(found, views) if not view.second]).mean(0)
+            likely = self._with_wide_parts(likely, own, monochrome=views[0].contrast < 1)
+        check_finite(likely)
+        seen = likely[0].numpy()
+        return seen if self.expected_share is None else with_prior(seen, self.expected_share)
+
+    def _with_wide_parts(self, likely: Tensor, own: Tensor, monochrome: bool) -> Tensor:
+        """The probabilities of two networks, or the first one's own where it sees wide damage; the second sees thin
+        damage only. In color, highlights look like chips, so the first has to be surer there."""
+        odds = self.threshold / (1 - self.threshold) * (1 if monochrome else _WIDE_IN_COLOR)
+        wide = torch.from_numpy(wide_parts(own[0].numpy() >= odds / (1 + odds)))
+        return torch.where(wide, torch.maximum(own, likely), likely)
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
         """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""
@@ -389,9 +394,3 @@ def self_ensemble(f: Callable[[Tensor, View], Tensor], image: Tensor, views: Seq
         with progress.part(*share):
             found.append(f(view.of(image), view).flip(view.dims))
     return found
-
-
-def mean(tensors: Sequence[Tensor]) -> Tensor:
-    """The mean of tensors of one shape."""
-    first, *others = tensors
-    return sum(others, start=first) / len(tensors)

@@ -39,7 +39,7 @@ class ModelCard:
         macs: multiply-accumulate operations at 256×256.
         requirements: of its input.
         threshold, margin_px: of a detector.
-        ensemble_with: of a detector; see `restore.checkpoints.DetectorSettings`.
+        ensemble_with, expected_share: of a detector; see `restore.checkpoints.DetectorSettings`.
         file, size_mb, sha256: of the weights.
         training: some keys of the run's config, if it is beside the weights.
         origin: where fetched weights came from: source, revision, licence; `NAME.origin.json` beside the weights.
@@ -56,6 +56,7 @@ class ModelCard:
     threshold: float | None = None
     margin_px: int | None = None
     ensemble_with: str | None = None
+    expected_share: float | None = None
     file: str | None = None
     size_mb: float | None = None
     sha256: str | None = None
@@ -81,6 +82,11 @@ class ModelCard:
             lines.append(f"  mask          probability of at least {self.threshold:g}, dilated by {self.margin_px} px")
         if self.ensemble_with is not None:
             lines.append(f"  ensemble      probabilities are averaged with those of {self.ensemble_with}")
+        if self.expected_share is not None:
+            lines.append(
+                f"  prior         {100 * self.expected_share:g}% damage: probabilities rise in images that look more "
+                "damaged, and fall in others"
+            )
         if self.file is not None:
             lines += [f"  weights       {self.file} ({self.size_mb:.1f} MB)", f"  sha256        {self.sha256}"]
         if self.training:
@@ -134,6 +140,7 @@ def model_card(name_or_path: str) -> ModelCard:
         threshold=model.threshold if isinstance(model, Detector) else None,
         margin_px=model.margin_px if isinstance(model, Detector) else None,
         ensemble_with=model.second.name if isinstance(model, Detector) and model.second is not None else None,
+        expected_share=model.expected_share if isinstance(model, Detector) else None,
         file=str(path),
         size_mb=path.stat().st_size / 1e6,
         sha256=model.sha256,

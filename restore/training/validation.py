@@ -28,7 +28,7 @@ from restore.metrics.sample_scores import sample_scores
 from restore.metrics.segmentation import grown, precision_recall_f1, tolerant_counts
 from restore.models.base import RestorationNetwork
 from restore.models.cycle import GeneratorPair
-from restore.restorers.detector import mean, self_ensemble, views_of
+from restore.restorers.detector import self_ensemble, views_of
 from restore.restorers.sampler import SAMPLE_NOISE
 from restore.training.config import TrainConfig
 from restore.training.step import labels_of
@@ -361,7 +361,8 @@ def score_masks(model: nn.Module, batches: list[Batch], fabric: Fabric, *, preci
 def damage_probability(model: nn.Module, image: Tensor, precision: str) -> Tensor:
     """The probability that a pixel is damaged, B×3×H×W -> B×1×H×W, float32; as a detector computes it in use."""
     with autocast(image.device, precision):
-        return mean(self_ensemble(lambda seen, view: model(seen).float().sigmoid(), image, views_of(image)))
+        found = self_ensemble(lambda seen, view: model(seen).float().sigmoid(), image, views_of(image))
+        return torch.stack(found).mean(0)
 
 
 def mask_row(model: nn.Module, batch: Batch, *, precision: str) -> list[Tensor]:

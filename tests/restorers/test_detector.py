@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage import data
 from torch import nn
 
@@ -15,6 +17,7 @@ from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
+from restore.restorers.damage_prior import with_prior
 from restore.restorers.detector import ALL_VIEWS_MAX_PX, ENSEMBLE, MIRRORED, Detector, View, open_detector, views_of
 from restore.restorers.registry import list_restorers, open_restorer
 
@@ -186,7 +189,7 @@ def test_two_networks_share_the_views_and_the_first_sees_large_images() -> None:
     monochrome = tinted(photograph.mean(0))
     assert views_of(photograph, 0.6, ensemble=True) == ENSEMBLE
     assert views_of(monochrome, ensemble=True) == ENSEMBLE
-    less = (View((), 0.6), View(second=True), View((-1,), 0.6, gray=True))
+    less = (View((), 0.6), View((-1,), 0.6, gray=True), View(second=True), View((-1,), second=True))
     assert views_of(monochrome, 0.6, ensemble=True) == less
     for image, views in ((photograph, ENSEMBLE), (monochrome, less)):
         large = torch.nn.functional.interpolate(image[None], scale_factor=3)[0]
@@ -211,7 +214,7 @@ def test_the_probabilities_of_two_networks_are_averaged() -> None:
     cpu = torch.device("cpu")
     both = Detector(finds, "both", Sure(0.3), needs, "test", cpu, "fp32", second=fake(Sure(0.9), "fp32"))
     colored = np.random.default_rng(0).random((24, 24, 3), np.float32)
-    assert np.allclose(both.probability(colored), (0.3 + 2 * 0.9) / 3, atol=1e-6)
+    assert np.allclose(both.probability(colored), (0.3 + 0.9) / 2, atol=1e-6)
     large = np.repeat(np.repeat(colored, 64, 0), 64, 1)
     assert np.allclose(both.probability(large), 0.3, atol=1e-6)
 
@@ -237,7 +240,7 @@ def test_the_second_network_has_no_say_where_the_first_sees_wide_damage(
     shown = np.zeros((80, 90, 3), np.float32)
     shown[:, 12:15] = shown[30:60, 40:70] = 1
     likely = both.probability(shown)
-    alike = (sure + 2 * 0.1) / 3 if contrast is None else (2 * sure + 0.1) / 3
+    alike = (sure + 0.1) / 2
     assert np.allclose(likely[:, 12:15], alike, atol=1e-6), "thin: the mean"
     assert np.allclose(likely[34:56, 44:66], sure if counts else alike, atol=1e-6), "wide: the first alone"
     assert np.allclose(likely[:20, 20:], 0.1, atol=1e-6)
@@ -252,14 +255,63 @@ def test_how_the_shipped_detector_searches_monochrome_photographs_is_in_its_file
     print_ = np.ascontiguousarray(np.repeat(data.camera()[:96, :96, None], 3, 2).astype(np.float32) / 255)
     likely = detector.probability(print_)
     image = torch.from_numpy(print_).permute(2, 0, 1)
+    views = views_of(image, 0.6, ensemble=True)
     seen = [
         (detector.second if view.second else detector).logits(view.of(image), 0).sigmoid().flip(view.dims)
-        for view in views_of(image, 0.6, ensemble=True)
+        for view in views
     ]
+    both = torch.stack(seen).mean(0)[0].numpy()
+    assert detector.expected_share is not None
     thin = likely < 0.5
     assert thin.mean() > 0.9
-    assert np.allclose(likely[thin], torch.stack(seen).mean(0)[0].numpy()[thin], atol=1e-5)
+    expected = with_prior(both, detector.expected_share)
+    assert np.allclose(likely[thin], expected[thin], atol=1e-5)
     assert detector.adjusted(threshold=0.7).second is detector.second
+
+
+def test_probabilities_follow_how_much_of_an_image_looks_damaged() -> None:
+    unsure = np.full((100, 100), 0.3, np.float32)
+    worse, better = unsure.copy(), unsure.copy()
+    worse[:10], better[:1] = 0.8, 0.8
+    odds = [one[-1, -1] / (1 - one[-1, -1]) for one in (with_prior(worse, 0.06), with_prior(better, 0.06))]
+    ratios = [0.1 / 0.9 / (0.06 / 0.94), 0.01 / 0.99 / (0.06 / 0.94)]
+    assert np.allclose(odds, [0.3 / 0.7 * ratios[0] ** 1.5, 0.3 / 0.7 / 3])
+    assert ratios[0] ** 1.5 < 3
+    assert ratios[1] ** 1.5 < 1 / 3
+    assert np.allclose(with_prior(better, 0.01), better, atol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "half"), [(0.0, 0.25), (1.0, 0.75)])
+def test_the_share_of_damage_moves_a_half_to_a_quarter_or_three_quarters_at_most(share: float, half: float) -> None:
+    probability = np.zeros((60, 70), np.float32)
+    probability[: round(60 * share)] = 1
+    probability[0, 0] = 0.5
+    seen = with_prior(probability, 0.03)
+    assert seen[0, 0] == pytest.approx(half, abs=1e-6)
+    assert set(np.unique(np.delete(seen.ravel(), 0))) <= {0.0, 1.0}
+
+
+@given(st.integers(0, 1 << 30), st.floats(0.001, 0.3))
+def test_the_order_of_probabilities_stays(seed: int, expected: float) -> None:
+    probability = np.sort(np.random.default_rng(seed).random((8, 9), np.float32) ** 3, axis=None).reshape(8, 9)
+    seen = with_prior(probability, expected)
+    assert (np.diff(seen.ravel()) >= -1e-6).all()
+    assert seen.dtype == np.float32
+    assert (seen >= 0).all()
+    assert (seen <= 1).all()
+
+
+def test_only_a_detector_that_names_a_share_adjusts_its_probabilities() -> None:
+    needs, cpu = ModelRequirements(needs_mask=False), torch.device("cpu")
+    shown = np.zeros((40, 50, 3), np.float32)
+    shown[:20] = 1
+    likely = {}
+    for share in (None, 0.05):
+        finds = DetectorSettings(threshold=0.5, margin_px=0, expected_share=share)
+        likely[share] = Detector(finds, "one", Bright(0.7), needs, "test", cpu, "fp32").probability(shown)
+    assert np.allclose(likely[None][:20], 0.7, atol=1e-6)
+    assert np.allclose(likely[0.05], with_prior(likely[None], 0.05))
+    assert (likely[0.05] > likely[None]).all()
 
 
 def test_only_a_shipped_detector_can_be_the_second(weights: Path, tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ MONOCHROME_VIEWS = (((), False), ((-1,), True), ((-2, -1), True))
 #: Below this mean distance from the median color, a photograph is monochrome.
 MONOCHROME_CHROMA = 0.06
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+#: The share of an image that looks damaged is that of the pixels of at least this probability, within these bounds. It
+#: changes the odds of damage by its own odds to this power, and by this factor at most.
+FOUND, SHARES, POWER, MAX_FACTOR = 0.5, (1e-3, 0.5), 1.5, 3.0
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TILE = (
@@ -149,7 +152,7 @@ class RestoreFindDamage:
                 for dims, view in views_of(colors.float(), model.model.monochrome_contrast)
             ]
             on_tile()
-            return torch.stack(found).mean(0)
+            return with_prior(torch.stack(found).mean(0), model.model.expected_share)
 
         probability = for_each(model, image, 0, find_one)[..., 0]
         mask = dilate((probability >= (threshold or model.model.threshold)).float()[:, None], margin_px)[:, 0]
@@ -173,6 +176,16 @@ def views_of(image: Tensor, monochrome_contrast: float) -> Iterator[tuple[tuple[
             view = (luma * view).sum(-3, keepdim=True).expand_as(view)
         mean = view.mean((-3, -2, -1), keepdim=True)
         yield dims, mean + monochrome_contrast * (view - mean) if monochrome else view
+
+
+def with_prior(probability: Tensor, expected_share: float | None) -> Tensor:
+    """Probabilities of damage, raised in images that look more damaged than expected, lowered in others."""
+    if expected_share is None:
+        return probability
+    share = min(max(float((probability >= FOUND).float().mean()), SHARES[0]), SHARES[1])
+    factor = (share / (1 - share) / (expected_share / (1 - expected_share))) ** POWER
+    factor = min(max(factor, 1 / MAX_FACTOR), MAX_FACTOR)
+    return factor * probability / (factor * probability + 1 - probability)
 
 
 class RestoreFill:

@@ -65,6 +65,7 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         text = (file.metadata() or {}).get("restore")
     threshold, contrast = RestorePyramidUNet.threshold, RestorePyramidUNet.monochrome_contrast
+    share = RestorePyramidUNet.expected_share
     if text is not None:
         try:
             description = dict(json.loads(text))
@@ -72,6 +73,7 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
             finds = dict(description.get("finds") or {})
             threshold = float(finds.get("threshold", threshold))
             contrast = float(finds.get("monochrome_contrast", contrast))
+            share = None if finds.get("expected_share") is None else float(finds["expected_share"])
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("the description inside this file cannot be read") from error
         for key, what in (("conditions", "condition images"), ("transfer", "linear light")):
@@ -84,4 +86,5 @@ def load(path: str | PathLike[str]) -> ModelDescriptor:
     model = RESTORE_REGISTRY.load(state)
     if isinstance(model.model, RestorePyramidUNet):
         model.model.threshold, model.model.monochrome_contrast = threshold, contrast
+        model.model.expected_share = share
     return model

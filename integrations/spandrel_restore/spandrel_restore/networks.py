@@ -181,11 +181,13 @@ class RestorePyramidUNet(_UNet):
     Attributes:
         threshold: pixels of at least this probability count as damaged.
         monochrome_contrast: monochrome photographs are best searched at this share of their contrast.
-            `spandrel_restore.load` takes both from the file.
+        expected_share: the share of an image that is likely damaged, to which the threshold applies; None: any.
+            `spandrel_restore.load` takes all three from the file.
     """
 
     threshold = 0.5
     monochrome_contrast = 1.0
+    expected_share: float | None = None
     hyperparameters: dict[str, Any] = {}  # noqa: RUF012 - as spandrel's own networks have it
 
     def __init__(

@@ -1,0 +1,41 @@
+"""Probabilities of damage, adjusted to how much of an image is damaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+_FOUND = 0.5  # pixels of at least this probability look damaged
+_WEIGHT = 1.5  # shares that look damaged differ less from image to image than shares that are
+_SHARES = 1e-3, 0.5  # the least and the largest that counts
+_MAX_FACTOR = 3.0  # of the odds, or 1/3: a single scratch has to be found, too
+
+
+def with_prior(probability: FloatArray, expected_share: float) -> FloatArray:
+    """Adjust probabilities of damage to the share of the image that looks damaged.
+
+    A network learns how much damage there is in its training data, and expects that in every image. A cracked print has
+    more: where it hesitates there, it is usually right. A photograph that is nearly clean has less, and what it takes
+    for damage there is usually a wire or a branch. By Bayes' rule, the odds of each pixel change by the ratio of the
+    prior odds: o' = o · (s / (1 − s) / (e / (1 − e)))^w, with s the share of the image that looks damaged and e the
+    expected share. See Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities: A Simple Procedure", Neural Computation 14(1), 2002, where w is 1 and s is estimated by expectation
+    maximization, which runs away on outputs as uncertain as these. Here s is the share of pixels of at least 0.5, w is
+    1.5, and the odds change by a factor of three at most.
+
+    Args:
+        probability: H×W, in [0, 1].
+        expected_share: an image with this share keeps its probabilities.
+
+    Returns:
+        H×W, in [0, 1], in the same order; 0.5 becomes at least 0.25 and at most 0.75.
+    """
+    share = float(np.clip((probability >= _FOUND).mean(), *_SHARES))
+    factor = np.float32(np.clip((_odds(share) / _odds(expected_share)) ** _WEIGHT, 1 / _MAX_FACTOR, _MAX_FACTOR))
+    return (factor * probability / (factor * probability + 1 - probability)).astype(np.float32)
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share)
