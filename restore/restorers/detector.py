@@ -38,8 +38,8 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
 ALL_VIEWS_MAX_PX = 1 << 21
 
-#: In color, wide damage counts from this many times the odds of the threshold.
-_WIDE_IN_COLOR = 4.0
+#: In color, the first network is sure of wide damage from this many times the odds of the threshold.
+_SURE = 9.0
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
 FOUND_TWICE = 0.8
@@ -214,18 +214,28 @@ class Detector:
         found = self_ensemble(probability, tensor, views)
         likely = torch.stack(found).mean(0)
         if any(view.second for view in views):
-            own = torch.stack([one for one, view in zip(found, views) if not view.second]).mean(0)
-            likely = self._with_wide_parts(likely, own, monochrome=views[0].contrast < 1)
+            own, second = (
+                torch.stack([one for one, view in zip(found, views) if view.second == which]).mean(0)
+                for which in (False, True)
+            )
+            likely = self._with_wide_parts(likely, own, second, monochrome=views[0].contrast < 1)
         check_finite(likely)
         seen = likely[0].numpy()
         return seen if self.expected_share is None else with_prior(seen, self.expected_share)
 
-    def _with_wide_parts(self, likely: Tensor, own: Tensor, monochrome: bool) -> Tensor:
-        """The probabilities of two networks, or the first one's own where it sees wide damage; the second sees thin
-        damage only. In color, highlights look like chips, so the first has to be surer there."""
-        odds = self.threshold / (1 - self.threshold) * (1 if monochrome else _WIDE_IN_COLOR)
-        wide = torch.from_numpy(wide_parts(own[0].numpy() >= odds / (1 + odds)))
-        return torch.where(wide, torch.maximum(own, likely), likely)
+    def _with_wide_parts(self, likely: Tensor, own: Tensor, second: Tensor, monochrome: bool) -> Tensor:
+        """The probabilities of two networks, except in wide parts, which the second does not see: where the first one
+        sees wide damage, its own probability counts. In color, it is often a highlight, so the first has to be sure;
+        elsewhere a wide part is damage only if both networks say so."""
+        limit = self.threshold
+        if not monochrome:
+            odds = _SURE * limit / (1 - limit)
+            limit = odds / (1 + odds)
+        sure = torch.from_numpy(wide_parts(own[0].numpy() >= limit))
+        if not monochrome:
+            doubtful = torch.from_numpy(wide_parts(likely[0].numpy() >= self.threshold))
+            likely = torch.where(doubtful, torch.minimum(second, likely), likely)
+        return torch.where(sure, torch.maximum(own, likely), likely)
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
         """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""

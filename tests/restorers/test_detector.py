@@ -230,7 +230,7 @@ class Bright(nn.Module):
         return torch.where(image[:, :1] > 0.5, self.sure, 0.1).logit()
 
 
-@pytest.mark.parametrize(("sure", "contrast", "counts"), [(0.9, None, True), (0.7, None, False), (0.7, 0.9, True)])
+@pytest.mark.parametrize(("sure", "contrast", "counts"), [(0.95, None, True), (0.8, None, False), (0.7, 0.9, True)])
 def test_the_second_network_has_no_say_where_the_first_sees_wide_damage(
     sure: float, contrast: float | None, counts: bool
 ) -> None:
@@ -244,6 +244,18 @@ def test_the_second_network_has_no_say_where_the_first_sees_wide_damage(
     assert np.allclose(likely[:, 12:15], alike, atol=1e-6), "thin: the mean"
     assert np.allclose(likely[34:56, 44:66], sure if counts else alike, atol=1e-6), "wide: the first alone"
     assert np.allclose(likely[:20, 20:], 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("contrast", "wide"), [(None, 0.4), (0.9, 0.8)])
+def test_in_color_a_wide_part_of_which_neither_is_sure_is_what_both_see(contrast: float | None, wide: float) -> None:
+    finds = DetectorSettings(threshold=0.5, margin_px=0, monochrome_contrast=contrast)
+    second, needs = fake(Sure(0.4), "fp32"), ModelRequirements(needs_mask=False)
+    both = Detector(finds, "two", Bright(0.8), needs, "test", torch.device("cpu"), "fp32", second=second)
+    shown = np.zeros((80, 90, 3), np.float32)
+    shown[:, 12:15] = shown[30:60, 40:70] = 1
+    likely = both.probability(shown)
+    assert np.allclose(likely[34:56, 44:66], wide, atol=1e-6)
+    assert np.allclose(likely[:, 12:15], 0.6, atol=1e-6), "thin: the mean"
 
 
 def test_how_the_shipped_detector_searches_monochrome_photographs_is_in_its_file() -> None:
