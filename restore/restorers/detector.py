@@ -38,8 +38,8 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
 ALL_VIEWS_MAX_PX = 1 << 21
 
-#: In color, the first network is sure of wide damage from this many times the odds of the threshold.
-_SURE = 9.0
+#: From these probabilities, wide damage is seen. They are no thresholds of masks: probabilities do not depend on those.
+_SURE, _SURE_IN_COLOR = 0.5, 0.9
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
 FOUND_TWICE = 0.8
@@ -227,13 +227,9 @@ class Detector:
         """The probabilities of two networks, except in wide parts, which the second does not see: where the first one
         sees wide damage, its own probability counts. In color, it is often a highlight, so the first has to be sure;
         elsewhere a wide part is damage only if both networks say so."""
-        limit = self.threshold
+        sure = torch.from_numpy(wide_parts(own[0].numpy() >= (_SURE if monochrome else _SURE_IN_COLOR)))
         if not monochrome:
-            odds = _SURE * limit / (1 - limit)
-            limit = odds / (1 + odds)
-        sure = torch.from_numpy(wide_parts(own[0].numpy() >= limit))
-        if not monochrome:
-            doubtful = torch.from_numpy(wide_parts(likely[0].numpy() >= self.threshold))
+            doubtful = torch.from_numpy(wide_parts(likely[0].numpy() >= _SURE))
             likely = torch.where(doubtful, torch.minimum(second, likely), likely)
         return torch.where(sure, torch.maximum(own, likely), likely)
 

@@ -256,6 +256,7 @@ def test_in_color_a_wide_part_of_which_neither_is_sure_is_what_both_see(contrast
     likely = both.probability(shown)
     assert np.allclose(likely[34:56, 44:66], wide, atol=1e-6)
     assert np.allclose(likely[:, 12:15], 0.6, atol=1e-6), "thin: the mean"
+    assert np.array_equal(both.adjusted(threshold=0.2).probability(shown), likely)
 
 
 def test_how_the_shipped_detector_searches_monochrome_photographs_is_in_its_file() -> None:
