@@ -15,6 +15,7 @@ from restore.errors import RestoreError
 from restore.fix.options import FixOptions
 from restore.fix.run import fix_folder
 from restore.images import write_png
+from restore.restorers.detector import ENSEMBLE
 from restore.serve.tasks import TASKS
 from restore.serve.workers import Report, TaskFailed
 
@@ -54,14 +55,15 @@ def test_a_repair_has_the_bytes_of_fix(photo: Path, tmp_path: Path) -> None:
 
 
 def test_a_task_says_how_far_it_is_within_an_image(photo: Path, tmp_path: Path) -> None:
-    """Small images are searched in three views, each on the levels of a pyramid."""
+    """Small images are searched in several views, each on the levels of a pyramid."""
     _, told = run("detect", {"input": str(photo), "output": str(tmp_path / "found.png")})
     shares = [fraction for kind, what in told if kind == "progress" for fraction in [what[0]] if fraction is not None]
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1
-    for third in (1 / 3, 2 / 3):
-        assert min(abs(share - third) for share in shares) < 1e-9
+    for view in range(1, len(ENSEMBLE)):
+        assert min(abs(share - view / len(ENSEMBLE)) for share in shares) < 1e-9
+    assert len(shares) > len(ENSEMBLE) + 1
 
 
 def test_images_that_are_repaired_together_have_the_same_bytes_and_fail_alone(photo: Path, tmp_path: Path) -> None:
