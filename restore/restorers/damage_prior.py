@@ -18,12 +18,13 @@ def with_prior(probability: FloatArray, expected_share: float) -> FloatArray:
 
     A network learns how much damage there is in its training data, and expects that in every image. A cracked print has
     more: where it hesitates there, it is usually right. A photograph that is nearly clean has less, and what it takes
-    for damage there is usually a wire or a branch. By Bayes' rule, the odds of each pixel change by the ratio of the
-    prior odds: o' = o · (s / (1 − s) / (e / (1 − e)))^w, with s the share of the image that looks damaged and e the
-    expected share. See Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori
-    Probabilities: A Simple Procedure", Neural Computation 14(1), 2002, where w is 1 and s is estimated by expectation
-    maximization, which runs away on outputs as uncertain as these. Here s is the share of pixels of at least 0.5, w is
-    1.5, and the odds change by a factor of three at most.
+    for damage there is usually a wire or a branch. The odds o of each pixel change with the ratio of the prior odds:
+    o' = o · (s / (1 − s) / (e / (1 − e)))^w, with s the share of the image that looks damaged and e the expected share.
+
+    With w = 1 this is Bayes' rule for a changed prior: Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a
+    Classifier to New a Priori Probabilities: A Simple Procedure", Neural Computation 14(1), 2002. They estimate s by
+    expectation maximization, which does not settle on outputs as uncertain as these. Here s is the share of pixels of
+    at least 0.5, w is 1.5, and the odds change by a factor of three at most.
 
     Args:
         probability: H×W, in [0, 1].

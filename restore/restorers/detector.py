@@ -38,7 +38,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
 ALL_VIEWS_MAX_PX = 1 << 21
 
-#: From these probabilities, wide damage is seen. They are no thresholds of masks: probabilities do not depend on those.
+#: Wide damage is seen from these probabilities, whatever the threshold of the mask is.
 _SURE, _SURE_IN_COLOR = 0.5, 0.9
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
