@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.errors import printable
-from restore.evaluation.pairs import Pair, named_files, pair_up
+from restore.evaluation.pairs import Pair, pair_up
 from restore.evaluation.report import EvalReport, ImageScores
 from restore.evaluation.tables import baseline_table, score_table
 from restore.html import Column, PageTable, Row, write_page
@@ -47,6 +47,7 @@ def write_report_page(
         RestoreError: as `write_page`.
     """
     pairs = pair_up(restored_dir, reference_dir, masks, suffix=suffix).pairs
+    others = [] if baseline is None else pair_up(baseline, reference_dir, None, suffix=suffix).pairs
     scores = {"Scores": score_table(report), "Comparison with the baseline": baseline_table(report)}
     tables = [PageTable(title, table.columns, table.rows) for title, table in scores.items() if table.rows]
     problems = report.problems()
@@ -61,7 +62,7 @@ def write_report_page(
     return write_page(
         folder,
         title=f"{Path(os.path.abspath(restored_dir)).name} against {Path(os.path.abspath(reference_dir)).name}",
-        rows=_rows(report, pairs, {} if baseline is None else named_files(baseline, suffix, reference_dir)),
+        rows=_rows(report, pairs, {pair.name: pair.restored for pair in others}),
         columns=[_column(metric) for metric in report.metrics if metric not in report.unavailable],
         tables=tables,
         notes=notes,

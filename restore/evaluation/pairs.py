@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,13 +20,17 @@ from restore.images import find_images, pair_key, read_image, read_mask
 from restore.images.mask_names import pair_by_name
 from restore.metrics.preprocessing import HOLE_THRESHOLD
 
+#: The files of a folder: name without suffix -> name with it -> the files, which are several if they differ only in the
+#: ending that pairs leave out, or in how accented letters are encoded.
+Named = dict[str, dict[str, list[Path]]]
+
 
 @dataclass(frozen=True)
 class Pair:
     """The files of a pair.
 
     Attributes:
-        name: relative POSIX path without the last suffix.
+        name: relative POSIX path without the last suffix; with it where both folders have several such files.
         restored: the image to score.
         reference: the clean image.
         mask: None if there is no mask.
@@ -73,6 +78,8 @@ class Paired:
 def pair_up(restored: Path, reference: Path, masks: Path | None, role: str = "restored", *, suffix: str = "") -> Paired:
     """Pair the images of two folders by relative path without the last suffix; or two files, whatever their names.
 
+    Where both folders have the same files with a name, such as `a.jpg` and `a.png`, each is paired with its namesake.
+
     Args:
         restored: images to score: a folder, or one file.
         reference: clean images: likewise.
@@ -94,17 +101,17 @@ def pair_up(restored: Path, reference: Path, masks: Path | None, role: str = "re
     (found_masks, masks_dir) = _files(masks) if masks is not None else ([], Path())
     masks_of, strangers = _pair_masks(found_masks, mine, alone=masks is not None and masks.is_file())
     pairs, failed, without_mask = [], [], []
-    for name in sorted(mine.keys() & theirs.keys()):
-        candidates = masks_of[name]
+    for name, images, references in _in_common(mine, theirs):
+        candidates = masks_of[images[0]]
         if masks is not None and not candidates:
             without_mask.append(name)
-        several = next((f for f in (mine[name], theirs[name], candidates) if len(f) > 1), None)
+        several = next((f for f in (images, references, candidates) if len(f) > 1), None)
         if several:
             listed = ", ".join(path.name for path in several)
             failed.append({"name": name, "reason": f"several files have this name: {listed}; rename all but one"})
             continue
         mask = masks_dir / candidates[0] if candidates else None
-        pairs.append(Pair(name, mine_dir / mine[name][0], theirs_dir / theirs[name][0], mask, role))
+        pairs.append(Pair(name, mine_dir / images[0], theirs_dir / references[0], mask, role))
     unmatched = Unmatched(
         restored=_without_counterpart(mine, theirs),
         reference=_without_counterpart(theirs, mine),
@@ -115,45 +122,48 @@ def pair_up(restored: Path, reference: Path, masks: Path | None, role: str = "re
     return Paired(pairs, unmatched, failed)
 
 
-def named_files(images: Path, suffix: str, reference: Path) -> dict[str, Path]:
-    """The images of a folder, or one file, by the names under which `pair_up` pairs them with references."""
-    names, folder = _by_name(images, suffix, reference)
-    return {name: folder / paths[0] for name, paths in names.items()}
-
-
 def _files(images: Path) -> tuple[list[Path], Path]:
     """The images of a folder, or one file; and the folder that they are relative to."""
     return ([Path(images.name)], images.parent) if images.is_file() else (find_images(images), images)
 
 
-def _by_name(images: Path, suffix: str = "", reference: Path | None = None) -> tuple[dict[str, list[Path]], Path]:
+def _by_name(images: Path, suffix: str = "", reference: Path | None = None) -> tuple[Named, Path]:
     """The files by name, and the folder that they are relative to. A single file has the name of a single reference."""
     files, folder = _files(images)
-    if images.is_file() and reference is not None and reference.is_file():
-        return {pair_key(reference.name): files}, folder
-    found: dict[str, list[Path]] = defaultdict(list)
+    found: Named = defaultdict(lambda: defaultdict(list))
     for path in files:
         name = pair_key(path)
         shorter = name.removesuffix(suffix)
-        whole = not shorter or shorter.endswith("/")  # the ending is the whole name
-        found[name if whole else shorter].append(path)
+        if images.is_file() and reference is not None and reference.is_file():
+            name = pair_key(reference.name)
+        elif shorter and not shorter.endswith("/"):  # else the ending is the whole name
+            name = shorter
+        found[name][name + path.suffix].append(path)
     return dict(found), folder
 
 
-def _pair_masks(
-    masks: list[Path], images: dict[str, list[Path]], *, alone: bool
-) -> tuple[dict[str, list[Path]], list[str]]:
-    """The masks of each name, and those without an image. A mask that is a single file is that of the one image."""
-    if alone and len(images) == 1:
-        return dict.fromkeys(images, masks), []
+def _in_common(mine: Named, theirs: Named) -> Iterator[tuple[str, list[Path], list[Path]]]:
+    """The names that both folders have, sorted, and the files with each."""
+    for name in sorted(mine.keys() & theirs.keys()):
+        ours, others = mine[name], theirs[name]
+        if len(ours) > 1 and ours.keys() == others.keys() and not ours.keys() & mine.keys():
+            yield from ((whole, ours[whole], others[whole]) for whole in ours)
+        else:
+            yield name, [*chain(*ours.values())], [*chain(*others.values())]
+
+
+def _pair_masks(masks: list[Path], images: Named, *, alone: bool) -> tuple[dict[Path, list[Path]], list[str]]:
+    """The masks of each image, and those without an image. A mask that is a single file is that of the one image."""
     # A mask is named after the image, or after the name without the ending that pairs leave out.
-    paths = {name: Path(name).with_name(Path(name).name + files[0].suffix) for name, files in images.items()}
-    masks_of, strangers = pair_by_name(masks, list(paths.values()))
-    return {name: masks_of[path] for name, path in paths.items()}, sorted(mask.as_posix() for mask in strangers)
+    whole = {path: Path(whole) for names in images.values() for whole, paths in names.items() for path in paths}
+    if alone and len(whole) == 1:
+        return dict.fromkeys(whole, masks), []
+    masks_of, strangers = pair_by_name(masks, list(whole.values()))
+    return {path: masks_of[named] for path, named in whole.items()}, sorted(mask.as_posix() for mask in strangers)
 
 
-def _without_counterpart(files: dict[str, list[Path]], others: Iterable[str]) -> list[str]:
-    return [path.as_posix() for name in sorted(files.keys() - set(others)) for path in files[name]]
+def _without_counterpart(files: Named, others: Iterable[str]) -> list[str]:
+    return [path.as_posix() for name in sorted(files.keys() - set(others)) for path in chain(*files[name].values())]
 
 
 def _read(path: Path) -> Tensor:

@@ -297,6 +297,28 @@ def test_a_name_of_several_files_says_what_to_do(folders) -> None:
     assert failed == {"name": "a", "reason": "several files have this name: a.bmp, a.png; rename all but one"}
 
 
+def test_files_that_differ_only_in_their_suffix_are_paired_with_their_namesakes(tmp_path) -> None:
+    for folder in ("restored", "reference"):
+        (tmp_path / folder).mkdir()
+        for name in ("a.bmp", "a.png", "b.png"):
+            save(tmp_path / folder / name, picture())
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png.png", "b.png"):
+        save(tmp_path / "masks" / name, picture())
+    paired = pair_up(tmp_path / "restored", tmp_path / "reference", tmp_path / "masks")
+    assert not paired.failed
+    assert paired.unmatched.without_mask == ["a.bmp"]
+    files = [(p.name, p.restored.name, p.reference.name, p.mask and p.mask.name) for p in paired.pairs]
+    assert files == [
+        ("a.bmp", "a.bmp", "a.bmp", None),
+        ("a.png", "a.png", "a.png", "a.png.png"),
+        ("b", "b.png", "b.png", "b.png"),
+    ]
+    (tmp_path / "reference/a.bmp").unlink()
+    (failed,) = pair_up(tmp_path / "restored", tmp_path / "reference", None).failed
+    assert failed["name"] == "a"
+
+
 def test_masks_that_do_not_serve_are_named_and_the_whole_picture_is_still_scored(masked) -> None:
     restored, reference, masks = masked
     save(masks / "a.png", np.zeros((40, 50), np.uint8))
