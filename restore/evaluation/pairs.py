@@ -155,11 +155,11 @@ def _in_common(mine: Named, theirs: Named) -> Iterator[tuple[str, list[Path], li
 def _pair_masks(masks: list[Path], images: Named, *, alone: bool) -> tuple[dict[Path, list[Path]], list[str]]:
     """The masks of each image, and those without an image. A mask that is a single file is that of the one image."""
     # A mask is named after the image, or after the name without the ending that pairs leave out.
-    whole = {path: Path(whole) for names in images.values() for whole, paths in names.items() for path in paths}
-    if alone and len(whole) == 1:
-        return dict.fromkeys(whole, masks), []
-    masks_of, strangers = pair_by_name(masks, list(whole.values()))
-    return {path: masks_of[named] for path, named in whole.items()}, sorted(mask.as_posix() for mask in strangers)
+    called = {path: Path(name) for names in images.values() for name, paths in names.items() for path in paths}
+    if alone and len(called) == 1:
+        return dict.fromkeys(called, masks), []
+    masks_of, strangers = pair_by_name(masks, list(called.values()))
+    return {path: masks_of[name] for path, name in called.items()}, sorted(mask.as_posix() for mask in strangers)
 
 
 def _without_counterpart(files: Named, others: Iterable[str]) -> list[str]:
