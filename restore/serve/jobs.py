@@ -225,8 +225,8 @@ class Jobs:
             self._jobs[job.id] = job
             self._forget()
             heapq.heappush(pool.waiting, (-priority, next(self._numbers), job))
+            self._changed(job)  # before a worker reports that it runs
             self._wake.notify_all()
-        self._changed(job)
         return job
 
     def get(self, identifier: str) -> Job | None:

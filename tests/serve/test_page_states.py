@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.html.browser import chromium
+from tests.processes import until
 from tests.serve.page_server import OpenFolder, becomes_true, is_open, opened_folder, page_at
 from tests.serve.test_page import pretend_found
 
@@ -28,6 +30,18 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFolder]:
         Image.fromarray(texture).save(folder / name)
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:9000])
     with opened_folder(folder, base / "work") as running:
+        yield running
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[OpenFolder]:
+    """A folder of two photographs whose thumbnails are made."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 30), "gray").save(folder / name)
+    with opened_folder(folder, tmp_path / "work") as running:
+        until(lambda: all(file["width"] for file in running.page.session.files()))
         yield running
 
 
@@ -149,6 +163,49 @@ def test_work_that_a_new_server_does_not_know_is_told_in_words(browser: Any, ope
         )
         assert "started again" in told
         page.complaints[:] = [one for one in page.complaints if "status of 4" not in one]
+
+
+def fail(opened: OpenFolder, name: str) -> None:
+    """Have a photograph fail, as when a worker cannot read it."""
+    opened.page.session.unreadable(opened.id(name), {"detail": "it is damaged", "code": "failed"})
+
+
+REASON_OF_FIRST = "document.querySelector('#cards .reason')?.textContent"
+
+
+def test_a_change_before_the_page_listens_is_shown(browser: Any, two: OpenFolder) -> None:
+    with page_at(browser, two.url) as page:
+
+        def late(route: Any) -> None:
+            assert becomes_true(page, f"{REASON_OF_FIRST} === ''"), "the list has come"
+            fail(two, "a.png")
+            route.continue_()
+
+        page.route("**/page/events", late)
+        page.reload()
+        assert becomes_true(page, f"{REASON_OF_FIRST} === 'it is damaged'")
+
+
+def test_a_change_while_the_list_is_on_its_way_is_shown(browser: Any, two: OpenFolder) -> None:
+    with page_at(browser, two.url) as page:
+        page.goto("about:blank")  # no list of before is counted
+        lists = 0
+
+        def old(route: Any) -> None:
+            nonlocal lists
+            lists += 1
+            answer = route.fetch()
+            if lists == 2:  # that of the page that listens now
+                fail(two, "b.png")
+                page.wait_for_timeout(500)  # the event comes first
+            route.fulfill(response=answer)
+
+        page.route("**/page/files", old)
+        page.goto(two.url)
+        assert becomes_true(page, "document.querySelectorAll('#cards .reason')[1]?.textContent === 'it is damaged'")
+        page.wait_for_timeout(500)
+        assert page.locator("#cards .reason").nth(1).inner_text() == "it is damaged"
+        assert lists == 2
 
 
 def test_the_contact_sheet_says_when_the_server_does_not_answer(browser: Any, opened: OpenFolder) -> None:

@@ -91,22 +91,30 @@ async function start() {
     if (count) say(`${count === 1 ? "1 photograph is" : `${count} photographs are`} saved to ${session.output}.`, 12);
   }
 
-  const loadFiles = async () => sheet.set(await get("/page/files"));
+  const meanwhile = new Set(); // for each list on its way, the files that have changed since it was asked for
+  async function loadFiles() {
+    const changed = [];
+    meanwhile.add(changed);
+    try {
+      sheet.set([...(await get("/page/files")), ...changed]);
+    } finally {
+      meanwhile.delete(changed);
+    }
+  }
 
   on("file", (file) => {
+    for (const changed of meanwhile) changed.push(file);
     sheet.update(file);
     editor.fileChanged(file);
   });
   on("job", (job) => sheet.showJob(job));
-  let wasOffline = false;
   on("connection", (isOpen) => {
     document.body.classList.toggle("offline", !isOpen);
     editor.isOffline = !isOpen;
     editor.drawState();
     drawSubtitle();
-    // What happened meanwhile was not told.
-    if (isOpen && wasOffline) loadFiles().then(() => editor.refresh()).catch(complain);
-    wasOffline = !isOpen;
+    // What happened before was not told.
+    if (isOpen) loadFiles().then(() => editor.refresh()).catch(complain);
   });
   // Perhaps the photograph was edited in another program meanwhile.
   addEventListener("focus", () => { if (!editor.work.isBusy) editor.refresh(); });

@@ -96,7 +96,8 @@ export function listen() {
   const source = new EventSource("/page/events");
   source.addEventListener("file", (event) => tell("file", JSON.parse(event.data)));
   source.addEventListener("job", (event) => jobChanged(JSON.parse(event.data)));
-  source.addEventListener("open", () => tell("connection", true));
+  // "open" would be too early: the answer begins before the server listens for changes.
+  source.addEventListener("listening", () => tell("connection", true));
   source.addEventListener("error", () => tell("connection", false));
   addEventListener("pagehide", () => source.close());
 }

@@ -92,7 +92,9 @@ export class Sheet {
   arrange() {
     const order = this.order, focused = document.activeElement?.dataset?.id;
     for (const id of order) this.draw(this.files.get(id));
-    byId("cards").replaceChildren(...order.map((id) => this.cards.get(id)));
+    const cards = order.map((id) => this.cards.get(id)), list = byId("cards");
+    // A click that has begun would be lost with its card.
+    if (cards.length !== list.children.length || cards.some((card, at) => card !== list.children[at])) list.replaceChildren(...cards);
     byId("shown").textContent = order.length === this.files.size ? `${order.length} photographs` : `${order.length} of ${this.files.size}`;
     byId("empty").hidden = order.length > 0;
     if (focused) this.focus(focused);

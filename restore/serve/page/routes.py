@@ -296,7 +296,9 @@ def _png(data: bytes, headers: dict[str, str]) -> Response:
 
 
 async def _events(session: Session, stopping: asyncio.Event) -> AsyncIterator[str]:
-    """Events as a stream (SSE), with a comment now and then so that a lost connection is noticed."""
+    """Events as a stream (SSE). The first, `listening`, says that no change is missed from here on. A comment now and
+    then lets a lost connection be noticed.
+    """
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Json]](_WAITING_EVENTS)
     lost = asyncio.Event()
 
@@ -313,7 +315,7 @@ async def _events(session: Session, stopping: asyncio.Event) -> AsyncIterator[st
     stop = session.listen(listener)
     ended = asyncio.ensure_future(stopping.wait())
     try:
-        yield ": connected\n\n"
+        yield "event: listening\ndata: {}\n\n"
         while not stopping.is_set() and not lost.is_set():
             getting = asyncio.ensure_future(queue.get())
             try:
