@@ -37,12 +37,14 @@ def export(
         ),
     ],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Round an ONNX graph to 8-bit integers; needs --calibrate.")
+        bool, typer.Option("--int8", help="Quantize an ONNX graph to 8-bit integers; needs --calibrate.")
     ] = False,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Clean images: three quarters set the ranges of --int8, the rest measures its loss."
+            metavar="FOLDER",
+            help="Folder of clean images for --int8: three quarters set the quantization ranges, the rest measures the "
+            "loss.",
         ),
     ] = None,
     accept_loss: Annotated[

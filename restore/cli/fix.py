@@ -78,7 +78,7 @@ def fix(
         bool,
         typer.Option(
             "--watch",
-            help="Go on with images that arrive in the INPUT folder, until Ctrl-C. Existing outputs are skipped.",
+            help="Also repair images that arrive in the INPUT folder, until Ctrl-C. Existing outputs are skipped.",
             rich_help_panel="Files",
         ),
     ] = False,

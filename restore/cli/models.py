@@ -88,11 +88,11 @@ def card(
 def get(
     source: Annotated[
         str,
-        typer.Argument(metavar="OWNER/NAME|URL", help="A repository on the hub, or the https address of a file."),
+        typer.Argument(metavar="OWNER/NAME|URL", help="A repository on the hub, or the https URL of a file."),
     ],
     sha256: Annotated[
         str | None,
-        typer.Option(metavar="SUM", help="SHA-256 of the weights, checked before they are kept; an address needs it."),
+        typer.Option(metavar="SUM", help="SHA-256 of the weights, checked before they are kept; required for a URL."),
     ] = None,
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name for --model.")] = None,
     file: Annotated[
@@ -104,10 +104,9 @@ def get(
     max_mb: Annotated[float, typer.Option(min=0, metavar="N", help="Refuse a larger file.")] = 2048,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fetched model of this name.")] = False,
 ) -> None:
-    """Fetch a model from a hub or an address, with its card and licence, for --model NAME.
+    """Fetch a model from a hub or a URL, with its card and licence, for use with --model NAME.
 
-    The files lie in the folder restore/models of the user's data directory. Nothing is ever fetched without this
-    command.
+    The files go into the folder restore/models of the user's data directory. --model itself never downloads.
     """
     from restore.hub.fetch import fetch_model
 
@@ -130,7 +129,9 @@ def push(
             metavar="NAME|FILE", help="A name, a weights file, or the folder of a run.", autocompletion=model_names
         ),
     ],
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; it is made if it is new.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The repository; created if it does not exist.")
+    ],
     licence: Annotated[
         str | None,
         typer.Option(

@@ -31,7 +31,7 @@ def open_folder(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Folder for what is saved. Default: FOLDER-repaired.", rich_help_panel="Files"
+            metavar="FOLDER", help="Folder for saved images. Default: FOLDER-repaired.", rich_help_panel="Files"
         ),
     ] = None,
     work: Annotated[
@@ -53,7 +53,7 @@ def open_folder(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.", rich_help_panel="Server")
     ] = True,
 ) -> None:
-    """Open images in the browser: paint over damage, or find it, repair, compare, save. Nothing is written beside the
+    """Open images in the browser: paint over damage or detect it, repair, compare, save. Nothing is written beside the
     originals.
     """
     from restore.serve.settings import ServeSettings, check_extra, token_for

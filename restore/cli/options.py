@@ -81,8 +81,8 @@ Engine = Annotated[
     str,
     typer.Option(
         metavar="auto|torch|openvino|onnx",
-        help="What runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest that is installed "
-        "and gives the same.",
+        help="Engine that runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest one that is "
+        "installed and gives the same results.",
         rich_help_panel="Speed",
     ),
 ]
@@ -90,8 +90,8 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
-        help="An image, or a folder of images (recursive); - is standard input. Several go into the folder "
-        "OUTPUT: images by their names, folders by theirs.",
+        help="An image, or a folder of images (recursive); - is standard input. Several inputs go into the "
+        "folder OUTPUT under their names.",
     ),
 ]
 Convention = Annotated[
@@ -136,8 +136,8 @@ RayWorkers = Annotated[
         "--ray-workers",
         min=1,
         metavar="N",
-        help="Processes that hold the models. Default: one for each processor of the cluster but one, or for each "
-        "share of its GPUs.",
+        help="Number of processes that hold the models. Default: one for each processor of the cluster except one, or "
+        "for each share of its GPUs.",
         rich_help_panel="Cluster",
     ),
 ]
@@ -147,7 +147,7 @@ CpusPerWorker = Annotated[
         "--cpus-per-worker",
         min=1,
         metavar="N",
-        help="Processors, and threads, of each worker. Default: 1; with GPUs up to 4.",
+        help="Processors, and threads, of each worker. Default: 1, with GPUs up to 4.",
         rich_help_panel="Cluster",
     ),
 ]
@@ -157,7 +157,7 @@ GpusPerWorker = Annotated[
         "--gpus-per-worker",
         min=0,
         metavar="X",
-        help="GPUs of each worker; less than 1: several workers share one.",
+        help="GPUs of each worker; below 1, several workers share a GPU.",
         rich_help_panel="Cluster",
     ),
 ]

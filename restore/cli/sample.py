@@ -33,7 +33,9 @@ def sample(
     ] = 0,
     truncation: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Draw noise between -X and X (0.5 to 2): typical images that differ less."),
+        typer.Option(
+            metavar="X", help="Draw noise between -X and X (0.5 to 2), for more typical images that differ less."
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="CLASS", help="Draw images of this class alone.")] = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",

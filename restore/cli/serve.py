@@ -31,7 +31,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A further name by which clients reach the server (repeatable).",
+            help="Another host name by which clients reach the server (repeatable).",
             rich_help_panel="Server",
         ),
     ] = None,
@@ -78,7 +78,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder for uploads and results, which are removed again. Default: the system's for temporary files.",
+            help="Folder for uploads and results, which are deleted later. Default: the system's temporary folder.",
             rich_help_panel="Safety",
         ),
     ] = None,

@@ -9,8 +9,8 @@ import typer
 Host = Annotated[
     str,
     typer.Option(
-        help="Address to listen on. With 0.0.0.0, other devices on the network reach the server, with the token that "
-        "is printed.",
+        help="Address to listen on. With 0.0.0.0, other devices on the network can reach the server, with the printed "
+        "token.",
         metavar="ADDRESS",
         rich_help_panel="Server",
     ),
@@ -20,7 +20,8 @@ Token = Annotated[
     str | None,
     typer.Option(
         envvar="RESTORE_TOKEN",
-        help="What clients must present. Default: none on this machine; elsewhere one is made and printed.",
+        help="Token that clients must send. Default: none if only this machine can connect; otherwise, one is "
+        "generated and printed.",
         metavar="TOKEN",
         rich_help_panel="Server",
     ),

@@ -33,7 +33,7 @@ def train(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="End within this time (10min, 2h, 1h30min), with a finished schedule: total_steps follows from the "
+            help="End within this time (10min, 2h, 1h30min), with a complete schedule: total_steps is set from the "
             "speed of the first steps.",
         ),
     ] = None,
@@ -71,7 +71,7 @@ def train(
         typer.echo(preview(settings, echo, lr_finder=lr_finder).text(), nl=False)
         return
     if lr_finder:
-        raise RestoreError("is part of a dry run", where="--lr-finder", hint="give --dry-run, too")
+        raise RestoreError("requires --dry-run", where="--lr-finder", hint="add --dry-run, or leave it out")
 
     from restore.training.loop import train as run_training
 

@@ -53,7 +53,7 @@ class BatchOptions:
     files_from: Annotated[
         FilePath | None,
         Option(
-            "Take only the files that this list names, one path a line; - is standard input. Files of an INPUT folder "
+            "Process only the files in this list, one path per line; - is standard input. Files of an INPUT folder "
             "keep its tree.",
             "Files",
             metavar="LIST",
@@ -87,8 +87,8 @@ class BatchOptions:
     engine: Annotated[
         Literal["auto", "torch", "openvino", "onnx"],
         Option(
-            "What runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest that is installed "
-            "and gives the same.",
+            "Engine that runs the networks on a CPU: PyTorch, OpenVINO or onnxruntime. auto: the fastest one that is "
+            "installed and gives the same results.",
             "Speed",
         ),
     ] = "auto"
@@ -98,7 +98,8 @@ class BatchOptions:
     allow_truncated: Annotated[
         bool,
         Option(
-            "Use what can be decoded of a damaged or truncated image, with a warning, instead of failing.", "Safety"
+            "Use the part of a damaged or truncated image that can be decoded, with a warning, instead of failing.",
+            "Safety",
         ),
     ] = False
     decode_timeout: Annotated[

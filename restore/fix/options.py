@@ -43,8 +43,8 @@ class FixOptions(BatchOptions):
     old_photos: Annotated[
         bool,
         Option(
-            "For old photographs: find damage, correct fading, fill the damage and clean up. Options given beside it "
-            "win: --no-correct-fading, --masks none, --no-clean-up, --match-grain.",
+            "For old photographs: find damage, correct fading, fill the damage and clean up. Options given with it "
+            "take precedence: --no-correct-fading, --masks none, --no-clean-up, --match-grain.",
             "What to repair",
         ),
     ] = False
@@ -73,7 +73,7 @@ class FixOptions(BatchOptions):
     model_args: Annotated[
         tuple[str, ...],
         Option(
-            "What the ONNX file of another project does not say (repeatable): range=0,255, output-range=-1,1, "
+            "Properties that another project's ONNX file does not state (repeatable): range=0,255, output-range=-1,1, "
             "order=bgr, fourth=mask, alpha or a number, mask=0 (0 in holes), multiple=N, overlap=N.",
             "What to repair",
             metavar="KEY=VALUE",
@@ -109,8 +109,8 @@ class FixOptions(BatchOptions):
     fills: Annotated[
         int,
         Option(
-            "Fill deep holes in N ways: x.png as without this, then x.2.png and so on, which differ in these holes "
-            "alone.",
+            "Fill deep holes in N ways: x.png is the result without this option; x.2.png and so on differ only in "
+            "these holes.",
             "What to repair",
             1,
             99,
@@ -120,7 +120,7 @@ class FixOptions(BatchOptions):
     scale: Annotated[
         int | None,
         Option(
-            "Enlarge images 2 or 4 times, after all else: by enlarge-x2 or enlarge-x4, or by a --model that does.",
+            "Enlarge images 2 or 4 times, as the last step, with enlarge-x2, enlarge-x4 or a --model that enlarges.",
             "What to repair",
             metavar="2|4",
         ),
@@ -142,7 +142,7 @@ class FixOptions(BatchOptions):
         Option(
             "Where to repair (white = repair): a folder of masks (x.png or x_mask.png), one file for all images (of a "
             "video also a video of masks, or a sequence such as m_%04d.png), alpha (transparent = repair), infrared "
-            "(dust that a film scanner saw), auto (the detector finds the damage), or none.",
+            "(dust in a film scanner's infrared channel), auto (the detector finds the damage), or none.",
             "Masks",
             metavar="PATH|alpha|infrared|auto|none",
         ),
@@ -205,19 +205,19 @@ class FixOptions(BatchOptions):
     )
     video_codec: Annotated[
         Literal["h264", "hevc", "av1", "vp9", "prores", "ffv1"] | None,
-        Option("Codec of repaired videos; ffv1 is without loss. Default: that of each video.", "Video"),
+        Option("Codec of repaired videos; ffv1 is lossless. Default: that of each video.", "Video"),
     ] = None
     video_crf: Annotated[
         float | None,
         Option(
-            "Quality of repaired videos, as their encoder counts: less is better. Default: nearly without loss.",
+            "Quality of repaired videos, on the scale of their encoder: lower is better. Default: nearly lossless.",
             "Video", 0, 63, metavar="N",
         ),
     ] = None  # fmt: skip
     steady: Annotated[
         bool,
         Option(
-            "With --masks auto, find the dirt of a video also by the frames before and after, and fill it from them.",
+            "With --masks auto, also use the frames before and after each frame of a video to find and fill dirt.",
             "Video",
         ),
     ] = True
@@ -229,11 +229,11 @@ class FixOptions(BatchOptions):
             "Video",
         ),
     ] = False
-    deinterlace: Annotated[bool, Option("Make whole frames of the fields of interlaced videos.", "Video")] = False
+    deinterlace: Annotated[bool, Option("Make whole frames from the fields of interlaced videos.", "Video")] = False
     preview: Annotated[
         str | None,
         Option(
-            "Of each video, write only this many seconds from its middle, before and after side by side; in a folder, "
+            "Write only this many seconds from the middle of each video, before and after side by side; in a folder, "
             "as x.preview.mp4.",
             "Video",
             metavar="SECONDS",
@@ -294,7 +294,7 @@ class FixOptions(BatchOptions):
         for name in ("fills", "uncertainty"):
             if self._is_set(name) and self.cleans_up:
                 raise RestoreError(
-                    "cannot be combined with --clean-up, which also changes what lies around a hole with its fill",
+                    "cannot be combined with --clean-up, which also changes the surroundings of holes",
                     where=flag(name),
                     hint="add --no-clean-up",
                 )

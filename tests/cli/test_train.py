@@ -28,4 +28,4 @@ def test_best_weights_are_named_only_where_there_are_some(tmp_path: Path, monkey
 
 def test_the_search_for_a_rate_is_part_of_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = ended(Result(tmp_path, 5, True, {}), monkeypatch, "--lr-finder")
-    assert "give --dry-run, too" in str(failed.exception)
+    assert "--lr-finder: requires --dry-run" in str(failed.exception)
