@@ -73,7 +73,7 @@ def main() -> None:
             faded[title].append(scores(image, clean))
             undone[title].append(scores(unfaded(image), clean))
         untouched.append(scores(unfaded(clean), clean)[1])
-    print("| | PSNR, dB: faded | undone | ΔE2000: faded | undone | closer to the original in ΔE |")
+    print("| | PSNR, dB: faded | corrected | ΔE2000: faded | corrected | closer to the original in ΔE |")
     print("|---|---|---|---|---|---|")
     for title, rows in faded.items():
         (psnr, delta), (new_psnr, new_delta) = np.mean(rows, axis=0), np.mean(undone[title], axis=0)

@@ -186,11 +186,11 @@ def main() -> None:
         sys.exit(loop(arguments.program, *arguments.folders, arguments.ext, keep_going=arguments.keep_going))
     questions = [
         *(question for question, _ in QUESTIONS),
-        "one broken file among ten: good ones written, of 9",
+        "one broken file among ten: intact files written, of 9",
         "its exit code",
-        "a disk that is full halfway: half an image under the output's name",
+        "disk full halfway: incomplete image under the output's name",
         "its exit code",
-        "killed halfway through a file: half an image under the output's name",
+        "killed halfway through a file: incomplete image under the output's name",
     ]
     missing = ["not installed"] * len(questions)
     with tempfile.TemporaryDirectory() as name:

@@ -291,7 +291,7 @@ def motion(_: Path, b: Path) -> str:
     promise = re.search(rb"MicroVideoOffset(?:>|=.)(\d+)", data)
     if promise is None:
         return "kept, XMP lost" if VIDEO in data else "lost"
-    return "kept" if data[-int(promise[1]) :] == VIDEO else "lost, XMP promises it"
+    return "kept" if data[-int(promise[1]) :] == VIDEO else "lost, still named in XMP"
 
 
 def densities(path: Path) -> list[tuple[int, float, float]]:
@@ -326,22 +326,22 @@ def converted_words(_: Path, b: Path) -> str:
 
 
 QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
-    ("EXIF orientation 6: a person sees the same", same_orientation),
+    ("EXIF orientation 6: displayed the same way up", same_orientation),
     ("EXIF (maker, date) kept", same_exif),
     ("JPEG quality and subsampling as the source's", same_compression),
-    ("segments of programs in a JPEG, and its comment, kept, of 4", same_segments),
+    ("application segments and comment of a JPEG kept, of 4", same_segments),
     ("a motion photo's video", motion),
     ("JFIF states 600 dpi, EXIF the default of 72: dpi in the output", resolution),
-    ("pixels of 2:1 (JFIF) keep their shape", pixel_shape),
-    ("texts and another chunk of a PNG kept, of 4", same_texts),
+    ("pixel aspect ratio of 2:1 (JFIF) kept", pixel_shape),
+    ("text chunks and another chunk of a PNG kept, of 4", same_texts),
     ("comment and XMP of a GIF kept, of 2", same_gif),
     ("Display P3 profile: largest ΔE in a color-managed reader", delta_e("wide.png")),
-    ("a scanner's profile, with a table for one way: largest ΔE, likewise", scanner_colors),
-    ("a JPEG's profile in pieces of wrong numbers: mean ΔE", numbered_profile),
+    ("a scanner's profile, with a table for one direction only: largest ΔE, likewise", scanner_colors),
+    ("a JPEG's profile in wrongly numbered segments: mean ΔE", numbered_profile),
     ("a BMP's profile: largest ΔE", delta_e("wide.bmp")),
     ("Display P3 by code points in an AVIF: mean ΔE", delta_e("codes.avif", worst=False)),
-    ("gamma that a PNG states (gAMA): largest ΔE", delta_e("linear.png")),
-    ("gamma that a PNG states, to TIFF: largest ΔE", delta_e("linear.png", "linear.tiff")),
+    ("a PNG's gamma (gAMA): largest ΔE", delta_e("linear.png")),
+    ("a PNG's gamma, to TIFF: largest ΔE", delta_e("linear.png", "linear.tiff")),
     ("Display P3 by code points in a PNG, to TIFF: largest ΔE", delta_e("codes.png", "codes.tiff")),
     ("CMYK with a profile: largest ΔE", delta_e("inks.tif")),
     ("levels left of a 16-bit gradient's 65,536 (PNG)", levels("deep.png")),
@@ -350,20 +350,20 @@ QUESTIONS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("a lossless AVIF: largest difference, in levels", unchanged("lossless.avif")),
     ("a gray AVIF of limited range: largest difference, in levels", gray_deviation),
     ("gray stays gray", lambda a, b: yes(opened(b / "gray.png").mode == "L")),
-    ("black and white, stored in color: largest difference of channels where the network adds color", neutral),
+    ("black and white, stored in color: largest difference between channels after a network that adds color", neutral),
     ("alpha kept", same_alpha("alpha.png")),
     ("transparency of a palette kept", same_alpha("palette.png")),
     ("pages left of a TIFF's 2", lambda a, b: str(getattr(opened(b / "pages.tif"), "n_frames", 1))),
     ("a TIFF's description in UTF-8 kept", holds("words.tif", DESCRIPTION)),
     ("a TIFF's IPTC record kept", holds("words.tif", CAPTION)),
-    ("IPTC of type LONG, a title of Windows, a resource of Photoshop, a tag of GeoTIFF kept, of 4", same_tags),
-    ("an artist in UTF-8 in a JPEG's EXIF, to TIFF: kept", converted_words),
-    ("a TIFF of 12 bits: largest difference, in levels of 4,095", deep_gray),
+    ("IPTC of type LONG, Windows title, Photoshop resource and GeoTIFF tag kept, of 4", same_tags),
+    ("an artist in UTF-8 in a JPEG's EXIF kept, to TIFF", converted_words),
+    ("a 12-bit TIFF: largest difference, in levels of 4,095", deep_gray),
     ("a TIFF in YCbCr: largest difference, in levels", deviation("ycbcr.tif")),
-    ("a TIFF in YCbCr, in planes: largest difference, in levels", deviation("planes.tif")),
+    ("a TIFF in YCbCr, stored in planes: largest difference, in levels", deviation("planes.tif")),
     ("a TIFF whose first page is a thumbnail: largest difference, in levels", deviation("small_first.tif")),
     ("a film scanner's infrared page kept", same_infrared),
-    ("a TIFF's fourth channel of unstated meaning", same_fourth),
+    ("a TIFF's fourth channel of unspecified meaning", same_fourth),
     ("modification time kept", lambda a, b: yes((b / "gray.png").stat().st_mtime == 10**9)),
 )
 

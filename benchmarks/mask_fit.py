@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     names = find_images(args.folder)
     names = names[:: max(len(names) // args.count, 1)][: args.count]
-    print("| damage | 1 / 2 / 3 px too tight | fits | 3 px generous | undamaged image |\n|---|---|---|---|---|")
+    print("| degradation | 1 / 2 / 3 px too tight | exact | 3 px too wide | undamaged image |\n|---|---|---|---|---|")
     for title in DAMAGES:
         damage = load_degradation(title)
         found: dict[int | None, list[tuple[float, ...]]] = {}
