@@ -25,8 +25,11 @@ PROBLEM: Json = {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "Why, in the words of the command line."},
-        "code": {"type": "string", "description": "The same for programs: the reason codes of logs, and a few more."},
+        "detail": {"type": "string", "description": "The reason, as on the command line."},
+        "code": {
+            "type": "string",
+            "description": "The reason as a code for programs: that of logs, or one of a few more.",
+        },
         "where": {"type": ["string", "null"]},
         "hint": {"type": ["string", "null"], "description": "What to do about it."},
     },
@@ -56,7 +59,7 @@ def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
         409: "The job is not finished, or was cancelled",
         413: "Too many bytes or pixels",
         415: "Not an image, or a format that is not supported",
-        422: "The options make no sense, or the image cannot be repaired",
+        422: "The options are invalid, or the image cannot be repaired",
         429: "The queue is full; `Retry-After` says when to try again",
     }
     content = {"application/problem+json": {"schema": PROBLEM}}

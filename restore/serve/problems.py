@@ -20,19 +20,19 @@ MEDIA_TYPE = "application/problem+json"
 
 #: Code of a problem -> status and title. The codes of images are those of `restore.fix.log.ReasonCode`.
 KINDS: dict[str, tuple[int, str]] = {
-    "bad_request": (422, "The request makes no sense"),
+    "bad_request": (422, "The request is invalid"),
     "malformed": (400, "The request cannot be read"),
     "unauthorized": (401, "A token is required"),
-    "forbidden": (403, "The request comes from elsewhere"),
-    "not_found": (404, "There is no such thing"),
-    "method_not_allowed": (405, "This cannot be done here"),
+    "forbidden": (403, "The request comes from another site"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "The method is not allowed here"),
     "not_finished": (409, "The job is not finished"),
     "no_worker": (503, "No process can be started"),
     "late": (503, "It took too long"),
     "body_late": (408, "The request took too long"),
     "body_too_large": (413, "The request is too large"),
     "queue_full": (429, "The queue is full"),
-    "stopping": (503, "The server stops"),
+    "stopping": (503, "The server is shutting down"),
     "cancelled": (409, "The job was cancelled"),
     # Of images
     "no_mask": (422, "The image has no mask"),
@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "out_of_memory": (507, "Out of memory"),
     "disk_full": (507, "The disk is full"),
     "failed": (422, "The image cannot be repaired"),
-    "unexpected": (500, "An error in the program"),
+    "unexpected": (500, "Internal error"),
 }
 
 
@@ -103,7 +103,7 @@ async def on_error(request: Request | None, error: Exception) -> Response:
         fields = problem("queue_full", "the queue is full", hint=f"try again in {error.retry_seconds} seconds")
         return answer(fields, {"Retry-After": str(error.retry_seconds)})
     if isinstance(error, Stopping):
-        return answer(problem("stopping", "the server stops"), {"Retry-After": "30"})
+        return answer(problem("stopping", "the server is shutting down"), {"Retry-After": "30"})
     if isinstance(error, RequestValidationError):
         return answer(_of_validation(error))
     if isinstance(error, RestoreError):

@@ -51,7 +51,7 @@ class Measurements:
             lines.append(f'restore_jobs_total{{task="{task}",state="{state}"}} {count}')
         single = (
             ("restore_jobs_queued", "gauge", "Jobs that wait for a worker.", jobs.queue_length(counted=False)),
-            ("restore_jobs_running", "gauge", "Jobs in work.", len(jobs.running())),
+            ("restore_jobs_running", "gauge", "Jobs in progress.", len(jobs.running())),
             ("restore_workers", "gauge", "Worker processes that run networks.", len(jobs.live_workers())),
             ("restore_worker_restarts_total", "counter", "Workers started again after a crash.", jobs.restarts),
             ("process_resident_memory_bytes", "gauge", "Memory of the server process.", resident_bytes()),

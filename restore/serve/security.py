@@ -103,7 +103,7 @@ class Security:
             await self.app(scope, _Bounded(receive, self.settings, self._body_bytes(scope)), with_headers)
         except asyncio.CancelledError:  # the server stops, and has waited long enough
             if not with_headers.started:
-                await self._refuse(scope, receive, with_headers, Refused("stopping", "the server stops"))
+                await self._refuse(scope, receive, with_headers, Refused("stopping", "the server is shutting down"))
         except Exception as error:  # an error in the program: its answer has the headers of every other
             if with_headers.started:
                 raise
@@ -126,7 +126,7 @@ class Security:
         """
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._is_own_host(host):
-            raise Refused("forbidden", "this server does not go by that name", hint="--allow-host adds a name")
+            raise Refused("forbidden", "the server does not accept this host name", hint="--allow-host adds one")
         self._check_origin(scope, headers, host)
         length = headers.get("content-length")
         if length is not None and "transfer-encoding" in headers:  # a proxy may see two requests where this sees one

@@ -117,7 +117,7 @@ def test_a_photograph_that_changes_on_the_disk_is_shown_anew_with_its_mask(brows
 
         write(opened.folder / "disk.png", 3, (150, 240))
         page.keyboard.press("Shift+R")  # without a look at it first
-        assert becomes_true(page, f"{told}.includes('Its size is another one, so the mask is gone')")
+        assert becomes_true(page, f"{told}.includes('Its size has changed, so the mask is gone')")
         assert page.inner_text("#subtitle") == "240×150"
         assert not opened.mask(file).any()
         page.complaints[:] = [one for one in page.complaints if "status of 4" not in one and "willRead" not in one]

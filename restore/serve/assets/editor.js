@@ -220,8 +220,8 @@ export class Editor {
     const now = this.file;
     if (now?.id !== before.id || now.original.stamp === before.original.stamp) return;
     const isSame = now.width === shown.width && now.height === shown.height;
-    const mask = !hadMask ? "" : isSame ? " Your mask is kept." : " Its size is another one, so the mask is gone.";
-    say(`The file has changed on the disk. It is shown as it is now.${mask}`, 15);
+    const mask = !hadMask ? "" : isSame ? " Your mask is kept." : " Its size has changed, so the mask is gone.";
+    say(`The file has changed on the disk. The page shows the new version.${mask}`, 15);
   }
 
   // ---- tools
@@ -353,7 +353,7 @@ export class Editor {
     this.recipe.set({ ...values, seed: values.seed + 1 });
     this.sendRecipe(this.recipe.values);
     const result = await this.repair();
-    if (result?.is_same) say("This fill looks like the one before: thin holes are always filled alike.");
+    if (result?.is_same) say("This fill looks like the previous one: thin holes are always filled the same way.");
   }
 
   /** Fill what is in the stage first. Where nothing of that is masked, there is nothing to see yet. */
@@ -368,7 +368,7 @@ export class Editor {
       if (error.status === 0) complain(error);
       return null;
     }
-    const preview = await this.work.run("Repairing what you see", () => started);
+    const preview = await this.work.run("Repairing the visible part", () => started);
     if (preview?.result?.url) await this.showPatch(preview.result, id).catch(complain);
     return preview;
   }
@@ -505,7 +505,7 @@ export class Editor {
     byId("divider").hidden = byId("left-tag").hidden = byId("right-tag").hidden = !(canCompare && stage.shown === "divided");
     byId("found-add").disabled = byId("found-drop").disabled = !stage.showsFound;
     byId("found-help").textContent = stage.showsFound
-      ? "The yellow marks join the mask when you paint, repair, or press this:"
+      ? "The yellow marks are added to the mask when you paint, repair, or press this button:"
       : "Move the slider to see the marks again.";
     // The next step stands out.
     const next = !file ? null : file.result && this.resultOf === mask.state.revision && !stage.showsFound ? "save" : mask.state.empty && !stage.showsFound ? "find" : "repair";

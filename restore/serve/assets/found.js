@@ -99,7 +99,7 @@ export class Found {
   inWords(share) {
     if (!share) return "No damage was found. Paint over it yourself.";
     const percent = share < 0.001 ? "less than 0.1" : (100 * share).toFixed(1);
-    return `Damage was found on ${percent} % of the photograph, marked in yellow. Correct it with the brush, or press Repair.`;
+    return `Damage was found on ${percent} % of the photograph and marked in yellow. Correct the marks with the brush, or press Repair.`;
   }
 
   /** The marks that are shown join the mask. */
@@ -118,10 +118,10 @@ export class Found {
   }
 
   async bucket(x, y, erase) {
-    if (!this.facts?.ready) return say("The bucket fills what was found. Press “Find damage” first.");
+    if (!this.facts?.ready) return say("The bucket adds detected damage to the mask. Press “Find damage” first.");
     const answer = await this.editor.mask.apply("found", { threshold: this.threshold, at: [x, y], erase });
     if (!answer) return;
     if (answer.tiles.length) this.editor.stage.showMarks();
-    else say("Nothing was found at this place.");
+    else say("No damage was found here.");
   }
 }

@@ -20,7 +20,7 @@ async function start() {
   }
 
   function drawSubtitle() {
-    const text = `Click a photograph to repair it. What you save goes to ${session.output}`;
+    const text = `Click a photograph to repair it. Saved repairs go to ${session.output}`;
     if (!byId("sheet").hidden) byId("subtitle").textContent = editor.isOffline ? offline : text;
   }
 
@@ -52,7 +52,7 @@ async function start() {
     if (!count) return say("You have worked on every photograph already.");
     const yes = await ask(
       `Repair ${count === 1 ? "1 photograph" : `${count} photographs`}?`,
-      `Every photograph that you have not worked on gets this recipe: ${editor.recipe.inWords()}. The mask is not copied. You can go on working meanwhile. Nothing is saved until you save it: one by one, or with “Save all”.`,
+      `Every photograph that you have not worked on gets this recipe: ${editor.recipe.inWords()}. The mask is not copied. Meanwhile, you can continue to work. Nothing is saved until you press “Save” or “Save all”.`,
       "Repair", byId("recipe-of-all"),
     );
     if (!yes) return;
@@ -66,7 +66,7 @@ async function start() {
   /** Save what has been repaired and not been saved since. Files that others have written are asked about once. */
   async function saveAll() {
     const repaired = [...sheet.files.values()].filter((file) => file.state === "repaired");
-    if (!repaired.length) return say("Nothing is repaired that is not saved yet.");
+    if (!repaired.length) return say("There are no unsaved repairs.");
     let count = 0;
     const save = async (files, overwrite) => {
       const taken = [];
@@ -85,7 +85,7 @@ async function start() {
     try {
       const taken = await save(repaired, false);
       const names = taken.map((file) => file.name);
-      const question = `These exist already in ${session.output}: ${names.join(", ")}.`;
+      const question = `These files already exist in ${session.output}: ${names.join(", ")}.`;
       if (taken.length && (await ask(taken.length === 1 ? "Replace the file?" : `Replace ${taken.length} files?`, question, "Replace"))) await save(taken, true);
     } catch (error) { complain(error); }
     if (count) say(`${count === 1 ? "1 photograph is" : `${count} photographs are`} saved to ${session.output}.`, 12);

@@ -122,7 +122,7 @@ export function finished(id, changed = () => {}) {
     };
     const ask = async () => {
       try { jobChanged({ ...(await get(`/page/jobs/${id}`)), id }); } catch (error) {
-        if (error.status === 404) settle({ id, state: "failed", problem: "The server was started again meanwhile, and this work is lost: start the work again." });
+        if (error.status === 404) settle({ id, state: "failed", problem: "The server has restarted, and this work is lost: start it again." });
       }
     };
     const timer = setInterval(ask, 2000);

@@ -64,7 +64,7 @@ def list_images(opened: Path, output: Path | None, max_pixels: int) -> Listing:
     folder = Path(os.path.realpath(named))
     if output is None:
         if folder == folder.parent:
-            raise RestoreError("has no folder beside it for what is saved", where=opened, hint="choose one: --output")
+            raise RestoreError("has no folder beside it for saved repairs", where=opened, hint="choose one: --output")
         output = folder.with_name(f"{folder.name}-repaired")
     options = FixOptions(overwrite=True, max_pixels=max_pixels)
     plan = without_videos(plan_fix(opened, os.path.join(output, "") if single else output, options))

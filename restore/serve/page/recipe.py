@@ -59,13 +59,13 @@ RECIPE = (
         False,
     ),
     Ingredient(
-        "model", "Filled by", "What fills the masked parts; inpaint suits photographs.", "choice", "inpaint",
+        "model", "Filled by", "The model that fills the masked parts; inpaint suits photographs.", "choice", "inpaint",
         choices=FILLING_MODELS,
     ),
     Ingredient(
         "match_grain",
         "Match the grain",
-        "Adds grain to what was filled, to match its surroundings. Not together with the clean-up.",
+        "Adds grain to filled parts to match their surroundings. Cannot be combined with the clean-up.",
         "bool",
         False,
     ),
@@ -80,20 +80,20 @@ RECIPE = (
         "strength", "Strength", "Blends between the original (0) and the repair (1).", "number", 1.0, 0.0, 1.0
     ),
     Ingredient(
-        "seed", "Fill", "Number of the fill: another one fills deep holes with other texture. Only for inpaint.",
+        "seed", "Fill", "Each number fills deep holes with a different texture. Only for inpaint.",
         "integer", 0, 0, (1 << 31) - 1,
     ),
     Ingredient(
         "find",
         "Find damage",
-        "When the recipe is applied to all: let the detector make the mask of each photograph.",
+        "When the recipe is applied to all, the detector makes the mask of each photograph.",
         "bool",
         True,
     ),
     Ingredient(
         "sensitivity",
         "Sensitivity",
-        "How readily the detector takes something for damage when the recipe is applied to all.",
+        "How readily pixels count as damage when the recipe is applied to all.",
         "choice",
         "normal",
         choices=("gentle", "normal", "strong"),

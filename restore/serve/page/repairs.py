@@ -266,7 +266,7 @@ class Repairs:
             self._session.check_disk(file)
             with self._session.lock_of(file):
                 if self._workspace.row(file)["original"] != row["original"]:
-                    raise RestoreError("the image has changed since", hint="repair it again")
+                    raise RestoreError("the image has changed since the repair began", hint="repair it again")
                 self._workspace.read(file, result["width"], result["height"])
                 own = key
                 if own is None and self._workspace.row(file)["mask"] == row["mask"]:  # nobody has painted since

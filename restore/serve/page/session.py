@@ -153,14 +153,14 @@ class Session:
         return self._tile_file(self.workspace.pyramid(self.workspace.row(file), which))
 
     def probabilities(self, file: int) -> TileFile:
-        """The tiles of what was found.
+        """The tiles of the detected damage.
 
         Raises:
-            NotFound: damage has not been searched for.
+            NotFound: damage has not been detected yet.
         """
         row = self.workspace.row(file)
         if row["found"] is None:
-            raise NotFound("damage has not been searched for", where=restored(row["name"]), hint="find damage first")
+            raise NotFound("damage has not been detected yet", where=restored(row["name"]), hint="find damage first")
         return self._tile_file(self.workspace.probabilities(file, row["found"]))
 
     def _tile_file(self, path: Path) -> TileFile:

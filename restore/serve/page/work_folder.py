@@ -84,9 +84,7 @@ class WorkFolder:
     def __init__(self, work: Path, folder: Path) -> None:
         self.work = Path(os.path.realpath(work))
         if is_inside(self.work, folder) and not _is_hidden(self.work, folder):
-            raise RestoreError(
-                "lies in the folder that is opened", where=self.work, hint="choose another one with --work"
-            )
+            raise RestoreError("lies in the opened folder", where=self.work, hint="choose another one with --work")
         is_new = not self.work.exists()
         try:
             make_folder(self.work)

@@ -105,7 +105,7 @@ def test_a_file_that_changes_while_it_is_repaired_is_not_taken_for_repaired(page
     job = page.wait(page.post(f"files/{file}/repair")["job"])
     stop()
     assert changed
-    assert (job["state"], job["problem"]["detail"]) == ("failed", "the image has changed since")
+    assert (job["state"], job["problem"]["detail"]) == ("failed", "the image has changed since the repair began")
     page.open("a.png")
     assert page.get(f"files/{file}")["result"] is None
 

@@ -139,7 +139,7 @@ def test_a_folder_that_is_open_already_says_so(folder: Path, tmp_path: Path) -> 
     [
         (["missing"], "there is no such file or folder"),
         (["scans", "--output", "scans/out"], "inside it"),
-        (["scans", "--work", "scans/work"], "lies in the folder"),
+        (["scans", "--work", "scans/work"], "lies in the opened folder"),
         (["empty"], "no images in this folder"),
         (["scans", "--port", "99999"], "must be between 0 and 65535"),
     ],

@@ -311,7 +311,7 @@ def test_a_work_folder_belongs_to_one_folder_and_one_process(folder: Path) -> No
     Image.new("RGB", (8, 8)).save(other / "a.png")
     with pytest.raises(RestoreError, match="work folder of"):
         opened(other)
-    with pytest.raises(RestoreError, match="lies in the folder"):
+    with pytest.raises(RestoreError, match="lies in the opened folder"):
         Workspace(list_images(folder, None, MP), folder / "work")
     opened(folder).close()
 
