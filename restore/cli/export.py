@@ -52,7 +52,10 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
-    """Write a model in the format of another program, after comparing its output with PyTorch's."""
+    """Write a model in the format of another program.
+
+    ONNX, OpenVINO and TorchScript files are compared with PyTorch before they are written.
+    """
     if int8 and calibrate is None:
         raise RestoreError("needs images", where="--int8", hint="name a folder of clean images with --calibrate")
     for name, given in (("--calibrate", calibrate is not None), ("--accept-loss", accept_loss)):

@@ -31,8 +31,9 @@ def write_safetensors(source: Source, out: Path) -> list[str]:
 def write_spandrel(source: Source, out: Path) -> list[str]:
     """Write plain weights in float32 for programs that open networks with spandrel (chaiNNer, ComfyUI).
 
-    A `drunet` opens in spandrel itself; its output is compared. All others need the module `spandrel_restore`, which
-    knows them by their parameters. What no parameter tells goes into a tensor that it reads.
+    A `drunet` opens in spandrel itself; its output is compared if spandrel is installed. All others need the module
+    `spandrel_restore`, which recognizes them by their parameters. Arguments that the parameters do not determine go
+    into a tensor that the module reads.
 
     Returns:
         Notes for the user.
