@@ -45,7 +45,8 @@ def bench(
         typer.Option(
             metavar="DAMAGE",
             help="How to degrade the images (repeatable): none, awgn-15|25|50, jpeg-10|20|30|40, bicubic-x2|x4, "
-            "a shipped degradation (inpaint-thin, ...), a YAML file, or a folder of masks (with a slash).",
+            "a shipped degradation (inpaint-thin, ...), a YAML file, or a folder of masks, with a slash in its path "
+            "(masks/).",
             autocompletion=bench_damage_names,
         ),
     ] = None,

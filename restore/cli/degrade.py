@@ -26,7 +26,8 @@ def degrade(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Name of a shipped damage config, a YAML file, or a folder of masks (with a slash).",
+            help="Name of a shipped damage config, a YAML file, or a folder of masks, with a slash in its path "
+            "(masks/).",
             autocompletion=damage_names,
         ),
     ] = None,

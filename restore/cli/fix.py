@@ -154,7 +154,7 @@ def fix(
         for line in plan.lines():
             typer.echo(line)
         if engine is not None:
-            echo(f"networks run by {engine} in {precision}")
+            echo(f"engine: {engine}, precision: {precision}")
         return
     link.keep(plan)
     if cluster is not None:

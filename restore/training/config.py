@@ -292,10 +292,11 @@ class TrainConfig(Settings):
     data: DataConfig
     """Training images, and how crops are taken from them. Set this first."""
     damage: str | list[Any] | dict[str, Any] | None = None
-    """How clean images are degraded: the name of a damage config, a file, a folder of masks with a slash, or the steps.
-    Required with `data.folders`, unless `data.masks` is set; must be null with real pairs, which are already damaged.
-    With `task: unpaired`, images of `data.b` are degraded, and G also learns from these pairs (`loss.supervised`).
-    With `model.builder: enlarge`, images are made smaller first, by bicubic filtering as in Pillow; null: only that.
+    """How clean images are degraded: the name of a damage config, a file, a folder of masks (with a slash in its path),
+    or the steps. Required with `data.folders`, unless `data.masks` is set; must be null with real pairs, which are
+    already damaged. With `task: unpaired`, images of `data.b` are degraded, and G also learns from these pairs
+    (`loss.supervised`). With `model.builder: enlarge`, images are made smaller first, by bicubic filtering as in
+    Pillow; null: only that.
     """
     model: ModelConfig = ModelConfig()
     """The generator, which restores images. Change it for a larger or smaller network, or one without a mask."""
