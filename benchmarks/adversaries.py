@@ -1,10 +1,10 @@
-"""Trains briefly with every adversarial loss, and with settings that make each of them collapse.
+"""Trains briefly with every adversarial loss, and again with settings that should make each of them collapse.
 
     python benchmarks/adversaries.py FOLDER --lpips-weights FILE [--steps 120] [--device auto]
 
-The network and degradation are those of `photo`. The adversary joins after a third of the steps. "Start" is the network
-before its first step, on validation images that are not trained on. In the last runs D has 100 times its learning rate:
-the collapse monitor should stop them with exit code 3. Prints Markdown.
+The network and degradation are those of `photo`. The discriminator D joins after a third of the steps. "Start" is the
+network before its first step. Scores are those of validation images that are not trained on. In the last runs, D has
+100 times its learning rate, and the collapse monitor should stop them with exit code 3. Prints Markdown.
 """
 
 from __future__ import annotations

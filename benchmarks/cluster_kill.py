@@ -3,20 +3,21 @@
     python benchmarks/cluster_kill.py [--count 2000] [--every 20] [--size 96x64] [--model telea] [--workers 3] [--s3]
         [--calm]
 
-The photographs and their masks are drawn here, and with `--s3` put on an S3 server on this machine (moto), where the
-outputs go, too. The cluster is `ray.cluster_utils.Cluster`, three nodes on this machine.
-There are three runs, each from the command line:
+The photographs and their masks are synthetic. With `--s3`, inputs and outputs are on an S3 server on this machine
+(moto). The cluster is `ray.cluster_utils.Cluster` with three nodes on this machine. There are three runs, each from the
+command line:
 
 1. alone: one process with `--shard I/N` for each worker, at the same time. Its outputs are the reference.
-2. calm: the cluster with as many workers. Its overhead over the first is printed, with and without the start (until the
-   first result), and in processor time, which other work on the machine changes little.
+2. calm: the cluster with as many workers. The benchmark prints its overhead over the first run, with and without the
+   start (until the first result), and in processor time, which other work on the machine changes little.
 3. killed: from the first result on, a worker chosen by `--seed` is killed (`kill -9`) every `--every` seconds. When a
-   third is done, a node is removed; when half is done, the driver is killed, and the same command is run again.
+   third of the images are done, a node is removed. When half are done, the driver is killed, and the same command is
+   run again.
 
-Then all outputs must equal the reference byte for byte, without any other file beside them; the Parquet logs must hold
-every image, as done once, with its worker, and none as failed. Without `--s3`, one image of each worker may have no
-row, because the death of the driver may end it between an output and its row. `--calm` leaves the third run out. Prints
-Markdown, and ends with exit code 1 if anything differs.
+At the end, all outputs must equal the reference byte for byte, and no other file may be beside them. The Parquet logs
+must list every image once as done, with its worker, and none as failed. Without `--s3`, one image of each worker may
+have no row, because killing the driver may end the worker between an output and its row. `--calm` skips the third run.
+Prints Markdown, and ends with exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ NODES = 3
 
 
 def draw(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
-    """Photographs of gradients, disks and grain in folders of 100, and masks of a scratch each."""
+    """Draw photographs of gradients, disks and grain in folders of 100, and a mask with one scratch for each."""
     width, height = size
     for number in range(count):
         random_ = np.random.default_rng([seed, number])
@@ -92,7 +93,7 @@ class Disk:
         return sum(path.suffix == ".png" and path.name[0] != "." for path in (self.folder / name).rglob("*"))
 
     def close(self) -> None:
-        """End what serves it."""
+        """End the server of the files, if there is one."""
 
 
 class Bucket(Disk):
@@ -142,7 +143,7 @@ class Bucket(Disk):
 
 @dataclass
 class Runner:
-    """The command, and what is the same in all runs."""
+    """The command, and the settings that all runs share."""
 
     folder: Path
     model: str
@@ -248,7 +249,7 @@ class Killer(threading.Thread):
 
 
 def killed(runner: Runner, cluster: Cluster, count: int, args: argparse.Namespace) -> tuple[int, float]:
-    """Repair while things are killed. Returns the number of workers killed, and the seconds."""
+    """Repair while workers, a node and the driver are killed. Returns the number of killed workers, and the seconds."""
     runner.out, began = "killed", time.monotonic()
     command = ("--ray", cluster.address, "--ray-workers", str(args.workers), "--skip-existing", "--log")
     driver = runner.start(*command, "killed.parquet")
@@ -276,7 +277,7 @@ def killed(runner: Runner, cluster: Cluster, count: int, args: argparse.Namespac
 
 
 def check(runner: Runner, count: int, workers: int, outs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Compare outputs and logs. Returns what is wrong, and who did how much, as rows of a table."""
+    """Compare outputs and logs. Returns the errors, and the images per worker as rows of a table."""
     wrong = []
     store = runner.store
     reference, names = store.files("alone"), set(store.files("in"))

@@ -1,13 +1,13 @@
-"""Measures the detector: precision and recall on known damage, false alarms on clean images, and what its masks gain.
+"""Measures the detector: precision and recall on known damage, false alarms on clean images, and the gain of its masks.
 
     python benchmarks/detection.py FOLDER [--model NAME|FILE] [--damage NAME ...] [--limit N]
 
 Clean images are degraded at their full size, seeded by their names, and rounded to 8 bits. Masks are those of `restore
 detect`, with the threshold and dilation of the weights. Precision, recall and F1 cover the pixels of all images, with a
-tolerance of one pixel (Euclidean). For clean images the detected fraction of their pixels is printed. `gain kept` is
-the gain in PSNR as a fraction of the gain from the true masks (filled by `inpaint`, as `restore fix --masks FOLDER`),
-both averaged over images: once for filling the detected masks only, and once for `restore fix --masks auto`, which also
-cleans up with `photo` where needed. Prints Markdown.
+tolerance of one pixel (Euclidean). For clean images, the table has the detected fraction of their pixels. `gain kept`
+is the gain in PSNR as a fraction of the gain from the true masks (filled by `inpaint`, as `restore fix --masks
+FOLDER`), both averaged over images: once for filling the detected masks only, and once for `restore fix --masks auto`,
+which also cleans up with `photo` where needed. Prints Markdown.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 The 1,797 digits, 8×8 pixels, are enlarged to 32×32. The network is the small one in the header of
 `configs/train/dcgan.yaml`, trained on 80 % of them. After 1 step, half of the steps and all of them, 500 samples are
-drawn from the same noise, 50 of each class. The score is the Fréchet distance to all digits of SqueezeNet 1.1's
-features (as in `unpaired.py`) at 64×64 pixels. It is no FID. The last row has the distance of 500 real digits to all
-of them.
+drawn from the same noise, 50 of each class. The score is the Fréchet distance to all digits, in the features of
+SqueezeNet 1.1 (as in `unpaired.py`) at 64×64 pixels. It is not the FID. The last row has the distance of 500 real
+digits to all digits.
 
 DIR gets the digits, the run, and `step_N.png` with 80 samples, a column for each class. A run that was stopped is
 resumed. Prints Markdown.
@@ -45,7 +45,7 @@ NETWORK = [
 
 
 def seen(images: np.ndarray, squeeze: Lpips) -> Tensor:
-    """The features of uint8 N×32×32 at 64×64 pixels: float64, N×512."""
+    """The features of uint8 N×32×32, enlarged to 64×64 pixels: float64, N×512."""
     pixels = torch.from_numpy(images)[:, None].float() / 255
     return features(F.interpolate(pixels, scale_factor=2, mode="bilinear").expand(-1, 3, -1, -1), squeeze)
 

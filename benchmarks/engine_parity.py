@@ -1,22 +1,22 @@
-"""Measures what changes if another engine runs the networks: scores, differences, tiles, batches and odd sizes.
+"""Compares the results of all engines with those of PyTorch: scores, differences, tiles, batches and odd sizes.
 
     python benchmarks/engine_parity.py [--folder DIR] [--count 4] [--side 256] [--engines openvino onnx]
     python benchmarks/engine_parity.py --int8 photo=photo-int8.onnx inpaint=inpaint-int8.onnx
     python benchmarks/engine_parity.py --models detector --real DIR     # hand-checked masks of real damage
 
-On photographs (of scikit-image, or the first of a folder, cut to a square in their middle), every engine and precision
-repairs the same degraded images. Prints Markdown. The first row of a table is PyTorch in fp32, with its scores. All
-others have the change of the score, and the largest and the mean difference from that row over all images, in levels
-of 255. PyTorch's own bf16 is a row, too. int8 is a file of `restore export --int8`; what is not in integers there is
-computed in the precision that `auto` takes.
+Every engine and precision repairs the same degraded images: central squares of scikit-image's photographs, or of the
+first photographs of a folder. Prints Markdown. The first row of a table has the scores of PyTorch in fp32. The other
+rows, PyTorch's own bf16 among them, have the change of each score, and the largest and the mean difference from the
+first row over all images, in levels of 255. int8 is a file of `restore export --int8`; its floating-point layers run in
+the precision that `auto` chooses.
 
 - `photo`: PSNR in dB of clean images, with noise, and as JPEG; `inpaint`: PSNR inside holes.
 - `detector`: precision, recall and F1 on drawn scratches, over all pixels, with a tolerance of one pixel. `--real`
   names a folder with photographs, their masks NAME_mask.png (white is damaged) and, where there is one, NAME_ignore.png
   (gray is not scored); the tolerance is two pixels where the smaller side is 600, and scores are means over
   photographs.
-- What must not change a result: tiles (against the whole image), the other images of a batch, the order, sizes from
-  1x1 on, and one large image (`--megapixels`), in tiles.
+- Invariance: a result must not depend on tiling, on the other images of a batch, on the order, or on the size (from 1x1
+  on, and one large image of `--megapixels` in tiles).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TILE_PX = 256
 
 @dataclass(frozen=True)
 class Variant:
-    """A model, what runs it, and in which precision: `fp32`, `bf16` or `int8`.
+    """A model, its engine, and its precision: `fp32`, `bf16` or `int8`.
 
     Attributes:
         source: the model's name, or the file with its integers.
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def variants(model: str, options: argparse.Namespace) -> list[Variant]:
-    """What is compared; PyTorch in fp32 is the first."""
+    """The variants to compare; PyTorch in fp32 is the first."""
     precisions = ("fp32", "bf16") if cpu_has_fast_bf16() else ("fp32",)
     engines = [engine for engine in options.engines if is_installed(engine)]
     found = [Variant(model, "torch", precision) for precision in precisions]
@@ -134,7 +134,7 @@ def scores(
 def detection(
     title: str, images: list[tuple[Tensor, np.ndarray, np.ndarray | None]], options: argparse.Namespace
 ) -> None:
-    """Print the table of the detector, on images with their masks and what is not scored (None: all is)."""
+    """Print the table of the detector, on images with their masks and unscored pixels (None: all are scored)."""
     print(f"| detector, {title} ({len(images)}) | type | precision | recall | F1 | masks that differ ", end="")
     print("| largest difference | mean |\n|---|---|---|---|---|---|---|---|", flush=True)
     base: list[float] = []
@@ -157,7 +157,7 @@ def detection(
 
 
 def invariance(images: list[Tensor], options: argparse.Namespace) -> None:
-    """Print the table of what must not change a result."""
+    """Print the table of invariance."""
     large = f"{options.megapixels:g} megapixels in tiles"
     titles = ("network", "engine", "precision", "tiles and whole image", "batch and alone", "order", "odd sizes", large)
     print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|", flush=True)
@@ -194,7 +194,7 @@ def photographs(folder: Path | None, count: int, side: int) -> Iterator[Tensor]:
 
 
 def cleaning(images: list[Tensor]) -> dict[str, list[tuple[Tensor, None]]]:
-    """Degraded images without masks, by the name of what degrades them."""
+    """Degraded images without masks, by the name of their degradation."""
     random = torch.Generator().manual_seed(0)
     inputs = {
         f"noise, σ {sigma}": [
@@ -228,7 +228,7 @@ def jpeg(image: Tensor) -> Tensor:
 
 
 def real_damage(folder: Path, megapixels: float) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray | None]]:
-    """Photographs of a folder that have a mask, the mask, and what is not scored."""
+    """Photographs of a folder that have a mask, the mask, and the unscored pixels."""
     for path in sorted(folder.iterdir()):
         file = path.with_name(f"{path.stem}_mask.png")
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg") or not file.exists():
@@ -331,7 +331,7 @@ def on_large(model: Restorer | Detector, image: Tensor, megapixels: float) -> Te
 
 
 def batched(model: Restorer, images: list[Tensor]) -> str:
-    """Whether a batch gives what each image gives alone."""
+    """Whether a batch gives the same results as each image alone."""
     alone = [repaired(model, image[None]) for image in images]
     together = repaired(model, torch.stack(images))
     return same(torch.equal(together[i : i + 1], one) for i, one in enumerate(alone))

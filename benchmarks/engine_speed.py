@@ -1,4 +1,4 @@
-"""Measures what each engine makes of the networks on this CPU: seconds, memory, the first result, and the difference.
+"""Compares the engines on this CPU: seconds, memory, time to the first result, and difference from PyTorch.
 
     python benchmarks/engine_speed.py --quick         # a few minutes: small images, three rounds
     python benchmarks/engine_speed.py                 # 512² and 12 megapixels, medians of seven: two hours on two cores
@@ -10,18 +10,19 @@ Twenty minutes on two cores, with everything but the detector's large image:
     python benchmarks/engine_speed.py --rounds 3 --large-rounds 1 --large-models photo inpaint \\
         --fix --fix-rounds 1 --int8 photo=photo-int8.onnx inpaint=inpaint-int8.onnx
 
-Run it on a machine that does nothing else; with OMP_NUM_THREADS to limit the threads. For each model, every engine and
-precision has a process of its own. They run the same image in turn, so that a change of the machine's speed meets all
-of them. Seconds are medians, on the clock and (in brackets) of all processor cores together, which others disturb
-less. The first run of each size is not counted, unless it is the only one. Ratios compare with PyTorch in the same
-precision (int8: in bf16 where it is fast here, else in fp32).
+Run it on an otherwise idle machine; OMP_NUM_THREADS limits the threads. For each model, every engine and precision has
+its own process. The processes run the same image in turn, so that a change of the machine's speed affects all of them.
+Seconds are medians, by the clock and (in brackets) of all processor cores together, which other programs disturb less.
+The first run of each size is not counted, unless it is the only one. Ratios compare with PyTorch in the same precision
+(int8: with bf16 where bf16 is fast, else with fp32).
 
 - first result: from the start of the process to the first repaired image of 64 pixels; cold: with nothing compiled
-  before; warm: with what the cold start has kept.
+  before; warm: with the files that the cold start has cached.
 - memory: the peak of the process while it repairs the large image.
 - difference from PyTorch in fp32 on the small image, in levels of 255 (of probability for the detector).
 
-Models, engines and precisions that are not available are left out. Prints Markdown, each line when it is measured.
+Models, engines and precisions that are not available are left out. Prints Markdown, each line as soon as it is
+measured.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def variants(model: str, options: argparse.Namespace) -> list[tuple[str, str, str]]:
-    """What is compared: (model or file, engine, precision)."""
+    """The variants to compare: (model or file, engine, precision)."""
     from restore.devices import cpu_has_fast_bf16
 
     precisions = [one for one in options.precisions if one == "fp32" or cpu_has_fast_bf16()]
@@ -296,7 +297,7 @@ def peak_mb() -> float:
 
 
 def measure_commands(options: argparse.Namespace, folder: Path) -> None:
-    """`restore fix` by each engine on the same photographs, in turn, each after a run that is not counted."""
+    """Measure `restore fix` with each engine in turn on the same photographs, each after a run that is not counted."""
     import cv2
     import numpy as np
 

@@ -2,10 +2,9 @@
 
     python benchmarks/enlarge_scans.py FOLDER --lpips-weights squeezenet1_1.pth [--net squeeze] [--count 68]
 
-Each photograph is made smaller as Pillow's bicubic filter does it, and degraded by the steps that the model was trained
-with, with keys of its name. Prints Markdown: PSNR of luma without a border of the factor's width, and LPIPS, as means
-over the photographs with 95 % bootstrap intervals. With `--save DIR`, also writes the degraded image and all results
-side by side.
+Each photograph is downscaled with Pillow's bicubic filter, and degraded by the steps that the model was trained with,
+seeded by its name. Prints Markdown: PSNR of luma without a border of the factor's width, and LPIPS, as means over the
+photographs with 95 % bootstrap intervals. `--save DIR` also writes the degraded image and all results side by side.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/eval_speed.py [--pairs 1000] [--side 512] [--distinct 100]
 
 The images are photographs that come with scikit-image, cropped and resized to squares, with and without noise, as PNG:
-`--distinct` pairs under `--pairs` names. Each program runs in its own process, decoding and start included:
+`--distinct` pairs under `--pairs` names. Each program runs in its own process, and the times include decoding and
+start:
 
 - `restore eval --metrics psnr,ssim`, also on a tenth of the pairs, which shows how memory grows.
 - a loop that reads with scikit-image and calls its `peak_signal_noise_ratio` and `structural_similarity` (RGB, Gaussian
@@ -29,7 +30,7 @@ AGREE = {"psnr": 1e-4, "ssim": 1e-4}
 
 @dataclass(frozen=True)
 class Run:
-    """One process: how long it took by the clock and in processors, what it needed, and the means that it found."""
+    """One process: seconds by the clock and of the processors, peak memory, and mean scores."""
 
     pairs: int
     seconds: float

@@ -2,9 +2,9 @@
 
     python benchmarks/fade.py FOLDER [--count 40]
 
-Fades images with the degradation `fade` (default settings, keyed by the image's number), corrects the fading, and
-compares with the original: PSNR, CIEDE2000. The same for strong casts, drawn by a model of the dyes of a color print,
-and without fading first. Prints Markdown.
+Fades images with the degradation `fade` (default settings, seeded by the image's number), corrects the fading, and
+compares with the original by PSNR and CIEDE2000. Does the same with strong casts from a model of the dyes of a color
+print, and with unfaded images. Prints Markdown.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Compares what common loops, ImageMagick, libvips and `restore fix` do to files, with a network that changes a corner.
+"""Compares the losses of files in common loops, ImageMagick, libvips and `restore fix`.
 
     python benchmarks/file_truth.py
 
 Writes a folder of image files (`file_truth_inputs.py`), runs five programs on it, each in its own process, and examines
 the output with Pillow, OpenCV, tifffile and LittleCMS (`file_truth_questions.py`). The loops are those of most
-repositories: read as RGB tensor, run the network, write under the same name. ImageMagick and libvips run no network:
-`convert IN OUT` and `vips copy IN OUT` in a loop over the files, with their default options. A second folder becomes
-TIFFs. Prints Markdown; takes a minute.
+repositories: read as RGB tensor, run a network that changes a corner, write under the same name. ImageMagick and
+libvips run no network: `convert IN OUT` and `vips copy IN OUT` in a loop over the files, with their default options.
+The files of a second folder are converted to TIFF. Prints Markdown; takes a minute.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The files of `file_truth.py`, one per question, as strangers' programs write them. Bytes are built here, because few
+"""The files of `file_truth.py`, one per question, as other programs write them. Some bytes are built here, because few
 libraries write such files.
 """
 
@@ -63,7 +63,7 @@ def all_levels() -> np.ndarray:
 
 
 def profile(name: str) -> bytes:
-    """`p3` or `cmyk`, as libvips brings them along."""
+    """The profile `p3` or `cmyk` that libvips contains."""
     image = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_transform(name)
     return bytes(image.get("icc-profile-data"))
 
@@ -90,7 +90,7 @@ def scanner_profile() -> bytes:
 
 
 def make(folder: Path, to_convert: Path) -> None:
-    """One file per question, and those that are to become TIFFs."""
+    """Write one file per question, and the files to convert to TIFF."""
     folder.mkdir()
     to_convert.mkdir()
     _jpegs(folder)

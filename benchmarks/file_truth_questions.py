@@ -211,7 +211,7 @@ def deep_gray(_: Path, b: Path) -> str:
 
 
 def deviation(name: str) -> Callable[[Path, Path], str]:
-    """The largest difference from the scene, in levels; a picture of another size has none."""
+    """The largest difference from the scene, in levels; an image of another size has none."""
 
     def check(_: Path, b: Path) -> str:
         after = np.asarray(opened(b / name).convert("RGB")).astype(int)

@@ -2,9 +2,9 @@
 
     python benchmarks/fix_memory.py [--megapixels 12 50 100 400 900] [--model MODEL] [--format tif|png|jpg]
 
-Each image is a photograph that comes with scikit-image, tiled to the size. Without `--model` the network is a small one
-with random weights, so that the pipeline is measured rather than the network. Peak memory is the resident set of the
-process, including mapped pages of the file cache. Prints Markdown.
+Each image is a photograph that comes with scikit-image, repeated up to the size. Without `--model`, the network is
+small and has random weights, so that the figures are those of the pipeline rather than of the network. Peak memory is
+the resident set of the process, including mapped pages of the file cache. Prints Markdown.
 """
 
 from __future__ import annotations

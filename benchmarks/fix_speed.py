@@ -3,10 +3,10 @@
     python benchmarks/fix_speed.py [--count 100] [--max-megapixels 12] [--folder DIR] [--model photo] [--device auto]
 
 Repairs photographs of 1 to 12 megapixels as JPEG: those that come with scikit-image, enlarged and with added grain, so
-that they take as long to decode and encode as files from a camera; or a folder of JPEG and PNG files. There are three
-programs, each in its own process:
+that they take as long to decode and encode as files from a camera, or those of a folder of JPEG and PNG files. Three
+programs are measured, each in its own process:
 
-- `restore fix`, from listing the folder to the synced files; imports and opening the model are measured apart.
+- `restore fix`, from listing the folder to the synced files; imports and opening the model are measured separately.
 - its network alone: the same pixels, decoded beforehand, through the same restorer with the same tiles.
 - a common loop that reads with OpenCV, runs the network in fp32 and writes with OpenCV, one file after the other;
   whole images if memory allows, otherwise tiles of 1024 pixels.
@@ -76,7 +76,7 @@ def network_alone(options: argparse.Namespace) -> dict[str, object]:
 
 
 def usual_way(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds for read, network in fp32, write, in turn."""
+    """Seconds of the common loop: read, run the network in fp32, write, one file after the other."""
     import cv2
     import numpy as np
 
@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def print_tables(rows: dict[str, dict[str, object]], count: int) -> None:
-    """The three ways, and what they come to."""
+    """Print the three programs and their ratios."""
     seconds = {name: float(str(facts["seconds"])) for name, facts in rows.items()}
     megapixels = float(str(rows["its network alone"]["megapixels"]))
     print(f"{count} images, {megapixels:.1f} megapixels\n")

@@ -1,4 +1,4 @@
-"""Measures what `restore fix --match-grain` costs in PSNR and gains in LPIPS, on photographs with grain.
+"""Measures the loss of PSNR and the gain in LPIPS by `restore fix --match-grain`, on photographs with grain.
 
     python benchmarks/grain.py FOLDER [--count 6] [--lpips-net squeeze --lpips-weights FILE]
 

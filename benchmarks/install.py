@@ -1,22 +1,22 @@
-"""Measures ways of installing: what is downloaded, what lies on the disk, and how long the first repair takes.
+"""Compares ways of installing: the size of the download and on the disk, and the time of the first repair.
 
     python benchmarks/install.py                          # pip install ., with the extras cpu, onnx and serve
     python benchmarks/install.py --extras "" cpu --wheels /tmp/wheels
     python benchmarks/install.py --python .venv/bin/python --extras ""     # no installation: only the repairs
 
-Every way has a virtual environment of its own, which is removed at the end. Wheels are downloaded once (`--wheels`
-keeps them) and installed from there, so the time of an installation is that of the disk, not of the network. The
+Every installation has its own virtual environment, which is removed at the end. Wheels are downloaded once (`--wheels`
+keeps them) and installed from there, so the time of an installation depends on the disk, not on the network. The
 columns of the table:
 
-- download: of all wheels of that way, and of PyTorch with NVIDIA's libraries and Triton;
-- on disk: the whole environment, and the same share of it;
+- download: size of all wheels, and of PyTorch with NVIDIA's libraries and Triton; - on disk: size of the whole
+  environment, and of PyTorch with the same libraries;
 - first repair: `restore fix` of one small image, with nothing compiled before; again: the same command once more;
 - served: from the start of `restore serve` to the answer with the repaired image (the extra serve).
 
 Seconds are on the clock, and in brackets of all processor cores together, which other programs disturb less.
 
-What the package index has for this system is measured: on Linux, that is the CUDA build of PyTorch. `--index` names
-another index beside it, such as that of the CPU builds. Repairs run on the CPU (`--device cpu`).
+The benchmark installs the wheels that the package index has for this system; on Linux, these are the CUDA build of
+PyTorch. `--index` adds another index, such as that of the CPU builds. Repairs run on the CPU (`--device cpu`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def installed(place: Path, wheels: Path, extras: str, index: str | None) -> tuple[Path, list[str]]:
-    """Install into a fresh environment; returns its Python, and what that took."""
+    """Install into a fresh environment. Returns its Python, and the cost of the installation."""
     venv.create(place, with_pip=True)
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     further = ["--extra-index-url", index] if index else []
@@ -94,7 +94,7 @@ def installed(place: Path, wheels: Path, extras: str, index: str | None) -> tupl
 
 
 def is_of_torch(name: str) -> bool:
-    """Whether a wheel or a folder in site-packages is PyTorch or what only it needs."""
+    """Whether a wheel or a folder in site-packages is PyTorch or a library that only PyTorch needs."""
     return name.lower().startswith(OF_TORCH)
 
 
@@ -154,7 +154,7 @@ def now() -> tuple[float, float]:
 
 
 def since(start: tuple[float, float]) -> str:
-    """What has passed."""
+    """The seconds that have passed, by the clock and of the processors."""
     clock, cores = (end - begin for end, begin in zip(now(), start))
     return f"{clock:.1f} ({cores:.1f})" if cores else f"{clock:.1f}"
 

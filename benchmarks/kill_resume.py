@@ -2,15 +2,15 @@
 
     python benchmarks/kill_resume.py [--count 50] [--seed 0] [--settings r1,stages]
 
-Tiny networks on drawn images of 96 px, 12 steps on patches of 32 px, with two checkpoints kept. A run is killed
-(`kill -9`) at a random moment, resumed, killed again, and so on until it ends; then the next begins. At its end, its
-weights and whole state, `best.safetensors`, `samples/`, `checkpoints/`, and `metrics.jsonl` without its timings must
-equal those of a run never stopped. Prints Markdown, and ends with exit code 1 if anything differs.
+The runs train tiny networks on drawn images of 96 px for 12 steps on patches of 32 px, and keep two checkpoints. A run
+is killed (`kill -9`) at a random moment, resumed, killed again, and so on until it ends; then the next run begins. At
+the end, its weights and whole state, `best.safetensors`, `samples/`, `checkpoints/`, and `metrics.jsonl` without its
+timings must equal those of an uninterrupted run. Prints Markdown, and ends with exit code 1 if anything differs.
 
-Runs of one process are forks of this one, which has imported everything, because an import takes longer than a run. So
-the moments lie between the start of `restore.training.train` and the end of the process, and are drawn by processor
-time, because other work on the machine must not move them. Runs of two processes are whole commands. Either process is
-killed, after the run has written its config; the other must end by itself.
+Runs of one process are forks of this one, which has imported everything, because an import takes longer than a run. The
+moments therefore lie between the start of `restore.training.train` and the end of the process. They are drawn by
+processor time, so that other work on the machine does not move them. Runs of two processes are whole commands. One of
+the two is killed after the run has written its config; the other must end by itself.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Run:
 
     Args:
         config: of the run.
-        told: a file for what it says.
+        told: a file for its output.
     """
 
     def __init__(self, config: TrainConfig, told: Path) -> None:
@@ -127,7 +127,7 @@ class Run:
         return self._written.stat().st_mtime_ns if self._written.exists() else 0
 
     def wait_until_begun(self) -> None:
-        """Wait until the moments begin from which one is drawn."""
+        """Wait until the run has reached the time from which moments are drawn."""
         while not self._alone and self._time_written() == self._before and not self.ends_within(0):
             time.sleep(0.01)
         self.began = self.cpu_seconds()
@@ -149,7 +149,7 @@ class Run:
         return True
 
     def kill(self, rng: random.Random) -> bool:
-        """Kill the process, or one of the two, and wait for all of them. Whether none had to be killed but that."""
+        """Kill the process, or one of the two, and wait for all of them. Returns whether the other ended by itself."""
         children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
         everyone = [self.process, *map(int, children)]
         os.kill(rng.choice(everyone), signal.SIGKILL)
@@ -189,7 +189,7 @@ def _is_alive(process: int) -> bool:
 
 
 def differences(whole: Path, parts: Path) -> Iterator[str]:
-    """What is not equal in the folders of two runs."""
+    """The differences between the folders of two runs."""
     logs = [_lines(folder / "metrics.jsonl") for folder in (whole, parts)]
     if logs[0] != logs[1]:
         yield "metrics.jsonl"
@@ -217,7 +217,7 @@ def try_setting(setting: str, count: int, rng: random.Random, folder: Path) -> t
     """Kill runs of a setting `count` times.
 
     Returns:
-        The number of runs that ended, and what was wrong.
+        The number of runs that ended, and the errors.
     """
     whole, told, wrong = folder / setting / "whole", folder / setting / "told", []
     whole.parent.mkdir()

@@ -4,13 +4,15 @@
         [--lpips-weights squeeze=squeezenet1_1.pth] [--lpips-weights alex=alexnet.pth] [--without NAME]
 
 `restore bench` degrades, restores and scores. DIR/bench keeps its results, so that the same command continues a run.
-`--model` takes whatever `restore fix --model` opens, networks of other projects among them, and runs it on every damage
-that it can repair. The others run where they belong: those that fill holes on holes, those that enlarge on smaller
-images, the rest on everything else. Writes DIR/leaderboard.md and DIR/leaderboard.png.
+`--model` accepts every model that `restore fix --model` opens, networks of other projects among them, and runs it on
+every damage that it can repair. The default models run on the damage that they are made for: those that fill holes on
+holes, those that enlarge on smaller images, the rest on everything else. Writes DIR/leaderboard.md and
+DIR/leaderboard.png.
 
-PSNR and SSIM are over RGB, but for enlarging over luma without a border of the factor's width, as in papers. LPIPS
-covers the whole image, with every backbone that is there (alex, squeeze). Intervals are 95 % bootstraps over images.
-Seconds are those of all processors, without reading and writing; MB is the size of the weights file.
+PSNR and SSIM are over RGB, except that enlarging is scored over luma without a border of the factor's width, as in
+papers. LPIPS covers the whole image, with every backbone whose weights are given (alex, squeeze). Intervals are 95 %
+bootstraps over images. Seconds are those of all processors, without reading and writing; MB is the size of the weights
+file.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ def rank(args: argparse.Namespace) -> None:
 
 
 def default_models(without: Sequence[str], notes: list[str]) -> list[str]:
-    """Everything that has a name and restores images. Fetched files that do not open are noted."""
+    """All named models that restore images. Fetched files that do not open are noted."""
     names = []
     for info in list_restorers():
         if info.finds or info.name in without:
@@ -170,7 +172,7 @@ def cropped(folder: Path, out: Path, side: int, limit: int | None) -> Path:
 
 
 def ranked(runs: Sequence[tuple[str, BenchResults]]) -> list[Row]:
-    """Rows by damage, best first: by LPIPS with the first backbone, without one by PSNR; the input comes last."""
+    """Rows by damage, best first: by LPIPS with the first backbone, or else by PSNR; the input comes last."""
     merged: dict[tuple[str, str], TableLine] = {}
     for net, results in runs:
         for line in table_lines(results):
@@ -197,7 +199,7 @@ def size_of(model: BenchModel | None) -> float | None:
 
 
 def facts(plan: BenchPlan, runs: Sequence[tuple[str, BenchResults]]) -> list[str]:
-    """What a reader needs to know about the table."""
+    """The conditions of the measurement, for the reader of the table."""
     results = [result for _, result in runs]
     count = len({sample.image for sample in results[0].samples})
     used = dict.fromkeys(f"{m.device}, {m.precision}, {m.engine}" for m in plan.models() if m.parameters is not None)
@@ -211,7 +213,7 @@ def facts(plan: BenchPlan, runs: Sequence[tuple[str, BenchResults]]) -> list[str
 
 
 def as_markdown(rows: Sequence[Row], scores: Sequence[str], notes: Sequence[str]) -> str:
-    """The table, and what belongs to it."""
+    """The table with its captions."""
     header = ["damage", "model", *(SCORES[name] for name in scores), "CPU s/megapixel", "MB"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for row in rows:

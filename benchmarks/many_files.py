@@ -1,21 +1,21 @@
-"""Measures what `restore fix` needs for folders of very many files.
+"""Measures time and memory of `restore fix` for folders of very many files.
 
     python benchmarks/many_files.py [--files 1000000] [--flat] [--folder FOLDER] [--repair 100000] [--only ROW ...]
 
-A tree of tiny files, 1000 in a folder (with `--flat`: all in one), is made of hard links. Each measurement is a process
-of its own; its memory is the largest resident set.
+The files are tiny and made by hard links, 1000 in each folder (with `--flat`: all in one). Each measurement runs in its
+own process; its memory is the largest resident set.
 
 - plan, list, masks: `plan_fix` of the tree, of a list of its files, and with a mask for every file.
-- shards: the plans of `--shard 1/7` to `7/7`, which must hold every file once.
+- shards: the plans of `--shard 1/7` to `7/7`, which together must contain every file once.
 - first, resumed: the time from open models until the first file is read, if there are no outputs, and if only the last
   output is missing. The memory includes PyTorch.
 - nothing: the whole command, with an output for every file.
-- store, store-masks, store-nothing: plans of as many names in a store, which a stand-in lists: alone, with a mask for
-  every one, and with an output for every one.
+- store, store-masks, store-nothing: plans of the same number of names in a store, listed by a stand-in: alone, with a
+  mask for every name, and with an output for every name.
 - store-first, store-resumed: the time from open models until the first file of the store is read, with a log, if there
   are no outputs, and if only the last output is missing.
 
-With `--repair N`, so many small photographs are repaired by the whole command. Prints Markdown.
+With `--repair N`, the whole command repairs N small photographs. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ START = b"\xff\xd8\xff\xe0" + bytes(60)
 
 
 def make_tree(folder: Path, count: int, *, flat: bool = False, content: bytes = START) -> None:
-    """Fill a folder with links of image names to a few files of this content."""
+    """Fill a folder with links that have image names, to a few files with this content."""
     for number in range(count):
         below = folder if flat else folder / f"box_{number // IN_FOLDER:04}"
         if number == 0 or (not flat and number % IN_FOLDER == 0):
@@ -90,7 +90,7 @@ def plan_masks(source: str, output: str) -> None:
 
 
 def stand_in(count: int, *folders: str, missing: int = 0) -> None:
-    """Make a stand-in the store: these folders of it hold all names, `out` those before the `missing` last."""
+    """Replace the store by a stand-in: these folders contain all names, `out` all but the `missing` last ones."""
     from restore.places import store
 
     class Listed(store.Store):
@@ -154,7 +154,7 @@ def first_in_store(count: str, existing: str, work: str) -> None:
 
 
 def shards(source: str, output: str) -> None:
-    """Plan seven shards, and print 1 if they hold every file of the whole plan once."""
+    """Plan seven shards, and print 1 if together they contain every file of the whole plan once."""
     from restore.fix.options import FixOptions
     from restore.fix.plan import plan_fix
 
@@ -194,7 +194,7 @@ MEASUREMENTS = {
 
 
 def measured(name: str, *arguments: object) -> list[float]:
-    """What a measurement prints in a process of its own."""
+    """The output of a measurement in its own process."""
     words = [sys.executable, __file__, "--measure", name, *map(str, arguments)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return [float(word) for word in done.stdout.split()]

@@ -2,10 +2,10 @@
 
     python benchmarks/mask_fit.py FOLDER [--count 100]
 
-Degrades photographs (resized to at most 800 pixels) keyed by their numbers, saves them as JPEG of quality 90, erodes
-the exact masks by up to three pixels or dilates them by three, and applies automatic dilation. Also with the exact
-masks on undamaged photographs. Prints Markdown: for tight masks the recovered fraction of the eroded rim; for the
-others, the number of unchanged masks, and the area added to all of them.
+Degrades photographs (resized to at most 800 pixels) seeded by their numbers, saves them as JPEG of quality 90, erodes
+the exact masks by up to three pixels or dilates them by three, and applies automatic dilation. Does the same with the
+exact masks on undamaged photographs. Prints Markdown: for tight masks, the recovered fraction of the eroded rim; for
+the others, the number of unchanged masks, and the area added to all of them.
 """
 
 from __future__ import annotations

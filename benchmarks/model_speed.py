@@ -2,9 +2,9 @@
 
     python benchmarks/model_speed.py [--megapixels 12] [--detector NAME|FILE] [--device auto] [--repeat 2]
 
-An enlarged photograph with some grain is processed by `photo`; with a fifth of it covered by strokes by `inpaint`; with
-scratches, hairs and dust by the detector and by all steps of `restore fix --masks auto` (detector, `inpaint` inside the
-detected mask, `photo`). Tiles and precision are those that `fix` chooses; reading and writing are not included. The
+All models process an enlarged photograph with some grain. For `inpaint`, strokes cover a fifth of it. For the detector
+and for all steps of `restore fix --masks auto` (detector, `inpaint` inside the detected mask, `photo`), it has
+scratches, hairs and dust. Tiles and precision are those that `fix` chooses; reading and writing are not included. The
 fastest of `--repeat` runs counts. Prints Markdown.
 """
 

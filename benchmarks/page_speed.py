@@ -4,9 +4,9 @@
     python benchmarks/page_speed.py --detect --keep OUT  # with the detector; OUT keeps the photographs
     python benchmarks/page_speed.py --undo 10 --busy 1   # only undo on 100 megapixels, while another process computes
 
-Photographs are synthetic: 60 small ones, one of 12 megapixels, one of 100. Every time is what a person waits for: until
-the browser has drawn. Networks are opened by `restore open` itself, in the background; the times of repairs begin when
-they are open.
+Photographs are synthetic: 60 small ones, one of 12 megapixels, one of 100. Times are those that a user waits, until the
+browser has drawn the change. `restore open` opens the networks in the background; the times of repairs begin when they
+are open.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def stroke(page: Any) -> tuple[list[float], list[float]]:
 
 
 def tell_stroke(page: Any, where: str) -> None:
-    """Print how a stroke goes."""
+    """Print frame times and lags of a stroke."""
     frames, lags = stroke(page)
     frames.sort()
     lags.sort()
@@ -252,7 +252,7 @@ def measure(folder: Path, work: Path, *, detect: bool) -> None:
 
 
 def tell_undo(page: Any, times: int) -> None:
-    """Invert the mask of the open photograph, undo that and redo it, some times; the median until it is shown."""
+    """Invert the mask of the open photograph, undo and redo that several times; the median time until it is shown."""
     taken: dict[str, list[float]] = {"invert": [], "undo": [], "redo": []}
     for _ in range(times):
         for what in ("invert", "undo", "redo", "undo"):

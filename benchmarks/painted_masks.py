@@ -3,10 +3,10 @@
     python benchmarks/painted_masks.py FOLDER [--count 24]
 
 Paints strokes of 4 to 19 pixels in nine colors on photographs, saves the copies as PNG and as JPEG, and compares the
-masks that are understood with the strokes. Prints Markdown: intersection over union (median), the fraction of masks
-with at least 0.97, and the number of false holes, which touch no stroke. Strokes in a color that the photograph has,
-like black on a dark area, cannot be recovered, so the median says more than the mean. The last line counts photographs
-that are taken for a copy of another one.
+masks read from the copies with the strokes. Prints Markdown: intersection over union (median), the fraction of masks
+with at least 0.97, and the number of false holes, which touch no stroke. Strokes in a color of the photograph, such as
+black on a dark area, cannot be recovered, so the median is more informative than the mean. The last line counts
+photographs that are mistaken for a copy of another one.
 """
 
 from __future__ import annotations

@@ -3,19 +3,19 @@
     python benchmarks/pix2pix_reference.py PHOTOGRAPHS --work DIR --lpips-weights FILE [--lpips-net alex]
         [--pairs 400] [--held-out 64] [--side 64] [--width 64] [--steps 1500] [--seeds 3] [--device cpu]
 
-The task is edges → photographs. Pairs are made from PHOTOGRAPHS, side by side in one image: A, the edges that Canny's
-detector finds, and B, the photograph, its central square at SIDE pixels. Which photographs, and which of them are held
-out, follows from their names.
+The task is edges → photographs. Pairs are made from PHOTOGRAPHS, side by side in one image: A, the edges found by
+Canny's detector, and B, the central square of the photograph at SIDE pixels. The photographs, and those that are held
+out, are chosen by their names.
 
-The usual loop is written here from the paper (Isola et al. 2017) and from what its PyTorch code does, without restore's
-networks, losses or data: U-Net with batch norm and dropout, 70×70 PatchGAN, weights from N(0, 0.02), images resized by
-286/256, random crops, half of them mirrored, batch 1, D first with its loss halved, λ = 100 for L1 on [-1, 1], Adam
-with 2e-4 and β₁ 0.5, float32. The 200 epochs of its schedule (100 at the full rate, 100 of linear decay) are spread
-over STEPS. Both U-Nets halve the side until it is 1. `restore train` runs with the shipped config; only data, size,
-steps, seed and log have other values.
+The usual loop is written here from the paper (Isola et al. 2017) and the behavior of its PyTorch code, without
+restore's networks, losses or data: U-Net with batch norm and dropout, 70×70 PatchGAN, weights from N(0, 0.02), images
+resized by 286/256, random crops, half of them mirrored, batch 1, D first with its loss halved, λ = 100 for L1 on [-1,
+1], Adam with 2e-4 and β₁ 0.5, float32. The 200 epochs of its schedule (100 at the full rate, 100 of linear decay) are
+spread over STEPS. Both U-Nets halve the side until it is 1. `restore train` runs with the shipped config; only data,
+size, steps, seed and log have other values.
 
-Both networks are tested on the held-out edges with the stored statistics of batch norm ("stored"), and with those of
-the image ("instance"), without dropout: that of `restore train` by `restore fix`.
+Both networks are tested on the held-out edges without dropout, with the stored statistics of batch norm ("stored") and
+with those of the image ("instance"). `restore fix` runs the network of `restore train`.
 
 Results go to DIR: the pairs, a folder for each run, `curves.png` (losses), `samples.png` and `scores.md`, which is also
 printed. Runs that are finished are not repeated; a run of `restore train` that was stopped is resumed.
@@ -227,7 +227,7 @@ def usual_loop(work: Path, out: Path, args: argparse.Namespace, seed: int) -> No
 
 
 def restore_command(*arguments: str) -> None:
-    """Run a command of restore; what it prints goes to standard error, because the table goes to standard output."""
+    """Run a command of restore. Its output goes to standard error, because the table goes to standard output."""
     subprocess.run([sys.executable, "-m", "restore.cli", *arguments], stdout=sys.stderr, check=True)
 
 

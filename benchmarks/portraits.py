@@ -1,4 +1,4 @@
-"""Measures how portraits are filled of whose faces a third is covered.
+"""Measures the filling of portraits with a third of the face covered.
 
     python benchmarks/portraits.py FOLDER [--model inpaint telea] [--count 20] [--lpips-net squeeze] [--lpips-weights F]
         [--sheet portraits.png]

@@ -1,14 +1,14 @@
-"""Many clients at once: is every request answered right or refused (429), how fast, and does memory stay bounded?
+"""Checks a server under many clients: correct answers or refusals (429), response times, and bounded memory.
 
     python benchmarks/server_load.py [--requests 200] [--clients 16] [--side 256] [--queue 8] [--seconds N]
                                      [--patient] [--connections 0]
 
-Starts `restore serve` with `telea`, which needs no network, and sends repairs of drawn images of several sizes, formats
-and masks, each client in a thread of its own. Every answer of status 200 must have the bytes that `restore.fix_folder`
-writes. With `--patient`, a client that is refused waits as `Retry-After` says and tries again, until it is served. With
-`--seconds`, clients go on for so long (a soak): `--seconds 1800 --patient` takes half an hour, and says on standard
-error every minute how it goes. `--connections` opens so many idle connections first. Prints a table, with the times
-until a client was served and the memory in each tenth of the run, and ends with exit code 1 if an answer was wrong, or
+Starts `restore serve` with `telea`, which needs no network, and requests repairs of drawn images of several sizes,
+formats and masks. Each client runs in its own thread. Every answer of status 200 must have the bytes that
+`restore.fix_folder` writes. With `--patient`, a refused client waits as `Retry-After` says and tries again until it is
+served. `--seconds` is the duration of a soak test: `--seconds 1800 --patient` takes half an hour, and reports its
+progress on standard error every minute. `--connections` is the number of idle connections to open first. Prints a table
+with the response times and the memory in each tenth of the run, and ends with exit code 1 if an answer was wrong, or
 memory grew by more than a fifth after the first quarter.
 """
 
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass
 class Tally:
-    """What came of the requests."""
+    """The outcomes of the requests."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     served: list[tuple[float, float]] = field(default_factory=list)  # seconds after the start, and those it took
@@ -66,7 +66,7 @@ class Tally:
 
 
 def cases(folder: Path, side: int) -> list[Case]:
-    """Images with holes, as files, and what `restore fix` makes of them."""
+    """Images with holes, as files, and the outputs of `restore fix` for them."""
     made = []
     draw = np.random.default_rng(0)
     for number, (kind, part) in enumerate((("png", 1), ("jpg", 1), ("webp", 2), ("png", 3))):
@@ -91,7 +91,7 @@ def cases(folder: Path, side: int) -> list[Case]:
 def run_load(
     *, requests: int, clients: int, side: int, queue: int, seconds: float | None, patient: bool, connections: int = 0
 ) -> tuple[str, bool]:
-    """Run it all. Returns what to print, and whether all was well."""
+    """Run the whole test. Returns the report, and whether it passed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         known = cases(folder, side)
@@ -259,7 +259,7 @@ def _judge(tally: Tally, took: float, clients: int, left: list[Path], code: int)
 
 
 def _row(tally: Tally, start: float, end: float) -> str:
-    """A line of the table: what was answered from a time to another."""
+    """A line of the table: the answers between two times."""
     times = sorted(seconds for at, seconds in tally.served if start <= at <= end)
     refused = sum(start <= at <= end for at in tally.refused)
     memory = max((memory for at, memory in tally.memory_mb if start <= at <= end), default=0.0)

@@ -16,8 +16,8 @@ printed. Without FOLDER, images are cut from the photographs that come with scik
 Parts: `models` (batch 1, 8, on a GPU 64), `growth` (batch, patch, number of images), `live` (a step with new images and
 degradations over one with a repeated batch, alternating within one process); on a CPU also `load`: a step beside none,
 one and two busy processes, over the time that the fair share of the processors takes. With n processors and b busy
-processes, the fair share is n - b processors, but at least n / (b + 1); its time is that of so many threads on a quiet
-machine. `load` is only right on a machine that does nothing else.
+processes, the fair share is n - b processors, but at least n / (b + 1); its time is that of the same number of threads
+on an idle machine. `load` is only valid on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ COMMAND = {
 
 
 class Enough(Exception):
-    """As long as was asked for."""
+    """Raised when the measurement has lasted as long as requested."""
 
 
 def settings(model: str, folder: Path, out: Path, device: str, **changes: Any) -> TrainConfig:
@@ -115,7 +115,7 @@ class Photographs(Dataset):
 
 
 def usual_loop(config: TrainConfig, seconds: float, device: torch.device) -> dict[str, float]:
-    """Train as everybody writes it; returns what was measured."""
+    """Train with the common loop. Returns the measurement."""
     begun = time.perf_counter()
     g, d = (None if network is None else network.to(device) for network in build_networks(config))
     assert g is not None
@@ -167,7 +167,7 @@ def bce(logits: Tensor, label: float) -> Tensor:
 
 
 def our_loop(config: TrainConfig, seconds: float) -> dict[str, float]:
-    """Run `restore train`; returns what was measured."""
+    """Run `restore train`. Returns the measurement."""
     begun = time.perf_counter()
     marks: list[tuple[int, float]] = []
     first: list[float] = []
@@ -184,7 +184,7 @@ def our_loop(config: TrainConfig, seconds: float) -> dict[str, float]:
 
 
 def enough(marks: list[tuple[int, float]], seconds: float) -> bool:
-    """Whether what comes after the warm-up (the first log lines) has lasted as long as it should."""
+    """Whether the run after the warm-up (the first log lines) has lasted as long as requested."""
     return len(marks) > 5 and marks[-1][1] - marks[2][1] > seconds
 
 
@@ -197,7 +197,7 @@ def result(marks: list[tuple[int, float]], config: TrainConfig, first: float, de
 
 
 def peak(device: torch.device) -> float:
-    """The most memory that this process has held: on a GPU its tensors there, else all of it."""
+    """Peak memory of this process: on a GPU, that of its tensors there, otherwise all of it."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())
     import resource
@@ -243,7 +243,7 @@ def live(config: TrainConfig, seconds: float) -> dict[str, float]:
 
 
 def measure(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> dict[str, float]:
-    """One measurement, here and now."""
+    """One measurement, in this process."""
     values = dict(cell)
     kind, model = values.pop("kind"), values.pop("model")
     if images := values.pop("images", None):
@@ -258,7 +258,7 @@ def measure(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> 
 
 
 def fresh() -> None:
-    """A GPU as a new process finds it: PyTorch's own defaults, nothing held, nothing compiled."""
+    """Reset the GPU to the state of a new process: PyTorch's own defaults, no tensors, nothing compiled."""
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.compiler.reset()
@@ -268,7 +268,7 @@ def fresh() -> None:
 
 
 def subset(folder: Path, images: int) -> Path:
-    """A folder with so many images, linked; the same ones again and again where there are not enough."""
+    """A folder with links to this number of images, repeated where there are not enough."""
     files = [(folder / name).resolve() for name in find_images(folder)]
     linked = folder.parent / f"{folder.name}_{images}"
     if not linked.exists():
@@ -294,7 +294,7 @@ def apart(cell: dict[str, Any], folder: Path, device: str, seconds: float) -> di
 
 @contextlib.contextmanager
 def beside(busy: int) -> Iterator[None]:
-    """So many processes that each keep a processor busy."""
+    """Run this number of processes that each keep a processor busy."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         yield
@@ -307,7 +307,7 @@ def beside(busy: int) -> Iterator[None]:
 def several(
     cells: list[dict[str, Any]], folder: Path, device: str, seconds: float, rounds: int
 ) -> list[dict[str, float]]:
-    """Measure the cells in turn, so many times; the median of each figure."""
+    """Measure the cells in turn, this number of times. Returns the median of each figure."""
     found: list[list[dict[str, float]]] = [[] for _ in cells]
     for _ in range(rounds):
         for cell, its in zip(cells, found):
@@ -349,7 +349,7 @@ def sample_pictures(folder: Path, count: int = 100) -> None:
 
 
 def cases(parts: set[str], cuda: bool) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
-    """Which table, the label, the cell, and whether it is measured compiled too."""
+    """The table, the label, the cell, and whether it is also measured compiled."""
     if "models" in parts:
         for model in PATCH:
             for batch in (1, 8, 64) if cuda else (1, 8):

@@ -1,22 +1,23 @@
-"""Fits and scores the maps of `restore fix --uncertainty`, and scores the fills of `--fills`, on holes of known truth.
+"""Fits and scores the maps of `restore fix --uncertainty`, and scores the fills of `--fills`, on holes with known
+truth.
 
     python benchmarks/uncertainty.py fit PHOTOGRAPHS [--damage NAME ...]
     python benchmarks/uncertainty.py score IMAGES [--fills 4] [--lpips-net squeeze --lpips-weights FILE]
 
-`fit` takes the photographs that `restore train` sets aside. It prints how well the errors of holes follow from each
-feature and from several, fitted on one half of the photographs and scored on the other: the correlation over holes, and
-of pixels AUSE and the mean deviance in levels of 255. Then it prints the constants of `restore.fix.uncertainty`, fitted
-on all. The logarithm of the expected error is linear in the features, fitted by quasi-likelihood with the variance of a
-Poisson distribution (McCullagh and Nelder 1989, chapter 9), so that the mean of what is expected is the mean of the
-true errors.
+`fit` uses the photographs that `restore train` sets aside. It prints how well each feature, and several together,
+predict the errors of holes, fitted on one half of the photographs and scored on the other: the correlation over holes,
+and over pixels AUSE and the mean deviance in levels of 255. Then it prints the constants of `restore.fix.uncertainty`,
+fitted on all. The logarithm of the expected error is linear in the features, fitted by quasi-likelihood with the
+variance of a Poisson distribution (McCullagh and Nelder 1989, chapter 9), so that the mean expected error is the mean
+true error.
 
-`score` compares what those constants expect with the true errors, and prints Markdown: the correlation over holes
-(connected components of at least 25 pixels), a reliability table over ten bins with the same number of pixels, and
-AUSE: the area between the mean error that is left when the pixels with the largest expected errors are taken away and
-that when those with the largest true ones are, as a share of the mean error. With `--fills`, it also compares fills
-with each other and with the truth.
+`score` compares the errors expected by those constants with the true errors, and prints Markdown: the correlation over
+holes (connected components of at least 25 pixels), a reliability table over ten bins with the same number of pixels,
+and AUSE. AUSE is the area between two curves, as a share of the mean error: the remaining mean error when the pixels
+with the largest expected errors are removed, and when those with the largest true errors are removed. With `--fills`,
+it also compares fills with each other and with the truth.
 
-Every repair is kept below `--work`, so that a second run is fast.
+Every repair is kept in the folder `--work`, so that a second run is fast.
 """
 
 from __future__ import annotations

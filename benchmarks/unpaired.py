@@ -1,21 +1,22 @@
-"""Trains without pairs on photographs with drawn damage, and scores the outputs against the truth it did not see.
+"""Trains without pairs on photographs with drawn damage, and scores the outputs against the unseen truth.
 
     python benchmarks/unpaired.py PHOTOGRAPHS --work DIR --weights DIR [--config cyclegan] [--count 300] [--side 128]
         [--damage print] [--score-only] [KEY=VALUE ...]      # --config cut: one way alone
 
-Two sets of COUNT other photographs each are drawn by their names: A is damaged (`restore degrade --seed 1`), B is
-clean. Each photograph is the central square of its file, at 143/128 of SIDE, of which `restore train` crops SIDE.
-KEY=VALUE are overrides of the config.
+Two disjoint sets of COUNT photographs are drawn by their names: A is damaged (`restore degrade --seed 1`), B is clean.
+Each photograph is the central square of its file, at 143/128 of SIDE, of which `restore train` crops SIDE. KEY=VALUE
+are overrides of the config.
 
 All images of A are scored, at their central SIDE pixels, before and after:
 
 - the Fréchet distance to B of SqueezeNet 1.1's features (the last layer that LPIPS uses, 512 channels, averaged over
-  the image). It is no FID: that has Inception's features, and more images. It is comparable only within one table.
+  the image). It is not the FID, which uses Inception's features and more images. It is comparable only within one
+  table.
 - PSNR and LPIPS (AlexNet) against the hidden truth, means over images.
 
-The last row compares the truth with B: what a perfect repair has. DIR gets the sets, the run, `sheet.png` (A, output,
-truth) and `scores.json`. A run that was stopped is resumed. `--weights` names a folder with `squeezenet1_1*` and
-`alexnet*`. Prints Markdown.
+The last row compares the truth with B; a perfect repair has these scores. DIR gets the sets, the run, `sheet.png` (A,
+output, truth) and `scores.json`. A run that was stopped is resumed. `--weights` names a folder with `squeezenet1_1*`
+and `alexnet*`. Prints Markdown.
 """
 
 from __future__ import annotations

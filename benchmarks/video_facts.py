@@ -1,12 +1,12 @@
-"""Twelve clips through a repair: everything that ffprobe tells of them, before and after.
+"""Compares the output of ffprobe for twelve clips before and after a repair.
 
     python benchmarks/video_facts.py PHOTOGRAPHS OUT [--clips pan,turned]
 
-The clips are made from photographs by the programs `ffmpeg` and `ffprobe`, which must be installed: pan, zoom, an
-object that moves, cuts; 8 and 10 bits; constant and variable rates; turned; with pixels that are not square;
-interlaced; with sound, subtitles and chapters. A mask marks a part of every frame, which is filled. Told is every fact
-that differs, the times of frames among them, and whether sound and subtitles are the same packets. What a new encoding
-changes in any case is not compared: bit rates, sizes and tags of encoders.
+The programs `ffmpeg` and `ffprobe` must be installed. `ffmpeg` makes the clips from photographs: pan, zoom, a moving
+object, cuts; 8 and 10 bits; constant and variable frame rates; turned; with pixels that are not square; interlaced;
+with sound, subtitles and chapters. A mask marks a part of every frame, which is filled. Prints every fact that differs,
+the times of frames among them, and whether sound and subtitles have the same packets. Values that any new encoding
+changes are not compared: bit rates, sizes and tags of encoders.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def make(name: str, frames: list[np.ndarray], out: Path) -> Path:
 
 
 def run(command: list[Any]) -> str:
-    """What a program prints."""
+    """The output of a program."""
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
 
 

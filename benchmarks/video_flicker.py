@@ -1,10 +1,10 @@
-"""Drawn flicker in moving scenes: how much of it `--deflicker` removes, and what it does to scenes without any.
+"""Measures how much drawn flicker `--deflicker` removes from moving scenes, and how it changes scenes without flicker.
 
     python benchmarks/video_flicker.py PHOTOGRAPHS [--frames 30] [--height 144] [--flicker 0.08] [--grain 4]
 
-Scenes are those of `video_steady.py`, and a fade to black. Flicker is a gain for each frame, a quarter of it for each
-channel by itself, and an offset. It is measured as the jumps of the mean of each channel from frame to frame beside
-those of the scene without flicker, in levels of 255 (root mean square).
+Scenes are those of `video_steady.py`, and a fade to black. Flicker is a random gain for each frame, another gain with a
+quarter of its standard deviation for each channel, and an offset. It is measured as the jumps of the mean of each
+channel from frame to frame relative to those of the scene without flicker, in levels of 255 (root mean square).
 """
 
 from __future__ import annotations

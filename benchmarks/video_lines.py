@@ -1,12 +1,12 @@
-"""Line scratches that stay for many frames: how much of them is found, and what else is taken for one.
+"""Measures how much is found of line scratches that stay for many frames, and how much else is marked.
 
     python benchmarks/video_lines.py PHOTOGRAPHS [--frames 16] [--height 360] [--speed 1.5] [--grain 0]
 
 Each photograph becomes a clip that pans over it, and one that stands still. Scratches are drawn over all frames at
-their columns: 1 to 5 pixels wide, bright or dark, slowly drifting, over 50 to 100 % of the height. Told are the share
-of their pixels that is marked, the share of the frames in which a scratch is marked over half of its length, the marked
-pixels that are no scratch, per frame pixel; and the marked share of the clips without scratches. No detector and no
-network takes part, so all marks are due to the comparison of frames.
+their columns: 1 to 5 pixels wide, bright or dark, slowly drifting, over 50 to 100 % of the height. Prints the marked
+share of their pixels; the share of frames in which a scratch is marked over more than half of its length; the marked
+pixels outside of scratches, per frame pixel; and the marked share of the clips without scratches. No network is used,
+so all marks come from the comparison of frames.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Measures memory and time of the repair of a 4K video beside the networks.
+"""Measures memory and time of the repair of a 4K video without the networks.
 
     python benchmarks/video_memory.py [--frames 24] [--width 3840] [--codec libx264]
 
 The clip pans over a photograph that comes with scikit-image; each frame has dirt of its own. A detector that finds
-nothing and a restorer that fills with white stand in for the networks, so that the pipeline is measured. Peak memory is
-the resident set of the process that repairs, including mapped pages of the file cache. Prints Markdown, and a hash of
-the repaired frames, which must stay when only memory should change.
+nothing and a restorer that fills with white replace the networks, so that the figures are those of the pipeline. Peak
+memory is the resident set of the process that repairs, including mapped pages of the file cache. Prints Markdown, and a
+hash of the repaired frames, which must stay the same when a change should only affect memory.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Film damage in moving scenes: repaired with the help of neighboring frames, and frame by frame.
+"""Compares repairs of film damage in moving scenes: with the help of neighboring frames, and frame by frame.
 
     python benchmarks/video_steady.py PHOTOGRAPHS OUT [--frames 12] [--height 180] [--scenes pan,zoom] [--grain 4]
         [--lpips squeezenet1_1.safetensors]
 
 Scenes are made from photographs: a pan, a zoom, an object that moves, a cut, a still. Each frame gets damage of its
-own: lines, specks and hairs of `configs/damage/film.yaml`, without its blur and noise. Scores are against the undamaged
-frames: PSNR (and LPIPS) inside the damage; there, too, the temporal error, which is the mean absolute error of the
-difference of successive frames, moved along the scene, against that of the truth; and for clean scenes the PSNR to
-themselves and the marked share.
+own: lines, specks and hairs of `configs/damage/film.yaml`, without its blur and noise. Scores compare with the
+undamaged frames. Inside the damage, they are PSNR, LPIPS and the temporal error, the mean absolute error of the
+difference between successive frames that are aligned along the motion of the scene. For clean scenes, they are the PSNR
+to themselves and the marked share.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ trace covers all threads of the process that does the work, from the command to 
 A file counts if one of its functions is called. A hop is a call of a function in another file than the previous call in
 the same thread. Calls during imports and comprehensions do not count.
 
-"One more" is what a second item adds: the command is traced again with two items, and functions with more calls than
+"One more" is the path of a second item: the command is traced again with two items, and functions with more calls than
 before count. This is the path of an item in the middle of a run, without start and end. The order of threads changes
-the number of hops by a few.
+the number of hops slightly.
 
 `--files` lists the files of each walk in the order of their first calls; a star marks those that one more item passes.
 `--tree` traces another checkout of this layout.

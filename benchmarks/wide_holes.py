@@ -6,8 +6,9 @@ Every photograph gets one hole of each kind, drawn from its number; sizes are in
 pixels. Three cases:
 
 - exact: the photograph outside the hole is intact.
-- soft: the damage is paper white with an edge that rises over 1.2 to 2.7 pixels, and the whole is sharpened and saved
-  as JPEG, as scans are. The hole ends where half of the damage is visible, so its rim is neither clean nor damaged.
+- soft: the damage is paper white with an edge that rises over 1.2 to 2.7 pixels, and the whole image is sharpened and
+  saved as JPEG, as scans are. The hole ends where the damage is half visible, so its rim is neither clean nor fully
+  damaged.
 - widened: as soft, and the hole is dilated by 2 pixels.
 
 The truth of the last two is the photograph without the damage, sharpened and saved alike. Prints Markdown: PSNR and
@@ -104,7 +105,7 @@ def case_of(
 
 
 def detail(image: np.ndarray, hole: np.ndarray) -> float:
-    """The standard deviation of what a Gaussian of 2 pixels takes away, in the hole."""
+    """The standard deviation, in the hole, of the detail that a Gaussian of 2 pixels removes."""
     gray = image.mean(axis=2)
     return float((gray - cv2.GaussianBlur(gray, (0, 0), 2))[hole].std())
 

@@ -1,10 +1,10 @@
-"""Cut out of undamaged photographs what a detector takes for damage, to train it on as undamaged.
+"""Cut crops with false alarms of a detector out of undamaged photographs, to train it on them as undamaged.
 
 python examples/hard_negatives.py photographs/ hard_negatives/ [MODEL]
 
-Names of the crops end with the number of pixels that were detected. Look them over before training, and remove those
-that show real damage: scratches on a plate, writing on a negative. Photographs that validate or test the detector do
-not belong in the folder.
+The name of a crop ends with its number of detected pixels. Look at the crops before training, and remove those that
+show real damage, such as scratches on a plate or writing on a negative. Do not use photographs that validate or test
+the detector.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from restore.images import find_images, read_rgb8, write_png
 from restore.restorers.detector import open_detector
 
-#: Larger photographs are made smaller first, so that the detector sees whole objects.
+#: Larger photographs are downscaled first, so that the detector sees whole objects.
 SMALLER_SIDE = 512
 #: Side of a crop, and the most crops of one photograph.
 CROP, PER_PHOTOGRAPH = 224, 3

@@ -1,4 +1,4 @@
-"""Repair an image with a file of `restore export --format onnx`, by onnxruntime, NumPy and Pillow alone.
+"""Repair an image with a file of `restore export --format onnx`, using only onnxruntime, NumPy and Pillow.
 
 python examples/onnx_alone.py photo.onnx scan.png repaired.png
 python examples/onnx_alone.py inpaint.onnx scan.png repaired.png mask.png    # white = repair

@@ -1,4 +1,4 @@
-"""Repair an image with a file of `restore export --format onnx`, by OpenCV 5 and NumPy alone.
+"""Repair an image with a file of `restore export --format onnx`, using only OpenCV 5 and NumPy.
 
 python examples/opencv_alone.py photo.onnx scan.png repaired.png
 python examples/opencv_alone.py inpaint.onnx scan.png repaired.png mask.png    # white = repair

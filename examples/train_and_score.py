@@ -2,7 +2,7 @@
 
     python examples/train_and_score.py photographs/ work/ [STEPS]
 
-With 200 steps this takes some minutes on two CPU cores; a useful network needs thousands.
+With 200 steps, this takes some minutes on two CPU cores; a useful network needs thousands of steps.
 """
 
 from __future__ import annotations

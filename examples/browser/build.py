@@ -1,8 +1,8 @@
-"""Build the page that repairs photographs in a browser: `photo` and `inpaint` as ONNX graphs, and ONNX Runtime Web.
+"""Build a page that repairs photographs in the browser, with `photo` and `inpaint` in ONNX Runtime Web.
 
     python examples/browser/build.py [FOLDER]        # default: build/browser
 
-It needs the extra `onnx`, and `npm`, by which it gets the runtime's files from the package registry that npm is set to.
+The script needs the extra `onnx`, and `npm`, which downloads the runtime from the package registry that it is set to.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PAGE = Path(__file__).parent / "page"
 RUNTIME = "onnxruntime-web@1.30.0"
 #: SHA-512 of the package, as npm states it. Other bytes are not used.
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-#: What the page loads of the package.
+#: The files of the package that the page loads.
 RUNTIME_FILES = ("dist/ort.wasm.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm")
 MODELS = ("photo", "inpaint")
 
 
 def build(folder: Path) -> None:
-    """Write everything that a server needs to have into a folder."""
+    """Write all files of the page into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in PAGE.iterdir():
         shutil.copy(file, folder)
@@ -55,7 +55,7 @@ def add_runtime(folder: Path) -> None:
 
 
 def add_models(folder: Path) -> None:
-    """Write the networks as ONNX graphs, and what the page has to know of them as `models.json`."""
+    """Write the networks as ONNX graphs, and the facts that the page needs about them as `models.json`."""
     from restore.checkpoints import load_generator, shipped_weights
     from restore.engines.onnx_graph import facts, onnx_bytes
 

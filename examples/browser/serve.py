@@ -1,4 +1,4 @@
-"""Serve the page on this machine, with the headers that keep it to itself and let it use all processor cores.
+"""Serve the page on this machine, with headers that isolate it from other pages and let it use all processor cores.
 
 python examples/browser/serve.py [FOLDER] [PORT]        # default: build/browser 8765
 """
@@ -28,7 +28,7 @@ HEADERS = {
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of one folder; it takes nothing."""
+    """Serves the files of one folder, and accepts no uploads."""
 
     extensions_map = {  # noqa: RUF012 - as the standard library has it
         **SimpleHTTPRequestHandler.extensions_map,
@@ -49,7 +49,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1 that does not run yet; port 0 takes a free one."""
+    """A server on 127.0.0.1 that does not run yet; port 0 chooses a free port."""
     return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
 
 

@@ -1,10 +1,10 @@
-"""Train every adversary on the 8×8 digits of scikit-learn, and watch what becomes of the same noise.
+"""Train DCGAN with every adversarial loss on the 8×8 digits of scikit-learn, and compare samples from the same noise.
 
     pip install scikit-learn
     python examples/gan_playground/playground.py OUT [STEPS] [NAME ...]
 
-`OUT/NAME.png` is what each has learned to draw, and `OUT/NAME.gif` how it came to that. `OUT/table.md` compares them.
-With 600 steps, all together take about ten minutes on two CPU cores. The same command continues a stopped run.
+`OUT/NAME.png` shows the final samples of each run, and `OUT/NAME.gif` their development. `OUT/table.md` compares the
+runs. With 600 steps, all together take about ten minutes on two CPU cores. The same command continues a stopped run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def write_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(name: str, out: Path, steps: int) -> tuple[float, str]:
-    """Train one; the seconds that it took, and how it ended."""
+    """Train one network. Returns the seconds that it took, and how it ended."""
     every = max(1, steps // FRAMES)
     command = [sys.executable, "-m", "restore.cli", "train", "dcgan", *COMMON, *ADVERSARIES[name]]
     command += [f"data.folders=[{out / 'digits'}]", f"out={out / 'runs' / name}", f"total_steps={steps}"]
@@ -73,7 +73,7 @@ def train(name: str, out: Path, steps: int) -> tuple[float, str]:
 
 
 def film(run: Path, file: Path) -> None:
-    """An animated GIF of the grids that the run has drawn at its validations, each row from the same noise."""
+    """Write an animated GIF of the grids of samples that the run wrote at its validations, each from the same noise."""
     frames = [Image.open(grid).convert("L") for grid in sorted((run / "samples").glob("*.png"))]
     times = [150] * (len(frames) - 1) + [2000]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=times, loop=0)
@@ -95,8 +95,8 @@ def measure(run: Path, images: np.ndarray, labels: np.ndarray, grid: Path) -> li
     """Draw 500 samples, and the first 80 into a grid with a column for each class.
 
     Returns:
-        Their Fréchet distance from the digits; the share that nearest neighbors read as the class that was asked for;
-        how much they differ, relative to how much the digits do; and the same within each class.
+        Their Fréchet distance from the digits; the share that a nearest-neighbor classifier assigns to the requested
+        class; their diversity, relative to that of the digits; and the same within each class.
     """
     drawn = open_sampler(str(run), "cpu").draw(SampleOptions(500, seed=1))
     Image.fromarray(sheet(drawn[:80], 10)[..., 0]).save(grid)
@@ -112,7 +112,7 @@ def measure(run: Path, images: np.ndarray, labels: np.ndarray, grid: Path) -> li
 
 
 def main() -> None:
-    """Train all, or those that are named, two at a time, and write what came of it."""
+    """Train all networks, or the named ones, two at a time, and write the table."""
     out, steps = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 600
     names = sys.argv[3:] or list(ADVERSARIES)
     images, labels = write_digits(out / "digits")
