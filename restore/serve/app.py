@@ -56,7 +56,7 @@ def create_app(settings: ServeSettings, *, page: PageRoutes | None = None) -> Fa
     )
 
     stopping = asyncio.Event()
-    # The page's work folder keeps what a person has done; uploads are not among it.
+    # The page's work folder keeps the work of a person, but no uploads.
     spool_folder = settings.work if page is None else None
     api = Api(settings, jobs, lambda: app.state.warming, stopping, spool_folder)
 
@@ -207,7 +207,7 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM: then what is in work is finished, and nothing new is taken.
+    """Serve until Ctrl-C or SIGTERM: then running jobs are finished, and new ones refused.
 
     Args:
         settings: of the server.

@@ -1,4 +1,4 @@
-"""Jobs: what waits for a worker, what is in work, and what came of it. Threads run them, coroutines wait for them."""
+"""Jobs that wait for a worker, that run, and that have ended. Threads run them, coroutines wait for them."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ class Jobs:
             return max(1, min(600, round(self._recent_seconds * ahead / len(pool.devices) / 2)))
 
     def running(self) -> list[Job]:
-        """The jobs in work."""
+        """The running jobs."""
         with self.lock:
             return [job for job in self._jobs.values() if job.state == "running"]
 
@@ -291,7 +291,7 @@ class Jobs:
     # The end
 
     def refuse(self) -> None:
-        """Take no further jobs, and cancel those that wait. What is in work goes on, unless it only prepares."""
+        """Take no further jobs, and cancel those that wait. Running jobs continue, unless they only open models."""
         with self.lock:
             self._stopping = True
             useless = [job for pool in self._pools.values() for _, _, job in pool.waiting]
@@ -301,7 +301,7 @@ class Jobs:
             job.cancel()
 
     def stop(self, seconds: float = 0.0) -> None:
-        """End all workers, when what is in work is done or `seconds` have passed. Blocks."""
+        """End all workers when the running jobs have ended or `seconds` have passed. Blocks."""
         self.refuse()
         deadline = time.monotonic() + seconds
         for job in self.running():

@@ -40,9 +40,9 @@ class ServeSettings:
         job_seconds: in which a request must be done, not counting its time in the queue.
         keep_seconds: how long the result of a job can be fetched.
         keep_results: results that are kept at a time; the oldest goes first.
-        stop_seconds: how long a server that stops waits for what is in work.
+        stop_seconds: how long a stopping server waits for running jobs.
         warm: models that are opened before the first request.
-        output: folder for what the page saves; None: beside the folder that is opened.
+        output: folder for repairs saved on the page; None: beside the opened folder.
         work: folder for the work in progress; None: temporary for the API, the user's data folder for the page.
 
     Raises:

@@ -103,7 +103,7 @@ def fix_together(params: Json, report: Report) -> Json:
 
 
 def detect(params: Json, report: Report) -> Json:
-    """Write the mask of what the detector finds, as `restore detect` does.
+    """Write the mask of the detected damage, as `restore detect` does.
 
     Params:
         input, output: paths; the output ends with .png.

@@ -200,7 +200,7 @@ class MaskStore:
         )  # fmt: skip
 
     def invert(self, file: int, size: tuple[int, int]) -> Change:
-        """Mask what is not masked, and the other way round."""
+        """Invert the mask."""
         return self.change(
             file, "invert", all_tiles(*size), lambda before, x, y: np.asarray(255 - before, np.uint8), size
         )

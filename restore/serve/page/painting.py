@@ -43,7 +43,7 @@ class Painting:
         return self._paint(file, "polygon", mask_tools.polygon(points, *size), size, erase=erase)
 
     def paint_found(self, file: int, threshold: float, at: list[float] | None, *, erase: bool) -> Change:
-        """Paint what was found: all of it, or the part that is connected with a point."""
+        """Paint the detected damage: all of it, or the part that is connected with a point."""
         size = self._workspace.size(file)
         with self._session.whole_image:
             mask = self.found_mask(file, threshold)

@@ -1,4 +1,4 @@
-"""Saving what was repaired."""
+"""Saving of repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An opened folder at work: what a person asks for becomes jobs, and what jobs find out becomes the state of images."""
+"""The session of an opened folder: requests become jobs, and the results of jobs become the state of images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 Json = dict[str, Any]
 Listener = Callable[[str, Json], None]
 
-#: Priorities of jobs: what a person waits for goes first.
+#: Priorities of jobs: those that a person waits for come first.
 URGENT, ASKED, SOON, BACKGROUND = 30, 10, 5, 0
 
 #: Thumbnails that wait for the decoder at a time.

@@ -1,6 +1,6 @@
 """The work folder of an opened folder: a database, and the files that belong to it.
 
-    work.db         everything that a person did: masks with all operations, recipes, what was found, repaired and saved
+    work.db         everything that a person did: masks with all operations, recipes, detections, repairs and saves
     thumbnails/     ID-REVISION.jpg
     pyramids/       ID-original-REVISION.tiles, ID-repaired-REVISION.tiles: what the page shows
     found/          ID-REVISION.tiles: how likely each pixel is damaged
@@ -122,7 +122,7 @@ class WorkFolder:
         return self.work / "pyramids" / f"{row['id']}-{which}-{revision}.tiles"
 
     def probabilities(self, file: int, revision: int) -> Path:
-        """The tiles of what was found."""
+        """The tiles of the detected damage."""
         return self.work / "found" / f"{file}-{revision}.tiles"
 
     def result_folder(self, file: int, revision: int) -> Path:

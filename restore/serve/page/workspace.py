@@ -1,4 +1,4 @@
-"""What is known of each image of an opened folder: its mask, its recipe, what was found, repaired and saved."""
+"""The state of each image of an opened folder: its mask, recipe, detected damage, repair and saved file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Workspace(WorkFolder):
     # Files
 
     def _scan(self) -> None:
-        """Enter the files that are there. Those that have changed lose what was made from their pixels."""
+        """Enter the files that are there. Those that have changed lose everything made from their pixels."""
         with self.database.transaction():
             known = {row["name"]: row for row in self.database.rows("SELECT * FROM files")}
             for one in self.listing.images:
@@ -92,7 +92,7 @@ class Workspace(WorkFolder):
             self._set(file, {"result": None, "revision": self.new_revision()})
 
     def has_changed(self, file: int) -> bool:
-        """Whether the original has changed on the disk since it was read. If so, what was made from it is forgotten.
+        """Whether the original has changed on the disk since it was read. If so, everything made from it is forgotten.
 
         Its mask stays, unless the image turns out to have another size.
         """
@@ -112,7 +112,7 @@ class Workspace(WorkFolder):
         self._set(file, {"stamp": stamp, "reason": reason, "code": code})
 
     def _forget_pixels(self, file: int) -> None:
-        """Forget what was made from the pixels of a file."""
+        """Forget everything made from the pixels of a file."""
         revision = self.new_revision()
         lost = dict.fromkeys(("ground", "found", "found_fraction", "result", "saved"))
         self._set(file, lost | {"revision": revision, "original": revision})
@@ -351,7 +351,7 @@ class Workspace(WorkFolder):
         return self._step(file, self.masks.undo, "before", "after")
 
     def redo(self, file: int) -> Change:
-        """Redo what was undone last."""
+        """Redo the last undone operation."""
         return self._step(file, self.masks.redo, "after", "before")
 
     def _step(
