@@ -10,10 +10,15 @@ FloatArray = npt.NDArray[np.float32]
 _FOUND = 0.5  # pixels of at least this probability look damaged
 _WEIGHT = 1.5  # shares that look damaged differ less from image to image than shares that are
 _SHARES = 1e-3, 0.5  # the least and the largest that counts
-_MAX_FACTOR = 3.0  # of the odds, or 1/3: a single scratch has to be found, too
+_FACTORS = 1 / 3, 4.0  # of the odds, the least and the largest: a single scratch has to be found, too
 
 
-def with_prior(probability: FloatArray, expected_share: float) -> FloatArray:
+def share_found(probability: FloatArray) -> float:
+    """The share of an image that looks damaged: of its pixels, that of probabilities of at least 0.5."""
+    return float((probability >= _FOUND).mean())
+
+
+def with_prior(probability: FloatArray, share: float, expected_share: float) -> FloatArray:
     """Adjust probabilities of damage to the share of the image that looks damaged.
 
     A network learns how much damage there is in its training data, and expects that in every image. A cracked print has
@@ -23,18 +28,19 @@ def with_prior(probability: FloatArray, expected_share: float) -> FloatArray:
 
     With w = 1 this is Bayes' rule for a changed prior: Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a
     Classifier to New a Priori Probabilities: A Simple Procedure", Neural Computation 14(1), 2002. They estimate s by
-    expectation maximization, which does not settle on outputs as uncertain as these. Here s is the share of pixels of
-    at least 0.5, w is 1.5, and the odds change by a factor of three at most.
+    expectation maximization, which does not settle on outputs as uncertain as these. Here s is counted
+    (`share_found`), w is 1.5, and the odds change by a factor of 1/3 to 4.
 
     Args:
         probability: H×W, in [0, 1].
+        share: the share of the image that looks damaged.
         expected_share: an image with this share keeps its probabilities.
 
     Returns:
-        H×W, in [0, 1], in the same order; 0.5 becomes at least 0.25 and at most 0.75.
+        H×W, in [0, 1], in the same order; 0.5 becomes at least 0.25 and at most 0.8.
     """
-    share = float(np.clip((probability >= _FOUND).mean(), *_SHARES))
-    factor = np.float32(np.clip((_odds(share) / _odds(expected_share)) ** _WEIGHT, 1 / _MAX_FACTOR, _MAX_FACTOR))
+    share = float(np.clip(share, *_SHARES))
+    factor = np.float32(np.clip((_odds(share) / _odds(expected_share)) ** _WEIGHT, *_FACTORS))
     return (factor * probability / (factor * probability + 1 - probability)).astype(np.float32)
 
 

@@ -25,10 +25,10 @@ from restore.errors import RestoreError
 from restore.models.base import RestorationNetwork
 from restore.models.pyramid_unet import NOTHING
 from restore.restorers.base import ModelRequirements, check_finite
-from restore.restorers.damage_prior import with_prior
+from restore.restorers.damage_prior import share_found, with_prior
 from restore.restorers.network import requirements_of, sha256_of
 from restore.restorers.registry import device_for, is_onnx, parse_model
-from restore.restorers.wide_parts import wide_parts
+from restore.restorers.wide_parts import connected_to, wide_parts
 from restore.tiling import auto_tile, run_tiled
 
 FloatArray = npt.NDArray[np.float32]
@@ -37,6 +37,8 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
 ALL_VIEWS_MAX_PX = 1 << 21
+#: A network that joins levels searches larger images in all views, too: halved until they have this many pixels.
+COARSE_MAX_PX = 1 << 20
 
 #: Wide damage is seen from these probabilities, whatever the threshold of the mask is.
 _SURE, _SURE_IN_COLOR = 0.5, 0.9
@@ -58,12 +60,14 @@ class View:
         contrast: differences to the mean are multiplied by this.
         gray: without color.
         second: seen by the second network of an ensemble.
+        weight: how much its probabilities count in the mean.
     """
 
     dims: tuple[int, ...] = ()
     contrast: float = 1.0
     gray: bool = False
     second: bool = False
+    weight: float = 1.0
 
     def of(self, image: Tensor) -> Tensor:
         """...×3×H×W -> the same shape."""
@@ -79,8 +83,9 @@ class View:
 
 #: One network searches an image mirrored.
 MIRRORED = (View(), View((-1,)), View((-2,)), View((-2, -1)))
-#: Two networks search an image in color so, one of them mirrored, so that they share fewer mistakes.
-ENSEMBLE = (View(), View((-1,), second=True))
+#: Two networks search an image in color so, one of them mirrored, so that they share fewer mistakes. The second one
+#: counts more: it knows thin scratches best.
+ENSEMBLE = (View(), View((-1,), second=True, weight=2))
 #: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 98 %
 #: of 260 portraits of the nineteenth century are, and 33 % of 281 photographs of today.
 MONOCHROME_CHROMA = 0.06
@@ -180,8 +185,12 @@ class Detector:
         pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
         joins the levels itself (`PyramidUNet`); the result of any other is the union, with the outlines of the finest
         level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
-        a second network may see; it has no say where the first one sees wide damage. A detector with an
-        `expected_share` then adjusts them to the image (`with_prior`).
+        a second network may see. A detector with an `expected_share` adjusts them to how much of the image looks
+        damaged (`with_prior`), to the first network or in the mean, whichever is more. The second network has no say
+        where the first one sees wide damage.
+
+        A network that joins levels searches large images twice: a coarse level in all views, and all levels in the
+        first view. The larger probability counts, because the finest level vetoes wide, soft damage.
 
         Args:
             image: H×W×3, sRGB, [0, 1].
@@ -204,34 +213,64 @@ class Detector:
         on_event: Callable[[str], None] = lambda line: None,
     ) -> FloatArray:
         """How likely each pixel is damaged, H×W in [0, 1]; arguments and errors as for `detect`."""
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        coarse = self._coarse(tensor)
+        views = views_of(coarse, self.monochrome_contrast, self.second is not None)
+        logits: list[Tensor] = []
 
         def probability(seen: Tensor, view: View) -> Tensor:
             network = self.second if view.second and self.second is not None else self
-            return network.logits(seen, tile_px, on_event).sigmoid()
+            logits.append(network.logits(seen, tile_px, on_event))
+            return logits[-1].sigmoid()
 
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        views = views_of(tensor, self.monochrome_contrast, self.second is not None)
-        found = self_ensemble(probability, tensor, views)
-        likely = torch.stack(found).mean(0)
-        if any(view.second for view in views):
-            own, second = (
-                torch.stack([one for one, view in zip(found, views) if view.second == which]).mean(0)
-                for which in (False, True)
-            )
-            likely = self._with_wide_parts(likely, own, second, monochrome=views[0].contrast < 1)
-        check_finite(likely)
-        seen = likely[0].numpy()
-        return seen if self.expected_share is None else with_prior(seen, self.expected_share)
+        finest = None
+        beyond = 0 if coarse is tensor else tensor[0].numel()
+        first, rest = progress.shares([len(views) * coarse[0].numel(), beyond])
+        with progress.part(*first):
+            found = list(zip(self_ensemble(probability, coarse, views), views))
+        if beyond:
+            with progress.part(*rest):
+                everything = self.logits(views[0].of(tensor), tile_px, on_event, known=logits[0])
+            check_finite(everything)
+            finest = everything.sigmoid()[0].numpy()
 
-    def _with_wide_parts(self, likely: Tensor, own: Tensor, second: Tensor, monochrome: bool) -> Tensor:
-        """The probabilities of two networks, except in wide parts, which the second does not see: where the first one
-        sees wide damage, its own probability counts. In color, it is often a highlight, so the first has to be sure;
-        elsewhere a wide part is damage only if both networks say so."""
-        sure = torch.from_numpy(wide_parts(own[0].numpy() >= (_SURE if monochrome else _SURE_IN_COLOR)))
+        # Where one network sees much damage of a kind that the other one does not know, the mean shows none of it.
+        seen = [_mean(found), _mean(found, second=False)] + ([] if finest is None else [finest])
+        share = max(map(share_found, seen))
+
+        def adjust(one: FloatArray) -> FloatArray:
+            return one if self.expected_share is None else with_prior(one, share, self.expected_share)
+
+        likely = self._joined(found, adjust)
+        if finest is None:
+            return likely
+        enlarged = F.interpolate(torch.from_numpy(likely)[None, None], finest.shape, mode="bilinear")[0, 0]
+        return torch.maximum(enlarged, torch.from_numpy(adjust(finest))).numpy()
+
+    def _coarse(self, image: Tensor) -> Tensor:
+        """The level of a large image that is searched in all views, 3×H×W -> 3×h×w; of a small one, the image."""
+        if not self._joins_levels or image[0].numel() <= ALL_VIEWS_MAX_PX:
+            return image
+        while image[0].numel() > COARSE_MAX_PX and min(image.shape[-2:]) // 2 >= self._coarsest_px:
+            image = _halved(image)
+        return image
+
+    def _joined(self, found: Sequence[tuple[Tensor, View]], adjust: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The adjusted mean of all views, H×W. The second network does not see wide damage: there the first one's own
+        probability counts.
+        """
+        likely, own = adjust(_mean(found)), _mean(found, second=False)
+        if not any(view.second for _, view in found):
+            return likely
+        # Whether there is any wide damage does not depend on the share, but how far it reaches does.
+        monochrome = found[0][1].contrast < 1
+        sure = _SURE if monochrome else _SURE_IN_COLOR
+        wide = connected_to(wide_parts(own >= sure), wide_parts(adjust(own) >= sure))
         if not monochrome:
-            doubtful = torch.from_numpy(wide_parts(likely[0].numpy() >= _SURE))
-            likely = torch.where(doubtful, torch.minimum(second, likely), likely)
-        return torch.where(sure, torch.maximum(own, likely), likely)
+            # In color, it is often a highlight. Where the first is not sure, both networks have to say so.
+            second = adjust(_mean(found, second=True))
+            likely = np.where(wide_parts(likely >= _SURE), np.minimum(second, likely), likely)
+        return np.where(wide, np.maximum(adjust(own), likely), likely)
 
     def mask_of(self, probability: FloatArray) -> FloatArray:
         """H×W probabilities -> H×W of 0 and 1: pixels of at least `threshold`, and all within `margin_px` of them."""
@@ -253,14 +292,26 @@ class Detector:
         overlap_px = self.requirements.overlap_px
         return auto_tile(height, width, device=self.device, overlap_px=overlap_px, bytes_per_pixel=self.bytes_per_pixel)
 
-    def logits(self, image: Tensor, tile_px: int | None, on_event: Callable[[str], None] = lambda line: None) -> Tensor:
-        """The logits of this level and all levels above it: 3×H×W -> 1×H×W. Nothing is mirrored."""
+    def logits(
+        self,
+        image: Tensor,
+        tile_px: int | None,
+        on_event: Callable[[str], None] = lambda line: None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """The logits of this level and all levels above it: 3×H×W -> 1×H×W. Nothing is mirrored.
+
+        Args:
+            image, tile_px, on_event: as for `detect`, but 3×H×W.
+            known: the logits of one of the levels, which are not computed again.
+        """
+        if known is not None and known.shape[-2:] == image.shape[-2:]:
+            return known
         height, width = image.shape[-2:]
         above = None
         if min(height, width) // 2 >= self._coarsest_px:
-            half = F.interpolate(image[None], (height // 2, width // 2), mode="area")[0]
             with progress.part(0, _ABOVE):
-                coarse = self.logits(half, tile_px, on_event)
+                coarse = self.logits(_halved(image), tile_px, on_event, known)
             above = F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
         elif self._joins_levels:
             above = torch.full_like(image[:1], NOTHING)
@@ -379,6 +430,27 @@ def open_second(
     if name not in shipped_weights():
         raise RestoreError(f"needs {name!r}, which is not a shipped detector", where=path)
     return open_detector(name, device=str(device), precision=precision, engine=engine, on_event=on_event)
+
+
+def _halved(image: Tensor) -> Tensor:
+    """The next level of the pyramid: C×H×W -> C×H/2×W/2."""
+    return F.interpolate(image[None], (image.shape[-2] // 2, image.shape[-1] // 2), mode="area")[0]
+
+
+def _mean(found: Sequence[tuple[Tensor, View]], second: bool | None = None) -> FloatArray:
+    """The weighted mean of the probabilities of several views, 1×H×W -> H×W.
+
+    Args:
+        found: the probabilities, and the view.
+        second: take only the views of the second network, or only those of the first; None: all.
+
+    Raises:
+        RestoreError: it contains NaN or Inf.
+    """
+    chosen = [(one, view.weight) for one, view in found if second is None or view.second == second]
+    weighted = torch.stack([weight * one[0] for one, weight in chosen]).sum(0)
+    check_finite(weighted)
+    return (weighted / sum(weight for _, weight in chosen)).numpy()
 
 
 def self_ensemble(f: Callable[[Tensor, View], Tensor], image: Tensor, views: Sequence[View]) -> list[Tensor]:

@@ -19,6 +19,14 @@ def wide_parts(mask: BoolArray) -> BoolArray:
     return centers if not centers.any() else distance_to(centers) <= radius
 
 
+def connected_to(seeds: BoolArray, mask: BoolArray) -> BoolArray:
+    """The connected parts of a mask that have a pixel of `seeds`, H×W."""
+    import cv2
+
+    labels = cv2.connectedComponents(mask.astype(np.uint8))[1]
+    return np.isin(labels, labels[seeds & mask])
+
+
 def distance_to(what: BoolArray) -> npt.NDArray[np.float32]:
     """How far each pixel is from the next one of `what`, H×W: 0 on it; far more than any side if there is none."""
     import cv2

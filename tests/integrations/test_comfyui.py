@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import restore.restorers.detector
 from restore.checkpoints import shipped_weights
 from restore.restorers.detector import open_detector
 from restore.restorers.hybrid_inpainting import HybridInpainter
@@ -183,6 +184,24 @@ def test_masks_are_those_of_the_command_with_one_network(pack: ModuleType) -> No
         pack, "RestoreFindDamage", model=model(pack, "detector"), image=for_comfy(scratched), margin_px=3, threshold=0.7
     )[0]
     assert np.array_equal(wider[0].numpy(), detector.adjusted(threshold=0.7, margin_px=3).detect(array))
+
+
+def test_large_images_are_searched_at_two_levels_as_the_command_does(
+    pack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (restore.restorers.detector, pack.nodes):
+        monkeypatch.setattr(module, "ALL_VIEWS_MAX_PX", 10_000)
+        monkeypatch.setattr(module, "COARSE_MAX_PX", 10_000)
+    scratched = with_scratches(photograph(224, 256)[0])
+    mask, probability = call(pack, "RestoreFindDamage", model=model(pack, "detector"), image=for_comfy(scratched))
+    detector = open_detector(device="cpu", precision="fp32")
+    detector.second = None
+    array = np.ascontiguousarray(scratched[0].permute(1, 2, 0).numpy())
+    likely = torch.from_numpy(detector.probability(array))
+    assert torch.allclose(probability[0], likely, rtol=0, atol=1e-3)
+    assert mask.sum() > 300
+    monkeypatch.undo()
+    assert not torch.allclose(torch.from_numpy(detector.probability(array)), likely, rtol=0, atol=0.1)
 
 
 def test_the_threshold_is_that_of_the_weights_file(pack: ModuleType) -> None:

@@ -17,7 +17,7 @@ from restore.metrics.segmentation import precision_recall_f1, tolerant_counts
 from restore.models.receptive_field import measure_reach_px
 from restore.models.unet import UNet
 from restore.restorers.base import ModelRequirements
-from restore.restorers.damage_prior import with_prior
+from restore.restorers.damage_prior import share_found, with_prior
 from restore.restorers.detector import ALL_VIEWS_MAX_PX, ENSEMBLE, MIRRORED, Detector, View, open_detector, views_of
 from restore.restorers.registry import list_restorers, open_restorer
 
@@ -197,6 +197,54 @@ def test_two_networks_share_the_views_and_the_first_sees_large_images() -> None:
         assert not views[0].second
 
 
+class SeesOneSize(nn.Module):
+    """A pyramid that sees what is bright at one size, and at every other vetoes what the level above found."""
+
+    joins_levels, coarsest_px = True, 10
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.seen: list[tuple[int, int]] = []
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
+        self.seen.append((image.shape[-2], image.shape[-1]))
+        bright = image[:, :1] > 0.3
+        return torch.where(bright if self.seen[-1] == self.size else bright & False, 3.0, -8.0)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (160, 240)])
+def test_damage_in_a_large_image_counts_if_a_coarse_level_or_the_finest_sees_it(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restore.restorers.detector.ALL_VIEWS_MAX_PX", 20_000)
+    monkeypatch.setattr("restore.restorers.detector.COARSE_MAX_PX", 5_000)
+    shown = np.zeros((160, 240, 3), np.float32)
+    shown[40:60, 100:140] = 1
+    network = SeesOneSize(size)
+    mask = fake(network, "fp32").detect(shown)
+    assert mask[44:56, 104:136].all()
+    assert not mask[shown[:, :, 0] == 0].any()
+    small = [(10, 15), (20, 30), (40, 60)]
+    assert network.seen == [*small * 4, (80, 120), (160, 240)], "the coarse level is not searched again"
+
+
+def test_both_levels_of_a_large_image_are_adjusted_to_the_larger_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore.restorers.detector.ALL_VIEWS_MAX_PX", 20_000)
+    monkeypatch.setattr("restore.restorers.detector.COARSE_MAX_PX", 5_000)
+    finds, needs = (
+        DetectorSettings(threshold=0.5, margin_px=0, expected_share=0.05),
+        ModelRequirements(needs_mask=False),
+    )
+    shown = np.zeros((160, 240, 3), np.float32)
+    shown[:80] = 1
+    both = Detector(finds, "one", SeesOneSize((40, 60)), needs, "test", torch.device("cpu"), "fp32")
+    likely = both.probability(shown)
+    odds = likely[10, 10] / (1 - likely[10, 10])
+    assert odds == pytest.approx(4 * np.exp(3), rel=1e-3)
+    assert likely[-1, -1] == pytest.approx(4 * np.exp(-8), rel=1e-2)
+
+
 class Sure(nn.Module):
     """As sure everywhere."""
 
@@ -214,7 +262,11 @@ def test_the_probabilities_of_two_networks_are_averaged() -> None:
     cpu = torch.device("cpu")
     both = Detector(finds, "both", Sure(0.3), needs, "test", cpu, "fp32", second=fake(Sure(0.9), "fp32"))
     colored = np.random.default_rng(0).random((24, 24, 3), np.float32)
-    assert np.allclose(both.probability(colored), (0.3 + 0.9) / 2, atol=1e-6)
+    assert np.allclose(both.probability(colored), (0.3 + 2 * 0.9) / 3, atol=1e-6)
+    gray = colored.mean(-1, keepdims=True).repeat(3, -1)
+    finds = DetectorSettings(threshold=0.5, margin_px=0, monochrome_contrast=0.9)
+    both = Detector(finds, "both", Sure(0.3), needs, "test", cpu, "fp32", second=fake(Sure(0.8), "fp32"))
+    assert np.allclose(both.probability(gray), (2 * 0.3 + 2 * 0.8) / 4, atol=1e-6)
     large = np.repeat(np.repeat(colored, 64, 0), 64, 1)
     assert np.allclose(both.probability(large), 0.3, atol=1e-6)
 
@@ -240,14 +292,16 @@ def test_the_second_network_has_no_say_where_the_first_sees_wide_damage(
     shown = np.zeros((80, 90, 3), np.float32)
     shown[:, 12:15] = shown[30:60, 40:70] = 1
     likely = both.probability(shown)
-    alike = (sure + 0.1) / 2
+    alike = (sure + 2 * 0.1) / 3 if contrast is None else (sure + 0.1) / 2
     assert np.allclose(likely[:, 12:15], alike, atol=1e-6), "thin: the mean"
     assert np.allclose(likely[34:56, 44:66], sure if counts else alike, atol=1e-6), "wide: the first alone"
     assert np.allclose(likely[:20, 20:], 0.1, atol=1e-6)
 
 
-@pytest.mark.parametrize(("contrast", "wide"), [(None, 0.4), (0.9, 0.8)])
-def test_in_color_a_wide_part_of_which_neither_is_sure_is_what_both_see(contrast: float | None, wide: float) -> None:
+@pytest.mark.parametrize(("contrast", "thin", "wide"), [(None, 1.6 / 3, 0.4), (0.9, 0.6, 0.8)])
+def test_in_color_a_wide_part_of_which_neither_is_sure_is_what_both_see(
+    contrast: float | None, thin: float, wide: float
+) -> None:
     finds = DetectorSettings(threshold=0.5, margin_px=0, monochrome_contrast=contrast)
     second, needs = fake(Sure(0.4), "fp32"), ModelRequirements(needs_mask=False)
     both = Detector(finds, "two", Bright(0.8), needs, "test", torch.device("cpu"), "fp32", second=second)
@@ -255,7 +309,7 @@ def test_in_color_a_wide_part_of_which_neither_is_sure_is_what_both_see(contrast
     shown[:, 12:15] = shown[30:60, 40:70] = 1
     likely = both.probability(shown)
     assert np.allclose(likely[34:56, 44:66], wide, atol=1e-6)
-    assert np.allclose(likely[:, 12:15], 0.6, atol=1e-6), "thin: the mean"
+    assert np.allclose(likely[:, 12:15], thin, atol=1e-6), "thin: the mean"
     assert np.array_equal(both.adjusted(threshold=0.2).probability(shown), likely)
 
 
@@ -274,40 +328,40 @@ def test_how_the_shipped_detector_searches_monochrome_photographs_is_in_its_file
         for view in views
     ]
     both = torch.stack(seen).mean(0)[0].numpy()
+    own = torch.stack([one for one, view in zip(seen, views) if not view.second]).mean(0)[0].numpy()
     assert detector.expected_share is not None
     thin = likely < 0.5
     assert thin.mean() > 0.9
-    expected = with_prior(both, detector.expected_share)
+    share = max(share_found(both), share_found(own))
+    expected = with_prior(both, share, detector.expected_share)
     assert np.allclose(likely[thin], expected[thin], atol=1e-5)
     assert detector.adjusted(threshold=0.7).second is detector.second
 
 
 def test_probabilities_follow_how_much_of_an_image_looks_damaged() -> None:
     unsure = np.full((100, 100), 0.3, np.float32)
-    worse, better = unsure.copy(), unsure.copy()
-    worse[:10], better[:1] = 0.8, 0.8
-    odds = [one[-1, -1] / (1 - one[-1, -1]) for one in (with_prior(worse, 0.06), with_prior(better, 0.06))]
+    worse = unsure.copy()
+    worse[:10] = 0.8
+    assert share_found(worse) == pytest.approx(0.1)
+    odds = [with_prior(unsure, share, 0.06)[0, 0] for share in (0.1, 0.01)]
+    odds = [one / (1 - one) for one in odds]
     ratios = [0.1 / 0.9 / (0.06 / 0.94), 0.01 / 0.99 / (0.06 / 0.94)]
     assert np.allclose(odds, [0.3 / 0.7 * ratios[0] ** 1.5, 0.3 / 0.7 / 3])
     assert ratios[0] ** 1.5 < 3
     assert ratios[1] ** 1.5 < 1 / 3
-    assert np.allclose(with_prior(better, 0.01), better, atol=1e-6)
+    assert np.allclose(with_prior(worse, 0.01, 0.01), worse, atol=1e-6)
 
 
-@pytest.mark.parametrize(("share", "half"), [(0.0, 0.25), (1.0, 0.75)])
-def test_the_share_of_damage_moves_a_half_to_a_quarter_or_three_quarters_at_most(share: float, half: float) -> None:
-    probability = np.zeros((60, 70), np.float32)
-    probability[: round(60 * share)] = 1
-    probability[0, 0] = 0.5
-    seen = with_prior(probability, 0.03)
-    assert seen[0, 0] == pytest.approx(half, abs=1e-6)
-    assert set(np.unique(np.delete(seen.ravel(), 0))) <= {0.0, 1.0}
+@pytest.mark.parametrize(("share", "half"), [(0.0, 0.25), (1.0, 0.8)])
+def test_the_share_of_damage_moves_a_half_to_a_quarter_or_four_fifths_at_most(share: float, half: float) -> None:
+    seen = with_prior(np.array([[0, 0.5, 1]], np.float32), share, 0.03)
+    assert np.allclose(seen, [[0, half, 1]], atol=1e-6)
 
 
 @given(st.integers(0, 1 << 30), st.floats(0.001, 0.3))
 def test_the_order_of_probabilities_stays(seed: int, expected: float) -> None:
     probability = np.sort(np.random.default_rng(seed).random((8, 9), np.float32) ** 3, axis=None).reshape(8, 9)
-    seen = with_prior(probability, expected)
+    seen = with_prior(probability, share_found(probability), expected)
     assert (np.diff(seen.ravel()) >= -1e-6).all()
     assert seen.dtype == np.float32
     assert (seen >= 0).all()
@@ -323,8 +377,44 @@ def test_only_a_detector_that_names_a_share_adjusts_its_probabilities() -> None:
         finds = DetectorSettings(threshold=0.5, margin_px=0, expected_share=share)
         likely[share] = Detector(finds, "one", Bright(0.7), needs, "test", cpu, "fp32").probability(shown)
     assert np.allclose(likely[None][:20], 0.7, atol=1e-6)
-    assert np.allclose(likely[0.05], with_prior(likely[None], 0.05))
+    assert np.allclose(likely[0.05], with_prior(likely[None], 0.5, 0.05))
     assert (likely[0.05] > likely[None]).all()
+
+
+def test_damage_that_the_first_network_alone_sees_counts_in_the_share() -> None:
+    needs, cpu = ModelRequirements(needs_mask=False), torch.device("cpu")
+    shown = np.zeros((40, 50, 3), np.float32)
+    shown[::8] = 1  # thin lines
+    shown[..., 1] += 0.2  # in color
+    likely = {}
+    for sure in (0.4, 0.9):
+        finds = DetectorSettings(threshold=0.5, margin_px=0, expected_share=0.01)
+        second = fake(Sure(0.1), "fp32")
+        both = Detector(finds, "two", Bright(sure), needs, "test", cpu, "fp32", second=second)
+        likely[sure] = both.probability(shown)
+    for sure, factor in ((0.4, 1 / 3), (0.9, 4)):
+        odds = (sure + 0.2) / 3 / (1 - (sure + 0.2) / 3)
+        assert np.allclose(likely[sure][0], factor * odds / (1 + factor * odds), atol=1e-6)
+
+
+class Shown(nn.Module):
+    """As sure as a pixel is bright."""
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor | None, filled: bool = True) -> torch.Tensor:
+        return image[:, :1].clamp(0.02, 0.98).logit()
+
+
+@pytest.mark.parametrize(("lines", "sure", "wide"), [(0.9, 0.7, True), (0.1, 0.7, False), (0.9, 0.4, False)])
+def test_in_a_damaged_image_wide_damage_reaches_farther_than_the_first_network_is_sure(
+    lines: float, sure: float, wide: bool
+) -> None:
+    finds = DetectorSettings(threshold=0.5, margin_px=0, monochrome_contrast=0.999, expected_share=0.1)
+    second, needs = fake(Sure(0.02), "fp32"), ModelRequirements(needs_mask=False)
+    both = Detector(finds, "two", Shown(), needs, "test", torch.device("cpu"), "fp32", second=second)
+    shown = np.full((80, 90, 3), 0.02, np.float32)
+    shown[2:22:2] = lines
+    shown[30:60, 40:56], shown[30:60, 56:70] = sure, 0.35
+    assert both.detect(shown)[34:56, 60:66].all() == wide
 
 
 def test_only_a_shipped_detector_can_be_the_second(weights: Path, tmp_path: Path) -> None:

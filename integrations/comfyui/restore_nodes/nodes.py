@@ -11,6 +11,7 @@ from typing import Any
 import folder_paths
 import spandrel_restore
 import torch
+import torch.nn.functional as F
 from comfy import model_management
 from comfy.utils import ProgressBar
 from spandrel import MaskedImageModelDescriptor, ModelDescriptor, UnsupportedModelError
@@ -25,17 +26,18 @@ FOLDER = "restore"
 
 #: How far the output of `photo` and `inpaint` depends on pixels beyond a tile, rounded up.
 OVERLAP_PX = 64
-#: Images of up to this many pixels are searched in several views, as `restore detect` does it with one network, and
-#: larger ones in the first: mirrored along these dimensions, and monochrome ones without color or with it.
-ALL_VIEWS_MAX_PX = 1 << 21
+#: Images are searched in several views, as `restore detect` does it with one network: mirrored along these dimensions,
+#: and monochrome ones without color or with it. Images of more pixels than this are searched in the first view, and
+#: halved until they have fewer than the second number, in all views.
+ALL_VIEWS_MAX_PX, COARSE_MAX_PX = 1 << 21, 1 << 20
 VIEWS = (((), False), ((-1,), False), ((-2,), False), ((-2, -1), False))
 MONOCHROME_VIEWS = (((), False), ((-1,), True), ((-2, -1), True))
 #: Below this mean distance from the median color, a photograph is monochrome.
 MONOCHROME_CHROMA = 0.06
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 #: The share of an image that looks damaged is that of the pixels of at least this probability, within these bounds. It
-#: changes the odds of damage by its own odds to this power, and by this factor at most.
-FOUND, SHARES, POWER, MAX_FACTOR = 0.5, (1e-3, 0.5), 1.5, 3.0
+#: changes the odds of damage by its own odds to this power, within these factors.
+FOUND, SHARES, POWER, FACTORS = 0.5, (1e-3, 0.5), 1.5, (1 / 3, 4.0)
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TILE = (
@@ -147,45 +149,66 @@ class RestoreFindDamage:
             raise ValueError("this model does not find damage; load detector, or one like it")
 
         def find_one(colors: Tensor, number: int, on_tile: Callable[[], None]) -> Tensor:
-            found = [
-                model(view.to(model.dtype)).float().flip(dims)
-                for dims, view in views_of(colors.float(), model.model.monochrome_contrast)
-            ]
+            image, network = colors.float(), model.model
+            coarse = coarse_of(image, network.coarsest_px)
+            contrast = network.monochrome_contrast if is_monochrome(coarse) else 1.0
+            seen = [(dims, model(view.to(model.dtype)).float()) for dims, view in views_of(coarse, contrast)]
+            probability = [torch.stack([view.flip(dims) for dims, view in seen]).mean(0)]
+            if coarse is not image:
+                probability.append(model(next(views_of(image, contrast))[1].to(model.dtype)).float())
             on_tile()
-            return with_prior(torch.stack(found).mean(0), model.model.expected_share)
+            adjusted = with_prior(probability, network.expected_share)
+            sized = [F.interpolate(one, image.shape[-2:], mode="bilinear") for one in adjusted]
+            return torch.stack(sized).amax(0)
 
         probability = for_each(model, image, 0, find_one)[..., 0]
         mask = dilate((probability >= (threshold or model.model.threshold)).float()[:, None], margin_px)[:, 0]
         return (mask, probability)
 
 
-def views_of(image: Tensor, monochrome_contrast: float) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """The views of an image, 1×3×H×W, in which damage is searched, and the dimensions along which they are mirrored."""
-    pixels = image.shape[-2] * image.shape[-1]
-    luma = image.new_tensor(LUMA)[:, None, None]
-    step = max(1, math.isqrt(pixels // ALL_VIEWS_MAX_PX))
+def coarse_of(image: Tensor, coarsest_px: int) -> Tensor:
+    """The level of a large image, 1×3×H×W, that is searched in all views; of a small one, the image itself."""
+    if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX:
+        return image
+    while image.shape[-2] * image.shape[-1] > COARSE_MAX_PX and min(image.shape[-2:]) // 2 >= coarsest_px:
+        image = F.interpolate(image, (image.shape[-2] // 2, image.shape[-1] // 2), mode="area")
+    return image
+
+
+def is_monochrome(image: Tensor) -> bool:
+    """Whether an image, 1×3×H×W, has next to no color, or the same everywhere."""
+    step = max(1, math.isqrt(image.shape[-2] * image.shape[-1] // ALL_VIEWS_MAX_PX))
     few = image[..., ::step, ::step]
-    gray = (luma * few).sum(-3)
+    gray = (image.new_tensor(LUMA)[:, None, None] * few).sum(-3)
     chroma = torch.stack([few[..., 2, :, :] - gray, few[..., 0, :, :] - gray]).flatten(-2)
     distance = (chroma - chroma.median(-1, keepdim=True).values).norm(dim=0).mean()
-    monochrome = monochrome_contrast < 1 and distance < MONOCHROME_CHROMA
-    views = MONOCHROME_VIEWS if monochrome else VIEWS
-    for dims, without_color in views if pixels <= ALL_VIEWS_MAX_PX else views[:1]:
+    return bool(distance < MONOCHROME_CHROMA)
+
+
+def views_of(image: Tensor, contrast: float) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """The views of an image, 1×3×H×W, in which damage is searched, and the dimensions along which they are mirrored.
+    Monochrome ones have less contrast than 1.
+    """
+    views = MONOCHROME_VIEWS if contrast < 1 else VIEWS
+    for dims, without_color in views if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX else views[:1]:
         view = image.flip(dims)
         if without_color:
-            view = (luma * view).sum(-3, keepdim=True).expand_as(view)
+            view = (view.new_tensor(LUMA)[:, None, None] * view).sum(-3, keepdim=True).expand_as(view)
         mean = view.mean((-3, -2, -1), keepdim=True)
-        yield dims, mean + monochrome_contrast * (view - mean) if monochrome else view
+        yield dims, mean + contrast * (view - mean) if contrast < 1 else view
 
 
-def with_prior(probability: Tensor, expected_share: float | None) -> Tensor:
-    """Probabilities of damage, raised in images that look more damaged than expected, lowered in others."""
+def with_prior(probabilities: list[Tensor], expected_share: float | None) -> list[Tensor]:
+    """Probabilities of damage, raised in an image that looks more damaged than expected, lowered in others: in one of
+    several levels.
+    """
     if expected_share is None:
-        return probability
-    share = min(max(float((probability >= FOUND).float().mean()), SHARES[0]), SHARES[1])
+        return probabilities
+    share = max(float((one >= FOUND).float().mean()) for one in probabilities)
+    share = min(max(share, SHARES[0]), SHARES[1])
     factor = (share / (1 - share) / (expected_share / (1 - expected_share))) ** POWER
-    factor = min(max(factor, 1 / MAX_FACTOR), MAX_FACTOR)
-    return factor * probability / (factor * probability + 1 - probability)
+    factor = min(max(factor, FACTORS[0]), FACTORS[1])
+    return [factor * one / (factor * one + 1 - one) for one in probabilities]
 
 
 class RestoreFill:
