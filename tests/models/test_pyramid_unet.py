@@ -1,6 +1,5 @@
 """The detector on an image pyramid: a union of its levels at first, each level informed by the one above."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,13 +81,15 @@ def test_a_detector_computes_what_the_network_computes_in_one_go_and_in_tiles() 
     settings = DetectorSettings(threshold=0.5, margin_px=0)
     needs = ModelRequirements(needs_mask=False, multiple=4, minimum=4, overlap_px=48)
     detector = Detector(settings, "test", pyramid, needs, "test", torch.device("cpu"), "fp32")
-    photograph = np.random.default_rng(0).random((1456, 1456, 3), np.float32)  # searched in one view
-    whole, tiled = (detector.probability(photograph, tile_px=tile) for tile in (0, 320))
+    photograph = torch.rand(3, 1456, 1456, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (detector.logits(photograph, tile).sigmoid() for tile in (0, 320))
     with torch.no_grad():
-        expected = pyramid(torch.from_numpy(photograph).permute(2, 0, 1)[None]).sigmoid()[0, 0].numpy()
-    assert np.abs(whole - expected).max() < 1e-3
-    assert np.abs(tiled - whole).max() < 1e-3
+        expected = pyramid(photograph[None]).sigmoid()[0]
+    assert (whole - expected).abs().max() < 1e-3
+    assert (tiled - whole).abs().max() < 1e-3
     assert whole.std() > 0.01
+    known = detector.logits(photograph, 0, known=torch.full((1, 364, 364), 5.0)).sigmoid()
+    assert (known - whole).abs().max() > 0.01
 
 
 def test_the_overlap_of_tiles_is_that_of_one_level() -> None:

@@ -133,7 +133,7 @@ def test_all_repairs_are_saved_at_once_and_other_files_are_asked_about(browser: 
     (opened.output / "c.png").write_bytes(b"of somebody else")
     with page_at(browser, opened.url) as page:
         page.click("#save-all")
-        assert "Nothing is repaired" in page.inner_text("#messages")
+        assert "no unsaved repairs" in page.inner_text("#messages")
         page.evaluate(
             """() => fetch("/page/apply", {
                 method: "POST", headers: { "Content-Type": "application/json" },
@@ -161,7 +161,7 @@ def test_work_that_a_new_server_does_not_know_is_told_in_words(browser: Any, ope
                 return finished("unknown").catch((error) => error.message);
             }"""
         )
-        assert "started again" in told
+        assert "has restarted" in told
         page.complaints[:] = [one for one in page.complaints if "status of 4" not in one]
 
 
