@@ -14,7 +14,7 @@ _FACTORS = 1 / 3, 4.0  # of the odds, the least and the largest: a single scratc
 
 
 def share_found(probability: FloatArray) -> float:
-    """The share of an image that looks damaged: of its pixels, that of probabilities of at least 0.5."""
+    """The share of the pixels that look damaged, with a probability of at least 0.5."""
     return float((probability >= _FOUND).mean())
 
 

@@ -37,7 +37,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 #: Images of up to this many pixels are searched in several views, larger ones in the first.
 ALL_VIEWS_MAX_PX = 1 << 21
-#: A network that joins levels searches larger images in all views, too: halved until they have this many pixels.
+#: A network that joins levels searches larger images in all views, too, halved until they have this many at most.
 COARSE_MAX_PX = 1 << 20
 
 #: Wide damage is seen from these probabilities, whatever the threshold of the mask is.
@@ -185,9 +185,9 @@ class Detector:
         pixels becomes thin, and on the coarsest level the network sees the whole print. A network trained for that
         joins the levels itself (`PyramidUNet`); the result of any other is the union, with the outlines of the finest
         level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
-        a second network may see. A detector with an `expected_share` adjusts them to how much of the image looks
-        damaged (`with_prior`), to the first network or in the mean, whichever is more. The second network has no say
-        where the first one sees wide damage.
+        a second network may see. A detector with an `expected_share` adjusts them to the share of the image that
+        looks damaged (`with_prior`): that of the first network or of the mean, whichever is larger. The second network
+        has no say where the first one sees wide damage.
 
         A network that joins levels searches large images twice: a coarse level in all views, and all levels in the
         first view. The larger probability counts, because the finest level vetoes wide, soft damage.
@@ -303,7 +303,7 @@ class Detector:
 
         Args:
             image, tile_px, on_event: as for `detect`, but 3×H×W.
-            known: the logits of one of the levels, which are not computed again.
+            known: the logits of a level that has been computed, 1×h×w; None: compute all levels.
         """
         if known is not None and known.shape[-2:] == image.shape[-2:]:
             return known

@@ -27,8 +27,8 @@ FOLDER = "restore"
 #: How far the output of `photo` and `inpaint` depends on pixels beyond a tile, rounded up.
 OVERLAP_PX = 64
 #: Images are searched in several views, as `restore detect` does it with one network: mirrored along these dimensions,
-#: and monochrome ones without color or with it. Images of more pixels than this are searched in the first view, and
-#: halved until they have fewer than the second number, in all views.
+#: and monochrome ones without color or with it. An image of more pixels than the first number is searched in the first
+#: view alone, and in all views after it is halved until it has at most as many as the second.
 ALL_VIEWS_MAX_PX, COARSE_MAX_PX = 1 << 21, 1 << 20
 VIEWS = (((), False), ((-1,), False), ((-2,), False), ((-2, -1), False))
 MONOCHROME_VIEWS = (((), False), ((-1,), True), ((-2, -1), True))
@@ -187,7 +187,7 @@ def is_monochrome(image: Tensor) -> bool:
 
 def views_of(image: Tensor, contrast: float) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """The views of an image, 1×3×H×W, in which damage is searched, and the dimensions along which they are mirrored.
-    Monochrome ones have less contrast than 1.
+    A contrast below 1 means that it is monochrome.
     """
     views = MONOCHROME_VIEWS if contrast < 1 else VIEWS
     for dims, without_color in views if image.shape[-2] * image.shape[-1] <= ALL_VIEWS_MAX_PX else views[:1]:
@@ -199,8 +199,8 @@ def views_of(image: Tensor, contrast: float) -> Iterator[tuple[tuple[int, ...], 
 
 
 def with_prior(probabilities: list[Tensor], expected_share: float | None) -> list[Tensor]:
-    """Probabilities of damage, raised in an image that looks more damaged than expected, lowered in others: in one of
-    several levels.
+    """Adjust the probabilities of the levels of an image: raise them if any level looks more damaged than expected, and
+    lower them otherwise.
     """
     if expected_share is None:
         return probabilities
