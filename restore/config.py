@@ -78,7 +78,8 @@ def find_config(name_or_path: str | Path, kind: str) -> Path:
         path = Path(text)
         if path.is_file():
             return path
-        raise RestoreError("there is no such config file", where=path)
+        what = "config file or folder of masks" if kind == "damage" else "config file"
+        raise RestoreError(f"there is no such {what}", where=path)
     path = configs_dir() / kind / f"{text}.yaml"
     if path.is_file():
         return path

@@ -74,6 +74,11 @@ def test_black_holes_are_named_and_a_folder_that_looks_inverted_is_refused(tmp_p
         degradation_from([{"name": "masks", "folder": str(tmp_path / "empty")}], "test")
 
 
+def test_a_path_that_does_not_exist_may_have_meant_either(tmp_path: Path) -> None:
+    with pytest.raises(RestoreError, match="no such config file or folder of masks"):
+        load_degradation(tmp_path / "missing")
+
+
 def test_coverage_has_limits(folder: Path) -> None:
     step = {"name": "masks", "folder": str(folder), "min_coverage": 0.05, "max_coverage": 0.1}
     mask = degradation_from([step], "test")(CLEAN, keys(0, last=range(6)))[1]
