@@ -152,14 +152,14 @@ def _widths(
 
 
 def _distance(where: npt.NDArray[np.bool_]) -> FloatArray:
-    """Distance from each true pixel to the nearest false one, centre to centre; 0 at false pixels."""
+    """Distance from each true pixel to the nearest false one, center to center; 0 at false pixels."""
     import cv2
 
     return np.asarray(cv2.distanceTransform(where.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 def _around(values: FloatArray, reach: int) -> FloatArray:
-    """Mean over the square window of the rule, with zeros beyond the border."""
+    """Mean over a square window that reaches 3 search radii from each pixel, with zeros beyond the border."""
     import cv2
 
     side = 6 * reach + 1

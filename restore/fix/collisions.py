@@ -1,4 +1,4 @@
-"""What is where outputs go: outputs that exist, and outputs that would replace each other, an input or a folder."""
+"""Collisions of outputs with existing files and folders, with inputs, and with each other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def would_meet(target: str, source: str, other: str | None) -> RestoreError:
 
 
 class OutputFolders:
-    """What exists in the folders of outputs. Listing a folder takes less time than a question for each of its files."""
+    """What exists in the folders of outputs. Listing a folder is faster than looking up each of its files."""
 
     def __init__(self) -> None:
         self._listings: OrderedDict[str, tuple[list[bytes], set[bytes]]] = OrderedDict()
@@ -156,7 +156,7 @@ class Collisions:
                 self._written.add(self._place(path))
 
     def add_link(self, path: str) -> None:
-        """Note what a link that is read leads to."""
+        """Record the target of a link that is read."""
         self._read.add(os.path.realpath(path))
 
     def refuse(self, jobs: Jobs) -> None:

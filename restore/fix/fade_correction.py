@@ -46,10 +46,10 @@ _FADED = 0.3  # combined shift of both points from which on the cast is correcte
 # the cast is corrected in full at a sum of 1 above the threshold.
 _LIFT_WEIGHT, _CAST_WEIGHT, _CONSISTENCY_WEIGHT, _THRESHOLD = 1.6, 1.6, 5.3, 1.6
 _FULL_LIFT, _FULL_CAST = 0.12, 0.2  # from these on, more of either is no further evidence
-_BRIGHTNESS_CLASSES = (0.005, 0.03, 0.15, 0.35, 0.65, 0.85, 0.97, 0.995)  # bounds, as parts of all pixels
+_BRIGHTNESS_CLASSES = (0.005, 0.03, 0.15, 0.35, 0.65, 0.85, 0.97, 0.995)  # bounds, as quantiles of the luminance
 # Share of a strong cast that is corrected, at black and white, and the logarithm of gamma per cast at black.
 _STRONG_BLACK, _STRONG_WHITE, _STRONG_GAMMA = 0.92, 0.8, 1.1
-# Where what age cannot cause begins, and from where on nothing of a strong cast is corrected.
+# Up to the first value, age can be the cause. From the second value on, a strong cast is not corrected.
 _LIMITS = {
     "lift": (0.3, 0.5),
     "lowering": (0.3, 0.45),
@@ -63,7 +63,7 @@ _LIMITS = {
 _TONED = (0.03, 0.06)  # variation of color at equal luminance: of toned photographs, and of those with colors
 _TONE_CLASSES = 32
 _TOE = 0.01  # distance from 0 of a corrected black point, and of a white point from 1, so that nothing is clipped
-_ONE_TONE = 0.1  # an image whose points are closer than this has too little contrast for an estimate
+_ONE_TONE = 0.1  # a channel whose points are closer than this stays as it is: too little contrast
 _KNOTS = 4096
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 

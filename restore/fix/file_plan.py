@@ -38,7 +38,7 @@ class PlannedFile:
 
 
 def plan_files(files: Sequence[PlannedFile], options: FixOptions, *, masks: MaskSource | None) -> FixPlan:
-    """Plan the repair of files. What would refuse a whole folder makes one file fail: an output that exists.
+    """Plan the repair of files. An output that exists makes one file fail, not the whole run.
 
     Args:
         files: in the order of the jobs. Outputs must differ from each other.

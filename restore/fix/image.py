@@ -70,7 +70,7 @@ def fix_image(
     mask: Mask | None = None,
     options: FixOptions | None = None,
 ) -> np.ndarray | PIL.Image.Image | bytes:
-    """Repair one image, and return it as what it was given as.
+    """Repair one image, and return it in the form in which it was given.
 
         repaired = fix_image(array)
         repaired = fix_image(Path("scan.jpg").read_bytes(), mask=mask, options=FixOptions(mask_dilate="auto"))
@@ -90,8 +90,8 @@ def fix_image(
 
     Returns:
         The repaired image: an array of the same dtype and number of dimensions, a PIL image, or the bytes of a file of
-        the same format. Bytes are returned as they are if nothing changed. A gray image to which the model adds color
-        has three channels then.
+        the same format. Bytes are returned as they are if nothing changed. If the model adds color to a gray image,
+        the result has three channels.
 
     Raises:
         RestoreError: exit code 2: a type or dtype that is not supported, or options and models that do not fit. Exit

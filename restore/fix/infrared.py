@@ -1,7 +1,7 @@
 """Dust masks from the infrared channel of a film scanner.
 
-Dyes of film let infrared light pass, and dust and scratches do not: in the infrared channel they are dark spots on an
-even ground. What the dyes absorb after all follows the red channel, and is subtracted.
+The dyes of film transmit infrared light; dust and scratches block it. In the infrared channel they are dark spots on an
+even ground. The little light that the dyes absorb follows the red channel, and is subtracted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MIN_DEPTH = 0.12  # least absorbance (natural logarithm) that counts as dust
 _DEVIATIONS = 6  # likewise, in standard deviations of the ground
 _EDGE = 0.5  # the edge of a spot reaches to this fraction of the least absorbance
 _SAMPLE = 200_000  # pixels that the share of the red channel is fitted to
-_SHOWS_IMAGE = 0.5  # from this share on, the film is not one that infrared light passes
+_SHOWS_IMAGE = 0.5  # with a larger share, the dyes of the film block infrared light
 _MUCH = 0.1  # of all pixels; dust covers less
 _FLOOR = 1e-4  # least value of a channel, so that its logarithm is finite
 

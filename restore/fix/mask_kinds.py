@@ -21,17 +21,15 @@ Bytes = npt.NDArray[np.uint8]
 _TOLERANCE = 24  # levels (of 255) around black and white, as for lossy masks
 _COLORED = 48  # range of the channels of a pixel, in levels, from which on it has a color
 _MIN_COLORED = 4  # pixels
-_SATURATED = 0.3  # range of the channels of a pixel, relative to its difference from the background, likewise
-_GRAY = 8  # range of the channels of a pixel, in levels, that no more than
-_FEW_TINTED = 0.001  # of the pixels of a gray image exceed
+_SATURATED = 0.3  # likewise, relative to the difference of the pixel from the background
+_GRAY = 8  # range of the channels of a pixel, in levels, above which it is tinted
+_FEW_TINTED = 0.001  # of all pixels; a gray image has no more tinted ones
 _FEW = 0.02  # of all pixels: a mask with fewer grays and no color is black and white
 _PHOTO = 0.5  # of all pixels: a photograph has more grays
 _ROUGH = 1.0  # mean deviation of gray pixels from their surroundings, in levels, that soft masks stay below
 _MIN_BACKGROUND = 0.4  # of all pixels; dark photographs have less black, light ones less white
 _MOSTLY = 0.97  # of all pixels; no photograph leaves so much background
-_MIN_STRENGTH = (
-    48  # levels by which colors of strokes differ from the background; dark photographs have only weaker ones
-)
+_MIN_STRENGTH = 48  # levels between a stroke and the background, at least; dark photographs differ by less
 _UNIFORM = 4  # levels by which a background of any color varies
 _FLAT_COLORS = 8
 _SPREAD = 16  # levels by which a flat color varies in a lossy file

@@ -1,6 +1,6 @@
 """Logs as Parquet (`--log x.parquet`): a row for every image, and for every segment of a video.
 
-A Parquet file is readable only when its end is written, and a run that is killed never comes to it. So lines go at once
+A Parquet file is readable only when its footer is written, which a killed run never does. So lines go at once
 to a journal of JSON lines beside it, `x.parquet.jsonl`. When the run ends, or a later one if it was killed, the rows of
 the journal are appended to the Parquet file, which is replaced as a whole, and the journal is removed.
 """
@@ -135,7 +135,7 @@ def _text(value: Any) -> Any:
 
 
 def _lines(journal: Path, skipped: int) -> Iterator[dict[str, Any]]:
-    """The lines of a journal behind the first bytes. What a killed run has torn is left out."""
+    """The lines of a journal after its first bytes. A line that a killed run left incomplete is skipped."""
     with open(journal, "rb") as file:
         file.seek(skipped)
         for line in file:

@@ -114,7 +114,7 @@ class Summary:
 
     @property
     def not_started(self) -> int:
-        """Images that the run did not come to."""
+        """Images that the run did not reach."""
         return self.total - self.done - sum(self.skipped.values()) - len(self.failed)
 
     @property

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from restore.fix.stages import Stages
     from restore.fix.steps import Models
 
-#: Skipped images are recorded before the first is repaired, but if they are very many, it waits no longer than this.
+#: The first repair waits at most this long for the records of skipped images, of which there may be a million.
 _SETTLED_FIRST_SECONDS = 1.0
 
 
@@ -136,7 +136,7 @@ def run_stages(
     fail_fast: bool = False,
     link: SupervisorLink,
 ) -> None:
-    """Take every job of a plan through stages, and enter what came of it in a summary.
+    """Take every job of a plan through stages, and add its result to a summary.
 
     Args:
         plan: from `plan_fix`.
@@ -226,5 +226,5 @@ def _repair(
         return
     from restore.fix.sequence import repair_sequence
 
-    # A frame that may crash this process helps no other.
+    # A frame that may crash this process is not read to repair its neighbors.
     repair_sequence(plan.sequence, others, (job for job in plan.jobs if os.fspath(job.source) not in apart), stages)

@@ -97,7 +97,7 @@ def open_models(
 def with_enlarger(
     restorer: Restorer, options: FixOptions, open: Callable[[str], Restorer]
 ) -> tuple[Restorer | None, Restorer | None]:
-    """What repairs and what enlarges: a model that enlarges as `options.scale` says does that, after all else.
+    """The models that repair and enlarge: a model that enlarges by `options.scale` does so after all other steps.
 
     Holes are then filled by `inpaint`.
 
@@ -292,7 +292,7 @@ def resolved_settings(models: Sequence[Models], options: FixOptions) -> dict[str
 
 
 def planned_engine(model: str | None, options: FixOptions) -> tuple[str, str] | None:
-    """The engine and the precision that networks of a run are to have, without opening one; None if none takes part.
+    """The engine and precision planned for the networks of a run, without opening one; None without networks.
 
     The engine is the one that is tried first.
 
@@ -336,7 +336,7 @@ def _only_torch_runs(path: str) -> bool:
 
 
 def engines_of(models: Models) -> str | None:
-    """What runs the networks: one engine, or if they differ, the engine of each; None without a network."""
+    """The engine of the networks, or, if they differ, the engine of each; None without a network."""
     networks = {
         one.name: engine
         for one in (models.detector, models.restorer, models.clean_up, models.enlarger)

@@ -15,7 +15,7 @@ from restore.fix.stages import Stages
 if TYPE_CHECKING:
     from restore.fix.results import ResultRecorder
 
-#: Images per device that wait before its network, and as many behind it.
+#: Images per device that may wait for its network; the same number may wait to be written.
 _WAITING_PICTURES = 4
 #: Reading pauses if the waiting images have this many pixels together (a pixel takes some 30 bytes).
 _WAITING_PIXELS = 48_000_000
@@ -30,7 +30,7 @@ def stream(jobs: Iterable[Job], stages: Stages, ledger: ResultRecorder) -> None:
     takes the next image when it is free; Ctrl-C ends the run when these are finished.
 
     Raises:
-        KeyboardInterrupt: after what was being repaired by several, and before what is being written, is done.
+        KeyboardInterrupt: Ctrl-C, after the waiting images are written; several networks finish theirs first.
     """
     from restore.devices import usable_cpus
 

@@ -1,7 +1,7 @@
 """Image sequences: every frame is an image with all that its file holds, and its neighbors help to repair it.
 
-With `--deflicker`, frames are read twice: ahead, at a small size, to know the brightness of all around, and to be
-repaired. So no more than a few are in memory, whatever the size of a frame is.
+With `--deflicker`, frames are read twice: first at a small size, to measure the brightness of the frames around each,
+then in full, to be repaired. So only a few are in memory at full size.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _near(numbers: set[int], reach: int) -> set[int]:
 
 
 def _repair_alone(frames: Iterator[_Frame], stages: Stages) -> None:
-    """Take frames through all stages that no neighbor helps to fill."""
+    """Take each frame alone through all stages."""
     for frame in frames:
         if stages.recorder.summary.stopped:
             return
@@ -136,7 +136,7 @@ def _repair_alone(frames: Iterator[_Frame], stages: Stages) -> None:
 
 
 def _tones(files: Sequence[tuple[int | None, Path]]) -> Iterator[tuple[int, Tone | None]]:
-    """What removes the flicker of frames, by their numbers, in order; those that cannot be read are left out."""
+    """Tone corrections that remove flicker, by frame number, in order; frames that cannot be read are left out."""
 
     def small() -> Iterator[_Frame]:
         for number, file in files:
@@ -253,7 +253,7 @@ def _finish(
     unknown: npt.NDArray[np.bool_],
     stages: Stages,
 ) -> None:
-    """Fill what the neighbors did not know, and write the frame."""
+    """Fill the damage that no neighbor could fill, and write the frame."""
     started = time.monotonic()
     page = MemoryPage(lambda: rgb, unknown.astype(np.float32))
     if item.pages[0].deflickered:

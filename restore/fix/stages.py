@@ -214,7 +214,7 @@ class Stages:
         item.seconds += time.monotonic() - started
 
     def _filled_again(self, item: WorkItem, pages: Sequence[MemoryPage], number: int, network: int) -> DecodedImage:
-        """The image with another fill: pages as they were before their steps, but with their masks, filled anew."""
+        """The image with another fill: its pages before the repair, with their masks, go through the steps again."""
         restorer = self.models[network].restorer
         assert restorer is not None
         other = restorer.with_seed(self.options.seed + number)

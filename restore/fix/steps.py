@@ -103,7 +103,7 @@ class Steps:
         clean_up: restore the whole image afterwards.
         masked: the repair is limited to a mask, read or detected.
         spare_clean: discard a clean-up that changes the image by less than `CLEAN_LEVELS`.
-        enlarge: enlarge what came of all that.
+        enlarge: enlarge the result of all other steps.
     """
 
     detect: bool = False

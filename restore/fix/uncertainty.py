@@ -1,8 +1,8 @@
 """How far a repair may be from the truth (`--uncertainty`): a map of the expected absolute error of every pixel.
 
-The image is repaired again in mirrors, each time with another seed. Where the repairs differ, they guess. How far they
-are apart, how deep in its hole a pixel is, and how much the image varies around it say how large the error is on
-average: `COEFFICIENTS` are fitted on photographs whose truth is known.
+The image is mirrored and repaired again, each time with another seed. Where the repairs differ, they guess. The mean
+error is predicted from the spread of the repairs, the depth of a pixel in its hole and the contrast around it, with
+`COEFFICIENTS` fitted on photographs whose truth is known.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from restore.restorers.base import Restorer
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Whether each further repair is of the image with its rows reversed, and with its columns reversed.
+#: For each further repair: whether the rows of the image are reversed, and whether its columns are.
 MIRRORS = ((False, True), (True, False), (True, True))
 
 #: The logarithm of the expected error is the sum of these times 1 and the columns of `features`: spread, depth and
 #: contrast. `python benchmarks/uncertainty.py fit PHOTOGRAPHS --crop 256 --limit 15` has fitted and printed them.
 COEFFICIENTS = (0.247, 0.709, 0.325, 0.335)
 
-#: Spread and contrast are root mean squares over about this radius: four repairs alone are a rough sample.
+#: Spread and contrast are root mean squares over about this radius, because four repairs are a small sample.
 _SPREAD_PX, _CONTRAST_PX = 3.0, 6.0
 _FLOOR = 1 / 255
 #: The photographs of the fit have few deeper pixels.
@@ -54,7 +54,7 @@ def with_seed(restorer: Restorer, seed: int) -> Restorer:
 
 
 def features(repairs: Sequence[FloatArray], holes: npt.NDArray[np.bool_]) -> FloatArray:
-    """What the error of a repair follows from, in every pixel of its holes.
+    """The features that predict the error of a repair, in every pixel of its holes.
 
     Args:
         repairs: H×W×3, sRGB, [0, 1]: the repair itself, and those of mirrored images, mirrored back.

@@ -1,7 +1,7 @@
 """The stages of a video: its frames are decoded, repaired and encoded one after the other, whatever its length.
 
-What is encoded goes into segments, files in a hidden folder beside the output. When the last one is there, they are
-joined, without encoding anything again. A run that was stopped goes on behind its last segment.
+Encoded frames are stored in segments, files in a hidden folder beside the output. When the last one is written, they
+are joined without encoding again. A run that was stopped continues after its last segment.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class VideoRepair:
         return replace(steps, clean_up=steps.clean_up and self.options.clean_up is True, spare_clean=False)
 
     def _fingerprint(self, status: os.stat_result, settings: EncoderSettings) -> dict[str, Any]:
-        """What must be the same for segments to be used again."""
+        """The facts that must be the same for segments to be used again."""
         left_out = ("log", "html_report", "overwrite", "skip_existing", "include", "exclude", "files_from", "shard",
                     "fail_fast", "decode_timeout", "device")  # fmt: skip
         mask = None
@@ -330,7 +330,7 @@ class VideoRepair:
     def _with_tones(
         self, frames: Iterator[TimedFrame], colors: FrameColors, needed: int
     ) -> Generator[tuple[TimedFrame, Tone | None], None, None]:
-        """The frames from `needed` on, with what removes their flicker; None: nothing does."""
+        """The frames from `needed` on, each with the tone correction that removes its flicker, or None."""
         if not self.deflicker:
             yield from ((one, None) for one in frames if one.number >= needed)
             return
@@ -396,7 +396,7 @@ class VideoRepair:
                 (self._mask,) = self.stages.reader.read_masks(self.job, (source,), self.notes)
         return self._mask
 
-    # The end.
+    # Writing the output.
 
     def _preview(
         self,

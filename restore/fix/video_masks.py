@@ -145,7 +145,7 @@ def open_masks(mask: Path, decoding: Callable[[], AbstractContextManager[None]] 
 
 
 def fingerprint(mask: Path) -> str:
-    """What differs if masks of frames do."""
+    """A value that changes when masks of frames change."""
     files = _images_in(mask) if mask.is_dir() else files_of(mask).values() if is_sequence(mask) else [mask]
     digest = hashlib.sha256()
     for file in files:

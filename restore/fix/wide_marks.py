@@ -1,7 +1,7 @@
 """Wide detected marks, completed up to their edges.
 
-A detector often stops a few pixels before the edge of a chip or a lost corner. A rim of white paper that stays makes
-the filling white, too.
+A detector often stops a few pixels before the edge of a chip or a lost corner. The rim of white paper that remains
+makes the filling white, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REACH = 6, 2  # how far an edge may be beyond the mask: in pixels at one megapi
 _MARGIN_PX = 2  # beyond what was added, for the dark line along the edge of torn paper
 
 _MIN_CONTRAST = 0.2  # RMS over the channels, of the range [0, 1]: less is no clear edge
-_MIN_SHARE = 0.5  # what is closer to the mark's color than to its surroundings' belongs to the mark
+_MIN_SHARE = 0.5  # a pixel closer in color to the mark than to its surroundings belongs to the mark
 
 
 def complete_wide_marks(mask: FloatArray, image: FloatArray) -> FloatArray:

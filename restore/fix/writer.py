@@ -62,19 +62,19 @@ def changed_fraction(before: DecodedImage, after: DecodedImage) -> float:
 
 
 def notes_of_changes(sources: Sequence[DecodedImage], output: DecodedImage) -> list[str]:
-    """Notes on what changed pixels took away, on all pages."""
+    """Notes on what was lost because pixels changed, on all pages."""
     pages = zip(sources, (output, *output.extra_pages))
     return [note for source, page in pages for note in page.notes if note not in source.notes]
 
 
 def without_losses(notes: Sequence[str], image: DecodedImage) -> list[str]:
-    """The notes on an image whose output is not made of what decoding kept."""
+    """The notes that still hold if the output does not come from the decoded image."""
     gone = set(image.notes) - set(notes_of_copy(image.notes))
     return [note for note in notes if note not in gone]
 
 
 class Writer:
-    """Writes what the steps made of images.
+    """Writes images after their steps.
 
     Args:
         plan: the plan of the run.
@@ -183,7 +183,7 @@ class Writer:
             item.notes.append("all fills are the same: only deep holes can be filled in several ways")
 
     def _save_side(self, item: WorkItem) -> None:
-        """Write the second outputs of an image, before the output itself: what is skipped later then has all."""
+        """Write the second outputs of an image, before the output itself, so that an image skipped later has them."""
         from restore.fix.side_outputs import side_file
 
         job = item.job
