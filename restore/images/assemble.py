@@ -1,4 +1,4 @@
-"""Turns what decoders return into a `DecodedImage`: upright, with its colors, and with what the file holds besides."""
+"""Turns the output of a decoder into a `DecodedImage`: upright, with its colors and the file's other contents."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from restore.images.stated_colors import (
     linear_light,
 )
 
-#: Parts of a file that are left out are told one by one up to this number, which only hostile files exceed.
+#: The largest number of notes on parts that are left out. Only hostile files have more.
 _MOST_NOTES = 20
 #: Formats that hold Photoshop's resources, which state the resolution once more.
 _WITH_RESOURCES = {"jpeg": jpeg.with_resolution, "png": png.with_resolution, "tiff": tiff.with_resolution}
@@ -272,7 +272,7 @@ _READERS: dict[str, Callable[[_Parts, Any], None]] = {
 
 
 def _leave_out(parts: _Parts, notes: list[str]) -> None:
-    """Note what of a file is not kept, and remove what its XMP says of that."""
+    """Note the parts of a file that are not kept, and remove claims about them from its XMP."""
     notes.extend(parts.notes)
     left_out, rest, xmp = list(parts.left_out), parts.trailer, parts.xmp
     if rest.gain_map or (parts.jpeg is not None and xmp and b"hdrgm:" in xmp):

@@ -2,7 +2,7 @@
 
 Profiles made of a matrix and three curves (Display P3, Adobe RGB, ProPhoto, ...), or of one curve of gray, are computed
 here in floating point, because LittleCMS would round every image twice, to 8 or 16 bits. Profiles made of tables go
-through LittleCMS (in libvips) at 16 bits; those that have tables for the way to sRGB alone are inverted numerically.
+through LittleCMS (in libvips) at 16 bits; those with tables for the conversion to sRGB alone are inverted numerically.
 Everything is relative colorimetric. The structure of profiles is that of ICC.1:2022, sections 8 to 10.
 """
 

@@ -267,7 +267,7 @@ def _unpack(data: bytes, header: TiffHeader, name: str | os.PathLike[str], max_p
 
 
 def _first_channels(values: np.ndarray, channels: int, notes: list[str]) -> np.ndarray:
-    """An image without further channels than its colors and its alpha; others are told."""
+    """An image with only its colors and its alpha; a note says which other channels are left out."""
     if values.shape[2] > channels + 1:
         notes.append(f"only the first {channels + 1} of {values.shape[2]} channels are read")
     return values[:, :, : channels + 1]

@@ -108,7 +108,7 @@ def _with_profile(output: DecoderOutput, data: bytes, kind: str) -> DecoderOutpu
 
 
 def _pillow_message(error: Exception) -> str:
-    """What Pillow has against a file, if it says so in words: other errors of hostile files are about its own code."""
+    """Pillow's reason for refusing a file, if it is in words: other errors of hostile files are about its own code."""
     text = printable(" ".join(str(error).split()))
     in_words = isinstance(error, OSError | SyntaxError | NotImplementedError | ValueError)
     return text if text and in_words and not _ABOUT_CODE.search(text) else "broken data"

@@ -27,7 +27,7 @@ _BIG, _LITTLE = b"SDPX", b"XPDS"
 #: The headers that every file has: of the file, of the image and of its source.
 _HEADER_BYTES = 1664
 _UNDEFINED = 0xFFFFFFFF
-#: The first pixel of a header that is longer is not believed.
+#: A header that claims to be longer is not believed.
 _LARGEST_HEADER = 16 << 20
 #: Positions in the header.
 _OFFSET, _FILE_SIZE, _ORIENTATION, _ELEMENTS, _WIDTH, _HEIGHT = 4, 16, 768, 770, 772, 776
@@ -44,7 +44,7 @@ _KINDS = {
     8: "depth", 9: "composite video", 52: "ABGR", 100: "YCbCr 4:2:2", 101: "YCbCr 4:2:2 with alpha",
     102: "YCbCr 4:4:4", 103: "YCbCr 4:4:4 with alpha",
 }  # fmt: skip
-#: The orientation of EXIF of each way in which lines follow each other.
+#: The EXIF orientation of each order of lines and pixels.
 _EXIF_ORIENTATION = (1, 2, 4, 3, 5, 6, 8, 7)
 #: Transfer characteristics: density on film, light, and video, which is shown as it is.
 _LOG, _LINEAR, _VIDEO = (1, 3), 2, range(4, 11)

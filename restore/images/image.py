@@ -294,7 +294,7 @@ class DecodedImage:
         return replace(self, pixels=pixels, alpha=alpha, infrared=infrared).with_metadata_for((height, width))
 
     def _beyond_srgb(self, profile: Profile | None) -> np.ndarray | None:
-        """What no model sees of an image, H×W×C: colors outside sRGB, values beyond black and white; None: nothing."""
+        """The part that no model sees, H×W×C: colors outside sRGB, values beyond black and white; None: nothing."""
         if profile is None and self.pixels.dtype != np.float32:
             return None
         before = self._unit(self.pixels.reshape(-1, self.pixels.shape[2]))

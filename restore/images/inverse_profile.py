@@ -1,4 +1,4 @@
-"""The way back through a profile that has only the way to sRGB, as those of scanners: inverted numerically."""
+"""Conversion from sRGB to a profile that only has tables for the other direction: inverted numerically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which quality of an encoder loses no more than the source has lost."""
+"""The quality at which an encoder loses no more than the source has lost."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def matched_quality(kind: str, quantizer: int | None, least: int) -> int:
 
 @functools.cache
 def _quantizer_of(kind: str, quality: int) -> int:
-    """What the encoder makes of a quality, tried on a small image: it depends neither on depth nor content.
+    """The quantizer of a quality, measured on a small image: it does not depend on depth, content or size.
 
-    On size, neither, but that libwebp takes other numbers for images of a single block, 16×16.
+    Images of a single block, 16×16, are an exception: libwebp takes other numbers for them.
     """
     black = np.zeros((64, 64, 3), np.uint8)
     if kind == "avif":

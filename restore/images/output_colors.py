@@ -1,4 +1,4 @@
-"""How a file of a format tells the colors of an image: by a profile, by its own statement, or as sRGB."""
+"""How a format stores the colors of an image: in a profile, in a statement of its own, or as sRGB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fit_colors(image: DecodedImage, kind: str, notes: list[str]) -> DecodedImage
 
 
 def becomes_srgb(image: DecodedImage, kind: str) -> bool:
-    """Whether a format cannot tell the colors of an image, or sRGB tells them as well and to more readers."""
+    """Whether a format cannot store the colors of an image, or sRGB stores them as well and for more readers."""
     if image.icc is None:
         return False
     if kind not in _WITH_PROFILE or (image.gray and kind in WITHOUT_GRAY):

@@ -76,7 +76,7 @@ def is_plain_ycbcr(header: TiffHeader) -> bool:
 def as_rgb(data: bytes, header: TiffHeader) -> bytes:
     """The file with its YCbCr called RGB, so that libvips leaves the channels alone.
 
-    libtiff mixes up YCbCr in planes, and takes values for subsampled that do not state their subsampling.
+    libtiff mixes up YCbCr in planes, and assumes subsampling where the file does not state it.
     """
     _, big = layout_of(data)
     changed = bytearray(data)

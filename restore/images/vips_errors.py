@@ -18,8 +18,8 @@ T = TypeVar("T")
 def _take_any_bytes() -> None:
     """Let pyvips take messages that quote bytes of a file.
 
-    By itself it raises `UnicodeDecodeError`, also in operations that do not fail, because it clears the buffer in them,
-    where it may find the message of another thread. The buffer stays as it is then, and all later operations fail.
+    By itself, it raises `UnicodeDecodeError`, even in operations that succeed: these clear the buffer, and may find the
+    message of another thread in it. The buffer is then not cleared, and all later operations fail.
     """
 
     def to_string(text: Any) -> str:

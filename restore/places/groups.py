@@ -1,4 +1,4 @@
-"""Groups of files, repaired through a temporary folder: objects come into it, outputs go out of it, whole.
+"""Groups of files, repaired through a temporary folder: objects are fetched into it, outputs delivered from it, whole.
 
     records = repair_group([("s3://in/a.jpg", "s3://out/a.jpg", None)], open_models("photo", options), options)
 
@@ -49,7 +49,7 @@ Group = Sequence[GroupFile | tuple[str, str] | tuple[str, str, str | None]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file: its record, the number of pixels of all its pages, and whether it is a video."""
+    """The outcome of a file: its record, the number of pixels of all its pages, and whether it is a video."""
 
     record: Record
     pixels: int = 0
@@ -252,7 +252,7 @@ class StagedGroup:
                 yield outcome
 
     def save(self) -> None:
-        """Keep what came of the repair, for a process that is started again before the outputs are delivered."""
+        """Keep the outcomes of the repair, for a process that is started again before the outputs are delivered."""
         self.is_carried_out = True
         places = [None if place is None else (place.local, place.metadata) for place in self._places]
         outcomes = [None if one is None else asdict(one) for one in self._outcomes]
@@ -263,7 +263,7 @@ class StagedGroup:
         os.replace(temporary, self.folder / "outcomes.json")
 
     def load(self) -> bool:
-        """Take up what `save` has kept. Returns whether there is something."""
+        """Load the outcomes that `save` has kept. Returns whether there are any."""
         try:
             kept = json.loads((self.folder / "outcomes.json").read_text("utf-8", "surrogateescape"))
         except FileNotFoundError:
@@ -277,7 +277,7 @@ class StagedGroup:
         self.is_carried_out = True
         return True
 
-    # Coming.
+    # Fetching.
 
     def _fetch(self, number: int) -> None:
         file = self.files[number]
@@ -400,7 +400,7 @@ class StagedGroup:
             warnings=[told(line) for line in record.warnings],
         )
 
-    # Going.
+    # Delivering.
 
     def _deliver(self, number: int) -> Outcome | None:
         outcome, place = self._outcomes[number], self._places[number]

@@ -1,4 +1,4 @@
-"""What belongs together in a plan over URLs: files with their sidecars and masks, and outputs that meet or exist."""
+"""Pairing in a plan over URLs: files with their sidecars and masks, and outputs that collide or exist."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_sidecars(plan: PlacesPlan, files: Files, listing: Listing) -> tuple[Fil
 
 
 def with_masks(plan: PlacesPlan, files: Files, listing: Listing, place: str, masks: MaskSource) -> Files:
-    """The files with their masks, without those that are masks. Masks without an image are told in the plan.
+    """The files with their masks, without those that are masks. Masks without an image are listed in the plan.
 
     Args:
         plan: of the run.
@@ -167,7 +167,7 @@ def settle_existing(plan: PlacesPlan, options: FixOptions) -> None:
 
 
 def _existing(folder: str, *, single: str | None = None) -> Callable[[str], bool] | None:
-    """What tells whether an output exists: it asks the disk, or one listing of the store; None: none does."""
+    """A function that says whether an output exists, by the disk or one listing of the store; None: none exists."""
     if not is_url(folder):
         return os.path.lexists
     if single is not None:

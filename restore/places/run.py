@@ -1,4 +1,4 @@
-"""Carrying out a plan over URLs: while one group is repaired, the next one comes and the one before goes.
+"""Carrying out a plan over URLs: while one group is repaired, the next one is fetched and the previous one delivered.
 
 At most three groups are in the work folder, with their outputs; see `restore.places.plan.GROUP_FILES`.
 """
@@ -42,7 +42,7 @@ from restore.places.urls import is_url, settle
 from restore.places.work import WorkFolder
 from restore.video.formats import VIDEO_SUFFIXES
 
-#: Files that the plan has decided, of which there may be a million, are recorded for so long between two groups.
+#: How long files that the plan has settled, of which there may be a million, are recorded between two groups.
 _SETTLED_SECONDS = 1.0
 #: A file of the work folder with the plan of the run.
 _PLAN = "plan.pickle"
@@ -88,7 +88,7 @@ def fix_places(
 
 
 def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[[str], None]) -> Callable[[], Prepared]:
-    """What opens the models of a repair, when they are needed."""
+    """A function that opens the models of a repair when they are needed."""
 
     def prepare() -> Prepared:
         from restore.devices import limit_threads
@@ -105,7 +105,7 @@ def fixer(plan: PlacesPlan, model: Any, options: FixOptions, on_event: Callable[
 
 
 def detector(model: str, options: DetectOptions, on_event: Callable[[str], None]) -> Callable[[], Prepared]:
-    """What opens the detector of a run, when it is needed."""
+    """A function that opens the detector of a run when it is needed."""
 
     def prepare() -> Prepared:
         from restore.devices import limit_threads

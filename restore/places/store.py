@@ -444,7 +444,7 @@ def _has_no_conditions(error: BaseException) -> bool:
     return _code(error) in ("NotImplemented", "501") or getattr(error, "errno", None) == errno.ENOSYS
 
 
-#: Errors of the stores' packages that no second attempt heals, by the names of their classes.
+#: Errors of the stores' packages for which a retry is useless, by the names of their classes.
 _NO_CREDENTIALS = (
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError",
     "ProfileNotFound", "TokenRetrievalError", "ClientAuthenticationError", "RefreshError",
@@ -452,7 +452,7 @@ _NO_CREDENTIALS = (
 _MISUSED = (
     "ParamValidationError", "InvalidRegionError", "NoRegionError", "InvalidEndpointDiscoveryConfigurationError",
 )  # fmt: skip
-#: Codes of S3 that no second attempt heals, although fsspec does not tell them from others.
+#: Codes of S3 for which a retry is useless, although fsspec does not tell them from others.
 _REFUSED = (
     "InvalidBucketName", "PermanentRedirect", "301", "AuthorizationHeaderMalformed", "InvalidRequest", "400",
     "KeyTooLongError", "EntityTooLarge", "MetadataTooLarge", "InvalidArgument", "MethodNotAllowed", "405",

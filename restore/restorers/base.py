@@ -22,7 +22,7 @@ class ModelRequirements:
     Attributes:
         needs_mask: it fills holes, so it does nothing without a mask.
         gray: its network has one image channel, and repairs those of a color image one by one.
-        linear: its network works in linear light; images go in and come out in sRGB all the same.
+        linear: its network works in linear light; the restorer's input and output are sRGB all the same.
         float_range: (black, white) of float images, as in its training; None: as their files are read.
         conditions: the condition images that its network takes, in order; their channels follow the image's.
         multiple: height and width must be multiples of it (`Restorer.__call__` pads; callers need not).
@@ -30,7 +30,7 @@ class ModelRequirements:
         scale: output side / input side.
         tileable: an output pixel depends only on input pixels within `overlap_px` of it. A restorer that is not
             tileable runs on crops around the holes with generous context.
-        overlap_px: measured: how far, in input pixels, a change at a tile's edge is seen.
+        overlap_px: the measured radius of the receptive field, in input pixels.
         adds_color: it gives color to images without color, so its output for them stays in color.
     """
 
@@ -71,7 +71,7 @@ class Restorer(ABC):
         engine: `torch`, `openvino` or `onnx`; None for methods without a network.
         sha256: of its weights' file, in hex; None for methods without weights.
         bytes_per_pixel: approximate peak memory per input pixel, which determines the size of tiles.
-        max_batch_pixels: images of one size, of less than half this many pixels each, are repaired together. The batch
+        max_batch_pixels: images of one size, of at most half this many pixels each, are repaired together. The batch
             always has as many places as fit into it (empty ones are filled up), so no result depends on the other
             images; 0: one by one.
     """

@@ -8,8 +8,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 _FOUND = 0.5  # pixels of at least this probability look damaged
-_WEIGHT = 1.5  # shares that look damaged differ less from image to image than shares that are
-_SHARES = 1e-3, 0.5  # the least and the largest that counts
+_WEIGHT = 1.5  # the share that looks damaged varies less between images than the true share
+_SHARES = 1e-3, 0.5  # the range that shares are clipped to
 _FACTORS = 1 / 3, 4.0  # of the odds, the least and the largest: a single scratch has to be found, too
 
 
@@ -28,7 +28,7 @@ def with_prior(probability: FloatArray, share: float, expected_share: float) -> 
 
     With w = 1 this is Bayes' rule for a changed prior: Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a
     Classifier to New a Priori Probabilities: A Simple Procedure", Neural Computation 14(1), 2002. They estimate s by
-    expectation maximization, which does not settle on outputs as uncertain as these. Here s is counted
+    expectation maximization, which does not converge on outputs as uncertain as these. Here s is counted
     (`share_found`), w is 1.5, and the odds change by a factor of 1/3 to 4.
 
     Args:
@@ -37,7 +37,7 @@ def with_prior(probability: FloatArray, share: float, expected_share: float) -> 
         expected_share: an image with this share keeps its probabilities.
 
     Returns:
-        H×W, in [0, 1], in the same order; 0.5 becomes at least 0.25 and at most 0.8.
+        H×W, in [0, 1]; pixels keep their order, and 0.5 becomes 0.25 to 0.8.
     """
     share = float(np.clip(share, *_SHARES))
     factor = np.float32(np.clip((_odds(share) / _odds(expected_share)) ** _WEIGHT, *_FACTORS))

@@ -25,8 +25,8 @@ FloatArray = NDArray[np.float32]
 SHORTEST_PX = 2.5
 #: Smaller images have too few frequencies.
 SMALLEST_PX = 128
-#: Less evidence than this is found in sharp photographs, too: in sRGB values, and in linear light, where noise depends
-#: on the brightness.
+#: Sharp photographs, too, show evidence below these limits: in sRGB values, and in linear light, where noise depends on
+#: the brightness.
 LEAST_EVIDENCE, LEAST_LINEAR_EVIDENCE = 0.18, 0.3
 
 #: Side of the square tiles whose spectra are averaged.

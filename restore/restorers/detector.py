@@ -40,7 +40,7 @@ ALL_VIEWS_MAX_PX = 1 << 21
 #: A network that joins levels searches larger images in all views, too, halved until they have this many at most.
 COARSE_MAX_PX = 1 << 20
 
-#: Wide damage is seen from these probabilities, whatever the threshold of the mask is.
+#: Wide damage has at least this probability in monochrome and in color photographs, whatever the threshold of the mask.
 _SURE, _SURE_IN_COLOR = 0.5, 0.9
 
 #: A mark found at half size is one found at full size if more than this fraction of it lies within 4 pixels of such.
@@ -83,7 +83,7 @@ class View:
 
 #: One network searches an image mirrored.
 MIRRORED = (View(), View((-1,)), View((-2,)), View((-2, -1)))
-#: Two networks search an image in color so, one of them mirrored, so that they share fewer mistakes. The second one
+#: Two networks search an image in color in these views: one mirrored, so that they share fewer mistakes. The second one
 #: counts more: it knows thin scratches best.
 ENSEMBLE = (View(), View((-1,), second=True, weight=2))
 #: Below this mean distance from the median color, a photograph is monochrome: gray, sepia, toned, or badly faded. 98 %
@@ -94,8 +94,8 @@ MONOCHROME_CHROMA = 0.06
 def views_of(image: Tensor, monochrome_contrast: float | None = None, ensemble: bool = False) -> tuple[View, ...]:
     """The views in which an image is searched.
 
-    The shipped detector finds more of the faint cracks, creases and scratches of old prints where contrast is lower and
-    the tint is gone, but misses thin scratches there (docs/evidence/detection.md).
+    With lower contrast and without tint, the shipped detector finds more of the faint cracks, creases and scratches of
+    old prints, but misses thin scratches (docs/evidence/detection.md).
 
     Args:
         image: ...×3×H×W, sRGB, [0, 1].
@@ -187,7 +187,7 @@ class Detector:
         level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
         a second network may see. A detector with an `expected_share` adjusts them to the share of the image that
         looks damaged (`with_prior`): that of the first network or of the mean, whichever is larger. The second network
-        has no say where the first one sees wide damage.
+        cannot lower the probability of wide damage that the first one sees.
 
         A network that joins levels searches large images twice: a coarse level in all views, and all levels in the
         first view. The larger probability counts, because the finest level vetoes wide, soft damage.
@@ -256,18 +256,18 @@ class Detector:
         return image
 
     def _joined(self, found: Sequence[tuple[Tensor, View]], adjust: Callable[[FloatArray], FloatArray]) -> FloatArray:
-        """The adjusted mean of all views, H×W. The second network does not see wide damage: there the first one's own
-        probability counts.
+        """The adjusted mean of all views, H×W. The second network does not see wide damage: there it is at least the
+        first network's own probability.
         """
         likely, own = adjust(_mean(found)), _mean(found, second=False)
         if not any(view.second for _, view in found):
             return likely
-        # Whether there is any wide damage does not depend on the share, but how far it reaches does.
+        # The share does not decide whether there is wide damage, but how far it extends.
         monochrome = found[0][1].contrast < 1
         sure = _SURE if monochrome else _SURE_IN_COLOR
         wide = connected_to(wide_parts(own >= sure), wide_parts(adjust(own) >= sure))
         if not monochrome:
-            # In color, it is often a highlight. Where the first is not sure, both networks have to say so.
+            # In color, it is often a highlight. Where the first network is not sure, both must agree.
             second = adjust(_mean(found, second=True))
             likely = np.where(wide_parts(likely >= _SURE), np.minimum(second, likely), likely)
         return np.where(wide, np.maximum(adjust(own), likely), likely)
@@ -330,7 +330,7 @@ class Detector:
         return torch.maximum(logits, self._beyond(logits, above))
 
     def _beyond(self, logits: Tensor, above: Tensor) -> Tensor:
-        """The logits from above without the outskirts of marks that this level finds, too, with sharper outlines.
+        """The logits from above without the margins of marks that this level also finds, with sharper outlines.
 
         Masks that are two pixels too wide cost 0.5 dB of what filling scratches gains.
         """

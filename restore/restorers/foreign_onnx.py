@@ -1,4 +1,4 @@
-"""Networks of other projects in ONNX files: what such a file does not say is tried out, or declared by the user."""
+"""Networks of other projects in ONNX files: facts that a file does not state are tried out, or declared by the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from restore.restorers.base import ModelRequirements, Restorer
 #: What `--model-args` may say of a file that does not say it itself.
 KEYS = ("range", "output-range", "order", "fourth", "mask", "multiple", "overlap")
 
-#: Nodes whose output depends on nearby pixels alone. With only these, the reach of a network is measured; with any
+#: Nodes whose output depends on nearby pixels alone. With only these, the receptive field is measured; with any
 #: other (pooling or norms over the image, attention), it is assumed to see the whole image.
 _LOCAL = frozenset(
     (
@@ -53,7 +53,7 @@ class Declared:
         fourth: the fourth channel: `mask`, `alpha` (opaque), or a number.
         mask_hole: the value of the mask in holes: 1 or 0.
         multiple: of height and width; None: tried out.
-        overlap_px: how far the network sees; None: measured, or the whole image.
+        overlap_px: the radius of the receptive field; None: measured, or the whole image.
     """
 
     range: tuple[float, float] = (0.0, 1.0)
@@ -257,7 +257,7 @@ class ForeignOnnxRestorer(Restorer):
             piece = self._piece(image[part], hole[part])
             if out is None:
                 out = piece.new_zeros(*piece.shape[:2], image.shape[-2] * scale, image.shape[-1] * scale)
-            # The first quarter's half of a piece is better seen by the one before.
+            # The first half of an overlap comes from the piece before, which has more context there.
             inside = piece[..., (from_row - top) * scale :, (from_column - left) * scale :]
             out[
                 ...,
@@ -286,7 +286,7 @@ class ForeignOnnxRestorer(Restorer):
         return out.flip(1) if said.bgr else out
 
     def measured_overlap_px(self) -> int | None:
-        """How far it sees, in input pixels, with a margin; None: the whole image."""
+        """Radius of the receptive field in input pixels, plus a margin; None: the whole image."""
         multiple = self.requirements.multiple
         height, width = (-(-side // multiple) * multiple for side in (_PROBE_HEIGHT_PX, _PROBE_WIDTH_PX))
         image = octaves(height, width)
@@ -377,7 +377,7 @@ def _probed(
 
 
 def _odd_sides(multiple: int) -> tuple[int, int]:
-    """Two sides of 64 pixels or more that divide by `multiple`, and by nothing larger of its kind."""
+    """Two sides of at least 64 pixels that are odd multiples of `multiple`."""
     count = max(-(-64 // multiple) | 1, 1)
     return count * multiple, (count + 2) * multiple
 

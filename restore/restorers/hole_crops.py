@@ -78,8 +78,8 @@ def regions(blocks: BoolArray, size: tuple[int, int], requirements: ModelRequire
     """Crops around every hole, with context; holes near each other share one.
 
     A crop starts at a multiple of the restorer's `multiple`, so that a network with strides sees the same grid as in
-    the whole image. A restorer that is not tileable gets small images whole. The context around a hole is at least half
-    the hole's length.
+    the whole image. A restorer that is not tileable gets small images whole, or any image if it needs no mask. The
+    context around a hole is at least half the hole's length.
 
     Args:
         blocks: where the holes are, see `hole_blocks`.
@@ -107,7 +107,7 @@ def regions(blocks: BoolArray, size: tuple[int, int], requirements: ModelRequire
 
 
 def _groups(blocks: BoolArray) -> Iterator[tuple[tuple[int, int], tuple[int, int], BoolArray]]:
-    """Blocks that are at most one block apart: (first row and column, end row and column, which in between)."""
+    """Groups of blocks at most one block apart: (first row and column, end row and column, which blocks in between)."""
     import cv2  # imported here: without masks nothing needs it
 
     near = cv2.dilate(blocks.astype(np.uint8), np.ones((3, 3), np.uint8))

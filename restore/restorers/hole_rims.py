@@ -1,7 +1,7 @@
 """The dirty rim of a hole: pixels next to it that damage beneath the mask has changed.
 
 The edge of real damage rises over several pixels, and sharpening and JPEG put a halo around it. A mask that ends where
-the damage seems to end leaves this rim outside. A filling that continues it turns dark or light as a whole.
+the damage seems to end leaves this rim outside. If the rim is continued, the whole filling turns dark or light.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ BoolArray = npt.NDArray[np.bool_]
 REACH_PX, LARGEST_REACH_PX = 5, 8
 AROUND_PX = 5
 #: A hole has a dirty rim if a ring of pixels near it has steps outward that are this many times as large as those in
-#: its surroundings, and larger by at least `LEAST_STEP`; or steps whose median differs from 0 by as many standard
-#: errors as the second value. With lower values intact pixels next to a hole are lost more often, and they tell most
-#: about it.
+#: its surroundings, and larger by at least `LEAST_STEP`; or steps whose median differs from the surroundings' by
+#: as many standard errors as the second value. Lower values lose intact pixels next to a hole more often, and these
+#: tell most about it.
 STEEP, CERTAIN = 2.5, 6.0
 #: Of the range [0, 1].
 LEAST_STEP = 2 / 255
@@ -43,7 +43,7 @@ def dirty_rims(image: FloatArray, holes: BoolArray) -> BoolArray:
 
     A mask knows nothing of the image around it: next to a hole that fits, steps from pixel to pixel, away from the
     hole, are as large as farther out. They are larger in a rim that the damage has changed. So each hole gets the
-    median step from ring to ring, and its rim is as wide as the steps are large. An image without damage has no rim.
+    median step from ring to ring, and its rim ends where the steps are no longer large.
 
     Args:
         image: float32, H×W×3, [0, 1]; values in holes are ignored.
@@ -105,7 +105,7 @@ def _steps_outward(
         best[better], value[better] = number, rise[better]
     down, right = np.array(ways).T
     y, x = rows + down[best], columns + right[best]
-    # A ridge between two holes has no way out, and the image's border none beyond it.
+    # Steps do not exist at a ridge between two holes, or beyond the image's border.
     valid = (value > 0.7) & (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
     y, x = y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)
     return (image[y, x] - image[here]).mean(axis=1), valid
@@ -131,7 +131,7 @@ def _rim_px(step: FloatArray, ring: npt.NDArray[np.int64], reach: int) -> int:
         steep = abs(signed[-1]) > max(CERTAIN * error, LEAST_STEP) or float(np.median(size[here])) > limit
         if steep and number <= width + 2:
             width = number
-    # Where steps are large as far as the reach, something in the image is there, not a rim.
+    # Large steps out to the reach belong to the image, not to a rim.
     if width in (0, reach):
         return 0
     change = np.abs(np.cumsum(signed[::-1])[::-1])  # of each ring, relative to the last

@@ -31,15 +31,15 @@ DEEP_PX = 2
 TEXTURE_SHARE = (0.3, 0.6)
 TEXTURE_DEPTH_PX = (8, 32)
 
-#: Fine detail, which a Gaussian of this many pixels takes away, is a mix of both up to the first depth, and from the
-#: second one on the texture's alone: farther inside, the network draws a lattice with a period of 8 pixels.
+#: Fine detail, removed by a Gaussian of this many pixels, is a mix of both up to the first depth, and comes from the
+#: texture alone from the second one on: farther inside, the network draws a lattice with a period of 8 pixels.
 DETAIL_PX = 3.0
 DETAIL_DEPTH_PX = (8, 20)
 
 #: The coarsest scale is the first below the full one on which no pixel of a hole is deeper than this. There the
 #: network's output is the first guess. With twice as much, more patches that fit the edge badly were found.
 START_DEPTH_PX = 16
-#: The coarsest scale is also the first whose smaller side is at most this: most of the search is done there.
+#: On the coarsest scale, the smaller side is also at most this: most of the search is done there.
 START_SIDE_PX = 750
 
 #: More scales than any image has, so that no two scales of any two seeds search alike.
@@ -77,8 +77,8 @@ _START_ROUNDS = 20
 class HybridInpainter(Restorer):
     """A network that fills holes, and patch-based texture synthesis for the deep ones.
 
-    Neither continues the rim of a hole that the damage has changed (`dirty_rims`): they fill it, too, and what they see
-    is beyond it. The rim itself keeps its pixels.
+    Neither continues the rim of a hole that the damage has changed (`dirty_rims`): both fill it as part of the hole.
+    Then the rim gets its own pixels back.
 
     The network continues structures, but cannot predict every detail. Patches from around the hole
     (`PatchMatchInpainter`) are sharp, but sometimes wrong. The search starts on a small image that the network has
@@ -231,7 +231,7 @@ class HybridInpainter(Restorer):
 
 
 def halve(image: FloatArray, holes: BoolArray) -> tuple[FloatArray, BoolArray]:
-    """Half the size: the means of the pixels of every 2×2 that are outside holes; a hole where all four are in one."""
+    """Half the size: the mean of the pixels outside holes in each 2×2 block; a hole where all four are in holes."""
     odd = (0, image.shape[0] % 2, 0, image.shape[1] % 2)
     size = ((image.shape[1] + 1) // 2, (image.shape[0] + 1) // 2)
     outside, values = (

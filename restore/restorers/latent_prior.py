@@ -1,4 +1,4 @@
-"""Fill holes with a generator of images: find the noise from which it draws what lies around them.
+"""Fill holes with a generator of images: search for the noise from which it draws their surroundings.
 
 Yeh, Chen, Lim, Schwing, Hasegawa-Johnson, Do, "Semantic Image Inpainting with Deep Generative Models", CVPR 2017. A
 generator knows one kind of image, of one size, so this fills holes in such images alone.
@@ -31,9 +31,9 @@ WINDOW_PX = 7
 
 #: The noise stays within ± this. The paper's is uniform in ±1 and stays there. Here it is normal, and 95 % lie in ±2.
 LIMIT = 2.0
-#: Adam's rate, which the paper does not name.
+#: Learning rate of Adam, which the paper does not state.
 RATE = 0.03
-#: The paper starts from one random point. Of this many, the best few are followed, and the best of those is taken.
+#: The paper starts from one random point. Here, this many points are drawn, and the search starts from the best few.
 DRAWN, FOLLOWED = 64, 4
 
 
@@ -45,7 +45,7 @@ class Judge:
     adversarial: str
 
     def loss(self, drawn: Tensor, labels: Tensor | None) -> Tensor:
-        """The prior loss of each image without its weight λ, B: eq. 4; or what the generator was trained to lower."""
+        """The prior loss of each image without its weight λ, B: eq. 4, or the generator's loss in its training."""
         logits: Tensor = self.network(drawn, labels)[:, 0]
         if self.adversarial == "vanilla":
             return -F.softplus(logits)  # log(1 - D)
@@ -137,7 +137,7 @@ class LatentPrior(Restorer):
         return torch.cat(filled)
 
     def search(self, image: Tensor, hole: Tensor) -> Tensor:
-        """What the generator draws from the noise that is found, 1×C×S×S in [0, 1].
+        """The image that the generator draws from the best noise, 1×C×S×S in [0, 1].
 
         Args:
             image: 1×3×S×S, [0, 1], finite.

@@ -17,8 +17,8 @@ from restore.linear_light import from_linear, to_linear
 from restore.models.base import RestorationNetwork
 from restore.restorers.base import ModelRequirements, Restorer
 
-#: Images of up to half this size share a batch on a GPU: its time then goes into launches, not into pixels (estimated
-#: from the number of launches, not measured).
+#: Images of up to half this size share a batch on a GPU: launches then take more time than pixels (estimated from
+#: the number of launches, not measured).
 GPU_BATCH_PX = 1 << 18
 
 

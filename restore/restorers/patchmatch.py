@@ -32,8 +32,8 @@ _COMPARED = [(dy, dx) for dy in range(SIDE) for dx in range(SIDE) if (dy + dx) %
 #: 0.072 with 0.8, 0.073 with 0.9, and 0.076 with equal weights.
 TRUST, LEAST_TRUST = 0.8, 0.05
 
-#: Of a Gaussian around the centers of patches, for the last, focused vote. On text that covers seven images of CBSD68,
-#: LPIPS in the holes falls by 3 % and PSNR by 0.03 dB; with 1.2, by 8 % and 0.08 dB.
+#: Standard deviation of a Gaussian around the centers of patches, for the last, focused vote. On text that covers seven
+#: images of CBSD68, LPIPS in the holes falls by 3 % and PSNR by 0.03 dB; with 1.2, by 8 % and 0.08 dB.
 FOCUS_PX = 2.0
 
 #: Patches compared at once, so that they stay in the processor's cache.
@@ -191,8 +191,8 @@ class PatchMatchInpainter:
         """Set every pixel of the hole to the mean of its patches' votes, weighted by how well they match (eq. 5).
 
         Args:
-            focused: the votes of patches count the more, the nearer the pixel is to their centers. The result is
-                sharper, but patches that vote so in every round agree less.
+            focused: a vote counts more if the pixel is near the center of the patch. The result is sharper, but
+                patches agree less if every round is focused.
         """
         rows, columns = self._patches
         span = self.width + 2 * RADIUS

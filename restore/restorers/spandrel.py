@@ -22,8 +22,8 @@ INSTALL = 'pip install "restore-toolkit[zoo]"'
 INSTALL_MORE = 'pip install "restore-toolkit[zoo-noncommercial]"'
 
 #: Architectures whose output depends on nearby pixels alone (no pooling or norm over the image, no attention beyond a
-#: window), with the product of their windows and strides where spandrel does not state it. How far they see is measured
-#: with the weights. All others are assumed to see the whole image.
+#: window), with the product of their windows and strides where spandrel does not state it. The receptive
+#: field is measured with the weights. All others are assumed to see the whole image.
 _LOCAL = {
     "Compact": 1,
     "DRUNet": 8,
@@ -148,7 +148,7 @@ class SpandrelRestorer(Restorer):
         return SpandrelRestorer(self.name, self._descriptor, self.requirements, self.device, supported, self.sha256)
 
     def measured_overlap_px(self) -> int | None:
-        """How far it sees, in input pixels, with a margin; None: the whole image. Costs as much as 0.06 megapixels."""
+        """Radius of the receptive field in pixels, plus a margin; None: the whole image. Costs like 0.06 megapixels."""
         multiple = self.requirements.multiple
         height = -(-max(_PROBE_HEIGHT_PX, self.requirements.minimum) // multiple) * multiple
         image = octaves(height, -(-_PROBE_WIDTH_PX // multiple) * multiple).to(self.device)

@@ -184,7 +184,7 @@ class Jobs:
         self.finished: dict[tuple[str, State], int] = {}
         self.restarts = 0
 
-    # For those who have something to do
+    # Submitting and following jobs
 
     def submit(
         self,
@@ -240,7 +240,7 @@ class Jobs:
             self._jobs.pop(job.id, None)
 
     def listen(self, listener: Callable[[Job], None]) -> Callable[[], None]:
-        """Have every change of a job reported, from any thread. Returns what ends it."""
+        """Report every change of a job, from any thread. Returns a function that ends this."""
         with self.lock:
             self._listeners.append(listener)
 
@@ -250,7 +250,7 @@ class Jobs:
 
         return stop
 
-    # For those who look on
+    # The state of the queues
 
     def queue_length(self, worker: Kind = "models", *, counted: bool = True) -> int:
         """Jobs that wait for a kind of worker: only the counted ones, or all."""
@@ -288,7 +288,7 @@ class Jobs:
         """Whether it takes no further jobs."""
         return self._stopping
 
-    # The end
+    # Stopping
 
     def refuse(self) -> None:
         """Take no further jobs, and cancel those that wait. Running jobs continue, unless they only open models."""
@@ -317,7 +317,7 @@ class Jobs:
                     worker.kill()
                 pool.workers.clear()
 
-    # The inside
+    # The threads
 
     def _start_threads(self, pool: _Pool) -> None:
         for number, device in enumerate(pool.devices[len(pool.threads) :], start=len(pool.threads)):
@@ -364,7 +364,7 @@ class Jobs:
             return Outcome("failed", problem=problem_of(error))
 
     def _finish_together(self, jobs: list[Job], outcome: Outcome) -> bool:
-        """Enter what came of several jobs; False: all failed, so that each must be tried alone to find out why."""
+        """Finish several jobs with their outcomes; False: all failed, so each must be tried alone to find out why."""
         if outcome.state == "failed":
             return False
         items = (outcome.result or {}).get("items") or [None] * len(jobs)

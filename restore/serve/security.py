@@ -1,4 +1,4 @@
-"""Who gets in: the host, the origin and the token of a request; limits of its body; headers of every answer.
+"""Access control: the host, the origin and the token of a request; limits of its body; headers of every answer.
 
 A page of another site may send requests to a server on this machine, or have its own name point there (DNS rebinding).
 So the name in `Host` must be one of this server's, and `Origin`, which browsers set and pages cannot, must be the
@@ -216,8 +216,8 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _cookies(headers: Headers, name: str) -> list[str]:
-    """The values of a cookie. Servers on other ports of this host set cookies, too: what is odd among them is passed
-    over, and one of the same name does not hide the server's own.
+    """All values of a cookie. Servers on other ports of this host set cookies, too; one of the same name does not hide
+    the server's own.
     """
     pairs = [pair.partition("=") for line in headers.getlist("cookie") for pair in line.split(";")]
     return [value.strip() for key, _, value in pairs if key.strip() == name]

@@ -85,8 +85,8 @@ class Spool:
     def new_folder(self) -> Path:
         """An empty folder for a request.
 
-        Systems remove what lies in the folder for temporary files for long; another user may put their own in its place
-        then. In either case a new root is made, which nobody else can read.
+        Systems remove old files from the folder for temporary files, and then another user may put a folder of the same
+        name there. In either case a new root is made, which nobody else can read.
         """
         with self._changing:
             if _identity(self.root) != self._identity:

@@ -106,7 +106,7 @@ class Report:
         self.send("progress", (fraction, message))
 
     def event(self, line: str) -> None:
-        """Tell the operator, and whoever waits for the task, what takes long or does not go as usual.
+        """Tell the operator, and whoever waits for the task, that something takes long or is unusual.
 
         Args:
             line: as the command line prints it. What is in brackets at its end is for the operator alone.
@@ -217,7 +217,7 @@ def _give_way() -> None:
 
 
 def _quiet() -> None:
-    """Libraries in C write to standard error what names no file; what matters of it becomes a note or an error."""
+    """Discard the standard streams: messages of C libraries name no file. Notes and errors report what matters."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
         for handle in (0, 1, 2):
