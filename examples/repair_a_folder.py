@@ -12,7 +12,9 @@ from restore import FixOptions, RestoreError, fix_folder
 
 def main() -> int:
     """Repair with the default options, masks from the detector; continue where an earlier run stopped."""
-    source, target = sys.argv[1:3]
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/repair_a_folder.py INPUT OUTPUT")
+    source, target = sys.argv[1:]
     options = FixOptions(masks="auto", skip_existing=True)
     try:
         summary = fix_folder(

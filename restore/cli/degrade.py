@@ -26,8 +26,8 @@ def degrade(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Name of a shipped damage config, a YAML file, or a folder of masks, with a slash in its path "
-            "(masks/).",
+            help="Name of a shipped damage config (such as scratch, print or noise), a YAML file, or a folder of "
+            "masks, with a slash in its path (masks/).",
             autocompletion=damage_names,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def degrade(
         return
     for missing, value in (("CLEAN_DIR", clean_dir), ("OUT_DIR", out_dir), ("--damage", damage)):
         if value is None:
-            raise RestoreError("is missing", where=missing, hint="restore degrade CLEAN_DIR OUT_DIR --damage NAME")
+            raise RestoreError("is missing", where=missing, hint="restore degrade CLEAN_DIR OUT_DIR --damage scratch")
     assert clean_dir is not None
     assert out_dir is not None
     assert damage is not None

@@ -170,7 +170,7 @@ def _work_item(
                 check_mask_size(mask.size, page.size, "mask")
                 values = mask_of(mask, page, invert=options.mask_invert, name="mask", on_event=notes.append)
             read.append(
-                prepare_mask(values, dilate_px=options.mask_dilate, feather_px=options.mask_feather, image=page.to_srgb)
+                prepare_mask(values, dilate_px=options.dilate, feather_px=options.mask_feather, image=page.to_srgb)
             )
         notes += mask_warnings(read)
         pages = [MemoryPage(page.to_srgb, values) for page, values in zip(sources, read)]

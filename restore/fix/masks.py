@@ -29,6 +29,8 @@ from restore.video.sequence import files_of, is_sequence
 FloatArray = npt.NDArray[np.float32]
 
 _FAINT = 0.1  # a mask with a lower maximum probably stores 0 and 1 instead of 0 and 255
+#: `--mask-dilate scan` is the smaller side divided by this: edges of damage rise over 1 to 3 pixels at 600.
+SCAN_PART = 450
 _NEARLY_ALL = 0.9  # above this coverage black and white are probably swapped
 
 
@@ -178,7 +180,8 @@ def effective_mask(
         file: the mask; None: the alpha of the image, which must have one (transparent = repair), or its infrared
             channel.
         invert: black (with alpha: opaque) means repair.
-        dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widen_holes`.
+        dilate_px: dilate holes by this many pixels in all directions; `auto`: see `widen_holes`; `scan`: see
+            `prepare_mask`.
         feather_px: fade out the repair over this many pixels around holes.
         infrared: without a file, take the dust that the infrared channel shows.
         max_pixels: as in `read_image`, for the mask's file.
@@ -262,7 +265,7 @@ def coverage_warnings(coverage: float) -> list[str]:
     """A warning if masks cover almost all pixels; `coverage` is the fraction of pixels in holes."""
     if coverage <= _NEARLY_ALL:
         return []
-    return [f"the mask covers {coverage:.0%} of the image; if black means repair, add --mask-invert"]
+    return [f"the mask covers {coverage:.0%} of the image; --mask-invert swaps what is repaired and what is kept"]
 
 
 def reach_px(dilate_px: int, feather_px: int) -> int:
@@ -281,13 +284,16 @@ def prepare_mask(
     mask: FloatArray, *, dilate_px: Dilate, feather_px: int, image: Callable[[], FloatArray]
 ) -> FloatArray:
     """As `dilate_and_feather`, but `auto` first widens holes to the end of the damage in `image()` (H×W×3, sRGB), and
-    over rims that the damage has changed in another way, such as halos of sharpening."""
-    if dilate_px == "auto":
-        if mask.any():
-            pixels = image()
-            mask = over_dirty_rims(mask, widen_holes(mask, pixels), pixels)
-        dilate_px = 0
-    return dilate_and_feather(mask, dilate_px=dilate_px, feather_px=feather_px)
+    over rims that the damage has changed in another way, such as halos of sharpening. `scan` dilates in proportion to
+    the image (`SCAN_PART`), by at least one pixel."""
+    if dilate_px == "auto" and mask.any():
+        pixels = image()
+        mask = over_dirty_rims(mask, widen_holes(mask, pixels), pixels)
+    if isinstance(dilate_px, int):
+        radius_px = dilate_px
+    else:
+        radius_px = 0 if dilate_px == "auto" else max(1, round(min(mask.shape) / SCAN_PART))
+    return dilate_and_feather(mask, dilate_px=radius_px, feather_px=feather_px)
 
 
 def _dilate(mask: FloatArray, dilate_px: int, feather_px: int) -> FloatArray:

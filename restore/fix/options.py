@@ -19,7 +19,7 @@ from restore.fix.option_values import Option, flag
 
 MaskMissing = Literal["fail", "skip", "copy"]
 Metadata = Literal["keep", "strip"]
-Dilate = int | Literal["auto"]
+Dilate = int | Literal["auto", "scan"]
 Sensitivity = Literal["gentle", "normal", "strong"] | float
 
 #: How readily `old_photos` takes pixels for damage: as the detector scored best.
@@ -149,15 +149,17 @@ class FixOptions(BatchOptions):
     ] = None
     mask_invert: Annotated[bool, Option("Black = repair; with --masks alpha, opaque = repair.", "Masks")] = False
     mask_dilate: Annotated[
-        Dilate,
+        Dilate | None,
         Option(
-            "Dilate masks by N pixels. auto: as far as the damage extends beyond them.",
+            "Dilate masks by N pixels. auto: as far as the damage extends beyond them; scan: by a 450th of the image's "
+            "smaller side, as the edges of scanned damage are soft. Default: 0, or scan for damage that --old-photos "
+            "finds.",
             "Masks",
             0,
             500,
-            metavar="auto|N",
+            metavar="auto|scan|N",
         ),
-    ] = 0
+    ] = None
     mask_feather: Annotated[
         int, Option("Fade out the repair over N pixels around holes.", "Masks", 0, 500, metavar="N", cli=False)
     ] = 0
@@ -317,6 +319,8 @@ class FixOptions(BatchOptions):
             chosen["correct_fading"] = self.old_photos
         if self.sensitivity is None and chosen["masks"] == "auto":
             chosen["sensitivity"] = OLD_PHOTOS_SENSITIVITY if self.old_photos else "normal"
+        if self.mask_dilate is None:
+            chosen["mask_dilate"] = "scan" if self.old_photos and chosen["masks"] == "auto" else 0
         for name, value in chosen.items():
             object.__setattr__(self, name, value)
 
@@ -344,6 +348,11 @@ class FixOptions(BatchOptions):
         values = super().to_dict()
         # Left out, `old_photos` would choose masks again.
         return values | ({"masks": "none"} if self.old_photos and self.masks is None else {})
+
+    @property
+    def dilate(self) -> Dilate:
+        """`mask_dilate`, which is never None once options are made."""
+        return self.mask_dilate or 0
 
     def check_masks(self, *, has_masks: bool) -> None:
         """Refuse options about masks if there are none. `fix_image` takes masks that `masks` does not name.

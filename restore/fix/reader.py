@@ -179,9 +179,9 @@ class Reader:
             self.recorder.finish(job, "skipped", NO_PREVIEW)
             return None
         steps = self.steps_of(job)
-        # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts.
+        # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts, or the image's size.
         # An infrared channel is judged by its whole image, too.
-        whole = self.options.mask_dilate == "auto" or (self.plan.masks is not None and self.plan.masks.infrared)
+        whole = isinstance(self.options.dilate, str) or (self.plan.masks is not None and self.plan.masks.infrared)
         in_parts = steps.work_in_parts(self.models) and not (steps.masked and whole) and not self._conditions
         if not in_parts or PIPE in (job.source, job.target):
             return self._load(job)
@@ -309,7 +309,7 @@ class Reader:
                 page,
                 job.mask,
                 invert=self.plan.masks.invert,
-                dilate_px=self.options.mask_dilate,
+                dilate_px=self.options.dilate,
                 feather_px=self.options.mask_feather,
                 infrared=self.plan.masks.infrared,
                 max_pixels=self.options.max_pixels,
@@ -331,7 +331,7 @@ class Reader:
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
         elif isinstance(error, DamagedFile) and error.partly and not self.options.allow_truncated:
-            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
+            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded, if anything"
         return error
 
 

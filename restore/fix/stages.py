@@ -189,7 +189,7 @@ class Stages:
                 run_steps(
                     page, item.steps, self.models[network],
                     tile_of=self.tile_of, on_event=item.notes.append,
-                    dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+                    dilate_px=self.options.dilate, feather_px=self.options.mask_feather,
                     grain_key=self.grain_key(source),
                 )  # fmt: skip
             if mapped:
@@ -336,5 +336,6 @@ class Stages:
         if not steps.masked:
             return None
         assert self.plan.masks is not None
-        assert self.options.mask_dilate != "auto"  # such images are processed in memory, see `Reader.load`
-        return MaskSpec(job.mask, self.plan.masks.invert, self.options.mask_dilate, self.options.mask_feather)
+        dilate = self.options.dilate
+        assert not isinstance(dilate, str)  # such images are processed in memory, see `Reader.load`
+        return MaskSpec(job.mask, self.plan.masks.invert, dilate, self.options.mask_feather)

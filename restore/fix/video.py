@@ -368,7 +368,7 @@ class VideoRepair:
             run_steps(
                 page, steps, self.models,
                 tile_of=self.stages.tile_of, on_event=self._note,
-                dilate_px=self.options.mask_dilate, feather_px=self.options.mask_feather,
+                dilate_px=self.options.dilate, feather_px=self.options.mask_feather,
                 grain_key=self.stages.grain_key(source),
             )  # fmt: skip
         self.done.update(steps_done([page], steps))
@@ -385,7 +385,7 @@ class VideoRepair:
             assert self.stages.plan.masks is not None
             given, file = self._masks.mask(number)
             return mask_of_frame(
-                given, source, file, invert=self.stages.plan.masks.invert, dilate_px=self.options.mask_dilate,
+                given, source, file, invert=self.stages.plan.masks.invert, dilate_px=self.options.dilate,
                 feather_px=self.options.mask_feather, on_event=self._note,
             )  # fmt: skip
         if self._mask is None:
@@ -522,7 +522,7 @@ def find_damage(
     """The damage that the detector finds in a frame alone, H×W; `rgb`: H×W×3, sRGB, [0, 1]."""
     page = MemoryPage(lambda: rgb)
     assert models.detector is not None
-    detect(page, models.detector, stages.tile_of(models.detector), stages.options.mask_dilate, 0, on_event)
+    detect(page, models.detector, stages.tile_of(models.detector), stages.options.dilate, 0, on_event)
     assert page.mask is not None
     found: npt.NDArray[np.bool_] = page.mask > 0
     return found

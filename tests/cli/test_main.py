@@ -247,7 +247,7 @@ def test_without_masks_the_right_model_is_taken(folder: Path, tmp_path: Path) ->
         (
             ("fix", "{folder}", "{tmp}/o", "--masks", "alpha", "--mask-dilate", "much"),
             2,
-            "0 and 500 or auto",
+            "0 and 500, auto or scan",
         ),
         (("fix", "{folder}", "{tmp}/o", "--mask-dilate", "auto"), 2, "requires --masks"),
         (("fix", "{folder}", "{tmp}/o", "--mask-missing", "clean"), 2, "requires --masks"),

@@ -112,7 +112,7 @@ def test_the_list_of_commands_is_not_cut() -> None:
         ({"strength": float("nan")}, "--strength"),
         ({"tile": "big"}, "--tile: must be an integer of at least 0 or auto, not 'big'"),
         ({"tile": -5}, "--tile"),
-        ({"mask_dilate": 501}, "--mask-dilate: must be an integer between 0 and 500 or auto, not 501"),
+        ({"mask_dilate": 501}, "--mask-dilate: must be an integer between 0 and 500, auto or scan, not 501"),
         ({"mask_missing": "clean"}, "--mask-missing: must be fail, skip or copy, not 'clean'"),
         ({"overwrite": 1}, "--overwrite: must be True or False, not 1"),
         ({"quality": True}, "--quality"),
