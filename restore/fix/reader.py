@@ -331,7 +331,7 @@ class Reader:
             error.what = f"{error.size} is over the limit of {self.options.max_pixels / 1e6:g} megapixels"
             error.hint = f"if the file can be trusted: --max-pixels {error.pixels}"
         elif isinstance(error, DamagedFile) and error.partly and not self.options.allow_truncated:
-            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded, if anything"
+            error.hint = "the file is damaged or cut short; --allow-truncated repairs what can be decoded"
         return error
 
 
