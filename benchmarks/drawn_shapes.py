@@ -51,8 +51,8 @@ def main() -> None:
             counts.append(tolerant_counts(found, true)[0])
             shares.append(float(true.float().mean()))
         totals.append(torch.stack(counts).sum(0))
-        row(kind, sum(shares) / len(shares), totals[-1])
-    row("all", float("nan"), torch.stack(totals).sum(0))
+        row(kind, f"{sum(shares) / len(shares):.2%}", totals[-1])
+    row("all", "", torch.stack(totals).sum(0))
 
 
 def detect(
@@ -72,13 +72,10 @@ def detect(
     return torch.from_numpy(detector.detect(pixels))[None, None] > 0, mask > 0
 
 
-def row(kind: str, share: float, counts: torch.Tensor) -> None:
+def row(kind: str, share: str, counts: torch.Tensor) -> None:
     """Print one row."""
     precision, recall, f1 = (float(value) for value in precision_recall_f1(counts))
-    print(
-        f"| {kind} | {'' if share != share else f'{share:.2%}'} | {precision:.2f} | {recall:.2f} | {f1:.2f} |",
-        flush=True,
-    )
+    print(f"| {kind} | {share} | {precision:.2f} | {recall:.2f} | {f1:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

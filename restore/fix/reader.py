@@ -179,7 +179,7 @@ class Reader:
             self.recorder.finish(job, "skipped", NO_PREVIEW)
             return None
         steps = self.steps_of(job)
-        # Automatic dilation needs the surroundings of whole holes, so it cannot work on parts, or the image's size.
+        # `auto` dilates by the surroundings of whole holes, `scan` by the size of the image: neither works on parts.
         # An infrared channel is judged by its whole image, too.
         whole = isinstance(self.options.dilate, str) or (self.plan.masks is not None and self.plan.masks.infrared)
         in_parts = steps.work_in_parts(self.models) and not (steps.masked and whole) and not self._conditions
