@@ -175,6 +175,7 @@ REASON_OF_FIRST = "document.querySelector('#cards .reason')?.textContent"
 
 def test_a_change_before_the_page_listens_is_shown(browser: Any, two: OpenFolder) -> None:
     with page_at(browser, two.url) as page:
+        page.goto("about:blank")  # the page of before may not have begun to listen
 
         def late(route: Any) -> None:
             assert becomes_true(page, f"{REASON_OF_FIRST} === ''"), "the list has come"
@@ -182,7 +183,7 @@ def test_a_change_before_the_page_listens_is_shown(browser: Any, two: OpenFolder
             route.continue_()
 
         page.route("**/page/events", late)
-        page.reload()
+        page.goto(two.url)
         assert becomes_true(page, f"{REASON_OF_FIRST} === 'it is damaged'")
 
 
