@@ -405,7 +405,9 @@ def walk_files(
         names.sort()
         return iter(Packed(names))
 
-    seen = {_identity(top)}
+    # A link to the folder itself, or to a folder that it lies in, would lead in circles.
+    around = root.resolve()
+    seen = {_identity(str(folder)) for folder in (around, *around.parents)}
     open_folders = [("", names_in(""))]
     while open_folders:
         below, names = open_folders[-1]

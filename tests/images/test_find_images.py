@@ -1,6 +1,7 @@
 """Finding pictures, and pairing them by name."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,9 @@ def test_link_loops_are_survived_and_linked_folders_seen_once(tree):
     os.symlink(tree, tree / "sub" / "loop")
     os.symlink(tree / "sub", tree / "twice")
     os.symlink(tree / "itself", tree / "itself")
+    os.symlink(tree.parent, tree / "up")
+    (tree.parent / "beside").mkdir()
+    shutil.copy(tree / "a.png", tree.parent / "beside" / "z.png")
     assert names(find_images(tree)) == ["a.png", "b.JPG", "sub/c.tif", "sub/deep/d.webp"]
 
 
