@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from restore.errors import RestoreError, did_you_mean
 
@@ -231,6 +232,18 @@ _IN_YAML = {
 }
 
 
+# And in long words of limits.
+_SHORTER = {"Input should be": "must be", "greater than or equal to": "at least", "less than or equal to": "at most"}
+
+
+def message_of(error: ErrorDetails) -> str:
+    """What is wrong with a value, in the words of this project, starting in lower case."""
+    message = _IN_YAML.get(error["type"], error["msg"].removeprefix("Value error, "))
+    for long, short in _SHORTER.items():
+        message = message.replace(long, short)
+    return message[:1].lower() + message[1:]
+
+
 def _as_restore_error(
     kind: type[BaseModel], error: ValidationError, where: str | Path, overrides: list[str]
 ) -> RestoreError:
@@ -248,8 +261,7 @@ def _as_restore_error(
         return RestoreError(f"unknown key {location!r}{also}", where=where, hint=_hint_for_unknown(location, kind))
     if first["type"] == "missing":
         return RestoreError(f"the key {location!r} is missing{also}", where=where, hint=f"add {location}=...")
-    message = _IN_YAML.get(first["type"], first["msg"].removeprefix("Value error, "))
-    message = message[:1].lower() + message[1:]
+    message = message_of(first)
     value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
     what = f"{location}{value}: {message}{also}" if location else f"{message}{also}"
     return RestoreError(what, where=where)

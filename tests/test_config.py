@@ -42,7 +42,7 @@ def test_an_override_does_not_change_the_values_it_is_laid_over() -> None:
         ({"total_step": 1}, "'total_step"),
         (
             {"total_steps": 1, "data": {"batch": 0}},
-            "data.batch = 0: input should be greater than or equal to 1",
+            "data.batch = 0: must be at least 1",
         ),
         ({"total_steps": "many"}, "total_steps = 'many'"),
         ({}, "the key 'total_steps' is missing"),

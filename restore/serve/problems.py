@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from restore.config import message_of
 from restore.errors import RestoreError
 from restore.files import write_error_message
 from restore.serve.jobs import QueueFull, Stopping
@@ -125,4 +126,4 @@ def _of_validation(error: RequestValidationError) -> Json:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     code = "malformed" if first["type"] == "json_invalid" else "bad_request"
-    return problem(code, str(first["msg"]), where=where)
+    return problem(code, message_of(first), where=where)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from restore.config import Settings, find_config, load
+from restore.config import Settings, find_config, load, message_of
 from restore.data.config import DataConfig
 from restore.degradations.pipeline import rename_old_step_keys
 from restore.errors import RestoreError
@@ -413,7 +413,7 @@ class TrainConfig(Settings):
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(["stages", str(number), *map(str, first["loc"])])
-                raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+                raise ValueError(f"{where}: {message_of(first)}") from error
         return configs
 
 
