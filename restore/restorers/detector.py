@@ -28,6 +28,7 @@ from restore.restorers.base import ModelRequirements, check_finite
 from restore.restorers.damage_prior import share_found, with_prior
 from restore.restorers.network import requirements_of, sha256_of
 from restore.restorers.registry import device_for, is_onnx, parse_model
+from restore.restorers.specks import with_specks
 from restore.restorers.wide_parts import connected_to, wide_parts
 from restore.tiling import auto_tile, run_tiled
 
@@ -187,7 +188,8 @@ class Detector:
         level that finds a mark. Probabilities are averaged over several views of the image (`views_of`), some of which
         a second network may see. A detector with an `expected_share` adjusts them to the share of the image that
         looks damaged (`with_prior`): that of the first network or of the mean, whichever is larger. The second network
-        cannot lower the probability of wide damage that the first one sees.
+        cannot lower the probability of wide damage that the first one sees. In monochrome photographs, small spots in
+        a crowd of specks become more likely (`with_specks`).
 
         A network that joins levels searches large images twice: a coarse level in all views, and all levels in the
         first view. The larger probability counts, because the finest level vetoes wide, soft damage.
@@ -242,6 +244,8 @@ class Detector:
             return one if self.expected_share is None else with_prior(one, share, self.expected_share)
 
         likely = self._joined(found, adjust)
+        if self.expected_share is not None and views[0].contrast < 1:
+            likely = with_specks(likely, coarse.permute(1, 2, 0).numpy())
         if finest is None:
             return likely
         enlarged = F.interpolate(torch.from_numpy(likely)[None, None], finest.shape, mode="bilinear")[0, 0]
