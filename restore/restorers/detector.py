@@ -243,13 +243,14 @@ class Detector:
         def adjust(one: FloatArray) -> FloatArray:
             return one if self.expected_share is None else with_prior(one, share, self.expected_share)
 
+        specks = self.expected_share is not None and views[0].contrast < 1
         likely = self._joined(found, adjust)
-        if self.expected_share is not None and views[0].contrast < 1:
-            likely = with_specks(likely, coarse.permute(1, 2, 0).numpy())
+        if specks:
+            likely = _with_specks(likely, coarse)
         if finest is None:
             return likely
-        enlarged = F.interpolate(torch.from_numpy(likely)[None, None], finest.shape, mode="bilinear")[0, 0]
-        return torch.maximum(enlarged, torch.from_numpy(adjust(finest))).numpy()
+        likely = np.maximum(_resized(likely, finest.shape, "bilinear"), adjust(finest))
+        return _with_specks(likely, tensor) if specks else likely
 
     def _coarse(self, image: Tensor) -> Tensor:
         """The level of a large image that is searched in all views, 3×H×W -> 3×h×w; of a small one, the image."""
@@ -439,6 +440,22 @@ def open_second(
 def _halved(image: Tensor) -> Tensor:
     """The next level of the pyramid: C×H×W -> C×H/2×W/2."""
     return F.interpolate(image[None], (image.shape[-2] // 2, image.shape[-1] // 2), mode="area")[0]
+
+
+def _with_specks(probability: FloatArray, image: Tensor) -> FloatArray:
+    """`with_specks` for an image of any size, H×W and 3×H×W -> H×W. It is slow, so a large image is halved for it."""
+    level = image
+    while level[0].numel() > ALL_VIEWS_MAX_PX:
+        level = _halved(level)
+    seen = _resized(probability, level.shape[-2:], "area")
+    raised = with_specks(seen, level.permute(1, 2, 0).numpy())
+    spots = np.where(raised > seen, raised, np.float32(0))
+    return np.maximum(probability, _resized(spots, probability.shape, "bilinear"))
+
+
+def _resized(probability: FloatArray, size: Sequence[int], mode: str) -> FloatArray:
+    resized = F.interpolate(torch.from_numpy(probability)[None, None], tuple(size), mode=mode)[0, 0]
+    return np.asarray(resized.numpy(), np.float32)
 
 
 def _mean(found: Sequence[tuple[Tensor, View]], second: bool | None = None) -> FloatArray:

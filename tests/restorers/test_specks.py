@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from restore.checkpoints import DetectorSettings
+from restore.restorers import detector as detector_module
 from restore.restorers.base import ModelRequirements
 from restore.restorers.detector import Detector
 from restore.restorers.specks import with_specks
@@ -128,3 +129,24 @@ def test_a_detector_looks_for_crowds_in_monochrome_photographs_only(
     needs = ModelRequirements(needs_mask=False)
     detector = Detector(finds, "one", Brightest(), needs, "test", torch.device("cpu"), "fp32")
     assert (detector.detect(image)[hesitates].mean() > 0.9) == raised
+
+
+def test_in_a_large_photograph_crowds_are_looked_for_at_a_smaller_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def spy(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
+        sizes.append(image.shape[:2])
+        assert probability.shape == image.shape[:2]
+        return with_specks(probability, image)
+
+    monkeypatch.setattr(detector_module, "ALL_VIEWS_MAX_PX", HEIGHT * WIDTH)
+    monkeypatch.setattr(detector_module, "with_specks", spy)
+    finds = DetectorSettings(threshold=0.5, margin_px=0, expected_share=0.01, monochrome_contrast=0.999)
+    image, probability, hesitates = scene(120, 280, likely=0.05, zoom=2)
+    image[probability > 0.5] += 0.15
+    needs = ModelRequirements(needs_mask=False)
+    detector = Detector(finds, "one", Brightest(), needs, "test", torch.device("cpu"), "fp32")
+    seen = detector.probability(image)
+    assert sizes[0] == (HEIGHT, WIDTH)
+    assert (seen[hesitates] >= 0.5).mean() > 0.9
+    assert (seen[cv2.dilate((hesitates | (probability > 0.5)).astype(np.uint8), np.ones((5, 5))) == 0] < 0.5).all()
