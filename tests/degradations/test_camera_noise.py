@@ -70,6 +70,22 @@ def test_noise_reduction_correlates_neighbors_and_weakens_noise() -> None:
     assert weak < 0.7 * strong
 
 
+@pytest.mark.parametrize("sigma", [0.7, 1])
+def test_noise_reduction_is_a_gaussian_of_the_asked_width(sigma: float) -> None:
+    """It weakens a wave of f cycles per pixel by exp(-(2πfσ)²/2)."""
+    clean = torch.full((2, 3, 192, 192), 0.5)
+    step = CameraNoise(shot=1e-4, smoothing=(0, 1), saturation=0)
+    params = step.sample(keys(0, last=range(2)), (192, 192))
+    waves = []
+    for width in (0, sigma):
+        noise = step.apply(clean, {**params, "smoothing": torch.full((2,), width)})[0] - clean
+        waves.append(torch.fft.rfft(noise.mean(2)).abs().mean((0, 1)))
+    for frequency in (0.1, 0.2, 0.3):
+        near = slice(round(frequency * 192) - 3, round(frequency * 192) + 4)
+        kept = (waves[1][near].sum() / waves[0][near].sum()).item()
+        assert kept == pytest.approx(np.exp(-0.5 * (2 * np.pi * frequency * sigma) ** 2), abs=0.03)
+
+
 def test_saturation_makes_noise_colored() -> None:
     clean = torch.full((2, 3, 96, 96), 0.5)
     chroma = []

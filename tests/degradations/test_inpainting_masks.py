@@ -1,12 +1,17 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from skimage.measure import regionprops
 
 from restore.degradations import degradation_from, keys, load_degradation
 from restore.degradations.drawing import COLUMNS, draw_segments, estimate_coverage
 from restore.degradations.inpainting_masks import Holes
 from restore.degradations.pipeline import STEPS, _apply
 from restore.errors import RestoreError
+from tests.degradations.measure import angle_between, masks, sampled
 
 HOLES = [name for name, kind in STEPS.items() if issubclass(kind, Holes) and name != "masks"]
 SIZES = [(128, 128), (37, 53), (200, 60), (1, 1), (1, 9)]
@@ -161,3 +166,93 @@ def test_the_estimated_share_is_close_to_the_drawn_one() -> None:
             drawn = draw_segments(it.params["segments"], (200, 140), "cpu").mean((1, 2, 3), dtype=torch.float64)
             estimated = estimate_coverage(it.params["segments"], (200, 140), precise_above=0.0)
             torch.testing.assert_close(estimated, drawn, rtol=0, atol=0.03)
+
+
+def test_strokes_are_those_of_lama() -> None:
+    step = {"name": "strokes", "count": [2, 6], "max_width": 20, "max_length": 40, "max_coverage": 0.9}
+    strokes = sampled({**step, "scale_with_image": False}, 600)["segments"].unflatten(1, (6, 5))
+    there = strokes[..., 6] > 0
+    chains = there[..., 0]
+    assert torch.bincount(chains.sum(1)).div(600).tolist() == pytest.approx([0, 0, *[0.2] * 5], abs=0.06)
+    links = torch.bincount(there.sum(2)[chains]) / chains.sum()
+    assert links.tolist() == pytest.approx([0, *[0.2] * 5], abs=0.04)
+    widths = 2 * strokes[there][:, 4:6]
+    assert set(widths.flatten().tolist()) == set(range(5, 25))
+    way = strokes[..., 2:4] - strokes[..., :2]
+    whole = there & ((strokes[..., :4] > 1) & (strokes[..., :4] < 511)).all(-1)  # not cut at the edge of the image
+    assert set(way.norm(dim=-1)[whole].round(decimals=3).tolist()) == set(range(10, 50))
+    heading = torch.atan2(way[..., 0], way[..., 1])
+    for every_other, sign in ((0, -1), (1, 1)):
+        seen = heading[:, every_other::2][whole[:, every_other::2]].round(decimals=3)
+        assert set(seen.tolist()) == {sign * (0.01 + i) for i in range(4)}
+
+
+def test_boxes_have_the_asked_number_sides_and_distance_from_the_edge() -> None:
+    step = {"name": "boxes", "count": [1, 5], "side": [40, 80], "margin": 20, "max_coverage": 0.9}
+    boxes = sampled({**step, "scale_with_image": False}, 600)["boxes"]
+    there = boxes[..., 2] > 0
+    assert torch.bincount(there.sum(1)).div(600).tolist() == pytest.approx([0, *[0.2] * 5], abs=0.06)
+    top, left, bottom, right = boxes[there].double().unbind(1)
+    height, width = bottom - top, right - left
+    for side in (height, width):
+        assert (side.min(), side.max()) == (40, 80)
+        assert side.mean().item() == pytest.approx(60, abs=1.2)
+    assert abs(np.corrcoef(height, width)[0, 1]) < 0.1  # not squares
+    assert min(top.min(), left.min()) == 20
+    assert max(bottom.max(), right.max()) == 492
+
+
+def test_blobs_have_the_asked_number_size_shape_and_direction() -> None:
+    step = {"name": "blobs", "count": [1, 4], "size": [25, 100], "stretch": [1, 2.5], "uneven": [0.1, 0.5]}
+    blobs = sampled({**step, "max_coverage": 0.9, "scale_with_image": False}, 600)["blobs"]
+    there = blobs[..., 2] > 0
+    assert torch.bincount(there.sum(1)).div(600).tolist() == pytest.approx([0, *[0.25] * 4], abs=0.06)
+    _, _, along, across, cos, sin = blobs[there][:, :6].unbind(1)
+    radius, stretch = (along * across).sqrt(), along / across
+    assert radius.median().item() == pytest.approx(50, rel=0.08)
+    assert 25 <= radius.min() < radius.max() <= 100
+    assert stretch.mean().item() == pytest.approx(1.75, abs=0.04)
+    assert 1 <= stretch.min() < stretch.max() <= 2.5
+    uneven = torch.hypot(blobs[there][:, 6:11], blobs[there][:, 11:]).sum(1)
+    assert uneven.mean().item() == pytest.approx(0.3, abs=0.012)
+    assert 0.1 <= uneven.min() < uneven.max() <= 0.5 + 1e-9
+    turn = torch.atan2(sin, cos)
+    assert angle_between(turn, 0.0).mean().item() == pytest.approx(math.pi / 4, abs=0.04)
+
+
+@pytest.mark.parametrize("stretch", [1, 2.5])
+def test_a_drawn_blob_is_as_long_and_as_uneven_as_asked(stretch: float) -> None:
+    step = {"name": "blobs", "count": 1, "size": 30, "stretch": stretch, "scale_with_image": False}
+    shapes: dict[float, list[tuple[float, float]]] = {0: [], 0.5: []}
+    for uneven, measured in shapes.items():
+        for mask in masks({**step, "uneven": uneven}, 40, 200):
+            if mask.any() and not (mask[[0, -1]].any() or mask[:, [0, -1]].any()):
+                part = regionprops(mask.astype(int))[0]
+                measured.append((part.axis_major_length / part.axis_minor_length, part.solidity))
+        assert len(measured) > 8
+    even, uneven = (np.median(measured, 0) for measured in shapes.values())
+    assert even[0] == pytest.approx(stretch, rel=0.05)
+    assert even[1] > 0.97
+    assert 0.84 < uneven[1] < 0.95
+
+
+def test_margins_have_the_asked_number_depth_and_tilt() -> None:
+    step = {"name": "border", "depth": [20, 80], "max_coverage": 0.9, "tilt": 3, "frame": 0.3}
+    planes = sampled(step, 1000)["planes"]
+    there = planes[..., 2] < 1e5
+    assert torch.bincount(there.sum(1)).div(1000).tolist() == pytest.approx([0, *[0.25] * 4], abs=0.05)
+    assert there.double().mean(0) == pytest.approx([0.625] * 4, abs=0.05)
+    outward = torch.tensor([math.pi, -math.pi / 2, 0, math.pi / 2])
+    lean = torch.atan2(planes[..., 1], planes[..., 0]) - outward
+    lean = (torch.remainder(lean + math.pi, 2 * math.pi) - math.pi) * 180 / math.pi
+    tilted = lean.abs().amax(1) > 1e-4
+    assert tilted.double().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert lean[tilted].abs().mean().item() == pytest.approx(1.5, abs=0.07)
+    assert 2.9 < lean.abs().max() < 3.001
+    middle = torch.tensor([[0, 256], [256, 0], [512, 256], [256, 512]]) - 0.5
+    depth = (planes[..., :2] * middle).sum(2) - planes[..., 2]
+    assert 20 - 1e-6 <= depth[there].min() < depth[there].max() <= 80 + 1e-6
+    assert depth[there].median().item() == pytest.approx(40, rel=0.08)
+    several = there.sum(1) > 1
+    most, least = (torch.where(there, depth, other)[several] for other in (-1e9, 1e9))
+    assert (most.amax(1) - least.amin(1) < 1e-6).double().mean().item() == pytest.approx(0.3, abs=0.05)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from restore.benchmark.degradations import find_degradations
 from restore.degradations import degradation_from, keys, load_degradation
+from restore.degradations.mask_files import resized
 from restore.degradations.write import write_degraded
 from restore.errors import RestoreError
 from restore.images import read_mask, read_rgb8, write_png
@@ -57,6 +58,25 @@ def test_a_mask_is_scaled_until_it_covers_the_image_or_cut_at_its_own_size(tmp_p
     assert {float(one.mean()) for one in own[:, 0]} <= {0.0, 1.0} | {n / 96 for n in range(97)}
     whole = [float(one.mean()) for one in own]
     assert min(whole) == 0, "most crops of a mask of 512 px see one side of the edge alone"
+
+
+@pytest.mark.parametrize(("flip", "rotate"), [(False, False), (True, False), (False, True), (True, True)])
+def test_masks_are_mirrored_and_turned_as_allowed(tmp_path: Path, flip: bool, rotate: bool) -> None:
+    hook = np.zeros((32, 32), np.uint8)
+    hook[2:20, 3:6] = hook[17:20, 3:12] = 255
+    Image.fromarray(hook).save(tmp_path / "a.png")
+    step = {"name": "masks", "folder": str(tmp_path), "flip": flip, "rotate": rotate}
+    drawn = degradation_from([step], "test")(torch.zeros(64, 3, 32, 32), keys(0, last=range(64)))[1][:, 0].numpy()
+    turned = [np.rot90(hook > 0, i) for i in range(4 if rotate else 1)]
+    allowed = {one.tobytes() for one in turned} | ({one[:, ::-1].tobytes() for one in turned} if flip else set())
+    assert {(one > 0).tobytes() for one in drawn} == allowed
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(3, 0), (4, 1), (11, 1), (13, 2)])
+def test_a_pixel_is_in_the_hole_if_at_least_half_of_it_is(columns: int, kept: int) -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[:, :columns] = True
+    assert resized(mask, 1 / 8, (8, 8)).sum(1).tolist() == [kept] * 8
 
 
 def test_black_holes_are_named_and_a_folder_that_looks_inverted_is_refused(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_gaps_are_tens_of_pixels_long_and_end_sharply() -> None:
     assert 0.03 < ((cover > 0.1) & (cover < 0.8)).mean() < 0.11
 
 
+@pytest.mark.parametrize(("rough", "kept"), [(0.25, 0.76), (0.5, 0.55), (1, 0.14)])
+def test_a_rough_mark_is_a_row_of_beads_of_a_few_pixels(rough: float, kept: float) -> None:
+    cover = cover_of(SURFACE, 12, 200, rough=rough) / 0.925
+    assert cover.mean() == pytest.approx(kept, abs=0.04)
+    gone = cover < 0.5
+    between = 200 / (gone[:, 1:] != gone[:, :-1]).sum(1).mean()
+    assert 3 < between < 7.5
+
+
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_the_opposite_tone_takes_its_share(share: float) -> None:
     image = painted(SURFACE, 24, 160, reversed=share, shade=0)

@@ -316,6 +316,18 @@ def test_a_smear_has_the_asked_size_and_opacity() -> None:
     assert ((0.8 - half) / (0.8 - opaque)).median().item() == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("opacity", [0.5, 1])
+def test_ink_is_as_opaque_as_asked(opacity: float) -> None:
+    damage = degradation_from([{**SMEAR, "opacity": opacity}], "test")
+    step = damage.sample(keys(5, last=range(16)), (160, 160)).steps[0]
+    clean = torch.full((16, 3, 160, 160), 0.8)
+    image, mask = step.step.apply(clean, step.params)
+    cover = ((image - 0.8) / (step.params["tone"][:, :, None, None].float() - 0.8)).mean(1)
+    for one, hidden in zip(cover, mask[:, 0] > 0):
+        if hidden.sum() > 100:
+            assert one[hidden].quantile(0.9).item() == pytest.approx(opacity, rel=0.03)
+
+
 def test_strokes_run_in_one_direction_and_drops_fall_around_them() -> None:
     params = sampled(SMEAR, 200)
     brush = params["segments"][:, :42].reshape(200, 7, 6, 7)

@@ -11,6 +11,7 @@ from skimage.filters import gaussian
 from restore.degradations import degradation_from, keys
 from restore.degradations.blur import MotionBlur, line_kernels
 from restore.degradations.jpeg import jpeg, libjpeg, quantization_tables
+from tests.degradations.measure import sampled
 
 
 def photograph(height: int, width: int) -> torch.Tensor:
@@ -192,6 +193,41 @@ def test_motion_blurs_along_its_line_alone() -> None:
     assert line_kernels(torch.tensor([5.0]), torch.tensor([0.7]), 9).sum().item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("angle", [0, 30, 90, 150])
+def test_motion_blurs_over_the_asked_length_in_the_asked_direction(angle: int) -> None:
+    point = torch.zeros(1, 3, 41, 41)
+    point[..., 20, 20] = 1
+    spread = damaged([{"name": "motion-blur", "length": 15, "angle": angle}], point)[0][0, 0]
+    y, x = 20 - torch.arange(41.0)[:, None], torch.arange(41.0) - 20  # y upwards
+    xx, yy, xy = ((spread * product).sum().item() for product in (x * x, y * y, x * y))
+    assert math.degrees(0.5 * math.atan2(2 * xy, xx - yy)) % 180 == pytest.approx(angle, abs=1)
+    # The variance of a line of length l is l²/12; linear interpolation adds a little.
+    assert math.sqrt(12 * (xx + yy)) == pytest.approx(15, abs=0.6)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_downscaling_is_that_of_pillow(factor: int) -> None:
+    clean = photograph(120, 150)
+    image = Image.fromarray((clean[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    small = image.resize((150 // factor, 120 // factor), Image.Resampling.BICUBIC)
+    reference = np.asarray(small.resize((150, 120), Image.Resampling.BICUBIC)) / 255
+    out = damaged([{"name": "downscale", "factor": factor}], clean)[0][0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(out, reference, atol=3 / 255)
+    factors = sampled({"name": "downscale", "factor": [2, 4]}, 500)["factor"]
+    assert 2 <= factors.min() < factors.max() <= 4
+
+
+def test_the_settings_of_jpeg_have_their_shares() -> None:
+    step = {"name": "jpeg", "quality": [10, 95], "misaligned_grid_prob": 0.5, "chroma_subsampling_prob": 0.3}
+    params = sampled(step, 1000)
+    assert params["quality"].double().mean().item() == pytest.approx(52.5, abs=2)
+    assert (params["quality"].min(), params["quality"].max()) == (10, 95)
+    assert params["subsampled"].double().mean().item() == pytest.approx(0.3, abs=0.04)
+    moved = (params["top"] > 0) | (params["left"] > 0)
+    assert moved.double().mean().item() == pytest.approx(0.5, abs=0.04)
+    assert (params["top"].max(), params["left"].max()) == (15, 15)
+
+
 def test_downscaling_takes_away_what_a_smaller_picture_cannot_hold() -> None:
     stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
     out = damaged([{"name": "downscale", "factor": 2}], stripes)[0]
@@ -210,6 +246,27 @@ def test_fading_keeps_the_order_of_tones() -> None:
     assert (out.diff(dim=-1) > 0).all()
     assert (out[..., -1] - out[..., 0]).max() < 0.9
     assert out[:, 0].mean() > out[:, 2].mean()  # towards yellow-red
+
+
+def test_fading_is_the_documented_curve() -> None:
+    clean = photograph(40, 50)
+    step = {"name": "fade", "black": 0.1, "white": 0.8, "gamma": 1.5, "saturation": 0.6, "cast": 0}
+    gray = (clean * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
+    expected = 0.1 + 0.7 * (gray + 0.6 * (clean - gray)) ** 1.5
+    torch.testing.assert_close(damaged([step], clean)[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("warmth", "red", "blue"), [(1, 0.9, -0.9), (-1, -0.9, 0.9), (0, 0, 0)])
+def test_the_cast_of_a_faded_print_is_half_as_large_at_black_and_twice_in_gamma(
+    warmth: float, red: float, blue: float
+) -> None:
+    step = {"name": "fade", "black": 0.2, "white": 0.8, "gamma": 1.2, "cast": 0.1, "warmth": warmth}
+    params = sampled(step, 1000)
+    shift = (params["black"] - 0.2) / 0.5
+    torch.testing.assert_close(params["white"], 0.8 + shift.clamp(max=0))
+    torch.testing.assert_close(params["gamma"], 1.2 - 2 * shift)
+    assert shift.abs().max() <= 0.1 + 1e-9
+    assert shift.mean(0) == pytest.approx([0.1 * red, 0.02 * warmth, 0.1 * blue], abs=0.004)
 
 
 def test_sharpening_is_that_of_scikit_image() -> None:

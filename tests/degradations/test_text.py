@@ -1,5 +1,6 @@
 """Text over pictures: readable, of its kind, and all of it in the mask."""
 
+import functools
 import re
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from scipy import ndimage
 
 from restore.degradations import degradation_from, keys
-from restore.degradations.text import FACES, KINDS, dates, draw_text, words
+from restore.degradations.text import FACES, KINDS, _parts, dates, draw_text, words
+from tests.degradations.measure import sampled
 
 
 def written(count: int = 8, shape: tuple[int, int] = (256, 320), **settings: object):
@@ -115,3 +117,92 @@ def test_dates_look_like_dates() -> None:
     texts = {"".join(map(chr, filter(None, line))) for line in codes[:, 0].tolist()}
     assert len(texts) > 30
     assert all(re.fullmatch(r"['\d./: -]+", text) for text in texts)
+
+
+@functools.cache
+def text_of(kind: str) -> tuple[torch.Tensor, ...]:
+    """The lines, the letters and the styles of 400 images of 512×512, and their opacity and tones."""
+    params = sampled({"name": "text", "kinds": [kind], "size": [16, 36], "max_coverage": 0.9}, 400)
+    return *_parts(params["text"]), params["opacity"], params["tones"]
+
+
+@pytest.mark.parametrize(("face", "share"), [(0, 0.72), (1, 0.53), (2, 0.53), (3, 0.53)])
+@pytest.mark.parametrize("px", [30, 60])
+def test_capitals_are_in_proportion_to_the_body_height(face: int, share: float, px: int) -> None:
+    lines = torch.tensor([[[100.0, 60, px, 0]]], dtype=torch.float64)
+    letters, style = torch.full((1, 1, 2), ord("H")), torch.tensor([[face, 0, 0, 0]], dtype=torch.float64)
+    rows = (draw_text(lines, letters, style, (120, 200))[0, 0] > 0.5).any(1).sum().item()
+    assert rows == pytest.approx(share * px, abs=1.6)
+
+
+def test_lines_have_the_asked_size_and_captions_up_to_three() -> None:
+    for kind, least, most in (("caption", 16, 36), ("stamp", 16, 36), ("words", 0.6 * 16, 1.5 * 36)):
+        sizes = text_of(kind)[0][..., 2]
+        drawn = sizes[sizes > 0]
+        assert least <= drawn.min() < drawn.max() <= most
+        assert drawn.median().item() == pytest.approx(24.3, rel=0.06)
+    lines = torch.bincount((text_of("caption")[0][..., 2] > 0).sum(1)) / 400
+    assert lines.tolist() == pytest.approx([0, 1 / 2.4, 1 / 2.4, 0.4 / 2.4], abs=0.06)
+
+
+def test_text_is_where_its_kind_is() -> None:
+    for kind, left, above in (("caption", 0.5, 0.25), ("stamp", 0.25, 0.15)):
+        first = text_of(kind)[0][:, 0]
+        assert (first[:, 0] < 256).double().mean().item() == pytest.approx(left, abs=0.06)
+        assert (first[:, 1] < 256).double().mean().item() == pytest.approx(above, abs=0.06)
+    angle = text_of("words")[0]
+    angle = angle[angle[..., 2] > 0][:, 3]
+    assert (angle == 0).double().mean().item() == pytest.approx(0.5, abs=0.04)
+    assert (angle == -np.pi / 2).double().mean().item() == pytest.approx(0.1, abs=0.03)
+    assert angle[angle > -1.5].abs().max() <= 0.7
+
+
+def test_watermarks_are_slanted_upwards_and_tile_the_image() -> None:
+    lines = text_of("watermark")[0]
+    angle = lines[:, 22, 3]  # of the line in the middle
+    assert (angle == 0).double().mean().item() == pytest.approx(0.15, abs=0.05)
+    assert (angle < 0).double().mean().item() == pytest.approx(0.68, abs=0.06)
+    assert 0.35 <= angle[angle != 0].abs().min() < angle.abs().max() <= 0.85
+    tiled = (lines[..., 2] > 0).sum(1) == 45
+    assert tiled.double().mean().item() == pytest.approx(0.6, abs=0.06)
+    # Rows are at least a ninth of the diagonal apart, and mostly little more.
+    rows = 2 * 512 * 2**0.5 / 9
+    apart = (lines[tiled, 12, :2] - lines[tiled, 2, :2]).norm(dim=1)
+    assert apart.min().item() == pytest.approx(rows, rel=0.01)
+    assert apart.median().item() == pytest.approx(1.1 * rows, rel=0.1)
+
+
+def test_text_is_light_or_dark_and_date_stamps_are_mostly_orange() -> None:
+    _, _, _, opacity, tones = text_of("caption")
+    ink, edge = tones.mean(2).unbind(1)
+    assert 0.65 <= opacity.min() < opacity.max() <= 1
+    gray = (tones[:, 0].amax(1) - tones[:, 0].amin(1)) < 1e-9
+    assert gray.double().mean().item() == pytest.approx(0.7, abs=0.06)
+    light = gray & (ink > 0.5)
+    assert light.sum().item() / gray.sum().item() == pytest.approx(0.75, abs=0.06)
+    assert ink[light].mean().item() == pytest.approx(0.925, abs=0.01)
+    assert ink[gray & ~light].mean().item() == pytest.approx(0.1, abs=0.015)
+    assert ((ink < 0.45) == (edge > 0.5)).all()  # the opposite tone
+    stamps = text_of("stamp")[4][:, 0]
+    glowing = (stamps[:, 0] - stamps[:, 2]) > 0.6
+    assert glowing.double().mean().item() == pytest.approx(0.7, abs=0.06)
+    assert stamps[glowing].mean(0) == pytest.approx([0.95, 0.55, 0.1], abs=0.03)
+
+
+def test_letters_are_plain_bold_slanted_or_outlined() -> None:
+    face, weight, slant, outline = text_of("caption")[2].unbind(1)
+    assert torch.bincount(face.long()).div(400).tolist() == pytest.approx([0.6, *[0.4 / 3] * 3], abs=0.08)
+    assert (weight > 0).double().mean().item() == pytest.approx(0.6, abs=0.06)
+    assert weight[weight > 0].mean().item() == pytest.approx(0.07, abs=0.008)
+    assert (slant == 0.25).double().mean().item() == pytest.approx(0.2, abs=0.05)
+    assert ((slant == 0.25) | (slant == 0)).all()
+    assert (outline > 0).double().mean().item() == pytest.approx(0.3, abs=0.06)
+    assert outline[outline > 0].mean().item() == pytest.approx(0.09, abs=0.006)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mask_of_text_is_exactly_what_changes(kind: str) -> None:
+    clean, damaged, mask = written(8, kinds=[kind], outlined=1, opacity=1)
+    changed = (damaged - clean).abs().amax(1, keepdim=True)
+    assert not changed[mask == 0].any()
+    assert (changed[mask > 0] > 0.01).float().mean() > 0.98
