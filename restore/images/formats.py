@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -406,8 +407,10 @@ def walk_files(
         return iter(Packed(names))
 
     # A link to the folder itself, or to a folder that it lies in, would lead in circles.
-    around = root.resolve()
-    seen = {_identity(str(folder)) for folder in (around, *around.parents)}
+    seen = {_identity(top)}
+    for folder in root.resolve().parents:
+        with suppress(OSError):  # a folder around the one that may be read
+            seen.add(_identity(str(folder)))
     open_folders = [("", names_in(""))]
     while open_folders:
         below, names = open_folders[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from restore.errors import RestoreError
-from restore.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, find_images, pair_key, stem_key
+from restore.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, find_images, formats, pair_key, stem_key
 
 
 @pytest.fixture
@@ -108,6 +108,18 @@ def test_link_loops_are_survived_and_linked_folders_seen_once(tree):
     os.symlink(tree.parent, tree / "up")
     (tree.parent / "beside").mkdir()
     shutil.copy(tree / "a.png", tree.parent / "beside" / "z.png")
+    assert names(find_images(tree)) == ["a.png", "b.JPG", "sub/c.tif", "sub/deep/d.webp"]
+
+
+def test_folders_around_it_need_not_be_readable(tree, monkeypatch):
+    identity = formats._identity
+
+    def refusing(path):
+        if Path(path) in tree.parents:
+            raise PermissionError(13, "Permission denied", path)
+        return identity(path)
+
+    monkeypatch.setattr(formats, "_identity", refusing)
     assert names(find_images(tree)) == ["a.png", "b.JPG", "sub/c.tif", "sub/deep/d.webp"]
 
 
