@@ -232,7 +232,7 @@ _IN_YAML = {
 }
 
 
-# And in long words of limits.
+# Shorter words for limits.
 _SHORTER = {"Input should be": "must be", "greater than or equal to": "at least", "less than or equal to": "at most"}
 
 

@@ -409,7 +409,7 @@ def walk_files(
     # A link to the folder itself, or to a folder that it lies in, would lead in circles.
     seen = {_identity(top)}
     for folder in root.resolve().parents:
-        with suppress(OSError):  # a folder around the one that may be read
+        with suppress(OSError):  # a parent folder may be closed to this user
             seen.add(_identity(str(folder)))
     open_folders = [("", names_in(""))]
     while open_folders:

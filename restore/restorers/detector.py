@@ -243,14 +243,14 @@ class Detector:
         def adjust(one: FloatArray) -> FloatArray:
             return one if self.expected_share is None else with_prior(one, share, self.expected_share)
 
-        specks = self.expected_share is not None and views[0].contrast < 1
         likely = self._joined(found, adjust)
-        if specks:
-            likely = _with_specks(likely, coarse)
+        may_have_crowds = self.expected_share is not None and views[0].contrast < 1
+        if may_have_crowds:
+            likely = _raise_specks(likely, coarse)
         if finest is None:
             return likely
         likely = np.maximum(_resized(likely, finest.shape, "bilinear"), adjust(finest))
-        return _with_specks(likely, tensor) if specks else likely
+        return _raise_specks(likely, tensor) if may_have_crowds else likely
 
     def _coarse(self, image: Tensor) -> Tensor:
         """The level of a large image that is searched in all views, 3×H×W -> 3×h×w; of a small one, the image."""
@@ -442,13 +442,15 @@ def _halved(image: Tensor) -> Tensor:
     return F.interpolate(image[None], (image.shape[-2] // 2, image.shape[-1] // 2), mode="area")[0]
 
 
-def _with_specks(probability: FloatArray, image: Tensor) -> FloatArray:
+def _raise_specks(probability: FloatArray, image: Tensor) -> FloatArray:
     """`with_specks` for an image of any size, H×W and 3×H×W -> H×W. It is slow, so a large image is halved for it."""
     level = image
     while level[0].numel() > ALL_VIEWS_MAX_PX:
         level = _halved(level)
     seen = _resized(probability, level.shape[-2:], "area")
     raised = with_specks(seen, level.permute(1, 2, 0).numpy())
+    if raised is seen:
+        return probability
     spots = np.where(raised > seen, raised, np.float32(0))
     return np.maximum(probability, _resized(spots, probability.shape, "bilinear"))
 

@@ -42,6 +42,7 @@ def with_specks(probability: FloatArray, image: FloatArray) -> FloatArray:
     Returns:
         H×W, in [0, 1]; nowhere less than before. The odds of all pixels of a raised spot are the highest ones in it,
         times 20 or more: the cube of its contrast counts.
+        Without a crowd, `probability` itself.
     """
     scale = min(probability.shape) / _SIDE_PX
     megapixels = probability.size / scale**2 / 1e6
@@ -51,9 +52,8 @@ def with_specks(probability: FloatArray, image: FloatArray) -> FloatArray:
         return probability
 
     larger = cv2.dilate((sure & ~compact).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    gray: ByteArray = cv2.cvtColor(np.rint(image.clip(0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY).astype(
-        np.uint8
-    )
+    rounded = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    gray = np.asarray(cv2.cvtColor(rounded, cv2.COLOR_RGB2GRAY), np.uint8)
     spots = [_Spots(one, larger, probability, scale) for one in (gray, 255 - gray)]
     found, count = sum(int((one.likely >= _FOUND).sum()) for one in spots), sum(len(one.likely) for one in spots)
     if found < _CROWD * megapixels or not _SHARES[0] <= found / count <= _SHARES[1]:
